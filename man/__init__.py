@@ -1,0 +1,1 @@
+"""The manual: renderers for trees and tasks, and the pages."""

@@ -1,0 +1,1 @@
+"""Pydantic models and pure data; imports none of our other packages."""

@@ -1,0 +1,1 @@
+"""The command tree: one pydantic model a command."""

@@ -1,0 +1,116 @@
+"""Annotated types shared by every model: user names, tokens, numbers of seconds.
+
+Each rule is stated once here; its message says value (never a token's), rule and remedy in one line.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+USERNAME_MAX_CHARACTERS = 256
+TOKEN_MAX_CHARACTERS = 1024
+EXPIRE_MAX_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 days
+TIMEOUT_MAX_SECONDS = 86_400
+
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+# Characters a terminal acts on or that reorder what a reader sees: controls, line separators, lone surrogates,
+# and the bidirectional overrides that can make one name look like another.
+_REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
+_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise PydanticCustomError("not_text", "must be text")
+    return value
+
+
+def _username(value: str) -> str:
+    if not 1 <= len(value) <= USERNAME_MAX_CHARACTERS:
+        raise PydanticCustomError(
+            "username_length",
+            "must be 1 to {limit} characters, got {count}",
+            {"limit": USERNAME_MAX_CHARACTERS, "count": len(value)},
+        )
+    if value != value.strip():
+        raise PydanticCustomError("username_blanks", "must not begin or end with a blank")
+    for position, character in enumerate(value, start=1):
+        if unicodedata.category(character) in _REFUSED_CATEGORIES or character in _BIDIRECTIONAL:
+            raise PydanticCustomError(
+                "username_control",
+                "must not hold control characters, character {position} is U+{code}",
+                {"position": position, "code": f"{ord(character):04X}"},
+            )
+    return value
+
+
+def _token(value: str) -> str:
+    if not 1 <= len(value) <= TOKEN_MAX_CHARACTERS:
+        raise PydanticCustomError(
+            "token_length",
+            "must be 1 to {limit} characters, got {count}",
+            {"limit": TOKEN_MAX_CHARACTERS, "count": len(value)},
+        )
+    if not _B64TOKEN.fullmatch(value):
+        matched = _B64TOKEN.match(value)
+        raise PydanticCustomError(
+            "token_alphabet",
+            "must be made of A-Z a-z 0-9 - . _ ~ + / and may end with = (RFC 6750 b64token): "
+            "character {position} could never be sent in an Authorization header",
+            {"position": (matched.end() if matched else 0) + 1},
+        )
+    return value
+
+
+def _whole_number(value: Any, limit: int) -> int:
+    """Return `value` as an int from 1 to `limit`; text must be plain digits, so `1e3` or `1_0` never slip through."""
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+        value = int(value)
+    if type(value) is not int or not 1 <= value <= limit:
+        raise PydanticCustomError(
+            "whole_seconds",
+            "must be 1 to {limit} whole seconds, got {value}",
+            {"limit": limit, "value": _shown(value)},
+        )
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Return a short, printable form of a refused value."""
+    text = str(value)[:40]
+    return text if text.isprintable() and text else repr(text)
+
+
+def _expire(value: Any) -> int:
+    return _whole_number(value, EXPIRE_MAX_SECONDS)
+
+
+def _timeout(value: Any) -> int:
+    return _whole_number(value, TIMEOUT_MAX_SECONDS)
+
+
+Username = Annotated[str, BeforeValidator(_text), AfterValidator(_username)]
+"""1 to 256 characters, no control characters, no blank at either end."""
+
+Token = Annotated[str, BeforeValidator(_text), AfterValidator(_token)]
+"""RFC 6750 section 2.1 `b64token`, 1 to 1024 characters: what an `Authorization: Bearer` header can carry."""
+
+Seconds = Annotated[
+    int,
+    BeforeValidator(_expire),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXPIRE_MAX_SECONDS}),
+]
+"""A lifetime: whole seconds, from 1 to 100 years."""
+
+TimeoutSeconds = Annotated[
+    int,
+    BeforeValidator(_timeout),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": TIMEOUT_MAX_SECONDS}),
+]
+"""How long a job may take: whole seconds, from 1 to one day."""

@@ -1,0 +1,76 @@
+"""What travels around a job: its request, the result each worker gives, and events. Shapes are NFP's (`models/nfp.py`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_TIMEOUT_SECONDS = 60
+
+
+class ResultStatus(StrEnum):
+    """How a task ended."""
+
+    COMPLETED = "completed"
+    TIMEOUT = "timeout"
+    NO_MATCH = "no_match"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    ERROR = "error"
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+
+
+class Result(BaseModel):
+    """What one worker answers to one job.
+
+    `result` is the task's value, null when it failed; `failed` says whether it did; `errors` has one line a cause;
+    `messages` are notes for the user, also of tasks that succeeded. Times are C `ctime` texts in the worker's local
+    time.
+    """
+
+    model_config = ConfigDict(use_enum_values=True)
+
+    result: Any = Field(default=None, description="Value the task returned, null when it failed")
+    failed: bool = Field(default=False, description="True when the task failed")
+    errors: list[str] = Field(default_factory=list, description="One line for each cause of a failure")
+    task: str | None = Field(default=None, description="Worker and task name, joined by a colon")
+    messages: list[str] = Field(default_factory=list, description="Notes for the user")
+    juuid: str | None = Field(default=None, description="UUID of the job")
+    resources: list[str] = Field(default_factory=list, description="Resources the task worked on")
+    resources_failed: list[str] = Field(default_factory=list, description="Resources the task failed for")
+    status: ResultStatus | None = Field(default=None, description="How the task ended")
+    task_started: str | None = Field(default=None, description="Local time the task started")
+    task_completed: str | None = Field(default=None, description="Local time the task ended")
+    service: str | None = Field(default=None, description="Service of the worker")
+    diff: dict[str, Any] | str | None = Field(default=None, description="Difference the task made")
+    dry_run: bool = Field(default=False, description="True when nothing was changed on purpose")
+
+
+class JobRequest(BaseModel):
+    """The data of a POST: which task, with what. `timeout` is in seconds and absent in a GET."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    args: list[Any] = Field(default_factory=list)
+    timeout: float | None = None
+
+
+class JobEvent(BaseModel):
+    """The data of an EVENT: progress of a running job. `timestamp` is local time, `22-Nov-2026 04:04:00.480`."""
+
+    worker: str
+    service: str
+    uuid: str
+    event_type: str
+    message: str
+    task: str
+    status: str
+    resource: str | list[str] = Field(default_factory=list)
+    severity: str = "INFO"
+    timestamp: str

@@ -1,0 +1,1 @@
+"""The worker process: tokens, MCP server, jobs; never imports the shell."""

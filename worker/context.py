@@ -1,0 +1,39 @@
+"""What a running worker hands to its tasks and to its MCP server: no globals, no registry in `builtins`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..models.environment import Environment
+from ..models.inventory import WorkerInventory
+
+if TYPE_CHECKING:
+    from .tasks import TaskRegistry
+    from .token_store import TokenStore
+
+
+@dataclass
+class WorkerContext:
+    """One worker: who it is, what it is configured to do and the parts its tasks may use.
+
+    `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
+    `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
+    name to a function that returns counters for `get_stats`.
+    """
+
+    name: str
+    service: str
+    environment: Environment
+    inventory: WorkerInventory
+    registry: TaskRegistry
+    store: TokenStore
+    url: str = ""
+    endpoint: str = ""
+    clock: Callable[[], float] = time.time
+    started: float = field(default_factory=time.time)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    health: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
