@@ -1,0 +1,121 @@
+"""Who may talk to the worker: the live list of client keys, and the ZAP handler that asks it.
+
+A key is looked at twice: by ZAP when a client connects, and on every message by the `User-Id` that ZAP attached, so a
+key taken out of `.nfcli/clients/` is out at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from ..models.errors import KeyFileError
+from ..models.keys import read_public_key
+
+log = logging.getLogger(__name__)
+
+ZAP_DOMAIN = "nfcli"
+
+_Signature = tuple[int, int, int]
+
+
+class AllowedClients:
+    """The public keys in a folder of `*.key` files, as they are on disk at the moment of asking.
+
+    Safe to call from any thread. A known key costs one `stat`; an unknown one a scan of the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._files: dict[str, dict[Path, _Signature]] = {}
+
+    def allows(self, key: str) -> bool:
+        """Whether a file with this public key (40 characters of Z85) lies in the folder now."""
+        with self._lock:
+            if self._is_unchanged(key):
+                return True
+            self._scan()
+            return key in self._files
+
+    def _is_unchanged(self, key: str) -> bool:
+        return any(_signature(path) == known for path, known in self._files.get(key, {}).items())
+
+    def _scan(self) -> None:
+        files: dict[str, dict[Path, _Signature]] = {}
+        for path in sorted(self._folder.glob("*.key")):
+            signature = _signature(path)
+            try:
+                key = read_public_key(path).decode()
+            except KeyFileError as error:
+                log.warning("client key ignored: %s", error)
+                continue
+            if signature is not None:
+                files.setdefault(key, {})[path] = signature
+        self._files = files
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Answer pyzmq's authenticator; an exception here would end its thread, so there is none."""
+        try:
+            allowed = self.allows(key.decode())
+        except Exception as error:  # noqa: BLE001  an answer of no is the only safe one
+            log.error("client key refused: %s", type(error).__name__)
+            return False
+        if not allowed:
+            log.warning("a client whose key is not in %s was refused", self._folder)
+        return allowed
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  once per message: half the cost of Path.stat
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class Access:
+    """The ZAP handler of a ZeroMQ context, started again should its thread die.
+
+    While it is down nobody new gets in (`zap_enforce_domain`), and messages of those already connected are still
+    checked against the live list.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], clients: AllowedClients) -> None:
+        self._context = context
+        self._clients = clients
+        self._authenticator: ThreadAuthenticator | None = None
+
+    def start(self) -> None:
+        """Start answering ZAP requests; call before the first socket binds."""
+        authenticator = ThreadAuthenticator(self._context, log=logging.getLogger(f"{__name__}.zap"))
+        authenticator.start()
+        authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=self._clients)
+        self._authenticator = authenticator
+
+    def supervise(self) -> None:
+        """Start the handler again if its thread has died; called now and then by the thread that owns the ROUTER."""
+        if self._authenticator is None or self._authenticator.is_alive():
+            return
+        log.error("the ZAP handler died: starting it again")
+        self._discard(self._authenticator)
+        self.start()
+
+    def stop(self) -> None:
+        """End the handler; needed before the context can be terminated."""
+        if self._authenticator is not None:
+            self._discard(self._authenticator)
+            self._authenticator = None
+
+    @staticmethod
+    def _discard(authenticator: ThreadAuthenticator) -> None:
+        if not authenticator.is_alive() and authenticator.pipe is not None:
+            # pyzmq's stop() would send to a thread that no longer reads.
+            authenticator.pipe.close(linger=0)
+            authenticator.pipe = None  # type: ignore[assignment]
+        authenticator.stop()

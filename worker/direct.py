@@ -1,0 +1,302 @@
+"""Direct mode: the worker's own ROUTER, which answers clients as a broker and a worker would.
+
+One thread owns the socket. Jobs run elsewhere; their answers come back through a queue and wake that thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import socket
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import zmq
+from pydantic import ValidationError
+
+from ..models.errors import ProtocolError, TaskError, WorkerStartError, sentences
+from ..models.keys import KeyPair
+from ..models.nfp import (
+    ALL,
+    ANY,
+    BROKER_SERVICE,
+    CLIENT_HEADER,
+    BrokerMessage,
+    ClientMessage,
+    Command,
+    Status,
+    decode_object,
+    decode_target,
+    encode_data,
+)
+from ..models.result import JobRequest
+from .access import ZAP_DOMAIN, Access, AllowedClients
+from .context import WorkerContext
+from .jobs import JobExecutor, JobState
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+HIGH_WATER_MARK = 1_000
+HEARTBEAT_SECONDS = 5
+LINGER_SECONDS = 0.5
+SUPERVISION_SECONDS = 1.0
+
+_IDENTITY, _UUID_FRAME = 0, 6
+
+
+class DirectServer:
+    """Serves NFP clients on one endpoint, with CURVE and the live list of client keys."""
+
+    def __init__(
+        self, worker: WorkerContext, executor: JobExecutor, *, keys: KeyPair, clients: AllowedClients
+    ) -> None:
+        self._worker = worker
+        self._executor = executor
+        self._clients = clients
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._access = Access(self._context, clients)
+        self._router = self._make_router(keys)
+        self._outbox: queue.SimpleQueue[tuple[bytes, BrokerMessage]] = queue.SimpleQueue()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
+        self._counts: Counter[str] = Counter()
+
+    def _make_router(self, keys: KeyPair) -> zmq.Socket[bytes]:
+        router = self._context.socket(zmq.ROUTER)
+        milliseconds = 1_000
+        options: dict[int, int | bytes] = {
+            zmq.CURVE_SERVER: 1,
+            zmq.CURVE_PUBLICKEY: keys.public,
+            zmq.CURVE_SECRETKEY: keys.secret,
+            zmq.ZAP_ENFORCE_DOMAIN: 1,
+            zmq.IPV6: 1,
+            zmq.LINGER: int(LINGER_SECONDS * milliseconds),
+            zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
+            zmq.SNDHWM: HIGH_WATER_MARK,
+            zmq.RCVHWM: HIGH_WATER_MARK,
+            zmq.HEARTBEAT_IVL: HEARTBEAT_SECONDS * milliseconds,
+            zmq.HEARTBEAT_TIMEOUT: 3 * HEARTBEAT_SECONDS * milliseconds,
+            zmq.HANDSHAKE_IVL: HEARTBEAT_SECONDS * milliseconds,
+            # An answer for a client that has gone, or that doesn't read, fails at once and is counted.
+            zmq.ROUTER_MANDATORY: 1,
+        }
+        for option, value in options.items():
+            router.setsockopt(option, value)
+        router.setsockopt_string(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        return router
+
+    def bind(self, endpoint: str) -> str:
+        """Bind and return the endpoint with the port that was really taken.
+
+        Raises:
+            WorkerStartError: the address is taken, isn't this machine's or isn't a ZeroMQ endpoint.
+        """
+        if endpoint.startswith("ipc://"):
+            # The lock says that this worker owns the name, so what lies there is a dead worker's.
+            with contextlib.suppress(FileNotFoundError):
+                Path(endpoint.removeprefix("ipc://")).unlink()
+        self._access.start()
+        try:
+            self._router.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise WorkerStartError(
+                f"endpoint {endpoint} can't be bound: {error.strerror}: free it or change `endpoint` in the inventory"
+            ) from None
+        return self._router.last_endpoint.rstrip(b"\0").decode()
+
+    def start(self) -> None:
+        """Start serving."""
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether the serving thread runs."""
+        return self._thread.is_alive()
+
+    def counters(self) -> dict[str, int]:
+        """Return counts of messages: received, sent, invalid, denied, dropped."""
+        return {key: self._counts[key] for key in ("received", "sent", "invalid", "denied", "dropped")}
+
+    def stop(self) -> None:
+        """End the thread, hand over what is ready to go, close everything; from the thread that called `bind`."""
+        self._stopping.set()
+        self._wake()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=2 * LINGER_SECONDS)
+        self._access.stop()
+        self._router.close()
+        self._context.term()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    # -- the thread that owns the socket ---------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._wake_reader, zmq.POLLIN)
+        while not self._stopping.is_set():
+            ready = dict(poller.poll(int(SUPERVISION_SECONDS * 1_000)))
+            if not ready:
+                self._access.supervise()
+            if self._router in ready:
+                self._receive()
+            self._send_outbox()
+        self._send_outbox()
+
+    def _receive(self) -> None:
+        """Take one message; nothing that arrives here may end the thread."""
+        try:
+            first = self._router.recv(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return
+        frames = [first.bytes]
+        if first.more:
+            frames += self._router.recv_multipart()
+        self._counts["received"] += 1
+        try:
+            self._handle(frames[_IDENTITY], frames[1:], _user_id(first))
+        except ProtocolError as error:
+            self._counts["invalid"] += 1
+            log.debug("message dropped: %s", error)
+            self._refuse(frames, Status.BAD_REQUEST, str(error))
+        except Exception as error:  # noqa: BLE001  a fault here must not end the thread that serves everybody
+            self._counts["invalid"] += 1
+            log.error("message dropped: %s", type(error).__name__)
+
+    def _handle(self, identity: bytes, frames: list[bytes], client: str) -> None:
+        if not self._clients.allows(client):
+            self._counts["denied"] += 1
+            log.warning("a connected client's key is no longer allowed: message refused")
+            self._refuse([identity, *frames], Status.FORBIDDEN, "this client's key is not allowed")
+            return
+        message = ClientMessage.parse(frames)
+        if message.command == Command.MMI:
+            self._manage(identity, message)
+        elif message.command in {Command.POST, Command.GET}:
+            if self._is_target(identity, message):
+                self._dispatch(identity, client, message)
+        else:
+            log.debug("PUT and DELETE have no use here: dropped")
+
+    def _is_target(self, identity: bytes, message: ClientMessage) -> bool:
+        target = decode_target(message.target)
+        name, service = self._worker.name, self._worker.service
+        names = [target] if isinstance(target, str) else target
+        if message.service in {service, ALL} and (name in names or target in (ALL, ANY)):
+            return True
+        text = message.target.decode(errors="replace")
+        reason = f"worker {name} of service {service} is not what was asked for: service {message.service!r}, {text}"
+        self._respond(identity, message, Status.BAD_REQUEST, self._failure(message.uuid, reason, text))
+        return False
+
+    def _dispatch(self, identity: bytes, client: str, message: ClientMessage) -> None:
+        request = _job_request(message) if message.command == Command.POST else None
+        worker, service = self._worker.name, self._worker.service
+        accepted = {
+            "workers": [worker],
+            "uuid": message.uuid,
+            "target": message.target.decode(),
+            "status": "DISPATCHED",
+            "service": message.service,
+        }
+        self._respond(identity, message, Status.DISPATCHED, accepted)
+        if request is None:
+            self._answer_get(identity, client, message)
+            return
+
+        def deliver(payload: bytes) -> None:
+            reply = BrokerMessage(Command.RESPONSE, service, message.uuid, Status.DONE, payload)
+            self._outbox.put((identity, reply))
+            self._wake()
+
+        try:
+            self._executor.submit(client, message.uuid, request, deliver)
+        except TaskError as error:
+            self._respond(identity, message, Status.BAD_REQUEST, self._failure(message.uuid, str(error)))
+
+    def _answer_get(self, identity: bytes, client: str, message: ClientMessage) -> None:
+        found = self._executor.find(client, message.uuid)
+        about = {"worker": self._worker.name, "uuid": message.uuid, "service": self._worker.service}
+        if found is None:
+            self._respond(identity, message, Status.NOT_FOUND, {**about, "status": "JOB NOT FOUND"})
+        elif found[0] is not JobState.COMPLETED:
+            self._respond(identity, message, Status.PENDING, {**about, "status": found[0].value})
+        else:
+            self._respond(identity, message, Status.DONE, found[1] or b"{}")
+
+    def _manage(self, identity: bytes, message: ClientMessage) -> None:
+        task = decode_object(message.data).get("task")
+        answer: Any = f"Unsupported task {task!r}"
+        if message.service == BROKER_SERVICE and task == "show_workers":
+            alive = str(int(self._worker.clock() - self._worker.started))
+            about = {"name": self._worker.name, "service": self._worker.service, "status": "alive"}
+            answer = [{**about, "holdtime": "", "keepalives tx/rx": "", "alive (s)": alive}]
+        reply = BrokerMessage(Command.MMI, message.service, message.uuid, Status.DONE, encode_data(answer))
+        self._send(identity, reply)
+
+    def _refuse(self, frames: list[bytes], status: Status, reason: str) -> None:
+        """Tell the sender, when its message has the form of a client's and names its job."""
+        if len(frames) <= _UUID_FRAME or frames[2] != CLIENT_HEADER:
+            return
+        uuid = frames[_UUID_FRAME].decode(errors="replace")[:64]
+        data = encode_data(self._failure(uuid, reason))
+        self._send(frames[_IDENTITY], BrokerMessage(Command.RESPONSE, self._worker.service, uuid, status, data))
+
+    def _failure(self, uuid: str, reason: str, target: str = "") -> dict[str, Any]:
+        return {
+            "workers": None,
+            "worker": self._worker.name,
+            "uuid": uuid,
+            "target": target,
+            "status": "FAILED",
+            "service": self._worker.service,
+            "error": reason,
+            "errors": [reason],
+        }
+
+    def _respond(self, identity: bytes, message: ClientMessage, status: Status, data: bytes | dict[str, Any]) -> None:
+        payload = data if isinstance(data, bytes) else encode_data(data)
+        self._send(identity, BrokerMessage(Command.RESPONSE, self._worker.service, message.uuid, status, payload))
+
+    def _send_outbox(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_reader.recv(4096):
+                pass
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._send(*self._outbox.get_nowait())
+
+    def _send(self, identity: bytes, message: BrokerMessage) -> None:
+        try:
+            self._router.send_multipart([identity, *message.frames()], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            self._counts["dropped"] += 1
+            log.debug("answer dropped: %s", error.strerror)
+        else:
+            self._counts["sent"] += 1
+
+    def _wake(self) -> None:
+        # A full pipe means that the thread is going to wake anyway.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_writer.send(b"\0")
+
+
+def _user_id(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""
+
+
+def _job_request(message: ClientMessage) -> JobRequest:
+    try:
+        return JobRequest.model_validate(decode_object(message.data))
+    except ValidationError as error:
+        raise ProtocolError(f"the data is not a job request: {'; '.join(sentences(error))}") from None

@@ -1,0 +1,220 @@
+"""Run jobs: each once per uuid, in a few threads, with a bound on how many are in flight.
+
+The executor knows neither sockets nor frames; a transport (direct or fabric) submits requests and gets the result's
+bytes through a callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from ..models.errors import TaskError
+from ..models.result import JobRequest, Result, ResultStatus
+from .context import WorkerContext
+
+log = logging.getLogger(__name__)
+
+THREADS = 5
+MAX_JOBS_IN_FLIGHT = 1_000
+KEPT_JOBS = 10_000
+KEPT_RESULT_BYTES = 8 * 1024 * 1024
+STOP_GRACE_SECONDS = 3.0
+
+Deliver = Callable[[bytes], None]
+
+
+class Audit(Protocol):
+    """Where changes of tokens are written down."""
+
+    def record(self, *, client: str, task: str, kwargs: dict[str, object], result: Result) -> None:
+        """Write down one finished job."""
+
+
+class JobState(StrEnum):
+    """Where a job stands; the values are NFP's."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    COMPLETED = "COMPLETED"
+
+
+@dataclass(eq=False)
+class Job:
+    """One job of one client; `payload` is the answer's JSON once `state` is COMPLETED (None: no longer kept)."""
+
+    client: str
+    uuid: str
+    request: JobRequest
+    deadline: float
+    state: JobState = JobState.PENDING
+    payload: bytes | None = None
+    waiting: list[Deliver] = field(default_factory=list)
+
+
+class JobExecutor:
+    """Runs the jobs of one worker; all methods may be called from any thread."""
+
+    def __init__(self, worker: WorkerContext, audit: Audit) -> None:
+        self._worker = worker
+        self._audit = audit
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._with_payload: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._kept_bytes = 0
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._in_flight = 0
+        self._total = 0
+        self._idle = threading.Condition(self._lock)
+        self._threads = [threading.Thread(target=self._serve, name=f"jobs-{n}", daemon=True) for n in range(THREADS)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, client: str, uuid: str, request: JobRequest, deliver: Deliver) -> None:
+        """Run a job and hand its result to `deliver`, from whichever thread ran it.
+
+        A uuid that the same client has sent before isn't run again: `deliver` gets the first run's result, at once
+        where it is there.
+
+        Args:
+            client: who asks; jobs of different clients never meet, whatever uuid they choose.
+            uuid: the job's name.
+            request: task and arguments.
+            deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
+
+        Raises:
+            TaskError: too many jobs are in flight, or the worker is stopping; the job wasn't run and may be sent again.
+        """
+        key = (client, uuid)
+        with self._lock:
+            known = self._jobs.get(key)
+            if known is None:
+                job = self._admit(key, request, deliver)
+            elif known.state is not JobState.COMPLETED:
+                known.waiting.append(deliver)
+                return
+        if known is not None:
+            deliver(known.payload or self._no_longer_kept(known))
+            return
+        self._queue.put(job)
+
+    def find(self, client: str, uuid: str) -> tuple[JobState, bytes | None] | None:
+        """Return a job's state and, once it is completed, its answer; None for a uuid this client never sent."""
+        with self._lock:
+            job = self._jobs.get((client, uuid))
+            if job is None:
+                return None
+            state, payload = job.state, job.payload
+        if state is JobState.COMPLETED and payload is None:
+            payload = self._no_longer_kept(job)
+        return state, payload
+
+    def counters(self) -> dict[str, int]:
+        """Return how many jobs are running or queued, and how many there were since the start."""
+        with self._lock:
+            return {"running_jobs": self._in_flight, "total_jobs": self._total}
+
+    def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
+        """Take no new jobs, answer queued ones as failed, and give running ones `grace_seconds` to end."""
+        self._worker.stopping.set()
+        with self._lock:
+            self._idle.wait_for(lambda: self._in_flight == 0, timeout=grace_seconds)
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _admit(self, key: tuple[str, str], request: JobRequest, deliver: Deliver) -> Job:
+        if self._worker.stopping.is_set():
+            raise TaskError(f"worker {self._worker.name} is stopping, nothing was done: send the job again later")
+        if self._in_flight >= MAX_JOBS_IN_FLIGHT:
+            raise TaskError(f"{self._in_flight} jobs are in flight, nothing was done: send the job again later")
+        timeout = request.timeout if request.timeout is not None else float("inf")
+        job = Job(key[0], key[1], request, time.monotonic() + timeout, waiting=[deliver])
+        self._jobs[key] = job
+        self._in_flight += 1
+        self._total += 1
+        return job
+
+    def _serve(self) -> None:
+        while (job := self._queue.get()) is not None:
+            payload = self._run(job)
+            with self._lock:
+                waiting = self._complete(job, payload)
+            for deliver in waiting:
+                deliver(payload)
+            # A stop waits for the answers to be handed over, not only for the tasks to end.
+            with self._lock:
+                self._in_flight -= 1
+                self._idle.notify_all()
+
+    def _run(self, job: Job) -> bytes:
+        """Run one job; whatever happens, the answer is JSON."""
+        request = job.request
+        if self._worker.stopping.is_set():
+            result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
+        elif time.monotonic() >= job.deadline:
+            result = self._failure(job, f"timed out after {request.timeout:g} s in the queue, nothing was done")
+            result.status = ResultStatus.TIMEOUT
+        elif request.args:
+            result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
+        else:
+            job.state = JobState.STARTED
+            result = self._worker.registry.run(self._worker, request.task, request.kwargs, uuid=job.uuid)
+            self._audit.record(client=job.client, task=request.task, kwargs=request.kwargs, result=result)
+        try:
+            return to_json({self._worker.name: result})
+        except (PydanticSerializationError, ValueError):
+            failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
+            return to_json({self._worker.name: failure})
+
+    def _failure(self, job: Job, reason: str) -> Result:
+        return Result(
+            failed=True,
+            errors=[reason],
+            status=ResultStatus.ERROR,
+            task=f"{self._worker.name}:{job.request.task}",
+            service=self._worker.service,
+            juuid=job.uuid,
+        )
+
+    def _no_longer_kept(self, job: Job) -> bytes:
+        reason = "the job was run, but its result is no longer kept: look at the state it left"
+        return to_json({self._worker.name: self._failure(job, reason)})
+
+    def _complete(self, job: Job, payload: bytes) -> list[Deliver]:
+        """Keep the answer for late questions, within the bounds on number and bytes."""
+        key = (job.client, job.uuid)
+        job.state, job.payload = JobState.COMPLETED, payload
+        job.request = JobRequest(task=job.request.task)  # arguments may hold secrets: they aren't kept
+        waiting, job.waiting = job.waiting, []
+        self._with_payload[key] = job
+        self._kept_bytes += len(payload)
+        while self._kept_bytes > KEPT_RESULT_BYTES and len(self._with_payload) > 1:
+            self._forget_oldest_payload()
+        while len(self._jobs) > KEPT_JOBS:
+            oldest = next(iter(self._jobs.values()))
+            if oldest.state is not JobState.COMPLETED:
+                break
+            if (oldest.client, oldest.uuid) in self._with_payload:
+                self._forget_oldest_payload((oldest.client, oldest.uuid))
+            del self._jobs[(oldest.client, oldest.uuid)]
+        return waiting
+
+    def _forget_oldest_payload(self, key: tuple[str, str] | None = None) -> None:
+        if key is None:
+            _, job = self._with_payload.popitem(last=False)
+        else:
+            job = self._with_payload.pop(key)
+        self._kept_bytes -= len(job.payload or b"")
+        job.payload = None

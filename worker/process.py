@@ -1,0 +1,231 @@
+"""The worker process in three phases: `start` opens everything in order, `serve` waits, `stop` closes it again.
+
+On stdout comes one JSON line: `{"event": "ready", …}` with the bound addresses, or `{"event": "failed", …}` with the
+reason and the exit status. Everything else goes to the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..models.environment import Environment, find_environment
+from ..models.errors import EXIT_FAILED, EXIT_OK, InventoryError, NfcliError
+from ..models.inventory import WorkerInventory, load_inventory
+from ..models.keys import ensure_key_pair
+from ..models.lock import WorkerLock
+from . import auth_tasks, service_tasks
+from .access import AllowedClients
+from .context import WorkerContext
+from .direct import DirectServer
+from .http import HttpServer, check_exposure
+from .jobs import JobExecutor
+from .logs import AuditTrail, configure_logging
+from .mcp_server import build_app
+from .tasks import TaskRegistry
+from .token_store import TokenStore
+
+log = logging.getLogger(__name__)
+
+STOP_DEADLINE_SECONDS = 4.5
+SWEEP_SECONDS = 60.0
+
+
+class WorkerProcess:
+    """One worker: the token database, the MCP server and the ZeroMQ server, and the order they open and close in."""
+
+    def __init__(self, environment: Environment, name: str) -> None:
+        self.environment = environment
+        self.name = name
+        self._opened = ExitStack()
+        self._stop_asked = asyncio.Event()
+        self._exit_status = EXIT_OK
+
+    def start(self) -> dict[str, object]:
+        """Open configuration, lock, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
+
+        Raises:
+            NfcliError: one of them can't be had; what was open is closed again.
+        """
+        try:
+            return self._open()
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def _open(self) -> dict[str, object]:
+        inventory = _worker_inventory(self.environment, self.name)
+        check_exposure(inventory)
+        lock = WorkerLock.acquire(self.environment.lock_file(self.name))
+        self._opened.callback(lock.release)
+        store = self._opened.enter_context(TokenStore.open(self.environment.tokens_folder(self.name)))
+        worker = WorkerContext(
+            name=self.name,
+            service=inventory.service,
+            environment=self.environment,
+            inventory=inventory,
+            registry=TaskRegistry(auth_tasks, service_tasks),
+            store=store,
+        )
+        self.worker = worker
+        self.http = HttpServer(build_app(worker), inventory)
+        worker.url = self.http.bind()
+        self._opened.callback(self.http.close)
+        self.executor = JobExecutor(worker, AuditTrail(self.environment.audit_file(self.name)))
+        keys = ensure_key_pair(self.environment.keys_folder, self.name)
+        clients = AllowedClients(self.environment.clients_folder)
+        self.direct = DirectServer(worker, self.executor, keys=keys, clients=clients)
+        self._opened.callback(self.direct.stop)
+        worker.endpoint = self.direct.bind(inventory.endpoint or self.environment.socket_endpoint(self.name))
+        worker.health = {"jobs": self.executor.counters, "messaging": self.direct.counters}
+        self.executor.start()
+        self.direct.start()
+        lock.publish(
+            ready=True,
+            endpoint=worker.endpoint,
+            url=worker.url,
+            started=datetime.fromtimestamp(worker.started, UTC).isoformat(),
+        )
+        return {"event": "ready", "name": self.name, "url": worker.url, "endpoint": worker.endpoint, "pid": os.getpid()}
+
+    async def serve(self) -> int:
+        """Serve until a signal, the end of the parent, or the death of a part; return the exit status."""
+        http = asyncio.create_task(self.http.serve())
+        http.add_done_callback(self._http_ended)
+        background = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch_direct())]
+        await self._stop_asked.wait()
+        for task in background:
+            task.cancel()
+        await self._stop(http)
+        return self._exit_status
+
+    async def _stop(self, http: asyncio.Task[None]) -> None:
+        _exit_anyway_after(STOP_DEADLINE_SECONDS, self._exit_status)
+        log.info("stopping")
+        http.remove_done_callback(self._http_ended)
+        await asyncio.gather(asyncio.to_thread(self.executor.stop), self.http.stop(), return_exceptions=True)
+        http.cancel()
+        await asyncio.gather(http, return_exceptions=True)
+
+    def close(self) -> None:
+        """Close sockets, store and lock, in the opposite order of opening."""
+        self._opened.close()
+        log.info("stopped")
+
+    def ask_to_stop(self) -> None:
+        """End `serve`; from the loop's thread."""
+        self._stop_asked.set()
+
+    def _fail(self, reason: str) -> None:
+        log.critical("%s: the worker ends", reason)
+        self._exit_status = EXIT_FAILED
+        self.ask_to_stop()
+
+    def _http_ended(self, _task: asyncio.Task[None]) -> None:
+        if not self._stop_asked.is_set():
+            self._fail("the HTTP server ended by itself")
+
+    async def _watch_direct(self) -> None:
+        while self.direct.is_alive():
+            await asyncio.sleep(1.0)
+        self._fail("the ZeroMQ thread ended by itself")
+
+    async def _sweep(self) -> None:
+        """Remove expired tokens from disk; their refusal doesn't wait for it."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await asyncio.to_thread(self.worker.store.sweep)
+            except NfcliError as error:
+                log.warning("expired tokens were not swept: %s", error)
+
+
+def _worker_inventory(environment: Environment, name: str) -> WorkerInventory:
+    inventory = load_inventory(environment)
+    if name not in inventory.workers:
+        known = ", ".join(sorted(inventory.workers)) or "none"
+        raise InventoryError(f"worker {name} is not in the inventory of {environment.folder}: it has {known}")
+    return inventory.workers[name]
+
+
+def _exit_anyway_after(seconds: float, status: int) -> None:
+    """Bound the stop, whatever hangs: a stuck disk must not keep a service manager waiting."""
+    timer = threading.Timer(seconds, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
+
+
+def _watch_parent(process: WorkerProcess, loop: asyncio.AbstractEventLoop) -> None:
+    """Stop when stdin ends: the shell that holds its other end has gone, even if it was killed."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        loop.call_soon_threadsafe(process.ask_to_stop)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+async def _main(process: WorkerProcess, *, until_stdin_ends: bool) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.ask_to_stop)
+    if until_stdin_ends:
+        _watch_parent(process, loop)
+    return await process.serve()
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m nfcli.worker", description="Run one nfcli worker.")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--environment", type=Path, help="folder of the environment")
+    where.add_argument("--inventory", type=Path, help="inventory file, where it isn't named inventory.yaml")
+    parser.add_argument("--name", required=True, help="name of the worker in the inventory")
+    parser.add_argument("--log-level", default="INFO", help="level of the log")
+    parser.add_argument("--until-stdin-ends", action="store_true", help="stop when stdin is closed")
+    return parser.parse_args(argv)
+
+
+def _environment(arguments: argparse.Namespace) -> Environment:
+    if arguments.environment is None:
+        return find_environment(arguments.inventory)
+    folder = arguments.environment.resolve()
+    file = folder / "inventory.yaml"
+    return Environment(folder, file if file.exists() else None)
+
+
+def _say(**line: object) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker until it is told to stop; return the exit status."""
+    arguments = _arguments(argv)
+    os.umask(0o077)
+    try:
+        environment = _environment(arguments)
+        environment.prepare()
+        configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
+        process = WorkerProcess(environment, arguments.name)
+        ready = process.start()
+    except NfcliError as error:
+        _say(event="failed", name=arguments.name, error=str(error), exit_status=error.exit_status)
+        sys.stderr.write(f"{arguments.name}: {error}\n")
+        return error.exit_status
+    try:
+        _say(**ready)
+        log.info("ready at %s and %s", ready["url"], ready["endpoint"])
+        return asyncio.run(_main(process, until_stdin_ends=arguments.until_stdin_ends))
+    finally:
+        process.close()
