@@ -142,9 +142,7 @@ class BrokerMessage:
             ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
         """
         _, _, command, service, uuid, status, data = _checked(frames, cls.length, BROKER_HEADER, _BROKER_TO_CLIENT)
-        return cls(
-            command, _text(service, _SERVICE_MAX_BYTES), _text(uuid, _UUID_MAX_BYTES), _text(status, 8), data
-        )
+        return cls(command, _text(service, _SERVICE_MAX_BYTES), _text(uuid, _UUID_MAX_BYTES), _text(status, 8), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +193,7 @@ class WorkerMessage:
         Raises:
             ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
         """
-        _, _, command, client, _, uuid, status, data = _checked(
-            frames, cls.length, WORKER_HEADER, _WORKER_TO_BROKER
-        )
+        _, _, command, client, _, uuid, status, data = _checked(frames, cls.length, WORKER_HEADER, _WORKER_TO_BROKER)
         return cls(command, client, _text(uuid, _UUID_MAX_BYTES), _text(status, 8), data)
 
 
@@ -205,6 +201,7 @@ class WorkerMessage:
 class Signal:
     """READY, KEEPALIVE or DISCONNECT; `header` tells who speaks."""
 
+    length: ClassVar[int] = 4
     header: bytes
     command: bytes
     service: str
@@ -220,7 +217,7 @@ class Signal:
         Raises:
             ProtocolError: too few frames (a READY without service, say), another header, an unknown command.
         """
-        if len(frames) < 4 or frames[1] not in {WORKER_HEADER, BROKER_HEADER}:
+        if len(frames) < cls.length or frames[1] not in {WORKER_HEADER, BROKER_HEADER}:
             raise ProtocolError("not a signal: 4 frames with a worker's or broker's header are needed")
         command, service = frames[2], frames[3]
         if command not in _SIGNALS and service == Command.DISCONNECT:
@@ -288,9 +285,7 @@ def _text(frame: bytes, limit: int) -> str:
         raise ProtocolError("a text frame is not UTF-8") from None
 
 
-def _checked(
-    frames: Sequence[bytes], length: int, header: bytes, commands: frozenset[bytes]
-) -> Sequence[bytes]:
+def _checked(frames: Sequence[bytes], length: int, header: bytes, commands: frozenset[bytes]) -> Sequence[bytes]:
     if len(frames) < length:
         raise ProtocolError(f"{len(frames)} frames where {length} are needed")
     if frames[1] != header:

@@ -1,4 +1,4 @@
-"""What travels around a job: its request, the result each worker gives, and events. Shapes are NFP's (`models/nfp.py`)."""
+"""What travels around a job: its request, the result each worker gives, and events; the shapes are NFP's."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Client:
         with self._lock:
             self._transport.close()
 
-    def run_job(
+    def run_job(  # noqa: PLR0917  the order of the reference's run_job, which scripts call by position
         self,
         service: str,
         task: str,
@@ -102,7 +102,7 @@ class Client:
         return self._transport.candidates(service)
 
     def show_workers(self) -> list[dict[str, str]]:
-        """Return a row for each worker: name, service, status (`alive` or `dead`), endpoint, uptime in seconds, note."""
+        """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
         rows = []
         with self._lock:
             for name in self._transport.candidates(ALL):
@@ -243,9 +243,7 @@ class _Job:
         self.fail(name, str(error))
 
 
-def _request_data(
-    task: str, args: Sequence[Any] | None, kwargs: dict[str, Any] | None, timeout: float
-) -> bytes:
+def _request_data(task: str, args: Sequence[Any] | None, kwargs: dict[str, Any] | None, timeout: float) -> bytes:
     if not 0 < timeout < float("inf"):
         raise UsageError(f"timeout must be a positive number of seconds, got {timeout}")
     request = {"task": task, "kwargs": kwargs or {}, "args": list(args or ()), "timeout": timeout}

@@ -51,9 +51,7 @@ _IDENTITY, _UUID_FRAME = 0, 6
 class DirectServer:
     """Serves NFP clients on one endpoint, with CURVE and the live list of client keys."""
 
-    def __init__(
-        self, worker: WorkerContext, executor: JobExecutor, *, keys: KeyPair, clients: AllowedClients
-    ) -> None:
+    def __init__(self, worker: WorkerContext, executor: JobExecutor, *, keys: KeyPair, clients: AllowedClients) -> None:
         self._worker = worker
         self._executor = executor
         self._clients = clients
@@ -115,9 +113,9 @@ class DirectServer:
         """Start serving."""
         self._thread.start()
 
-    def is_alive(self) -> bool:
-        """Whether the serving thread runs."""
-        return self._thread.is_alive()
+    def wait(self) -> None:
+        """Block until the serving thread has ended."""
+        self._thread.join()
 
     def counters(self) -> dict[str, int]:
         """Return counts of messages: received, sent, invalid, denied, dropped."""

@@ -44,9 +44,10 @@ SWEEP_SECONDS = 60.0
 class WorkerProcess:
     """One worker: the token database, the MCP server and the ZeroMQ server, and the order they open and close in."""
 
-    def __init__(self, environment: Environment, name: str) -> None:
+    def __init__(self, environment: Environment, name: str, inventory: WorkerInventory) -> None:
         self.environment = environment
         self.name = name
+        self.inventory = inventory
         self._opened = ExitStack()
         self._stop_asked = asyncio.Event()
         self._exit_status = EXIT_OK
@@ -64,7 +65,7 @@ class WorkerProcess:
             raise
 
     def _open(self) -> dict[str, object]:
-        inventory = _worker_inventory(self.environment, self.name)
+        inventory = self.inventory
         check_exposure(inventory)
         lock = WorkerLock.acquire(self.environment.lock_file(self.name))
         self._opened.callback(lock.release)
@@ -136,9 +137,9 @@ class WorkerProcess:
             self._fail("the HTTP server ended by itself")
 
     async def _watch_direct(self) -> None:
-        while self.direct.is_alive():
-            await asyncio.sleep(1.0)
-        self._fail("the ZeroMQ thread ended by itself")
+        await asyncio.to_thread(self.direct.wait)
+        if not self._stop_asked.is_set():
+            self._fail("the ZeroMQ thread ended by itself")
 
     async def _sweep(self) -> None:
         """Remove expired tokens from disk; their refusal doesn't wait for it."""
@@ -176,10 +177,12 @@ def _watch_parent(process: WorkerProcess, loop: asyncio.AbstractEventLoop) -> No
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
-async def _main(process: WorkerProcess, *, until_stdin_ends: bool) -> int:
+async def _main(process: WorkerProcess, ready: dict[str, object], *, until_stdin_ends: bool) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.ask_to_stop)
+    _say(**ready)
+    log.info("ready at %s and %s", process.worker.url, process.worker.endpoint)
     if until_stdin_ends:
         _watch_parent(process, loop)
     return await process.serve()
@@ -215,17 +218,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         environment = _environment(arguments)
+        inventory = _worker_inventory(environment, arguments.name)
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
-        process = WorkerProcess(environment, arguments.name)
+        process = WorkerProcess(environment, arguments.name, inventory)
         ready = process.start()
     except NfcliError as error:
-        _say(event="failed", name=arguments.name, error=str(error), exit_status=error.exit_status)
-        sys.stderr.write(f"{arguments.name}: {error}\n")
-        return error.exit_status
+        return _start_failed(arguments.name, str(error), error.exit_status)
+    except Exception as error:
+        log.exception("the start failed")
+        return _start_failed(arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
-        _say(**ready)
-        log.info("ready at %s and %s", ready["url"], ready["endpoint"])
-        return asyncio.run(_main(process, until_stdin_ends=arguments.until_stdin_ends))
+        return asyncio.run(_main(process, ready, until_stdin_ends=arguments.until_stdin_ends))
     finally:
         process.close()
+
+
+def _start_failed(name: str, reason: str, status: int) -> int:
+    log.critical("not started: %s", reason)
+    _say(event="failed", name=name, error=reason, exit_status=status)
+    sys.stderr.write(f"{name}: {reason}\n")
+    return status

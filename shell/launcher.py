@@ -1,0 +1,267 @@
+"""Start workers, wait until they are ready, stop them, and restart those that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from ..models.environment import Environment
+from ..models.errors import EXIT_OK, WorkerStartError
+from ..models.lock import read_owner
+
+READY_SECONDS = 30.0
+STOP_SECONDS = 6.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+HEALTHY_SECONDS = 60.0
+
+Notice = Callable[[str], None]
+
+
+class WorkerHandle:
+    """A worker process that this process started; it ends when its stdin is closed, so it can't outlive us."""
+
+    def __init__(self, environment: Environment, name: str, *, log_level: str) -> None:
+        self.name = name
+        self.started = time.monotonic()
+        command = [sys.executable, "-P", "-m", "nfcli.worker", "--name", name, "--log-level", log_level]
+        if environment.inventory_file is not None:
+            command += ["--inventory", str(environment.inventory_file)]
+        else:
+            command += ["--environment", str(environment.folder)]
+        self.process = subprocess.Popen(  # noqa: S603  our own interpreter, no shell
+            [*command, "--until-stdin-ends"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C at the prompt goes to the shell's process group: the worker isn't in it.
+            start_new_session=True,
+        )
+
+    def wait_ready(self, deadline: float) -> None:
+        """Wait for the *ready* line until `deadline` (monotonic seconds).
+
+        Raises:
+            WorkerStartError: the worker couldn't start, with its own reason, or said nothing in time.
+        """
+        line = self._read_line(deadline)
+        if line is None:
+            self.stop()
+            raise WorkerStartError(f"worker {self.name} was not ready within {READY_SECONDS:g} s: see its log")
+        said: dict[str, Any] = json.loads(line) if line else {}
+        if said.get("event") == "ready":
+            return
+        status = self.process.wait()
+        raise WorkerStartError(
+            f"worker {self.name} can't start: {said.get('error') or f'it ended with status {status}: see its log'}"
+        )
+
+    def _read_line(self, deadline: float) -> bytes | None:
+        """Return the first line of stdout; what there is of it at its end; None when time is up."""
+        stdout = self.stdout_number()
+        line = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return None
+                chunk = os.read(stdout, 65_536)
+                if not chunk:
+                    break
+                line += chunk
+        return line
+
+    def stdout_number(self) -> int:
+        """Return the file descriptor of the worker's stdout, which ends when the worker does."""
+        if self.process.stdout is None:
+            raise WorkerStartError(f"worker {self.name} has no stdout")
+        return self.process.stdout.fileno()
+
+    def ask_to_stop(self) -> None:
+        """Ask the worker to end; doesn't wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
+    def stop(self) -> None:
+        """End the worker: ask, wait, kill."""
+        self.ask_to_stop()
+        try:
+            self.process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class Launcher:
+    """Starts the workers of an environment that aren't running, and stops those that it started."""
+
+    def __init__(self, environment: Environment, names: Sequence[str], *, log_level: str = "INFO") -> None:
+        self._environment = environment
+        self.names = list(names)
+        self._log_level = log_level
+        self.handles: dict[str, WorkerHandle] = {}
+
+    def missing(self) -> list[str]:
+        """Return the names of the workers that nobody runs."""
+        return [name for name in self.names if read_owner(self._environment.lock_file(name)) is None]
+
+    def start(self) -> list[str]:
+        """Start what isn't running, side by side, and wait until all are ready; return the names that were started.
+
+        Raises:
+            WorkerStartError: one of them couldn't start; those that this call started are stopped again.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        try:
+            for name in self.missing():
+                self.handles[name] = WorkerHandle(self._environment, name, log_level=self._log_level)
+            for handle in list(self.handles.values()):
+                self._await(handle, deadline)
+            for name in self.names:
+                self._await_other(name, deadline)
+        except BaseException:
+            self.stop()
+            raise
+        return list(self.handles)
+
+    def _await(self, handle: WorkerHandle, deadline: float) -> None:
+        try:
+            handle.wait_ready(deadline)
+        except WorkerStartError:
+            owner = read_owner(self._environment.lock_file(handle.name))
+            if owner is None or owner.pid == handle.process.pid:
+                raise
+            # Another shell was a moment quicker to start the same worker: its worker serves us as well.
+            self.handles.pop(handle.name).stop()
+
+    def _await_other(self, name: str, deadline: float) -> None:
+        """Wait until a worker that somebody else is starting is ready."""
+        lock_file = self._environment.lock_file(name)
+        while (owner := read_owner(lock_file)) is not None and not owner.ready:
+            if time.monotonic() > deadline:
+                raise WorkerStartError(f"worker {name} (pid {owner.pid}) was not ready within {READY_SECONDS:g} s")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop the workers that were started here, all at once."""
+        handles = list(self.handles.values())
+        self.handles.clear()
+        for handle in handles:
+            handle.ask_to_stop()
+        for handle in handles:
+            handle.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Supervisor:
+    """Runs workers in the foreground, as a service manager wants it: says what happens, restarts what dies."""
+
+    def __init__(self, environment: Environment, names: Sequence[str], *, log_level: str, notice: Notice) -> None:
+        self._environment = environment
+        self._log_level = log_level
+        self._notice = notice
+        self._launcher = Launcher(environment, names, log_level=log_level)
+        self._pauses: dict[str, float] = {}
+        self._restarts: dict[str, float] = {}
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; return the exit status.
+
+        Raises:
+            WorkerStartError: a worker is run by somebody else, or can't start the first time.
+        """
+        wake_reader, wake_writer = os.pipe()
+        os.set_blocking(wake_writer, False)
+        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        signal.set_wakeup_fd(wake_writer)
+        try:
+            self._start_all()
+            self._watch(wake_reader)
+        finally:
+            self._launcher.stop()
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wake_reader)
+            os.close(wake_writer)
+        self._notice("stopped")
+        return EXIT_OK
+
+    def _start_all(self) -> None:
+        missing = self._launcher.missing()
+        for name in self._launcher.names:
+            if name not in missing:
+                owner = read_owner(self._environment.lock_file(name))
+                raise WorkerStartError(
+                    f"worker {name} is already run by pid {owner.pid if owner else '?'}: stop that one first"
+                )
+        for name in self._launcher.start():
+            self._say_ready(name)
+
+    def _say_ready(self, name: str) -> None:
+        owner = read_owner(self._environment.lock_file(name))
+        if owner is not None:
+            self._notice(f"worker {name} is ready (pid {owner.pid}): MCP at {owner.url}")
+
+    def _watch(self, wake: int) -> None:
+        """Wait for ends of workers, times to restart, and signals; return at a signal."""
+        while True:
+            with selectors.DefaultSelector() as selector:
+                selector.register(wake, selectors.EVENT_READ)
+                for handle in self._launcher.handles.values():
+                    selector.register(handle.stdout_number(), selectors.EVENT_READ, handle)
+                events = selector.select(self._seconds_to_restart())
+            for key, _ in events:
+                if key.fd == wake:
+                    return
+                self._ended(key.data)
+            self._restart_due()
+
+    def _seconds_to_restart(self) -> float | None:
+        if not self._restarts:
+            return None
+        return max(0.0, min(self._restarts.values()) - time.monotonic())
+
+    def _ended(self, handle: WorkerHandle) -> None:
+        if os.read(handle.stdout_number(), 65_536):
+            return
+        handle.stop()
+        del self._launcher.handles[handle.name]
+        was_healthy = time.monotonic() - handle.started > HEALTHY_SECONDS
+        self._plan_restart(handle.name, f"ended with status {handle.process.returncode}", reset=was_healthy)
+
+    def _plan_restart(self, name: str, reason: str, *, reset: bool = False) -> None:
+        last = 0.0 if reset else self._pauses.get(name, 0.0)
+        pause = min(LONGEST_PAUSE_SECONDS, last * 2 or FIRST_PAUSE_SECONDS)
+        self._pauses[name] = pause
+        self._restarts[name] = time.monotonic() + pause
+        self._notice(f"worker {name} {reason}: restart in {pause:g} s")
+
+    def _restart_due(self) -> None:
+        due = [name for name, moment in self._restarts.items() if moment <= time.monotonic()]
+        for name in due:
+            del self._restarts[name]
+            handle = WorkerHandle(self._environment, name, log_level=self._log_level)
+            try:
+                handle.wait_ready(time.monotonic() + READY_SECONDS)
+            except WorkerStartError as error:
+                handle.stop()
+                self._plan_restart(name, f"did not come back ({error})")
+            else:
+                self._launcher.handles[name] = handle
+                self._say_ready(name)
