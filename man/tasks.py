@@ -1,0 +1,135 @@
+"""Task documentation as plain text, made of what `list_tasks` answers: `man tasks [name]`.
+
+The entries come from workers, ours or foreign ones: missing keys are tolerated, and characters that a terminal would
+act on are left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..models.errors import UsageError
+from .choices import unknown
+
+Entry = Mapping[str, Any]
+Schema = Mapping[str, Any]
+
+_NESTING_MAX = 6
+_GAP = "  "
+_INDENT = "    "
+
+
+def render_tasks(entries: Iterable[Entry], name: str | None = None) -> str:
+    """Describe the task called `name`, or without a name list all tasks with the first line of their description.
+
+    Returns lines joined by newlines, the last without one; lines are never cut or wrapped.
+
+    Raises:
+        UsageError: no entry has that name; lists those there are.
+    """
+    by_name = {str(entry.get("name", "")): entry for entry in entries}
+    if name is None:
+        overview = [(_plain(task), _description(by_name[task])[:1]) for task in sorted(by_name)]
+        return "\n".join(_columns([(task, "".join(first)) for task, first in overview]))
+    if name not in by_name:
+        raise UsageError(unknown("task", name, sorted(by_name)))
+    return "\n".join(_task_lines(name, by_name[name]))
+
+
+def _task_lines(name: str, entry: Entry) -> list[str]:
+    lines = [_plain(name), *_indented(_description(entry))]
+    arguments = _arguments(_mapping(entry.get("inputSchema")))
+    lines += ["", "arguments (* required)" if arguments else "arguments", *_indented(_columns(arguments) or ["none"])]
+    lines += ["", "result", *_indented(_columns([_result(_mapping(entry.get("outputSchema")))]))]
+    published = "yes" if entry.get("mcp", False) is not False else "no"
+    return [*lines, "", "MCP tool", *_indented([published])]
+
+
+def _arguments(schema: Schema) -> list[tuple[str, ...]]:
+    required, definitions = _sequence(schema.get("required")), _mapping(schema.get("$defs"))
+    rows = []
+    for name, value in _mapping(schema.get("properties")).items():
+        argument = _mapping(value)
+        text = _one_line(argument.get("description"))
+        if argument.get("default") is not None:
+            text += f", default {_literal(argument['default'])}"
+        mark = "*" if name in required else ""
+        rows.append((mark + _plain(str(name)), _type(argument, definitions), text.removeprefix(", ")))
+    return rows
+
+
+def _result(schema: Schema) -> tuple[str, ...]:
+    value = _mapping(_mapping(schema.get("properties")).get("result"))
+    members = [_mapping(member) for member in _sequence(value.get("anyOf"))]
+    text = next((str(part["description"]) for part in (value, *members) if part.get("description")), "")
+    return _type(value, _mapping(schema.get("$defs"))), _one_line(text)
+
+
+def _type(schema: Schema, definitions: Schema, depth: int = 0) -> str:
+    """Put a JSON Schema into a few words; `any` where it says nothing or nests deeper than anyone would read."""
+    if depth > _NESTING_MAX:
+        return "any"
+    if "$ref" in schema:
+        target = str(schema["$ref"]).rsplit("/", maxsplit=1)[-1]
+        return _type(_mapping(definitions.get(target)), definitions, depth + 1)
+    if "const" in schema or schema.get("enum"):
+        return " or ".join(_literal(value) for value in _sequence(schema.get("enum")) or [schema.get("const")])
+    alternatives = _sequence(schema.get("anyOf")) or _sequence(schema.get("oneOf"))
+    if alternatives:
+        words = [_type(_mapping(part), definitions, depth + 1) for part in alternatives]
+        return " or ".join(dict.fromkeys(words))
+    return _plain_type(schema, definitions, depth)
+
+
+def _plain_type(schema: Schema, definitions: Schema, depth: int) -> str:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return " or ".join(_type({**schema, "type": each}, definitions, depth + 1) for each in kind)
+    if kind == "array":
+        return f"list of {_type(_mapping(schema.get('items')), definitions, depth + 1)}"
+    if kind == "object" and _mapping(schema.get("properties")):
+        return f"{{{', '.join(_plain(str(key)) for key in schema['properties'])}}}"
+    if kind == "object" and _mapping(schema.get("additionalProperties")):
+        return f"object of {_type(schema['additionalProperties'], definitions, depth + 1)}"
+    limits = " to ".join(str(schema[key]) for key in ("minimum", "maximum") if key in schema)
+    both = "minimum" in schema and "maximum" in schema
+    return _plain(f"{kind or 'any'} {limits}" if both else str(kind or "any"))
+
+
+def _description(entry: Entry) -> list[str]:
+    text = inspect.cleandoc(str(entry.get("description") or ""))
+    return [_plain(line).rstrip() for line in text.splitlines()]
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Align the rows' cells; the last column is as wide as it likes."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"{_INDENT}{line}".rstrip() for line in lines]
+
+
+def _literal(value: Any) -> str:
+    word = json.dumps(value) if value is None or isinstance(value, bool) else f"'{value}'"
+    return _one_line(word)
+
+
+def _one_line(value: Any) -> str:
+    return _plain(" ".join(str("" if value is None else value).split()))
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
+
+
+def _mapping(value: Any) -> Schema:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()

@@ -1,0 +1,249 @@
+"""What all tests share: a home of their own, environments with workers on free ports, the installed programs.
+
+Tests run against the installed package. Two things guard that, because the repository's root is itself the package
+folder: pytest must not import the root's `__init__.py` as a test package, and what is installed must be this tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from nfcli.models.environment import DEFAULT_WORKER, Environment
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE_FOLDERS = ("man", "models", "shell", "worker")
+READY_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+
+class _RootIsNoTestPackage:
+    """Collect the repository's root as a plain folder.
+
+    pytest takes a folder with an `__init__.py` for a package of tests and imports that file, here under a wrong name,
+    so that the tests would meet two copies of nfcli.
+    """
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None  # type: ignore[no-any-return]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what can't be a hook of this file: its hooks are asked about folders below it only."""
+    config.pluginmanager.register(_RootIsNoTestPackage())
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to test an installed package that differs from the tree whose tests these are."""
+    different = _differences(_installed_folder())
+    if different:
+        raise pytest.UsageError(
+            f"the installed nfcli is not this tree, {different[0]} differs: "
+            f"remove the folder build and run {sys.executable} -m pip install '.[test]' again"
+        )
+
+
+def pytest_report_header() -> str:
+    """Name the package that is tested."""
+    return f"nfcli: {_installed_folder()}"
+
+
+def _installed_folder() -> Path:
+    spec = importlib.util.find_spec("nfcli")
+    if spec is None or spec.origin is None:
+        raise pytest.UsageError(f"nfcli is not installed: run {sys.executable} -m pip install '.[test]'")
+    return Path(spec.origin).resolve().parent
+
+
+def _differences(installed: Path) -> list[str]:
+    """Return the files of the package that aren't the same in both places."""
+    if installed == ROOT:
+        return []
+    here, there = _package_files(ROOT), _package_files(installed)
+    return sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+
+
+def _package_files(folder: Path) -> dict[str, bytes]:
+    found = [folder / "__init__.py", folder / "py.typed"]
+    for package in PACKAGE_FOLDERS:
+        found += [path for path in (folder / package).rglob("*") if path.suffix in {".py", ".md"}]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.exists()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep fixtures of wider scope than a test away from the user's files, and from proxies."""
+    # Sockets live here when tmp_path is too long for one, so its own path has to be short.
+    runtime_folder = tempfile.mkdtemp(prefix="nf-")
+    with pytest.MonkeyPatch.context() as patch:
+        _move_home(patch, tmp_path_factory.mktemp("home"))
+        patch.setenv("XDG_RUNTIME_DIR", runtime_folder)
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            patch.delenv(name)
+        yield
+    shutil.rmtree(runtime_folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test an empty home, and with it an empty default environment (`nfcli` in `.local/state`)."""
+    folder = tmp_path_factory.mktemp("home")
+    _move_home(monkeypatch, folder)
+    return folder
+
+
+def _move_home(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("HOME", str(folder))
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        patch.delenv(name, raising=False)
+    patch.setenv("XDG_STATE_HOME", str(folder / ".local" / "state"))
+
+
+class EnvironmentFactory(Protocol):
+    """The type of the fixture `environment_factory`."""
+
+    def __call__(self, *names: str, **settings: Any) -> Environment:
+        """Make an environment in a new folder: workers of the given names, or one with the default name.
+
+        They listen on free ports with authentication on; `settings` are further worker keys, or replace those.
+        """
+
+
+@pytest.fixture(scope="session")
+def environment_factory(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentFactory:
+    """Make environments; also for fixtures of wider scope than a test."""
+
+    def make(*names: str, **settings: Any) -> Environment:
+        workers = names or (DEFAULT_WORKER,)
+        configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
+        inventory = {"workers": {name: [configured] for name in workers}, "topology": {"workers": list(workers)}}
+        folder = tmp_path_factory.mktemp("environment")
+        file = folder / "inventory.yaml"
+        file.write_text(json.dumps(inventory), encoding="utf-8")  # JSON is YAML
+        return Environment(folder, file)
+
+    return make
+
+
+@dataclass(frozen=True)
+class RunningWorker:
+    """A worker process that said *ready*: its name, MCP `url`, ZeroMQ `endpoint`, and the process."""
+
+    name: str
+    url: str
+    endpoint: str
+    process: subprocess.Popen[bytes]
+
+
+class WorkerRunner(Protocol):
+    """The type of the fixture `running_worker`."""
+
+    def __call__(
+        self, environment: Environment, name: str = DEFAULT_WORKER
+    ) -> contextlib.AbstractContextManager[RunningWorker]:
+        """Run a worker of an environment for the length of a `with` block; fail if it isn't ready in time."""
+
+
+@pytest.fixture(scope="session")
+def running_worker() -> WorkerRunner:
+    """Run workers as processes: awaited, terminated, and killed where that isn't enough."""
+    return _running_worker
+
+
+@contextlib.contextmanager
+def _running_worker(environment: Environment, name: str = DEFAULT_WORKER) -> Iterator[RunningWorker]:
+    command = [sys.executable, "-m", "nfcli.worker", "--environment", str(environment.folder), "--name", name]
+    with tempfile.TemporaryFile() as errors:
+        # stdin is a pipe that the worker watches: it ends even if this process is killed.
+        process = subprocess.Popen(
+            [*command, "--until-stdin-ends"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        )
+        try:
+            said = _first_line(process, errors)
+            yield RunningWorker(said["name"], said["url"], said["endpoint"], process)
+        finally:
+            _stop(process)
+
+
+def _first_line(process: subprocess.Popen[bytes], errors: Any) -> Mapping[str, str]:
+    """Return the worker's *ready* line within its time."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + READY_SECONDS
+    text = b""
+    while not text.endswith(b"\n"):
+        waited, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        part = os.read(process.stdout.fileno(), 65_536) if waited else b""
+        if not part:
+            break
+        text += part
+    said: dict[str, str] = json.loads(text) if text.endswith(b"\n") else {}
+    if said.get("event") != "ready":
+        errors.seek(0)
+        pytest.fail(f"no ready line within {READY_SECONDS:.0f} s: stdout {text!r}, stderr {errors.read()!r}")
+    return said
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_SECONDS)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+class NfcliRunner(Protocol):
+    """The type of the fixture `nfcli`."""
+
+    def __call__(
+        self, *words: str, stdin: str = "", environment: Environment | None = None, timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the installed `nfcli` program to its end, by `timeout` seconds at the latest.
+
+        `environment` puts `-i FILE` before the words; without it the program works with the test's empty home, in a
+        folder that holds no inventory. Texts are UTF-8 and keep their line ends.
+        """
+
+
+@pytest.fixture(scope="session")
+def nfcli(tmp_path_factory: pytest.TempPathFactory) -> NfcliRunner:
+    """Run the installed program and give back its output and exit status."""
+    program = Path(sys.executable).with_name("nfcli")
+    folder = tmp_path_factory.mktemp("anywhere")
+
+    def run(
+        *words: str, stdin: str = "", environment: Environment | None = None, timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        where = ["-i", str(environment.inventory_file)] if environment else []
+        command = [str(program), *where, *words]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes) as process:
+            try:
+                output, errors = process.communicate(stdin.encode(), timeout)
+            except BaseException:
+                # The whole group: workers that the program started hold its pipes open.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, output.decode(), errors.decode())
+
+    return run

@@ -1,0 +1,167 @@
+"""Task documentation made of `list_tasks` entries."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfcli.man.tasks import render_tasks
+from nfcli.models.errors import UsageError
+from nfcli.models.tokens import BearerTokenDeleteInput, BearerTokenEntry, BearerTokenListInput, BearerTokenStoreInput
+from nfcli.worker.tasks import TaskRegistry, ToolHints, task
+
+
+@task(arguments=BearerTokenStoreInput, result=bool)
+def bearer_token_store(worker: object, arguments: object) -> bool:
+    """Store a token for a user.
+
+    Storing it again renews its lifetime.
+    """
+    raise NotImplementedError
+
+
+@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=ToolHints("List"))
+def bearer_token_list(worker: object, arguments: object) -> list[BearerTokenEntry]:
+    """List the stored tokens."""
+    raise NotImplementedError
+
+
+@task(arguments=BearerTokenDeleteInput, result=dict[str, int])
+def delete_all(worker: object, arguments: object) -> dict[str, int]:  # noqa: D103  stands for a foreign task
+    raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def entries() -> list[dict[str, Any]]:
+    """Return the entries of three tasks, as a worker of ours makes them."""
+    module = SimpleNamespace(one=bearer_token_store, two=bearer_token_list, three=delete_all)
+    return [spec.entry() for spec in TaskRegistry(module)]  # type: ignore[arg-type]
+
+
+def test_without_a_name_all_tasks_are_listed_in_two_columns(entries: list[dict[str, Any]]) -> None:
+    """A task without a description is listed all the same."""
+    assert render_tasks(entries).splitlines() == [
+        "bearer_token_list   List the stored tokens.",
+        "bearer_token_store  Store a token for a user.",
+        "delete_all",
+    ]
+
+
+def test_no_tasks_give_no_lines() -> None:
+    """Workers that offer nothing are no error."""
+    assert render_tasks([]) == ""
+
+
+def test_a_task_is_described_with_arguments_and_result(entries: list[dict[str, Any]]) -> None:
+    """Required arguments are marked, types are words, lines are whole."""
+    assert render_tasks(entries, "bearer_token_store").splitlines() == [
+        "bearer_token_store",
+        "    Store a token for a user.",
+        "",
+        "    Storing it again renews its lifetime.",
+        "",
+        "arguments (* required)",
+        "    *token     string                           Token string to store, autogenerate if not given",
+        "    *username  string                           User name to store the token for",
+        "    expire     integer 1 to 3155760000 or null  Token expiration time in seconds",
+        "",
+        "result",
+        "    boolean or null  Value the task returned, null when it failed",
+        "",
+        "MCP tool",
+        "    no",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("bearer_token_list", "list of {username, token, age, creation, expires} or null"),
+        ("delete_all", "object of integer or null"),
+    ],
+)
+def test_results_show_what_lists_and_objects_hold(entries: list[dict[str, Any]], name: str, result: str) -> None:
+    """References into the schema's definitions are followed."""
+    lines = render_tasks(entries, name).splitlines()
+    assert lines[lines.index("result") + 1] == f"    {result}  Value the task returned, null when it failed"
+
+
+def test_a_task_that_is_an_mcp_tool_says_so(entries: list[dict[str, Any]]) -> None:
+    """Hints, even empty ones, make a tool; only false doesn't."""
+    assert render_tasks(entries, "bearer_token_list").endswith("\nMCP tool\n    yes")
+    assert render_tasks([{"name": "foreign", "mcp": {}}], "foreign").endswith("\nMCP tool\n    yes")
+
+
+def test_an_unknown_task_is_refused_with_the_names_there_are(entries: list[dict[str, Any]]) -> None:
+    """Those that resemble the wrong name come first."""
+    with pytest.raises(UsageError) as caught:
+        render_tasks(entries, "bearer_token_stor")
+    assert str(caught.value) == (
+        "unknown task 'bearer_token_stor': there is bearer_token_store, bearer_token_list, delete_all"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "line"),
+    [
+        ({}, "x  any"),
+        ({"type": "integer", "default": 0}, "x  integer  default '0'"),
+        ({"type": "boolean", "default": False, "description": "Brief"}, "x  boolean  Brief, default false"),
+        ({"enum": ["a", None, 1]}, "x  'a' or null or '1'"),
+        ({"const": "a"}, "x  'a'"),
+        ({"type": ["string", "null"]}, "x  string or null"),
+        ({"oneOf": [{"type": "number"}, {"type": "number"}]}, "x  number"),
+        ({"type": "array"}, "x  list of any"),
+        ({"type": "integer", "minimum": 1}, "x  integer"),
+        ({"$ref": "#/$defs/missing"}, "x  any"),
+        ({"$ref": "#/$defs/endless"}, "x  list of list of list of any"),
+        ({"type": "object"}, "x  object"),
+        ({"type": "object", "properties": 1, "additionalProperties": False, "required": 1}, "x  object"),
+        ({"type": "str\x1b[2J", "description": "two\nlines\x07"}, "x  str[2J  two lines"),
+    ],
+)
+def test_argument_types_are_put_into_words(schema: dict[str, Any], line: str) -> None:
+    """Foreign workers' schemas, however odd or hostile, give one printable line an argument."""
+    definitions = {"endless": {"type": "array", "items": {"$ref": "#/$defs/endless"}}}
+    entry = {"name": "foreign", "inputSchema": {"properties": {"x": schema}, "$defs": definitions}}
+    assert render_tasks([entry], "foreign").splitlines()[3] == f"    {line}"
+
+
+def test_a_schema_with_keys_of_the_wrong_shape_is_described() -> None:
+    """What isn't a list of names marks nothing."""
+    entry = {
+        "name": "foreign",
+        "inputSchema": {"properties": {"x": 1}, "required": 1},
+        "outputSchema": {"properties": []},
+    }
+    assert render_tasks([entry], "foreign").splitlines()[3] == "    x  any"
+
+
+def test_an_entry_that_holds_only_a_name_is_described() -> None:
+    """Every other key may be missing."""
+    assert render_tasks([{"name": "bare"}], "bare").splitlines() == [
+        *("bare", "", "arguments", "    none", "", "result", "    any", "", "MCP tool", "    no")
+    ]
+
+
+_keys = st.sampled_from(
+    [
+        *("$ref", "$defs", "type", "anyOf", "oneOf", "enum", "const", "items", "properties", "additionalProperties"),
+        *("required", "default", "description", "minimum", "maximum", "result"),
+    ]
+)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_json, _json, _json)
+def test_no_entry_breaks_the_rendering_or_reaches_the_terminal(given_in: Any, given_out: Any, text: Any) -> None:
+    """Whatever a worker answers, lines of printable text come out."""
+    entry = {"name": "odd", "inputSchema": given_in, "outputSchema": given_out, "description": text}
+    for line in (*render_tasks([entry]).splitlines(), *render_tasks([entry], "odd").splitlines()):
+        assert line.isprintable()
