@@ -40,8 +40,7 @@ def ensure_key_pair(folder: Path, name: str) -> KeyPair:
     secret one, which holds both keys.
 
     Raises:
-        KeyFileError: only the public file exists, the two don't belong together, or one isn't a key file.
-        EnvironmentFolderError: a file isn't private.
+        KeyFileError: only the public file exists, the two don't belong together, or one isn't a private key file.
     """
     return _ensure(folder, name, lambda _public: None)
 
@@ -52,7 +51,7 @@ def ensure_client_key(environment: Environment) -> KeyPair:
     So a key that somebody removed from `clients/` stays out.
 
     Raises:
-        KeyFileError, EnvironmentFolderError: as `ensure_key_pair`.
+        KeyFileError: as `ensure_key_pair`.
     """
     published = environment.clients_folder / f"{CLIENT_NAME}.key"
 
@@ -66,8 +65,7 @@ def read_key_pair(path: Path) -> KeyPair:
     """Read a `.key_secret` file.
 
     Raises:
-        KeyFileError: it can't be read, isn't a key file, or its two keys don't belong together.
-        EnvironmentFolderError: it isn't private.
+        KeyFileError: it can't be read, isn't a key file, isn't private, or its two keys don't belong together.
     """
     values = _read(path)
     public, secret = values.get(b"public-key"), values.get(b"secret-key")
@@ -86,8 +84,8 @@ def read_public_key(path: Path) -> bytes:
     """Read the key of a `.key` file.
 
     Raises:
-        KeyFileError: it can't be read, isn't a key file, or holds a secret key, which nobody should hand out.
-        EnvironmentFolderError: it isn't private.
+        KeyFileError: it can't be read, isn't a key file, isn't private (others could put their key there), or holds a
+            secret key, which nobody should hand out.
     """
     values = _read(path)
     if b"secret-key" in values:
@@ -151,8 +149,8 @@ def _read(path: Path) -> dict[bytes, bytes]:
     try:
         with open_private(path, "rb") as stream:
             content = stream.read(KEY_FILE_MAX_BYTES + 1)
-    except EnvironmentFolderError:
-        raise
+    except EnvironmentFolderError as error:
+        raise KeyFileError(str(error)) from error
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
     if len(content) > KEY_FILE_MAX_BYTES:

@@ -1,0 +1,396 @@
+"""The inventory: which workers there are, how each is configured, which run on this machine.
+
+The models are the schema: their field descriptions are what `man page inventory` prints. The format is NorFab's, so an
+inventory written for it is understood; what belongs to NorFab's other services is left alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from .environment import DEFAULT_WORKER, Environment, worker_name_problem
+from .errors import InventoryError
+from .fields import Seconds
+from .inventory_files import KeyPath, Merged, Source
+from .inventory_values import (
+    REDACTED,
+    BindHost,
+    CurveKey,
+    Flag,
+    HttpUrl,
+    Kind,
+    NetworkNames,
+    Origins,
+    Port,
+    Scopes,
+    Section,
+    TcpEndpoint,
+    Texts,
+    WorkerEndpoint,
+    is_loopback_host,
+    redact,
+    url_host,
+)
+from .inventory_workers import InventorySources
+
+SERVICE = "fastmcp"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _null_is_unset(value: Any) -> Any:
+    """Drop keys without a value (`auth_bearer:` above commented lines) where null means nothing of its own."""
+    if isinstance(value, dict):
+        return {key: item for key, item in value.items() if item is not None or key not in _NULL_IS_UNSET}
+    return value
+
+
+_NULL_IS_UNSET = frozenset(
+    {
+        "allowed_hosts",
+        "allowed_origins",
+        "auth_bearer",
+        "endpoint",
+        "fastmcp",
+        "ip_allowlist",
+        "logging",
+        "required_scopes",
+        "shared_key",
+        "token_scopes",
+        "uvicorn",
+        "workers",
+        "zmq_auth",
+    }
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unset(cls, value: Any) -> Any:
+        return _null_is_unset(value)
+
+
+class AuthBearer(_Model):
+    """Bearer tokens of one worker. `token_ttl` is in seconds."""
+
+    token_ttl: Annotated[Seconds | None, Kind("whole seconds from 1, or null")] = Field(
+        default=None, description="Lifetime of a token that is stored without expire; null: it never expires"
+    )
+    issuer_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(
+        default=None,
+        description="Issuer named in the protected-resource metadata; an explicit null publishes no metadata",
+    )
+    resource_server_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(
+        default=None,
+        description="Resource named in the protected-resource metadata; an explicit null publishes no metadata",
+    )
+    required_scopes: Annotated[Scopes, Kind("list of scopes")] = Field(
+        default=(), description="Scopes that a request must carry; without them it gets 403 insufficient_scope"
+    )
+    token_scopes: Annotated[Scopes, Kind("list of scopes", "required_scopes")] = Field(
+        default_factory=lambda data: data.get("required_scopes", ()),
+        description="Scopes that every token stored here carries",
+    )
+
+    def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:
+        """Return issuer and resource URL to publish; None publishes nothing.
+
+        `worker_url` is any URL of the worker: its scheme, host and port stand for a URL that isn't set.
+        """
+        parts = urlsplit(worker_url)
+        base = f"{parts.scheme}://{parts.netloc}"
+        return (
+            self.issuer_url if "issuer_url" in self.model_fields_set else base,
+            self.resource_server_url if "resource_server_url" in self.model_fields_set else base,
+        )
+
+
+class WorkerInventory(_Model):
+    """One worker's configuration."""
+
+    service: Annotated[Literal["fastmcp"], Kind("text")] = Field(description="Service of the worker: fastmcp")
+    host: Annotated[BindHost, Kind("IP address or host name")] = Field(
+        default="127.0.0.1", description="Address the MCP server binds; empty for all interfaces"
+    )
+    port: Annotated[Port, Kind("port number")] = Field(
+        default=8001, description="Port the MCP server binds; 0 takes a free one, which show fastmcp status reports"
+    )
+    endpoint: Annotated[
+        WorkerEndpoint | None, Kind("tcp://HOST:PORT or ipc:///PATH", "an ipc socket in .nfcli/run/")
+    ] = Field(default=None, description="Where clients reach the worker over ZeroMQ; tcp:// for other hosts")
+    authentication_enabled: Annotated[Flag, Kind("true or false")] = Field(
+        default=False, description="Whether every MCP request needs a bearer token; also the words 1, yes, on"
+    )
+    allow_unauthenticated: Annotated[Flag, Kind("true or false")] = Field(
+        default=False,
+        description="Must be true to serve without authentication on an address that is not loopback",
+    )
+    auth_bearer: AuthBearer = Field(default=AuthBearer(), description="Bearer tokens")
+    allowed_hosts: Annotated[NetworkNames, Kind("list of NAME, NAME:PORT or NAME:*")] = Field(
+        default=(),
+        description="Host headers accepted besides the bind address and the loopback names; others get 421",
+    )
+    allowed_origins: Annotated[Origins, Kind("list of SCHEME://NAME, with :PORT or :*")] = Field(
+        default=(),
+        description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
+    )
+    fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
+        default={}, description="Reserved, not checked and not used"
+    )
+    uvicorn: Annotated[Section, Kind("mapping, free-form")] = Field(
+        default={}, description="Reserved, not checked and not used"
+    )
+    logging: Annotated[Section, Kind("mapping, free-form")] = Field(
+        default={}, description="Reserved, not checked and not used"
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the MCP server's bind address can be reached from this machine only."""
+        return is_loopback_host(self.host)
+
+    def base_url(self, port: int | None = None) -> str:
+        """Return the MCP server's URL without a path; `port` is the bound one where the inventory says 0."""
+        return f"http://{url_host(self.host)}:{self.port if port is None else port}"
+
+    def redacted(self) -> dict[str, Any]:
+        """Return the configuration for display, JSON types only, secrets of free-form sections as `***`."""
+        shown = self.model_dump(mode="json", exclude=set(_FREE_FORM))
+        return shown | {key: redact(getattr(self, key)) for key in _FREE_FORM}
+
+
+_FREE_FORM = ("fastmcp", "uvicorn", "logging")
+
+
+def _topology_names(value: Any) -> Any:
+    """Turn NorFab's entries, a name or `NAME: {options}`, into names, none twice."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    names = []
+    for item in value:
+        is_named = isinstance(item, dict) and len(item) == 1 and isinstance(*item.values(), (dict, NoneType))
+        names.append(*item) if is_named else names.append(item)
+    return [name for index, name in enumerate(names) if name not in names[:index]]
+
+
+class Topology(_Model):
+    """What runs on this machine."""
+
+    workers: Annotated[Texts, BeforeValidator(_topology_names), Kind("list of names", "all exact names of workers")] = (
+        Field(default=(), description="Workers that run on this machine; NorFab's NAME: {options} form is understood")
+    )
+    broker: Annotated[Flag, Kind("true or false")] = Field(
+        default=False, description="NorFab's own: whether a broker runs on this machine; nfcli starts none"
+    )
+
+
+class Broker(BaseModel):
+    """The NorFab broker to join. NorFab's further keys are tolerated."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    endpoint: Annotated[TcpEndpoint, Kind("tcp://HOST:PORT")] = Field(description="Where the broker listens")
+    shared_key: Annotated[CurveKey | None, Kind("40 characters of Z85")] = Field(
+        default=None, description="The broker's public CURVE key", repr=False
+    )
+    zmq_auth: Annotated[
+        Flag, BeforeValidator(lambda value: True if value is None else value), Kind("true or false")
+    ] = Field(default=True, description="Whether the broker speaks CURVE")
+    ip_allowlist: Annotated[Texts, Kind("list of IP addresses")] = Field(
+        default=("*",), description="Addresses the broker lets in"
+    )
+
+
+class Inventory(_Model):
+    """A whole inventory, resolved: every worker's files merged, every value taken from the environment."""
+
+    broker: Annotated[Broker | None, Kind("mapping")] = Field(
+        default=None, description="NorFab broker to join; without it clients reach the workers directly"
+    )
+    workers: Annotated[dict[str, WorkerInventory], Kind("mapping of names or globs to lists", "none")] = Field(
+        default={},
+        description="Files that configure a worker, merged in order, later ones win; a mapping may stand inline",
+    )
+    topology: Topology = Field(default=Topology(), description="What runs on this machine")
+    foreign_workers: Annotated[dict[str, str], Kind("internal")] = Field(
+        default={}, description="Workers of other NorFab services, by name", exclude=True
+    )
+
+    @classmethod
+    def default(cls) -> Self:
+        """Return the inventory that applies where there is no file: one worker on loopback, authentication on."""
+        worker = WorkerInventory(service=SERVICE, authentication_enabled=True)
+        return cls(workers={DEFAULT_WORKER: worker}, topology=Topology(workers=(DEFAULT_WORKER,)))
+
+    def redacted(self) -> dict[str, Any]:
+        """Return the inventory for display, JSON types only, secrets as `***`."""
+        broker = None if self.broker is None else self.broker.model_dump(mode="json")
+        if broker is not None and broker["shared_key"] is not None:
+            broker["shared_key"] = REDACTED
+        return {
+            "broker": broker,
+            "workers": {name: worker.redacted() for name, worker in self.workers.items()},
+            "topology": self.topology.model_dump(mode="json"),
+            "foreign_workers": dict(self.foreign_workers),
+        }
+
+
+def load_inventory(environment: Environment) -> Inventory:
+    """Read an environment's inventory; `.workers` has every exact name of `workers:` and of the topology.
+
+    Workers of NorFab's other services are in `.foreign_workers` only, not in `.topology.workers` either.
+
+    Raises:
+        InventoryError: something can't be read or breaks the schema; one line that names file, key path and what was
+            expected.
+    """
+    if environment.inventory_file is None:
+        return Inventory.default()
+    sources = InventorySources(environment.inventory_file, SERVICE)
+    place = Source(str(environment.inventory_file))
+    broker_data = sources.section("broker")
+    broker = None if broker_data is None else _validated(Broker, broker_data, place, ("broker",))
+    topology = _topology(sources, place)
+    workers: dict[str, WorkerInventory] = {}
+    foreign: dict[str, str] = {}
+    for name in dict.fromkeys([*sources.exact_names(), *topology.workers]):
+        data = sources.worker(name)
+        if isinstance(data.service, str) and data.service != SERVICE:
+            foreign[name] = data.service
+            continue
+        problem = worker_name_problem(name)
+        if problem:
+            raise InventoryError(f"{place.file}: workers: worker name {name[:80]!r} {problem}")
+        workers[name] = _worker(data.merged, place, name)
+    if not workers and not foreign and broker is None:
+        raise InventoryError(f"{place.file}: workers: at least one worker is expected, or a broker to join")
+    names = tuple(name for name in topology.workers if name not in foreign)
+    return Inventory(
+        broker=broker,
+        workers=workers,
+        topology=topology.model_copy(update={"workers": names}),
+        foreign_workers=foreign,
+    )
+
+
+def describe_schema() -> list[tuple[str, str, str, str]]:
+    """Return (key path, type, default, description) of every key, in the schema's order, from the models themselves.
+
+    The default is empty for a key that must be given.
+    """
+    return list(_describe(Inventory, ""))
+
+
+def _worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
+    # Keys of NorFab's own job engine: an environment made for it is understood as it is, they mean nothing here.
+    data = {key: value for key, value in merged.data.items() if key not in _NORFAB_WORKER_KEYS}
+
+    def source(path: KeyPath) -> tuple[Source, KeyPath]:
+        found = merged.source(path)
+        return (place, ("workers", name, *path)) if found is None else (found, path)
+
+    return _validate(WorkerInventory, data, source)
+
+
+_NORFAB_WORKER_KEYS = frozenset(
+    {
+        "autostart_watchdog",
+        "broker_endpoint",
+        "jobs_compress",
+        "max_concurrent_jobs",
+        "memory_threshold_action",
+        "memory_threshold_mbyte",
+        "watchdog_interval",
+    }
+)
+_NORFAB_TOPOLOGY_KEYS = frozenset({"workers_init_timeout", "workers_start_interval"})
+
+
+def _topology(sources: InventorySources, place: Source) -> Topology:
+    data = sources.section("topology")
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key not in _NORFAB_TOPOLOGY_KEYS}
+    topology = _validated(Topology, {} if data is None else data, place, ("topology",))
+    # A NorFab host that runs a broker holds the inventory of workers that run elsewhere.
+    if "workers" in topology.model_fields_set or topology.broker:
+        return topology
+    return topology.model_copy(update={"workers": tuple(sources.exact_names())})
+
+
+def _validated(model: type[M], data: Any, place: Source, prefix: KeyPath) -> M:
+    return _validate(model, data, lambda path: (place, (*prefix, *path)))
+
+
+def _validate(model: type[M], data: Any, source: Callable[[KeyPath], tuple[Source, KeyPath]]) -> M:
+    """Validate `data`; `source` says where the value at a key path of it was written."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False)
+        place, path = source(items[0]["loc"])
+        more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+        raise InventoryError(f"{place.label(path)}: {_wording(items[0], model)}{more}") from None
+
+
+def _wording(item: ErrorDetails, model: type[BaseModel]) -> str:
+    if item["type"] == "extra_forbidden":
+        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
+        close = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
+        return f"no such key, did you mean {close[0]}?" if close else f"no such key, expected one of {', '.join(keys)}"
+    return _WORDING.get(item["type"], item["msg"])
+
+
+_WORDING = {
+    "missing": "this key must be given",
+    "model_type": "must be a mapping",
+    "literal_error": f"must be {SERVICE}",
+}
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    for part in path:
+        inner = _inner_model(model.model_fields[str(part)].annotation)
+        model = inner or model
+    return model
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field's type is, or holds as an alternative to None or as a mapping's values."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in model.model_fields.items():
+        if field.exclude:
+            continue
+        kind = next((item for item in field.metadata if isinstance(item, Kind)), Kind("mapping"))
+        yield f"{prefix}{name}", kind.text, _default_text(field, kind), field.description or ""
+        inner = _inner_model(field.annotation)
+        if inner is not None:
+            yield from _describe(inner, f"{prefix}{name}.NAME." if name == "workers" else f"{prefix}{name}.")
+
+
+def _default_text(field: FieldInfo, kind: Kind) -> str:
+    if kind.default is not None:
+        return kind.default
+    if field.is_required():
+        return ""
+    default = field.default
+    if isinstance(default, BaseModel):
+        return "{}"
+    return json.dumps(default)
