@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,17 +81,21 @@ class BearerTokenRecord:
         """Whether the token still counts at `now` (epoch seconds); it dies at the very moment `expires` names."""
         return self.expires is None or now < self.expires
 
-    def entry(self, now: float) -> BearerTokenEntry:
-        """Render this record for `bearer_token_list` as seen at `now` (epoch seconds)."""
-        return BearerTokenEntry(
-            username=self.username,
-            token=self.token,
-            age=str(timedelta(seconds=max(0.0, now - self.created))),
-            creation=_local_text(self.created),
-            expires="None" if self.expires is None else _local_text(self.expires),
-        )
+    def entry(self, now: float) -> dict[str, str]:
+        """Return the fields of this record's `BearerTokenEntry` as seen at `now` (epoch seconds).
+
+        A plain dict: a list of 100,000 models takes three times as long to make and to serialize, since the garbage
+        collector follows each of them.
+        """
+        return {
+            "username": self.username,
+            "token": self.token,
+            "age": str(timedelta(seconds=max(0.0, now - self.created))),
+            "creation": _local_text(self.created),
+            "expires": "None" if self.expires is None else _local_text(self.expires),
+        }
 
 
 def _local_text(epoch_seconds: float) -> str:
-    instant = datetime.fromtimestamp(epoch_seconds, UTC).astimezone().replace(tzinfo=None)
-    return instant.isoformat(sep=" ", timespec="microseconds")
+    # Straight to local time: by way of an aware instant a list of 100,000 tokens takes 0.3 s longer.
+    return datetime.fromtimestamp(epoch_seconds).isoformat(" ", "microseconds")  # noqa: DTZ006  text for people

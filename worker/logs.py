@@ -1,0 +1,272 @@
+"""The worker's log and its audit trail: JSON lines in private files, with every credential taken out.
+
+Log line:    {"time", "level", "logger", "message"} and, with an exception, "errors": [{"type", "message", "where"}, …]
+Audit line:  {"time", "client", "task", "username", "expire", "given", "outcome", "errors"}
+
+Times are ISO 8601 in UTC. Libraries quote what they were given, so redaction is done on the finished text of a line,
+and an exception is logged by its class and the places it passed, never with the values that were around.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from ..models.environment import open_private
+from ..models.errors import NfcliError, UsageError
+from ..models.result import Result
+
+log = logging.getLogger(__name__)
+
+LOG_FILE_MAX_BYTES = 10 * 1024 * 1024
+LOG_FILES_KEPT = 3
+AUDITED_TASKS = frozenset({"bearer_token_store", "bearer_token_delete"})
+
+_LIBRARIES = ("asyncio", "mcp", "uvicorn", "uvicorn.access", "uvicorn.asgi", "uvicorn.error", "zmq")
+_MAX_ERRORS = 5
+_MAX_PLACES = 12
+_MAX_AUDITED_CHARACTERS = 256
+_SHORTEST_RECOGNIZED_TOKEN = 8
+_HIDDEN = "***"
+
+_QUOTED = r"""b?"(?:\\.|[^"\\])*"|b?'(?:\\.|[^'\\])*'"""
+_REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
+    # A header in its usual spelling: all of the credential, blanks in it included, up to a quote or the line's end.
+    (re.compile(r"""\bBearer\s+[^"'\r\n]+"""), f"Bearer {_HIDDEN}"),
+    (re.compile(r"""\b(bearer)\s+[^\s"']+""", re.IGNORECASE), rf"\1 {_HIDDEN}"),
+    (re.compile(r"""\bbearer_token::[^\s"',;)\]}]*"""), f"bearer_token::{_HIDDEN}"),
+    # "token": "…", 'authorization': …, ("authorization", "…"), token=…, Authorization: …
+    (
+        re.compile(
+            rf"""(?P<key>(?P<quote>["'])(?:\w+[_-])?(?:token|authorization)(?P=quote)\s*[:=,]\s*
+                 | (?<![\w:])(?:\w+[_-])?(?:token|authorization)\s*(?:=|:(?!:))\s*)
+                 (?:{_QUOTED}|[^\s"',;)\]}}][^\s,;)\]}}]*)""",
+            re.IGNORECASE | re.VERBOSE,
+        ),
+        rf"\g<key>{_HIDDEN}",
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """Return `text` without what may be a credential.
+
+    That is what follows `Bearer `, what follows `bearer_token::`, and the values of keys named `token` or
+    `authorization` (or whose name ends in one of them), in JSON, Python, header and `key=value` notation. Rather too
+    much than too little is taken out.
+    """
+    for pattern, replacement in _REDACTIONS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], None]:
+    """Send all logging of this process to `path` as redacted JSON lines, and to stderr as text when `console` is true.
+
+    The file is 0600 and kept at 10 MiB, with three older ones beside it. Libraries log at INFO at most: their debug
+    lines quote whole messages. A log that can't be written is said once on stderr and stops nothing.
+
+    Args:
+        path: the log file; its folder exists.
+        level: name of the lowest level that is logged, in any case.
+        console: whether a person is looking at stderr.
+
+    Returns:
+        A function that puts the former configuration back and closes the file.
+
+    Raises:
+        UsageError: no such level.
+        EnvironmentFolderError, OSError: the file can't be opened privately.
+    """
+    levels = logging.getLevelNamesMapping()
+    number = levels.get(level.upper())
+    if number is None:
+        names = ", ".join(name for name in levels if name not in {"NOTSET", "WARN", "FATAL"})
+        raise UsageError(f"log level must be one of {names}, got {level[:40]!r}")
+    handlers: list[logging.Handler] = [_PrivateFile(path)]
+    if console:
+        handlers.append(_Console())
+    undo = [_adopt(logging.getLogger(), handlers, number)]
+    undo += [_adopt(logging.getLogger(name), [], max(number, logging.INFO)) for name in _LIBRARIES]
+
+    def restore() -> None:
+        for step in undo:
+            step()
+        for handler in handlers:
+            handler.close()
+
+    return restore
+
+
+def _adopt(logger: logging.Logger, handlers: list[logging.Handler], level: int) -> Callable[[], None]:
+    """Give a logger these handlers and no others; return what undoes it."""
+    former = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:], logger.propagate = handlers, True
+    logger.setLevel(level)
+
+    def restore() -> None:
+        logger.handlers[:], logger.propagate = former[0], former[2]
+        logger.setLevel(former[1])
+
+    return restore
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line; ASCII only, so nothing in it acts on a terminal that shows it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _utc_text(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["errors"] = [_described(error) for error in _chain(record.exc_info[1])]
+        return json.dumps(line)
+
+
+class _ConsoleLines(logging.Formatter):
+    """One short line for a person; of an exception only its class, the log file has the rest."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            message = f"{message} ({type(record.exc_info[1]).__name__})"
+        shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
+        return f"{datetime.fromtimestamp(record.created, UTC).astimezone():%H:%M:%S} {record.levelname} {redact(shown)}"
+
+
+class _PrivateFile(RotatingFileHandler):
+    """A rotating file whose mode is 0600 from the start, whatever the umask."""
+
+    def __init__(self, path: Path) -> None:
+        self._has_complained = False
+        super().__init__(path, maxBytes=LOG_FILE_MAX_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8")
+        self.setFormatter(_JsonLines())
+
+    def _open(self) -> TextIOWrapper:
+        return open_private(Path(self.baseFilename), "a")  # type: ignore[return-value]
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002  logging's name and signature
+        """Say once that the log can't be written; logging's own way prints the arguments of the call."""
+        if not self._has_complained:
+            self._has_complained = True
+            kind, error, _ = sys.exc_info()
+            reason = error.strerror if isinstance(error, OSError) else getattr(kind, "__name__", "unknown")
+            _say(f"nfcli: the log {self.baseFilename} can't be written: {reason}")
+
+
+class _Console(logging.StreamHandler[Any]):
+    """Lines on stderr; a closed or broken stderr is nobody's fault and nobody's news."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(_ConsoleLines())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Do nothing."""
+
+
+def _say(line: str) -> None:
+    try:
+        sys.stderr.write(f"{line}\n")
+    except (OSError, ValueError, AttributeError):  # stderr is closed, or there is none
+        return
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what led to it, the last one first."""
+    seen: BaseException | None = error
+    for _ in range(_MAX_ERRORS):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    """Describe an exception without values.
+
+    Only our own errors and the system's are quoted: the message of any other class may be the value that broke it, as
+    `KeyError('secret')` is.
+    """
+    places = traceback.extract_tb(error.__traceback__)[-_MAX_PLACES:]
+    described: dict[str, Any] = {"type": type(error).__name__}
+    if isinstance(error, NfcliError):
+        described["message"] = redact(str(error))
+    elif isinstance(error, OSError) and error.strerror:
+        described["message"] = error.strerror
+    described["where"] = [f"{place.filename}:{place.lineno} {place.name}" for place in places]
+    return described
+
+
+class AuditTrail:
+    """Who asked for which change of tokens, and what came of it; never a token.
+
+    The file only grows; it may be moved away at any time, each line opens it anew. May be used from any thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def record(self, *, client: str, task: str, kwargs: dict[str, Any], result: Result) -> None:
+        """Append a line about a finished job of an audited task, refused ones included; other tasks leave none.
+
+        The line has reached the system when this returns. Never raises: the job is done, and its result must reach
+        the client; what kept the line from being written goes to the log.
+
+        Args:
+            client: public key of the client that sent the job.
+            task: name of the task.
+            kwargs: its arguments as they arrived, valid or not.
+            result: what it answered.
+        """
+        if task not in AUDITED_TASKS:
+            return
+        try:
+            line = json.dumps(_audit_line(client, task, kwargs, result)).encode() + b"\n"
+            with open_private(self._path, "ab") as stream:
+                stream.write(line)
+        except Exception as error:  # noqa: BLE001  see above
+            reason = (
+                f"{type(error).__name__}: {error}" if isinstance(error, (OSError, NfcliError)) else type(error).__name__
+            )
+            log.error("an audit line of %s was not written to %s: %s", task, self._path, reason)
+
+
+def _audit_line(client: str, task: str, kwargs: dict[str, Any], result: Result) -> dict[str, Any]:
+    token = kwargs.get("token")
+
+    def clean(value: object) -> Any:
+        if value is None or type(value) is int:
+            return value
+        text = str(value) if isinstance(value, (str, float, bool)) else f"<{type(value).__name__}>"
+        # A token typed where the name belongs; one of a few letters would blank out half of any text.
+        if isinstance(token, str) and (text == token or len(token) >= _SHORTEST_RECOGNIZED_TOKEN):
+            text = text.replace(token, _HIDDEN)
+        return redact(text)[:_MAX_AUDITED_CHARACTERS]
+
+    return {
+        "time": _utc_text(datetime.now(UTC).timestamp()),
+        "client": client,
+        "task": task,
+        "username": clean(kwargs.get("username")),
+        "expire": clean(kwargs.get("expire")),
+        "given": sorted(name for name in ("username", "token", "expire") if kwargs.get(name) is not None),
+        "outcome": "failed" if result.failed else ("done" if result.result else "nothing matched"),
+        "errors": [clean(error) for error in result.errors],
+    }
+
+
+def _utc_text(epoch_seconds: float) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="milliseconds")

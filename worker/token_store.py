@@ -1,0 +1,300 @@
+"""The bearer tokens of one worker: their rules, an exact index in memory, and a durable copy on disk.
+
+The worker is the only owner of the database, so the index tells the whole truth: a look-up never touches the disk. All
+disk work runs in one thread that the store owns, one operation at a time; the index changes in that thread, and only
+after the disk has the change. Records are never altered, only replaced, so other threads may read at any time.
+
+Nothing here knows of MCP or ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from pydantic import ValidationError
+
+from ..models.errors import TaskError, TokenOwnerError, TokenStoreError, sentences
+from ..models.tokens import BearerTokenRecord, BearerTokenStoreInput
+from .token_disk import LOCK_TIMEOUT_SECONDS, LoadedTokens, TokenDatabase
+
+log = logging.getLogger(__name__)
+
+SWEEP_BATCH_TOKENS = 500
+
+_Parameters = ParamSpec("_Parameters")
+_Value = TypeVar("_Value")
+
+
+class TokenStore:
+    """Bearer tokens by token and by user; open it with `TokenStore.open`.
+
+    Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the very moment it expires;
+    one that isn't live counts as absent everywhere. The clock never runs backwards here: after it is set back, time
+    stands still until it has caught up, so that what expired stays expired.
+
+    `on_revoked` holds functions called with a token, in the thread that asked, after its removal is durable or it was
+    found expired; they must not block.
+
+    `pickled_rows` and `invalid_rows` count the rows that opening passed over.
+    """
+
+    def __init__(self, database: TokenDatabase, executor: ThreadPoolExecutor, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._executor = executor
+        self._clock = clock
+        self._latest = clock()
+        self._is_closed = False
+        self._by_token: dict[str, BearerTokenRecord] = {}
+        self._by_user: dict[str, tuple[BearerTokenRecord, ...]] = {}
+        self.pickled_rows = 0
+        self.invalid_rows = 0
+        self.on_revoked: list[Callable[[str], None]] = []
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
+    ) -> TokenStore:
+        """Open the database in `directory` (made when missing), load its tokens and sweep the expired ones.
+
+        The caller makes sure that no other process has it open. An operation gives up after `lock_timeout_seconds` if
+        somebody holds the database's lock nevertheless.
+
+        Raises:
+            EnvironmentFolderError: the folder or a file in it is open to others.
+            TokenStoreError: its subclasses say whether the database is busy, read-only, full or damaged.
+        """
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store")
+        database: TokenDatabase | None = None
+        try:
+            database = executor.submit(
+                TokenDatabase.open, directory, lock_timeout_seconds=lock_timeout_seconds
+            ).result()
+            store = cls(database, executor, clock)
+            store._fill(executor.submit(database.load).result(), directory)
+            store.sweep()
+        except BaseException:
+            if database is not None:
+                executor.submit(database.close)
+            executor.shutdown()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the database; look-ups find nothing afterwards, all else raises `TokenStoreError`. Safe to repeat."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._executor.submit(self._database.close).result()
+        self._executor.shutdown()
+        self._by_token, self._by_user = {}, {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def now(self) -> float:
+        """Return the clock's highest reading so far."""
+        # Two threads may race here: the later reading is then lost for as long as one switch of threads takes.
+        now = self._clock()
+        if now > self._latest:
+            self._latest = now
+            return now
+        return self._latest
+
+    def lookup(self, token: str) -> BearerTokenRecord | None:
+        """Return the record of a live token, else None; takes no lock, never touches the disk, never raises."""
+        record = self._by_token.get(token)
+        if record is None:
+            return None
+        return record if record.expires is None or self.now() < record.expires else None
+
+    def records(self, username: str | None = None) -> list[BearerTokenRecord]:
+        """Return the live tokens, or those of one user, by user name and then by creation."""
+        users = sorted(self._by_user) if username is None else [username]
+        now = self.now()
+        return [
+            record
+            for user in users
+            for record in sorted(self._by_user.get(user, ()), key=attrgetter("created"))
+            if record.expires is None or now < record.expires
+        ]
+
+    def usernames(self) -> list[str]:
+        """Return the names of the users that have a live token, sorted."""
+        now = self.now()
+        return sorted(user for user, records in list(self._by_user.items()) if any(r.is_live(now) for r in records))
+
+    def __len__(self) -> int:
+        """Return the number of live tokens."""
+        now = self.now()
+        return sum(record.is_live(now) for record in list(self._by_token.values()))
+
+    def next_expiry(self) -> float | None:
+        """Return the earliest expiry of all tokens that weren't swept yet, None when none will expire."""
+        moments = (record.expires for record in list(self._by_token.values()))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def store(self, username: str, token: str, expire_seconds: int | None) -> BearerTokenRecord:
+        """Store a token, or renew the expiry of one that the same user has; on disk (fsync) when this returns.
+
+        Args:
+            username: whose token it is.
+            token: an RFC 6750 `b64token`.
+            expire_seconds: whole seconds from now until it dies; None for never, also where it had an expiry before.
+
+        Raises:
+            TaskError: an argument breaks its rule (`models/fields.py`).
+            TokenOwnerError: a live token of that value is another user's.
+            TokenStoreError: the disk refused; nothing changed.
+        """
+        try:
+            BearerTokenStoreInput(username=username, token=token, expire=expire_seconds)
+        except ValidationError as error:
+            raise TaskError("; ".join(sentences(error))) from None
+        record, has_replaced_expired = self._run(self._store, username, token, expire_seconds)
+        if has_replaced_expired:
+            self._tell_revoked([token])
+        return record
+
+    def _store(self, username: str, token: str, expire_seconds: int | None) -> tuple[BearerTokenRecord, bool]:
+        # Microseconds are what the database keeps of a creation; the expiry shows the same fraction.
+        now = round(self.now(), 6)
+        old = self._by_token.get(token)
+        live = old if old is not None and old.is_live(now) else None
+        if live is not None and live.username != username:
+            raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
+        created = now if live is None else live.created
+        expires = None if expire_seconds is None else now + expire_seconds
+        record = BearerTokenRecord(token, username, created, expires)
+        self._database.put(record)
+        if old is not None and old.username == username:
+            self._by_user[username] = tuple(record if each is old else each for each in self._by_user[username])
+        else:
+            self._forget([old] if old is not None else [])
+            self._by_user[username] = (*self._by_user.get(username, ()), record)
+        self._by_token[token] = record
+        return record, old is not None and live is None
+
+    def delete(self, *, username: str | None = None, token: str | None = None) -> int:
+        """Remove a token, a user's tokens, or a token if it is that user's, all in one transaction.
+
+        Returns:
+            How many live tokens were removed; they are gone from disk (fsync) when this returns. 0 when neither
+            argument is given.
+
+        Raises:
+            TokenStoreError: the disk refused; nothing changed.
+        """
+        removed, live = self._run(self._delete, username, token)
+        self._tell_revoked(removed)
+        return live
+
+    def _delete(self, username: str | None, token: str | None) -> tuple[list[str], int]:
+        if token is not None:
+            found = self._by_token.get(token)
+            records = [found] if found is not None and username in (None, found.username) else []
+        else:
+            records = list(self._by_user.get(username, ())) if username is not None else []
+        if not records:
+            return [], 0
+        now = self.now()
+        self._database.remove(record.token for record in records)
+        self._forget(records)
+        return [record.token for record in records], sum(record.is_live(now) for record in records)
+
+    def sweep(self) -> int:
+        """Remove expired tokens from memory and disk, in transactions of bounded size; return how many.
+
+        Other operations may come in between two transactions. Safe to repeat.
+
+        Raises:
+            TokenStoreError: the disk refused; what earlier transactions removed stays removed.
+        """
+        now = self.now()
+        expired = [record for record in list(self._by_token.values()) if not record.is_live(now)]
+        count = 0
+        for start in range(0, len(expired), SWEEP_BATCH_TOKENS):
+            removed = self._run(self._sweep, expired[start : start + SWEEP_BATCH_TOKENS])
+            self._tell_revoked(removed)
+            count += len(removed)
+        return count
+
+    def _sweep(self, records: list[BearerTokenRecord]) -> list[str]:
+        unchanged = [record for record in records if self._by_token.get(record.token) is record]
+        if unchanged:
+            self._database.remove(record.token for record in unchanged)
+            self._forget(unchanged)
+        return [record.token for record in unchanged]
+
+    def _forget(self, records: Iterable[BearerTokenRecord]) -> None:
+        """Take records out of the index."""
+        gone: dict[str, set[str]] = {}
+        for record in records:
+            del self._by_token[record.token]
+            gone.setdefault(record.username, set()).add(record.token)
+        for username, tokens in gone.items():
+            kept = tuple(record for record in self._by_user[username] if record.token not in tokens)
+            if kept:
+                self._by_user[username] = kept
+            else:
+                del self._by_user[username]
+
+    def _fill(self, loaded: LoadedTokens, directory: Path) -> None:
+        by_user: dict[str, list[BearerTokenRecord]] = {}
+        for record in loaded.records:
+            self._by_token[record.token] = record
+            records = by_user.setdefault(record.username, [])
+            if records:
+                record.username = records[0].username  # one string for all tokens of a user
+            records.append(record)
+        self._by_user = {username: tuple(records) for username, records in by_user.items()}
+        self.pickled_rows, self.invalid_rows = loaded.pickled, loaded.invalid
+        if loaded.pickled:
+            log.warning(
+                "%d rows of the token database in %s are pickled and were not read, since that could run anybody's "
+                "code (NorFab workers write such rows): store these tokens again with fastmcp auth create-token",
+                loaded.pickled,
+                directory,
+            )
+        if loaded.invalid:
+            log.warning(
+                "%d rows of the token database in %s hold no valid token and were passed over: "
+                "store these tokens again with fastmcp auth create-token",
+                loaded.invalid,
+                directory,
+            )
+
+    def _run(
+        self, function: Callable[_Parameters, _Value], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> _Value:
+        """Run a function in the store's own thread and wait for it."""
+        try:
+            if self._is_closed:
+                raise TokenStoreError("token store is closed, nothing changed")
+            future = self._executor.submit(function, *args, **kwargs)
+        except RuntimeError:  # shut down between the two lines above
+            raise TokenStoreError("token store is closed, nothing changed") from None
+        return future.result()
+
+    def _tell_revoked(self, tokens: list[str]) -> None:
+        for token in tokens:
+            for tell in list(self.on_revoked):
+                try:
+                    tell(token)
+                except Exception as error:  # noqa: BLE001  the token is gone; a listener's fault can't change that
+                    log.error("a listener for revoked tokens failed: %s", type(error).__name__)
