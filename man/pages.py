@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from ..models.errors import UsageError
 from ..models.inventory import describe_schema
 from .choices import unknown
+from .columns import aligned
 
 _SUFFIX = ".md"
 _COMMENT_LINE = re.compile(r"\s*<!--.*-->\s*")
@@ -51,13 +52,12 @@ def read_page(topic: str, folder: Traversable | None = None) -> str:
 def inventory_keys() -> list[str]:
     """Return the table of inventory keys: key, type and default in columns, the description indented below each."""
     keys = describe_schema()
-    header = ("key", "type", "default")
-    rows = [header, *((key, kind, default) for key, kind, default, _ in keys)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    aligned = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines = [aligned[0]]
-    for line, (_, _, _, description) in zip(aligned[1:], keys, strict=True):
-        lines += [line, f"{_INDENT}{' '.join(description.split())}".rstrip()]
+    header, *rows = aligned(
+        [("key", "type", "default"), *((key, kind, default or "must be given") for key, kind, default, _ in keys)]
+    )
+    lines = [header]
+    for row, (_, _, _, description) in zip(rows, keys, strict=True):
+        lines += [row, f"{_INDENT}{' '.join(description.split())}".rstrip()]
     return lines
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from ..models.errors import UsageError
 from .choices import unknown
+from .columns import aligned
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Any]
 
 _NESTING_MAX = 6
-_GAP = "  "
 _INDENT = "    "
 
 
@@ -33,7 +33,7 @@ def render_tasks(entries: Iterable[Entry], name: str | None = None) -> str:
     by_name = {str(entry.get("name", "")): entry for entry in entries}
     if name is None:
         overview = [(_plain(task), _description(by_name[task])[:1]) for task in sorted(by_name)]
-        return "\n".join(_columns([(task, "".join(first)) for task, first in overview]))
+        return "\n".join(aligned([(task, "".join(first)) for task, first in overview]))
     if name not in by_name:
         raise UsageError(unknown("task", name, sorted(by_name)))
     return "\n".join(_task_lines(name, by_name[name]))
@@ -42,8 +42,8 @@ def render_tasks(entries: Iterable[Entry], name: str | None = None) -> str:
 def _task_lines(name: str, entry: Entry) -> list[str]:
     lines = [_plain(name), *_indented(_description(entry))]
     arguments = _arguments(_mapping(entry.get("inputSchema")))
-    lines += ["", "arguments (* required)" if arguments else "arguments", *_indented(_columns(arguments) or ["none"])]
-    lines += ["", "result", *_indented(_columns([_result(_mapping(entry.get("outputSchema")))]))]
+    lines += ["", "arguments (* required)" if arguments else "arguments", *_indented(aligned(arguments) or ["none"])]
+    lines += ["", "result", *_indented(aligned([_result(_mapping(entry.get("outputSchema")))]))]
     published = "yes" if entry.get("mcp", False) is not False else "no"
     return [*lines, "", "MCP tool", *_indented([published])]
 
@@ -102,12 +102,6 @@ def _plain_type(schema: Schema, definitions: Schema, depth: int) -> str:
 def _description(entry: Entry) -> list[str]:
     text = inspect.cleandoc(str(entry.get("description") or ""))
     return [_plain(line).rstrip() for line in text.splitlines()]
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Align the rows' cells; the last column is as wide as it likes."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _indented(lines: Iterable[str]) -> list[str]:
