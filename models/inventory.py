@@ -6,24 +6,21 @@ inventory written for it is understood; what belongs to NorFab's other services 
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Iterator
-from types import NoneType
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .environment import DEFAULT_WORKER, Environment, worker_name_problem
 from .errors import InventoryError
 from .fields import Seconds
 from .inventory_files import KeyPath, Merged, Source
+from .inventory_schema import ModelT, describe, validate
 from .inventory_values import (
     REDACTED,
+    BindEndpoint,
     BindHost,
+    ConnectEndpoint,
     CurveKey,
     Flag,
     HttpUrl,
@@ -33,9 +30,7 @@ from .inventory_values import (
     Port,
     Scopes,
     Section,
-    TcpEndpoint,
     Texts,
-    WorkerEndpoint,
     is_loopback_host,
     redact,
     url_host,
@@ -43,8 +38,6 @@ from .inventory_values import (
 from .inventory_workers import InventorySources
 
 SERVICE = "fastmcp"
-
-M = TypeVar("M", bound=BaseModel)
 
 
 def _null_is_unset(value: Any) -> Any:
@@ -127,9 +120,9 @@ class WorkerInventory(_Model):
     port: Annotated[Port, Kind("port number")] = Field(
         default=8001, description="Port the MCP server binds; 0 takes a free one, which show fastmcp status reports"
     )
-    endpoint: Annotated[
-        WorkerEndpoint | None, Kind("tcp://HOST:PORT or ipc:///PATH", "an ipc socket in .nfcli/run/")
-    ] = Field(default=None, description="Where clients reach the worker over ZeroMQ; tcp:// for other hosts")
+    endpoint: Annotated[BindEndpoint | None, Kind("tcp://HOST:PORT or ipc:///PATH", "an ipc socket in .nfcli/run/")] = (
+        Field(default=None, description="Where clients reach the worker over ZeroMQ; tcp:// for other hosts")
+    )
     authentication_enabled: Annotated[Flag, Kind("true or false")] = Field(
         default=False, description="Whether every MCP request needs a bearer token; also the words 1, yes, on"
     )
@@ -147,13 +140,13 @@ class WorkerInventory(_Model):
         description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
     )
     fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
-        default={}, description="Reserved, not checked and not used"
+        default={}, repr=False, description="Reserved, not checked and not used"
     )
     uvicorn: Annotated[Section, Kind("mapping, free-form")] = Field(
-        default={}, description="Reserved, not checked and not used"
+        default={}, repr=False, description="Reserved, not checked and not used"
     )
     logging: Annotated[Section, Kind("mapping, free-form")] = Field(
-        default={}, description="Reserved, not checked and not used"
+        default={}, repr=False, description="Reserved, not checked and not used"
     )
 
     @property
@@ -178,10 +171,12 @@ def _topology_names(value: Any) -> Any:
     """Turn NorFab's entries, a name or `NAME: {options}`, into names, none twice."""
     if not isinstance(value, (list, tuple)):
         return value
-    names = []
+    names: list[Any] = []
     for item in value:
-        is_named = isinstance(item, dict) and len(item) == 1 and isinstance(*item.values(), (dict, NoneType))
-        names.append(*item) if is_named else names.append(item)
+        is_named = (
+            isinstance(item, dict) and len(item) == 1 and all(not x or isinstance(x, dict) for x in item.values())
+        )
+        names.append(next(iter(item)) if is_named else item)
     return [name for index, name in enumerate(names) if name not in names[:index]]
 
 
@@ -201,7 +196,9 @@ class Broker(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    endpoint: Annotated[TcpEndpoint, Kind("tcp://HOST:PORT")] = Field(description="Where the broker listens")
+    endpoint: Annotated[ConnectEndpoint, Kind("tcp://HOST:PORT or ipc:///PATH")] = Field(
+        description="Where the broker listens"
+    )
     shared_key: Annotated[CurveKey | None, Kind("40 characters of Z85")] = Field(
         default=None, description="The broker's public CURVE key", repr=False
     )
@@ -267,7 +264,7 @@ def load_inventory(environment: Environment) -> Inventory:
     foreign: dict[str, str] = {}
     for name in dict.fromkeys([*sources.exact_names(), *topology.workers]):
         data = sources.worker(name)
-        if isinstance(data.service, str) and data.service != SERVICE:
+        if data.service != SERVICE:
             foreign[name] = data.service
             continue
         problem = worker_name_problem(name)
@@ -290,7 +287,7 @@ def describe_schema() -> list[tuple[str, str, str, str]]:
 
     The default is empty for a key that must be given.
     """
-    return list(_describe(Inventory, ""))
+    return list(describe(Inventory, ""))
 
 
 def _worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
@@ -301,7 +298,7 @@ def _worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
         found = merged.source(path)
         return (place, ("workers", name, *path)) if found is None else (found, path)
 
-    return _validate(WorkerInventory, data, source)
+    return validate(WorkerInventory, data, source)
 
 
 _NORFAB_WORKER_KEYS = frozenset(
@@ -329,68 +326,5 @@ def _topology(sources: InventorySources, place: Source) -> Topology:
     return topology.model_copy(update={"workers": tuple(sources.exact_names())})
 
 
-def _validated(model: type[M], data: Any, place: Source, prefix: KeyPath) -> M:
-    return _validate(model, data, lambda path: (place, (*prefix, *path)))
-
-
-def _validate(model: type[M], data: Any, source: Callable[[KeyPath], tuple[Source, KeyPath]]) -> M:
-    """Validate `data`; `source` says where the value at a key path of it was written."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        items = error.errors(include_url=False, include_input=False)
-        place, path = source(items[0]["loc"])
-        more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
-        raise InventoryError(f"{place.label(path)}: {_wording(items[0], model)}{more}") from None
-
-
-def _wording(item: ErrorDetails, model: type[BaseModel]) -> str:
-    if item["type"] == "extra_forbidden":
-        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
-        close = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
-        return f"no such key, did you mean {close[0]}?" if close else f"no such key, expected one of {', '.join(keys)}"
-    return _WORDING.get(item["type"], item["msg"])
-
-
-_WORDING = {
-    "missing": "this key must be given",
-    "model_type": "must be a mapping",
-    "literal_error": f"must be {SERVICE}",
-}
-
-
-def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
-    for part in path:
-        inner = _inner_model(model.model_fields[str(part)].annotation)
-        model = inner or model
-    return model
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a field's type is, or holds as an alternative to None or as a mapping's values."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    for name, field in model.model_fields.items():
-        if field.exclude:
-            continue
-        kind = next((item for item in field.metadata if isinstance(item, Kind)), Kind("mapping"))
-        yield f"{prefix}{name}", kind.text, _default_text(field, kind), field.description or ""
-        inner = _inner_model(field.annotation)
-        if inner is not None:
-            yield from _describe(inner, f"{prefix}{name}.NAME." if name == "workers" else f"{prefix}{name}.")
-
-
-def _default_text(field: FieldInfo, kind: Kind) -> str:
-    if kind.default is not None:
-        return kind.default
-    if field.is_required():
-        return ""
-    default = field.default
-    if isinstance(default, BaseModel):
-        return "{}"
-    return json.dumps(default)
+def _validated(model: type[ModelT], data: Any, place: Source, prefix: KeyPath) -> ModelT:
+    return validate(model, data, lambda path: (place, (*prefix, *path)))

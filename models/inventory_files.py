@@ -19,6 +19,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from .errors import InventoryError
+from .inventory_values import kind_of
 
 KeyPath = tuple[str | int, ...]
 
@@ -46,7 +47,7 @@ _EXPRESSION = re.compile(
 # $${ stands for a literal ${ ; whatever else begins with ${ must be complete.
 _VARIABLE = re.compile(
     rf"""(?P<escape>\$\$\{{)
-    |\$\{{(?:(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}}]*))?\}})?
+    |\$\{{(?:(?P<name>[A-Za-z_]\w*)(?::-(?P<default>(?:(?!\$\{{)[^}}])*))?\}})?
     |{_STAND_IN_OPEN}(?P<template>\d+){_STAND_IN_CLOSE}""",
     re.VERBOSE,
 )
@@ -112,16 +113,22 @@ def read_document(file: Path) -> Document:
         return f"{_STAND_IN_OPEN}{len(templates) - 1}{_STAND_IN_CLOSE}"
 
     try:
-        data = yaml.load(_TEMPLATE.sub(stand_in, text), Loader=_Loader)  # noqa: S506  a SafeLoader
+        loader = _Loader(_TEMPLATE.sub(stand_in, text))
+        try:
+            node = loader.get_single_node()
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         service = _SERVICE_LINE.search(text)
         raise UnreadableFileError(f"{file}{_yaml_problem(error, text)}", service[1] if service else None) from error
-    except (RecursionError, ValueError, OverflowError) as error:  # e.g. a date in month 13
+    except (RecursionError, ValueError, OverflowError) as error:  # nested without end, a date in month 13
         raise UnreadableFileError(f"{file}: is not valid YAML: {str(error)[:120]}", None) from error
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise InventoryError(f"{file}:1: must be a mapping of keys to values, got {kind_of(data)}")
+        line = f":{node.start_mark.line + 1}" if node is not None else ""
+        raise InventoryError(f"{file}{line}: must be a mapping of keys to values, got {kind_of(data)}")
     return Document(str(file), data, tuple(templates))
 
 
@@ -185,14 +192,6 @@ def dotted(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
-
-
-def kind_of(value: Any) -> str:
-    """Return what a YAML value is, in a user's words and without its content."""
-    if value is None:
-        return "nothing"
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), f"a {type(value).__name__}")
 
 
 class _Resolver:

@@ -41,15 +41,31 @@ class Kind:
     default: str | None = None
 
 
-def _refuse(expected: str, value: Any = None) -> PydanticCustomError:
+_NOTHING = object()
+
+
+def kind_of(value: Any) -> str:
+    """Return what a YAML value is, in a user's words and without its content."""
+    if value is None:
+        return "nothing"
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def shown(value: Any) -> str:
+    """Return a refused value for an error message: short, in one line; what isn't a scalar by its kind only."""
+    return repr(value)[:60] if isinstance(value, (str, int, float)) else kind_of(value)
+
+
+def _refuse(expected: str, value: Any = _NOTHING) -> PydanticCustomError:
     """Return the error for a value that isn't what was `expected`; give `value` only where it can't be a secret."""
-    got = "" if value is None else f", got {str(value)[:60]!r}"
-    return PydanticCustomError("inventory_value", "{text}", {"text": f"{expected}{got}"})
+    text = expected if value is _NOTHING else f"{expected}, got {shown(value)}"
+    return PydanticCustomError("inventory_value", "{text}", {"text": text})
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _refuse("must be text; put it in quotes", value)
+        raise _refuse("must be text (in quotes, where YAML would read it as something else)", value)
     return value
 
 
@@ -103,7 +119,7 @@ def _is_tcp(text: str, *, wildcards: bool) -> bool:
     return (is_port or (wildcards and port == "*")) and ((wildcards and host == "*") or (bool(host) and _is_host(host)))
 
 
-def _worker_endpoint(value: Any) -> str:
+def _endpoint(value: Any, *, wildcards: bool) -> str:
     text = _text(value)
     if text.startswith("ipc://"):
         path = text.removeprefix("ipc://")
@@ -111,16 +127,17 @@ def _worker_endpoint(value: Any) -> str:
             raise _refuse("must be ipc:// and an absolute path, or tcp://HOST:PORT", value)
         if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
             raise _refuse(f"must have a path of at most {SOCKET_PATH_MAX_BYTES} bytes", value)
-    elif not text.startswith("tcp://") or not _is_tcp(text, wildcards=True):
+    elif not text.startswith("tcp://") or not _is_tcp(text, wildcards=wildcards):
         raise _refuse("must be tcp://HOST:PORT, or ipc:// and an absolute path", value)
     return text
 
 
-def _tcp_endpoint(value: Any) -> str:
-    text = _text(value)
-    if not text.startswith("tcp://") or not _is_tcp(text, wildcards=False):
-        raise _refuse("must be tcp://HOST:PORT", value)
-    return text
+def _bind_endpoint(value: Any) -> str:
+    return _endpoint(value, wildcards=True)
+
+
+def _connect_endpoint(value: Any) -> str:
+    return _endpoint(value, wildcards=False)
 
 
 def _curve_key(value: Any) -> str:
@@ -188,8 +205,8 @@ def _section(value: Any) -> Any:
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, BeforeValidator(_port)]
 BindHost = Annotated[str, BeforeValidator(_bind_host)]
-WorkerEndpoint = Annotated[str, BeforeValidator(_worker_endpoint)]
-TcpEndpoint = Annotated[str, BeforeValidator(_tcp_endpoint)]
+BindEndpoint = Annotated[str, BeforeValidator(_bind_endpoint)]
+ConnectEndpoint = Annotated[str, BeforeValidator(_connect_endpoint)]
 CurveKey = Annotated[str, BeforeValidator(_curve_key)]
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 Section = Annotated[dict[str, Any], BeforeValidator(_section)]

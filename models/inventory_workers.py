@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from .inventory_files import (
     Merged,
     Source,
     UnreadableFileError,
-    kind_of,
     merge,
     read_document,
     read_variables,
     resolve,
 )
+from .inventory_values import kind_of
 
 # What a NorFab inventory.yaml has besides; none of it concerns nfcli.
 NORFAB_KEYS = frozenset({"logging", "client", "hooks", "plugins"})
@@ -32,9 +33,9 @@ _GLOB_CHARACTERS = frozenset("*?[")
 
 @dataclass(frozen=True)
 class WorkerData:
-    """What the inventory says of one worker; `merged` is empty for a worker of another service, which isn't read on."""
+    """What the inventory says of one worker; `merged` is empty for a worker of another service."""
 
-    service: Any
+    service: str
     merged: Merged
 
 
@@ -81,34 +82,37 @@ class InventorySources:
         merged, service, problem = Merged(), None, None
         for path, item in sources:
             try:
-                data, source, hint = self._read(path, item)
-                service = hint if hint is not None else service
-                merge(merged, resolve(*data, self._variables, source.path), source)
+                document, data, source = self._read(path, item)
+                # First, by itself: what else a file of another service holds may be for NorFab alone to understand.
+                service = resolve(document, data.get("service", service), self._variables, (*source.path, "service"))
+                merge(merged, resolve(document, data, self._variables, source.path), source)
             except InventoryError as error:
                 service = error.service if isinstance(error, UnreadableFileError) and error.service else service
                 problem = problem or error
-        service = merged.data.get("service", service)
-        if isinstance(service, str) and service != self._service:
+        if isinstance(service, str) and service != self._service and not self._is_misspelt(service):
             return WorkerData(service, Merged())
         if problem is not None:
             raise problem
-        return WorkerData(service, merged)
+        return WorkerData(self._service, merged)
 
-    def _read(self, path: KeyPath, item: Any) -> tuple[tuple[Document, Any], Source, Any]:
-        """Return document and data of a source, its label, and the service it seems to name."""
+    def _is_misspelt(self, service: str) -> bool:
+        """Whether this looks like our own service's name: a typing error must not make a worker vanish silently."""
+        return bool(difflib.get_close_matches(service.casefold(), [self._service], n=1, cutoff=0.8))
+
+    def _read(self, path: KeyPath, item: Any) -> tuple[Document, dict[Any, Any], Source]:
+        """Return document, data and label of a source."""
         if isinstance(item, dict):
-            return (self._document, item), Source(str(self.file), path), item.get("service")
+            return self._document, item, Source(str(self.file), path)
+        label = Source(str(self.file)).label(path)
         if not isinstance(item, str):
-            label = Source(str(self.file)).label(path)
             raise InventoryError(f"{label}: must be the path of a file or a mapping, got {kind_of(item)}")
-        name = resolve(self._document, item, self._variables, path)
-        file = self.file.parent / name
+        file = self.file.parent / resolve(self._document, item, self._variables, path)
         if file not in self._documents:
             if not file.is_file():
-                raise InventoryError(f"{Source(str(self.file)).label(path)}: there is no file {file}")
+                raise InventoryError(f"{label}: there is no file {file}")
             self._documents[file] = read_document(file)
         document = self._documents[file]
-        return (document, document.data), Source(str(file)), document.data.get("service")
+        return document, document.data, Source(str(file))
 
     def _sources(self, name: str) -> list[tuple[KeyPath, Any]]:
         """Return the sources of a worker in the file's order, each with its key path, none twice."""
@@ -142,4 +146,5 @@ class InventorySources:
             if items is not None and not isinstance(items, (list, str, dict)):
                 label = f"{self.file}: workers.{pattern}"
                 raise InventoryError(f"{label}: must be a list of files and mappings, got {kind_of(items)}")
-            yield pattern, [] if items is None else items if isinstance(items, list) else [items]
+            name = resolve(self._document, pattern, self._variables, ("workers", pattern))
+            yield name, [] if items is None else items if isinstance(items, list) else [items]

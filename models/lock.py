@@ -101,7 +101,7 @@ def read_owner(path: Path) -> LockOwner | None:
     nothing yet.
 
     Raises:
-        EnvironmentFolderError: the lock file is a link, another user's, or open to other users.
+        EnvironmentFolderError: the lock file can't be read, is a link, another user's, or open to other users.
     """
     deadline = time.monotonic() + PUBLISH_GRACE_SECONDS
     while _is_held(path):
@@ -142,6 +142,8 @@ def _is_held(path: Path) -> bool:
         stream = open_private(path, "rb")
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise EnvironmentFolderError(f"{path} can't be read: {error.strerror}") from error
     with stream:
         try:
             # Shared, so that probes don't meet each other; closing the file drops it.
