@@ -50,7 +50,7 @@ def _task_lines(name: str, entry: Entry) -> list[str]:
 
 def _arguments(schema: Schema) -> list[tuple[str, ...]]:
     required, definitions = _sequence(schema.get("required")), _mapping(schema.get("$defs"))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, value in _mapping(schema.get("properties")).items():
         argument = _mapping(value)
         text = _one_line(argument.get("description"))

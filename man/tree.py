@@ -51,7 +51,8 @@ def json_schema(root: type[BaseModel], path: str | None = None) -> dict[str, Any
     for _, field in _walk(root, path):
         branch = _branch(field)
         if branch is None:
-            return TypeAdapter(Annotated[field.annotation, field]).json_schema()
+            leaf: Any = Annotated[field.annotation, field]
+            return TypeAdapter(leaf).json_schema()
         model = branch
     return model.model_json_schema()
 
