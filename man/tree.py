@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..models.errors import UsageError
@@ -48,13 +48,18 @@ def json_schema(root: type[BaseModel], path: str | None = None) -> dict[str, Any
         UsageError: there is no such path; names the word that went wrong and lists what exists in its place.
     """
     model = root
-    for _, field in _walk(root, path):
+    for word, field in _walk(root, path):
         branch = _branch(field)
         if branch is None:
-            leaf: Any = Annotated[field.annotation, field]
-            return TypeAdapter(leaf).json_schema()
+            return _leaf_schema(model, word)
         model = branch
     return model.model_json_schema()
+
+
+def _leaf_schema(model: type[BaseModel], word: str) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    leaf: dict[str, Any] = schema["properties"][word]
+    return leaf | {"$defs": schema["$defs"]} if "#/$defs/" in str(leaf) else leaf
 
 
 def _walk(root: type[BaseModel], path: str | None) -> list[tuple[str, FieldInfo]]:
@@ -93,7 +98,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def _word(name: str, field: FieldInfo) -> str:
     """Return what a user types for the field."""
-    return field.alias or field.serialization_alias or name
+    return field.alias or name
 
 
 def _branch(field: FieldInfo) -> type[BaseModel] | None:

@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
     """Return a folder with three pages and a file that is none."""
     (tmp_path / "tokens.md").write_text("\n# Bearer tokens\n\nA line\n", encoding="utf-8")
     (tmp_path / "security.md").write_text("no heading", encoding="utf-8")
-    page = f"# Inventory\n\n  <!-- tested: yes -->\nBefore\n{KEYS_MARKER}\nAfter {KEYS_MARKER}\n\n"
+    page = f"# Inventory\n\n  <!-- tested: yes -->\nBefore\n{KEYS_MARKER}\nAfter {KEYS_MARKER}\n<!-- a --> word\n\n"
     (tmp_path / "inventory.md").write_text(page, encoding="utf-8")
     (tmp_path / "notes.txt").write_text("# No page", encoding="utf-8")
     return tmp_path
@@ -44,6 +44,7 @@ def test_the_keys_marker_is_replaced_and_other_comments_are_left_out(folder: Pat
         "Before",
         *inventory_keys(),
         f"After {KEYS_MARKER}",
+        "<!-- a --> word",
     ]
 
 

@@ -80,7 +80,7 @@ class Show(BaseModel):
     """Leaves of the less usual kinds."""
 
     colour: Colour = Field(default=Colour.BLUE, description="Several\n   lines")
-    brief: bool = Field(default=False, serialization_alias="in-brief")
+    brief: bool = Field(default=False, alias="in-brief")
     limit: int = 0
     nothing: str = ""
     names: list[str] = Field(default_factory=list, description="Names")
@@ -177,7 +177,7 @@ def test_json_schema_of_a_field_carries_what_it_refers_to() -> None:
         "default": "blue",
         "description": "Several\n   lines",
     }
-    assert json_schema(Root, "show.limit") == {"default": 0, "type": "integer"}
+    assert json_schema(Root, "show.limit") == {"default": 0, "title": "Limit", "type": "integer"}
 
 
 _words = st.from_regex(r"[a-z][a-z0-9-]{0,11}", fullmatch=True)
