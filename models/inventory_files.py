@@ -187,10 +187,14 @@ def _merge(target: Merged, place: dict[str, Any], data: Mapping[str, Any], sourc
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a key path as users read it: `workers.w1.auth_bearer.required_scopes[0]`."""
+    """Return a key path as users read it, in one line: `workers.w1.auth_bearer.required_scopes[0]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            word = part if part.isprintable() else repr(part)
+            text += f".{word}" if text else word
     return text
 
 
@@ -221,12 +225,10 @@ class _Resolver:
         for raw, item in value.items():
             if not isinstance(raw, str):
                 # YAML reads the keys on, off, yes, no, null and numbers as something else than text.
-                raise InventoryError(
-                    f"{self._document.file}: {dotted((*path, str(raw)))}: a key must be text, put it in quotes"
-                )
+                raise self._error((*path, str(raw)), "a key must be text, put it in quotes")
             key = self._text(raw, (*path, raw))
             if key in seen:
-                raise InventoryError(f"{self._document.file}: {dotted((*path, key))}: key given twice")
+                raise self._error((*path, key), "key given twice")
             seen.add(key)
             yield key, self.resolve(item, (*path, key), depth + 1)
 
@@ -272,7 +274,7 @@ class _Resolver:
         return self._error(path, f"environment variable {name} is not set: set it, or write {with_default}")
 
     def _error(self, path: KeyPath, text: str) -> InventoryError:
-        return InventoryError(f"{self._document.file}: {dotted(path)}: {text}")
+        return InventoryError(f"{Source(self._document.file).label(path)}: {text}")
 
 
 class _Loader(yaml.SafeLoader):

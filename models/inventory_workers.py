@@ -75,10 +75,8 @@ class InventorySources:
         if not sources and name not in self._patterns:
             if name in BUILT_IN_WORKERS:
                 return WorkerData(BUILT_IN_WORKERS[name], Merged())
-            known = ", ".join(self._patterns) or "nothing"
-            raise InventoryError(
-                f"{self.file}: topology.workers: {name!r} has no entry under workers, which has {known}"
-            )
+            known = ", ".join(map(repr, self._patterns)) or "nothing"
+            raise self._error(("topology", "workers"), f"{name[:80]!r} has no entry under workers, which has {known}")
         merged, service, problem = Merged(), None, None
         for path, item in sources:
             try:
@@ -103,13 +101,12 @@ class InventorySources:
         """Return document, data and label of a source."""
         if isinstance(item, dict):
             return self._document, item, Source(str(self.file), path)
-        label = Source(str(self.file)).label(path)
         if not isinstance(item, str):
-            raise InventoryError(f"{label}: must be the path of a file or a mapping, got {kind_of(item)}")
+            raise self._error(path, f"must be the path of a file or a mapping, got {kind_of(item)}")
         file = self.file.parent / resolve(self._document, item, self._variables, path)
         if file not in self._documents:
             if not file.is_file():
-                raise InventoryError(f"{label}: there is no file {file}")
+                raise self._error(path, f"there is no file {file}")
             self._documents[file] = read_document(file)
         document = self._documents[file]
         return document, document.data, Source(str(file))
@@ -127,7 +124,7 @@ class InventorySources:
     def _check_top_level(self) -> None:
         for key in self._document.data:
             if key not in OWN_KEYS and key not in NORFAB_KEYS:
-                raise InventoryError(f"{self.file}: {key}: no such key, expected one of {', '.join(OWN_KEYS)}")
+                raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}")
 
     def _read_patterns(self) -> dict[str, list[Any]]:
         return dict(self._iterate_patterns())
@@ -137,14 +134,15 @@ class InventorySources:
         if workers is None:
             return
         if not isinstance(workers, dict):
-            raise InventoryError(
-                f"{self.file}: workers: must be a mapping of worker names to lists of files, got {kind_of(workers)}"
-            )
+            raise self._error(("workers",), f"must be a mapping of names to lists of files, got {kind_of(workers)}")
         for pattern, items in workers.items():
+            path = ("workers", str(pattern))
             if not isinstance(pattern, str):
-                raise InventoryError(f"{self.file}: workers.{pattern}: a worker's name must be text, put it in quotes")
+                raise self._error(path, "a worker's name must be text, put it in quotes")
             if items is not None and not isinstance(items, (list, str, dict)):
-                label = f"{self.file}: workers.{pattern}"
-                raise InventoryError(f"{label}: must be a list of files and mappings, got {kind_of(items)}")
-            name = resolve(self._document, pattern, self._variables, ("workers", pattern))
+                raise self._error(path, f"must be a list of files and mappings, got {kind_of(items)}")
+            name = resolve(self._document, pattern, self._variables, path)
             yield name, [] if items is None else items if isinstance(items, list) else [items]
+
+    def _error(self, path: KeyPath, text: str) -> InventoryError:
+        return InventoryError(f"{Source(str(self.file)).label(path)}: {text}")

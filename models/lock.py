@@ -57,6 +57,7 @@ class WorkerLock:
 
         Raises:
             WorkerStartError: another process has it (the message names its pid), or the file can't be written.
+            EnvironmentFolderError: the lock file is a link, another user's, or open to other users.
         """
         deadline = time.monotonic() + ACQUIRE_RETRY_SECONDS
         try:
