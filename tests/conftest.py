@@ -7,10 +7,10 @@ folder: pytest must not import the root's `__init__.py` as a test package, and w
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import pytest
 
+import nfcli as package
 from nfcli.models.environment import DEFAULT_WORKER, Environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ class _RootIsNoTestPackage:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None  # type: ignore[no-any-return]
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,7 +56,7 @@ def pytest_sessionstart() -> None:
     if different:
         raise pytest.UsageError(
             f"the installed nfcli is not this tree, {different[0]} differs: "
-            f"remove the folder build and run {sys.executable} -m pip install '.[test]' again"
+            f"remove the folder build and run {shlex.quote(sys.executable)} -m pip install '.[test]' again"
         )
 
 
@@ -65,10 +66,7 @@ def pytest_report_header() -> str:
 
 
 def _installed_folder() -> Path:
-    spec = importlib.util.find_spec("nfcli")
-    if spec is None or spec.origin is None:
-        raise pytest.UsageError(f"nfcli is not installed: run {sys.executable} -m pip install '.[test]'")
-    return Path(spec.origin).resolve().parent
+    return Path(str(package.__file__)).resolve().parent
 
 
 def _differences(installed: Path) -> list[str]:
@@ -81,8 +79,8 @@ def _differences(installed: Path) -> list[str]:
 
 def _package_files(folder: Path) -> dict[str, bytes]:
     found = [folder / "__init__.py", folder / "py.typed"]
-    for package in PACKAGE_FOLDERS:
-        found += [path for path in (folder / package).rglob("*") if path.suffix in {".py", ".md"}]
+    for name in PACKAGE_FOLDERS:
+        found += [path for path in (folder / name).rglob("*") if path.suffix in {".py", ".md"}]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.exists()}
 
 
@@ -236,8 +234,10 @@ def nfcli(tmp_path_factory: pytest.TempPathFactory) -> NfcliRunner:
     ) -> subprocess.CompletedProcess[str]:
         where = ["-i", str(environment.inventory_file)] if environment else []
         command = [str(program), *where, *words]
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        with subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes) as process:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, start_new_session=True
+        ) as process:
             try:
                 output, errors = process.communicate(stdin.encode(), timeout)
             except BaseException:

@@ -220,14 +220,18 @@ def check_pages(files: Files) -> list[str]:
 _BUILTINS = {"builtins", "__builtins__"}
 
 
-def _nodes(files: Files) -> Iterator[tuple[str, ast.AST]]:
+Node = ast.expr | ast.stmt | ast.ExceptHandler
+
+
+def _nodes(files: Files) -> Iterator[tuple[str, Node]]:
     for path, text in files.items():
         if path.endswith(".py"):
             for node in ast.walk(ast.parse(text)):
-                yield path, node
+                if isinstance(node, Node):
+                    yield path, node
 
 
-def _names(node: ast.AST) -> set[str]:
+def _names(node: Node) -> set[str]:
     """Return the names that a node uses or imports."""
     if isinstance(node, ast.Name):
         return {node.id}
