@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,9 +209,7 @@ class _Resolver:
     def resolve(self, value: Any, path: KeyPath, depth: int = 0) -> Any:
         self._count += 1
         if depth > MAX_DEPTH or self._count > MAX_VALUES:
-            raise InventoryError(
-                f"{self._document.file}: {dotted(path)[:80]}: too large or nested in itself by an alias"
-            )
+            raise self._error(path[:3], "too large, or an alias nests it in itself")
         if isinstance(value, str):
             return self._text(value, path)
         if isinstance(value, list):
@@ -280,19 +278,18 @@ class _Resolver:
 class _Loader(yaml.SafeLoader):
     """Safe loader that refuses a key given twice in one mapping."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key_node, _ in node.value:
-                # The merge key << may stand several times, and what it brings in may be overridden.
-                if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                    continue
-                if (key_node.tag, key_node.value) in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key_node.value!r} given twice", key_node.start_mark
-                    )
-                seen.add((key_node.tag, key_node.value))
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here, not where mappings are constructed: merge keys (<<) have then put other mappings' keys among these.
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if (key.tag, key.value) in seen:
+                problem = f"key {key.value!r} given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 def _yaml_problem(error: yaml.YAMLError, text: str) -> str:
