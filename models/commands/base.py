@@ -1,0 +1,215 @@
+"""What every command is: a pydantic model that checks its words, and the one `run` that all of them share.
+
+A command that is a task of the workers inherits the task's input model and `JobArguments`, and names service and task.
+All other commands name a handler, which the shell provides: models import neither the shell nor the manual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from ..errors import ProtocolError, UsageError, sentences
+from ..fields import TimeoutSeconds
+from ..result import DEFAULT_TIMEOUT_SECONDS
+from ..tokens import TaskInput
+
+ALL_WORKERS = "all"
+ANY_WORKER = "any"
+_SEVERAL = (ALL_WORKERS, ANY_WORKER)
+
+Results = dict[str, dict[str, Any]]
+"""`{worker: Result as a dict}`, as `run_job` returns it."""
+
+
+class JobClient(Protocol):
+    """The client, as far as commands use it."""
+
+    def run_job(
+        self,
+        service: str,
+        task: str,
+        *,
+        kwargs: dict[str, Any] | None = ...,
+        workers: str | Sequence[str] = ...,
+        timeout: float = ...,
+    ) -> Results:
+        """Run a task; an entry for each targeted worker, failed ones included."""
+
+
+class CommandShell(Protocol):
+    """What a command may ask of the shell that runs it: picle's `picle_app`."""
+
+    @property
+    def client(self) -> JobClient:
+        """Where jobs are run."""
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[[Any], Any]]:
+        """The functions behind commands that are no tasks, by name; each gets the checked command, returns data."""
+
+    def report(self, results: Results) -> dict[str, Any]:
+        """Tell the user which workers failed and what the others noted; return the values of those that succeeded."""
+
+    def note(self, text: str) -> None:
+        """Tell the user something that is no result."""
+
+    def render(self, data: Any, columns: Sequence[str]) -> str:
+        """Turn data into the text to print."""
+
+
+Render = Callable[[Any, Sequence[str]], str]
+"""Data and the columns of its table (none: it isn't one) to the text to print."""
+
+
+class Command(TaskInput):
+    """A command: its fields are what can be typed behind its name.
+
+    `handler` names the shell's function that does the work. `columns` says that the result is a list of rows, to be
+    printed as a table of these columns.
+    """
+
+    handler: ClassVar[str] = ""
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    class PicleConfig:
+        """Where picle, and our own reader, find the words that may follow a `|`."""
+
+        pipe = f"{__package__}.pipes.Pipes"
+
+    @classmethod
+    def run(cls, *, picle_app: CommandShell, render: Render | None = None, **values: str) -> str:
+        """Check the values, do what the command is for, and return the text to print; empty when there is none.
+
+        Args:
+            picle_app: the shell.
+            render: makes text of the data, where pipes follow; None leaves that to the shell.
+            values: the typed words as they are: the model converts them, whatever path led here.
+
+        Raises:
+            UsageError: values that break a rule or are missing; nothing has been sent then.
+            NfcliError: the command can't be run at all, for instance because no worker is reachable.
+        """
+        try:
+            command = cls.model_validate(values)
+        except ValidationError as error:
+            raise UsageError("; ".join(sentences(error))) from None
+        data = command.answer(picle_app)
+        return "" if data is None else (render or picle_app.render)(data, cls.columns)
+
+    def answer(self, shell: CommandShell) -> Any:
+        """Do the work; return its data, None when there is nothing to print."""
+        return shell.handlers[self.handler](self)
+
+
+def _workers(value: str) -> str:
+    names = _split(value)
+    if not all(names):
+        raise PydanticCustomError("workers_empty", "must be all, any, or names separated by commas")
+    if len(names) > 1 and set(names) & set(_SEVERAL):
+        raise PydanticCustomError("workers_mixed", "all and any stand alone, not beside names")
+    if not value.isprintable():
+        raise PydanticCustomError("workers_control", "must not hold control characters")
+    return value
+
+
+def _split(value: str) -> list[str]:
+    return [name.strip() for name in value.split(",")]
+
+
+class JobArguments(Command):
+    """A command that is a task of the workers, and what can be said about its job."""
+
+    service: ClassVar[str] = "fastmcp"
+    task: ClassVar[str]
+
+    timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
+    workers: Annotated[str, AfterValidator(_workers), Field(description="Filter worker to target")] = ALL_WORKERS
+
+    def targets(self) -> str | list[str]:
+        """Return whom the job goes to: `all`, `any`, or the names."""
+        names = list(dict.fromkeys(_split(self.workers)))
+        return names[0] if names[0] in _SEVERAL else names
+
+    def answer(self, shell: CommandShell) -> Any:
+        """Run the task on the workers; return `{worker: value}`, or the rows of all workers for a table."""
+        results = shell.client.run_job(
+            self.service,
+            self.task,
+            kwargs=self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True),
+            workers=self.targets(),
+            timeout=DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
+        )
+        values = shell.report(results)
+        for note in self.notes(results):
+            shell.note(note)
+        if not values:
+            return None
+        return self._rows(values) if self.columns else values
+
+    def _rows(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        for worker, rows in values.items():
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise ProtocolError(f"{worker}: the answer to {self.task} is not a list of records")
+        return [{"worker": worker, **row} for worker, rows in values.items() for row in rows]
+
+    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that have something to say
+        """Return what the user should be told beside the result."""
+        return []
+
+
+class CommandGroup(BaseModel):
+    """A branch of the command tree. Its name alone enters it: a subshell with a prompt of its own."""
+
+    # picle validates a command below an alias only where the parent takes field names as well.
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+def branch(description: str, *, alias: str | None = None) -> Any:
+    """Return the field of a group that leads to a command or another group.
+
+    Args:
+        description: what help and the manual say about it.
+        alias: the word to type where it can't be a Python name.
+    """
+    return Field(default=None, description=description, alias=alias)
+
+
+def positional(description: str) -> Any:
+    """Return a field whose value is typed without a name before it."""
+    return Field(default=None, description=description, json_schema_extra={"positional": True})
+
+
+class Entry(NamedTuple):
+    """A field as it is typed.
+
+    `name` is the word to type, `key` the field's name in Python; `model` is what a branch leads to, else None;
+    `is_positional`: the value comes without the name; `is_switch`: the name suffices, without a value; `is_secret`:
+    the value must not be shown.
+    """
+
+    name: str
+    key: str
+    field: FieldInfo
+    model: type[BaseModel] | None
+    is_positional: bool
+    is_switch: bool
+    is_secret: bool
+
+
+@cache
+def entries(model: type[BaseModel]) -> dict[str, Entry]:
+    """Return what can be typed below a group or behind a command's name, by the word to type, in order."""
+    found = {}
+    for key, field in model.model_fields.items():
+        name = field.alias or key
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        target = field.annotation
+        below = target if isinstance(target, type) and issubclass(target, BaseModel) else None
+        found[name] = Entry(name, key, field, below, "positional" in extra, "presence" in extra, not field.repr)
+    return found

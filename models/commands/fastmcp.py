@@ -1,0 +1,100 @@
+"""`fastmcp auth …`: the commands that manage bearer tokens."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ..fields import Token
+from ..tokens import (
+    BearerTokenCheckInput,
+    BearerTokenDeleteInput,
+    BearerTokenEntry,
+    BearerTokenListInput,
+    BearerTokenStoreInput,
+)
+from .base import CommandGroup, JobArguments, Results, branch
+
+GENERATED_TOKEN_BYTES = 16
+
+
+def _generated_token() -> str:
+    return secrets.token_hex(GENERATED_TOKEN_BYTES)
+
+
+class CreateToken(BearerTokenStoreInput, JobArguments):
+    """Store a token for a user; without one, a random token is made here, so that all workers store the same."""
+
+    task: ClassVar[str] = "bearer_token_store"
+
+    token: Annotated[
+        Token,
+        Field(
+            default_factory=_generated_token,
+            description=BearerTokenStoreInput.model_fields["token"].description,
+            repr=False,
+        ),
+    ]
+
+    def notes(self, results: Results) -> list[str]:
+        """Show a generated token once, when every targeted worker has it; else say how to go on."""
+        if "token" in self.model_fields_set:
+            return []
+        lacking = [worker for worker, result in sorted(results.items()) if result.get("failed")]
+        if not lacking:
+            return [f"generated token for {self.username}: {self.token}"]
+        if len(lacking) == len(results):
+            return ["no worker has confirmed the generated token: it is not shown, run the command again"]
+        advice = (
+            f"find it with list-tokens, then store it there with create-token token TOKEN workers {','.join(lacking)}, "
+            f"or remove it with delete-token"
+        )
+        return [f"the generated token is not shown, {', '.join(lacking)} didn't confirm it: {advice}"]
+
+
+class ListTokens(BearerTokenListInput, JobArguments):
+    """List the tokens of one user or of all."""
+
+    task: ClassVar[str] = "bearer_token_list"
+    columns: ClassVar[tuple[str, ...]] = ("worker", *BearerTokenEntry.model_fields)
+
+
+class DeleteToken(BearerTokenDeleteInput, JobArguments):
+    """Delete a token, or all tokens of a user."""
+
+    task: ClassVar[str] = "bearer_token_delete"
+
+
+class CheckToken(BearerTokenCheckInput, JobArguments):
+    """Ask whether a token is stored and not expired."""
+
+    task: ClassVar[str] = "bearer_token_check"
+
+
+class AuthCommands(CommandGroup):
+    """Token management."""
+
+    create_token: CreateToken = branch("Create authentication token", alias="create-token")
+    list_tokens: ListTokens = branch("Retrieve authentication tokens", alias="list-tokens")
+    delete_token: DeleteToken = branch("Delete existing authentication token", alias="delete-token")
+    check_token: CheckToken = branch("Check if given token valid", alias="check-token")
+
+    class PicleConfig:
+        """Subshell."""
+
+        subshell = True
+        prompt = "nf[fastmcp-auth]#"
+
+
+class FastmcpCommands(CommandGroup):
+    """Commands of the FastMCP service."""
+
+    auth: AuthCommands = branch("Manage auth tokens")
+
+    class PicleConfig:
+        """Subshell."""
+
+        subshell = True
+        prompt = "nf[fastmcp]#"

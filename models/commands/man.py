@@ -1,0 +1,69 @@
+"""`man …`: the command tree, the workers' tasks, JSON Schemas, and the pages of the manual."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from .base import Command, CommandGroup, branch, positional
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise PydanticCustomError("manual_name", "must be made of letters, digits, dots, dashes and underscores")
+    return value
+
+
+_Name = Annotated[str, AfterValidator(_name)]
+
+
+class ManTree(Command):
+    """Draw the command tree or a branch of it."""
+
+    handler: ClassVar[str] = "man_tree"
+
+    path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth")
+
+
+class ManTasks(Command):
+    """Describe the tasks of the workers."""
+
+    handler: ClassVar[str] = "man_tasks"
+
+    name: _Name | None = positional("Name of a task")
+
+
+class ManJsonSchema(Command):
+    """Give the JSON Schema of a command."""
+
+    handler: ClassVar[str] = "man_json_schema"
+
+    path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth.create-token")
+
+
+class ManPage(Command):
+    """Print a page of the manual, or list the pages."""
+
+    handler: ClassVar[str] = "man_page"
+
+    topic: _Name | None = positional("Topic of a page")
+
+
+class ManCommands(CommandGroup):
+    """The manual."""
+
+    tree: ManTree = branch("Draw the command tree or a branch of it")
+    tasks: ManTasks = branch("Describe the tasks of the workers")
+    json_schema: ManJsonSchema = branch("Print the JSON Schema of a command", alias="json-schema")
+    page: ManPage = branch("Print a page of the manual, or list them")
+
+    class PicleConfig:
+        """Subshell."""
+
+        subshell = True
+        prompt = "nf[man]#"
