@@ -20,6 +20,7 @@ from ..models.keys import read_public_key
 log = logging.getLogger(__name__)
 
 ZAP_DOMAIN = "nfcli"
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by ZeroMQ RFC 27
 
 _Signature = tuple[int, int, int]
 
@@ -100,22 +101,24 @@ class Access:
 
     def supervise(self) -> None:
         """Start the handler again if its thread has died; called now and then by the thread that owns the ROUTER."""
-        if self._authenticator is None or self._authenticator.is_alive():
+        if self._authenticator is not None and self._authenticator.is_alive():
             return
         log.error("the ZAP handler died: starting it again")
-        self._discard(self._authenticator)
-        self.start()
+        try:
+            self.stop()
+            self.start()
+        except zmq.ZMQError as error:
+            log.error("the ZAP handler can't be started yet: %s", error.strerror)
 
     def stop(self) -> None:
         """End the handler; needed before the context can be terminated."""
-        if self._authenticator is not None:
-            self._discard(self._authenticator)
-            self._authenticator = None
-
-    @staticmethod
-    def _discard(authenticator: ThreadAuthenticator) -> None:
-        if not authenticator.is_alive() and authenticator.pipe is not None:
-            # pyzmq's stop() would send to a thread that no longer reads.
+        authenticator, self._authenticator = self._authenticator, None
+        if authenticator is None:
+            return
+        if not authenticator.is_alive():
+            # pyzmq's stop() would send to a thread that no longer reads; and a closed socket gives its inproc name
+            # back only later, an unbound one at once.
             authenticator.pipe.close(linger=0)
             authenticator.pipe = None  # type: ignore[assignment]
+            authenticator.zap_socket.unbind(ZAP_ENDPOINT)
         authenticator.stop()

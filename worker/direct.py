@@ -74,7 +74,6 @@ class DirectServer:
             zmq.CURVE_PUBLICKEY: keys.public,
             zmq.CURVE_SECRETKEY: keys.secret,
             zmq.ZAP_ENFORCE_DOMAIN: 1,
-            zmq.IPV6: 1,
             zmq.LINGER: int(LINGER_SECONDS * milliseconds),
             zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
             zmq.SNDHWM: HIGH_WATER_MARK,
@@ -100,12 +99,15 @@ class DirectServer:
             # The lock says that this worker owns the name, so what lies there is a dead worker's.
             with contextlib.suppress(FileNotFoundError):
                 Path(endpoint.removeprefix("ipc://")).unlink()
+        # Only where asked for: a v6 socket would report a v4 address in a form that nobody wants to read.
+        self._router.ipv6 = "[" in endpoint
         self._access.start()
         try:
             self._router.bind(endpoint)
         except zmq.ZMQError as error:
+            reason = zmq.strerror(error.errno)
             raise WorkerStartError(
-                f"endpoint {endpoint} can't be bound: {error.strerror}: free it or change `endpoint` in the inventory"
+                f"endpoint {endpoint} can't be bound: {reason}: free it or change `endpoint` in the inventory"
             ) from None
         return self._router.last_endpoint.rstrip(b"\0").decode()
 
@@ -129,7 +131,7 @@ class DirectServer:
             self._thread.join(timeout=2 * LINGER_SECONDS)
         self._access.stop()
         self._router.close()
-        self._context.term()
+        self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
         self._wake_reader.close()
         self._wake_writer.close()
 

@@ -1,0 +1,213 @@
+"""Jobs: each once per uuid, bounded, always answered."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment import Environment
+from nfcli.models.errors import TaskError
+from nfcli.models.inventory import WorkerInventory
+from nfcli.models.result import JobRequest, Result
+from nfcli.models.tokens import TaskInput
+from nfcli.worker import jobs
+from nfcli.worker.context import WorkerContext
+from nfcli.worker.jobs import JobExecutor, JobState
+from nfcli.worker.tasks import TaskRegistry, task
+from nfcli.worker.token_store import TokenStore
+
+WAIT_SECONDS = 10
+
+
+class Count(TaskInput):
+    """How much to count."""
+
+    amount: int = 1
+
+
+class Trail:
+    """An audit trail that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, bool]] = []
+
+    def record(self, *, client: str, task: str, kwargs: dict[str, object], result: Result) -> None:
+        """Keep client, task and outcome."""
+        assert isinstance(kwargs, dict)
+        self.lines.append((client, task, result.failed))
+
+
+class Bench:
+    """An executor with four tasks, and a gate that holds one of them up."""
+
+    def __init__(self, store: TokenStore, folder: Path) -> None:
+        self.counted = 0
+        self.gate, self.entered = threading.Event(), SimpleQueue[None]()
+        tasks = ModuleType("tasks")
+        for function in (self.count, self.hold, self.odd, self.large):
+            marked = task(arguments=Count, result=Any)(self._plain(function))
+            setattr(tasks, marked.__name__, marked)
+        self.worker = WorkerContext(
+            name="w1",
+            service="demo",
+            environment=Environment(folder, None),
+            inventory=WorkerInventory(service="fastmcp"),
+            registry=TaskRegistry(tasks),
+            store=store,
+        )
+        self.trail = Trail()
+        self.executor = JobExecutor(self.worker, self.trail)
+        self.executor.start()
+
+    @staticmethod
+    def _plain(method: Callable[[Count], object]) -> Callable[[WorkerContext, Count], object]:
+        def function(_worker: WorkerContext, arguments: Count) -> object:
+            return method(arguments)
+
+        function.__name__ = method.__name__
+        return function
+
+    def count(self, arguments: Count) -> int:
+        """Add up."""
+        self.counted += arguments.amount
+        return self.counted
+
+    def hold(self, _arguments: Count) -> str:
+        """Stay until the gate opens."""
+        self.entered.put(None)
+        self.gate.wait(WAIT_SECONDS)
+        return "let go"
+
+    def odd(self, _arguments: Count) -> object:
+        """Return what no JSON can hold."""
+        return object()
+
+    def large(self, _arguments: Count) -> str:
+        """Return a lot."""
+        return "x" * 100_000
+
+    def submit(self, name: str, uuid: str, client: str = "c", **request: Any) -> "SimpleQueue[dict[str, Any]]":
+        """Send a job; return the queue that its answer lands in."""
+        answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        deliver = lambda payload: answers.put(json.loads(payload)["w1"])  # noqa: E731
+        self.executor.submit(client, uuid, JobRequest(task=name, **request), deliver)
+        return answers
+
+    def run(self, name: str, uuid: str, client: str = "c", **request: Any) -> dict[str, Any]:
+        """Send a job and wait for its answer."""
+        return self.submit(name, uuid, client, **request).get(timeout=WAIT_SECONDS)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """An executor over a real store."""
+    with TokenStore.open(tmp_path / "tokens") as store:
+        bench = Bench(store, tmp_path)
+        yield bench
+        bench.gate.set()
+        bench.executor.stop()
+
+
+def test_a_uuid_sent_twice_runs_once_and_is_answered_twice_alike(bench: Bench) -> None:
+    """The second answer is the first one's copy, times included."""
+    first, second = bench.run("count", "u1"), bench.run("count", "u1")
+    assert first == second
+    assert (first["result"], bench.counted) == (1, 1)
+    assert bench.trail.lines == [("c", "count", False)]
+
+
+def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: Bench) -> None:
+    """Both senders get the one run's answer."""
+    first = bench.submit("hold", "u1")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    second = bench.submit("hold", "u1")
+    assert bench.executor.find("c", "u1") == (JobState.STARTED, None)
+    bench.gate.set()
+    assert first.get(timeout=WAIT_SECONDS) == second.get(timeout=WAIT_SECONDS)
+    assert bench.entered.empty()
+
+
+def test_two_clients_never_share_a_job(bench: Bench) -> None:
+    """Another client's uuid runs a job of its own, and finds nothing of the first one's."""
+    assert bench.run("count", "u1", client="a")["result"] == 1
+    assert bench.executor.find("b", "u1") is None
+    assert bench.run("count", "u1", client="b")["result"] == 2
+
+
+def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
+    """What can't be written as JSON, an unknown task, bad and positional arguments: each a failed result."""
+    errors = {
+        "odd": bench.run("odd", "u1")["errors"],
+        "nosuch": bench.run("nosuch", "u2")["errors"],
+        "bad": bench.run("count", "u3", kwargs={"amount": "x"})["errors"],
+        "extra": bench.run("count", "u4", kwargs={"more": 1})["errors"],
+        "args": bench.run("count", "u5", args=[1])["errors"],
+    }
+    assert errors == {
+        "odd": ["the result of task odd can't be written as JSON"],
+        "nosuch": ["unknown task 'nosuch': list_tasks names those there are"],
+        "bad": ["amount: Input should be a valid integer, unable to parse string as an integer"],
+        "extra": ["more: no such field"],
+        "args": ["positional arguments are not supported: name each one in kwargs"],
+    }
+    assert bench.run("count", "u6")["result"] == 1
+
+
+def test_a_job_whose_time_is_over_in_the_queue_is_not_run(bench: Bench) -> None:
+    """A client that has given up gets no late change behind its back."""
+    answer = bench.run("count", "u1", timeout=0)
+    assert (answer["status"], answer["failed"], bench.counted) == ("timeout", True, 0)
+
+
+def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused uuid was not used up."""
+    monkeypatch.setattr(jobs, "MAX_JOBS_IN_FLIGHT", 1)
+    held = bench.submit("hold", "u1")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    with pytest.raises(TaskError, match="1 jobs are in flight, nothing was done"):
+        bench.submit("count", "u2")
+    bench.gate.set()
+    held.get(timeout=WAIT_SECONDS)
+    bench.executor.stop()
+
+
+def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound on bytes the oldest answer goes; its uuid stays known and says so."""
+    monkeypatch.setattr(jobs, "KEPT_RESULT_BYTES", 150_000)
+    bench.run("count", "u1")
+    bench.run("large", "u2")
+    bench.run("large", "u3")
+    again = bench.run("count", "u1")
+    assert bench.counted == 1
+    assert again["errors"] == ["the job was run, but its result is no longer kept: look at the state it left"]
+
+
+def test_a_stop_answers_running_and_queued_jobs_and_refuses_new_ones(bench: Bench) -> None:
+    """Running jobs end, queued ones are told that nothing was done, later ones are refused."""
+    running = [bench.submit("hold", f"r{n}") for n in range(jobs.THREADS)]
+    for _ in running:
+        bench.entered.get(timeout=WAIT_SECONDS)
+    queued = bench.submit("count", "q")
+    bench.worker.stopping.set()
+    bench.gate.set()
+    bench.executor.stop()
+    assert [answers.get(timeout=WAIT_SECONDS)["result"] for answers in running] == ["let go"] * jobs.THREADS
+    assert queued.get(timeout=WAIT_SECONDS)["failed"] is True
+    assert bench.counted == 0
+    with pytest.raises(TaskError, match="worker w1 is stopping"):
+        bench.submit("count", "late")
+
+
+def test_a_stop_does_not_wait_for_a_job_that_hangs(bench: Bench) -> None:
+    """The grace is bounded."""
+    bench.submit("hold", "u1")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    bench.executor.stop(grace_seconds=0.01)
+    assert bench.executor.counters()["running_jobs"] == 1
