@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -73,4 +74,9 @@ class JobEvent(BaseModel):
     status: str
     resource: str | list[str] = Field(default_factory=list)
     severity: str = "INFO"
-    timestamp: str
+    timestamp: str = Field(default_factory=lambda: _event_time(datetime.now(UTC)))
+
+
+def _event_time(instant: datetime) -> str:
+    local = instant.astimezone()
+    return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"

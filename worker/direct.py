@@ -11,6 +11,7 @@ import queue
 import socket
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +212,13 @@ class DirectServer:
             self._answer_get(identity, client, message)
             return
 
-        def deliver(payload: bytes) -> None:
-            reply = BrokerMessage(Command.RESPONSE, service, message.uuid, Status.DONE, payload)
-            self._outbox.put((identity, reply))
+        def reply(command: bytes, payload: bytes) -> None:
+            self._outbox.put((identity, BrokerMessage(command, service, message.uuid, Status.DONE, payload)))
             self._wake()
 
+        deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
         try:
-            self._executor.submit(client, message.uuid, request, deliver)
+            self._executor.submit(client, message.uuid, request, deliver, notify=notify)
         except TaskError as error:
             self._respond(identity, message, Status.BAD_REQUEST, self._failure(message.uuid, str(error)))
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from pydantic_core import PydanticSerializationError, to_json
 
 from ..models.errors import TaskError
-from ..models.result import JobRequest, Result, ResultStatus
+from ..models.result import JobEvent, JobRequest, Result, ResultStatus
 from .context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Job:
     state: JobState = JobState.PENDING
     payload: bytes | None = None
     waiting: list[Deliver] = field(default_factory=list)
+    notify: Deliver | None = None
 
 
 class JobExecutor:
@@ -82,7 +83,9 @@ class JobExecutor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, client: str, uuid: str, request: JobRequest, deliver: Deliver) -> None:
+    def submit(
+        self, client: str, uuid: str, request: JobRequest, deliver: Deliver, *, notify: Deliver | None = None
+    ) -> None:
         """Run a job and hand its result to `deliver`, from whichever thread ran it.
 
         A uuid that the same client has sent before isn't run again: `deliver` gets the first run's result, at once
@@ -93,6 +96,7 @@ class JobExecutor:
             uuid: the job's name.
             request: task and arguments.
             deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
+            notify: gets the JSON of a `JobEvent` when the task starts; must neither block nor raise.
 
         Raises:
             TaskError: too many jobs are in flight, or the worker is stopping; the job wasn't run and may be sent again.
@@ -102,6 +106,7 @@ class JobExecutor:
             known = self._jobs.get(key)
             if known is None:
                 job = self._admit(key, request, deliver)
+                job.notify = notify
             elif known.state is not JobState.COMPLETED:
                 known.waiting.append(deliver)
                 return
@@ -170,6 +175,7 @@ class JobExecutor:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         else:
             job.state = JobState.STARTED
+            self._say_starting(job)
             result = self._worker.registry.run(self._worker, request.task, request.kwargs, uuid=job.uuid)
             self._audit.record(client=job.client, task=request.task, kwargs=request.kwargs, result=result)
         try:
@@ -177,6 +183,20 @@ class JobExecutor:
         except (PydanticSerializationError, ValueError):
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
+
+    def _say_starting(self, job: Job) -> None:
+        if job.notify is None:
+            return
+        event = JobEvent(
+            worker=self._worker.name,
+            service=self._worker.service,
+            uuid=job.uuid,
+            event_type="progress",
+            message="starting",
+            task=job.request.task[:64],
+            status="running",
+        )
+        job.notify(to_json(event))
 
     def _failure(self, job: Job, reason: str) -> Result:
         return Result(

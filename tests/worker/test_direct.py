@@ -1,6 +1,7 @@
 """The worker's ROUTER from the attacker's seat and from a client's."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,7 @@ class Peer:
         if keys is not None:
             self.dealer.curve_publickey, self.dealer.curve_secretkey = keys.public, keys.secret
             self.dealer.curve_serverkey = server.keys.public
+        self.events: list[dict[str, Any]] = []
         self.monitor = self.dealer.get_monitor_socket(zmq.EVENT_ALL)
         self.dealer.connect(server.endpoint)
 
@@ -94,10 +96,14 @@ class Peer:
         self.dealer.send_multipart(ClientMessage(command, service, to, uuid, data).frames())
 
     def read(self) -> tuple[str, Any]:
-        """Return the next answer's status and data."""
-        assert self.dealer.poll(WAIT_MILLISECONDS), "no answer"
-        message = BrokerMessage.parse(self.dealer.recv_multipart())
-        return message.status, json.loads(message.data)
+        """Return the next answer's status and data; keep the events that come before it."""
+        while self.dealer.poll(WAIT_MILLISECONDS):
+            message = BrokerMessage.parse(self.dealer.recv_multipart())
+            data = json.loads(message.data)
+            if message.command != Command.EVENT:
+                return message.status, data
+            self.events.append(data)
+        raise AssertionError("no answer")
 
     def wait_for(self, *events: int) -> int:
         """Wait until the monitor tells one of these events."""
@@ -148,7 +154,7 @@ def stranger() -> KeyPair:
 
 
 def test_a_post_is_answered_dispatched_and_then_with_the_result(connect: Callable[..., Peer]) -> None:
-    """One round trip: 202 names the worker, 200 carries its result."""
+    """One round trip: 202 names the worker, an event says that the task starts, 200 carries its result."""
     peer = connect()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert peer.read() == (
@@ -157,6 +163,19 @@ def test_a_post_is_answered_dispatched_and_then_with_the_result(connect: Callabl
     )
     status, data = peer.read()
     assert (status, data["w1"]["result"], data["w1"]["juuid"]) == ("200", 1, "u1")
+    (event,) = peer.events
+    assert re.fullmatch(r"\d\d-[A-Z][a-z][a-z]-\d{4} \d\d:\d\d:\d\d\.\d{3}", event.pop("timestamp"))
+    assert event == {
+        "worker": "w1",
+        "service": "fastmcp",
+        "uuid": "u1",
+        "event_type": "progress",
+        "message": "starting",
+        "task": "add",
+        "status": "running",
+        "resource": [],
+        "severity": "INFO",
+    }
 
 
 @pytest.mark.parametrize(
