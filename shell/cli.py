@@ -1,0 +1,105 @@
+"""The `nfcli` command: its arguments, what they start, and the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from ..models.environment import create_environment, find_environment
+from ..models.errors import EXIT_OK, NfcliError, UsageError
+from .app import App
+from .launcher import Supervisor
+from .norfab import NorFab
+from .script import run_script, run_words
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+_EPILOG = """\
+With no command: an interactive shell, or, when stdin is not a terminal, a script of commands from it.
+Exit status: 0 every command succeeded, 1 one failed, 2 words that don't parse, 3 no worker could be reached.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run nfcli; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except NfcliError as error:
+        _notice(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells count
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nfcli",
+        usage="nfcli [options] [COMMAND WORDS…]",
+        description="A shell for the bearer tokens of MCP servers.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-i", "--inventory", type=Path, metavar="FILE", help="inventory file (default: ./inventory.yaml, else built in)")
+    add("-c", "--client", action="store_true", help="start no workers, use those that run")
+    add("-w", "--workers", action="store_true", help="run the workers in the foreground, without a shell")
+    add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
+    add("--stop-on-error", action="store_true", help="end a script at the first command that fails")
+    add("--create-env", type=Path, metavar="DIR", help="write a new environment into DIR and end")
+    add("--version", action="version", version=f"nfcli {version('nfcli')}")
+    add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.workers and (arguments.words or arguments.client):
+        raise UsageError("-w runs the workers in the foreground: it goes with no command and not with -c")
+    if arguments.create_env is not None:
+        environment = create_environment(arguments.create_env)
+        _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
+        return EXIT_OK
+    norfab = NorFab(arguments.inventory or find_environment().inventory_file, log_level=arguments.log_level)
+    for name, service in norfab.inventory.foreign_workers.items():
+        _notice(f"worker {name} is not started: nfcli has no service {service}")
+    if arguments.workers:
+        supervisor = Supervisor(
+            norfab.environment, norfab.inventory.topology.workers, log_level=arguments.log_level, notice=_notice
+        )
+        return supervisor.run()
+    try:
+        return _run_shell(norfab, arguments)
+    finally:
+        norfab.destroy()
+
+
+def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
+    """Run one command, a script or the prompt; a command that needs no worker starts none."""
+    app = App(norfab.make_client(start_workers=not arguments.client))
+    if arguments.words:
+        return run_words(app, arguments.words)
+    if not sys.stdin.isatty():
+        return run_script(app, sys.stdin, stop_on_error=arguments.stop_on_error)
+    if not arguments.client:
+        with _spinner("starting workers"):
+            norfab.start()
+    app.loop()
+    return EXIT_OK
+
+
+@contextlib.contextmanager
+def _spinner(text: str) -> Iterator[None]:
+    with Console(stderr=True).status(text):
+        yield
+
+
+def _notice(text: str) -> None:
+    sys.stderr.write(f"nfcli: {text}\n")
+    sys.stderr.flush()
