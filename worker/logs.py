@@ -15,14 +15,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from ..models.environment import open_private
 from ..models.errors import NfcliError, UsageError
+from ..models.private_files import open_private
 from ..models.result import Result
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,11 @@ _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"""\bBearer\s+[^"'\r\n]+"""), f"Bearer {_HIDDEN}"),
     (re.compile(r"""\b(bearer)\s+[^\s"']+""", re.IGNORECASE), rf"\1 {_HIDDEN}"),
     (re.compile(r"""\bbearer_token::[^\s"',;)\]}]*"""), f"bearer_token::{_HIDDEN}"),
-    # "token": "…", 'authorization': …, ("authorization", "…"), token=…, Authorization: …
+    (
+        re.compile(r"""(?<![\w:])(\w+[_-])?(authorization)(\s*[:=]\s*)[^\s"'][^"'\r\n]*""", re.IGNORECASE),
+        rf"\1\2\3{_HIDDEN}",
+    ),
+    # "token": "…", 'authorization': …, ("authorization", "…"), token=…
     (
         re.compile(
             rf"""(?P<key>(?P<quote>["'])(?:\w+[_-])?(?:token|authorization)(?P=quote)\s*[:=,]\s*
@@ -102,7 +107,8 @@ def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], 
         for step in undo:
             step()
         for handler in handlers:
-            handler.close()
+            with suppress(OSError):  # a full disk has been told of; it must not end the stop of a worker
+                handler.close()
 
     return restore
 
@@ -128,7 +134,7 @@ class _JsonLines(logging.Formatter):
             "time": _utc_text(record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": redact(record.getMessage()),
+            "message": redact(_text(record)),
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["errors"] = [_described(error) for error in _chain(record.exc_info[1])]
@@ -139,7 +145,7 @@ class _ConsoleLines(logging.Formatter):
     """One short line for a person; of an exception only its class, the log file has the rest."""
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = _text(record)
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message} ({type(record.exc_info[1]).__name__})"
         shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
@@ -175,6 +181,14 @@ class _Console(logging.StreamHandler[Any]):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         """Do nothing."""
+
+
+def _text(record: logging.LogRecord) -> str:
+    """Return a record's finished text; where format and arguments don't fit, the format tells where to look."""
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001  an argument's own `__str__` may raise anything
+        return f"{record.msg} (arguments don't fit: {type(error).__name__})"
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,9 @@ on one database come from the thread that opened it.
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +31,6 @@ from typing import Any, NoReturn
 import diskcache
 from pydantic import BaseModel, ValidationError
 
-from ..models.environment import make_private_folder, open_private, sync_folder
 from ..models.errors import (
     TokenStoreBusyError,
     TokenStoreDamagedError,
@@ -38,6 +39,7 @@ from ..models.errors import (
     TokenStoreReadOnlyError,
 )
 from ..models.fields import Token, Username
+from ..models.private_files import make_private_folder, open_private, sync_folder
 from ..models.tokens import BearerTokenRecord
 
 LOCK_TIMEOUT_SECONDS = 5.0
@@ -134,6 +136,10 @@ class _Cache(diskcache.Cache):
         """Remove rows, expired ones as well, in one transaction."""
         with self.writing():
             self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in keys))
+
+    def shrink(self) -> None:
+        """Fold the write-ahead log into the database file and give its room back."""
+        self._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -232,13 +238,20 @@ class TokenDatabase:
         self._write(lambda: self._cache.remove(keys))
 
     def _write(self, write: Callable[[], None]) -> None:
-        with _translated(self._folder):
-            if _identity(self._folder) != self._file_identity:
-                # SQLite would go on writing, with success, to a file that no longer has a name.
-                raise TokenStoreDamagedError(
-                    f"the token database in {self._folder} was moved or replaced, nothing changed: restart the worker"
-                )
-            write()
+        if _identity(self._folder) != self._file_identity:
+            # SQLite would go on writing, with success, to a file that no longer has a name.
+            raise TokenStoreDamagedError(
+                f"the token database in {self._folder} was moved or replaced, nothing changed: restart the worker"
+            )
+        try:
+            with _translated(self._folder):
+                write()
+        except TokenStoreFullError:
+            # The write-ahead log holds megabytes that folding it in gives back. A token must not outlive its
+            # revocation because a disk is full.
+            with _translated(self._folder):
+                self._cache.shrink()
+                write()
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it. Safe to repeat."""
@@ -276,8 +289,15 @@ def _prepare_folder(folder: Path) -> None:
         sync_folder(folder.parent)
     # SQLite gives its write-ahead log and shared memory the mode of the database file. A file that is there is not
     # opened: closing it would drop the locks that SQLite may have on it in this process (sqlite.org/howtocorrupt.html).
+    file = folder / diskcache.core.DBNAME
     with suppress(FileExistsError):
-        open_private(folder / diskcache.core.DBNAME, "xb").close()
+        open_private(file, "xb").close()
+    # With a database file that it can't write SQLite makes companions that it can't write either, and leaves them.
+    for path in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+        if path.exists() and not path.stat().st_mode & stat.S_IWUSR:
+            raise TokenStoreReadOnlyError(
+                f"{path} can't be written, nothing changed: run chmod 600 {shlex.quote(str(path))}"
+            )
 
 
 def _check_file(folder: Path, lock_timeout_seconds: float) -> None:
