@@ -54,7 +54,9 @@ def kind_of(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """Return a refused value for an error message: short, in one line; what isn't a scalar by its kind only."""
-    return repr(value)[:60] if isinstance(value, (str, int, float)) else kind_of(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else f"{value[:59]}…")  # noqa: PLR2004  what fits a line
+    return str(value)[:60] if isinstance(value, (int, float)) else kind_of(value)
 
 
 def _refuse(expected: str, value: Any = _NOTHING) -> PydanticCustomError:
@@ -237,21 +239,25 @@ def url_host(host: str) -> str:
 
 
 def redact(value: Any, key: str = "") -> Any:
-    """Return `value` as JSON can show it, with `***` for what its key or its form says is a secret."""
+    """Return `value` as JSON can show it, with `***` for what its key or its form says is a secret.
+
+    Everything below a key that sounds like a secret counts as one, but for true, false and null.
+    """
+    is_secret = bool(_SECRET_KEY.search(key))
     if isinstance(value, dict):
-        return {str(name): redact(item, str(name)) for name, item in value.items()}
+        return {str(name): redact(item, key if is_secret else str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         items = list(value)
-        if len(items) == 2 and isinstance(items[0], str):  # noqa: PLR2004  a header: name and value
-            return [items[0], redact(items[1], items[0])]
+        if not is_secret and len(items) == 2 and isinstance(items[0], str):  # noqa: PLR2004  a header: name and value
+            return [redact(items[0]), redact(items[1], items[0])]
         return [redact(item, key) for item in items]
-    return _redact_scalar(value, key)
+    return _redact_scalar(value, is_secret=is_secret)
 
 
-def _redact_scalar(value: Any, key: str) -> Any:
+def _redact_scalar(value: Any, *, is_secret: bool) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if _SECRET_KEY.search(key) or isinstance(value, bytes):
+    if is_secret or isinstance(value, bytes):
         return REDACTED
     if isinstance(value, str):
         return REDACTED if _SECRET_VALUE.match(value) else _URL_SECRET.sub(REDACTED, value)
