@@ -163,7 +163,7 @@ class Client:
                     self._answered(job, event)
         for name in sorted(job.missing):
             job.fail(name, f"no answer within {job.timeout:g} s", ResultStatus.TIMEOUT)
-        if len(job.unreached) == len(names):
+        if job.unreached.keys() >= set(names):
             raise _unreachable(job.unreached)
         return {name: job.results[name] for name in sorted(names)}
 
