@@ -142,24 +142,18 @@ def find_environment(inventory: str | Path | None = None) -> Environment:
     Without `inventory` that is the working folder if it holds `inventory.yaml`, else the user's default environment.
 
     Raises:
-        InventoryError: `inventory` doesn't exist.
+        InventoryError: `inventory` doesn't exist, or one that may apply can't be read.
     """
     if inventory is not None:
-        path = Path(inventory).expanduser().absolute()
-        # The file itself may be a link (a mounted configuration); the environment is where the link lies.
-        path = path.parent.resolve() / path.name
-        file = path / INVENTORY_NAME if path.is_dir() else path
-        if not _is_file(file):
-            raise InventoryError(
-                f"{file}: no such inventory file: name an existing one with -i, or make one with --create-env DIR"
-            )
-        return Environment(folder=file.parent, inventory_file=file)
-    here = Path(INVENTORY_NAME)
-    if _is_file(here):
-        return Environment(folder=Path.cwd(), inventory_file=Path.cwd() / INVENTORY_NAME)
-    folder = platformdirs.user_state_path("nfcli", appauthor=False)
-    file = folder / INVENTORY_NAME
-    return Environment(folder=folder, inventory_file=file if _is_file(file) else None)
+        return _named_environment(Path(inventory))
+    default = platformdirs.user_state_path("nfcli", appauthor=False)
+    try:
+        if Path(INVENTORY_NAME).is_file():
+            return Environment(folder=Path.cwd(), inventory_file=Path.cwd() / INVENTORY_NAME)
+        has_inventory = (default / INVENTORY_NAME).is_file()
+    except OSError as error:  # a state folder of somebody else's, for instance root's
+        raise InventoryError(f"{error.filename}: can't be read: {error.strerror}") from error
+    return Environment(folder=default, inventory_file=default / INVENTORY_NAME if has_inventory else None)
 
 
 def create_environment(folder: Path) -> Environment:
@@ -168,7 +162,10 @@ def create_environment(folder: Path) -> Environment:
     Raises:
         EnvironmentFolderError: one of the files exists already (nothing is changed then), or can't be written.
     """
-    folder = folder.expanduser().resolve()
+    try:
+        folder = folder.expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, ~ of an unknown user
+        raise EnvironmentFolderError(f"{folder} can't be made a folder: {error}") from error
     inventory_file = folder / INVENTORY_NAME
     worker_file = folder / "fastmcp" / f"{DEFAULT_WORKER}.yaml"
     for file in (inventory_file, worker_file):
@@ -205,11 +202,21 @@ def _checked(name: str) -> str:
     return name
 
 
-def _is_file(path: Path) -> bool:
+def _named_environment(inventory: Path) -> Environment:
     try:
-        return path.is_file()
-    except OSError as error:
-        raise InventoryError(f"{path}: can't be read: {error.strerror}") from error
+        path = inventory.expanduser().absolute()
+        # The file itself may be a link (a mounted configuration); the environment is where the link lies.
+        path = path.parent.resolve() / path.name
+        file = path / INVENTORY_NAME if path.is_dir() else path
+        is_file = file.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links, ~ of an unknown user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InventoryError(f"{inventory}: can't be found: {reason}") from error
+    if not is_file:
+        raise InventoryError(
+            f"{file}: no such inventory file: name an existing one with -i, or make one with --create-env DIR"
+        )
+    return Environment(folder=file.parent, inventory_file=file)
 
 
 def _fits_a_socket(path: str) -> bool:

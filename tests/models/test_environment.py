@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfcli.models.environment import Environment, create_environment, find_environment
-from nfcli.models.errors import EnvironmentFolderError, InventoryError
-from nfcli.models.inventory import AuthBearer, Inventory, Topology, WorkerInventory, load_inventory
+from nfcli.models.environment import Environment
+from nfcli.models.errors import EnvironmentFolderError
 
 Modes = Callable[[Path], dict[str, str]]
 
@@ -304,93 +303,3 @@ def test_short_folder_that_others_made_is_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(EnvironmentFolderError) as caught:
         Environment(Path("/" + "x" * 100), None).socket_endpoint("w")
     assert str(caught.value) == f"{runtime / 'nfcli'} is a symbolic link: put what it points to in its place"
-
-
-def test_inventory_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bare nfcli works with the inventory of the folder it is started in."""
-    (tmp_path / "inventory.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    assert find_environment() == Environment(tmp_path, tmp_path / "inventory.yaml")
-
-
-def test_default_environment_lies_in_the_users_state_folder(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without an inventory nothing is written to the working folder; an inventory put into the default one counts."""
-    monkeypatch.chdir(tmp_path)
-    folder = home / ".local" / "state" / "nfcli"
-    assert find_environment() == Environment(folder, None)
-    created = create_environment(folder)
-    assert find_environment() == created == Environment(folder, folder / "inventory.yaml")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("given_name", ["other.yaml", "~/other.yaml", "link.yaml"])
-def test_named_inventory_is_found(home: Path, monkeypatch: pytest.MonkeyPatch, given_name: str) -> None:
-    """The environment is the folder the name leads to; a link to the file itself isn't followed for that."""
-    (home / "real").mkdir()
-    (home / "real" / "file").touch()
-    (home / "other.yaml").touch()
-    (home / "link.yaml").symlink_to(home / "real" / "file")
-    monkeypatch.chdir(home)
-    assert find_environment(given_name) == Environment(home, home / given_name.removeprefix("~/"))
-
-
-def test_named_folder_means_its_inventory(tmp_path: Path) -> None:
-    """`-i FOLDER` works when the folder holds one."""
-    (tmp_path / "inventory.yaml").touch()
-    assert find_environment(tmp_path) == Environment(tmp_path, tmp_path / "inventory.yaml")
-
-
-@pytest.mark.parametrize("name", ["missing.yaml", "file/inventory.yaml", "folder"])
-def test_named_inventory_that_is_missing_is_an_error(tmp_path: Path, name: str) -> None:
-    """The default environment never stands in for a file that was asked for."""
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    path = tmp_path / (name if name != "folder" else "folder/inventory.yaml")
-    with pytest.raises(InventoryError) as caught:
-        find_environment(tmp_path / name)
-    assert str(caught.value) == (
-        f"{path}: no such inventory file: name an existing one with -i, or make one with --create-env DIR"
-    )
-
-
-@pytest.mark.usefixtures("umask")
-def test_created_environment_loads_with_authentication_on(tmp_path: Path, modes: Modes) -> None:
-    """The files are private, they load as they are, and mean a worker on loopback that asks for tokens."""
-    environment = create_environment(tmp_path / "new folder")
-    assert environment == Environment(tmp_path / "new folder", tmp_path / "new folder" / "inventory.yaml")
-    assert modes(tmp_path) == {
-        "new folder": "0700",
-        "new folder/fastmcp": "0700",
-        "new folder/fastmcp/fastmcp-worker-1.yaml": "0600",
-        "new folder/inventory.yaml": "0600",
-    }
-    assert load_inventory(environment) == Inventory(
-        workers={
-            "fastmcp-worker-1": WorkerInventory(
-                service="fastmcp", authentication_enabled=True, auth_bearer=AuthBearer(token_ttl=None)
-            )
-        },
-        topology=Topology(workers=("fastmcp-worker-1",)),
-    )
-
-
-@pytest.mark.parametrize("existing", ["inventory.yaml", "fastmcp/fastmcp-worker-1.yaml"])
-def test_creating_an_environment_overwrites_nothing(tmp_path: Path, existing: str) -> None:
-    """A file that is there stays as it is, and the other one isn't written either."""
-    (tmp_path / existing).parent.mkdir(exist_ok=True)
-    (tmp_path / existing).write_text("mine")
-    with pytest.raises(EnvironmentFolderError) as caught:
-        create_environment(tmp_path)
-    assert str(caught.value) == f"{tmp_path / existing} exists already: nothing was changed, name another folder"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / existing]
-    assert (tmp_path / existing).read_text() == "mine"
-
-
-def test_environment_that_cannot_be_created_is_named(tmp_path: Path) -> None:
-    """What is in the way is named."""
-    (tmp_path / "fastmcp").touch()
-    with pytest.raises(EnvironmentFolderError) as caught:
-        create_environment(tmp_path)
-    assert str(caught.value) == f"{tmp_path / 'fastmcp'} is in the way: a folder is needed there"

@@ -199,6 +199,10 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
             "is not a secret key file: it needs a line public-key and a line secret-key",
         ),
         (f"{PUBLIC_ALONE}secret-key = {{key}}\n", "is damaged: its public-key doesn't belong to its secret-key"),
+        (
+            f"{PUBLIC_ALONE}other = x\nsecret-key = {'#' * 40}\n",
+            "is not a secret key file: its secret-key is no CURVE key",
+        ),
         (f"{PUBLIC_ALONE}secret-key = short\n", "line 4: secret-key must be 40 Z85 characters"),
         (f"{PUBLIC_ALONE}secret-key = {'%' * 39}ä\n", "line 4: secret-key must be 40 Z85 characters"),
         ("curve\n" + "#" * 5000, "is not a key file: it is longer than 4096 bytes"),

@@ -258,6 +258,18 @@ def test_folder_that_is_missing_is_told_in_one_line(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path} can't be written: No such file or directory"
 
 
+def test_file_system_without_locks_is_told_in_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lock no worker runs: two owners would damage the token database."""
+
+    def refuse(_stream: Any, _operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(WorkerStartError) as caught:
+        WorkerLock.acquire(path)
+    assert str(caught.value) == f"{path} can't be written: No locks available"
+
+
 def test_owner_that_cannot_say_anything_gives_the_name_up(path: Path) -> None:
     """A worker nobody could find must not keep the name."""
     path.with_name("w.1.json").mkdir()

@@ -153,3 +153,11 @@ def test_failed_write_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Is a directory"):
         write_private(tmp_path / "file", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_refused_mode_leaks_no_descriptor(tmp_path: Path) -> None:
+    """A mode that `open` itself refuses is refused here too, and the file is closed again."""
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(ValueError, match="binary mode"):
+        open_private(tmp_path / "file", "wbt")
+    assert len(list(Path("/dev/fd").iterdir())) == before

@@ -1,0 +1,95 @@
+"""What is shown of an inventory, and of the inventory's format."""
+
+from __future__ import annotations
+
+from nfcli.models.inventory import Broker, Inventory, WorkerInventory, describe_schema
+
+KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+SECRETIVE = Inventory(
+    broker=Broker(endpoint="tcp://b:1", shared_key=KEY),
+    workers={
+        "w1": WorkerInventory(
+            service="fastmcp",
+            fastmcp={"api_key": "s3cret"},
+            uvicorn={"ssl_keyfile_password": "s3cret", "workers": 1},
+            logging={"headers": [["Authorization", "Bearer s3cret"]]},
+        )
+    },
+    foreign_workers={"n1": "nornir"},
+)
+
+
+def test_shown_inventory_is_whole_but_for_its_secrets() -> None:
+    """What `show` prints: JSON types, every key, `***` where a secret stands."""
+    assert SECRETIVE.redacted() == {
+        "broker": {"endpoint": "tcp://b:1", "shared_key": "***", "zmq_auth": True, "ip_allowlist": ["*"]},
+        "workers": {
+            "w1": {
+                "service": "fastmcp",
+                "host": "127.0.0.1",
+                "port": 8001,
+                "endpoint": None,
+                "authentication_enabled": False,
+                "allow_unauthenticated": False,
+                "auth_bearer": {
+                    "token_ttl": None,
+                    "issuer_url": None,
+                    "resource_server_url": None,
+                    "required_scopes": [],
+                    "token_scopes": [],
+                },
+                "allowed_hosts": [],
+                "allowed_origins": [],
+                "fastmcp": {"api_key": "***"},
+                "uvicorn": {"ssl_keyfile_password": "***", "workers": 1},
+                "logging": {"headers": [["Authorization", "***"]]},
+            }
+        },
+        "topology": {"workers": [], "broker": False},
+        "foreign_workers": {"n1": "nornir"},
+    }
+    assert Inventory.default().redacted()["broker"] is None
+
+
+def test_repr_holds_no_secret() -> None:
+    """A repr may end in a log."""
+    assert "s3cret" not in repr(SECRETIVE)
+    assert KEY not in repr(SECRETIVE)
+
+
+def test_schema_describes_every_key() -> None:
+    """The manual's table comes from the models: every key once, each with type and description."""
+    schema = describe_schema()
+    assert [key for key, _, _, _ in schema] == [
+        "broker",
+        "broker.endpoint",
+        "broker.shared_key",
+        "broker.zmq_auth",
+        "broker.ip_allowlist",
+        "workers",
+        "workers.NAME.service",
+        "workers.NAME.host",
+        "workers.NAME.port",
+        "workers.NAME.endpoint",
+        "workers.NAME.authentication_enabled",
+        "workers.NAME.allow_unauthenticated",
+        "workers.NAME.auth_bearer",
+        "workers.NAME.auth_bearer.token_ttl",
+        "workers.NAME.auth_bearer.issuer_url",
+        "workers.NAME.auth_bearer.resource_server_url",
+        "workers.NAME.auth_bearer.required_scopes",
+        "workers.NAME.auth_bearer.token_scopes",
+        "workers.NAME.allowed_hosts",
+        "workers.NAME.allowed_origins",
+        "workers.NAME.fastmcp",
+        "workers.NAME.uvicorn",
+        "workers.NAME.logging",
+        "topology",
+        "topology.workers",
+        "topology.broker",
+    ]
+    assert all(kind and description for _, kind, _, description in schema)
+    assert {key: default for key, _, default, _ in schema if key in {"workers.NAME.port", "broker.endpoint"}} == {
+        "workers.NAME.port": "8001",
+        "broker.endpoint": "",
+    }
