@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ..models.commands.base import Command, CommandGroup, Entry, entries
 from ..models.errors import UsageError
 from .render import shown
-from .words import HELP, PIPE, Word
+from .words import HELP, PIPE, VERBOSE_HELP, Word
 
 _SWITCH_VALUES = {"true", "false"}
 
@@ -200,21 +200,27 @@ class Reader:
         return text if at_root else f"{self.scope.name}: {text}"
 
 
-def split_help(words: list[Word]) -> tuple[list[Word], str, str] | None:
+def split_help(groups: Sequence[Scope], words: list[Word]) -> tuple[list[Word], str, str] | None:
     """Return the words before a request for help, the beginning of the name asked for, and the mark; None if it isn't.
 
-    A request is a last word `?` or `??`, or one of them at the end of the last word: `fast?`.
+    A request is a last word `?` or `??`, or one of them at the end of the last word, `fast?`, unless that is a value.
+    `groups` is where reading begins, as in `Reader`.
     """
-    if not words:
+    if not words or words[-1].is_quoted:
         return None
-    last = words[-1]
-    if last.is_help:
-        return words[:-1], "", last.text
+    before, last = words[:-1], words[-1]
+    if last.is_operator and last.is_help:
+        return before, "", last.text
     name = last.text.rstrip(HELP)
     mark = last.text[len(name) :]
-    if last.is_quoted or last.is_argument or not 1 <= len(mark) <= len("??"):
+    if mark not in {HELP, VERBOSE_HELP}:
         return None
-    return words[:-1], name, mark
+    reader = Reader(groups)
+    try:
+        reader.read(before)
+    except UsageError:
+        return None
+    return None if reader.pending else (before, name, mark)
 
 
 @cache

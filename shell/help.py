@@ -39,7 +39,7 @@ def help_text(
             mark = "*" if _is_required(entry) else ""
             rows.append((f"{mark}{name}", _described(reader, entry, is_verbose=is_verbose)))
     positional = reader.scope.positional()
-    if positional is not None and not prefix:
+    if positional is not None:
         rows.append((f"<{positional.name}>", _described(reader, positional, is_verbose=is_verbose)))
     rows += [(name, text) for name, text in (shell_words or {}).items() if name.startswith(prefix)]
     if not prefix:

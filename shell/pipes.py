@@ -37,7 +37,7 @@ class Pipeline:
         text_from = ""
         for stage in stages:
             if stage.options is not None and text_from:
-                raise UsageError(f"{stage.name}: needs data, but {text_from} gives text: put {stage.name} before it")
+                raise UsageError(f"{stage.name}: needs data, but {text_from} before it gives text")
             if stage.key != "save":
                 text_from = text_from or stage.name
 
@@ -54,7 +54,7 @@ class Pipeline:
                 text = _FILTERS[stage.key](_text(value, columns), getattr(options, stage.key))
                 value = value if stage.key == "save" else text
             elif isinstance(value, str):
-                raise UsageError(f"{stage.name}: needs data, but the command gives text: include, exclude, last do")
+                raise UsageError(f"{stage.name}: needs data, but the command gives text")
             else:
                 value = _OUTPUTTERS[stage.key](value, options)
         return _text(value, columns)

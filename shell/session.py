@@ -177,7 +177,7 @@ class Session:
     def _run(self, words: list[Word], line: str = "") -> int:
         if not words:
             return EXIT_OK
-        question = split_help(words)
+        question = split_help(self.location, words)
         first = words[0].text
         if first in SHELL_WORDS and not words[0].is_quoted:
             self._run_shell_word(first, words[1:])
@@ -251,7 +251,7 @@ class Session:
 
     def _help(self, words: list[Word]) -> None:
         """Show help behind words, the last of which may be the beginning of one."""
-        question = split_help(words)
+        question = split_help(self.location, words)
         before, prefix, mark = question or (words, "", "")
         try:
             text = self.help(before, prefix, is_verbose=mark == VERBOSE_HELP)
