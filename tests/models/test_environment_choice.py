@@ -130,7 +130,7 @@ def test_environment_in_a_folder_that_leads_nowhere_is_refused(tmp_path: Path) -
     loop.symlink_to(loop)
     with pytest.raises(EnvironmentFolderError) as caught:
         create_environment(loop / "new")
-    assert str(caught.value) == f"{loop / 'new'} can't be made a folder: Symlink loop from '{loop}'"
+    assert str(caught.value) == f"{loop / 'new'} can't be made a folder: Symlink loop from '{loop / 'new'}'"
 
 
 def test_environment_that_cannot_be_created_is_named(tmp_path: Path) -> None:

@@ -18,126 +18,129 @@ Load = Callable[..., Inventory]
 ONE = "workers:\n  w1:\n    - w1.yaml\n"
 
 
+MISTAKES = [
+    ({"w1": "service: fastmcp\nprot: 1"}, "w1.yaml: prot: no such key, did you mean port?"),
+    ({"w1": "servce: fastmcp"}, "w1.yaml: servce: no such key, did you mean service? (and 1 more)"),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {tools: 1}"},
+        (
+            "w1.yaml: auth_bearer.tools: no such key, expected one of "
+            "token_ttl, issuer_url, resource_server_url, required_scopes, token_scopes"
+        ),
+    ),
+    (
+        {"w1": "service: fastmcp\ntools: {policy: []}"},
+        (
+            "w1.yaml: tools: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
+            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, fastmcp, uvicorn, logging"
+        ),
+    ),
+    ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: must be a mapping"),
+    ({"w1": "service: fastmcp\nuvicorn: 5"}, "w1.yaml: uvicorn: must be a mapping, got 5"),
+    ({"w1": "service: fastmpc"}, "w1.yaml: service: must be 'fastmcp', got 'fastmpc'"),
+    ({"w1": "service: FastMCP"}, "w1.yaml: service: must be 'fastmcp', got 'FastMCP'"),
+    ({"w1": "service:"}, "w1.yaml: service: must be 'fastmcp', got nothing"),
+    ({"w1": ""}, "inventory.yaml: workers.w1.service: this key must be given"),
+    ({"inventory": "workers: {w1: }"}, "inventory.yaml: workers.w1.service: this key must be given"),
+    (
+        {"w1": "service: fastmcp\nport: 70000\nhost: '*'\nauthentication_enabled: maybe"},
+        "w1.yaml: host: must be an IP address or a host name, or empty for all interfaces, got '*' (and 2 more)",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 0}"},
+        "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, got 0",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {required_scopes: [a, b c]}"},
+        (
+            'w1.yaml: auth_bearer.required_scopes[1]: must be a scope: printable ASCII without blanks, " and \\, '
+            "got 'b c'"
+        ),
+    ),
+    (
+        {"inventory": "workers: {w1: [w1.yaml, {port: x}]}"},
+        "inventory.yaml: workers.w1[1].port: must be a port number, 0 to 65535, got 'x'",
+    ),
+    (
+        {"w1": "service: fastmcp\nport: ${PORT}"},
+        "w1.yaml: port: environment variable PORT is not set: set it, or write ${PORT:-default}",
+    ),
+    ({"w1": "- service: fastmcp"}, "w1.yaml:1: must be a mapping of keys to values, got a list"),
+    ({"w1": "service: fastmcp\nservice: x"}, "w1.yaml:2: key 'service' given twice"),
+    ({"w1": None}, "inventory.yaml: workers.w1[0]: there is no file {folder}/w1.yaml"),
+    ({"inventory": None}, "inventory.yaml: can't be read: No such file or directory"),
+    ({"inventory": ""}, "inventory.yaml: workers: at least one worker is expected, or a broker to join"),
+    (
+        {"inventory": "workers: {w-*: [w1.yaml]}"},
+        "inventory.yaml: workers: at least one worker is expected, or a broker to join",
+    ),
+    (
+        {"inventory": "worker: {}"},
+        "inventory.yaml: worker: no such key, expected one of broker, workers, topology",
+    ),
+    (
+        {"inventory": "workers: [w1]"},
+        "inventory.yaml: workers: must be a mapping of names to lists of files, got a list",
+    ),
+    (
+        {"inventory": "workers: {w1: 5}"},
+        "inventory.yaml: workers.w1: must be a list of files and mappings, got a number",
+    ),
+    (
+        {"inventory": "workers: {w1: [[w1.yaml]]}"},
+        "inventory.yaml: workers.w1[0]: must be the path of a file or a mapping, got a list",
+    ),
+    (
+        {"inventory": "workers: {1: [w1.yaml]}"},
+        "inventory.yaml: workers.1: a worker's name must be text, put it in quotes",
+    ),
+    (
+        {"inventory": "workers: {'my worker': [w1.yaml]}"},
+        (
+            "inventory.yaml: workers: worker name 'my worker' must be made of letters, digits, dashes, dots and "
+            "underscores and not begin with a dot or a dash"
+        ),
+    ),
+    (
+        {"inventory": "workers: {all: [w1.yaml]}"},
+        "inventory.yaml: workers: worker name 'all' is reserved: choose another name",
+    ),
+    (
+        {"inventory": f"{ONE}topology: {{workers: [w2]}}"},
+        "inventory.yaml: topology.workers: 'w2' has no entry under workers, which has 'w1'",
+    ),
+    (
+        {"inventory": "topology: {workers: [w2]}"},
+        "inventory.yaml: topology.workers: 'w2' has no entry under workers, which has nothing",
+    ),
+    (
+        {"inventory": f"{ONE}topology: {{workers: w1}}"},
+        "inventory.yaml: topology.workers: must be a list, got 'w1'",
+    ),
+    (
+        {"inventory": f"{ONE}topology: {{workers: [{{w1: {{}}, w2: {{}}}}]}}"},
+        (
+            "inventory.yaml: topology.workers[0]: must be text (in quotes, where YAML would read it as something "
+            "else), got a mapping"
+        ),
+    ),
+    ({"inventory": f"{ONE}topology: []"}, "inventory.yaml: topology: must be a mapping"),
+    (
+        {"inventory": f"{ONE}topology: {{worker: [w1]}}"},
+        "inventory.yaml: topology.worker: no such key, did you mean workers?",
+    ),
+    ({"inventory": f"{ONE}broker: {{}}"}, "inventory.yaml: broker.endpoint: this key must be given"),
+    ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: must be a mapping"),
+    (
+        {"inventory": f"{ONE}broker: {{endpoint: 'tcp://b:1', shared_key: secret}}"},
+        "inventory.yaml: broker.shared_key: must be a CURVE public key, 40 Z85 characters in quotes",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
-    [
-        ({"w1": "service: fastmcp\nprot: 1"}, "w1.yaml: prot: no such key, did you mean port?"),
-        ({"w1": "servce: fastmcp"}, "w1.yaml: servce: no such key, did you mean service? (and 1 more)"),
-        (
-            {"w1": "service: fastmcp\nauth_bearer: {tools: 1}"},
-            (
-                "w1.yaml: auth_bearer.tools: no such key, expected one of "
-                "token_ttl, issuer_url, resource_server_url, required_scopes, token_scopes"
-            ),
-        ),
-        (
-            {"w1": "service: fastmcp\ntools: {policy: []}"},
-            (
-                "w1.yaml: tools: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
-                "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, fastmcp, uvicorn, logging"
-            ),
-        ),
-        ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: must be a mapping"),
-        ({"w1": "service: fastmcp\nuvicorn: 5"}, "w1.yaml: uvicorn: must be a mapping, got 5"),
-        ({"w1": "service: fastmpc"}, "w1.yaml: service: must be 'fastmcp', got 'fastmpc'"),
-        ({"w1": "service: FastMCP"}, "w1.yaml: service: must be 'fastmcp', got 'FastMCP'"),
-        ({"w1": "service:"}, "w1.yaml: service: must be 'fastmcp', got nothing"),
-        ({"w1": ""}, "inventory.yaml: workers.w1.service: this key must be given"),
-        ({"inventory": "workers: {w1: }"}, "inventory.yaml: workers.w1.service: this key must be given"),
-        (
-            {"w1": "service: fastmcp\nport: 70000\nhost: '*'\nauthentication_enabled: maybe"},
-            "w1.yaml: host: must be an IP address or a host name, or empty for all interfaces, got '*' (and 2 more)",
-        ),
-        (
-            {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 0}"},
-            "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, got 0",
-        ),
-        (
-            {"w1": "service: fastmcp\nauth_bearer: {required_scopes: [a, b c]}"},
-            (
-                'w1.yaml: auth_bearer.required_scopes[1]: must be a scope: printable ASCII without blanks, " and \\, '
-                "got 'b c'"
-            ),
-        ),
-        (
-            {"inventory": "workers: {w1: [w1.yaml, {port: x}]}"},
-            "inventory.yaml: workers.w1[1].port: must be a port number, 0 to 65535, got 'x'",
-        ),
-        (
-            {"w1": "service: fastmcp\nport: ${PORT}"},
-            "w1.yaml: port: environment variable PORT is not set: set it, or write ${PORT:-default}",
-        ),
-        ({"w1": "- service: fastmcp"}, "w1.yaml:1: must be a mapping of keys to values, got a list"),
-        ({"w1": "service: fastmcp\nservice: x"}, "w1.yaml:2: key 'service' given twice"),
-        ({"w1": None}, "inventory.yaml: workers.w1[0]: there is no file {folder}/w1.yaml"),
-        ({"inventory": None}, "inventory.yaml: can't be read: No such file or directory"),
-        ({"inventory": ""}, "inventory.yaml: workers: at least one worker is expected, or a broker to join"),
-        (
-            {"inventory": "workers: {w-*: [w1.yaml]}"},
-            "inventory.yaml: workers: at least one worker is expected, or a broker to join",
-        ),
-        (
-            {"inventory": "worker: {}"},
-            "inventory.yaml: worker: no such key, expected one of broker, workers, topology",
-        ),
-        (
-            {"inventory": "workers: [w1]"},
-            "inventory.yaml: workers: must be a mapping of names to lists of files, got a list",
-        ),
-        (
-            {"inventory": "workers: {w1: 5}"},
-            "inventory.yaml: workers.w1: must be a list of files and mappings, got a number",
-        ),
-        (
-            {"inventory": "workers: {w1: [[w1.yaml]]}"},
-            "inventory.yaml: workers.w1[0]: must be the path of a file or a mapping, got a list",
-        ),
-        (
-            {"inventory": "workers: {1: [w1.yaml]}"},
-            "inventory.yaml: workers.1: a worker's name must be text, put it in quotes",
-        ),
-        (
-            {"inventory": "workers: {'my worker': [w1.yaml]}"},
-            (
-                "inventory.yaml: workers: worker name 'my worker' must be made of letters, digits, dashes, dots and "
-                "underscores and not begin with a dot or a dash"
-            ),
-        ),
-        (
-            {"inventory": "workers: {all: [w1.yaml]}"},
-            "inventory.yaml: workers: worker name 'all' is reserved: choose another name",
-        ),
-        (
-            {"inventory": f"{ONE}topology: {{workers: [w2]}}"},
-            "inventory.yaml: topology.workers: 'w2' has no entry under workers, which has 'w1'",
-        ),
-        (
-            {"inventory": "topology: {workers: [w2]}"},
-            "inventory.yaml: topology.workers: 'w2' has no entry under workers, which has nothing",
-        ),
-        (
-            {"inventory": f"{ONE}topology: {{workers: w1}}"},
-            "inventory.yaml: topology.workers: must be a list, got 'w1'",
-        ),
-        (
-            {"inventory": f"{ONE}topology: {{workers: [{{w1: {{}}, w2: {{}}}}]}}"},
-            (
-                "inventory.yaml: topology.workers[0]: must be text (in quotes, where YAML would read it as something "
-                "else), got a mapping"
-            ),
-        ),
-        ({"inventory": f"{ONE}topology: []"}, "inventory.yaml: topology: must be a mapping"),
-        (
-            {"inventory": f"{ONE}topology: {{worker: [w1]}}"},
-            "inventory.yaml: topology.worker: no such key, did you mean workers?",
-        ),
-        ({"inventory": f"{ONE}broker: {{}}"}, "inventory.yaml: broker.endpoint: this key must be given"),
-        ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: must be a mapping"),
-        (
-            {"inventory": f"{ONE}broker: {{endpoint: 'tcp://b:1', shared_key: secret}}"},
-            "inventory.yaml: broker.shared_key: must be a CURVE public key, 40 Z85 characters in quotes",
-        ),
-    ],
+    MISTAKES,
 )
 def test_mistake_is_told_with_file_key_and_what_was_expected(
     tmp_path: Path, inventory: Load, files: dict[str, str | None], message: str

@@ -39,42 +39,45 @@ def _refusal(kind: Any, value: Any) -> str:
     return str(caught.value.errors()[0]["msg"])
 
 
+ACCEPTED = [
+    *[(Flag, value, True) for value in (True, 1, "1", "true", "True", "YES", "on", " on ")],
+    *[(Flag, value, False) for value in (False, 0, "0", "false", "No", "off")],
+    (Port, 0, 0),
+    (Port, 65_535, 65_535),
+    (Port, "08001", 8001),
+    (BindHost, "", ""),
+    (BindHost, "0.0.0.0", "0.0.0.0"),  # noqa: S104  never bound
+    (BindHost, "[::1]", "::1"),
+    (BindHost, "fe80::1%eth0", "fe80::1%eth0"),
+    (BindHost, "my_host-1.example.", "my_host-1.example."),
+    (BindEndpoint, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"),
+    (BindEndpoint, "tcp://*:5556", "tcp://*:5556"),
+    (BindEndpoint, "tcp://[::]:*", "tcp://[::]:*"),
+    (BindEndpoint, "ipc:///run/a b.ipc", "ipc:///run/a b.ipc"),
+    (ConnectEndpoint, "tcp://broker.example:5555", "tcp://broker.example:5555"),
+    (ConnectEndpoint, "ipc:///run/broker", "ipc:///run/broker"),
+    (CurveKey, KEY, KEY),
+    (HttpUrl, "https://[::1]:8443/tenant/", "https://[::1]:8443/tenant/"),
+    (HttpUrl, "http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+    (Scopes, ["read", "https://e/x#y", "a:b"], ("read", "https://e/x#y", "a:b")),
+    (
+        NetworkNames,
+        ["a", "a.b:80", "a:*", "1.2.3.4:1", "[::1]", "[::1]:80"],
+        ("a", "a.b:80", "a:*", "1.2.3.4:1", "[::1]", "[::1]:80"),
+    ),
+    (
+        Origins,
+        ["https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"],
+        ("https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"),
+    ),
+    (Texts, ("a",), ("a",)),
+    (Section, {"a": [1]}, {"a": [1]}),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
-    [
-        *[(Flag, value, True) for value in (True, 1, "1", "true", "True", "YES", "on", " on ")],
-        *[(Flag, value, False) for value in (False, 0, "0", "false", "No", "off")],
-        (Port, 0, 0),
-        (Port, 65_535, 65_535),
-        (Port, "08001", 8001),
-        (BindHost, "", ""),
-        (BindHost, "0.0.0.0", "0.0.0.0"),  # noqa: S104  never bound
-        (BindHost, "[::1]", "::1"),
-        (BindHost, "fe80::1%eth0", "fe80::1%eth0"),
-        (BindHost, "my_host-1.example.", "my_host-1.example."),
-        (BindEndpoint, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0"),
-        (BindEndpoint, "tcp://*:5556", "tcp://*:5556"),
-        (BindEndpoint, "tcp://[::]:*", "tcp://[::]:*"),
-        (BindEndpoint, "ipc:///run/a b.ipc", "ipc:///run/a b.ipc"),
-        (ConnectEndpoint, "tcp://broker.example:5555", "tcp://broker.example:5555"),
-        (ConnectEndpoint, "ipc:///run/broker", "ipc:///run/broker"),
-        (CurveKey, KEY, KEY),
-        (HttpUrl, "https://[::1]:8443/tenant/", "https://[::1]:8443/tenant/"),
-        (HttpUrl, "http://127.0.0.1:8001", "http://127.0.0.1:8001"),
-        (Scopes, ["read", "https://e/x#y", "a:b"], ("read", "https://e/x#y", "a:b")),
-        (
-            NetworkNames,
-            ["a", "a.b:80", "a:*", "1.2.3.4:1", "[::1]", "[::1]:80"],
-            ("a", "a.b:80", "a:*", "1.2.3.4:1", "[::1]", "[::1]:80"),
-        ),
-        (
-            Origins,
-            ["https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"],
-            ("https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"),
-        ),
-        (Texts, ("a",), ("a",)),
-        (Section, {"a": [1]}, {"a": [1]}),
-    ],
+    ACCEPTED,
 )
 def test_value_is_accepted(kind: Any, value: Any, expected: Any) -> None:
     """Text stands for flags and numbers too: that is what environment variables hold."""
@@ -94,85 +97,85 @@ NAME = "must be NAME, NAME:PORT or NAME:*, an IPv6 address in brackets"
 ORIGIN = "must be SCHEME://NAME, SCHEME://NAME:PORT or SCHEME://NAME:*, without a path"
 
 
+REFUSED = [
+    (Flag, "maybe", f"{FLAG}, got 'maybe'"),
+    (Flag, "", f"{FLAG}, got ''"),
+    (Flag, 2, f"{FLAG}, got 2"),
+    (Flag, 1.0, f"{FLAG}, got 1.0"),
+    (Flag, None, f"{FLAG}, got nothing"),
+    (Flag, [True], f"{FLAG}, got a list"),
+    *[
+        (Port, value, f"{PORT}, got {value!r}")
+        for value in (-1, 65_536, True, 1.0, "8001x", "", " 1", "٣", "1_0", "-1")
+    ],
+    (Port, None, f"{PORT}, got nothing"),
+    *[(BindHost, value, f"{HOST}, got {value!r}") for value in ("*", "a b", "a:80", "-a", "a..b", "http://a", "x\n.y")],
+    (BindHost, "a" * 64, f"{HOST}, got '{'a' * 59}…'"),
+    (BindHost, 127, f"{TEXT}, got 127"),
+    *[
+        (BindEndpoint, value, f"{TCP}, got {value!r}")
+        for value in (
+            "",
+            "/run/x",
+            "udp://a:1",
+            "tcp://",
+            "tcp://a",
+            "tcp://:1",
+            "tcp://a:65536",
+            "tcp://::1:5",
+            "tcp://a:b",
+            "tcp://[1]:1",
+        )
+    ],
+    *[(BindEndpoint, value, f"{IPC}, got {value!r}") for value in ("ipc://", "ipc://x", "ipc://@x", "ipc:///run/")],
+    (
+        BindEndpoint,
+        f"ipc:///{'x' * 107}",
+        f"must have a path of at most 107 bytes, got 'ipc:///{'x' * 52}…'",
+    ),
+    *[
+        (ConnectEndpoint, value, f"{TCP}, got {value!r}")
+        for value in ("tcp://*:1", "tcp://a:0", "tcp://a:*", "tcp://a:٣")
+    ],
+    (ConnectEndpoint, 5, f"{TEXT}, got 5"),
+    *[(CurveKey, value, CURVE) for value in ("", KEY[1:], f"{KEY}x", KEY.replace("r", "_"), 5)],
+    *[
+        (HttpUrl, value, URL)
+        for value in (
+            "",
+            "a",
+            "ftp://a",
+            "http://",
+            "http://u:secret@a",
+            "http://a?x",
+            "http://a#x",
+            "http://a b",
+            "http://a:0",
+            "http://a:x",
+            "http://[",
+            "http://a\x1b",
+        )
+    ],
+    *[(Scopes, [value], f"{SCOPE}, got {value!r}") for value in ("", "a b", '"', "\\", "é")],
+    (Scopes, "read", "must be a list, got 'read'"),
+    (Scopes, {"read": 1}, "must be a list, got a mapping"),
+    *[
+        (NetworkNames, [value], f"{NAME}, got {value!r}")
+        for value in ("", "*", "*.a", "::1", "a/b", "a:", "a:b", "http://a", "[::1", "[a]x", "[]", "[]:1")
+    ],
+    *[
+        (Origins, [value], f"{ORIGIN}, got {value!r}")
+        for value in ("a", "http://", "http://a/", "http://*", "*", "null", "://a", "1a://b")
+    ],
+    (Texts, [1], f"{TEXT}, got 1"),
+    (Texts, None, "must be a list, got nothing"),
+    (Section, [], "must be a mapping, got a list"),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "reason"),
-    [
-        (Flag, "maybe", f"{FLAG}, got 'maybe'"),
-        (Flag, "", f"{FLAG}, got ''"),
-        (Flag, 2, f"{FLAG}, got 2"),
-        (Flag, 1.0, f"{FLAG}, got 1.0"),
-        (Flag, None, f"{FLAG}, got nothing"),
-        (Flag, [True], f"{FLAG}, got a list"),
-        *[
-            (Port, value, f"{PORT}, got {value!r}")
-            for value in (-1, 65_536, True, 1.0, "8001x", "", " 1", "٣", "1_0", "-1")
-        ],
-        (Port, None, f"{PORT}, got nothing"),
-        *[
-            (BindHost, value, f"{HOST}, got {value!r}")
-            for value in ("*", "a b", "a:80", "-a", "a..b", "http://a", "x\n.y")
-        ],
-        (BindHost, "a" * 64, f"{HOST}, got '{'a' * 59}…'"),
-        (BindHost, 127, f"{TEXT}, got 127"),
-        *[
-            (BindEndpoint, value, f"{TCP}, got {value!r}")
-            for value in (
-                "",
-                "/run/x",
-                "udp://a:1",
-                "tcp://",
-                "tcp://a",
-                "tcp://:1",
-                "tcp://a:65536",
-                "tcp://::1:5",
-                "tcp://a:b",
-                "tcp://[1]:1",
-            )
-        ],
-        *[(BindEndpoint, value, f"{IPC}, got {value!r}") for value in ("ipc://", "ipc://x", "ipc://@x", "ipc:///run/")],
-        (
-            BindEndpoint,
-            f"ipc:///{'x' * 107}",
-            f"must have a path of at most 107 bytes, got 'ipc:///{'x' * 52}…'",
-        ),
-        *[
-            (ConnectEndpoint, value, f"{TCP}, got {value!r}")
-            for value in ("tcp://*:1", "tcp://a:0", "tcp://a:*", "tcp://a:٣")
-        ],
-        (ConnectEndpoint, 5, f"{TEXT}, got 5"),
-        *[(CurveKey, value, CURVE) for value in ("", KEY[1:], f"{KEY}x", KEY.replace("r", "_"), 5)],
-        *[
-            (HttpUrl, value, URL)
-            for value in (
-                "",
-                "a",
-                "ftp://a",
-                "http://",
-                "http://u:secret@a",
-                "http://a?x",
-                "http://a#x",
-                "http://a b",
-                "http://a:0",
-                "http://a:x",
-                "http://[",
-                "http://a\x1b",
-            )
-        ],
-        *[(Scopes, [value], f"{SCOPE}, got {value!r}") for value in ("", "a b", '"', "\\", "é")],
-        (Scopes, "read", "must be a list, got 'read'"),
-        (Scopes, {"read": 1}, "must be a list, got a mapping"),
-        *[
-            (NetworkNames, [value], f"{NAME}, got {value!r}")
-            for value in ("", "*", "*.a", "::1", "a/b", "a:", "a:b", "http://a", "[::1", "[a]x", "[]", "[]:1")
-        ],
-        *[
-            (Origins, [value], f"{ORIGIN}, got {value!r}")
-            for value in ("a", "http://", "http://a/", "http://*", "*", "null", "://a", "1a://b")
-        ],
-        (Texts, [1], f"{TEXT}, got 1"),
-        (Texts, None, "must be a list, got nothing"),
-        (Section, [], "must be a mapping, got a list"),
-    ],
+    REFUSED,
 )
 def test_value_is_refused_with_its_reason(kind: Any, value: Any, reason: str) -> None:
     """One line that says what was expected and, where that can't be a secret, what was found."""
