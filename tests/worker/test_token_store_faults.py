@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,19 +237,46 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path) -> None:
     """The room that the write-ahead log takes is given back for it."""
-    with TokenStore.open(small_disk / "tokens") as store:
-        count = 0
-
-        def fill() -> None:
-            nonlocal count
-            while count < 10_000:
-                store.store("alice", f"{count}-{'x' * 900}", None)
-                count += 1
-
+    folder = small_disk / "tokens"
+    with TokenStore.open(folder) as store:
+        store.store("alice", "secret-token", None)
+    with TokenStore.open(folder) as store:
+        for _ in range(20):
+            store.store("alice", "secret-token", None)
+        _fill(small_disk)
+        assert store.delete(token="secret-token") == 1
+        assert on_disk(folder) == []
+        _fill(small_disk)
         with pytest.raises(TokenStoreFullError):
-            fill()
-        assert store.delete(token=f"0-{'x' * 900}") == 1
-        assert len(on_disk(small_disk / "tokens")) == len(store) == count - 1
+            store.store("alice", "x" * 1000, None)
+        assert contents(store) == []
+
+
+def _fill(folder: Path) -> None:
+    with (folder / "ballast").open("ab", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite keeps the transaction after some failures; the next write must not stumble over it."""
+    store = open_store()
+    cache = store._database._cache
+
+    @contextmanager
+    def transact(*, retry: bool) -> Iterator[None]:
+        assert not retry
+        cache._sql("BEGIN IMMEDIATE")
+        yield
+        cache._sql("COMMIT AND FAIL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "transact", transact)
+        with pytest.raises(TokenStoreError):
+            store.store("alice", "secret-token", None)
+    assert contents(store) == []
+    store.store("alice", "secret-token", None)
+    assert [record.token for record in store.records()] == ["secret-token"]
 
 
 def test_an_error_of_the_disk_changes_nothing(tokens_folder: Path) -> None:
@@ -300,13 +327,22 @@ def _overwrite_a_page(file: Path) -> None:
         stream.write(b"\xa5" * 4096)
 
 
+def _overwrite_an_index(file: Path) -> None:
+    """Damage what no reading of the tokens comes across, only the check."""
+    with closing(sqlite3.connect(file)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_tag_rowid'")
+    with file.open("r+b") as stream:
+        stream.seek((page - 1) * 4096)
+        stream.write(b"\xa5" * 4096)
+
+
 def _another_database(file: Path) -> None:
     file.unlink()
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE Cache(something, quite, different)")
 
 
-@pytest.mark.parametrize("damage", [_garbage, _cut, _overwrite_a_page, _another_database])
+@pytest.mark.parametrize("damage", [_garbage, _cut, _overwrite_a_page, _overwrite_an_index, _another_database])
 def test_a_damaged_database_is_refused_at_open(
     open_store: OpenStore, tokens_folder: Path, damage: Callable[[Path], None]
 ) -> None:
