@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def test_an_environment_has_the_named_workers_with_authentication_on_free_ports(
 def test_a_running_worker_answers_and_is_gone_after_its_block(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner
 ) -> None:
-    """Its addresses are those it bound."""
+    """Its addresses are those it bound; it ended by itself, not by the last resort that leaves its socket behind."""
     environment = environment_factory("a")
     with running_worker(environment, "a") as worker:
         health = worker.url.removesuffix("/mcp") + "/health"
@@ -52,6 +53,7 @@ def test_a_running_worker_answers_and_is_gone_after_its_block(
         assert worker.name == "a"
         assert worker.endpoint == environment.socket_endpoint("a")
     assert worker.process.returncode == 0
+    assert not os.path.lexists(worker.endpoint.removeprefix("ipc://"))
 
 
 def test_a_worker_that_cannot_start_fails_the_test_with_its_words(
