@@ -129,24 +129,24 @@ def test_worker_that_says_nothing_has_the_documented_defaults(inventory: Load) -
 
 
 def test_sources_are_merged_in_the_files_order(inventory: Load) -> None:
-    """Every glob that matches counts, in case-sensitive order of appearance; later sources win, lists grow."""
+    """Every glob that matches, in its letters' case, counts once and in order; later ones win, lists grow."""
     loaded = inventory(
         inventory__yaml="""\
 workers:
   w*: [common.yaml, {port: 1, auth_bearer: {token_ttl: 5}}]
-  W*: [{port: 2}]
+  W*: [{port: 2, allowed_hosts: [never]}]
   w1: [common.yaml, own.yaml]
   w?: {host: "::1", allowed_hosts: [a, c]}
 """,
         common__yaml="service: fastmcp\nport: 3\nallowed_hosts: [a, b]\nauth_bearer: {required_scopes: [r]}\n",
-        own__yaml="port: 4\nhost: localhost\n",
+        own__yaml="host: localhost\n",
     )
     assert loaded == Inventory(
         workers={
             "w1": WorkerInventory(
                 service="fastmcp",
                 host="::1",
-                port=4,
+                port=1,
                 allowed_hosts=("a", "b", "c"),
                 auth_bearer=AuthBearer(token_ttl=5, required_scopes=("r",), token_scopes=("r",)),
             )

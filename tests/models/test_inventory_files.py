@@ -103,6 +103,14 @@ def test_later_source_is_named_for_what_it_replaced_only() -> None:
     assert second.label(("a", "y")) == "second: workers.w[0].a.y"
 
 
+def test_source_of_what_was_replaced_as_a_whole_is_forgotten() -> None:
+    """A mapping that takes the place of a number brings its own keys, none of an earlier mapping."""
+    merged = Merged()
+    for name, data in (("1", {"a": {"x": 1}}), ("2", {"a": {"y": 1}}), ("3", {"a": 5}), ("4", {"a": {"y": 2}})):
+        merge(merged, data, Source(name))
+    assert (merged.data, merged.source(("a", "y"))) == ({"a": {"y": 2}}, Source("4"))
+
+
 TAKEN_FROM_ENVIRONMENT = [
     ("v: ${A}", "one"),
     ("v: '${A}${A}'", "oneone"),

@@ -135,11 +135,14 @@ def test_client_key_made_anew_replaces_the_old_one(environment: Environment) -> 
     assert read_public_key(environment.clients_folder / "client.key") == new.public
 
 
-def test_crash_while_publishing_locks_nobody_out(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies before the pair is complete leaves nothing that the next one can't finish."""
+@pytest.mark.parametrize("file", ["clients/client.key", "keys/client.key_secret", "keys/client.key"])
+def test_crash_while_a_key_is_made_locks_nobody_out(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """A process that dies at any step leaves nothing that the next one can't finish."""
 
     def crash(path: Path, data: bytes) -> None:
-        if path.name == "client.key_secret":
+        if path == environment.state_folder / file:
             raise KeyboardInterrupt
         write_private(path, data)
 

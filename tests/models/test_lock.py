@@ -159,13 +159,13 @@ def test_probe_at_the_wrong_moment_only_delays_a_start(path: Path, monkeypatch: 
 def test_content_is_never_seen_half_written(path: Path) -> None:
     """Readers see one whole state or another while the owner rewrites it."""
     lock = WorkerLock.acquire(path)
-    lock.publish(ready=True, endpoint="0", url="0")
+    lock.publish(ready=True, endpoint="", url="")
     done = threading.Event()
 
-    def read() -> set[LockOwner | None]:
-        seen: set[LockOwner | None] = set()
+    def read() -> list[tuple[LockOwner | None, Any]]:
+        seen = []
         while not done.is_set():
-            seen.add(read_owner(path))
+            seen.append((read_owner(path), json.loads(path.with_name("w.1.json").read_bytes())))
         return seen
 
     with ThreadPoolExecutor(2) as pool:
@@ -176,12 +176,20 @@ def test_content_is_never_seen_half_written(path: Path) -> None:
                 lock.publish(endpoint=text, url=text)
         finally:
             done.set()
-        seen = set().union(*(reader.result() for reader in readers))
+        seen = [pair for reader in readers for pair in reader.result()]
     lock.release()
     assert seen
-    assert all(
-        owner is not None and owner.endpoint == owner.url and owner.pid == os.getpid() and owner.ready for owner in seen
-    )
+    for owner, content in seen:
+        assert owner is not None
+        assert owner == LockOwner(pid=os.getpid(), ready=True, endpoint=owner.url, url=owner.url)
+        assert content["endpoint"] == content["url"]
+
+
+def test_probes_do_not_take_each_other_for_an_owner(path: Path) -> None:
+    """Two shells may ask at the same moment."""
+    with open_private(path, "w+") as probe:
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        assert read_owner(path) is None
 
 
 def test_content_of_a_dead_owner_is_not_taken_for_the_new_ones(

@@ -147,6 +147,16 @@ def test_reader_of_the_old_content_keeps_it(tmp_path: Path) -> None:
         assert stream.read() == b"old content"
 
 
+def test_content_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash of the machine the name leads to the old content or to the new, never to an empty file."""
+    steps = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(os.fstat(descriptor).st_ino))
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: (steps.append("rename"), real(path, target)))
+    write_private(tmp_path / "file", b"content")
+    assert steps == [(tmp_path / "file").stat().st_ino, "rename", tmp_path.stat().st_ino]
+
+
 def test_failed_write_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     """No temporary file stays behind when the replacement fails."""
     (tmp_path / "file").mkdir()
