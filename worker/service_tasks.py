@@ -1,0 +1,188 @@
+"""The tasks that only look: what a worker is, runs, offers, and the harmless ones that every NorFab worker answers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..models.errors import TaskError
+from ..models.service import (
+    EchoInput,
+    EchoReport,
+    GetToolsInput,
+    JobsStats,
+    ListTasksInput,
+    MessagingStats,
+    StatsReport,
+    StatusReport,
+    TaskEntry,
+    ToolEntry,
+    WorkerDirectories,
+    WorkerSecurity,
+    WorkerStatusReport,
+    tool_name,
+)
+from ..models.tokens import TaskInput
+from .context import WorkerContext
+from .jobs import THREADS
+from .tasks import TaskSpec, ToolHints, task
+from .usage import process_stats
+
+_PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
+
+
+@task(result=StatusReport, mcp=ToolHints("Get Status"))
+def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
+    return StatusReport(
+        name=worker.name,
+        service=worker.service,
+        status=_state(worker),
+        url=worker.url,
+        endpoint=worker.endpoint,
+        authentication_enabled=worker.inventory.authentication_enabled,
+        tokens_count=len(worker.store),
+        users_count=len(worker.store.usernames()),
+        tools_count=len(tool_specs(worker)),
+        version=version("nfcli"),
+        pid=os.getpid(),
+        started=_utc_text(worker.started),
+        uptime_seconds=_uptime_seconds(worker),
+    ).model_dump()
+
+
+@task(result=dict[str, str], mcp=ToolHints("Get Version"))
+def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
+    """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
+    versions = {package: _version(package) for package in _PACKAGES}
+    return {**versions, "python": platform.python_version(), "platform": sys.platform}
+
+
+@task(result=dict[str, Any], mcp=ToolHints("Get Inventory"))
+def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell how the worker is configured; secrets are shown as `***`."""
+    return worker.inventory.redacted()
+
+
+@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=ToolHints("Get MCP Tools"))
+def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
+    """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
+    entries = tool_entries(worker) if arguments.service in {"all", worker.service} else []
+    chosen = [entry for entry in entries if fnmatchcase(entry.name, arguments.name)]
+    return [entry.name for entry in chosen] if arguments.brief else [entry.model_dump() for entry in chosen]
+
+
+@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str])
+def list_tasks(worker: WorkerContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
+    """List the tasks of the worker with their descriptions and schemas, one of them by name, or all names."""
+    specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
+    return [spec.name for spec in specs] if arguments.brief else [spec.entry() for spec in specs]
+
+
+@task(arguments=EchoInput, result=EchoReport)
+def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
+    """Answer with the arguments that came, after a wait if asked for, or fail if asked to."""
+    if arguments.sleep:
+        worker.stopping.wait(arguments.sleep)
+    if arguments.raise_error:
+        is_text = isinstance(arguments.raise_error, str)
+        raise TaskError(arguments.raise_error if is_text else f"echo was asked to fail: {arguments.raise_error}")
+    return EchoReport(task="echo", kwargs=arguments.model_extra or {}).model_dump()
+
+
+@task(result=WorkerStatusReport)
+def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell identity, folders and key files of the worker."""
+    environment = worker.environment
+    return WorkerStatusReport(
+        name=worker.name,
+        service=worker.service,
+        status=_state(worker),
+        broker=worker.endpoint,
+        directories=WorkerDirectories(
+            base_dir=str(environment.folder),
+            public_keys_dir=str(environment.clients_folder),
+            private_keys_dir=str(environment.keys_folder),
+        ),
+        security=WorkerSecurity(
+            worker_private_key_file=str(environment.keys_folder / f"{worker.name}.key_secret"),
+            broker_public_key_file=None,
+            zmq_auth=True,
+        ),
+    ).model_dump()
+
+
+@task(result=StatsReport)
+def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell what the worker's process uses and count its messages and jobs."""
+    messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")
+    running, total = jobs.get("running_jobs", 0), jobs.get("total_jobs", 0)
+    return StatsReport(
+        collected_at=_utc_text(worker.clock()),
+        name=worker.name,
+        status=_state(worker),
+        process=process_stats(_uptime_seconds(worker)),
+        messaging=MessagingStats(
+            sent=messages.get("sent", 0),
+            received=messages.get("received", 0),
+            send_failures=messages.get("dropped", 0),
+            receive_failures=messages.get("invalid", 0) + messages.get("denied", 0),
+        ),
+        service=worker.service,
+        broker=worker.endpoint,
+        running_jobs=running,
+        jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
+        max_concurrent_jobs=THREADS,
+    ).model_dump()
+
+
+def tool_specs(worker: WorkerContext) -> dict[str, TaskSpec]:
+    """Return the tasks that are MCP tools, by the tools' names."""
+    return {tool_name(worker.service, spec.name): spec for spec in worker.registry if spec.mcp is not None}
+
+
+def tool_entries(worker: WorkerContext) -> list[ToolEntry]:
+    """Return the MCP tools as clients see them, by name."""
+    return [_tool_entry(worker, name, spec) for name, spec in tool_specs(worker).items()]
+
+
+def _tool_entry(worker: WorkerContext, name: str, spec: TaskSpec) -> ToolEntry:
+    result = spec.output_schema()
+    # References in it start at the root of the schema it stands in.
+    definitions = result.pop("$defs", {})
+    return ToolEntry(
+        name=name,
+        description=spec.description,
+        inputSchema=spec.input_schema(),
+        outputSchema={"type": "object", "properties": {worker.name: result}, "$defs": definitions},
+        annotations=spec.mcp.annotations() if spec.mcp else {},
+    )
+
+
+def _state(worker: WorkerContext) -> str:
+    return "stopping" if worker.stopping.is_set() else "active"
+
+
+def _counters(worker: WorkerContext, part: str) -> dict[str, int]:
+    read = worker.health.get(part)
+    return {} if read is None else read()
+
+
+def _uptime_seconds(worker: WorkerContext) -> float:
+    return round(max(0.0, worker.clock() - worker.started), 3)
+
+
+def _utc_text(epoch_seconds: float) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
