@@ -1,5 +1,7 @@
 """nfcli: an interactive, network-style shell for the bearer tokens of MCP servers, and its Python API.
 
+For example::
+
     from nfcli import NorFab
 
     with NorFab(inventory="inventory.yaml") as nf:

@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from rich.console import Console
-
-from ..models.environment import create_environment, find_environment
+from ..models.environment import create_environment
 from ..models.errors import EXIT_OK, NfcliError, UsageError
-from .app import App
 from .launcher import Supervisor
 from .norfab import NorFab
 from .script import run_script, run_words
+from .session import Session
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -48,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("-i", "--inventory", type=Path, metavar="FILE", help="inventory file (default: ./inventory.yaml, else built in)")
+    add(
+        "-i", "--inventory", type=Path, metavar="FILE", help="inventory file (default: ./inventory.yaml, else built in)"
+    )
     add("-c", "--client", action="store_true", help="start no workers, use those that run")
     add("-w", "--workers", action="store_true", help="run the workers in the foreground, without a shell")
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
         environment = create_environment(arguments.create_env)
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
         return EXIT_OK
-    norfab = NorFab(arguments.inventory or find_environment().inventory_file, log_level=arguments.log_level)
+    norfab = NorFab(arguments.inventory, log_level=arguments.log_level)
     for name, service in norfab.inventory.foreign_workers.items():
         _notice(f"worker {name} is not started: nfcli has no service {service}")
     if arguments.workers:
@@ -82,20 +82,26 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     """Run one command, a script or the prompt; a command that needs no worker starts none."""
-    app = App(norfab.make_client(start_workers=not arguments.client))
+    client = norfab.make_client(start_workers=not arguments.client)
+    log_file = norfab.environment.logs_folder / "shell.log"
     if arguments.words:
-        return run_words(app, arguments.words)
+        return run_words(Session(client, log_file=log_file), arguments.words)
     if not sys.stdin.isatty():
-        return run_script(app, sys.stdin, stop_on_error=arguments.stop_on_error)
-    if not arguments.client:
+        session = Session(client, log_file=log_file)
+        return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
+    if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):
             norfab.start()
-    app.loop()
+    from .app import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
+
+    App(client, history_file=norfab.environment.history_file, log_file=log_file).loop()
     return EXIT_OK
 
 
 @contextlib.contextmanager
 def _spinner(text: str) -> Iterator[None]:
+    from rich.console import Console  # noqa: PLC0415  needed only when there is something to wait for
+
     with Console(stderr=True).status(text):
         yield
 

@@ -155,7 +155,7 @@ class _Link:
             zmq.CURVE_PUBLICKEY: keys.public,
             zmq.CURVE_SECRETKEY: keys.secret,
             zmq.CURVE_SERVERKEY: server_key,
-            zmq.IPV6: 1,
+            zmq.IPV6: int("[" in endpoint),
             zmq.LINGER: 0,
             zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
             zmq.RECONNECT_IVL: 100,

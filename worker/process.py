@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from . import auth_tasks, service_tasks
 from .access import AllowedClients
 from .context import WorkerContext
 from .direct import DirectServer
-from .http import HttpServer, check_exposure
+from .http import HttpServer, check_exposure, new_event_loop
 from .jobs import JobExecutor
 from .logs import AuditTrail, configure_logging
 from .mcp_server import build_app
@@ -103,10 +104,10 @@ class WorkerProcess:
         """Serve until a signal, the end of the parent, or the death of a part; return the exit status."""
         http = asyncio.create_task(self.http.serve())
         http.add_done_callback(self._http_ended)
-        background = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch_direct())]
+        sweep = asyncio.create_task(self._sweep())
+        _call_after(self.direct.wait, self._direct_ended)
         await self._stop_asked.wait()
-        for task in background:
-            task.cancel()
+        sweep.cancel()
         await self._stop(http)
         return self._exit_status
 
@@ -136,8 +137,7 @@ class WorkerProcess:
         if not self._stop_asked.is_set():
             self._fail("the HTTP server ended by itself")
 
-    async def _watch_direct(self) -> None:
-        await asyncio.to_thread(self.direct.wait)
+    def _direct_ended(self) -> None:
         if not self._stop_asked.is_set():
             self._fail("the ZeroMQ thread ended by itself")
 
@@ -166,15 +166,21 @@ def _exit_anyway_after(seconds: float, status: int) -> None:
     timer.start()
 
 
-def _watch_parent(process: WorkerProcess, loop: asyncio.AbstractEventLoop) -> None:
-    """Stop when stdin ends: the shell that holds its other end has gone, even if it was killed."""
+def _call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
+    """Run `wait` in a thread of its own, which never delays the end, and `then` on this loop."""
+    loop = asyncio.get_running_loop()
 
-    def wait() -> None:
-        while os.read(0, 4096):
-            pass
-        loop.call_soon_threadsafe(process.ask_to_stop)
+    def run() -> None:
+        wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: everything has ended
+            loop.call_soon_threadsafe(then)
 
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+    threading.Thread(target=run, name="watch", daemon=True).start()
+
+
+def _wait_for_end_of_stdin() -> None:
+    while os.read(0, 4096):
+        pass
 
 
 async def _main(process: WorkerProcess, ready: dict[str, object], *, until_stdin_ends: bool) -> int:
@@ -184,7 +190,8 @@ async def _main(process: WorkerProcess, ready: dict[str, object], *, until_stdin
     _say(**ready)
     log.info("ready at %s and %s", process.worker.url, process.worker.endpoint)
     if until_stdin_ends:
-        _watch_parent(process, loop)
+        # The shell that holds the other end has gone then, even if it was killed.
+        _call_after(_wait_for_end_of_stdin, process.ask_to_stop)
     return await process.serve()
 
 
@@ -229,7 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.exception("the start failed")
         return _start_failed(arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
-        return asyncio.run(_main(process, ready, until_stdin_ends=arguments.until_stdin_ends))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_main(process, ready, until_stdin_ends=arguments.until_stdin_ends))
     finally:
         process.close()
 
