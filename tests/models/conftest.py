@@ -15,8 +15,9 @@ from nfcli.models.inventory import Inventory, load_inventory
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=lambda value: f"umask {value:03o}")
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run the test under an umask that keeps nothing, the usual, and everything away."""
+def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
+    """Run the test under an umask that keeps nothing, the usual, and everything away; `tmp_path` is made before."""
+    assert tmp_path.exists()
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
