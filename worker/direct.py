@@ -106,11 +106,11 @@ class DirectServer:
         try:
             self._router.bind(endpoint)
         except zmq.ZMQError as error:
-            reason = zmq.strerror(error.errno)
+            reason = zmq.strerror(error.errno or 0)
             raise WorkerStartError(
                 f"endpoint {endpoint} can't be bound: {reason}: free it or change `endpoint` in the inventory"
             ) from None
-        return self._router.last_endpoint.rstrip(b"\0").decode()
+        return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def start(self) -> None:
         """Start serving."""
