@@ -6,7 +6,7 @@ inventory written for it is understood; what belongs to NorFab's other services 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -37,16 +37,10 @@ from .inventory_values import (
 )
 from .inventory_workers import InventorySources
 
-SERVICE = "fastmcp"
+SERVICE: Final = "fastmcp"
 
 
-def _null_is_unset(value: Any) -> Any:
-    """Drop keys without a value (`auth_bearer:` above commented lines) where null means nothing of its own."""
-    if isinstance(value, dict):
-        return {key: item for key, item in value.items() if item is not None or key not in _NULL_IS_UNSET}
-    return value
-
-
+# Keys that may stand without a value, as `auth_bearer:` above commented lines; null means nothing of its own there.
 _NULL_IS_UNSET = frozenset(
     {
         "allowed_hosts",
@@ -72,7 +66,9 @@ class _Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_unset(cls, value: Any) -> Any:
-        return _null_is_unset(value)
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if item is not None or key not in _NULL_IS_UNSET}
+        return value
 
 
 class AuthBearer(_Model):

@@ -77,12 +77,15 @@ class InventorySources:
                 return WorkerData(BUILT_IN_WORKERS[name], Merged())
             known = ", ".join(map(repr, self._patterns)) or "nothing"
             raise self._error(("topology", "workers"), f"{name[:80]!r} has no entry under workers, which has {known}")
-        merged, service, problem = Merged(), None, None
+        merged = Merged()
+        service: Any = None
+        problem: InventoryError | None = None
         for path, item in sources:
             try:
                 document, data, source = self._read(path, item)
                 # First, by itself: what else a file of another service holds may be for NorFab alone to understand.
-                service = resolve(document, data.get("service", service), self._variables, (*source.path, "service"))
+                if "service" in data:
+                    service = resolve(document, data["service"], self._variables, (*source.path, "service"))
                 merge(merged, resolve(document, data, self._variables, source.path), source)
             except InventoryError as error:
                 service = error.service if isinstance(error, UnreadableFileError) and error.service else service
@@ -103,10 +106,15 @@ class InventorySources:
             return self._document, item, Source(str(self.file), path)
         if not isinstance(item, str):
             raise self._error(path, f"must be the path of a file or a mapping, got {kind_of(item)}")
-        file = self.file.parent / resolve(self._document, item, self._variables, path)
+        name = resolve(self._document, item, self._variables, path)
+        file = self.file.parent / name
         if file not in self._documents:
-            if not file.is_file():
-                raise self._error(path, f"there is no file {file}")
+            try:
+                is_file = file.is_file()
+            except OSError:  # a name too long
+                is_file = False
+            if not is_file:
+                raise self._error(path, f"there is no file {file if name.isprintable() else repr(str(file))}")
             self._documents[file] = read_document(file)
         document = self._documents[file]
         return document, document.data, Source(str(file))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfcli.models.environment import Environment
@@ -257,6 +257,7 @@ def test_socket_lies_in_the_run_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@settings(deadline=None)
 @given(length=st.integers(min_value=1, max_value=300))
 def test_socket_path_always_fits(length: int) -> None:
     """Whatever the folder, the path has at most 107 bytes and one folder always gives the same path."""

@@ -68,6 +68,14 @@ MISTAKES = [
     ({"w1": "- service: fastmcp"}, "w1.yaml:1: must be a mapping of keys to values, got a list"),
     ({"w1": "service: fastmcp\nservice: x"}, "w1.yaml:2: key 'service' given twice"),
     ({"w1": None}, "inventory.yaml: workers.w1[0]: there is no file {folder}/w1.yaml"),
+    (
+        {"inventory": f"workers: {{w1: [{'x' * 300}]}}"},
+        f"inventory.yaml: workers.w1[0]: there is no file {{folder}}/{'x' * 300}",
+    ),
+    (
+        {"inventory": 'workers: {w1: ["a\\nb"]}'},
+        "inventory.yaml: workers.w1[0]: there is no file '{folder}/a\\nb'",
+    ),
     ({"inventory": None}, "inventory.yaml: can't be read: No such file or directory"),
     ({"inventory": ""}, "inventory.yaml: workers: at least one worker is expected, or a broker to join"),
     (

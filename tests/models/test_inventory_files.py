@@ -163,7 +163,7 @@ def test_values_come_from_the_environment(tmp_path: Path, text: str, expected: A
     assert _loaded(text, {"A": "one", "EMPTY": ""}, tmp_path)["v"] == expected
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(value=st.text())
 @example("{a: b}")
 @example("- x\n- y")
@@ -260,7 +260,7 @@ def test_deep_nesting_is_an_error(tmp_path: Path) -> None:
         _loaded("[" * 5000, {}, tmp_path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(text=st.text(alphabet=st.sampled_from("ab:-[]{},&*!|>'\"%@`#? \n\t${}\x00\x85é\ue000\ue0010"), max_size=40))
 def test_any_text_is_a_mapping_or_a_one_line_error(tmp_path: Path, text: str) -> None:
     """No text ends in another kind of exception."""

@@ -53,7 +53,7 @@ def test_we_read_pyzmqs_files(tmp_path: Path) -> None:
     assert read_public_key(Path(public_file)) == public
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     raw=st.binary(min_size=32, max_size=32), quote=st.sampled_from(["", '"', "'"]), blanks=st.sampled_from(["", " \t"])
 )

@@ -130,7 +130,7 @@ def test_written_file_is_private_and_nothing_else_remains(tmp_path: Path, modes:
     assert (tmp_path / "file").read_bytes() == b"two"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.binary(max_size=10_000))
 def test_written_bytes_are_read_back(tmp_path: Path, data: bytes) -> None:
     """No byte is translated."""
