@@ -19,7 +19,8 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from ..models.errors import UsageError
@@ -123,7 +124,7 @@ class App(PicleApp):
             self.session.console.result(answer)
 
     def _read_interactive_input(self, prompt: str, inline_help: bool = True) -> str:
-        """Read a line. Results may be redirected: the prompt goes to stdout or stderr, whichever is a terminal."""
+        """Read a line, as picle does, with the completions listed below it."""
         if self._prompt_session is None:
             self._prompt_session = PromptSession(
                 history=self._history,
@@ -131,7 +132,7 @@ class App(PicleApp):
                 complete_while_typing=False,
                 complete_style=CompleteStyle.READLINE_LIKE,
                 key_bindings=self._prompt_key_bindings,
-                output=create_output(always_prefer_tty=True),
+                output=_terminal(),
             )
         return str(super()._read_interactive_input(prompt, inline_help))
 
@@ -169,6 +170,15 @@ class App(PicleApp):
         return reader.pending is not None and bool(tail.word.text)
 
 
+def _terminal() -> Output:
+    """Return where prompts go: stdout or stderr, whichever is a terminal, as results may be redirected."""
+    output = create_output(always_prefer_tty=True)
+    if isinstance(output, Vt100_Output):
+        # Terminals that don't report the cursor's position get a warning and a second's pause at each prompt otherwise.
+        output.enable_cpr = False
+    return output
+
+
 class HiddenPrompt:
     """Asks for secrets without showing them; they go into no history."""
 
@@ -178,9 +188,7 @@ class HiddenPrompt:
         Raises:
             UsageError: Ctrl-D instead of a secret.
         """
-        asking: PromptSession[str] = PromptSession(
-            history=InMemoryHistory(), output=create_output(always_prefer_tty=True)
-        )
+        asking: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
         try:
             return asking.prompt(f"{name}: ", is_password=True)
         except EOFError:
@@ -213,6 +221,9 @@ class PromptHistory(History):
     def store_string(self, string: str) -> None:
         """Append a line to the file."""
         self._lines.append(string)
+
+    def save(self) -> None:
+        """Do nothing, where picle writes its file: each line was kept as it came."""
 
 
 class TabCompleter(Completer):

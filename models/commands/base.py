@@ -169,6 +169,12 @@ class CommandGroup(BaseModel):
     # picle validates a command below an alias only where the parent takes field names as well.
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    class PicleConfig:
+        """What picle, and our own session, want to know of a group."""
+
+        subshell = True
+        prompt: str
+
 
 def branch(description: str, *, alias: str | None = None) -> Any:
     """Return the field of a group that leads to a command or another group.

@@ -81,10 +81,9 @@ class AuthCommands(CommandGroup):
     delete_token: DeleteToken = branch("Delete existing authentication token", alias="delete-token")
     check_token: CheckToken = branch("Check if given token valid", alias="check-token")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""
 
-        subshell = True
         prompt = "nf[fastmcp-auth]#"
 
 
@@ -93,8 +92,7 @@ class FastmcpCommands(CommandGroup):
 
     auth: AuthCommands = branch("Manage auth tokens")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""
 
-        subshell = True
         prompt = "nf[fastmcp]#"

@@ -62,8 +62,7 @@ class ManCommands(CommandGroup):
     json_schema: ManJsonSchema = branch("Print the JSON Schema of a command", alias="json-schema")
     page: ManPage = branch("Print a page of the manual, or list them")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""
 
-        subshell = True
         prompt = "nf[man]#"

@@ -15,10 +15,9 @@ class Root(CommandGroup):
     show: ShowCommands = branch("Show workers, client and inventory")
     man: ManCommands = branch("Manual pages and documentation")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """The prompt. picle keeps no history file: `shell/history.py` does, without secrets."""
 
-        subshell = True
         prompt = "nf#"
         intro = None
         history_file = None

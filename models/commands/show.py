@@ -39,10 +39,9 @@ class ShowFastmcpCommands(CommandGroup):
     status: ShowStatus = branch("Show addresses and state of the workers")
     tools: ShowTools = branch("Show tools that the workers offer to MCP clients")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""
 
-        subshell = True
         prompt = "nf[show-fastmcp]#"
 
 
@@ -72,10 +71,9 @@ class ShowNorfabCommands(CommandGroup):
     client: ShowClient = branch("Show environment and public key of this client")
     inventory: ShowLocalInventory = branch("Show the inventory that was read, secrets left out")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""
 
-        subshell = True
         prompt = "nf[show-norfab]#"
 
 
@@ -85,8 +83,7 @@ class ShowCommands(CommandGroup):
     fastmcp: ShowFastmcpCommands = branch("Show what FastMCP workers tell")
     norfab: ShowNorfabCommands = branch("Show workers, client and inventory")
 
-    class PicleConfig:
+    class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""
 
-        subshell = True
         prompt = "nf[show]#"
