@@ -122,34 +122,48 @@ class Launcher:
             WorkerStartError: one of them couldn't start; those that this call started are stopped again.
         """
         deadline = time.monotonic() + READY_SECONDS
+        started: list[str] = []
         try:
             for name in self.missing():
+                self._discard(name)
                 self.handles[name] = WorkerHandle(self._environment, name, log_level=self._log_level)
-            for handle in list(self.handles.values()):
-                self._await(handle, deadline)
+                started.append(name)
+            for name in list(started):
+                if not self._is_ours(self.handles[name], deadline):
+                    self._discard(name)
+                    started.remove(name)
             for name in self.names:
                 self._await_other(name, deadline)
         except BaseException:
-            self.stop()
+            for name in started:
+                self._discard(name)
             raise
-        return list(self.handles)
+        return started
 
-    def _await(self, handle: WorkerHandle, deadline: float) -> None:
+    def _is_ours(self, handle: WorkerHandle, deadline: float) -> bool:
+        """Wait until a worker is ready; false when another shell was a moment quicker to start the same one."""
         try:
             handle.wait_ready(deadline)
         except WorkerStartError:
             owner = read_owner(self._environment.lock_file(handle.name))
             if owner is None or owner.pid == handle.process.pid:
                 raise
-            # Another shell was a moment quicker to start the same worker: its worker serves us as well.
-            self.handles.pop(handle.name).stop()
+            return False
+        return True
+
+    def _discard(self, name: str) -> None:
+        """Let go of a worker that has ended, or end it."""
+        if name in self.handles:
+            self.handles.pop(name).stop()
 
     def _await_other(self, name: str, deadline: float) -> None:
         """Wait until a worker that somebody else is starting is ready."""
         lock_file = self._environment.lock_file(name)
         while (owner := read_owner(lock_file)) is not None and not owner.ready:
             if time.monotonic() > deadline:
-                raise WorkerStartError(f"worker {name} (pid {owner.pid}) was not ready within {READY_SECONDS:g} s")
+                raise WorkerStartError(
+                    f"worker {name} (pid {owner.pid or '?'}) was not ready within {READY_SECONDS:g} s"
+                )
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -208,7 +222,7 @@ class Supervisor:
             if name not in missing:
                 owner = read_owner(self._environment.lock_file(name))
                 raise WorkerStartError(
-                    f"worker {name} is already run by pid {owner.pid if owner else '?'}: stop that one first"
+                    f"worker {name} is already run by pid {(owner and owner.pid) or '?'}: stop that one first"
                 )
         for name in self._launcher.start():
             self._say_ready(name)

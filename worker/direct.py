@@ -110,6 +110,8 @@ class DirectServer:
             raise WorkerStartError(
                 f"endpoint {endpoint} can't be bound: {reason}: free it or change `endpoint` in the inventory"
             ) from None
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).chmod(0o600)
         return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def start(self) -> None:
