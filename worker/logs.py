@@ -107,7 +107,7 @@ def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], 
         for step in undo:
             step()
         for handler in handlers:
-            with suppress(OSError):  # a full disk has been told of; it must not end the stop of a worker
+            with suppress(OSError, ValueError):  # a full disk has been told of; it mustn't spoil the worker's stop
                 handler.close()
 
     return restore

@@ -1,9 +1,11 @@
-"""What the worker's tests share: token stores whose time the test sets."""
+"""What the worker's tests share: token stores whose time the test sets, and somebody else at their files."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,3 +38,41 @@ def open_store(clock: SimpleNamespace, tokens_folder: Path) -> Iterator[Callable
             return opened.enter_context(store)
 
         yield open_one
+
+
+class Stranger:
+    """Somebody else at the database: another connection, which knows none of our rules."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "cache.db"
+
+    @contextmanager
+    def connect(self) -> Iterator[sqlite3.Connection]:
+        """Open the database for the length of a `with` block; each statement is a transaction."""
+        with closing(sqlite3.connect(self._file, isolation_level=None)) as connection:
+            yield connection
+
+    def run(self, statement: str) -> None:
+        """Run one statement."""
+        with self.connect() as connection:
+            connection.execute(statement)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all rows, in the order they were first written."""
+        with self.connect() as connection:
+            return [key for (key,) in connection.execute("SELECT key FROM Cache ORDER BY rowid")]
+
+    def plant(self, **columns: object) -> None:
+        """Write a row; columns that aren't given, `token` aside, are those of a good token of alice's."""
+        token = columns.pop("token", "planted")
+        value = json.dumps({"token": token, "username": "alice", "created": "2026-05-31T12:08:51+00:00"})
+        row = {"key": f"bearer_token::{token}", "raw": 1, "tag": "alice", "mode": 1, "value": value, **columns}
+        marks = ", ".join("?" * len(row))
+        with self.connect() as connection:
+            connection.execute(f"INSERT INTO Cache({', '.join(row)}) VALUES({marks})", tuple(row.values()))
+
+
+@pytest.fixture
+def stranger(tokens_folder: Path) -> Stranger:
+    """Be at the test's token database without a store."""
+    return Stranger(tokens_folder)
