@@ -213,7 +213,7 @@ def small_disk(tokens_folder: Path) -> Iterator[Path]:
     ):
         pytest.skip("a small file system can't be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # -l: also when a failed test left a file open
 
 
 def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, stranger: Stranger) -> None:
