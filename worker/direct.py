@@ -63,6 +63,7 @@ class DirectServer:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+        self._socket_file: Path | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
         self._counts: Counter[str] = Counter()
@@ -97,9 +98,9 @@ class DirectServer:
             WorkerStartError: the address is taken, isn't this machine's or isn't a ZeroMQ endpoint.
         """
         if endpoint.startswith("ipc://"):
+            self._socket_file = Path(endpoint.removeprefix("ipc://"))
             # The lock says that this worker owns the name, so what lies there is a dead worker's.
-            with contextlib.suppress(FileNotFoundError):
-                Path(endpoint.removeprefix("ipc://")).unlink()
+            self._socket_file.unlink(missing_ok=True)
         # Only where asked for: a v6 socket would report a v4 address in a form that nobody wants to read.
         self._router.ipv6 = "[" in endpoint
         self._access.start()
@@ -110,8 +111,8 @@ class DirectServer:
             raise WorkerStartError(
                 f"endpoint {endpoint} can't be bound: {reason}: free it or change `endpoint` in the inventory"
             ) from None
-        if endpoint.startswith("ipc://"):
-            Path(endpoint.removeprefix("ipc://")).chmod(0o600)
+        if self._socket_file is not None:
+            self._socket_file.chmod(0o600)
         return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def start(self) -> None:
@@ -137,6 +138,8 @@ class DirectServer:
         self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
         self._wake_reader.close()
         self._wake_writer.close()
+        if self._socket_file is not None:
+            self._socket_file.unlink(missing_ok=True)
 
     # -- the thread that owns the socket ---------------------------------------------------------------------------
 
