@@ -90,8 +90,8 @@ class Client:
         with self._lock:
             names = self._targets(service, workers)
             if self._before_first_job is not None:
-                hook, self._before_first_job = self._before_first_job, None
-                hook()
+                self._before_first_job()
+                self._before_first_job = None
             job = _Job(service, task, uuid or uuids.uuid4().hex, data, timeout)
             if workers == ANY:
                 return self._run_on_any(job, names)
