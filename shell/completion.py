@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..models.commands.base import Entry
+from ..models.commands.base import ALL_WORKERS, ANY_WORKER, Entry
 from ..models.errors import UsageError
 from .session import SHELL_WORDS, Session
 from .words import PIPE, quote, split_typed
@@ -57,9 +57,8 @@ def _values(session: Session, entry: Entry, typed: str) -> list[str]:
     if entry.key != "workers" or "," not in typed:
         return _matching(values, typed)
     head, _, last = typed.rpartition(",")
-    named = {name.strip() for name in head.split(",")}
-    others = [name for name in session.client.worker_names() if name not in named]
-    return [f"{head},{name} " for name in others if name.startswith(last)]
+    taken = {ALL_WORKERS, ANY_WORKER, *(name.strip() for name in head.split(","))}
+    return [f"{head},{name} " for name in values if name not in taken and name.startswith(last)]
 
 
 def _matching(values: Iterable[str], typed: str) -> list[str]:

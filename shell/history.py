@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -106,9 +105,7 @@ def _suspects(reader: Reader, words: Sequence[Word], wrong: int, shell_words: Co
 
 
 def _is_typo(text: str, names: Collection[str]) -> bool:
-    """Whether a word is most likely a mistyped name, and holds nothing else."""
-    if not re.fullmatch(r"[A-Za-z_-]+", text):
-        return False
+    """Whether a word is most likely a name with a letter missing, wrong or too many, and so holds nothing else."""
     if any(name.startswith(text) for name in names):
         return True
     return any(abs(len(name) - len(text)) <= 1 for name in difflib.get_close_matches(text, names, n=1))

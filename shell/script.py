@@ -134,7 +134,7 @@ def _decoded(line: bytes) -> str:
 
 
 def _abandon_stdout() -> None:
-    """Point stdout nowhere, so that flushing it at exit can't fail: the reader has what it wanted."""
+    """Point stdout nowhere, as Python's documentation of SIGPIPE advises: flushing it at exit must not fail again."""
     descriptor = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(descriptor, sys.stdout.fileno())

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from ..man.pages import list_pages
-from ..models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, Results, entries
+from ..models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, JobArguments, Results, entries
 from ..models.errors import NoWorkersError
 
 USERS_TIMEOUT_SECONDS = 1.0
@@ -67,7 +67,7 @@ class Sources:
             self._users_until = float("-inf")
 
     def _workers(self) -> list[str]:
-        return [ALL_WORKERS, ANY_WORKER, *self._client.worker_names()]
+        return [ALL_WORKERS, ANY_WORKER, *self._client.worker_names(JobArguments.SERVICE)]
 
     def _usernames(self) -> list[str]:
         if self._clock() >= self._users_until:
@@ -79,7 +79,7 @@ class Sources:
 
     def _ask_usernames(self) -> list[str]:
         results = self._client.run_job(
-            "fastmcp", "bearer_token_list", workers=ALL_WORKERS, timeout=USERS_TIMEOUT_SECONDS
+            JobArguments.SERVICE, "bearer_token_list", workers=ALL_WORKERS, timeout=USERS_TIMEOUT_SECONDS
         )
         answers: list[list[dict[str, Any]]] = [
             result["result"] for result in results.values() if isinstance(result["result"], list)

@@ -70,12 +70,12 @@ Render = Callable[[Any, Sequence[str]], str]
 class Command(TaskInput):
     """A command: its fields are what can be typed behind its name.
 
-    `handler` names the shell's function that does the work. `columns` says that the result is a list of rows, to be
-    printed as a table of these columns.
+    `HANDLER` names the shell's function that does the work. `COLUMNS` says that the result is a list of rows, to be
+    printed as a table of these columns. In capitals, because a task's arguments may have any name.
     """
 
-    handler: ClassVar[str] = ""
-    columns: ClassVar[tuple[str, ...]] = ()
+    HANDLER: ClassVar[str] = ""
+    COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     class PicleConfig:
         """Where picle, and our own reader, find the words that may follow a `|`."""
@@ -100,11 +100,11 @@ class Command(TaskInput):
         except ValidationError as error:
             raise UsageError("; ".join(sentences(error))) from None
         data = command.answer(picle_app)
-        return "" if data is None else (render or picle_app.render)(data, cls.columns)
+        return "" if data is None else (render or picle_app.render)(data, cls.COLUMNS)
 
     def answer(self, shell: CommandShell) -> Any:
         """Do the work; return its data, None when there is nothing to print."""
-        return shell.handlers[self.handler](self)
+        return shell.handlers[self.HANDLER](self)
 
 
 def _workers(value: str) -> str:
@@ -125,8 +125,8 @@ def _split(value: str) -> list[str]:
 class JobArguments(Command):
     """A command that is a task of the workers, and what can be said about its job."""
 
-    service: ClassVar[str] = "fastmcp"
-    task: ClassVar[str]
+    SERVICE: ClassVar[str] = "fastmcp"
+    TASK: ClassVar[str]
 
     timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
     workers: Annotated[str, AfterValidator(_workers), Field(description="Filter worker to target")] = ALL_WORKERS
@@ -139,8 +139,8 @@ class JobArguments(Command):
     def answer(self, shell: CommandShell) -> Any:
         """Run the task on the workers; return `{worker: value}`, or the rows of all workers for a table."""
         results = shell.client.run_job(
-            self.service,
-            self.task,
+            self.SERVICE,
+            self.TASK,
             kwargs=self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True),
             workers=self.targets(),
             timeout=DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
@@ -150,12 +150,12 @@ class JobArguments(Command):
             shell.note(note)
         if not values:
             return None
-        return self._rows(values) if self.columns else values
+        return self._rows(values) if self.COLUMNS else values
 
     def _rows(self, values: dict[str, Any]) -> list[dict[str, Any]]:
         for worker, rows in values.items():
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise ProtocolError(f"{worker}: the answer to {self.task} is not a list of records")
+                raise ProtocolError(f"{worker}: the answer to {self.TASK} is not a list of records")
         return [{"worker": worker, **row} for worker, rows in values.items() for row in rows]
 
     def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that have something to say
@@ -216,6 +216,7 @@ def entries(model: type[BaseModel]) -> dict[str, Entry]:
         name = field.alias or key
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         target = field.annotation
+        is_switch = target is bool or "presence" in extra
         below = target if isinstance(target, type) and issubclass(target, BaseModel) else None
-        found[name] = Entry(name, key, field, below, "positional" in extra, "presence" in extra, not field.repr)
+        found[name] = Entry(name, key, field, below, "positional" in extra, is_switch, not field.repr)
     return found

@@ -27,7 +27,7 @@ def _generated_token() -> str:
 class CreateToken(BearerTokenStoreInput, JobArguments):
     """Store a token for a user; without one, a random token is made here, so that all workers store the same."""
 
-    task: ClassVar[str] = "bearer_token_store"
+    TASK: ClassVar[str] = "bearer_token_store"
 
     token: Annotated[
         Token,
@@ -57,20 +57,20 @@ class CreateToken(BearerTokenStoreInput, JobArguments):
 class ListTokens(BearerTokenListInput, JobArguments):
     """List the tokens of one user or of all."""
 
-    task: ClassVar[str] = "bearer_token_list"
-    columns: ClassVar[tuple[str, ...]] = ("worker", *BearerTokenEntry.model_fields)
+    TASK: ClassVar[str] = "bearer_token_list"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", *BearerTokenEntry.model_fields)
 
 
 class DeleteToken(BearerTokenDeleteInput, JobArguments):
     """Delete a token, or all tokens of a user."""
 
-    task: ClassVar[str] = "bearer_token_delete"
+    TASK: ClassVar[str] = "bearer_token_delete"
 
 
 class CheckToken(BearerTokenCheckInput, JobArguments):
     """Ask whether a token is stored and not expired."""
 
-    task: ClassVar[str] = "bearer_token_check"
+    TASK: ClassVar[str] = "bearer_token_check"
 
 
 class AuthCommands(CommandGroup):

@@ -25,7 +25,7 @@ _Name = Annotated[str, AfterValidator(_name)]
 class ManTree(Command):
     """Draw the command tree or a branch of it."""
 
-    handler: ClassVar[str] = "man_tree"
+    HANDLER: ClassVar[str] = "man_tree"
 
     path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth")
 
@@ -33,7 +33,7 @@ class ManTree(Command):
 class ManTasks(Command):
     """Describe the tasks of the workers."""
 
-    handler: ClassVar[str] = "man_tasks"
+    HANDLER: ClassVar[str] = "man_tasks"
 
     name: _Name | None = positional("Name of a task")
 
@@ -41,7 +41,7 @@ class ManTasks(Command):
 class ManJsonSchema(Command):
     """Give the JSON Schema of a command."""
 
-    handler: ClassVar[str] = "man_json_schema"
+    HANDLER: ClassVar[str] = "man_json_schema"
 
     path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth.create-token")
 
@@ -49,7 +49,7 @@ class ManJsonSchema(Command):
 class ManPage(Command):
     """Print a page of the manual, or list the pages."""
 
-    handler: ClassVar[str] = "man_page"
+    HANDLER: ClassVar[str] = "man_page"
 
     topic: _Name | None = positional("Topic of a page")
 

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ..service import GetToolsInput
 from .base import Command, CommandGroup, JobArguments, branch
 
 
 class ShowInventory(JobArguments):
     """The workers' inventory, secrets left out."""
 
-    task: ClassVar[str] = "get_inventory"
+    TASK: ClassVar[str] = "get_inventory"
 
 
 class ShowVersion(JobArguments):
     """Versions of the worker, of Python and of the libraries."""
 
-    task: ClassVar[str] = "get_version"
+    TASK: ClassVar[str] = "get_version"
 
 
 class ShowStatus(JobArguments):
     """Where a worker listens and how it is."""
 
-    task: ClassVar[str] = "get_status"
+    TASK: ClassVar[str] = "get_status"
 
 
-class ShowTools(JobArguments):
+class ShowTools(GetToolsInput, JobArguments):
     """The tools that a worker offers to MCP clients."""
 
-    task: ClassVar[str] = "get_tools"
+    TASK: ClassVar[str] = "get_tools"
 
 
 class ShowFastmcpCommands(CommandGroup):
@@ -48,20 +49,20 @@ class ShowFastmcpCommands(CommandGroup):
 class ShowWorkers(Command):
     """Every known worker and whether it runs."""
 
-    handler: ClassVar[str] = "show_workers"
-    columns: ClassVar[tuple[str, ...]] = ("name", "service", "status", "endpoint", "alive (s)", "note")
+    HANDLER: ClassVar[str] = "show_workers"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "endpoint", "alive (s)", "note")
 
 
 class ShowClient(Command):
     """This client: its environment and its public key."""
 
-    handler: ClassVar[str] = "show_client"
+    HANDLER: ClassVar[str] = "show_client"
 
 
 class ShowLocalInventory(Command):
     """The inventory as this side has read it, secrets left out."""
 
-    handler: ClassVar[str] = "show_inventory"
+    HANDLER: ClassVar[str] = "show_inventory"
 
 
 class ShowNorfabCommands(CommandGroup):

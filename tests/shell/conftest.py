@@ -56,8 +56,9 @@ class FakeClient:
         names = self.workers[:1] if targets == "any" else self.workers if targets == "all" else targets
         return {name: self._result(name, task, options.get("kwargs") or {}) for name in names}
 
-    def worker_names(self) -> list[str]:
+    def worker_names(self, service: str) -> list[str]:
         """Return the workers' names."""
+        assert service == "fastmcp"
         return list(self.workers)
 
     def show_workers(self) -> list[dict[str, str]]:

@@ -143,4 +143,7 @@ def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None
 
 def test_secrets_have_no_values(client: Any) -> None:
     """Whatever asks, a secret field has nothing to choose from."""
-    assert Sources(client, Root).values(entries(CheckToken)["token"]) == []
+    sources = Sources(client, Root)
+    assert sources.values(entries(CheckToken)["token"]) == []
+    assert sources.values(USERNAME._replace(is_secret=True)) == []
+    assert client.calls == []

@@ -56,6 +56,7 @@ def test_values_of_secret_fields_are_masked(line: str, text: str) -> None:
         (f"fastmcp auth check-token token={SECRET}", "fastmcp auth check-token ***"),
         (f"fastmcp auth check-token token my {SECRET}", "fastmcp auth check-token token *** ***"),
         (f"fastmcp auth check-token token '{SECRET} more", "fastmcp auth check-token token ***"),
+        (f'fastmcp auth create-token username "bob token {SECRET}', "fastmcp auth create-token username ***"),
         (f"fastmcp auth crate-token token {SECRET}", "fastmcp auth crate-token token ***"),
         (f"fastmcp auth list-tokens token {SECRET}", "fastmcp auth list-tokens token ***"),
         ("fastmcp auth list-tokens usrname bob", "fastmcp auth list-tokens usrname ***"),

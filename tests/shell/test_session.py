@@ -118,6 +118,8 @@ def test_a_failing_worker_is_named_and_the_others_are_printed(make_bench: MakeBe
         '{\n    "w2": false\n}\n',
         "w1: KeyError: 'a\\x1b'\nw3: failed without a reason, status error\n",
     )
+    bench.client.failing.clear()
+    assert bench.run("fastmcp auth check-token token x workers w1") == (0, '{\n    "w1": false\n}\n', "")
 
 
 @pytest.mark.parametrize(
@@ -300,3 +302,11 @@ def test_tasks_are_described_by_a_worker(run: Run, client: Any) -> None:
     assert run("man tasks nothing")[0] == 2
     client.failing["fastmcp-worker-1"] = "busy"
     assert run("man tasks") == (1, "", "fastmcp-worker-1: busy\n")
+
+
+def test_a_switch_needs_no_value(run: Run, client: Any) -> None:
+    """A field that is true or false is switched on by its name, and may be told."""
+    client.answers["get_tools"] = ["a"]
+    for words in ("brief", "brief true", "brief name x", "brief false"):
+        assert run(f"show fastmcp tools {words} workers any")[0] == 0
+    assert [call["kwargs"].get("brief") for call in client.calls] == [True, True, True, False]
