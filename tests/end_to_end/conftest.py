@@ -1,0 +1,250 @@
+"""What the end-to-end tests share: the installed program at a terminal and in the background, and bounded waits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pexpect
+import pytest
+
+from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.lock import read_owner
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentFactory, RunningWorker, WorkerRunner
+
+PROGRAM = Path(sys.executable).with_name("nfcli")
+SECONDS = 20.0
+# prompt_toolkit switches bracketed paste on when it begins to read a line and off when it has one.
+READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"
+
+_LINE_IS_OVER = r"(?s)(\A|.*\n)line \d+: unclosed quote [^\n]*\n"
+
+
+class Terminal:
+    """A program at a pseudo-terminal of 40 lines by 200 columns; `child` is pexpect's process."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path | None) -> None:
+        self.child: Any = pexpect.spawn(
+            command[0],
+            list(command[1:]),
+            timeout=SECONDS,
+            dimensions=(40, 200),
+            encoding="utf-8",
+            env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environ},
+            cwd=str(folder) if folder else None,
+        )
+        self.child.delaybeforesend = None
+
+    def wait_for_prompt(self, prompt: str = "nf#") -> None:
+        """Wait until the shell reads a line behind this prompt."""
+        self.child.expect_exact(READS_A_LINE)
+        self.child.expect_exact(prompt)
+
+    def run(self, line: str, prompt: str = "nf#") -> str:
+        """Type a line; return all that came out before the next prompt, which must be this one."""
+        self.child.sendline(line)
+        return self.printed(prompt)
+
+    def printed(self, prompt: str = "nf#") -> str:
+        """Return what comes out between a line that was typed and the next prompt."""
+        self.child.expect_exact(HAS_A_LINE)
+        self.child.expect_exact(READS_A_LINE)
+        text: str = self.child.before
+        self.child.expect_exact(prompt)
+        return text.replace("\r\n", "\n")
+
+    def leave(self) -> int:
+        """Press Ctrl-D; return the exit status."""
+        self.child.sendeof()
+        return self.end()
+
+    def end(self) -> int:
+        """Wait for the end; return the exit status, 128 and the signal's number after a signal."""
+        self.child.expect(pexpect.EOF)
+        self.child.wait()
+        signalled = self.child.signalstatus
+        return int(self.child.exitstatus) if signalled is None else 128 + int(signalled)
+
+
+class TerminalStarter(Protocol):
+    """The type of the fixture `open_terminal`."""
+
+    def __call__(
+        self, *words: str, environment: Environment | None = None, folder: Path | None = None, **environ: str
+    ) -> Terminal:
+        """Start nfcli with these words at a terminal; `environment` puts `-i FILE` before them."""
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[TerminalStarter]:
+    """Start the installed program at terminals; all that a test started is gone at its end."""
+    opened: list[Terminal] = []
+
+    def start(
+        *words: str, environment: Environment | None = None, folder: Path | None = None, **environ: str
+    ) -> Terminal:
+        where = ["-i", str(environment.inventory_file)] if environment else []
+        opened.append(Terminal([str(PROGRAM), *where, *words], environ, folder))
+        return opened[-1]
+
+    yield start
+    for terminal in opened:
+        terminal.child.close(force=True)
+
+
+class Program:
+    """A process in the background; what it prints is read as it comes, every wait is bounded."""
+
+    def __init__(self, command: Sequence[str], **options: Any) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+        self._texts = {"out": bytearray(), "err": bytearray()}
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._pipes = {self.process.stdout.fileno(): "out", self.process.stderr.fileno(): "err"}
+
+    @property
+    def out(self) -> str:
+        """All of stdout that has come so far and nobody has taken."""
+        return self._texts["out"].decode()
+
+    @property
+    def err(self) -> str:
+        """All of stderr that has come so far and nobody has taken."""
+        return self._texts["err"].decode()
+
+    def write(self, text: str) -> None:
+        """Write to its stdin at once."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def wait_for(self, pattern: str, *, stream: str = "err", seconds: float = SECONDS) -> re.Match[str]:
+        """Wait until a stream says this; take all up to its end and return the match."""
+        deadline = time.monotonic() + seconds
+        text = self._texts[stream]
+        while not (found := re.search(pattern, text.decode(errors="replace"))):
+            if not self._read(deadline):
+                raise AssertionError(f"{pattern!r} was not said: stdout {self.out!r}, stderr {self.err!r}")
+        del text[: len(found.string[: found.end()].encode())]
+        return found
+
+    def run_line(self, line: str) -> str:
+        """Have a script run one line; return what it printed, results first."""
+        self.write(f"{line}\nthat's all\n")  # a wrong line: its error comes when all before it has
+        errors = self.wait_for(_LINE_IS_OVER)[1]
+        while self._read(time.monotonic()):
+            pass
+        text = self.out + errors
+        self._texts["out"].clear()
+        return text
+
+    def end(self, seconds: float = SECONDS) -> int:
+        """Close its stdin, wait until it has ended and its pipes have; return its exit status."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        deadline = time.monotonic() + seconds
+        while self._pipes and self._read(deadline):
+            pass
+        return self.process.wait(max(0.01, deadline - time.monotonic()))
+
+    def kill(self) -> None:
+        """End it without asking, and close the pipes."""
+        self.process.kill()
+        self.process.wait(SECONDS)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _read(self, deadline: float) -> bool:
+        """Read what comes next; false when time is up or nothing can come any more."""
+        ready, _, _ = select.select(list(self._pipes), [], [], max(0.0, deadline - time.monotonic()))
+        for number in ready:
+            part = os.read(number, 65_536)
+            self._texts[self._pipes[number]] += part
+            if not part:
+                del self._pipes[number]
+        return bool(ready)
+
+
+ProgramStarter = Callable[..., Program]
+
+
+@pytest.fixture
+def start_program() -> Iterator[ProgramStarter]:
+    """Start `nfcli` with the given words, or another `command`, in the background; killed at the test's end."""
+    started: list[Program] = []
+
+    def start(*words: str, environment: Environment | None = None, command: Sequence[str] = (), **options: Any) -> Any:
+        where = ["-i", str(environment.inventory_file)] if environment else []
+        started.append(Program([*(command or [str(PROGRAM)]), *where, *words], **options))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.kill()
+
+
+class Watched:
+    """The worker process that owns a name now, started by whomever; it can be waited for without being our child."""
+
+    def __init__(self, environment: Environment, name: str = DEFAULT_WORKER) -> None:
+        owner = read_owner(environment.lock_file(name))
+        assert owner is not None, f"nobody runs {name}"
+        assert owner.pid is not None
+        self.pid, self.url = owner.pid, owner.url or ""
+        self._descriptor = os.pidfd_open(self.pid)
+
+    def kill(self) -> None:
+        """End it without asking."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def is_gone_within(self, seconds: float) -> bool:
+        """Wait until the process has ended; return whether it has."""
+        return bool(select.select([self._descriptor], [], [], seconds)[0])
+
+    def close(self) -> None:
+        """Stop watching."""
+        os.close(self._descriptor)
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watched]]:
+    """Watch the process that runs a worker of an environment; it is killed at the test's end if it is still there."""
+    watched: list[Watched] = []
+
+    def start(environment: Environment, name: str = DEFAULT_WORKER) -> Watched:
+        watched.append(Watched(environment, name))
+        return watched[-1]
+
+    yield start
+    for each in watched:
+        if not each.is_gone_within(0):
+            each.kill()
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def environment(environment_factory: EnvironmentFactory) -> Environment:
+    """Make the environment that the tests of a module share, with one worker."""
+    return environment_factory()
+
+
+@pytest.fixture(scope="module")
+def worker(environment: Environment, running_worker: WorkerRunner) -> Iterator[RunningWorker]:
+    """Run the worker that the tests of a module share."""
+    with running_worker(environment) as worker:
+        yield worker
