@@ -177,6 +177,7 @@ class Gate:
             return
         if caller is not None:
             scope.update(caller.scope_entries)
+        _lower_names(scope, found)
         exchange = _Exchange(app, scope, receive, send)
         try:
             with self._requests.entry(caller.token if caller else "") as cancel_scope:
@@ -293,6 +294,13 @@ def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:
             else:
                 found[name] = value
     return found, duplicate
+
+
+def _lower_names(scope: Scope, found: Mapping[bytes, bytes]) -> None:
+    """Write Host and Origin in small letters: the SDK's own check knows no others."""
+    names = {name: value.lower() for name, value in found.items() if name in {b"host", b"origin"}}
+    if any(found[name] != value for name, value in names.items()):
+        scope["headers"] = [(name, names.get(name, value)) for name, value in scope["headers"]]
 
 
 def _refused_headers(found: Mapping[bytes, bytes], duplicate: str | None) -> Answer | None:

@@ -1,0 +1,196 @@
+"""A worker's MCP server as clients meet it: a real uvicorn on a free port, in a thread with a loop of its own.
+
+Test files take the fixture with `runpy`, since folders of tests are no packages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+
+from nfcli.models.environment import Environment
+from nfcli.models.inventory import WorkerInventory
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker.context import WorkerContext
+from nfcli.worker.http import HttpServer, new_event_loop
+from nfcli.worker.mcp_server import build_app
+from nfcli.worker.tasks import TaskRegistry
+from nfcli.worker.token_store import TokenStore
+
+START = 1_780_000_000.25
+WAIT_SECONDS = 10.0
+TOKEN = "secret-token"
+HANDSHAKE_ERA, SINGLE_POST_ERA = "2025-11-25", "2026-07-28"
+
+
+class ServedWorker:
+    """A worker named `w1` with one token, `secret-token` of `automation`.
+
+    `now` is its clock, which a test may move; `looked_up` are the tokens that the store was asked for.
+
+    Args:
+        folder: where its tokens are kept.
+        tasks: modules of tasks beside those that every worker has.
+        grace_seconds: how long requests under way may go on when the `with` block ends.
+        settings: keys of the worker's inventory; without any it has authentication on, on a free port of loopback.
+    """
+
+    def __init__(self, folder: Path, *tasks: ModuleType, grace_seconds: float = 0.1, **settings: Any) -> None:
+        configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
+        self.now = START
+        self.grace_seconds = grace_seconds
+        self.store = TokenStore.open(folder, clock=lambda: self.now)
+        self.store.store("automation", TOKEN, None)
+        self.looked_up: list[str] = []
+        self._watch_lookups(self.store.lookup)
+        self.worker = WorkerContext(
+            name="w1",
+            service="fastmcp",
+            environment=Environment(folder.parent, None),
+            inventory=WorkerInventory.model_validate(configured),
+            registry=TaskRegistry(auth_tasks, service_tasks, *tasks),
+            store=self.store,
+            endpoint="ipc:///w1.ipc",
+            clock=lambda: self.now,
+            started=START,
+        )
+        self.http = HttpServer(build_app(self.worker), self.worker.inventory)
+        self.url = self.worker.url = self.http.bind()
+        self._stop_asked = asyncio.Event()
+        self.loop = new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="served worker")
+
+    def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
+        def watched(token: str) -> BearerTokenRecord | None:
+            self.looked_up.append(token)
+            return lookup(token)
+
+        self.store.lookup = watched  # type: ignore[method-assign]
+
+    def _run(self) -> None:
+        with closing(self.loop):
+            self.loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        serving = asyncio.create_task(self.http.serve())
+        await self._stop_asked.wait()
+        await self.http.stop(self.grace_seconds)
+        await serving
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and wait until it has ended."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self._stop_asked.set)
+            self._thread.join(WAIT_SECONDS)
+            assert not self._thread.is_alive()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.store.close()
+
+    def connect(self) -> socket.socket:
+        """Open a connection without saying anything."""
+        parts = urlsplit(self.url)
+        return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=WAIT_SECONDS)
+
+    def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes over a connection of their own; return status, headers and body of the answer."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return read_answer(connection, request.split(b" ")[0].decode())
+
+    def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Ask for a path; `headers` are whole lines beside Host."""
+        lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
+        return self.ask("\r\n".join(lines).encode("latin-1"))
+
+    def post(
+        self,
+        method: str = "tools/list",
+        params: dict[str, Any] | None = None,
+        *,
+        era: str = HANDSHAKE_ERA,
+        token: str | None = TOKEN,
+        path: str = "/mcp",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> tuple[int, dict[str, str], Any]:
+        """Post one JSON-RPC request as a client of that era would; return status, headers and the JSON that came.
+
+        `headers` replace those of the same names, all together.
+        """
+        usual = {**_usual_headers(self, era, method, params), **({"authorization": f"Bearer {token}"} if token else {})}
+        named = {name.lower() for name, _ in headers}
+        chosen = [*((name, value) for name, value in usual.items() if name not in named), *headers]
+        body = _body(era, method, params)
+        lines = [
+            f"POST {path} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in chosen),
+            f"content-length: {len(body)}",
+        ]
+        status, answered, text = self.ask("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        return status, answered, json.loads(text) if text else None
+
+
+def _usual_headers(worker: ServedWorker, era: str, method: str, params: dict[str, Any] | None) -> dict[str, str]:
+    usual = {
+        "host": urlsplit(worker.url).netloc,
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": era,
+    }
+    if era == SINGLE_POST_ERA:
+        usual["mcp-method"] = method
+        if params and "name" in params:
+            usual["mcp-name"] = params["name"]
+    return usual
+
+
+def _body(era: str, method: str, params: dict[str, Any] | None) -> bytes:
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params or {})}
+    if era == SINGLE_POST_ERA:
+        message["params"]["_meta"] = {
+            "io.modelcontextprotocol/protocolVersion": era,
+            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+    return json.dumps(message).encode()
+
+
+def read_answer(connection: socket.socket, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers (names in small letters, without the date) and body of the response to `method`."""
+    response = http.client.HTTPResponse(connection, method=method)
+    try:
+        response.begin()
+        headers = {name.lower(): value for name, value in response.getheaders() if name.lower() != "date"}
+        return response.status, headers, response.read()
+    finally:
+        response.close()
+
+
+@pytest.fixture
+def served_worker(tmp_path: Path) -> Iterator[Callable[..., ServedWorker]]:
+    """Serve workers until the end of the test; arguments are those of `ServedWorker` without the folder."""
+    with ExitStack() as opened:
+
+        def serve(*tasks: ModuleType, **settings: Any) -> ServedWorker:
+            folder = tmp_path / f"w{len(list(tmp_path.iterdir()))}"
+            folder.mkdir(mode=0o700)
+            return opened.enter_context(ServedWorker(folder / "tokens", *tasks, **settings))
+
+        yield serve

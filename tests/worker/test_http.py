@@ -1,0 +1,391 @@
+"""The HTTP server: where it binds, what it refuses to bind, what a connection may hold up, and that it always stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import runpy
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from nfcli.models.errors import WorkerStartError
+from nfcli.models.inventory import WorkerInventory
+from nfcli.models.tokens import TaskInput
+from nfcli.worker import http
+from nfcli.worker.context import WorkerContext
+from nfcli.worker.http import HttpServer, check_exposure
+from nfcli.worker.tasks import ToolHints, task
+
+_served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
+served_worker, read_answer = _served["served_worker"], _served["read_answer"]
+TOKEN, WAIT_SECONDS = _served["TOKEN"], _served["WAIT_SECONDS"]
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104  what is tested
+NO_HOST = "host-that-is-not.invalid"
+
+Serve = Callable[..., Any]
+has_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+
+
+async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    """Be an application that is never asked."""
+
+
+@pytest.fixture
+def bind() -> Iterator[Callable[..., str]]:
+    """Bind servers until the end of the test; keys of the inventory are given, port 0 unless it is one of them."""
+    with ExitStack() as opened:
+
+        def bind_one(**settings: Any) -> str:
+            inventory = WorkerInventory.model_validate({"service": "fastmcp", "port": 0, **settings})
+            server = HttpServer(nothing, inventory)
+            opened.callback(server.close)
+            return server.bind()
+
+        yield bind_one
+
+
+def port_of(url: str) -> int:
+    """Return the port in a URL."""
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+@pytest.mark.parametrize(
+    ("host", "shown", "reached"),
+    [
+        ("127.0.0.1", "127.0.0.1", ["127.0.0.1"]),
+        ("localhost", "localhost", ["127.0.0.1"]),
+        (ALL_INTERFACES, "127.0.0.1", ["127.0.0.1"]),
+        pytest.param("::1", "[::1]", ["::1"], marks=has_ipv6),
+        pytest.param("[::1]", "[::1]", ["::1"], marks=has_ipv6),
+        pytest.param("", "127.0.0.1", ["127.0.0.1", "::1"], marks=has_ipv6),
+        pytest.param("::", "127.0.0.1", ["127.0.0.1", "::1"], marks=has_ipv6),
+    ],
+)
+def test_url_names_an_address_that_answers(bind: Callable[..., str], host: str, shown: str, reached: list[str]) -> None:
+    """Port 0 takes a free one; connections wait from then on."""
+    url = bind(host=host)
+    assert url == f"http://{shown}:{port_of(url)}/mcp"
+    for address in reached:
+        socket.create_connection((address, port_of(url)), timeout=WAIT_SECONDS).close()
+
+
+@has_ipv6
+def test_address_of_one_family_is_not_reached_by_the_other(bind: Callable[..., str]) -> None:
+    """`::1` stands for itself only."""
+    port = port_of(bind(host="::1"))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
+
+
+def test_port_that_is_taken_is_named_with_the_key_that_sets_it(bind: Callable[..., str]) -> None:
+    """Also by a server that was bound a moment ago and doesn't serve yet."""
+    port = port_of(bind())
+    reason = f"port {port} on 127.0.0.1 is taken: end what listens there, or set another port in the worker's inventory"
+    with pytest.raises(WorkerStartError) as raised:
+        bind(port=port)
+    assert str(raised.value) == f"{reason} (0 takes a free one)"
+
+
+def test_port_is_free_again_after_close() -> None:
+    """At once, connections that wind down notwithstanding."""
+    server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
+    port = port_of(server.bind())
+    socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
+    server.close()
+    again = HttpServer(nothing, WorkerInventory(service="fastmcp", port=port))
+    assert port_of(again.bind()) == port
+    again.close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", NO_HOST])
+def test_host_of_another_machine_is_refused(bind: Callable[..., str], host: str) -> None:
+    """Addresses for documentation are nobody's."""
+    with pytest.raises(WorkerStartError) as raised:
+        bind(host=host)
+    expected = f"host {host} is not an address of this machine: set host in the worker's inventory to one that is"
+    assert str(raised.value) == expected
+
+
+def test_port_that_needs_rights_is_refused(bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports below 1024, for most users of most systems."""
+
+    def refuse(_socket: socket.socket, _address: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(WorkerStartError) as raised:
+        bind(port=443)
+    expected = "port 443 on 127.0.0.1 is not for this user: set port in the worker's inventory to 1024 or more"
+    assert str(raised.value) == expected
+
+
+def test_sockets_are_set_up_so_that_nobody_shares_the_port_and_nothing_waits() -> None:
+    """Only where the protocol is named does asyncio take the delay out of small answers."""
+    server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
+    server.bind()
+    (listener,) = server._sockets
+    assert listener.proto == socket.IPPROTO_TCP
+    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) != 0
+    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+    server.close()
+
+
+@pytest.mark.parametrize("host", [ALL_INTERFACES, "", "::", "10.0.0.1", "mcp.example.com", "fd00::1"])
+def test_public_address_without_authentication_is_refused(host: str) -> None:
+    """One line that names the host and both ways out."""
+    with pytest.raises(WorkerStartError) as raised:
+        check_exposure(WorkerInventory(service="fastmcp", host=host))
+    assert str(raised.value) == (
+        f"other machines can reach host {host or 'empty (all interfaces)'} and authentication is off: set "
+        "authentication_enabled: true in the worker's inventory, or allow_unauthenticated: true if that is meant"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"host": "127.0.0.1"},
+        {"host": "127.9.9.9"},
+        {"host": "::1"},
+        {"host": "localhost"},
+        {"host": ALL_INTERFACES, "authentication_enabled": True},
+        {"host": ALL_INTERFACES, "allow_unauthenticated": True},
+    ],
+)
+def test_other_configurations_are_served(settings: dict[str, Any]) -> None:
+    """Loopback, authentication, or the operator's word."""
+    check_exposure(WorkerInventory.model_validate({"service": "fastmcp", **settings}))
+
+
+def test_answers_do_not_name_the_server(served_worker: Serve) -> None:
+    """Nor does anybody log requests."""
+    with served_worker().connect() as connection:
+        connection.sendall(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"server:" not in connection.recv(4096).lower()
+
+
+def test_connection_serves_many_requests(served_worker: Serve) -> None:
+    """Refused ones too."""
+    with served_worker().connect() as connection:
+        for _ in range(3):
+            connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}")
+            assert read_answer(connection)[0] == 401
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nhost: loc"])
+def test_head_that_does_not_come_is_not_awaited_for_ever(
+    served_worker: Serve, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    """Neither on a fresh connection nor after a request."""
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    worker = served_worker()
+    with worker.connect() as fresh:
+        fresh.sendall(begun)
+        assert is_closed(fresh)
+    with worker.connect() as used:
+        used.sendall(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert read_answer(used)[0] == 404
+        used.sendall(b"G")
+        assert is_closed(used)
+
+
+def test_body_after_its_refusal_may_not_trickle_for_ever(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request has been answered; what still comes counts as the next head."""
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    with served_worker().connect() as connection:
+        connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
+        assert read_answer(connection)[0] == 401
+        connection.sendall(b"{")
+        assert is_closed(connection)
+
+
+def test_endless_head_is_cut_off(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its size, long before its time is up; left alone, uvicorn would keep all of it."""
+    monkeypatch.setattr(http, "HEAD_SECONDS", 10 * WAIT_SECONDS)
+    with served_worker().connect() as connection:
+        connection.sendall(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * http.MAX_HEAD_BYTES)
+        assert is_closed(connection)
+
+
+def test_too_many_connections_are_dropped_and_the_others_go_on(
+    served_worker: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was first is served."""
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 2)
+    worker = served_worker()
+    with worker.connect() as first, worker.connect() as second, worker.connect() as third:
+        assert is_closed(third)
+        for connection in (first, second):
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert read_answer(connection)[0] == 200
+
+
+def test_connections_leave_descriptors_to_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few as 256 are granted by default on macOS."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (256, 256))
+    assert http._max_connections() == 128
+
+
+def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does asking for one fill the log."""
+    caplog.set_level(logging.INFO)
+    worker = served_worker()
+    caplog.clear()
+    head = b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    assert worker.ask(head + b"sec-websocket-version: 13\r\nsec-websocket-key: x\r\n\r\n")[0] == 401
+    assert worker.ask(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")[0] == 400
+    assert [message for message in caplog.messages if "manager" not in message] == []
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Wait until the server closes the connection."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def holding(has_begun: threading.Event, may_end: threading.Event) -> ModuleType:
+    """Return tasks of which one waits."""
+
+    def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+        """Wait."""
+        has_begun.set()
+        return may_end.wait(WAIT_SECONDS)
+
+    tasks = ModuleType("tasks")
+    vars(tasks).update(hold=task(result=bool, mcp=ToolHints("Hold"))(hold))
+    return tasks
+
+
+@pytest.mark.parametrize("era", [_served["HANDSHAKE_ERA"], _served["SINGLE_POST_ERA"]])
+def test_stop_returns_with_calls_and_half_sent_requests_open(
+    served_worker: Serve, era: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They get their time; then a call is answered 503, and the log has no traceback."""
+    has_begun, may_end = threading.Event(), threading.Event()
+    worker = served_worker(holding(has_begun, may_end), grace_seconds=0.3)
+    answers: list[Any] = []
+    params = {"name": "service_fastmcp__task_hold", "arguments": {}}
+    caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params, era=era)))
+    caller.start()
+    assert has_begun.wait(WAIT_SECONDS)
+    with worker.connect() as silent, worker.connect() as in_head, worker.connect() as in_body:
+        in_head.sendall(b"POST /mcp HT")
+        in_body.sendall(
+            f"POST /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n"
+            "expect: 100-continue\r\ncontent-length: 9\r\n\r\n".encode()
+        )
+        assert in_body.recv(100).startswith(b"HTTP/1.1 100")
+        started = time.monotonic()
+        worker.stop()
+        assert time.monotonic() - started < 0.3 + 0.5
+        assert read_answer(in_body)[0] == 503
+        assert is_closed(silent)
+        assert is_closed(in_head)
+    caller.join(WAIT_SECONDS)
+    may_end.set()
+    assert [(status, body["error"]["message"]) for status, _, body in answers] == [(503, "the worker is stopping")]
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_call_that_ends_in_its_time_is_answered_during_the_stop(served_worker: Serve) -> None:
+    """The grace is for that."""
+    has_begun, may_end = threading.Event(), threading.Event()
+    worker = served_worker(holding(has_begun, may_end), grace_seconds=WAIT_SECONDS)
+    answers: list[Any] = []
+    params = {"name": "service_fastmcp__task_hold", "arguments": {}}
+    caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params)))
+    caller.start()
+    assert has_begun.wait(WAIT_SECONDS)
+    stopper = threading.Thread(target=worker.stop)
+    stopper.start()
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:  # until the port is closed, as the first step of a stop is
+            worker.connect().close()
+    may_end.set()
+    stopper.join(WAIT_SECONDS)
+    caller.join(WAIT_SECONDS)
+    assert [status for status, _, _ in answers] == [200]
+
+
+def test_request_that_comes_during_the_stop_is_not_served(served_worker: Serve) -> None:
+    """The port is closed, and so are idle connections."""
+    worker = served_worker()
+    with worker.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert read_answer(connection)[0] == 200
+        worker.stop()
+        assert is_closed(connection)
+    with pytest.raises(ConnectionRefusedError):
+        worker.connect()
+
+
+def test_stop_before_serve_and_twice_does_no_harm() -> None:
+    """A worker may be told to stop at any time."""
+
+    async def run() -> None:
+        server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
+        server.bind()
+        await server.stop()
+        await server.stop()
+
+    asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
+
+
+def test_signals_are_left_to_the_process() -> None:
+    """Left alone, uvicorn would take them over, and raise them again when it has ended."""
+
+    async def run() -> None:
+        server = HttpServer(lifespan_only, WorkerInventory(service="fastmcp", port=0))
+        server.bind()
+        serving = asyncio.create_task(server.serve())
+        while not server._server.started:
+            await asyncio.wait([serving], timeout=0.01)
+        assert signal.getsignal(signal.SIGTERM) is before
+        await server.stop(0.1)
+        await serving
+
+    before = signal.getsignal(signal.SIGTERM)
+    asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
+
+
+async def lifespan_only(_scope: Any, receive: Any, send: Any) -> None:
+    """Start and stop as an application does."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def test_application_that_cannot_start_is_an_error_of_one_line() -> None:
+    """Left alone, uvicorn would end the interpreter."""
+
+    async def failing(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": ""})
+
+    async def run() -> None:
+        server = HttpServer(failing, WorkerInventory(service="fastmcp", port=0))
+        server.bind()
+        try:
+            await server.serve()
+        finally:
+            await server.stop()
+
+    with pytest.raises(WorkerStartError, match=r"^the MCP server could not start: see the worker's log$"):
+        asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
