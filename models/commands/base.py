@@ -100,7 +100,11 @@ class Command(TaskInput):
         except ValidationError as error:
             raise UsageError("; ".join(sentences(error))) from None
         data = command.answer(picle_app)
-        return "" if data is None else (render or picle_app.render)(data, cls.COLUMNS)
+        return "" if data is None else (render or picle_app.render)(data, command.columns())
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the result's table, none where it isn't one."""
+        return self.COLUMNS
 
     def answer(self, shell: CommandShell) -> Any:
         """Do the work; return its data, None when there is nothing to print."""
@@ -150,7 +154,7 @@ class JobArguments(Command):
             shell.note(note)
         if not values:
             return None
-        return self._rows(values) if self.COLUMNS else values
+        return self._rows(values) if self.columns() else values
 
     def _rows(self, values: dict[str, Any]) -> list[dict[str, Any]]:
         for worker, rows in values.items():

@@ -27,9 +27,14 @@ class ShowStatus(JobArguments):
 
 
 class ShowTools(GetToolsInput, JobArguments):
-    """The tools that a worker offers to MCP clients."""
+    """The tools that a worker offers to MCP clients; `| json` has their schemas as well."""
 
     TASK: ClassVar[str] = "get_tools"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
 
 
 class ShowFastmcpCommands(CommandGroup):

@@ -100,12 +100,12 @@ def test_values_can_not_forge_lines(run: Run, client: Any) -> None:
 
 def test_nested_data_is_shown_indented_or_as_tables(run: Run, client: Any) -> None:
     """Keys end in a colon, lists have marks, lists of flat records become tables on demand."""
-    client.answers["get_tools"] = [{"name": "a", "tags": ["x", "y"]}]
-    assert run("show fastmcp tools | nested")[1] == (
+    client.answers["get_status"] = [{"name": "a", "tags": ["x", "y"]}]
+    assert run("show fastmcp status | nested")[1] == (
         "fastmcp-worker-1:\n    |_\n      ----------\n"
         "      name:\n          a\n      tags:\n          - x\n          - y\n"
     )
-    assert run("show fastmcp tools | nested with-tables tablefmt plain initial-indent 1")[1] == (
+    assert run("show fastmcp status | nested with-tables tablefmt plain initial-indent 1")[1] == (
         ' ----------\n fastmcp-worker-1:\n       name    tags\n       a       ["x", "y"]\n'
     )
 

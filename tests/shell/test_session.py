@@ -304,9 +304,15 @@ def test_tasks_are_described_by_a_worker(run: Run, client: Any) -> None:
     assert run("man tasks") == (1, "", "fastmcp-worker-1: busy\n")
 
 
+BRIEF_TOOLS = '{\n    "fastmcp-worker-1": [\n        "a"\n    ]\n}\n'
+TOOLS = " worker            name  description\n fastmcp-worker-1  a     b\n"
+
+
 def test_a_switch_needs_no_value(run: Run, client: Any) -> None:
     """A field that is true or false is switched on by its name, and may be told."""
     client.answers["get_tools"] = ["a"]
-    for words in ("brief", "brief true", "brief name x", "brief false"):
-        assert run(f"show fastmcp tools {words} workers any")[0] == 0
+    for words in ("brief", "brief true", "brief name x"):
+        assert run(f"show fastmcp tools {words} workers any") == (0, BRIEF_TOOLS, "")
+    client.answers["get_tools"] = [{"name": "a", "description": "b"}]
+    assert run("show fastmcp tools brief false workers any") == (0, TOOLS, "")
     assert [call["kwargs"].get("brief") for call in client.calls] == [True, True, True, False]
