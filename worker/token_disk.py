@@ -273,6 +273,11 @@ def _record(key: bytes, tag: bytes, value: bytes, expires: float | None) -> Bear
     return None
 
 
+def foreign_databases(folder: Path) -> list[Path]:
+    """Return the databases that a NorFab worker has left in folders of their own; nothing of them is opened here."""
+    return sorted(folder.glob(f"[0-9][0-9][0-9]/{diskcache.core.DBNAME}"))
+
+
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         found = (folder / diskcache.core.DBNAME).stat()

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from ..models.errors import TaskError, TokenOwnerError, TokenStoreError, sentences
 from ..models.tokens import BearerTokenRecord, BearerTokenStoreInput
-from .token_disk import LOCK_TIMEOUT_SECONDS, LoadedTokens, TokenDatabase
+from .token_disk import LOCK_TIMEOUT_SECONDS, LoadedTokens, TokenDatabase, foreign_databases
 
 log = logging.getLogger(__name__)
 
@@ -277,6 +277,13 @@ class TokenStore:
                 "store these tokens again with fastmcp auth create-token",
                 loaded.invalid,
                 directory,
+            )
+        if foreign := foreign_databases(directory):
+            log.warning(
+                "%s holds a NorFab worker's database (%s and so on), which is not read: "
+                "store its tokens again with fastmcp auth create-token",
+                directory,
+                foreign[0].relative_to(directory),
             )
 
     def _run(
