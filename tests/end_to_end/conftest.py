@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pexpect
 import pytest
 
+from nfcli import Client, NorFab
 from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.models.lock import read_owner
 
@@ -32,18 +34,26 @@ _LINE_IS_OVER = r"(?s)(\A|.*\n)line \d+: unclosed quote [^\n]*\n"
 
 
 class Terminal:
-    """A program at a pseudo-terminal of 40 lines by 200 columns; `child` is pexpect's process."""
+    """A program at a pseudo-terminal of 40 lines by 200 columns.
+
+    `child` is pexpect's process; `typing` is what was shown while the last line was typed.
+    """
+
+    typing = ""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path | None) -> None:
-        self.child: Any = pexpect.spawn(
-            command[0],
-            list(command[1:]),
-            timeout=SECONDS,
-            dimensions=(40, 200),
-            encoding="utf-8",
-            env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environ},
-            cwd=str(folder) if folder else None,
-        )
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forks beside threads, such as a client's: the child does nothing before it execs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.child: Any = pexpect.spawn(
+                command[0],
+                list(command[1:]),
+                timeout=SECONDS,
+                dimensions=(40, 200),
+                encoding="utf-8",
+                env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environ},
+                cwd=str(folder) if folder else None,
+            )
         self.child.delaybeforesend = None
 
     def wait_for_prompt(self, prompt: str = "nf#") -> None:
@@ -59,6 +69,7 @@ class Terminal:
     def printed(self, prompt: str = "nf#") -> str:
         """Return what comes out between a line that was typed and the next prompt."""
         self.child.expect_exact(HAS_A_LINE)
+        self.typing = self.child.before
         self.child.expect_exact(READS_A_LINE)
         text: str = self.child.before
         self.child.expect_exact(prompt)
@@ -149,6 +160,12 @@ class Program:
         text = self.out + errors
         self._texts["out"].clear()
         return text
+
+    def close_stdout(self) -> None:
+        """Read its stdout no more: what it writes there fails."""
+        assert self.process.stdout is not None
+        del self._pipes[self.process.stdout.fileno()]
+        self.process.stdout.close()
 
     def end(self, seconds: float = SECONDS) -> int:
         """Close its stdin, wait until it has ended and its pipes have; return its exit status."""
@@ -248,3 +265,22 @@ def worker(environment: Environment, running_worker: WorkerRunner) -> Iterator[R
     """Run the worker that the tests of a module share."""
     with running_worker(environment) as worker:
         yield worker
+
+
+@pytest.fixture(scope="module")
+def client(environment: Environment, worker: RunningWorker) -> Iterator[Client]:
+    """Make a client, in this process, of the module's worker."""
+    assert worker.process.poll() is None
+    norfab = NorFab(environment.inventory_file)
+    try:
+        yield norfab.make_client()
+    finally:
+        norfab.destroy()
+
+
+@pytest.fixture
+def no_tokens(client: Client) -> None:
+    """Begin the test with no token stored at the module's worker."""
+    (listed,) = client.run_job("fastmcp", "bearer_token_list").values()
+    for username in {row["username"] for row in listed["result"]}:
+        client.run_job("fastmcp", "bearer_token_delete", kwargs={"username": username})

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nfcli import NorFab
 from nfcli.models.environment import Environment
 
 if TYPE_CHECKING:
@@ -25,14 +24,8 @@ Say = Callable[[str], str]
 
 
 @pytest.fixture(params=["typed", "script"])
-def say(request: pytest.FixtureRequest, environment: Environment, worker: RunningWorker) -> Say:
+def say(request: pytest.FixtureRequest, environment: Environment, no_tokens: None) -> Say:  # noqa: ARG001
     """Run lines at a prompt or from stdin, with no token stored before the first; return all that one prints."""
-    assert worker.process.poll() is None
-    with NorFab(environment.inventory_file) as norfab:
-        client = norfab.make_client()
-        (listed,) = client.run_job("fastmcp", "bearer_token_list").values()
-        for name in {row["username"] for row in listed["result"]}:
-            client.run_job("fastmcp", "bearer_token_delete", kwargs={"username": name})
     if request.param == "typed":
         terminal: Terminal = request.getfixturevalue("open_terminal")("-c", environment=environment)
         terminal.wait_for_prompt()

@@ -161,15 +161,8 @@ def has_refused_character(text: str) -> bool:
     return any(unicodedata.category(each) in REFUSED_CATEGORIES or each in REFUSED_CHARACTERS for each in text)
 
 
-@pytest.fixture
-def empty(environment: Environment, desk: Desk) -> Environment:
-    """Give the module's environment with no token stored."""
-    for username in {row["username"] for row in json.loads(desk.run("fastmcp auth list-tokens | json")[1])}:
-        assert desk.run(f"fastmcp auth delete-token username {quote(username)}")[0] == 0
-    return environment
-
-
-def test_the_listed_words_are_names_and_tokens_in_a_script(empty: Environment, nfcli: NfcliRunner) -> None:
+@pytest.mark.usefixtures("no_tokens")
+def test_the_listed_words_are_names_and_tokens_in_a_script(environment: Environment, nfcli: NfcliRunner) -> None:
     """Beginnings of field names, numbers, words that Python knows, brackets, quotes, blanks, other scripts."""
     expected = {f"for-name-{number}": name for number, name in enumerate(PLAIN + NAMES_ONLY)}
     lines = [f"fastmcp auth create-token username {quote(name)} token {token}" for token, name in expected.items()]
@@ -178,26 +171,30 @@ def test_the_listed_words_are_names_and_tokens_in_a_script(empty: Environment, n
         expected[token] = token[:256]
     lines.append("fastmcp auth create-token token '-' username dash")
     expected["-"] = "dash"
-    created = nfcli(stdin="\n".join(lines), environment=empty)
+    created = nfcli(stdin="\n".join(lines), environment=environment)
     assert (created.returncode, created.stderr) == (0, "")
-    done = nfcli(stdin="fastmcp auth list-tokens | json", environment=empty)
+    done = nfcli(stdin="fastmcp auth list-tokens | json", environment=environment)
     assert listed(done.stdout) == expected
 
 
-def test_the_listed_words_are_names_on_a_command_line(empty: Environment, nfcli: NfcliRunner) -> None:
+@pytest.mark.usefixtures("no_tokens")
+def test_the_listed_words_are_names_on_a_command_line(environment: Environment, nfcli: NfcliRunner) -> None:
     """The system's shell has read the quotes: each argument is a word as it stands, and no option of nfcli's."""
     words = ["t", "000123", "-5", "--help", "-c", "{a}", "[red]x", "it's me", "two  blanks", "?", "Zoë", "#1"]
     for number, name in enumerate(words):
-        done = nfcli("fastmcp", "auth", "create-token", "username", name, "token", f"t{number}", environment=empty)
+        done = nfcli(
+            "fastmcp", "auth", "create-token", "username", name, "token", f"t{number}", environment=environment
+        )
         assert (done.returncode, done.stderr) == (0, "")
-    done = nfcli("fastmcp", "auth", "list-tokens", "|", "json", environment=empty)
+    done = nfcli("fastmcp", "auth", "list-tokens", "|", "json", environment=environment)
     assert listed(done.stdout) == {f"t{number}": name for number, name in enumerate(words)}
 
 
-def test_the_listed_words_are_names_at_a_terminal(empty: Environment, open_terminal: TerminalStarter) -> None:
+@pytest.mark.usefixtures("no_tokens")
+def test_the_listed_words_are_names_at_a_terminal(environment: Environment, open_terminal: TerminalStarter) -> None:
     """Keys that mean something at the prompt don't where they are part of a quoted word."""
     words = ["t", "000123", "{a}", "[red]x", "it's me", "two  blanks", "what? me", "?", "Zoë", "王小明", "שלום", "-"]
-    terminal = open_terminal("-c", environment=empty)
+    terminal = open_terminal("-c", environment=environment)
     terminal.wait_for_prompt()
     for number, name in enumerate(words):
         terminal.run(f"fastmcp auth create-token username {quote(name)} token t{number}")
