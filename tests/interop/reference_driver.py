@@ -19,6 +19,8 @@ from norfab.core.nfapi import NorFab
 from norfab.core.security import generate_certificates
 
 WAIT_SECONDS = 20.0
+HEARD_SECONDS = 2.0
+REOPENINGS = 5
 
 
 class Driver:
@@ -60,6 +62,17 @@ class Driver:
     def open_client(self, name: str) -> None:
         """Connect a client."""
         self._client = self._norfab.make_client(name=name)
+
+    def reopen_client(self, name: str) -> None:
+        """Close the client and connect one of the same name, until it is heard.
+
+        A ROUTER passes over a connection, for as long as it lasts, that came before the older one of its name had gone.
+        """
+        for _ in range(REOPENINGS):
+            self.close_client()
+            self.open_client(name)
+            if self.mmi("show_workers", timeout=HEARD_SECONDS)["status"] == "200":
+                return
 
     def close_client(self) -> None:
         """Disconnect it; its unfinished jobs stay in its database."""
@@ -106,9 +119,9 @@ class Driver:
             if found == uuid and wanted in {"", status}:
                 return status, payload
 
-    def mmi(self, task: str) -> Any:
+    def mmi(self, task: str, timeout: float = WAIT_SECONDS) -> Any:
         """Ask the broker's management service."""
-        return self._client.mmi("mmi.service.broker", task, timeout=WAIT_SECONDS)
+        return self._client.mmi("mmi.service.broker", task, timeout=timeout)
 
 
 def main() -> None:

@@ -164,8 +164,7 @@ def test_a_client_that_ended_early_takes_its_job_up_again(site: Site) -> None:
     job = {"task": "bearer_token_store", "kwargs": {"username": "late", "token": "late-token"}}
     before = site.run("get_stats")["jobs"]["total_jobs"]
     site.client.call("lose_result", service="fastmcp", uuid="l1", **job)
-    site.client.call("close_client")
-    site.client.call("open_client", name="script")
+    site.client.call("reopen_client", name="script")
     done = site.client.call("take_up_job", uuid="l1")
     assert (done["state"], done["result"][NAME]["result"]) == ("COMPLETED", True)
     assert site.run("get_stats")["jobs"]["total_jobs"] == before + 2  # this job, once, and the question itself
