@@ -238,8 +238,15 @@ class Watched:
         os.close(self._descriptor)
 
 
+class Watch(Protocol):
+    """The type of the fixture `watch`."""
+
+    def __call__(self, environment: Environment, name: str = DEFAULT_WORKER) -> Watched:
+        """Watch the process that runs this worker now; fail if there is none."""
+
+
 @pytest.fixture
-def watch() -> Iterator[Callable[..., Watched]]:
+def watch() -> Iterator[Watch]:
     """Watch the process that runs a worker of an environment; it is killed at the test's end if it is still there."""
     watched: list[Watched] = []
 

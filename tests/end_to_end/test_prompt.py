@@ -8,7 +8,6 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pexpect
@@ -18,13 +17,12 @@ from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.models.lock import read_owner
 
 if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, Terminal, TerminalStarter, Watched
+    from conftest import EnvironmentFactory, Terminal, TerminalStarter, Watch
 
 TAB, CTRL_C, UP = "\t", "\x03", "\x1b[A"
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
 FALSE = TRUE.replace("true", "false")
-Watch = Callable[..., "Watched"]
 
 
 @pytest.fixture
