@@ -45,6 +45,7 @@ class Client:
         self._transport = transport
         self._before_first_job = before_first_job
         self._lock = threading.Lock()
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +56,7 @@ class Client:
     def close(self) -> None:
         """Close the connections; the client can't be used again."""
         with self._lock:
+            self._is_closed = True
             self._transport.close()
 
     def run_job(  # noqa: PLR0917  the order of the reference's run_job, which scripts call by position
@@ -84,10 +86,11 @@ class Client:
         Raises:
             NoWorkersError: unknown service or worker name, or none of the targeted workers could be reached.
             AccessDeniedError: every worker that could be reached refused this client's key.
-            UsageError: arguments that are no JSON, or a timeout that isn't a positive number.
+            UsageError: arguments that are no JSON, a timeout that isn't a positive number, or a client that is closed.
         """
         data = _request_data(task, args, kwargs, timeout)
         with self._lock:
+            self._assert_open()
             names = self._targets(service, workers)
             if self._before_first_job is not None:
                 self._before_first_job()
@@ -105,6 +108,7 @@ class Client:
         """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
         rows = []
         with self._lock:
+            self._assert_open()
             for name in self._transport.candidates(ALL):
                 row = {"name": name, "service": self.inventory.workers[name].service}
                 try:
@@ -125,6 +129,10 @@ class Client:
             "keys": str(self.environment.keys_folder),
             "workers": self.worker_names(),
         }
+
+    def _assert_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this client is closed: make another one with make_client")
 
     def _targets(self, service: str, workers: str | Sequence[str]) -> list[str]:
         candidates = self._transport.candidates(service)

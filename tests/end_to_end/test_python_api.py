@@ -130,6 +130,10 @@ def test_clients_of_one_environment_are_independent(environment: Environment, wo
     with NorFab(environment.inventory_file) as norfab, norfab.make_client() as first, norfab.make_client() as second:
         assert first.run_job("fastmcp", "get_version").keys() == second.run_job("fastmcp", "get_version").keys()
         first.close()
+        first.close()
+        for use in (lambda: first.run_job("fastmcp", "get_version"), first.show_workers):
+            with pytest.raises(UsageError, match="this client is closed: make another one"):
+                use()
         assert second.run_job("fastmcp", "get_version").keys() == {DEFAULT_WORKER}
     assert worker.process.poll() is None
 
