@@ -1,7 +1,7 @@
 """Every example of README.md and the manual's pages does what it says; `tests/man/examples.py` tells how blocks read.
 
-The blocks of a document are run in order, in one home with one worker of the default environment. The worker's port is a
-free one, which takes the place of the documents' 8001; `$NFCLI_TOKEN` is a token while a block needs it. Output is
+The blocks of a document are run in order, in one home with one worker of the default environment. The worker's port is
+a free one, which takes the place of the documents' 8001; `$NFCLI_TOKEN` is a token while a block needs it. Output is
 compared after what differs from run to run is masked.
 """
 
@@ -215,7 +215,7 @@ def desk(home: Path, running_worker: WorkerRunner, monkeypatch: pytest.MonkeyPat
     environment = find_environment()
     environment.folder.mkdir(parents=True)
     (environment.folder / "inventory.yaml").write_text(INVENTORY, encoding="utf-8")
-    folder = home / "work"
+    folder = home / "lab"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
@@ -249,3 +249,48 @@ def run(desk: Desk, blocks: list[Any]) -> None:
 def test_the_examples_of_a_document_do_what_it_says(document: str, desk: Desk) -> None:
     """Results, error lines and exit statuses come out as written."""
     run(desk, examples.blocks(document))
+
+
+def parsed(text: str) -> list[Any]:
+    """Return the blocks of a text that stands in no document."""
+    return list(examples.blocks("broken.md", text))
+
+
+BROKEN = {
+    "a wrong result": '```nf\nnf#fastmcp auth check-token token x\n{\n    "fastmcp-worker-1": true\n}\n```\n',
+    "a missing line": "```nf\nnf#fastmcp auth check-token\n```\n",
+    "a wrong prompt": "```nf\nnf[fastmcp]#pwd\nroot\n```\n",
+    "another error line": "```console\n$ nfcli nonsense\nnonsense is unknown\n```\n",
+    "another exit status": "```console\n$ nfcli nonsense 2>/dev/null\n$ echo $?\n0\n```\n",
+    "a command that isn't there": "```sh\nnfcli no such command\n```\n",
+    "a program that fails": "```python\nfrom nfcli import NoSuchName\n```\n",
+    "another output": "```python\nprint(1)\n```\n\n<!-- output -->\n```text\n2\n```\n",
+    "a header that opens nothing": (
+        '```json\n{"servers": {"n": {"url": "http://127.0.0.1:8001/mcp", "headers": {"Authorization": "x"}}}}\n```\n'
+    ),
+    "another URL": "```sh\nclaude mcp add --transport http n http://127.0.0.1:8001/ --header 'Authorization: x'\n```\n",
+}
+
+
+WHOLE = "```console\n$ nfcli show fastmcp version\n{\n…\n}\n$ nfcli nonsense 2>/dev/null\n$ echo $?\n2\n```\n"
+
+
+def test_broken_examples_are_found(desk: Desk) -> None:
+    """What is wrong in a document turns its test red; a line `…` is no mistake."""
+    unnoticed = []
+    for what, text in BROKEN.items():
+        try:
+            run(desk, parsed(text))
+        except (AssertionError, OSError):
+            continue
+        unnoticed.append(what)
+    assert unnoticed == []
+    run(desk, parsed(WHOLE))
+
+
+def test_masks_hide_only_what_differs_from_run_to_run() -> None:
+    """Moments, ages, made-up tokens, ports, sockets, keys, and the widths of columns."""
+    text = " w1  ann  0:00:01.000123  2026-05-31 12:08:51.914919  http://127.0.0.1:8001/mcp  secret-token  None"
+    assert masked(text) == " w1  ann  AGE  TIME  http://127.0.0.1:PORT/mcp  secret-token  None"
+    assert masked('"client": "' + 40 * "?" + '"  888945f96b824bf1b4358de790c452b6') == '"client": "KEY"  TOKEN'
+    assert masked("ipc:///run/a b.ipc   ipc:///run/a.ipc  131") == "ipc:///run/a b.ipc  ipc://SOCKET  SECONDS"
