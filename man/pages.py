@@ -1,24 +1,25 @@
 """The manual's pages: Markdown files beside this module, printed as they are: `man page [topic]`.
 
 A line that is nothing but an HTML comment is a note to machines and is not printed. The line `<!-- inventory-keys -->`
-stands for the table of inventory keys, which is made from the descriptions in the schema so that the two can't differ.
+stands for the list of inventory keys, which is made from the descriptions in the schema so that the two can't differ.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from ..models.errors import UsageError
 from ..models.inventory import describe_schema
 from .choices import unknown
-from .columns import aligned
 
 _SUFFIX = ".md"
 _COMMENT_LINE = re.compile(r"\s*<!--.*-->\s*")
 _KEYS_MARKER = "<!-- inventory-keys -->"
 _INDENT = "    "
+_COLUMNS = 80
 
 
 def list_pages(folder: Traversable | None = None) -> list[tuple[str, str]]:
@@ -50,14 +51,15 @@ def read_page(topic: str, folder: Traversable | None = None) -> str:
 
 
 def inventory_keys() -> list[str]:
-    """Return the table of inventory keys: key, type and default in columns, the description indented below each."""
-    keys = describe_schema()
-    header, *rows = aligned(
-        [("key", "type", "default"), *((key, kind, default or "must be given") for key, kind, default, _ in keys)]
-    )
-    lines = [header]
-    for row, (_, _, _, description) in zip(rows, keys, strict=True):
-        lines += [row, f"{_INDENT}{' '.join(description.split())}".rstrip()]
+    """Return what there is to say of each inventory key: its path, and indented its type, its default, its meaning.
+
+    No line is longer than 80 characters, unless a single word is.
+    """
+    lines: list[str] = []
+    for key, kind, default, description in describe_schema():
+        lines.append(key)
+        for text in (f"{kind}; {f'default: {default}' if default else 'must be given'}", description):
+            lines += textwrap.wrap(text, _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT)
     return lines
 
 
