@@ -30,6 +30,7 @@ MAX_CONNECTIONS = 500
 BACKLOG = 512
 # uvicorn looks ten times a second whether it should exit, and waits as long for closed connections.
 _SLACK_SECONDS = 0.4
+_LAST_WORDS_SECONDS = 0.1
 _PORT_ATTEMPTS = 5
 _ALL_INTERFACES = frozenset({"", "::"})
 
@@ -124,6 +125,8 @@ class HttpServer:
                 self._server.force_exit = True
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
+        if self._server.server_state.tasks:  # a client that didn't read held them up until now
+            await asyncio.wait(self._server.server_state.tasks, timeout=_LAST_WORDS_SECONDS)
         self.close()
 
     def close(self) -> None:
@@ -211,7 +214,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     try:
         for family, address in _addresses(host):
             try:
-                sockets.append(_listener(family, address, port or _port(sockets), is_dual=host in _ALL_INTERFACES))
+                sockets.append(_listener(family, address, port or _port(sockets)))
             except OSError as error:
                 # A name may have addresses that this machine hasn't, ::1 without IPv6 for instance.
                 if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
@@ -238,14 +241,15 @@ def _addresses(host: str) -> list[tuple[int, str]]:
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 
-def _listener(family: int, address: str, port: int, *, is_dual: bool) -> socket.socket:
+def _listener(family: int, address: str, port: int) -> socket.socket:
     # asyncio sends small answers without delay only where a socket says that it is TCP; else each takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A port whose last connections are still winding down may be had; one that is listened at may not.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
+            # All interfaces are those of IPv4 too: the URL that is shown for them names 127.0.0.1.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((address, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)

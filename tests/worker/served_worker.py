@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -69,7 +69,7 @@ class ServedWorker:
         self.http = HttpServer(build_app(self.worker), self.worker.inventory)
         self.url = self.worker.url = self.http.bind()
         self._stop_asked = asyncio.Event()
-        self.loop = new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=new_event_loop)
         self._thread = threading.Thread(target=self._run, name="served worker")
 
     def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
@@ -80,8 +80,8 @@ class ServedWorker:
         self.store.lookup = watched  # type: ignore[method-assign]
 
     def _run(self) -> None:
-        with closing(self.loop):
-            self.loop.run_until_complete(self._serve())
+        with self._runner as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         serving = asyncio.create_task(self.http.serve())
@@ -90,13 +90,14 @@ class ServedWorker:
         await serving
 
     def __enter__(self) -> Self:
+        self._runner.get_loop()  # two threads must not make it
         self._thread.start()
         return self
 
     def stop(self) -> None:
         """Stop the server and wait until it has ended."""
         if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self._stop_asked.set)
+            self._runner.get_loop().call_soon_threadsafe(self._stop_asked.set)
             self._thread.join(WAIT_SECONDS)
             assert not self._thread.is_alive()
 
@@ -120,7 +121,12 @@ class ServedWorker:
         lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
         return self.ask("\r\n".join(lines).encode("latin-1"))
 
-    def post(
+    def post(self, method: str = "tools/list", *args: Any, **kwargs: Any) -> tuple[int, dict[str, str], Any]:
+        """Post one JSON-RPC request as `request` makes it; return status, headers and the JSON that came."""
+        status, answered, text = self.ask(self.request(method, *args, **kwargs))
+        return status, answered, json.loads(text) if text else None
+
+    def request(
         self,
         method: str = "tools/list",
         params: dict[str, Any] | None = None,
@@ -129,8 +135,8 @@ class ServedWorker:
         token: str | None = TOKEN,
         path: str = "/mcp",
         headers: tuple[tuple[str, str], ...] = (),
-    ) -> tuple[int, dict[str, str], Any]:
-        """Post one JSON-RPC request as a client of that era would; return status, headers and the JSON that came.
+    ) -> bytes:
+        """Return a JSON-RPC request as a client of that era would send it.
 
         `headers` replace those of the same names, all together.
         """
@@ -138,13 +144,8 @@ class ServedWorker:
         named = {name.lower() for name, _ in headers}
         chosen = [*((name, value) for name, value in usual.items() if name not in named), *headers]
         body = _body(era, method, params)
-        lines = [
-            f"POST {path} HTTP/1.1",
-            *(f"{name}: {value}" for name, value in chosen),
-            f"content-length: {len(body)}",
-        ]
-        status, answered, text = self.ask("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        return status, answered, json.loads(text) if text else None
+        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in chosen)]
+        return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
 def _usual_headers(worker: ServedWorker, era: str, method: str, params: dict[str, Any] | None) -> dict[str, str]:

@@ -303,6 +303,37 @@ def test_stop_returns_with_calls_and_half_sent_requests_open(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
+def test_call_may_take_longer_than_its_head(served_worker: Serve) -> None:
+    """Once a request is complete, no timer runs on its connection."""
+    has_begun, may_end = threading.Event(), threading.Event()
+    worker = served_worker(holding(has_begun, may_end))
+    with worker.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert read_answer(connection)[0] == 200
+        connection.sendall(worker.request("tools/call", {"name": "service_fastmcp__task_hold", "arguments": {}}))
+        assert has_begun.wait(WAIT_SECONDS)
+        (served,) = worker.http._server.server_state.connections
+        assert (served._head_timer, served._head_bytes) == (None, 0)
+        may_end.set()
+        assert read_answer(connection)[0] == 200
+
+
+def test_client_that_does_not_read_holds_up_no_stop(served_worker: Serve) -> None:
+    """Its connection is cut, whatever is still to be written."""
+    worker = served_worker()
+    with worker.connect() as connection:
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection.send(worker.request() * 100)
+        connections = worker.http._server.server_state.connections
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not any(served.flow.write_paused for served in list(connections)):
+            assert time.monotonic() < deadline
+        worker.stop()
+        assert connections == set()
+
+
 def test_call_that_ends_in_its_time_is_answered_during_the_stop(served_worker: Serve) -> None:
     """The grace is for that."""
     has_begun, may_end = threading.Event(), threading.Event()

@@ -268,30 +268,36 @@ def test_nobody_can_listen_to_changes(plain_worker: Any) -> None:
 
 
 @in_both_eras
-def test_running_call_ends_with_its_token(served_worker: Serve, era: str) -> None:
+def test_running_call_ends_with_its_token_and_others_go_on(served_worker: Serve, era: str) -> None:
     """What began with a good token isn't carried on with a deleted one."""
-    has_begun, may_end = threading.Event(), threading.Event()
+    has_begun, may_end = threading.Semaphore(0), threading.Event()
 
     def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
         """Wait."""
-        has_begun.set()
+        has_begun.release()
         return may_end.wait(WAIT_SECONDS)
 
     tasks = ModuleType("tasks")
     vars(tasks).update(hold=task(result=bool, mcp=ToolHints("Hold"))(hold))
     worker = served_worker(tasks, auth_bearer=NO_METADATA)
     worker.store.store("other", "t", None)
-    answers: list[Any] = []
-    params = {"name": "service_fastmcp__task_hold", "arguments": {}}
-    caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params, era=era, token="t")))
-    caller.start()
-    assert has_begun.wait(WAIT_SECONDS)
-    worker.store.delete(username="automation")
-    worker.store.delete(token="t")
-    caller.join(WAIT_SECONDS)
+    answers: dict[str, Any] = {}
+
+    def call(token: str) -> None:
+        params = {"name": "service_fastmcp__task_hold", "arguments": {}}
+        answers[token] = worker.post("tools/call", params, era=era, token=token)
+
+    callers = {token: threading.Thread(target=call, args=(token,)) for token in (TOKEN, "t")}
+    for caller in callers.values():
+        caller.start()
+        assert has_begun.acquire(timeout=WAIT_SECONDS)
+    worker.store.delete(username="other")
+    callers["t"].join(WAIT_SECONDS)
     may_end.set()
+    callers[TOKEN].join(WAIT_SECONDS)
     expected = (401, 'Bearer error="invalid_token"', "the token is unknown, expired or deleted")
-    assert [refused(answer) for answer in answers] == [expected]
+    assert refused(answers["t"]) == expected
+    assert answers[TOKEN][2]["result"]["structuredContent"]["w1"]["result"] is True
 
 
 def test_requests_leave_no_line_in_the_log_but_calls_do(plain_worker: Any, caplog: pytest.LogCaptureFixture) -> None:
