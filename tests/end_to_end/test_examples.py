@@ -32,7 +32,7 @@ from nfcli.shell.console import Console
 from nfcli.shell.session import Session
 
 if TYPE_CHECKING:
-    from conftest import WorkerRunner
+    from conftest import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 
 def _load_examples() -> ModuleType:
@@ -64,7 +64,8 @@ MASKS = (
     (r"(?<=\S) {2,}", "  "),  # what is masked has changed the width of columns
 )
 # Stands in for Claude Code: takes the words of `claude mcp add` and calls the server as that configuration says.
-CLAUDE = f"""#!{sys.executable}
+CLAUDE = f"""#!/bin/sh
+exec {shlex.quote(sys.executable)} - "$@" <<'END'
 import sys, urllib.request
 mcp, add, _, transport, name, url, option, header = sys.argv[1:]
 assert (mcp, add, transport, option) == ("mcp", "add", "http", "--header"), sys.argv
@@ -72,6 +73,7 @@ name, _, value = header.partition(": ")
 body = b'{{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}}'
 headers = {{name: value, "Content-Type": "application/json", "Accept": "application/json"}}
 assert b'"tools"' in urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10).read()
+END
 """
 
 
@@ -294,3 +296,29 @@ def test_masks_hide_only_what_differs_from_run_to_run() -> None:
     assert masked(text) == " w1  ann  AGE  TIME  http://127.0.0.1:PORT/mcp  secret-token  None"
     assert masked('"client": "' + 40 * "?" + '"  888945f96b824bf1b4358de790c452b6') == '"client": "KEY"  TOKEN'
     assert masked("ipc:///run/a b.ipc   ipc:///run/a.ipc  131") == "ipc:///run/a b.ipc  ipc://SOCKET  SECONDS"
+
+
+def test_a_client_from_another_machine_gets_in_by_the_steps_of_the_security_page(
+    environment_factory: EnvironmentFactory, running_worker: WorkerRunner, nfcli: NfcliRunner
+) -> None:
+    """Each side gets the other's public key; each missing step is told; taking the key away shuts the client out."""
+    server = environment_factory("mcp-1", endpoint="tcp://127.0.0.1:0")
+    with running_worker(server, "mcp-1") as worker:
+        laptop = environment_factory("mcp-1", endpoint=worker.endpoint, authentication_enabled=False)
+        assert laptop.inventory_file is not None
+        inventory = json.loads(laptop.inventory_file.read_text(encoding="utf-8"))
+        laptop.inventory_file.write_text(json.dumps({**inventory, "topology": {"workers": []}}), encoding="utf-8")
+        known = server.clients_folder / "ann-laptop.key"
+
+        def listed() -> tuple[int, str]:
+            done = nfcli("fastmcp", "auth", "list-tokens", environment=laptop)
+            return done.returncode, done.stdout + done.stderr
+
+        assert nfcli("show", "norfab", "client", environment=laptop).returncode == 0
+        assert listed()[1].startswith("worker mcp-1 can't be reached without its public key: ")
+        shutil.copy2(server.keys_folder / "mcp-1.key", laptop.keys_folder)
+        assert listed()[1].startswith(f"the worker at {worker.endpoint} doesn't know this client's key: ")
+        shutil.copy2(laptop.keys_folder / "client.key", known)
+        assert listed() == (0, " worker  username  token  age  creation  expires\n")
+        known.unlink()
+        assert listed()[0] == 3
