@@ -153,12 +153,13 @@ class Gate:
                 await send({"type": "lifespan.startup.complete"})
                 phase = "shutdown"
                 await receive()
-                self._open = None
         except Exception:
             log.exception("the %s of the MCP server failed", phase)
             await send({"type": f"lifespan.{phase}.failed"})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+        finally:
+            self._open = None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._open is None:

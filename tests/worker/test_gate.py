@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +272,55 @@ def test_body_that_is_no_request_is_the_clients_error(plain_worker: Any, era: st
     head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {era}", "mcp-method: ping")
     assert plain_worker.ask(head + body)[0] == 400
     assert plain_worker.post(era=era)[0] == 200
+
+
+def ask_directly(application: gate.Gate, scope: dict[str, Any], *messages: str) -> list[dict[str, Any]]:
+    """Call an ASGI application without a server; return what it sent."""
+    received = iter(messages)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(received)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    return sent
+
+
+@asynccontextmanager
+async def failing() -> AsyncIterator[tuple[gate.Policy, gate.App]]:
+    """Be an application that can't start."""
+    raise OSError("no disk")
+    yield
+
+
+def test_gate_that_was_not_opened_lets_nobody_in() -> None:
+    """Neither before the start nor after the stop, whatever is asked for."""
+    closed = gate.Gate(failing, gate.RunningRequests())
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": []}
+    assert ask_directly(closed, scope)[0]["status"] == 503
+    assert ask_directly(closed, {"type": "websocket"}) == [{"type": "websocket.close"}]
+
+
+def test_start_that_fails_is_told_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """It mustn't begin to listen; the log has the reason."""
+    closed = gate.Gate(failing, gate.RunningRequests())
+    assert ask_directly(closed, {"type": "lifespan"}, "lifespan.startup") == [{"type": "lifespan.startup.failed"}]
+    assert caplog.messages == ["the startup of the MCP server failed"]
+
+
+def test_revocation_without_requests_is_nothing() -> None:
+    """A store outlives the server at both ends."""
+    requests = gate.RunningRequests()
+    requests.revoke("t")
+    listeners: list[Callable[[str], None]] = []
+
+    async def run() -> None:
+        with requests.listening(listeners):
+            listeners[0]("t")
+
+    asyncio.run(run())
+    assert listeners == []
+    requests.revoke("t")

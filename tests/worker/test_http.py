@@ -1,4 +1,4 @@
-"""The HTTP server: where it binds, what it refuses to bind, what a connection may hold up, and that it always stops."""
+"""The HTTP server: what a connection may hold up, and that it always stops."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,150 +23,22 @@ from nfcli.models.inventory import WorkerInventory
 from nfcli.models.tokens import TaskInput
 from nfcli.worker import http
 from nfcli.worker.context import WorkerContext
-from nfcli.worker.http import HttpServer, check_exposure
+from nfcli.worker.http import HttpServer
 from nfcli.worker.tasks import ToolHints, task
 
 _served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
 served_worker, read_answer = _served["served_worker"], _served["read_answer"]
 TOKEN, WAIT_SECONDS = _served["TOKEN"], _served["WAIT_SECONDS"]
-ALL_INTERFACES = "0.0.0.0"  # noqa: S104  what is tested
-NO_HOST = "host-that-is-not.invalid"
 
 Serve = Callable[..., Any]
-has_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 
 
-async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
-    """Be an application that is never asked."""
-
-
-@pytest.fixture
-def bind() -> Iterator[Callable[..., str]]:
-    """Bind servers until the end of the test; keys of the inventory are given, port 0 unless it is one of them."""
-    with ExitStack() as opened:
-
-        def bind_one(**settings: Any) -> str:
-            inventory = WorkerInventory.model_validate({"service": "fastmcp", "port": 0, **settings})
-            server = HttpServer(nothing, inventory)
-            opened.callback(server.close)
-            return server.bind()
-
-        yield bind_one
-
-
-def port_of(url: str) -> int:
-    """Return the port in a URL."""
-    port = urlsplit(url).port
-    assert port is not None
-    return port
-
-
-@pytest.mark.parametrize(
-    ("host", "shown", "reached"),
-    [
-        ("127.0.0.1", "127.0.0.1", ["127.0.0.1"]),
-        ("localhost", "localhost", ["127.0.0.1"]),
-        (ALL_INTERFACES, "127.0.0.1", ["127.0.0.1"]),
-        pytest.param("::1", "[::1]", ["::1"], marks=has_ipv6),
-        pytest.param("[::1]", "[::1]", ["::1"], marks=has_ipv6),
-        pytest.param("", "127.0.0.1", ["127.0.0.1", "::1"], marks=has_ipv6),
-        pytest.param("::", "127.0.0.1", ["127.0.0.1", "::1"], marks=has_ipv6),
-    ],
-)
-def test_url_names_an_address_that_answers(bind: Callable[..., str], host: str, shown: str, reached: list[str]) -> None:
-    """Port 0 takes a free one; connections wait from then on."""
-    url = bind(host=host)
-    assert url == f"http://{shown}:{port_of(url)}/mcp"
-    for address in reached:
-        socket.create_connection((address, port_of(url)), timeout=WAIT_SECONDS).close()
-
-
-@has_ipv6
-def test_address_of_one_family_is_not_reached_by_the_other(bind: Callable[..., str]) -> None:
-    """`::1` stands for itself only."""
-    port = port_of(bind(host="::1"))
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
-
-
-def test_port_that_is_taken_is_named_with_the_key_that_sets_it(bind: Callable[..., str]) -> None:
-    """Also by a server that was bound a moment ago and doesn't serve yet."""
-    port = port_of(bind())
-    reason = f"port {port} on 127.0.0.1 is taken: end what listens there, or set another port in the worker's inventory"
-    with pytest.raises(WorkerStartError) as raised:
-        bind(port=port)
-    assert str(raised.value) == f"{reason} (0 takes a free one)"
-
-
-def test_port_is_free_again_after_close() -> None:
-    """At once, connections that wind down notwithstanding."""
-    server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
-    port = port_of(server.bind())
-    socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
-    server.close()
-    again = HttpServer(nothing, WorkerInventory(service="fastmcp", port=port))
-    assert port_of(again.bind()) == port
-    again.close()
-
-
-@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", NO_HOST])
-def test_host_of_another_machine_is_refused(bind: Callable[..., str], host: str) -> None:
-    """Addresses for documentation are nobody's."""
-    with pytest.raises(WorkerStartError) as raised:
-        bind(host=host)
-    expected = f"host {host} is not an address of this machine: set host in the worker's inventory to one that is"
-    assert str(raised.value) == expected
-
-
-def test_port_that_needs_rights_is_refused(bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports below 1024, for most users of most systems."""
-
-    def refuse(_socket: socket.socket, _address: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(socket.socket, "bind", refuse)
-    with pytest.raises(WorkerStartError) as raised:
-        bind(port=443)
-    expected = "port 443 on 127.0.0.1 is not for this user: set port in the worker's inventory to 1024 or more"
-    assert str(raised.value) == expected
-
-
-def test_sockets_are_set_up_so_that_nobody_shares_the_port_and_nothing_waits() -> None:
-    """Only where the protocol is named does asyncio take the delay out of small answers."""
-    server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
-    server.bind()
-    (listener,) = server._sockets
-    assert listener.proto == socket.IPPROTO_TCP
-    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) != 0
-    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
-    server.close()
-
-
-@pytest.mark.parametrize("host", [ALL_INTERFACES, "", "::", "10.0.0.1", "mcp.example.com", "fd00::1"])
-def test_public_address_without_authentication_is_refused(host: str) -> None:
-    """One line that names the host and both ways out."""
-    with pytest.raises(WorkerStartError) as raised:
-        check_exposure(WorkerInventory(service="fastmcp", host=host))
-    assert str(raised.value) == (
-        f"other machines can reach host {host or 'empty (all interfaces)'} and authentication is off: set "
-        "authentication_enabled: true in the worker's inventory, or allow_unauthenticated: true if that is meant"
-    )
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"host": "127.0.0.1"},
-        {"host": "127.9.9.9"},
-        {"host": "::1"},
-        {"host": "localhost"},
-        {"host": ALL_INTERFACES, "authentication_enabled": True},
-        {"host": ALL_INTERFACES, "allow_unauthenticated": True},
-    ],
-)
-def test_other_configurations_are_served(settings: dict[str, Any]) -> None:
-    """Loopback, authentication, or the operator's word."""
-    check_exposure(WorkerInventory.model_validate({"service": "fastmcp", **settings}))
+async def lifespan_only(_scope: Any, receive: Any, send: Any) -> None:
+    """Start and stop as an application does."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 def test_answers_do_not_name_the_server(served_worker: Serve) -> None:
@@ -370,7 +240,7 @@ def test_stop_before_serve_and_twice_does_no_harm() -> None:
     """A worker may be told to stop at any time."""
 
     async def run() -> None:
-        server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
+        server = HttpServer(lifespan_only, WorkerInventory(service="fastmcp", port=0))
         server.bind()
         await server.stop()
         await server.stop()
@@ -395,14 +265,6 @@ def test_signals_are_left_to_the_process() -> None:
     asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
 
 
-async def lifespan_only(_scope: Any, receive: Any, send: Any) -> None:
-    """Start and stop as an application does."""
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.complete"})
-
-
 def test_application_that_cannot_start_is_an_error_of_one_line() -> None:
     """Left alone, uvicorn would end the interpreter."""
 
@@ -420,3 +282,26 @@ def test_application_that_cannot_start_is_an_error_of_one_line() -> None:
 
     with pytest.raises(WorkerStartError, match=r"^the MCP server could not start: see the worker's log$"):
         asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
+
+
+def test_application_that_does_not_end_holds_up_no_stop() -> None:
+    """What it was waiting for ends with the process."""
+
+    async def stuck(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        server = HttpServer(stuck, WorkerInventory(service="fastmcp", port=0))
+        server.bind()
+        serving = asyncio.create_task(server.serve())
+        while not server._server.started:
+            await asyncio.wait([serving], timeout=0.01)
+        await server.stop(0.1)
+        assert not serving.done()
+        serving.cancel()
+
+    started = time.monotonic()
+    asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
+    assert time.monotonic() - started < 0.1 + 0.5 + 1
