@@ -214,12 +214,12 @@ class Desk:
 @pytest.fixture
 def desk(home: Path, running_worker: WorkerRunner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """Prepare home, folder and worker for one document."""
-    environment = find_environment()
-    environment.folder.mkdir(parents=True)
-    (environment.folder / "inventory.yaml").write_text(INVENTORY, encoding="utf-8")
     folder = home / "lab"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    environment = find_environment()
+    environment.folder.mkdir(parents=True)
+    (environment.folder / "inventory.yaml").write_text(INVENTORY, encoding="utf-8")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     claude = home / "bin" / "claude"
     claude.parent.mkdir()
