@@ -223,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return the exit status."""
     arguments = _arguments(argv)
     os.umask(0o077)
+    # Until the log is open, logging would print what is said there on stderr, beside the one line that we print.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         environment = _environment(arguments)
         inventory = _worker_inventory(environment, arguments.name)
