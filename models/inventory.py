@@ -155,8 +155,12 @@ class WorkerInventory(_Model):
         return f"http://{url_host(self.host)}:{self.port if port is None else port}"
 
     def redacted(self) -> dict[str, Any]:
-        """Return the configuration for display, JSON types only, secrets of free-form sections as `***`."""
-        shown = self.model_dump(mode="json", exclude=set(_FREE_FORM))
+        """Return the configuration for display, JSON types only, secrets of free-form sections as `***`.
+
+        URLs that aren't set are left out: null would say that nothing is published.
+        """
+        unset = {"issuer_url", "resource_server_url"} - self.auth_bearer.model_fields_set
+        shown = self.model_dump(mode="json", exclude={**dict.fromkeys(_FREE_FORM, True), "auth_bearer": unset})
         return shown | {key: redact(getattr(self, key)) for key in _FREE_FORM}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -26,6 +27,7 @@ Exit status: 0 every command succeeded, 1 one failed, 2 words that don't parse, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run nfcli; return the exit status."""
+    _replace_closed_streams()
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
@@ -34,6 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells count
+
+
+def _replace_closed_streams() -> None:
+    """Put an empty file where the caller has closed a standard stream: Python leaves None there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  open until the end
 
 
 def _parser() -> argparse.ArgumentParser:

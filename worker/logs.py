@@ -32,6 +32,8 @@ LOG_FILE_MAX_BYTES = 10 * 1024 * 1024
 LOG_FILES_KEPT = 3
 AUDITED_TASKS = frozenset({"bearer_token_store", "bearer_token_delete"})
 
+# Not those that logging knows: libraries add names of their own.
+_LEVELS = {name: getattr(logging, name) for name in ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")}
 _LIBRARIES = ("asyncio", "mcp", "uvicorn", "uvicorn.access", "uvicorn.asgi", "uvicorn.error", "zmq")
 _MAX_ERRORS = 5
 _MAX_PLACES = 12
@@ -92,11 +94,9 @@ def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], 
         UsageError: no such level.
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
-    levels = logging.getLevelNamesMapping()
-    number = levels.get(level.upper())
+    number = _LEVELS.get(level.upper())
     if number is None:
-        names = ", ".join(name for name in levels if name not in {"NOTSET", "WARN", "FATAL"})
-        raise UsageError(f"log level must be one of {names}, got {level[:40]!r}")
+        raise UsageError(f"log level must be one of {', '.join(_LEVELS)}, got {level[:40]!r}")
     handlers: list[logging.Handler] = [_PrivateFile(path)]
     if console:
         handlers.append(_Console())

@@ -51,6 +51,9 @@ def told(done: Done) -> list[str]:
         ("{nfcli} fastmcp auth list-tokens '|' json", "[]\n"),
         ("{nfcli} < /dev/null", ""),
         (": | {nfcli}", ""),
+        ("{nfcli} <&-", ""),
+        ("{nfcli} fastmcp auth check-token token x >&-", ""),
+        ("{nfcli} fastmcp auth check-token token x 2>&-", FALSE),
     ],
 )
 def test_a_systems_shell_can_drive_it(environment: Environment, tmp_path: Path, command: str, expected: str) -> None:

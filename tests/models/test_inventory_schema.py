@@ -33,8 +33,6 @@ def test_shown_inventory_is_whole_but_for_its_secrets() -> None:
                 "allow_unauthenticated": False,
                 "auth_bearer": {
                     "token_ttl": None,
-                    "issuer_url": None,
-                    "resource_server_url": None,
                     "required_scopes": [],
                     "token_scopes": [],
                 },
@@ -92,4 +90,15 @@ def test_schema_describes_every_key() -> None:
     assert {key: default for key, _, default, _ in schema if key in {"workers.NAME.port", "broker.endpoint"}} == {
         "workers.NAME.port": "8001",
         "broker.endpoint": "",
+    }
+
+
+def test_urls_that_are_not_set_are_left_out_of_what_is_shown() -> None:
+    """An explicit null publishes nothing, an unset key publishes the worker's own URL: they must not look alike."""
+    worker = WorkerInventory.model_validate({"service": "fastmcp", "auth_bearer": {"issuer_url": None}})
+    assert worker.redacted()["auth_bearer"] == {
+        "token_ttl": None,
+        "issuer_url": None,
+        "required_scopes": [],
+        "token_scopes": [],
     }
