@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -15,6 +16,7 @@ from typing import Any, Self
 from ..models.environment import Environment
 from ..models.errors import EXIT_OK, WorkerStartError
 from ..models.lock import read_owner
+from ..models.need import WorkerNeed
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 6.0
@@ -26,9 +28,12 @@ Notice = Callable[[str], None]
 
 
 class WorkerHandle:
-    """A worker process that this process started; it ends when its stdin is closed, so it can't outlive us."""
+    """A worker process that this process started; it ends when its stdin is closed, so it can't outlive us.
 
-    def __init__(self, environment: Environment, name: str, *, log_level: str) -> None:
+    `is_shared`: it outlives us as long as other shells need it.
+    """
+
+    def __init__(self, environment: Environment, name: str, *, log_level: str, is_shared: bool) -> None:
         self.name = name
         self.started = time.monotonic()
         command = [sys.executable, "-P", "-m", "nfcli.worker", "--name", name, "--log-level", log_level]
@@ -37,7 +42,7 @@ class WorkerHandle:
         else:
             command += ["--environment", str(environment.folder)]
         self.process = subprocess.Popen(  # noqa: S603  our own interpreter, no shell
-            [*command, "--until-stdin-ends"],
+            [*command, "--while-needed" if is_shared else "--until-stdin-ends"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -97,18 +102,33 @@ class WorkerHandle:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._close_pipes()
+
+    def leave(self) -> None:
+        """Let a shared worker run for the others that need it; it ends by itself when they have gone."""
+        self._close_pipes()
+        threading.Thread(target=self.process.wait, name=f"leave-{self.name}", daemon=True).start()  # no zombie
+
+    def _close_pipes(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
 
 
 class Launcher:
-    """Starts the workers of an environment that aren't running, and stops those that it started."""
+    """Starts the workers of an environment that aren't running, and stops those that it started.
 
-    def __init__(self, environment: Environment, names: Sequence[str], *, log_level: str = "INFO") -> None:
+    `is_shared`: those that other shells need by then are left to them (`models/need.py`).
+    """
+
+    def __init__(
+        self, environment: Environment, names: Sequence[str], *, log_level: str = "INFO", is_shared: bool = True
+    ) -> None:
         self._environment = environment
         self.names = list(names)
         self._log_level = log_level
+        self._is_shared = is_shared
+        self._needs: dict[str, WorkerNeed] = {}
         self.handles: dict[str, WorkerHandle] = {}
 
     def missing(self) -> list[str]:
@@ -123,10 +143,11 @@ class Launcher:
         """
         deadline = time.monotonic() + READY_SECONDS
         started: list[str] = []
+        needs = self._begin_needs(deadline)
         try:
             for name in self.missing():
                 self._discard(name)
-                self.handles[name] = WorkerHandle(self._environment, name, log_level=self._log_level)
+                self.handles[name] = self.start_one(name)
                 started.append(name)
             for name in list(started):
                 if not self._is_ours(self.handles[name], deadline):
@@ -137,8 +158,21 @@ class Launcher:
         except BaseException:
             for name in started:
                 self._discard(name)
+            for name in needs:
+                self._needs.pop(name).end()
             raise
         return started
+
+    def start_one(self, name: str) -> WorkerHandle:
+        """Start a worker; doesn't wait for it."""
+        return WorkerHandle(self._environment, name, log_level=self._log_level, is_shared=self._is_shared)
+
+    def _begin_needs(self, deadline: float) -> list[str]:
+        """Keep workers that others started from ending under us; return the names of those that it is new for."""
+        names = [name for name in self.names if self._is_shared and name not in self._needs]
+        for name in names:
+            self._needs[name] = WorkerNeed(self._environment.lock_file(name), deadline)
+        return names
 
     def _is_ours(self, handle: WorkerHandle, deadline: float) -> bool:
         """Wait until a worker is ready; false when another shell was a moment quicker to start the same one."""
@@ -167,13 +201,19 @@ class Launcher:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop the workers that were started here, all at once."""
-        handles = list(self.handles.values())
-        self.handles.clear()
-        for handle in handles:
-            handle.ask_to_stop()
-        for handle in handles:
-            handle.stop()
+        """Stop the workers that were started here and that nobody else needs, all at once."""
+        handles, self.handles = self.handles, {}
+        needs, self._needs = self._needs, {}
+        unneeded = {name for name in handles if name not in needs or needs[name].is_last()}
+        for name in unneeded:
+            handles[name].ask_to_stop()
+        for name, handle in handles.items():
+            if name in unneeded:
+                handle.stop()
+            else:
+                handle.leave()
+        for need in needs.values():
+            need.end()
 
     def __enter__(self) -> Self:
         return self
@@ -187,9 +227,8 @@ class Supervisor:
 
     def __init__(self, environment: Environment, names: Sequence[str], *, log_level: str, notice: Notice) -> None:
         self._environment = environment
-        self._log_level = log_level
         self._notice = notice
-        self._launcher = Launcher(environment, names, log_level=log_level)
+        self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False)
         self._pauses: dict[str, float] = {}
         self._restarts: dict[str, float] = {}
 
@@ -270,7 +309,7 @@ class Supervisor:
         due = [name for name, moment in self._restarts.items() if moment <= time.monotonic()]
         for name in due:
             del self._restarts[name]
-            handle = WorkerHandle(self._environment, name, log_level=self._log_level)
+            handle = self._launcher.start_one(name)
             try:
                 handle.wait_ready(time.monotonic() + READY_SECONDS)
             except WorkerStartError as error:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from ..models.environment import Environment, find_environment
 from ..models.errors import EXIT_FAILED, EXIT_OK, InventoryError, NfcliError
 from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_key_pair
 from ..models.lock import WorkerLock
+from ..models.need import wait_until_unneeded
 from . import auth_tasks, service_tasks
 from .access import AllowedClients
 from .context import WorkerContext
@@ -52,6 +54,7 @@ class WorkerProcess:
         self._opened = ExitStack()
         self._stop_asked = asyncio.Event()
         self._exit_status = EXIT_OK
+        self._unneeded: IO[bytes] | None = None
 
     def start(self) -> dict[str, object]:
         """Open configuration, lock, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
@@ -124,6 +127,14 @@ class WorkerProcess:
         self._opened.close()
         log.info("stopped")
 
+    def wait_until_unneeded(self) -> None:
+        """Wait until the shell that started this worker has gone, and all others that need it; keep new ones away."""
+        _wait_for_end_of_stdin()
+        try:
+            self._unneeded = wait_until_unneeded(self.environment.lock_file(self.name))
+        except (OSError, NfcliError) as error:
+            log.warning("who needs this worker can't be told: %s", error)
+
     def ask_to_stop(self) -> None:
         """End `serve`; from the loop's thread."""
         self._stop_asked.set()
@@ -179,19 +190,25 @@ def _call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
 
 
 def _wait_for_end_of_stdin() -> None:
+    """Wait until whoever holds the other end has gone, even if it was killed."""
     while os.read(0, 4096):
         pass
 
 
-async def _main(process: WorkerProcess, ready: dict[str, object], *, until_stdin_ends: bool) -> int:
+def _end_to_wait_for(process: WorkerProcess, arguments: argparse.Namespace) -> Callable[[], None] | None:
+    if arguments.while_needed:
+        return process.wait_until_unneeded
+    return _wait_for_end_of_stdin if arguments.until_stdin_ends else None
+
+
+async def _main(process: WorkerProcess, ready: dict[str, object], until: Callable[[], None] | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.ask_to_stop)
     _say(**ready)
     log.info("ready at %s and %s", process.worker.url, process.worker.endpoint)
-    if until_stdin_ends:
-        # The shell that holds the other end has gone then, even if it was killed.
-        _call_after(_wait_for_end_of_stdin, process.ask_to_stop)
+    if until is not None:
+        _call_after(until, process.ask_to_stop)
     return await process.serve()
 
 
@@ -202,7 +219,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     where.add_argument("--inventory", type=Path, help="inventory file, where it isn't named inventory.yaml")
     parser.add_argument("--name", required=True, help="name of the worker in the inventory")
     parser.add_argument("--log-level", default="INFO", help="level of the log")
-    parser.add_argument("--until-stdin-ends", action="store_true", help="stop when stdin is closed")
+    until = parser.add_mutually_exclusive_group()
+    until.add_argument("--until-stdin-ends", action="store_true", help="stop when stdin is closed")
+    until.add_argument(
+        "--while-needed", action="store_true", help="stop when stdin is closed and no shell needs the worker any more"
+    )
     return parser.parse_args(argv)
 
 
@@ -239,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _start_failed(arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_main(process, ready, until_stdin_ends=arguments.until_stdin_ends))
+            return runner.run(_main(process, ready, _end_to_wait_for(process, arguments)))
     finally:
         process.close()
 
