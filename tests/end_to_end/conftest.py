@@ -76,6 +76,10 @@ class Terminal:
         self.child.expect_exact(prompt)
         return text.replace("\r\n", "\n")
 
+    def hang_up(self) -> None:
+        """Close the terminal under the program, as closing a window does."""
+        self.child.ptyproc.fileobj.close()
+
     def leave(self) -> int:
         """Press Ctrl-D; return the exit status."""
         self.child.sendeof()
