@@ -205,8 +205,9 @@ def test_each_result_comes_before_the_next_line_is_needed(
 def test_a_secret_can_stand_on_the_next_line(nfcli: NfcliRunner, environment: Environment) -> None:
     """`token -` takes it from there, or from stdin of a single command: it is in no list of processes."""
     script = "fastmcp auth create-token username a token -\nhidden-token\nfastmcp auth check-token token hidden-token\n"
-    done = nfcli(stdin=script, environment=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, TRUE * 2, "")
+    for text in (script, script.replace("\n", "\r\n")):
+        done = nfcli(stdin=text, environment=environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, TRUE * 2, "")
     words = ["fastmcp", "auth", "check-token", "token", "-"]
     assert nfcli(*words, stdin="hidden-token\n", environment=environment).stdout == TRUE
     lacking = nfcli(*words, environment=environment)
