@@ -153,15 +153,19 @@ class JobExecutor:
 
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
-            payload = self._run(job)
-            with self._lock:
-                waiting = self._complete(job, payload)
-            for deliver in waiting:
-                deliver(payload)
-            # A stop waits for the answers to be handed over, not only for the tasks to end.
-            with self._lock:
-                self._in_flight -= 1
-                self._idle.notify_all()
+            self._answer(job)
+
+    def _answer(self, job: Job) -> None:
+        """Run one job and hand its answer over; in `_serve` it would live on until the thread's next job."""
+        payload = self._run(job)
+        with self._lock:
+            waiting = self._complete(job, payload)
+        for deliver in waiting:
+            deliver(payload)
+        # A stop waits for the answers to be handed over, not only for the tasks to end.
+        with self._lock:
+            self._in_flight -= 1
+            self._idle.notify_all()
 
     def _run(self, job: Job) -> bytes:
         """Run one job; whatever happens, the answer is JSON."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
+import gc
 import json
 import logging
 import os
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 60.0
+
+_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; bytes: its own first value
 
 
 class WorkerProcess:
@@ -244,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return the exit status."""
     arguments = _arguments(argv)
     os.umask(0o077)
+    _give_memory_back()
     # Until the log is open, logging would print what is said there on stderr, beside the one line that we print.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -253,6 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
         process = WorkerProcess(environment, arguments.name, inventory)
         ready = process.start()
+        # What is there now stays: looking through it again and again takes a tenth of the time of MCP requests.
+        gc.collect()
+        gc.freeze()
     except NfcliError as error:
         return _start_failed(arguments.name, str(error), error.exit_status)
     except Exception as error:
@@ -263,6 +271,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return runner.run(_main(process, ready, _end_to_wait_for(process, arguments)))
     finally:
         process.close()
+
+
+def _give_memory_back() -> None:
+    """Let large blocks go back to the system as soon as they are free.
+
+    glibc raises its threshold for that with each such block: some listings of 100,000 tokens would leave 130 MB behind.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # other libraries have no such call, and no such habit
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
 def _start_failed(name: str, reason: str, status: int) -> int:
