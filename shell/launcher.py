@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 from ..models.environment import Environment
@@ -256,15 +256,20 @@ class Supervisor:
         return EXIT_OK
 
     def _start_all(self) -> None:
-        missing = self._launcher.missing()
+        self._assert_ours(self._launcher.missing())
+        started = self._launcher.start()
+        self._assert_ours(started)  # somebody may have been quicker
+        for name in started:
+            self._say_ready(name)
+
+    def _assert_ours(self, names: Collection[str]) -> None:
+        """Raise if another process runs one of the workers: one that isn't among `names`."""
         for name in self._launcher.names:
-            if name not in missing:
+            if name not in names:
                 owner = read_owner(self._environment.lock_file(name))
                 raise WorkerStartError(
                     f"worker {name} is already run by pid {(owner and owner.pid) or '?'}: stop that one first"
                 )
-        for name in self._launcher.start():
-            self._say_ready(name)
 
     def _say_ready(self, name: str) -> None:
         owner = read_owner(self._environment.lock_file(name))

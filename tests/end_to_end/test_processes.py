@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import signal
 import socket
 import sys
@@ -228,23 +229,57 @@ def test_workers_end_with_a_foreground_that_is_killed(
 def test_the_foreground_goes_on_trying_while_a_worker_cannot_come_back(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
-    """It says why; a stop doesn't wait for the next try."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = environment_factory(port=port)
+    """It says why, and a mended inventory is enough; a stop doesn't wait for the next try."""
+    environment = environment_factory()
+    file = environment.inventory_file
+    assert file is not None
+    good = file.read_text()
     supervisor = start_program("-w", environment=environment)
     ready(supervisor)
-    worker = watch(environment)
-    worker.kill()
-    assert worker.is_gone_within(STOP_SECONDS)
-    with socket.create_server(("127.0.0.1", port)):
-        supervisor.wait_for(rf"did not come back \([^\n]*port {port} on 127.0.0.1 is taken[^\n]*\): restart in 2 s\n")
+    file.write_text(good.replace('"port"', '"prot"'))
+    watch(environment).kill()
+    supervisor.wait_for(r"did not come back \([^\n]*prot: no such key[^\n]*\): restart in 2 s\n")
+    file.write_text(good)
     ready(supervisor)
     watch(environment).kill()
     supervisor.wait_for("restart in 4 s\n")
     supervisor.process.terminate()
     supervisor.wait_for("stopped\n", seconds=3)
     assert supervisor.end() == 0
+
+
+def test_only_one_of_two_foregrounds_runs_a_worker(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter
+) -> None:
+    """Also when both start at the same moment: the other one ends and says who has it."""
+    environment = environment_factory()
+    both = [start_program("-w", environment=environment) for _ in range(2)]
+    pipes = {program.process.stderr: program for program in both}
+    for _ in both:
+        (heard, *_), _, _ = select.select(list(pipes), [], [], 30)
+        program = pipes.pop(heard)
+        if " is ready " in program.wait_for(r"[^\n]*\n")[0]:
+            winner = program
+        else:
+            assert program.end() == 1
+    assert winner.process.poll() is None
+    loser = next(program for program in both if program is not winner)
+    assert loser.process.returncode == 1
+    winner.process.terminate()
+    assert winner.end() == 0
+
+
+def test_ctrl_c_while_workers_start_ends_the_shell(
+    environment_factory: EnvironmentFactory, open_terminal: TerminalStarter
+) -> None:
+    """No traceback, no prompt, no worker left."""
+    environment = environment_factory()
+    terminal = open_terminal(environment=environment)
+    terminal.child.expect_exact("starting workers")
+    terminal.child.sendintr()
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.child.before
+    assert read_owner(environment.lock_file(DEFAULT_WORKER)) is None
 
 
 def test_shells_that_start_and_end_at_the_same_moments_all_work(

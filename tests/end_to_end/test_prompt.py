@@ -44,7 +44,7 @@ def test_the_shell_runs_its_worker_as_long_as_it_runs(
     worker = watch(environment)
     started = time.monotonic()
     assert terminal.run("fastmcp auth create-token username automation token secret-token expire 3600") == TRUE
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert terminal.leave() == 0
     assert worker.is_gone_within(0)
     assert read_owner(environment.lock_file(DEFAULT_WORKER)) is None

@@ -166,7 +166,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_job_is_told_at_once(
         stack.callback(norfab.destroy)
         client, onlooker = norfab.make_client(), norfab.make_client()
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        job = pool.submit(client.run_job, "fastmcp", "echo", kwargs={"sleep": 1}, timeout=30)
+        job = pool.submit(client.run_job, "fastmcp", "echo", kwargs={"sleep": 2}, timeout=30)
         wait_for_jobs(onlooker, RUNNING)
         beta.kill()
         started = time.monotonic()
