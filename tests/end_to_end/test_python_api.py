@@ -22,7 +22,7 @@ from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.models.lock import read_owner
 
 if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, RunningWorker
+    from conftest import EnvironmentFactory, ProgramStarter, RunningWorker, Watch
 
 SAMPLE = """\
 import pprint
@@ -88,6 +88,21 @@ def test_the_owners_sample_runs_as_a_plain_script(
         "status": "completed",
     }
     assert is_stopped(environment)
+
+
+def test_a_script_that_forgets_to_destroy_ends_and_leaves_no_worker(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
+) -> None:
+    """Nothing hangs and nothing is said; the worker notices."""
+    environment = environment_factory()
+    code = "import nfcli, sys; nf = nfcli.NorFab(sys.argv[1]); nf.start(); client = nf.make_client()\n"
+    code += "print(*client.run_job('fastmcp', 'get_version'), flush=True); input()"
+    program = start_program(command=[sys.executable, "-c", code, str(environment.inventory_file)])
+    program.wait_for(f"{DEFAULT_WORKER}\n", stream="out")
+    worker = watch(environment)
+    program.write("\n")
+    assert (program.end(), program.err) == (0, "")
+    assert worker.is_gone_within(5)
 
 
 def test_starting_and_destroying_twice_is_safe(environment_factory: EnvironmentFactory) -> None:
