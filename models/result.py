@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 DEFAULT_TIMEOUT_SECONDS = 60
 
@@ -60,6 +61,16 @@ class JobRequest(BaseModel):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     args: list[Any] = Field(default_factory=list)
     timeout: float | None = None
+
+    @field_validator("task")
+    @classmethod
+    def _is_unicode(cls, value: str) -> str:
+        """Refuse half a surrogate pair, which JSON can carry in: events and results, which name the task, couldn't."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("unicode", "must be valid Unicode") from None
+        return value
 
 
 class JobEvent(BaseModel):
