@@ -17,7 +17,7 @@ from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.models.lock import read_owner
 
 if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, Terminal, TerminalStarter, Watch
+    from conftest import EnvironmentFactory, InTime, RunningWorker, Terminal, TerminalStarter, Watch
 
 TAB, CTRL_C, UP = "\t", "\x03", "\x1b[A"
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"
@@ -26,11 +26,21 @@ FALSE = TRUE.replace("true", "false")
 
 
 @pytest.fixture
-def terminal(open_terminal: TerminalStarter, environment: Environment) -> Terminal:
-    """Start the shell, which starts the worker, and wait for its prompt."""
+def terminal(open_terminal: TerminalStarter, environment: Environment, worker: RunningWorker) -> Terminal:
+    """Start a shell beside the module's worker, and wait for its prompt."""
+    assert worker.process.poll() is None
     terminal = open_terminal(environment=environment)
     terminal.wait_for_prompt()
     return terminal
+
+
+@pytest.fixture
+def own(open_terminal: TerminalStarter, environment_factory: EnvironmentFactory) -> tuple[Terminal, Environment]:
+    """Start a shell that starts its own worker, and wait for its prompt; return its environment too."""
+    environment = environment_factory()
+    terminal = open_terminal(environment=environment)
+    terminal.wait_for_prompt()
+    return terminal, environment
 
 
 def test_the_shell_runs_its_worker_as_long_as_it_runs(
@@ -51,9 +61,10 @@ def test_the_shell_runs_its_worker_as_long_as_it_runs(
 
 
 def test_a_worker_that_runs_already_is_used_and_left_alone(
-    open_terminal: TerminalStarter, terminal: Terminal, environment: Environment, watch: Watch
+    open_terminal: TerminalStarter, own: tuple[Terminal, Environment], watch: Watch
 ) -> None:
     """A second shell ends without taking the first one's worker along."""
+    terminal, environment = own
     worker = watch(environment)
     second = open_terminal(environment=environment)
     second.wait_for_prompt()
@@ -112,12 +123,10 @@ def test_tab_never_offers_a_token(terminal: Terminal) -> None:
 
 
 def test_history_is_kept_across_runs_without_secrets(
-    open_terminal: TerminalStarter, environment_factory: EnvironmentFactory
+    open_terminal: TerminalStarter, own: tuple[Terminal, Environment]
 ) -> None:
     """The arrow key brings a line of the last run back, its secret masked, as does the file, which is private."""
-    environment = environment_factory()
-    terminal = open_terminal(environment=environment)
-    terminal.wait_for_prompt()
+    terminal, environment = own
     terminal.run("fastmcp auth create-token username historian token S3cret-of-history")
     terminal.run("fastmcp auth chek-token token S3cret-of-history")
     terminal.run("fastmcp auth check-token token S3cret-of-history tokn S3cret-of-history")
@@ -137,10 +146,9 @@ def test_history_is_kept_across_runs_without_secrets(
     assert "S3cret" not in again.run("history")
 
 
-def test_ctrl_c_gives_a_command_up_and_not_the_shell(
-    terminal: Terminal, environment: Environment, watch: Watch
-) -> None:
+def test_ctrl_c_gives_a_command_up_and_not_the_shell(own: tuple[Terminal, Environment], watch: Watch) -> None:
     """While a worker hangs the prompt comes back at once; when the worker goes on, so does the work."""
+    terminal, environment = own
     assert terminal.run("fastmcp auth check-token token x") == FALSE
     worker = watch(environment)
     os.kill(worker.pid, signal.SIGSTOP)
@@ -197,9 +205,10 @@ def test_an_error_is_one_line_and_the_prompt_comes_back(terminal: Terminal) -> N
 
 
 def test_a_worker_that_dies_is_told_within_three_seconds(
-    terminal: Terminal, environment: Environment, watch: Watch, in_time: InTime
+    own: tuple[Terminal, Environment], watch: Watch, in_time: InTime
 ) -> None:
     """The shell says which and what to do, and stays."""
+    terminal, environment = own
     assert terminal.run("fastmcp auth check-token token x") == FALSE
     worker = watch(environment)
     worker.kill()

@@ -205,6 +205,7 @@ def test_everything_is_private_whatever_the_umask(
     assert private(folder) == []
 
 
+@pytest.mark.parametrize("guarded", ["ipc"], indirect=True)
 @pytest.mark.parametrize("program", ["worker", "nfcli -w"])
 def test_a_second_worker_of_a_name_ends_with_a_clear_line_and_disturbs_nothing(
     guarded: Guarded, start_program: ProgramStarter, connect: Connect, program: str
