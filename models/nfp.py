@@ -242,7 +242,7 @@ def decode_target(target: bytes) -> str | list[str]:
     """
     if not target.startswith(b"["):
         return _text(target, _SERVICE_MAX_BYTES)
-    names = _json(target)
+    names = decode_data(target)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ProtocolError("the target is not a JSON list of worker names")
     return names
@@ -253,23 +253,28 @@ def encode_data(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
+def decode_data(data: bytes) -> Any:
+    """Return the value in a DATA frame.
+
+    Raises:
+        ProtocolError: not strict UTF-8 JSON.
+    """
+    try:
+        return json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the data is not JSON") from None
+
+
 def decode_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object in a DATA frame.
 
     Raises:
         ProtocolError: not strict UTF-8 JSON, or another kind of value.
     """
-    value = _json(data)
+    value = decode_data(data)
     if not isinstance(value, dict):
         raise ProtocolError("the data is not a JSON object")
     return value
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise ProtocolError("the data is not JSON") from None
 
 
 def _refuse_constant(_name: str) -> None:

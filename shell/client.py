@@ -13,7 +13,17 @@ from ..models.environment import Environment
 from ..models.errors import NfcliError, NoWorkersError, ProtocolError, UsageError
 from ..models.inventory import Inventory
 from ..models.keys import KeyPair
-from ..models.nfp import ALL, ANY, BROKER_SERVICE, ClientMessage, Command, Status, decode_object, encode_data
+from ..models.nfp import (
+    ALL,
+    ANY,
+    BROKER_SERVICE,
+    ClientMessage,
+    Command,
+    Status,
+    decode_data,
+    decode_object,
+    encode_data,
+)
 from ..models.nfp import BrokerMessage as Message
 from ..models.result import DEFAULT_TIMEOUT_SECONDS, Result, ResultStatus
 from .transport import Answer, Lost, Transport
@@ -216,8 +226,7 @@ class Client:
                     continue
                 if event.message.status != Status.DONE:
                     raise NoWorkersError(_reason(event.message))
-                rows = decode_object(b'{"rows":' + event.message.data + b"}")["rows"]
-                return next((row for row in rows if row.get("name") == name), {})
+                return _own_row(event.message, name)
         raise NoWorkersError(f"no answer within {MMI_TIMEOUT_SECONDS:g} s")
 
 
@@ -271,6 +280,17 @@ def _own_result(message: Message, name: str) -> dict[str, Any]:
     return Result(failed=True, errors=["the worker's answer is not a result"], status=ResultStatus.ERROR).model_dump(
         mode="json"
     )
+
+
+def _own_row(message: Message, name: str) -> dict[str, str]:
+    try:
+        rows = decode_data(message.data)
+    except ProtocolError:
+        rows = None
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and row.get("name") == name:
+            return row
+    raise NoWorkersError("the worker's answer doesn't name it")
 
 
 def _reason(message: Message) -> str:
