@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from .words import HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
 
 MASK = "***"
 KEPT_LINES = 1000
+_FILTERS = frozenset({"include", "exclude"})
+_LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 
 
 class HistoryFile:
@@ -84,7 +87,16 @@ def redacted(line: str, location: Sequence[Scope], shell_words: Collection[str])
     else:
         suspects = {len(words) - 1} if tail.open_quote else set()
     secrets = {first + number for number in reader.secrets if words[first + number].text != "-"}
-    return _with_masks(line, words, secrets | suspects)
+    return _with_masks(line, words, secrets | suspects | _sought_tokens(words))
+
+
+def _sought_tokens(words: Sequence[Word]) -> set[int]:
+    """Return the positions of what a filter seeks and that looks like a token: `| include 888945f9…`."""
+    return {
+        position
+        for position in range(1, len(words))
+        if words[position - 1].text in _FILTERS and _LIKE_A_TOKEN.fullmatch(words[position].text)
+    }
 
 
 def _suspects(reader: Reader, words: Sequence[Word], wrong: int, shell_words: Collection[str]) -> set[int]:

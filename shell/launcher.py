@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from ..models.environment import Environment
 from ..models.errors import EXIT_OK, WorkerStartError
@@ -222,6 +222,14 @@ class Launcher:
         self.stop()
 
 
+class _Stopped(BaseException):
+    """SIGTERM or SIGINT has come."""
+
+
+def _stop(*_: object) -> NoReturn:
+    raise _Stopped
+
+
 class Supervisor:
     """Runs workers in the foreground, as a service manager wants it: says what happens, restarts what dies."""
 
@@ -233,25 +241,23 @@ class Supervisor:
         self._restarts: dict[str, float] = {}
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; return the exit status.
+        """Run until SIGTERM or SIGINT, whatever is under way then; return the exit status.
 
         Raises:
             WorkerStartError: a worker is run by somebody else, or can't start the first time.
         """
-        wake_reader, wake_writer = os.pipe()
-        os.set_blocking(wake_writer, False)
-        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-        signal.set_wakeup_fd(wake_writer)
+        before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._start_all()
-            self._watch(wake_reader)
+            self._watch()
+        except _Stopped:
+            pass
         finally:
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)
             self._launcher.stop()
-            signal.set_wakeup_fd(-1)
             for number, handler in before.items():
                 signal.signal(number, handler)
-            os.close(wake_reader)
-            os.close(wake_writer)
         self._notice("stopped")
         return EXIT_OK
 
@@ -276,17 +282,14 @@ class Supervisor:
         if owner is not None:
             self._notice(f"worker {name} is ready (pid {owner.pid}): MCP at {owner.url}")
 
-    def _watch(self, wake: int) -> None:
-        """Wait for ends of workers, times to restart, and signals; return at a signal."""
+    def _watch(self) -> NoReturn:
+        """Wait for ends of workers and for times to restart."""
         while True:
             with selectors.DefaultSelector() as selector:
-                selector.register(wake, selectors.EVENT_READ)
                 for handle in self._launcher.handles.values():
                     selector.register(handle.stdout_number(), selectors.EVENT_READ, handle)
                 events = selector.select(self._seconds_to_restart())
             for key, _ in events:
-                if key.fd == wake:
-                    return
                 self._ended(key.data)
             self._restart_due()
 
@@ -314,12 +317,12 @@ class Supervisor:
         due = [name for name, moment in self._restarts.items() if moment <= time.monotonic()]
         for name in due:
             del self._restarts[name]
-            handle = self._launcher.start_one(name)
+            handle = self._launcher.handles[name] = self._launcher.start_one(name)
             try:
                 handle.wait_ready(time.monotonic() + READY_SECONDS)
             except WorkerStartError as error:
                 handle.stop()
+                del self._launcher.handles[name]
                 self._plan_restart(name, f"did not come back ({error})")
             else:
-                self._launcher.handles[name] = handle
                 self._say_ready(name)

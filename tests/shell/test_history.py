@@ -34,6 +34,8 @@ def kept(line: str, where: str = "") -> str:
             "fastmcp auth create-token username token token ***",
         ),
         (f"fastmcp auth check-token token {SECRET}|json", "fastmcp auth check-token token ***|json"),
+        (f"fastmcp auth list-tokens | include {32 * 'a'}", "fastmcp auth list-tokens | include ***"),
+        ("fastmcp auth list-tokens | exclude automation", "fastmcp auth list-tokens | exclude automation"),
         ("fastmcp auth check-token token - | json", "fastmcp auth check-token token - | json"),
         ("  fastmcp  auth list-tokens ", "fastmcp  auth list-tokens"),
         ("fastmcp auth list-tokens username 'a b' | json", "fastmcp auth list-tokens username 'a b' | json"),
