@@ -27,6 +27,8 @@ HEARTBEAT_SECONDS = 5
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """A listing of 100,000 tokens is about 20 MB; the worker is authenticated by its key."""
 
+# Plain numbers: pyzmq's enumerations cost a microsecond each time they are combined.
+_READABLE, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)
 _MONITORED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -169,7 +171,7 @@ class _Link:
 
     def read_monitor(self) -> None:
         """Take in what the monitor has to say."""
-        while self.monitor.poll(0):
+        while int(self.monitor.get(zmq.EVENTS)) & _READABLE:
             event = recv_monitor_message(self.monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.is_up = True
@@ -184,7 +186,7 @@ class _Link:
         """Yield what has arrived; what isn't NFP is dropped."""
         with contextlib.suppress(zmq.Again):
             while True:
-                frames = self.dealer.recv_multipart(zmq.NOBLOCK)
+                frames = self.dealer.recv_multipart(_NOBLOCK)
                 try:
                     yield Answer(self.name, BrokerMessage.parse(frames))
                 except ProtocolError as error:

@@ -51,7 +51,7 @@ def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput
     return Result(result=False, messages=["no matching token"])
 
 
-@task(arguments=BearerTokenCheckInput, result=bool)
+@task(arguments=BearerTokenCheckInput, result=bool, is_quick=True)
 def bearer_token_check(worker: WorkerContext, arguments: BearerTokenCheckInput) -> bool:
     """Tell whether a bearer token is stored and has not expired."""
     return worker.store.lookup(arguments.token) is not None

@@ -47,6 +47,8 @@ LINGER_SECONDS = 0.5
 SUPERVISION_SECONDS = 1.0
 
 _IDENTITY, _UUID_FRAME = 0, 6
+# Plain numbers: pyzmq's enumerations cost a microsecond for each frame.
+_NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
 
 class DirectServer:
@@ -219,7 +221,10 @@ class DirectServer:
 
         def reply(command: bytes, payload: bytes) -> None:
             self._outbox.put((identity, BrokerMessage(command, service, message.uuid, Status.DONE, payload)))
-            self._wake()
+            # An event alone is no reason to wake: it goes out with the answer, of long tasks within a second. And
+            # answers of quick tasks come from the thread itself.
+            if command == Command.RESPONSE and threading.current_thread() is not self._thread:
+                self._wake()
 
         deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
         try:
@@ -281,7 +286,9 @@ class DirectServer:
 
     def _send(self, identity: bytes, message: BrokerMessage) -> None:
         try:
-            self._router.send_multipart([identity, *message.frames()], zmq.NOBLOCK)
+            for frame in (identity, *message.frames()[:-1]):
+                self._router.send(frame, _NOT_LAST)
+            self._router.send(message.data, _LAST)
         except zmq.ZMQError as error:
             self._counts["dropped"] += 1
             log.debug("answer dropped: %s", error.strerror)

@@ -86,7 +86,7 @@ class JobExecutor:
     def submit(
         self, client: str, uuid: str, request: JobRequest, deliver: Deliver, *, notify: Deliver | None = None
     ) -> None:
-        """Run a job and hand its result to `deliver`, from whichever thread ran it.
+        """Run a job and hand its result to `deliver`, from whichever thread ran it: for a quick task, the caller's.
 
         A uuid that the same client has sent before isn't run again: `deliver` gets the first run's result, at once
         where it is there.
@@ -113,7 +113,10 @@ class JobExecutor:
         if known is not None:
             deliver(known.payload or self._no_longer_kept(known))
             return
-        self._queue.put(job)
+        if self._worker.registry.is_quick(request.task):
+            self._answer(job)
+        else:
+            self._queue.put(job)
 
     def find(self, client: str, uuid: str) -> tuple[JobState, bytes | None] | None:
         """Return a job's state and, once it is completed, its answer; None for a uuid this client never sent."""
@@ -153,7 +156,11 @@ class JobExecutor:
 
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
-            self._answer(job)
+            try:
+                self._answer(job)
+            except Exception as error:  # noqa: BLE001  a fault here must not end a thread that runs everybody's jobs
+                log.error("a job was not answered: %s", type(error).__name__)
+            del job
 
     def _answer(self, job: Job) -> None:
         """Run one job and hand its answer over; in `_serve` it would live on until the thread's next job."""

@@ -51,13 +51,17 @@ class ToolHints:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: its name, function, input model, type of result value, and hints for MCP (None: never a tool)."""
+    """A task: its name, function, input model, type of result value, and hints for MCP (None: never a tool).
+
+    `is_quick`: it only reads memory, so that handing it to another thread would take longer than running it.
+    """
 
     name: str
     function: TaskFunction
     input_model: type[BaseModel]
     result_type: Any
     mcp: ToolHints | None
+    is_quick: bool = False
 
     @property
     def description(self) -> str:
@@ -96,7 +100,7 @@ class TaskSpec:
 
 
 def task(
-    *, arguments: type[BaseModel] = TaskInput, result: Any, mcp: ToolHints | None = None
+    *, arguments: type[BaseModel] = TaskInput, result: Any, mcp: ToolHints | None = None, is_quick: bool = False
 ) -> Callable[[TaskFunction], TaskFunction]:
     """Make a function `(worker, arguments) -> value` a task named after it.
 
@@ -104,10 +108,11 @@ def task(
         arguments: input model; what the function gets as its second parameter is a validated instance of it.
         result: type of the value the function returns (it may return a whole `Result` as well).
         mcp: hints for MCP clients; None keeps the task off the MCP endpoint whatever the configuration says.
+        is_quick: the function takes microseconds and never waits: no disk, no lock, no network.
     """
 
     def mark(function: TaskFunction) -> TaskFunction:
-        spec = TaskSpec(function.__name__, function, arguments, result, mcp)
+        spec = TaskSpec(function.__name__, function, arguments, result, mcp, is_quick)
         function.task_spec = spec  # type: ignore[attr-defined]
         return function
 
@@ -137,6 +142,10 @@ class TaskRegistry:
             return self._specs[name]
         except KeyError:
             raise TaskError(f"unknown task {name[:64]!r}: list_tasks names those there are") from None
+
+    def is_quick(self, name: str) -> bool:
+        """Whether there is a task of that name that may be run in a thread that has other things to do."""
+        return name in self._specs and self._specs[name].is_quick
 
     def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
         """Validate the arguments, run the task and wrap what it returns; never raises.

@@ -49,8 +49,8 @@ class Bench:
         self.counted = 0
         self.gate, self.entered = threading.Event(), SimpleQueue[None]()
         tasks = ModuleType("tasks")
-        for function in (self.count, self.hold, self.odd, self.large):
-            marked = task(arguments=Count, result=Any)(self._plain(function))
+        for function in (self.count, self.hold, self.odd, self.large, self.where):
+            marked = task(arguments=Count, result=Any, is_quick=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
         self.worker = WorkerContext(
             name="w1",
@@ -90,6 +90,10 @@ class Bench:
     def large(self, _arguments: Count) -> str:
         """Return a lot."""
         return "x" * 100_000
+
+    def where(self, _arguments: Count) -> str:
+        """Name the thread that runs it."""
+        return threading.current_thread().name
 
     def submit(self, name: str, uuid: str, client: str = "c", **request: Any) -> "SimpleQueue[dict[str, Any]]":
         """Send a job; return the queue that its answer lands in."""
@@ -156,6 +160,15 @@ def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
         "args": ["positional arguments are not supported: name each one in kwargs"],
     }
     assert bench.run("count", "u6")["result"] == 1
+
+
+def test_a_quick_task_is_answered_before_its_submission_returns(bench: Bench) -> None:
+    """It runs in the caller's thread, also while all the others are busy."""
+    for n in range(jobs.THREADS):
+        bench.submit("hold", f"h{n}")
+    answer = bench.submit("where", "u1").get_nowait()
+    assert answer["result"] == threading.current_thread().name
+    bench.gate.set()
 
 
 def test_a_job_whose_time_is_over_in_the_queue_is_not_run(bench: Bench) -> None:
