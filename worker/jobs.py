@@ -61,6 +61,11 @@ class Job:
     waiting: list[Deliver] = field(default_factory=list)
     notify: Deliver | None = None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the job is found by."""
+        return self.client, self.uuid
+
 
 class JobExecutor:
     """Runs the jobs of one worker; all methods may be called from any thread."""
@@ -101,12 +106,12 @@ class JobExecutor:
         Raises:
             TaskError: too many jobs are in flight, or the worker is stopping; the job wasn't run and may be sent again.
         """
-        key = (client, uuid)
         with self._lock:
-            known = self._jobs.get(key)
+            known = self._jobs.get((client, uuid))
             if known is None:
-                job = self._admit(key, request, deliver)
-                job.notify = notify
+                timeout = request.timeout if request.timeout is not None else float("inf")
+                job = Job(client, uuid, request, time.monotonic() + timeout, waiting=[deliver], notify=notify)
+                self._admit(job)
             elif known.state is not JobState.COMPLETED:
                 known.waiting.append(deliver)
                 return
@@ -142,17 +147,14 @@ class JobExecutor:
         for _ in self._threads:
             self._queue.put(None)
 
-    def _admit(self, key: tuple[str, str], request: JobRequest, deliver: Deliver) -> Job:
+    def _admit(self, job: Job) -> None:
         if self._worker.stopping.is_set():
             raise TaskError(f"worker {self._worker.name} is stopping, nothing was done: send the job again later")
         if self._in_flight >= MAX_JOBS_IN_FLIGHT:
             raise TaskError(f"{self._in_flight} jobs are in flight, nothing was done: send the job again later")
-        timeout = request.timeout if request.timeout is not None else float("inf")
-        job = Job(key[0], key[1], request, time.monotonic() + timeout, waiting=[deliver])
-        self._jobs[key] = job
+        self._jobs[job.key] = job
         self._in_flight += 1
         self._total += 1
-        return job
 
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -164,15 +166,17 @@ class JobExecutor:
 
     def _answer(self, job: Job) -> None:
         """Run one job and hand its answer over; in `_serve` it would live on until the thread's next job."""
-        payload = self._run(job)
-        with self._lock:
-            waiting = self._complete(job, payload)
-        for deliver in waiting:
-            deliver(payload)
-        # A stop waits for the answers to be handed over, not only for the tasks to end.
-        with self._lock:
-            self._in_flight -= 1
-            self._idle.notify_all()
+        try:
+            payload = self._run(job)
+            with self._lock:
+                waiting = self._complete(job, payload)
+            for deliver in waiting:
+                deliver(payload)
+        finally:
+            # A stop waits for the answers to be handed over, not only for the tasks to end.
+            with self._lock:
+                self._in_flight -= 1
+                self._idle.notify_all()
 
     def _run(self, job: Job) -> bytes:
         """Run one job; whatever happens, the answer is JSON."""
@@ -225,27 +229,24 @@ class JobExecutor:
 
     def _complete(self, job: Job, payload: bytes) -> list[Deliver]:
         """Keep the answer for late questions, within the bounds on number and bytes."""
-        key = (job.client, job.uuid)
         job.state, job.payload = JobState.COMPLETED, payload
-        job.request = JobRequest(task=job.request.task)  # arguments may hold secrets: they aren't kept
+        # Arguments may hold secrets: they aren't kept, nor are the callbacks, which close over the whole message.
+        job.request, job.notify = JobRequest(task=job.request.task), None
         waiting, job.waiting = job.waiting, []
-        self._with_payload[key] = job
+        self._with_payload[job.key] = job
         self._kept_bytes += len(payload)
         while self._kept_bytes > KEPT_RESULT_BYTES and len(self._with_payload) > 1:
-            self._forget_oldest_payload()
+            self._forget_payload(next(iter(self._with_payload)))
         while len(self._jobs) > KEPT_JOBS:
             oldest = next(iter(self._jobs.values()))
             if oldest.state is not JobState.COMPLETED:
                 break
-            if (oldest.client, oldest.uuid) in self._with_payload:
-                self._forget_oldest_payload((oldest.client, oldest.uuid))
-            del self._jobs[(oldest.client, oldest.uuid)]
+            if oldest.key in self._with_payload:
+                self._forget_payload(oldest.key)
+            del self._jobs[oldest.key]
         return waiting
 
-    def _forget_oldest_payload(self, key: tuple[str, str] | None = None) -> None:
-        if key is None:
-            _, job = self._with_payload.popitem(last=False)
-        else:
-            job = self._with_payload.pop(key)
+    def _forget_payload(self, key: tuple[str, str]) -> None:
+        job = self._with_payload.pop(key)
         self._kept_bytes -= len(job.payload or b"")
         job.payload = None

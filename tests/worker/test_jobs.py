@@ -1,7 +1,9 @@
 """Jobs: each once per uuid, bounded, always answered."""
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -169,6 +171,34 @@ def test_a_quick_task_is_answered_before_its_submission_returns(bench: Bench) ->
     answer = bench.submit("where", "u1").get_nowait()
     assert answer["result"] == threading.current_thread().name
     bench.gate.set()
+
+
+def test_a_finished_job_keeps_nothing_of_what_was_sent(bench: Bench) -> None:
+    """Arguments may be tokens: neither the request nor the callbacks that close over it outlive the job."""
+
+    class Sent:
+        def __call__(self, _payload: bytes) -> None:
+            pass
+
+    sent = Sent()
+    kept = weakref.ref(sent)
+    request = JobRequest(task="where", kwargs={"amount": 7})
+    bench.executor.submit("c", "u1", request, sent, notify=sent)
+    del sent
+    gc.collect()
+    assert kept() is None
+    assert bench.executor._jobs["c", "u1"].request.kwargs == {}
+
+
+def test_a_job_that_can_not_be_answered_is_no_longer_in_flight(bench: Bench) -> None:
+    """A callback that fails, against its contract, uses up neither a thread nor a place."""
+
+    def fail(_payload: bytes) -> None:
+        raise OSError
+
+    with pytest.raises(OSError, match=r"^$"):
+        bench.executor.submit("c", "u1", JobRequest(task="where"), fail)
+    assert bench.executor.counters()["running_jobs"] == 0
 
 
 def test_a_job_whose_time_is_over_in_the_queue_is_not_run(bench: Bench) -> None:
