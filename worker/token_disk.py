@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -123,7 +124,7 @@ class _Cache(diskcache.Cache):
         finally:
             self._con.text_factory = str
 
-    def put(self, key: str, value: str, tag: str, expires: float | None) -> None:
+    def put(self, key: str, value: str, tag: str, expires: float | None, before_commit: Callable[[], None]) -> None:
         """Write one row in one transaction."""
         with self.writing():
             self.set(key, value, tag=tag)
@@ -131,11 +132,13 @@ class _Cache(diskcache.Cache):
             statement = "UPDATE Cache SET expire_time = ? WHERE key = ? AND raw = 1"
             if self._sql(statement, (expires, key)).rowcount != 1:
                 raise TokenStoreDamagedError("the token database doesn't keep rows that are written to it")
+            before_commit()
 
-    def remove(self, keys: Iterable[str]) -> None:
+    def remove(self, keys: Iterable[str], before_commit: Callable[[], None]) -> None:
         """Remove rows, expired ones as well, in one transaction."""
         with self.writing():
             self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in keys))
+            before_commit()
 
     def shrink(self) -> None:
         """Fold the write-ahead log into the database file and give its room back."""
@@ -169,8 +172,35 @@ class LoadedTokens:
     invalid: int
 
 
+class _CarriedError(Exception):
+    """Carries what `before_commit` raised past those who translate errors of the database."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Once:
+    """Calls a function the first time it is called itself, and never again."""
+
+    def __init__(self, function: Callable[[], None] | None) -> None:
+        self._function = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            try:
+                function()
+            except BaseException as error:  # carried to the caller, whatever it is
+                raise _CarriedError(error) from error
+
+
 class TokenDatabase:
-    """The rows of one token database; every method raises `TokenStoreError` or a subclass, and then nothing changed."""
+    """The rows of one token database; every method raises `TokenStoreError` or a subclass, and then nothing changed.
+
+    `before_commit` is called once, when a write's rows are written and not yet committed; what it raises undoes the
+    write and is raised as it is.
+    """
 
     def __init__(self, folder: Path, cache: _Cache) -> None:
         self._folder = folder
@@ -226,23 +256,34 @@ class TokenDatabase:
                         records.append(record)
         return LoadedTokens(records, pickled, invalid)
 
-    def put(self, record: BearerTokenRecord) -> None:
+    def put(self, record: BearerTokenRecord, *, before_commit: Callable[[], None] | None = None) -> None:
         """Write a token, in place of an older row of the same token; on disk (fsync) when this returns."""
         created = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
         value = json.dumps({"token": record.token, "username": record.username, "created": created})
-        self._write(lambda: self._cache.put(KEY_PREFIX + record.token, value, record.username, record.expires))
+        row = (KEY_PREFIX + record.token, value, record.username, record.expires)
+        self._write(partial(self._cache.put, *row), before_commit)
 
-    def remove(self, tokens: Iterable[str]) -> None:
+    def remove(self, tokens: Iterable[str], *, before_commit: Callable[[], None] | None = None) -> None:
         """Remove tokens, all or none; gone from disk (fsync) when this returns."""
         keys = [KEY_PREFIX + token for token in tokens]
-        self._write(lambda: self._cache.remove(keys))
+        self._write(partial(self._cache.remove, keys), before_commit)
 
-    def _write(self, write: Callable[[], None]) -> None:
+    def _write(self, write: Callable[[Callable[[], None]], None], before_commit: Callable[[], None] | None) -> None:
         if _identity(self._folder) != self._file_identity:
             # SQLite would go on writing, with success, to a file that no longer has a name.
             raise TokenStoreDamagedError(
                 f"the token database in {self._folder} was moved or replaced, nothing changed: restart the worker"
             )
+        once = _Once(before_commit)
+        try:
+            self._write_or_make_room(partial(write, once))
+        except _CarriedError as carried:
+            refused = carried.error
+        else:
+            return
+        raise refused
+
+    def _write_or_make_room(self, write: Callable[[], None]) -> None:
         try:
             with _translated(self._folder):
                 write()

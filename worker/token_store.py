@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Literal, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -32,6 +34,25 @@ _Parameters = ParamSpec("_Parameters")
 _Value = TypeVar("_Value")
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is about to be done to the database: the records that it writes or, for a deletion, those that it removes.
+
+    A token of somebody's that has expired counts as absent: who stores it anew creates it.
+    """
+
+    operation: Literal["create", "renew", "delete", "restore"]
+    records: tuple[BearerTokenRecord, ...]
+
+
+Witness = Callable[[Change], None]
+"""Called with a change in the store's thread, after its rows are written and before they are committed.
+
+At most once for each call that changes something; it must not call the store. What it raises rolls the change back and
+reaches the caller as it is. A change that it let pass may still fail, and then the store raises its own error.
+"""
+
+
 class TokenStore:
     """Bearer tokens by token and by user; open it with `TokenStore.open`.
 
@@ -39,8 +60,8 @@ class TokenStore:
     one that isn't live counts as absent everywhere. The clock never runs backwards here: after it is set back, time
     stands still until it has caught up, so that what expired stays expired.
 
-    `on_revoked` holds functions called with a token, in the thread that asked, after its removal is durable or it was
-    found expired; they must not block.
+    `on_revoked` holds functions called once for each change with all tokens that it removed, in the thread that asked,
+    after their removal is durable and no look-up finds them, and before the call returns; they may block briefly.
 
     `pickled_rows` and `invalid_rows` count the rows that opening passed over.
     """
@@ -55,7 +76,7 @@ class TokenStore:
         self._by_user: dict[str, tuple[BearerTokenRecord, ...]] = {}
         self.pickled_rows = 0
         self.invalid_rows = 0
-        self.on_revoked: list[Callable[[str], None]] = []
+        self.on_revoked: list[Callable[[Sequence[str]], None]] = []
 
     @classmethod
     def open(
@@ -149,13 +170,16 @@ class TokenStore:
         moments = (record.expires for record in list(self._by_token.values()))
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def store(self, username: str, token: str, expire_seconds: int | None) -> BearerTokenRecord:
+    def store(
+        self, username: str, token: str, expire_seconds: int | None, *, witness: Witness | None = None
+    ) -> BearerTokenRecord:
         """Store a token, or renew the expiry of one that the same user has; on disk (fsync) when this returns.
 
         Args:
             username: whose token it is.
             token: an RFC 6750 `b64token`.
             expire_seconds: whole seconds from now until it dies; None for never, also where it had an expiry before.
+            witness: is told of the change before it is committed, and may refuse it.
 
         Raises:
             TaskError: an argument breaks its rule (`models/fields.py`).
@@ -166,12 +190,14 @@ class TokenStore:
             BearerTokenStoreInput(username=username, token=token, expire=expire_seconds)
         except ValidationError as error:
             raise TaskError("; ".join(sentences(error))) from None
-        record, has_replaced_expired = self._run(self._store, username, token, expire_seconds)
+        record, has_replaced_expired = self._run(self._store, username, token, expire_seconds, witness)
         if has_replaced_expired:
             self._tell_revoked([token])
         return record
 
-    def _store(self, username: str, token: str, expire_seconds: int | None) -> tuple[BearerTokenRecord, bool]:
+    def _store(
+        self, username: str, token: str, expire_seconds: int | None, witness: Witness | None
+    ) -> tuple[BearerTokenRecord, bool]:
         # Microseconds are what the database keeps of a creation; the expiry shows the same fraction.
         now = round(self.now(), 6)
         old = self._by_token.get(token)
@@ -181,7 +207,8 @@ class TokenStore:
         created = now if live is None else live.created
         expires = None if expire_seconds is None else now + expire_seconds
         record = BearerTokenRecord(token, username, created, expires)
-        self._database.put(record)
+        change = Change("create" if live is None else "renew", (record,))
+        self._database.put(record, before_commit=_told(witness, change))
         if old is not None and old.username == username:
             self._by_user[username] = tuple(record if each is old else each for each in self._by_user[username])
         else:
@@ -190,8 +217,11 @@ class TokenStore:
         self._by_token[token] = record
         return record, old is not None and live is None
 
-    def delete(self, *, username: str | None = None, token: str | None = None) -> int:
+    def delete(self, *, username: str | None = None, token: str | None = None, witness: Witness | None = None) -> int:
         """Remove a token, a user's tokens, or a token if it is that user's, all in one transaction.
+
+        `witness` is told of the live ones before the removal is committed, and may refuse it; it isn't asked when
+        there are none.
 
         Returns:
             How many live tokens were removed; they are gone from disk (fsync) when this returns. 0 when neither
@@ -200,11 +230,11 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        removed, live = self._run(self._delete, username, token)
+        removed, live = self._run(self._delete, username, token, witness)
         self._tell_revoked(removed)
         return live
 
-    def _delete(self, username: str | None, token: str | None) -> tuple[list[str], int]:
+    def _delete(self, username: str | None, token: str | None, witness: Witness | None) -> tuple[list[str], int]:
         if token is not None:
             found = self._by_token.get(token)
             records = [found] if found is not None and username in (None, found.username) else []
@@ -213,9 +243,13 @@ class TokenStore:
         if not records:
             return [], 0
         now = self.now()
-        self._database.remove(record.token for record in records)
+        live = tuple(record for record in records if record.is_live(now))
+        self._database.remove(
+            (record.token for record in records),
+            before_commit=_told(witness, Change("delete", live)) if live else None,
+        )
         self._forget(records)
-        return [record.token for record in records], sum(record.is_live(now) for record in records)
+        return [record.token for record in records], len(live)
 
     def sweep(self) -> int:
         """Remove expired tokens from memory and disk, in transactions of bounded size; return how many.
@@ -298,10 +332,15 @@ class TokenStore:
             raise TokenStoreError("token store is closed, nothing changed") from None
         return future.result()
 
-    def _tell_revoked(self, tokens: list[str]) -> None:
-        for token in tokens:
-            for tell in list(self.on_revoked):
-                try:
-                    tell(token)
-                except Exception as error:  # noqa: BLE001  the token is gone; a listener's fault can't change that
-                    log.error("a listener for revoked tokens failed: %s", type(error).__name__)
+    def _tell_revoked(self, tokens: Sequence[str]) -> None:
+        if not tokens:
+            return
+        for tell in list(self.on_revoked):
+            try:
+                tell(tokens)
+            except Exception as error:  # noqa: BLE001  the tokens are gone; a listener's fault can't change that
+                log.error("a listener for revoked tokens failed: %s", type(error).__name__)
+
+
+def _told(witness: Witness | None, change: Change) -> Callable[[], None] | None:
+    return None if witness is None else partial(witness, change)

@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -100,13 +100,13 @@ def test_a_token_of_another_user_is_refused_and_left_as_it_was(open_store: OpenS
 def test_an_expired_token_of_another_user_counts_as_absent(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """The new user gets it, the old one has nothing left, and calls made with it before are told off."""
     store = open_store()
-    revoked: list[str] = []
+    revoked: list[Sequence[str]] = []
     store.on_revoked.append(revoked.append)
     store.store("alice", "secret-token", 10)
     store.store("alice", "other-token", None)
     clock.now += 10
     store.store("bob", "secret-token", None)
-    assert revoked == ["secret-token"]
+    assert revoked == [["secret-token"]]
     assert [record.token for record in store.records("alice")] == ["other-token"]
     assert [fields(record) for record in store.records("bob")] == [("secret-token", "bob", clock.now, None)]
     before = contents(store)
@@ -221,7 +221,7 @@ def test_a_sweep_takes_expired_tokens_off_the_disk_and_tells(
 ) -> None:
     """More of them than fit into one transaction; live ones stay."""
     store = open_store()
-    revoked: list[str] = []
+    revoked: list[Sequence[str]] = []
     store.on_revoked.append(revoked.append)
     count = SWEEP_BATCH_TOKENS + 3
     for number in range(count):
@@ -230,7 +230,8 @@ def test_a_sweep_takes_expired_tokens_off_the_disk_and_tells(
     assert store.sweep() == 0
     clock.now += 10
     assert store.sweep() == count
-    assert sorted(revoked) == sorted(f"short-{number}" for number in range(count))
+    assert [len(tokens) for tokens in revoked] == [SWEEP_BATCH_TOKENS, 3]
+    assert [token for tokens in revoked for token in tokens] == [f"short-{number}" for number in range(count)]
     assert stranger.keys() == ["bearer_token::long"]
     assert store.sweep() == 0
 
@@ -249,15 +250,17 @@ def test_opening_sweeps(open_store: OpenStore, stranger: Stranger, clock: Simple
 def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, stranger: Stranger) -> None:
     """By then neither disk nor memory has the token, and a listener's fault harms nobody."""
     store = open_store()
-    seen: list[tuple[str, list[str], object]] = []
+    seen: list[tuple[Sequence[str], list[str], object]] = []
 
-    def fail(_token: str) -> None:
+    def fail(_tokens: Sequence[str]) -> None:
         raise ValueError("a fault in the listener")
 
-    store.on_revoked += [fail, lambda token: seen.append((token, stranger.keys(), store.lookup(token)))]
+    store.on_revoked += [fail, lambda tokens: seen.append((tokens, stranger.keys(), store.lookup(tokens[0])))]
     store.store("alice", "secret-token", None)
-    assert store.delete(token="secret-token") == 1
-    assert seen == [("secret-token", [], None)]
+    store.store("alice", "other-token", None)
+    assert store.delete(username="alice") == 2
+    assert store.delete(username="alice") == 0
+    assert seen == [(["secret-token", "other-token"], [], None)]
 
 
 def test_a_closed_store_finds_nothing_and_refuses_the_rest(open_store: OpenStore) -> None:

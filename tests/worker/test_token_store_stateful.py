@@ -35,7 +35,7 @@ class TokenStoreModel(RuleBasedStateMachine):
     def open(self) -> None:
         """Open the database, for the first time or again; what was shown by a former clock is forgotten."""
         self.store = TokenStore.open(self.folder / "tokens", clock=lambda: self.clock)
-        self.store.on_revoked.append(self.revoked.append)
+        self.store.on_revoked.append(self.revoked.extend)
         self.latest = self.clock
 
     def live(self) -> dict[str, tuple[str, float, float | None]]:

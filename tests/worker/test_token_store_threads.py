@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -69,8 +69,8 @@ def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock:
     clock.now += 10
     last = f"t{SWEEP_BATCH_TOKENS + 1}"
 
-    def store_again(token: str) -> None:
-        if token == "t0":
+    def store_again(tokens: Sequence[str]) -> None:
+        if "t0" in tokens:
             store.store("alice", last, None)
 
     store.on_revoked.append(store_again)
