@@ -100,6 +100,10 @@ class Environment:
         """Return a worker's audit trail."""
         return self.logs_folder / f"audit-{_checked(name)}.jsonl"
 
+    def audit_key_file(self, name: str) -> Path:
+        """Return the key of the fingerprints in a worker's audit trail."""
+        return self.keys_folder / f"{_checked(name)}.audit_key"
+
     def socket_endpoint(self, name: str) -> str:
         """Return `ipc://` and the path of a worker's socket.
 

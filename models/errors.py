@@ -86,6 +86,10 @@ class TokenStoreDamagedError(TokenStoreError):
     """The database file is not one, or fails its integrity check."""
 
 
+class AuditError(TaskError):
+    """The audit trail can't be written, or isn't as it was written; a change that it should tell of isn't made."""
+
+
 def sentences(error: ValidationError) -> list[str]:
     """Turn a pydantic error into one sentence per field: `username: field required`.
 

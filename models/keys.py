@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,9 @@ from .errors import EnvironmentFolderError, KeyFileError
 
 CLIENT_NAME = "client"
 KEY_FILE_MAX_BYTES = 4096
+AUDIT_KEY_BYTES = 32
 
+_AUDIT_KEY = re.compile(rb"[0-9a-f]{%d}" % (2 * AUDIT_KEY_BYTES))
 # The alphabet of ZeroMQ RFC 32; 40 characters stand for 32 bytes.
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
@@ -59,6 +62,26 @@ def ensure_client_key(environment: Environment) -> KeyPair:
         write_private(published, _certificate(public))
 
     return _ensure(environment.keys_folder, CLIENT_NAME, publish)
+
+
+def ensure_audit_key(path: Path) -> bytes:
+    """Return the key of an audit trail's fingerprints, 32 bytes in hexadecimal digits, made when the file is missing.
+
+    Processes that do this at the same time end up with the same key.
+
+    Raises:
+        KeyFileError: it can't be read or written, isn't such a file, or isn't private.
+    """
+    try:
+        with _exclusive(path.parent):
+            if not os.path.lexists(path):
+                write_private(path, f"{secrets.token_hex(AUDIT_KEY_BYTES)}\n".encode())
+    except OSError as error:
+        raise KeyFileError(f"{error.filename or path} can't be read or written: {error.strerror}") from error
+    text = _content(path).strip()
+    if not _AUDIT_KEY.fullmatch(text):
+        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it to have a new one made")
+    return bytes.fromhex(text.decode())
 
 
 def read_key_pair(path: Path) -> KeyPair:
@@ -144,17 +167,22 @@ def _certificate(public: bytes, secret: bytes | None = None) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _read(path: Path) -> dict[bytes, bytes]:
-    """Return the keys of a certificate file by their names, each verified to be 40 Z85 characters."""
+def _content(path: Path) -> bytes:
     try:
         with open_private(path, "rb") as stream:
-            content = stream.read(KEY_FILE_MAX_BYTES + 1)
+            content: bytes = stream.read(KEY_FILE_MAX_BYTES + 1)
     except EnvironmentFolderError as error:
         raise KeyFileError(str(error)) from error
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
     if len(content) > KEY_FILE_MAX_BYTES:
         raise KeyFileError(f"{path} is not a key file: it is longer than {KEY_FILE_MAX_BYTES} bytes")
+    return content
+
+
+def _read(path: Path) -> dict[bytes, bytes]:
+    """Return the keys of a certificate file by their names, each verified to be 40 Z85 characters."""
+    content = _content(path)
     values: dict[bytes, bytes] = {}
     is_curve = False
     for number, raw in enumerate(content.splitlines(), start=1):

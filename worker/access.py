@@ -44,6 +44,17 @@ class AllowedClients:
             self._scan()
             return key in self._files
 
+    def name(self, key: str) -> str:
+        """Return the name of a client: its file's without `.key`, or where it has none, the key's first 8 characters.
+
+        The first name in alphabetical order where several files hold the key.
+        """
+        with self._lock:
+            if not self._is_unchanged(key):
+                self._scan()
+            files = self._files.get(key, {})
+            return next((path.stem for path, known in files.items() if _signature(path) == known), key[:8])
+
     def _is_unchanged(self, key: str) -> bool:
         return any(_signature(path) == known for path, known in self._files.get(key, {}).items())
 

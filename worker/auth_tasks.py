@@ -23,10 +23,12 @@ def bearer_token_store(worker: WorkerContext, arguments: BearerTokenStoreInput) 
     """Store a bearer token for a user, or renew the expiry of one the user already has.
 
     Without `expire` the token lives for `auth_bearer.token_ttl` seconds of the worker's inventory, or for ever when
-    that is null. A token of another user is refused. The token is on disk when the task returns true.
+    that is null. A token of another user is refused. The token is on disk when the task returns true, and before it the
+    line of the audit trail.
     """
     expire = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
-    worker.store.store(arguments.username, arguments.token, expire)
+    witness = worker.audit.witness(worker.client, expire=expire)
+    worker.store.store(arguments.username, arguments.token, expire, witness=witness)
     return True
 
 
@@ -46,7 +48,8 @@ def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput
     """
     if arguments.username is None and arguments.token is None:
         raise TaskError("either username or token must be provided")
-    if worker.store.delete(username=arguments.username, token=arguments.token):
+    witness = worker.audit.witness(worker.client)
+    if worker.store.delete(username=arguments.username, token=arguments.token, witness=witness):
         return Result(result=True)
     return Result(result=False, messages=["no matching token"])
 

@@ -12,6 +12,7 @@ from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
 
 if TYPE_CHECKING:
+    from .audit import AuditTrail
     from .tasks import TaskRegistry
     from .token_store import TokenStore
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 class WorkerContext:
     """One worker: who it is, what it is configured to do and the parts its tasks may use.
 
+    `client` is the name of the client whose job is run, in tasks that the audit trail tells of; else empty.
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`.
@@ -31,6 +33,8 @@ class WorkerContext:
     inventory: WorkerInventory
     registry: TaskRegistry
     store: TokenStore
+    audit: AuditTrail
+    client: str = ""
     url: str = ""
     endpoint: str = ""
     clock: Callable[[], float] = time.time

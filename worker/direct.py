@@ -181,8 +181,10 @@ class DirectServer:
     def _handle(self, identity: bytes, frames: list[bytes], client: str) -> None:
         if not self._clients.allows(client):
             self._counts["denied"] += 1
-            log.warning("a connected client's key is no longer allowed: message refused")
-            self._refuse([identity, *frames], Status.FORBIDDEN, "this client's key is not allowed")
+            reason = "this client's key is not allowed"
+            if self._worker.audit.refused(self._clients.name(client), reason):
+                log.warning("a connected client's key is no longer allowed: message refused")
+            self._refuse([identity, *frames], Status.FORBIDDEN, reason)
             return
         message = ClientMessage.parse(frames)
         if message.command == Command.MMI:

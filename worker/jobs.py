@@ -12,14 +12,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from ..models.errors import TaskError
+from ..models.errors import NfcliError, TaskError
 from ..models.result import JobEvent, JobRequest, Result, ResultStatus
+from .audit import AUDITED_TASKS
 from .context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,6 @@ KEPT_RESULT_BYTES = 8 * 1024 * 1024
 STOP_GRACE_SECONDS = 3.0
 
 Deliver = Callable[[bytes], None]
-
-
-class Audit(Protocol):
-    """Where changes of tokens are written down."""
-
-    def record(self, *, client: str, task: str, kwargs: dict[str, object], result: Result) -> None:
-        """Write down one finished job."""
 
 
 class JobState(StrEnum):
@@ -68,11 +61,14 @@ class Job:
 
 
 class JobExecutor:
-    """Runs the jobs of one worker; all methods may be called from any thread."""
+    """Runs the jobs of one worker; all methods may be called from any thread.
 
-    def __init__(self, worker: WorkerContext, audit: Audit) -> None:
+    `client_name` turns a client's public key into the name that the audit trail has of it.
+    """
+
+    def __init__(self, worker: WorkerContext, client_name: Callable[[str], str]) -> None:
         self._worker = worker
-        self._audit = audit
+        self._client_name = client_name
         self._lock = threading.Lock()
         self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
         self._with_payload: OrderedDict[tuple[str, str], Job] = OrderedDict()
@@ -180,7 +176,10 @@ class JobExecutor:
 
     def _run(self, job: Job) -> bytes:
         """Run one job; whatever happens, the answer is JSON."""
-        request = job.request
+        request, worker = job.request, self._worker
+        is_audited = request.task in AUDITED_TASKS
+        if is_audited:
+            worker = replace(worker, client=self._client_name(job.client))
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
         elif time.monotonic() >= job.deadline:
@@ -191,13 +190,34 @@ class JobExecutor:
         else:
             job.state = JobState.STARTED
             self._say_starting(job)
-            result = self._worker.registry.run(self._worker, request.task, request.kwargs, uuid=job.uuid)
-            self._audit.record(client=job.client, task=request.task, kwargs=request.kwargs, result=result)
+            result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
+        if is_audited and (result.failed or result.result is False):
+            result = self._written_down(job, worker, result)
         try:
             return to_json({self._worker.name: result})
         except (PydanticSerializationError, ValueError):
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
+
+    def _written_down(self, job: Job, worker: WorkerContext, result: Result) -> Result:
+        """Write down a change that was not made; return the result, a failed one if it should have been and can't be.
+
+        A change that was made has its line already.
+        """
+        request = job.request
+        try:
+            worker.audit.write_undone(
+                task=request.task,
+                actor=worker.client,
+                arguments=request.kwargs,
+                result=result,
+                is_token=worker.store.lookup,
+            )
+        except Exception as error:  # noqa: BLE001  the job has to be answered
+            reason = str(error) if isinstance(error, NfcliError) else type(error).__name__
+            log.error("that %s changed nothing was not written to the audit trail: %s", request.task, reason)
+            return result if result.failed else self._failure(job, reason)
+        return result
 
     def _say_starting(self, job: Job) -> None:
         if job.notify is None:

@@ -1,7 +1,6 @@
-"""The worker's log and its audit trail: JSON lines in private files, with every credential taken out.
+"""The worker's log: JSON lines in a private file, with every credential taken out.
 
-Log line:    {"time", "level", "logger", "message"} and, with an exception, "errors": [{"type", "message", "where"}, …]
-Audit line:  {"time", "client", "task", "username", "expire", "given", "outcome", "errors"}
+    {"time", "level", "logger", "message"} and, with an exception, "errors": [{"type", "message", "where"}, …]
 
 Times are ISO 8601 in UTC. Libraries quote what they were given, so redaction is done on the finished text of a line,
 and an exception is logged by its class and the places it passed, never with the values that were around.
@@ -24,21 +23,15 @@ from typing import Any
 
 from ..models.errors import NfcliError, UsageError
 from ..models.private_files import open_private
-from ..models.result import Result
-
-log = logging.getLogger(__name__)
 
 LOG_FILE_MAX_BYTES = 10 * 1024 * 1024
 LOG_FILES_KEPT = 3
-AUDITED_TASKS = frozenset({"bearer_token_store", "bearer_token_delete"})
 
 # Not those that logging knows: libraries add names of their own.
 _LEVELS = {name: getattr(logging, name) for name in ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")}
 _LIBRARIES = ("asyncio", "mcp", "uvicorn", "uvicorn.access", "uvicorn.asgi", "uvicorn.error", "zmq")
 _MAX_ERRORS = 5
 _MAX_PLACES = 12
-_MAX_AUDITED_CHARACTERS = 256
-_SHORTEST_RECOGNIZED_TOKEN = 8
 _HIDDEN = "***"
 
 _QUOTED = r"""b?"(?:\\.|[^"\\])*"|b?'(?:\\.|[^'\\])*'"""
@@ -222,64 +215,6 @@ def _described(error: BaseException) -> dict[str, Any]:
         described["message"] = error.strerror
     described["where"] = [f"{place.filename}:{place.lineno} {place.name}" for place in places]
     return described
-
-
-class AuditTrail:
-    """Who asked for which change of tokens, and what came of it; never a token.
-
-    The file only grows; it may be moved away at any time, each line opens it anew. May be used from any thread.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def record(self, *, client: str, task: str, kwargs: dict[str, Any], result: Result) -> None:
-        """Append a line about a finished job of an audited task, refused ones included; other tasks leave none.
-
-        The line has reached the system when this returns. Never raises: the job is done, and its result must reach
-        the client; what kept the line from being written goes to the log.
-
-        Args:
-            client: public key of the client that sent the job.
-            task: name of the task.
-            kwargs: its arguments as they arrived, valid or not.
-            result: what it answered.
-        """
-        if task not in AUDITED_TASKS:
-            return
-        try:
-            line = json.dumps(_audit_line(client, task, kwargs, result)).encode() + b"\n"
-            with open_private(self._path, "ab") as stream:
-                stream.write(line)
-        except Exception as error:  # noqa: BLE001  see above
-            reason = (
-                f"{type(error).__name__}: {error}" if isinstance(error, (OSError, NfcliError)) else type(error).__name__
-            )
-            log.error("an audit line of %s was not written to %s: %s", task, self._path, reason)
-
-
-def _audit_line(client: str, task: str, kwargs: dict[str, Any], result: Result) -> dict[str, Any]:
-    token = kwargs.get("token")
-
-    def clean(value: object) -> Any:
-        if value is None or type(value) is int:
-            return value
-        text = str(value) if isinstance(value, (str, float, bool)) else f"<{type(value).__name__}>"
-        # A token typed where the name belongs; one of a few letters would blank out half of any text.
-        if isinstance(token, str) and (text == token or len(token) >= _SHORTEST_RECOGNIZED_TOKEN):
-            text = text.replace(token, _HIDDEN)
-        return redact(text)[:_MAX_AUDITED_CHARACTERS]
-
-    return {
-        "time": _utc_text(datetime.now(UTC).timestamp()),
-        "client": client,
-        "task": task,
-        "username": clean(kwargs.get("username")),
-        "expire": clean(kwargs.get("expire")),
-        "given": sorted(name for name in ("username", "token", "expire") if kwargs.get(name) is not None),
-        "outcome": "failed" if result.failed else ("done" if result.result else "nothing matched"),
-        "errors": [clean(error) for error in result.errors],
-    }
 
 
 def _utc_text(epoch_seconds: float) -> str:

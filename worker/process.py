@@ -26,16 +26,17 @@ from typing import IO
 from ..models.environment import Environment, find_environment
 from ..models.errors import EXIT_FAILED, EXIT_OK, InventoryError, NfcliError
 from ..models.inventory import WorkerInventory, load_inventory
-from ..models.keys import ensure_key_pair
+from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import auth_tasks, service_tasks
+from . import audit_tasks, auth_tasks, service_tasks
 from .access import AllowedClients
+from .audit import AuditTrail
 from .context import WorkerContext
 from .direct import DirectServer
 from .http import HttpServer, check_exposure, new_event_loop
 from .jobs import JobExecutor
-from .logs import AuditTrail, configure_logging
+from .logs import configure_logging
 from .mcp_server import build_app
 from .tasks import TaskRegistry
 from .token_store import TokenStore
@@ -77,22 +78,25 @@ class WorkerProcess:
         check_exposure(inventory)
         lock = WorkerLock.acquire(self.environment.lock_file(self.name))
         self._opened.callback(lock.release)
+        key = ensure_audit_key(self.environment.audit_key_file(self.name))
+        audit = self._opened.enter_context(AuditTrail.open(self.environment.audit_file(self.name), key))
         store = self._opened.enter_context(TokenStore.open(self.environment.tokens_folder(self.name)))
         worker = WorkerContext(
             name=self.name,
             service=inventory.service,
             environment=self.environment,
             inventory=inventory,
-            registry=TaskRegistry(auth_tasks, service_tasks),
+            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks),
             store=store,
+            audit=audit,
         )
         self.worker = worker
         self.http = HttpServer(build_app(worker), inventory)
         worker.url = self.http.bind()
         self._opened.callback(self.http.close)
-        self.executor = JobExecutor(worker, AuditTrail(self.environment.audit_file(self.name)))
         keys = ensure_key_pair(self.environment.keys_folder, self.name)
         clients = AllowedClients(self.environment.clients_folder)
+        self.executor = JobExecutor(worker, clients.name)
         self.direct = DirectServer(worker, self.executor, keys=keys, clients=clients)
         self._opened.callback(self.direct.stop)
         worker.endpoint = self.direct.bind(inventory.endpoint or self.environment.socket_endpoint(self.name))

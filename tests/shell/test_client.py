@@ -21,10 +21,10 @@ from nfcli.shell import direct as direct_module
 from nfcli.shell.client import Client
 from nfcli.shell.direct import DirectTransport
 from nfcli.worker.access import AllowedClients
+from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.direct import DirectServer
 from nfcli.worker.jobs import JobExecutor
-from nfcli.worker.logs import AuditTrail
 from nfcli.worker.tasks import TaskRegistry, task
 from nfcli.worker.token_store import TokenStore
 
@@ -48,11 +48,12 @@ class Server:
             inventory=load_inventory(environment).workers[name],
             registry=TaskRegistry(self._tasks()),
             store=store,
+            audit=self._open.enter_context(AuditTrail.open(environment.audit_file(name), bytes(32))),
         )
-        self.executor = JobExecutor(self.worker, AuditTrail(environment.audit_file(name)))
+        clients = AllowedClients(environment.clients_folder)
+        self.executor = JobExecutor(self.worker, clients.name)
         self._open.callback(self.executor.stop)
         keys = ensure_key_pair(environment.keys_folder, name)
-        clients = AllowedClients(environment.clients_folder)
         self.direct = DirectServer(self.worker, self.executor, keys=keys, clients=clients)
         self._open.callback(self.direct.stop)
         endpoint = self.direct.bind(environment.socket_endpoint(name))

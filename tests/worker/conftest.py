@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nfcli.worker.audit import AuditTrail
 from nfcli.worker.token_store import TokenStore
 
 START = 1_780_000_000.25
@@ -38,6 +39,13 @@ def open_store(clock: SimpleNamespace, tokens_folder: Path) -> Iterator[Callable
             return opened.enter_context(store)
 
         yield open_one
+
+
+@pytest.fixture
+def trail(clock: SimpleNamespace, tmp_path: Path) -> Iterator[AuditTrail]:
+    """Return an audit trail with the test's clock, in `audit-w1.jsonl`."""
+    with AuditTrail.open(tmp_path / "audit-w1.jsonl", bytes(32), clock=lambda: clock.now) as trail:
+        yield trail
 
 
 class Stranger:

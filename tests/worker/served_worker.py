@@ -23,6 +23,7 @@ from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.http import HttpServer, new_event_loop
 from nfcli.worker.mcp_server import build_app
@@ -53,6 +54,7 @@ class ServedWorker:
         self.grace_seconds = grace_seconds
         self.store = TokenStore.open(folder, clock=lambda: self.now)
         self.store.store("automation", TOKEN, None)
+        self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []
         self._watch_lookups(self.store.lookup)
         self.worker = WorkerContext(
@@ -62,6 +64,7 @@ class ServedWorker:
             inventory=WorkerInventory.model_validate(configured),
             registry=TaskRegistry(auth_tasks, service_tasks, *tasks),
             store=self.store,
+            audit=self.audit,
             endpoint="ipc:///w1.ipc",
             clock=lambda: self.now,
             started=START,
@@ -104,6 +107,7 @@ class ServedWorker:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self.store.close()
+        self.audit.close()
 
     def connect(self) -> socket.socket:
         """Open a connection without saying anything."""

@@ -15,6 +15,7 @@ from nfcli.models.inventory import AuthBearer, WorkerInventory
 from nfcli.models.result import Result
 from nfcli.models.tokens import BearerTokenEntry
 from nfcli.worker import auth_tasks
+from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.tasks import TaskRegistry
 from nfcli.worker.token_store import TokenStore
@@ -23,11 +24,11 @@ Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def worker(open_store: Callable[[], TokenStore], tmp_path: Path) -> WorkerContext:
+def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> WorkerContext:
     """Return a worker with a default lifetime of tokens and no sockets."""
     inventory = WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_ttl=500))
     registry = TaskRegistry(auth_tasks)
-    return WorkerContext("w1", "fastmcp", Environment(tmp_path, None), inventory, registry, open_store())
+    return WorkerContext("w1", "fastmcp", Environment(tmp_path, None), inventory, registry, open_store(), trail)
 
 
 @pytest.fixture

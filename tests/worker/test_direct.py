@@ -21,10 +21,10 @@ from nfcli.models.keys import KeyPair, ensure_client_key, ensure_key_pair
 from nfcli.models.nfp import BrokerMessage, ClientMessage, Command, encode_data
 from nfcli.models.tokens import TaskInput
 from nfcli.worker.access import AllowedClients
+from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.direct import MAX_MESSAGE_BYTES, DirectServer
 from nfcli.worker.jobs import JobExecutor
-from nfcli.worker.logs import AuditTrail
 from nfcli.worker.tasks import TaskRegistry, task
 from nfcli.worker.token_store import TokenStore
 
@@ -55,12 +55,12 @@ class Server:
             inventory=WorkerInventory(service="fastmcp"),
             registry=TaskRegistry(tasks),
             store=store,
+            audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),
         )
         self.keys = ensure_key_pair(environment.keys_folder, "w1")
-        self.executor = JobExecutor(self.worker, AuditTrail(environment.audit_file("w1")))
-        self.direct = DirectServer(
-            self.worker, self.executor, keys=self.keys, clients=AllowedClients(environment.clients_folder)
-        )
+        clients = AllowedClients(environment.clients_folder)
+        self.executor = JobExecutor(self.worker, clients.name)
+        self.direct = DirectServer(self.worker, self.executor, keys=self.keys, clients=clients)
         self.endpoint = self.direct.bind(ANY_PORT)
         self.executor.start()
         self.direct.start()
@@ -70,6 +70,7 @@ class Server:
         self.gate.set()
         self.executor.stop()
         self.direct.stop()
+        self.worker.audit.close()
 
 
 class Peer:

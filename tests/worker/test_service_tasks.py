@@ -21,6 +21,7 @@ from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.result import Result
 from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.tasks import TaskRegistry
 from nfcli.worker.token_store import TokenStore
@@ -36,7 +37,9 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def worker(open_store: Callable[[], TokenStore], clock: SimpleNamespace, tmp_path: Path) -> WorkerContext:
+def worker(
+    open_store: Callable[[], TokenStore], trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path
+) -> WorkerContext:
     """Return a worker that was started 90 seconds ago, with two live tokens and an expired one, all of alice."""
     store = open_store()
     store.store("alice", "a", None)
@@ -53,6 +56,7 @@ def worker(open_store: Callable[[], TokenStore], clock: SimpleNamespace, tmp_pat
         ),
         registry=TaskRegistry(auth_tasks, service_tasks),
         store=store,
+        audit=trail,
         url="http://127.0.0.1:8001/mcp",
         endpoint="ipc:///run/w1.ipc",
         clock=lambda: clock.now,
