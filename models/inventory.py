@@ -23,6 +23,7 @@ from .inventory_values import (
     ConnectEndpoint,
     CurveKey,
     Flag,
+    GuessCount,
     HttpUrl,
     Kind,
     NetworkNames,
@@ -91,6 +92,11 @@ class AuthBearer(_Model):
     token_scopes: Annotated[Scopes, Kind("list of scopes", "required_scopes")] = Field(
         default_factory=lambda data: data.get("required_scopes", ()),
         description="Scopes that every token stored here carries",
+    )
+    max_wrong_tokens_per_minute: Annotated[GuessCount, Kind("whole number from 0, or null")] = Field(
+        default=10,
+        description="Wrong tokens that an address may send within a minute; after more, its requests with a token get "
+        "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address: raise it or set 0 there",
     )
 
     def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:

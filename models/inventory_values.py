@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from .environment import SOCKET_PATH_MAX_BYTES
 
 PORT_MAX = 65_535
+GUESSES_MAX = 1_000
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
@@ -84,6 +85,15 @@ def _port(value: Any) -> int:
     number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value) else value
     if type(number) is not int or not 0 <= number <= PORT_MAX:
         raise _refuse(f"must be a port number, 0 to {PORT_MAX}", value)
+    return number
+
+
+def _guess_count(value: Any) -> int:
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value) else value
+    if number is None:
+        return 0
+    if type(number) is not int or not 0 <= number <= GUESSES_MAX:
+        raise _refuse(f"must be a whole number, 0 (no limit) to {GUESSES_MAX}", value)
     return number
 
 
@@ -206,6 +216,7 @@ def _section(value: Any) -> Any:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, BeforeValidator(_port)]
+GuessCount = Annotated[int, BeforeValidator(_guess_count)]
 BindHost = Annotated[str, BeforeValidator(_bind_host)]
 BindEndpoint = Annotated[str, BeforeValidator(_bind_endpoint)]
 ConnectEndpoint = Annotated[str, BeforeValidator(_connect_endpoint)]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON = (b"content-type", b"application/json")
@@ -25,15 +27,29 @@ class Answer:
 
     async def send(self, send: Send) -> None:
         """Send it as an ASGI application does."""
+        start, body = self._messages
+        await send(start)
+        await send(body)
+
+    @cached_property
+    def _messages(self) -> tuple[Message, Message]:
         headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        return (
+            {"type": "http.response.start", "status": self.status, "headers": headers},
+            {"type": "http.response.body", "body": self.body},
+        )
 
 
 def refusal(status: int, reason: str, *headers: Header) -> Answer:
     """Return an answer whose body is a JSON-RPC error without id, as MCP has it for refused requests."""
     error = {"jsonrpc": "2.0", "id": None, "error": {"code": _INVALID_REQUEST, "message": reason}}
     return Answer(status, json.dumps(error).encode(), (JSON, *headers))
+
+
+def too_many_guesses(seconds: int) -> Answer:
+    """Return the answer to an address that sent too many wrong tokens and may try again in `seconds`."""
+    reason = f"too many wrong tokens came from this address: try again in {seconds} s"
+    return refusal(429, reason, (b"retry-after", b"%d" % seconds), _NO_STORE)
 
 
 class Challenges:

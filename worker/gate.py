@@ -1,8 +1,11 @@
 """The outermost ASGI layer: what is decided about a request before the MCP SDK sees it.
 
-In this order: path (404), Host (421) and Origin (403), headers (400, 431), the bearer token (401, 403, or 503 while the
-store can't say), method (405), body (408, 413). The SDK checks Host, Origin, credentials and body size again behind it;
-here they come in an order that tells strangers least, cost least, and are answered in full.
+In this order: path (404), Host (421) and Origin (403), headers (400, 431), the bearer token (429 where too many wrong
+ones came from the address, 401, 403, or 503 while the store can't say), method (405), body (408, 413). The SDK checks
+Host, Origin, credentials and body size again behind it; here they come in an order that tells strangers least, cost
+least, and are answered in full.
+
+The token is looked up again when the response begins: what was asked with a good token isn't answered to a deleted one.
 
 Challenges follow RFC 6750 section 3: no error code where no token was sent, the scopes where one is missing.
 """
@@ -11,15 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
 
-from .answers import Answer, Challenges, refusal
+from .answers import Answer, Challenges, refusal, too_many_guesses
+from .guesses import WINDOW_SECONDS, GuessLimit, counted_address
 from .names import Names
+from .running import RunningRequests
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +55,7 @@ _LONG_BODY = refusal(413, f"the body is longer than {MAX_BODY_BYTES} bytes", _CL
 _SLOW_BODY = refusal(408, f"the body did not come within {BODY_SECONDS:g} s", _CLOSE)
 _STORE_DOWN = refusal(503, "tokens can't be checked at the moment: try again later")
 _STOPPING = refusal(503, "the worker is stopping", _CLOSE)
+_TOO_MANY_GUESSES = tuple(too_many_guesses(seconds) for seconds in range(WINDOW_SECONDS + 1))
 
 
 @dataclass(frozen=True)
@@ -65,59 +72,23 @@ class Policy:
     """What the gate lets pass; known once the worker's port is.
 
     `documents` are the paths that anybody may read, the health check among them. `authenticate` returns None for a
-    token that isn't good and raises where that can't be said; without it nobody is asked for a token.
+    token that isn't good and raises where that can't be said; without it nobody is asked for a token. `is_live` says
+    whether a token is still good, or raises. `guesses` limits wrong tokens; without it they aren't counted.
+
+    `on_refused` is told the address, the reason and the token of each request that is refused for its token, from the
+    loop; it must neither block nor raise.
     """
 
     worker_name: str
     hosts: Names
     origins: Names
     authenticate: Callable[[str], Caller | None] | None = None
+    is_live: Callable[[str], bool] = lambda _token: True
+    guesses: GuessLimit | None = None
+    on_refused: Callable[[str, str, str], object] | None = None
     challenges: Challenges = field(default_factory=Challenges)
     required_scopes: tuple[str, ...] = ()
     documents: Mapping[str, Answer] = field(default_factory=lambda: {HEALTH_PATH: Answer(200)})
-
-
-class RunningRequests:
-    """The requests under way, by token, so that they end with it. `revoke` may be called from any thread."""
-
-    def __init__(self) -> None:
-        self._scopes: dict[str, set[anyio.CancelScope]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    @contextmanager
-    def listening(self, on_revoked: list[Callable[[str], None]]) -> Iterator[None]:
-        """Follow a store's revocations, from the loop that serves the requests."""
-        self._loop = asyncio.get_running_loop()
-        on_revoked.append(self.revoke)
-        try:
-            yield
-        finally:
-            on_revoked.remove(self.revoke)
-            self._loop = None
-
-    @contextmanager
-    def entry(self, token: str) -> Iterator[anyio.CancelScope]:
-        """Hold a place for one request; its scope is cancelled when the token is revoked."""
-        scopes = self._scopes.setdefault(token, set())
-        with anyio.CancelScope() as scope:
-            scopes.add(scope)
-            try:
-                yield scope
-            finally:
-                scopes.discard(scope)
-                if not scopes:
-                    self._scopes.pop(token, None)
-
-    def revoke(self, token: str) -> None:
-        """End the requests that came with `token`; returns at once."""
-        # Always by way of the loop: a request that was let in a moment ago has its place there before this comes.
-        loop = self._loop
-        if loop is not None:
-            loop.call_soon_threadsafe(self._cancel, token)
-
-    def _cancel(self, token: str) -> None:
-        for scope in list(self._scopes.get(token, ())):
-            scope.cancel()
 
 
 class Gate:
@@ -170,24 +141,34 @@ class Gate:
         answer = self._early_answer(policy, scope, found, duplicate)
         caller = None
         if answer is None and policy.authenticate is not None:
-            caller, answer = _identified(policy, policy.authenticate, found)
+            caller, answer = _identified(policy, policy.authenticate, scope, found)
         if answer is None and scope["method"] != "POST":
             answer = _POST_ONLY
         if answer is not None:
             await answer.send(send)
             return
-        if caller is not None:
-            scope.update(caller.scope_entries)
         _lower_names(scope, found)
         exchange = _Exchange(app, scope, receive, send)
         try:
-            with self._requests.entry(caller.token if caller else "") as cancel_scope:
+            if caller is None:
                 await exchange.run(found.get(b"content-length"))
+            else:
+                await self._serve_caller(policy, caller, exchange, found.get(b"content-length"))
         except asyncio.CancelledError:
             # The server has waited long enough for this request; nobody awaits the task, so it may end here.
             await exchange.answer(_STOPPING)
-            return
-        if cancel_scope.cancelled_caught:
+
+    async def _serve_caller(
+        self, policy: Policy, caller: Caller, exchange: _Exchange, content_length: bytes | None
+    ) -> None:
+        """Serve a request for as long as its token is good."""
+        exchange.scope.update(caller.scope_entries)
+        with self._requests.entry(caller.token) as cancel_scope:
+            exchange.late_refusal = partial(_late_refusal, policy, caller.token, cancel_scope)
+            await exchange.run(content_length)
+        if exchange.refusal is not None:
+            await exchange.answer(exchange.refusal)
+        elif cancel_scope.cancelled_caught:
             await exchange.answer(policy.challenges.invalid)
 
     def _early_answer(
@@ -228,11 +209,17 @@ class Gate:
 
 
 class _Exchange:
-    """One request that was let in and the response to it."""
+    """One request that was let in and the response to it.
+
+    `late_refusal` is asked when the application begins its response: if that returns an answer it becomes `refusal`,
+    and whatever the application sends is dropped.
+    """
 
     def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.late_refusal: Callable[[], Answer | None] = lambda: None
+        self.refusal: Answer | None = None
         self._app = app
-        self._scope = scope
         self._receive = receive
         self._send = send
         self._body: bytes | None = None
@@ -244,13 +231,12 @@ class _Exchange:
         if problem is not None:
             await self.answer(problem)
         elif self._body is not None:
-            await self._app(self._scope, self._replay, self._watch)
+            await self._app(self.scope, self._replay, self._watch)
 
     async def answer(self, answer: Answer) -> None:
         """Answer in the application's stead, unless it has begun to."""
         if not self._has_started:
-            self._has_started = True
-            await answer.send(self._send)
+            await answer.send(self._pass_on)
 
     async def _read_body(self, content_length: bytes | None) -> Answer | None:
         """Set `_body`, or leave it None when the client has gone; return what refuses the body."""
@@ -280,8 +266,15 @@ class _Exchange:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def _watch(self, message: Message) -> None:
-        self._has_started = True
+        if self.refusal is None and not self._has_started:
+            self.refusal = self.late_refusal()
+        if self.refusal is None:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         await self._send(message)
+        # Only now: a client that doesn't read holds up the first message, and that may be cancelled.
+        self._has_started = True
 
 
 def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:
@@ -319,18 +312,55 @@ def _bearer_token(header: bytes | None) -> str | None:
 
 
 def _identified(
-    policy: Policy, authenticate: Callable[[str], Caller | None], found: Mapping[bytes, bytes]
+    policy: Policy, authenticate: Callable[[str], Caller | None], scope: Scope, found: Mapping[bytes, bytes]
 ) -> tuple[Caller | None, Answer | None]:
     """Return who sent the request, or the answer that refuses it."""
     token = _bearer_token(found.get(b"authorization"))
     if token is None:
         return None, policy.challenges.missing
+    peer = scope.get("client")
+    address = counted_address(peer[0]) if peer else ""
+    seconds = policy.guesses.wait_seconds(address) if policy.guesses is not None else 0
+    if seconds:
+        _tell_refused(policy, address, "too many wrong tokens", token)
+        return None, _TOO_MANY_GUESSES[seconds]
     try:
         caller = authenticate(token)
     except Exception as error:  # noqa: BLE001  not a refusal: the client must not throw its token away
         log.error("tokens can't be checked: %s", type(error).__name__)
         return None, _STORE_DOWN
     if caller is None:
+        _count_guess(policy, address)
+        _tell_refused(policy, address, "wrong token", token)
         return None, policy.challenges.invalid
-    is_enough = caller.scopes.issuperset(policy.required_scopes)
-    return caller, None if is_enough else policy.challenges.insufficient_scope
+    if caller.scopes.issuperset(policy.required_scopes):
+        return caller, None
+    _tell_refused(policy, address, "insufficient scope", token)
+    return caller, policy.challenges.insufficient_scope
+
+
+def _count_guess(policy: Policy, address: str) -> None:
+    if policy.guesses is not None and policy.guesses.count(address):
+        log.warning(
+            "too many wrong tokens from %s: requests with a token are refused there for up to a minute; where many "
+            "clients share an address, see max_wrong_tokens_per_minute of worker %s in the inventory",
+            address or "an unknown address",
+            policy.worker_name,
+        )
+
+
+def _tell_refused(policy: Policy, address: str, reason: str, token: str) -> None:
+    if policy.on_refused is not None:
+        policy.on_refused(address, reason, token)
+
+
+def _late_refusal(policy: Policy, token: str, cancel_scope: anyio.CancelScope) -> Answer | None:
+    """Return what answers a request, in the response's stead, whose token has ended since it came."""
+    # A revoked token may have been stored again by now: it's another one then.
+    if cancel_scope.cancel_called:
+        return policy.challenges.invalid
+    try:
+        return None if policy.is_live(token) else policy.challenges.invalid
+    except Exception as error:  # noqa: BLE001  as where it came
+        log.error("tokens can't be checked: %s", type(error).__name__)
+        return _STORE_DOWN

@@ -40,8 +40,10 @@ from starlette.authentication import AuthCredentials
 from ..models.service import ToolEntry
 from .answers import JSON, Answer, Challenges
 from .context import WorkerContext
-from .gate import HEALTH_PATH, MAX_BODY_BYTES, App, Caller, Gate, Policy, RunningRequests
+from .gate import HEALTH_PATH, MAX_BODY_BYTES, App, Caller, Gate, Policy
+from .guesses import GuessLimit
 from .names import host_names, origin_names
+from .running import RunningRequests
 from .service_tasks import tool_entries, tool_specs
 from .verifier import DiskcacheBearerTokenVerifier
 
@@ -70,7 +72,7 @@ def build_app(worker: WorkerContext) -> Gate:
             max_request_body_size=MAX_BODY_BYTES,
         )
         async with manager.run():
-            with requests.listening(worker.store.on_revoked):
+            with requests.listening(worker.store.on_revoked, policy.is_live):
                 yield policy, _endpoint(worker, manager)
 
     return Gate(running, requests)
@@ -98,11 +100,15 @@ def _policy(worker: WorkerContext) -> Policy:
         documents[metadata_url.path or ""] = _metadata(settings)
     _, resource = bearer.metadata_urls(worker.url)
     verifier = DiskcacheBearerTokenVerifier(worker.store, bearer.token_scopes, resource)
+    limit = bearer.max_wrong_tokens_per_minute
     return Policy(
         worker.name,
         hosts,
         origins,
         authenticate=_authentication(verifier),
+        is_live=lambda token: worker.store.lookup(token) is not None,
+        guesses=GuessLimit(limit) if limit else None,
+        on_refused=lambda address, reason, token: worker.audit.refused(address, reason, token=token),
         challenges=Challenges(bearer.required_scopes, None if metadata_url is None else str(metadata_url)),
         required_scopes=bearer.required_scopes,
         documents=documents,

@@ -127,8 +127,11 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Serve a worker that publishes no metadata; tests use tokens of their own."""
-    bearer = {"issuer_url": None, "resource_server_url": None}
+    """Serve a worker that publishes no metadata; tests use tokens of their own.
+
+    All of them come from one address, with more wrong tokens than would be let pass.
+    """
+    bearer = {"issuer_url": None, "resource_server_url": None, "max_wrong_tokens_per_minute": 0}
     folder = tmp_path_factory.mktemp("served") / "tokens"
     with _served["ServedWorker"](folder, auth_bearer=bearer) as worker:
         yield worker

@@ -119,6 +119,7 @@ def test_worker_that_says_nothing_has_the_documented_defaults(inventory: Load) -
             "resource_server_url": None,
             "required_scopes": (),
             "token_scopes": (),
+            "max_wrong_tokens_per_minute": 10,
         },
         "allowed_hosts": (),
         "allowed_origins": (),

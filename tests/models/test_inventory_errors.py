@@ -25,7 +25,8 @@ MISTAKES = [
         {"w1": "service: fastmcp\nauth_bearer: {tools: 1}"},
         (
             "w1.yaml: auth_bearer.tools: no such key, expected one of "
-            "token_ttl, issuer_url, resource_server_url, required_scopes, token_scopes"
+            "token_ttl, issuer_url, resource_server_url, required_scopes, token_scopes, "
+            "max_wrong_tokens_per_minute"
         ),
     ),
     (
@@ -49,6 +50,14 @@ MISTAKES = [
     (
         {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 0}"},
         "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, got 0",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {max_wrong_tokens_per_minute: -1}"},
+        "w1.yaml: auth_bearer.max_wrong_tokens_per_minute: must be a whole number, 0 (no limit) to 1000, got -1",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {max_wrong_tokens_per_minute: true}"},
+        "w1.yaml: auth_bearer.max_wrong_tokens_per_minute: must be a whole number, 0 (no limit) to 1000, got True",
     ),
     (
         {"w1": "service: fastmcp\nauth_bearer: {required_scopes: [a, b c]}"},

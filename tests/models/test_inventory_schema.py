@@ -35,6 +35,7 @@ def test_shown_inventory_is_whole_but_for_its_secrets() -> None:
                     "token_ttl": None,
                     "required_scopes": [],
                     "token_scopes": [],
+                    "max_wrong_tokens_per_minute": 10,
                 },
                 "allowed_hosts": [],
                 "allowed_origins": [],
@@ -77,6 +78,7 @@ def test_schema_describes_every_key() -> None:
         "workers.NAME.auth_bearer.resource_server_url",
         "workers.NAME.auth_bearer.required_scopes",
         "workers.NAME.auth_bearer.token_scopes",
+        "workers.NAME.auth_bearer.max_wrong_tokens_per_minute",
         "workers.NAME.allowed_hosts",
         "workers.NAME.allowed_origins",
         "workers.NAME.fastmcp",
@@ -101,4 +103,5 @@ def test_urls_that_are_not_set_are_left_out_of_what_is_shown() -> None:
         "issuer_url": None,
         "required_scopes": [],
         "token_scopes": [],
+        "max_wrong_tokens_per_minute": 10,
     }

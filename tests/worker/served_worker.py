@@ -56,6 +56,7 @@ class ServedWorker:
         self.store.store("automation", TOKEN, None)
         self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []
+        self._has_looked = threading.Condition()
         self._watch_lookups(self.store.lookup)
         self.worker = WorkerContext(
             name="w1",
@@ -77,8 +78,11 @@ class ServedWorker:
 
     def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
         def watched(token: str) -> BearerTokenRecord | None:
-            self.looked_up.append(token)
-            return lookup(token)
+            found = lookup(token)
+            with self._has_looked:
+                self.looked_up.append(token)
+                self._has_looked.notify_all()
+            return found
 
         self.store.lookup = watched  # type: ignore[method-assign]
 
@@ -109,14 +113,21 @@ class ServedWorker:
         self.store.close()
         self.audit.close()
 
-    def connect(self) -> socket.socket:
-        """Open a connection without saying anything."""
-        parts = urlsplit(self.url)
-        return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=WAIT_SECONDS)
+    def wait_for_lookups(self, count: int) -> None:
+        """Wait until the store was asked for tokens `count` times more."""
+        with self._has_looked:
+            enough = len(self.looked_up) + count
+            assert self._has_looked.wait_for(lambda: len(self.looked_up) >= enough, WAIT_SECONDS)
 
-    def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    def connect(self, source: str | None = None) -> socket.socket:
+        """Open a connection without saying anything, from another address of this machine if one is given."""
+        parts = urlsplit(self.url)
+        address = (parts.hostname or "", parts.port or 0)
+        return socket.create_connection(address, timeout=WAIT_SECONDS, source_address=(source, 0) if source else None)
+
+    def ask(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
         """Send bytes over a connection of their own; return status, headers and body of the answer."""
-        with self.connect() as connection:
+        with self.connect(source) as connection:
             connection.sendall(request)
             return read_answer(connection, request.split(b" ")[0].decode())
 
@@ -125,9 +136,11 @@ class ServedWorker:
         lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
         return self.ask("\r\n".join(lines).encode("latin-1"))
 
-    def post(self, method: str = "tools/list", *args: Any, **kwargs: Any) -> tuple[int, dict[str, str], Any]:
+    def post(
+        self, method: str = "tools/list", *args: Any, source: str | None = None, **kwargs: Any
+    ) -> tuple[int, dict[str, str], Any]:
         """Post one JSON-RPC request as `request` makes it; return status, headers and the JSON that came."""
-        status, answered, text = self.ask(self.request(method, *args, **kwargs))
+        status, answered, text = self.ask(self.request(method, *args, **kwargs), source)
         return status, answered, json.loads(text) if text else None
 
     def request(

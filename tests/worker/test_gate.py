@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nfcli.worker import gate
+from nfcli.worker.running import RunningRequests
 
 _served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
 served_worker, read_answer = _served["served_worker"], _served["read_answer"]
@@ -298,7 +299,7 @@ async def failing() -> AsyncIterator[tuple[gate.Policy, gate.App]]:
 
 def test_gate_that_was_not_opened_lets_nobody_in() -> None:
     """Neither before the start nor after the stop, whatever is asked for."""
-    closed = gate.Gate(failing, gate.RunningRequests())
+    closed = gate.Gate(failing, RunningRequests())
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": []}
     assert ask_directly(closed, scope)[0]["status"] == 503
     assert ask_directly(closed, {"type": "websocket"}) == [{"type": "websocket.close"}]
@@ -306,21 +307,6 @@ def test_gate_that_was_not_opened_lets_nobody_in() -> None:
 
 def test_start_that_fails_is_told_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
     """It mustn't begin to listen; the log has the reason."""
-    closed = gate.Gate(failing, gate.RunningRequests())
+    closed = gate.Gate(failing, RunningRequests())
     assert ask_directly(closed, {"type": "lifespan"}, "lifespan.startup") == [{"type": "lifespan.startup.failed"}]
     assert caplog.messages == ["the startup of the MCP server failed"]
-
-
-def test_revocation_without_requests_is_nothing() -> None:
-    """A store outlives the server at both ends."""
-    requests = gate.RunningRequests()
-    requests.revoke("t")
-    listeners: list[Callable[[str], None]] = []
-
-    async def run() -> None:
-        with requests.listening(listeners):
-            listeners[0]("t")
-
-    asyncio.run(run())
-    assert listeners == []
-    requests.revoke("t")
