@@ -105,20 +105,34 @@ class Environment:
         return self.keys_folder / f"{_checked(name)}.audit_key"
 
     def socket_endpoint(self, name: str) -> str:
-        """Return `ipc://` and the path of a worker's socket.
-
-        Where that path would be longer than a socket's may be, the socket goes to a short folder outside, which is
-        created, or verified to be a 0700 folder of this user. That folder depends on `XDG_RUNTIME_DIR`, so the lock
-        file's content, not this method, says where a running worker listens.
+        """Return `ipc://` and the path of a worker's socket; its folder is made, or verified, where it lies outside.
 
         Raises:
-            EnvironmentFolderError: the short folder can't be made or isn't private.
+            EnvironmentFolderError: the folder outside can't be made or isn't private.
         """
-        path = str(self.run_folder.absolute() / f"{_checked(name)}.ipc")
-        if _fits_a_socket(path):
-            return f"ipc://{path}"
+        file = self.socket_file(name)
+        if file.parent != self.run_folder.absolute():
+            make_private_folder(file.parent)
+        return f"ipc://{file}"
+
+    def socket_file(self, name: str) -> Path:
+        """Return where a worker's socket belongs; nothing is made or looked at.
+
+        Where the path in `run/` would be longer than a socket's may be, it is one in a short folder outside, which has
+        to be a 0700 folder of this user. That folder depends on `XDG_RUNTIME_DIR`, so the lock file's content, not this
+        method, says where a running worker listens.
+        """
+        file = self.run_folder.absolute() / f"{_checked(name)}.ipc"
+        if _fits_a_socket(str(file)):
+            return file
         label = hashlib.sha256(os.fsencode(self.folder.resolve()) + b"\0" + name.encode()).hexdigest()[:24]
-        return f"ipc://{_short_folder() / label}"
+        return _short_folder() / label
+
+    @property
+    def private_folders(self) -> tuple[Path, ...]:
+        """The folders that `prepare` makes, the state folder first."""
+        inside = (self.keys_folder, self.clients_folder, self.run_folder, self.logs_folder)
+        return self.state_folder, *inside, self.state_folder / "tokens"
 
     def prepare(self) -> None:
         """Create what is missing of the `.nfcli/` tree and verify owner and mode of all that exists.
@@ -130,10 +144,8 @@ class Environment:
                 or lets other users in; the message has the `chmod` that mends it.
         """
         make_private_folder(self.folder, parents=True, verify=False)
-        make_private_folder(self.state_folder)
-        for folder in (self.keys_folder, self.clients_folder, self.run_folder, self.logs_folder):
+        for folder in self.private_folders:
             make_private_folder(folder)
-        make_private_folder(self.state_folder / "tokens")
         # An environment often lies in a repository; keys and tokens must not end up in it.
         with contextlib.suppress(FileExistsError), open_private(self.state_folder / ".gitignore", "x") as stream:
             stream.write("*\n")
@@ -235,6 +247,5 @@ def _short_folder() -> Path:
     folder = Path(runtime) / "nfcli"
     # 25: a slash and the label of 24 characters.
     if not (Path(runtime).is_absolute() and Path(runtime).is_dir() and _fits_a_socket(f"{folder}{'x' * 25}")):
-        folder = Path("/tmp") / f"nfcli-{os.geteuid()}"  # noqa: S108  owner, mode and linklessness are verified
-    make_private_folder(folder)
+        folder = Path("/tmp") / f"nfcli-{os.geteuid()}"  # noqa: S108  owner, mode and linklessness are verified before use
     return folder

@@ -250,10 +250,14 @@ class Inventory(_Model):
         }
 
 
-def load_inventory(environment: Environment) -> Inventory:
+def load_inventory(environment: Environment, faults: list[InventoryError] | None = None) -> Inventory:
     """Read an environment's inventory; `.workers` has every exact name of `workers:` and of the topology.
 
     Workers of NorFab's other services are in `.foreign_workers` only, not in `.topology.workers` either.
+
+    Args:
+        environment: whose inventory.
+        faults: gets what is wrong with single workers, which `.workers` then lacks; None: it is raised.
 
     Raises:
         InventoryError: something can't be read or breaks the schema; one line that names file, key path and what was
@@ -269,15 +273,17 @@ def load_inventory(environment: Environment) -> Inventory:
     workers: dict[str, WorkerInventory] = {}
     foreign: dict[str, str] = {}
     for name in dict.fromkeys([*sources.exact_names(), *topology.workers]):
-        data = sources.worker(name)
-        if data.service != SERVICE:
-            foreign[name] = data.service
-            continue
-        problem = worker_name_problem(name)
-        if problem:
-            raise InventoryError(f"{place.file}: workers: worker name {name[:80]!r} {problem}")
-        workers[name] = _worker(data.merged, place, name)
-    if not workers and not foreign and broker is None:
+        try:
+            data = sources.worker(name)
+            if data.service == SERVICE:
+                workers[name] = _worker(data.merged, place, name)
+            else:
+                foreign[name] = data.service
+        except InventoryError as error:
+            if faults is None:
+                raise
+            faults.append(error)
+    if not workers and not foreign and not faults and broker is None:
         raise InventoryError(f"{place.file}: workers: at least one worker is expected, or a broker to join")
     names = tuple(name for name in topology.workers if name not in foreign)
     return Inventory(
@@ -297,6 +303,9 @@ def describe_schema() -> list[tuple[str, str, str, str]]:
 
 
 def _worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
+    problem = worker_name_problem(name)
+    if problem:
+        raise InventoryError(f"{place.file}: workers: worker name {name[:80]!r} {problem}")
     # Keys of NorFab's own job engine: an environment made for it is understood as it is, they mean nothing here.
     data = {key: value for key, value in merged.data.items() if key not in _NORFAB_WORKER_KEYS}
 

@@ -64,6 +64,24 @@ def ensure_client_key(environment: Environment) -> KeyPair:
     return _ensure(environment.keys_folder, CLIENT_NAME, publish)
 
 
+def find_key_pair(folder: Path, name: str) -> KeyPair | None:
+    """Return the pair `NAME.key` and `NAME.key_secret` of `folder`, None where `ensure_key_pair` would make one.
+
+    Nothing is made or changed.
+
+    Raises:
+        KeyFileError: as `ensure_key_pair`.
+    """
+    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if not os.path.lexists(secret_file):
+        _verify_no_public_file(public_file, secret_file)
+        return None
+    pair = read_key_pair(secret_file)
+    if os.path.lexists(public_file):
+        _verify_public_file(public_file, secret_file, pair)
+    return pair
+
+
 def ensure_audit_key(path: Path) -> bytes:
     """Return the key of an audit trail's fingerprints, 32 bytes in hexadecimal digits, made when the file is missing.
 
@@ -123,10 +141,7 @@ def _ensure(folder: Path, name: str, before_creation: Callable[[bytes], None]) -
     try:
         with _exclusive(folder):
             if not os.path.lexists(secret_file):
-                if os.path.lexists(public_file):
-                    raise KeyFileError(
-                        f"{secret_file} is missing: put it back, or remove {public_file} to have a new pair made"
-                    )
+                _verify_no_public_file(public_file, secret_file)
                 public, secret = zmq.curve_keypair()
                 # The secret file makes the pair exist, so it comes last of what must not be missed: after a crash
                 # before it everything is done again, after a crash behind it the public file is written again.
@@ -137,9 +152,18 @@ def _ensure(folder: Path, name: str, before_creation: Callable[[bytes], None]) -
                 write_private(public_file, _certificate(pair.public))
     except OSError as error:
         raise KeyFileError(f"{error.filename or folder} can't be read or written: {error.strerror}") from error
+    _verify_public_file(public_file, secret_file, pair)
+    return pair
+
+
+def _verify_no_public_file(public_file: Path, secret_file: Path) -> None:
+    if os.path.lexists(public_file):
+        raise KeyFileError(f"{secret_file} is missing: put it back, or remove {public_file} to have a new pair made")
+
+
+def _verify_public_file(public_file: Path, secret_file: Path, pair: KeyPair) -> None:
     if read_public_key(public_file) != pair.public:
         raise KeyFileError(f"{public_file} doesn't belong to {secret_file}: remove it to have it written again")
-    return pair
 
 
 @contextlib.contextmanager

@@ -144,13 +144,20 @@ def _verify(path: Path, status: os.stat_result, *, is_folder: bool = False) -> N
 
 
 def _verify_owner(path: Path, status: os.stat_result) -> None:
+    problem = _owner_problem(path, status)
+    if problem:
+        raise EnvironmentFolderError(problem)
+
+
+def _owner_problem(path: Path, status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
-        raise EnvironmentFolderError(f"{path} is a symbolic link: put what it points to in its place")
+        return f"{path} is a symbolic link: put what it points to in its place"
     if status.st_uid != os.geteuid():
-        raise EnvironmentFolderError(
+        return (
             f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()}, who runs this: "
             f"run as that user or remove it"
         )
+    return None
 
 
 def _remedy(path: Path, status: os.stat_result) -> str | None:
@@ -173,11 +180,10 @@ def verify_tree(top: Path) -> None:
             `chmod` that mends it, and how many more there are.
     """
     remedies = []
-    for path, status in _walk(top):
-        _verify_owner(path, status)
-        remedy = _remedy(path, status)
-        if remedy:
-            remedies.append(remedy)
+    for text, is_wide in tree_problems(top):
+        if not is_wide:
+            raise EnvironmentFolderError(text)
+        remedies.append(text)
     if len(remedies) == 1:
         raise EnvironmentFolderError(remedies[0])
     if remedies:
@@ -185,17 +191,27 @@ def verify_tree(top: Path) -> None:
         raise EnvironmentFolderError(f"{remedies[0]} (and {len(remedies) - 1} more: {everything} mends all)")
 
 
-def _walk(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield everything from `top` down; a folder is entered after it was yielded, so after it was verified."""
+def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
+    """Yield all that `verify_tree` would raise, and whether it is a mode that is too wide; nothing is changed.
+
+    A link isn't followed, a folder of another user's not entered. Of what is only open to others the content is
+    looked at as well.
+    """
     pending = [top]
     while pending:
         path = pending.pop()
         try:
             status = path.lstat()
-            yield path, status
+            problem = _owner_problem(path, status)
+            if problem:
+                yield problem, False
+                continue
+            remedy = _remedy(path, status)
+            if remedy:
+                yield remedy, True
             if stat.S_ISDIR(status.st_mode):
                 pending.extend(sorted(path.iterdir(), reverse=True))
         except FileNotFoundError:
             continue
-        except PermissionError as error:
-            raise EnvironmentFolderError(f"{path} can't be read: run chmod 700 {shlex.quote(str(path))}") from error
+        except PermissionError:
+            yield f"{path} can't be read: run chmod 700 {shlex.quote(str(path))}", False
