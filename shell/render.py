@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 SHOWN_CHARACTERS = 64
+LISTED_ITEMS = 3
 _GAP = "  "
 _LATIN_1_MAX = 0xFF
 
@@ -48,11 +49,21 @@ def visible_json(text: str) -> str:
 def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return rows as a table without a frame: header, one leading blank, two blanks between columns, a line a row.
 
-    100,000 rows of six columns take about 0.15 s.
+    Nothing stands for None; of a list the first three items and how many more there are. 100,000 rows of six columns
+    take about 0.15 s.
     """
-    cells = [[one_line(column), *[one_line(row.get(column, "")) for row in rows]] for column in columns]
+    cells = [[one_line(column), *[_cell(row.get(column, "")) for row in rows]] for column in columns]
     filled = [*map(_padded, cells[:-1]), *cells[-1:]]
     return "\n".join([f" {_GAP.join(line)}".rstrip(" ") for line in zip(*filled, strict=True)])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value.isprintable() else one_line(value)
+    if isinstance(value, list):
+        more = [f"+{len(value) - LISTED_ITEMS}"] if len(value) > LISTED_ITEMS else []
+        return " ".join([*map(one_line, value[:LISTED_ITEMS]), *more])
+    return "" if value is None else one_line(value)
 
 
 def to_text(data: Any, columns: Sequence[str] = ()) -> str:

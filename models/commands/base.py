@@ -140,12 +140,17 @@ class JobArguments(Command):
         names = list(dict.fromkeys(_split(self.workers)))
         return names[0] if names[0] in _SEVERAL else names
 
+    def call(self) -> tuple[str, dict[str, Any]]:
+        """Return the task to run and its arguments."""
+        return self.TASK, self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True)
+
     def answer(self, shell: CommandShell) -> Any:
         """Run the task on the workers; return `{worker: value}`, or the rows of all workers for a table."""
+        task, kwargs = self.call()
         results = shell.client.run_job(
             self.SERVICE,
-            self.TASK,
-            kwargs=self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True),
+            task,
+            kwargs=kwargs,
             workers=self.targets(),
             timeout=DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
         )

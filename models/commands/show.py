@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..audit import GetAuditInput
 from ..service import GetToolsInput
 from .base import Command, CommandGroup, JobArguments, branch
 
@@ -37,6 +41,36 @@ class ShowTools(GetToolsInput, JobArguments):
         return () if self.brief else self.COLUMNS
 
 
+class ShowAudit(GetAuditInput, JobArguments):
+    """Who changed tokens, the newest lines of the workers' audit trails; `| json` has all of each line."""
+
+    TASK: ClassVar[str] = "get_audit"
+    VERIFYING_TASK: ClassVar[str] = "verify_audit"
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        *("worker", "seq", "time", "actor", "operation", "username", "tokens", "outcome", "reason"),
+    )
+
+    verify: Annotated[bool, Field(description="Check that no line was altered and none is missing")] = False
+
+    @model_validator(mode="after")
+    def _has_one_purpose(self) -> Self:
+        if self.verify and self.model_fields_set & set(GetAuditInput.model_fields):
+            raise PydanticCustomError("audit_verify", "verify looks at all lines: leave last and username out")
+        return self
+
+    def call(self) -> tuple[str, dict[str, Any]]:
+        """Return the task to run and its arguments."""
+        if self.verify:
+            return self.VERIFYING_TASK, {}
+        task, arguments = super().call()
+        del arguments["verify"]
+        return task, arguments
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; a verification has one answer a worker."""
+        return () if self.verify else self.COLUMNS
+
+
 class ShowFastmcpCommands(CommandGroup):
     """What the FastMCP workers tell about themselves."""
 
@@ -44,6 +78,7 @@ class ShowFastmcpCommands(CommandGroup):
     version: ShowVersion = branch("Show versions of the workers and their libraries")
     status: ShowStatus = branch("Show addresses and state of the workers")
     tools: ShowTools = branch("Show tools that the workers offer to MCP clients")
+    audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 
     class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""

@@ -19,6 +19,8 @@ AUTH_TREE = (Path(__file__).parents[1] / "man" / "expected" / "man_tree_fastmcp_
 FREE_TEXT = {("show fastmcp tools", "service"), ("show fastmcp tools", "name")}
 GARBAGE = {
     "brief": ["", "maybe", "2"],
+    "last": ["0", "-1", "1.5", "1001", "00020", "1e2", "abc", ""],
+    "verify": ["", "maybe", "2"],
     "timeout": ["0", "-1", "1.5", "abc", "", "1e3", "nan", "99999999"],
     "workers": ["", ",", "w1,,w2", "all,w1", "w1,any", "a\x1bb"],
     "username": ["", " a", "a ", "a\nb", "a\x1b", "x" * 257, "\u202ex"],
@@ -80,6 +82,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastmcp version",
         "show fastmcp status",
         "show fastmcp tools",
+        "show fastmcp audit",
         "show norfab workers",
         "show norfab client",
         "show norfab inventory",
@@ -182,6 +185,22 @@ def test_a_token_is_made_on_this_side_where_none_is_given() -> None:
     assert shell.notes == [f"generated token for bob: {token}" for token in sent]
     command = CreateToken(username="bob")
     assert command.token not in repr(command)
+
+
+def test_the_audit_command_lists_or_verifies_and_not_both() -> None:
+    """Each is a task of its own; a verification has no table, and takes neither a number of lines nor a user."""
+    shell, audit = Shell(), COMMANDS["show fastmcp audit"]
+    with pytest.raises(NfcliError, match="w: the answer to get_audit is not a list of records"):
+        audit.run(picle_app=shell, last="7", username="bob")
+    assert audit.run(picle_app=shell, verify="true", workers="w2") == "{'w': True} ()"
+    assert shell.calls == [
+        ("fastmcp", "get_audit", {"kwargs": {"last": 7, "username": "bob"}, "workers": "all", "timeout": 60}),
+        ("fastmcp", "verify_audit", {"kwargs": {}, "workers": ["w2"], "timeout": 60}),
+    ]
+    for other in ({"last": "7"}, {"username": "bob"}):
+        with pytest.raises(UsageError, match="^verify looks at all lines: leave last and username out$"):
+            audit.run(picle_app=shell, verify="true", **other)
+    assert audit.model_validate({"verify": "false", "last": "7"}).call() == ("get_audit", {"last": 7})
 
 
 def test_a_list_that_is_none_is_an_error_of_the_worker() -> None:

@@ -49,6 +49,21 @@ def test_a_table_has_a_header_and_a_line_a_row() -> None:
     )
 
 
+def test_cells_show_nothing_for_none_and_the_first_items_of_a_list() -> None:
+    """No cell grows with a list; an item can no more forge a line than a text."""
+    rows = [
+        {"a": None, "b": ["x"], "c": 0},
+        {"a": "None", "b": [], "c": False},
+        {"a": "", "b": ["x", "y\n", 3, 4, 5], "c": None},
+    ]
+    assert to_table(rows, ("a", "b", "c")).splitlines() == [
+        " a     b           c",
+        "       x           0",
+        " None              False",
+        "       x y\\n 3 +2",
+    ]
+
+
 def test_an_empty_table_is_its_header() -> None:
     """No rows still say which columns there would be."""
     assert to_text([], COLUMNS) == " worker  username  token"
