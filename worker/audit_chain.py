@@ -98,22 +98,28 @@ def find_fault(stream: IO[bytes], size: int, head: Head) -> str | None:
 
 
 def _fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
-    """Say what is wrong with a line that doesn't follow on `at`."""
+    """Say what is wrong with a line that doesn't follow on `at`; `following` is the one behind it, if there is one."""
     number = at.seq + 1
-    place = place_of(line)
-    if place is None:
-        return f"line {number} is altered"
-    seq, previous = place
+    seq, previous = place_of(line) or (number, at.digest)
     if seq > number:
         return _missing(number, seq - 1)
     if seq < number:
         return f"line {number} is missing, in its place is one with number {seq}"
     if previous == NO_LINE and number > 1:
         return f"line {number} begins anew: lines before it may be missing"
+    if previous == at.digest or number == 1:
+        return f"line {number} is altered"
     after = place_of(following.removesuffix(b"\n"))
-    # Whether the line itself is as it was written is what the next one says, or the head.
-    vouched = after[1] if after else head.digest
-    return f"line {at.seq if at.seq and vouched == digest_of(line) else number} is altered"
+    return _altered(at, line, previous, vouched=after[1] if after else head.digest)
+
+
+def _altered(at: Head, line: bytes, previous: str, *, vouched: str) -> str:
+    """Say which of two lines is altered; `vouched` is what the next line, or the head, says of the later one."""
+    if vouched == digest_of(line):
+        return f"line {at.seq} is altered"
+    if vouched == digest_of(line.replace(previous.encode(), at.digest.encode())):
+        return f"line {at.seq + 1} is altered"
+    return f"line {at.seq} or line {at.seq + 1} is altered"
 
 
 def _missing(first: int, last: int) -> str:
