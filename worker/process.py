@@ -44,7 +44,8 @@ from .token_store import TokenStore
 log = logging.getLogger(__name__)
 
 STOP_DEADLINE_SECONDS = 4.5
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS = 1.0
+SWEEP_AGAIN_SECONDS = 10.0
 
 _M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; bytes: its own first value
 
@@ -161,13 +162,18 @@ class WorkerProcess:
             self._fail("the ZeroMQ thread ended by itself")
 
     async def _sweep(self) -> None:
-        """Remove expired tokens from disk; their refusal doesn't wait for it."""
+        """Remove expired tokens from disk soon: a clock set back and a crash must not bring them back."""
+        seconds = SWEEP_SECONDS
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(seconds)
+            seconds = SWEEP_SECONDS
+            if not self.worker.store.has_expired():
+                continue
             try:
                 await asyncio.to_thread(self.worker.store.sweep)
             except NfcliError as error:
                 log.warning("expired tokens were not swept: %s", error)
+                seconds = SWEEP_AGAIN_SECONDS
 
 
 def _worker_inventory(environment: Environment, name: str) -> WorkerInventory:

@@ -10,72 +10,76 @@ Nothing here knows of MCP or ZeroMQ.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
 from ..models.errors import TaskError, TokenOwnerError, TokenStoreError, sentences
 from ..models.tokens import BearerTokenRecord, BearerTokenStoreInput
-from .token_disk import LOCK_TIMEOUT_SECONDS, LoadedTokens, TokenDatabase, foreign_databases
+from .clock import SteadyClock
+from .token_changes import Change, Replaced, Witness
+from .token_disk import LOCK_TIMEOUT_SECONDS, TokenDatabase
+from .token_index import TokenIndex
+from .token_report import report
+from .token_rows import LoadedTokens
+
+__all__ = ["SWEEP_AGAIN_SECONDS", "SWEEP_BATCH_TOKENS", "Change", "Replaced", "TokenStore", "Witness"]
 
 log = logging.getLogger(__name__)
 
 SWEEP_BATCH_TOKENS = 500
+SWEEP_AGAIN_SECONDS = 10.0
+"""How long the disk is left alone after a sweep that nobody asked for has failed."""
+
+_CLOSE_WAIT_SECONDS = 1.0
 
 _Parameters = ParamSpec("_Parameters")
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True)
-class Change:
-    """What is about to be done to the database: the records that it writes or, for a deletion, those that it removes.
-
-    A token of somebody's that has expired counts as absent: who stores it anew creates it.
-    """
-
-    operation: Literal["create", "renew", "delete", "restore"]
-    records: tuple[BearerTokenRecord, ...]
-
-
-Witness = Callable[[Change], None]
-"""Called with a change in the store's thread, after its rows are written and before they are committed.
-
-At most once for each call that changes something; it must not call the store. What it raises rolls the change back and
-reaches the caller as it is. A change that it let pass may still fail, and then the store raises its own error.
-"""
 
 
 class TokenStore:
     """Bearer tokens by token and by user; open it with `TokenStore.open`.
 
     Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the very moment it expires;
-    one that isn't live counts as absent everywhere. The clock never runs backwards here: after it is set back, time
-    stands still until it has caught up, so that what expired stays expired.
+    one that isn't live counts as absent everywhere. Time never goes back here and never stands still (`clock`), nor
+    does it begin earlier than the latest time that the database has seen: what was found expired stays expired.
 
-    `on_revoked` holds functions called once for each change with all tokens that it removed, in the thread that asked,
-    after their removal is durable and no look-up finds them, and before the call returns; they may block briefly.
+    `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
+    durable and no look-up finds them, in the thread that asked and before its call returns; after a sweep that nobody
+    asked for, in the store's own. They may block briefly, and change nothing in the store.
 
     `pickled_rows` and `invalid_rows` count the rows that opening passed over.
     """
 
-    def __init__(self, database: TokenDatabase, executor: ThreadPoolExecutor, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: TokenDatabase,
+        executor: ThreadPoolExecutor,
+        loaded: LoadedTokens,
+        clock: SteadyClock,
+        *,
+        ticks: Callable[[], float],
+        lock_timeout_seconds: float,
+    ) -> None:
         self._database = database
         self._executor = executor
-        self._clock = clock
-        self._latest = clock()
+        self._now = clock.now
+        self._ticks = ticks
+        self._lock_timeout_seconds = lock_timeout_seconds
         self._is_closed = False
-        self._by_token: dict[str, BearerTokenRecord] = {}
-        self._by_user: dict[str, tuple[BearerTokenRecord, ...]] = {}
-        self.pickled_rows = 0
-        self.invalid_rows = 0
+        self._index = TokenIndex(loaded.records)
+        self._next_own_sweep = -math.inf
+        self.pickled_rows = loaded.pickled
+        self.invalid_rows = loaded.invalid
         self.on_revoked: list[Callable[[Sequence[str]], None]] = []
 
     @classmethod
@@ -84,12 +88,14 @@ class TokenStore:
         directory: Path,
         *,
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
         lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
     ) -> TokenStore:
         """Open the database in `directory` (made when missing), load its tokens and sweep the expired ones.
 
-        The caller makes sure that no other process has it open. An operation gives up after `lock_timeout_seconds` if
-        somebody holds the database's lock nevertheless.
+        The caller makes sure that no other process has it open. An operation gives up `lock_timeout_seconds` after it
+        was asked for if somebody holds the database's lock nevertheless. `clock` and `ticks` are those of a
+        `SteadyClock`.
 
         Raises:
             EnvironmentFolderError: the folder or a file in it is open to others.
@@ -101,8 +107,10 @@ class TokenStore:
             database = executor.submit(
                 TokenDatabase.open, directory, lock_timeout_seconds=lock_timeout_seconds
             ).result()
-            store = cls(database, executor, clock)
-            store._fill(executor.submit(database.load).result(), directory)
+            loaded = executor.submit(database.load).result()
+            report(loaded, directory, clock())
+            steady = SteadyClock(clock, ticks, latest=-math.inf if loaded.latest is None else loaded.latest)
+            store = cls(database, executor, loaded, steady, ticks=ticks, lock_timeout_seconds=lock_timeout_seconds)
             store.sweep()
         except BaseException:
             if database is not None:
@@ -112,13 +120,31 @@ class TokenStore:
         return store
 
     def close(self) -> None:
-        """Close the database; look-ups find nothing afterwards, all else raises `TokenStoreError`. Safe to repeat."""
+        """Sweep if that can be done at once, and close the database. Safe to repeat.
+
+        Look-ups find nothing afterwards, all else raises `TokenStoreError`.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        self._executor.submit(self._database.close).result()
+        removed = self._executor.submit(self._finish).result()
         self._executor.shutdown()
-        self._by_token, self._by_user = {}, {}
+        self._index = TokenIndex()
+        self._tell_revoked(removed)
+
+    def _finish(self) -> list[str]:
+        removed: list[str] = []
+        now = self.now()
+        try:
+            self._database.limit_wait(min(_CLOSE_WAIT_SECONDS, self._lock_timeout_seconds))
+            while batch := self._sweep(now):
+                removed += batch
+            self._database.keep_time(now)
+        except TokenStoreError as error:
+            log.warning("expired tokens were not swept: %s", error)
+        finally:
+            self._database.close()
+        return removed
 
     def __enter__(self) -> Self:
         return self
@@ -129,46 +155,47 @@ class TokenStore:
         self.close()
 
     def now(self) -> float:
-        """Return the clock's highest reading so far."""
-        # Two threads may race here: the later reading is then lost for as long as one switch of threads takes.
-        now = self._clock()
-        if now > self._latest:
-            self._latest = now
-            return now
-        return self._latest
+        """Return what time it is for the store: never earlier than at any call before."""
+        return self._now()
 
     def lookup(self, token: str) -> BearerTokenRecord | None:
-        """Return the record of a live token, else None; takes no lock, never touches the disk, never raises."""
-        record = self._by_token.get(token)
-        if record is None:
-            return None
-        return record if record.expires is None or self.now() < record.expires else None
+        """Return the record of a live token, else None; takes no time, never touches the disk, never raises."""
+        record = self._index.by_token.get(token)
+        if record is None or record.expires is None or self._now() < record.expires:
+            return record
+        self._sweep_soon()
+        return None
 
     def records(self, username: str | None = None) -> list[BearerTokenRecord]:
         """Return the live tokens, or those of one user, by user name and then by creation."""
-        users = sorted(self._by_user) if username is None else [username]
+        index = self._index
+        users = sorted(index.usernames()) if username is None else [username]
         now = self.now()
         return [
             record
             for user in users
-            for record in sorted(self._by_user.get(user, ()), key=attrgetter("created"))
+            for record in sorted(index.of_user(user), key=attrgetter("created"))
             if record.expires is None or now < record.expires
         ]
 
     def usernames(self) -> list[str]:
         """Return the names of the users that have a live token, sorted."""
-        now = self.now()
-        return sorted(user for user, records in list(self._by_user.items()) if any(r.is_live(now) for r in records))
+        index, now = self._index, self.now()
+        users = index.usernames()
+        if now >= index.next_expiry:
+            users = [user for user in users if any(record.is_live(now) for record in index.of_user(user))]
+        return sorted(users)
 
     def __len__(self) -> int:
         """Return the number of live tokens."""
-        now = self.now()
-        return sum(record.is_live(now) for record in list(self._by_token.values()))
+        index, now = self._index, self.now()
+        if now < index.next_expiry:
+            return len(index)
+        return sum(record.is_live(now) for record in index.records())
 
-    def next_expiry(self) -> float | None:
-        """Return the earliest expiry of all tokens that weren't swept yet, None when none will expire."""
-        moments = (record.expires for record in list(self._by_token.values()))
-        return min((moment for moment in moments if moment is not None), default=None)
+    def has_expired(self) -> bool:
+        """Whether there is something to sweep; takes no time."""
+        return self.now() >= self._index.next_expiry
 
     def store(
         self, username: str, token: str, expire_seconds: int | None, *, witness: Witness | None = None
@@ -200,7 +227,7 @@ class TokenStore:
     ) -> tuple[BearerTokenRecord, bool]:
         # Microseconds are what the database keeps of a creation; the expiry shows the same fraction.
         now = round(self.now(), 6)
-        old = self._by_token.get(token)
+        old = self._index.by_token.get(token)
         live = old if old is not None and old.is_live(now) else None
         if live is not None and live.username != username:
             raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
@@ -208,13 +235,8 @@ class TokenStore:
         expires = None if expire_seconds is None else now + expire_seconds
         record = BearerTokenRecord(token, username, created, expires)
         change = Change("create" if live is None else "renew", (record,))
-        self._database.put(record, before_commit=_told(witness, change))
-        if old is not None and old.username == username:
-            self._by_user[username] = tuple(record if each is old else each for each in self._by_user[username])
-        else:
-            self._forget([old] if old is not None else [])
-            self._by_user[username] = (*self._by_user.get(username, ()), record)
-        self._by_token[token] = record
+        self._database.put(record, now=self.now(), before_commit=_told(witness, change))
+        self._index.put(record)
         return record, old is not None and live is None
 
     def delete(self, *, username: str | None = None, token: str | None = None, witness: Witness | None = None) -> int:
@@ -236,20 +258,66 @@ class TokenStore:
 
     def _delete(self, username: str | None, token: str | None, witness: Witness | None) -> tuple[list[str], int]:
         if token is not None:
-            found = self._by_token.get(token)
+            found = self._index.by_token.get(token)
             records = [found] if found is not None and username in (None, found.username) else []
         else:
-            records = list(self._by_user.get(username, ())) if username is not None else []
+            records = self._index.of_user(username) if username is not None else []
         if not records:
             return [], 0
         now = self.now()
         live = tuple(record for record in records if record.is_live(now))
-        self._database.remove(
-            (record.token for record in records),
-            before_commit=_told(witness, Change("delete", live)) if live else None,
-        )
-        self._forget(records)
-        return [record.token for record in records], len(live)
+        before_commit = _told(witness, Change("delete", live)) if live else None
+        return self._remove(records, now, before_commit), len(live)
+
+    def replace(self, records: Iterable[BearerTokenRecord], *, witness: Witness | None = None) -> Replaced:
+        """Put tokens in the place of all that are stored, with their creation and expiry, in one transaction.
+
+        The tokens come from `read_backup`, or obey the same rules. Those that have expired are passed over. `witness`
+        is told of the others before they are committed, and may refuse. Tokens that aren't among them, or are another
+        user's now, are revoked.
+
+        Raises:
+            TokenStoreError: the disk refused; nothing changed.
+        """
+        replaced, revoked = self._run(self._replace, list(records), witness)
+        self._tell_revoked(revoked)
+        return replaced
+
+    def _replace(self, given: list[BearerTokenRecord], witness: Witness | None) -> tuple[Replaced, list[str]]:
+        now = self.now()
+        live = [record for record in given if record.is_live(now)]
+        index = TokenIndex(live)
+        records = index.records()
+        change = Change("restore", tuple(records))
+        self._database.replace(records, now=now, before_commit=_told(witness, change))
+        old, self._index = self._index, index
+        owners = {record.token: record.username for record in records}
+        gone = [record for record in old.records() if owners.get(record.token) != record.username]
+        removed = sum(record.is_live(now) for record in gone)
+        return Replaced(len(records), removed, len(given) - len(live)), [record.token for record in gone]
+
+    def backup(self, path: Path) -> int:
+        """Copy the database, as it is at one moment, into a new file with mode 0600; return the number of live tokens.
+
+        The copy is checked, and on disk (fsync), when this returns; of one that fails nothing is left.
+
+        Raises:
+            TaskError: there is a file of that name.
+            TokenStoreError: its subclasses say what is wrong with the copy's disk, or with the database.
+        """
+        return self._run(self._backup, path)
+
+    def _backup(self, path: Path) -> int:
+        self._database.backup(path)
+        return len(self)
+
+    def check(self) -> None:
+        """See that the database on disk is whole.
+
+        Raises:
+            TokenStoreDamagedError: it isn't.
+        """
+        self._run(self._database.check)
 
     def sweep(self) -> int:
         """Remove expired tokens from memory and disk, in transactions of bounded size; return how many.
@@ -260,74 +328,59 @@ class TokenStore:
             TokenStoreError: the disk refused; what earlier transactions removed stays removed.
         """
         now = self.now()
-        expired = [record for record in list(self._by_token.values()) if not record.is_live(now)]
         count = 0
-        for start in range(0, len(expired), SWEEP_BATCH_TOKENS):
-            removed = self._run(self._sweep, expired[start : start + SWEEP_BATCH_TOKENS])
+        while removed := self._run(self._sweep, now):
             self._tell_revoked(removed)
             count += len(removed)
         return count
 
-    def _sweep(self, records: list[BearerTokenRecord]) -> list[str]:
-        unchanged = [record for record in records if self._by_token.get(record.token) is record]
-        if unchanged:
-            self._database.remove(record.token for record in unchanged)
-            self._forget(unchanged)
-        return [record.token for record in unchanged]
+    def _sweep(self, now: float) -> list[str]:
+        return self._remove(self._index.expired(now, SWEEP_BATCH_TOKENS), self.now())
 
-    def _forget(self, records: Iterable[BearerTokenRecord]) -> None:
-        """Take records out of the index."""
-        gone: dict[str, set[str]] = {}
-        for record in records:
-            del self._by_token[record.token]
-            gone.setdefault(record.username, set()).add(record.token)
-        for username, tokens in gone.items():
-            kept = tuple(record for record in self._by_user[username] if record.token not in tokens)
-            if kept:
-                self._by_user[username] = kept
-            else:
-                del self._by_user[username]
+    def _sweep_soon(self) -> None:
+        """Have the store's thread sweep: once for all look-ups that ask before it has, and not soon after a failure."""
+        if self._ticks() >= self._next_own_sweep:
+            self._next_own_sweep = math.inf
+            with suppress(RuntimeError):  # the store is closed
+                self._executor.submit(self._sweep_unasked)
 
-    def _fill(self, loaded: LoadedTokens, directory: Path) -> None:
-        by_user: dict[str, list[BearerTokenRecord]] = {}
-        for record in loaded.records:
-            self._by_token[record.token] = record
-            records = by_user.setdefault(record.username, [])
-            if records:
-                record.username = records[0].username  # one string for all tokens of a user
-            records.append(record)
-        self._by_user = {username: tuple(records) for username, records in by_user.items()}
-        self.pickled_rows, self.invalid_rows = loaded.pickled, loaded.invalid
-        if loaded.pickled:
-            log.warning(
-                "%d rows of the token database in %s are pickled and were not read, since that could run anybody's "
-                "code (NorFab workers write such rows): store these tokens again with fastmcp auth create-token",
-                loaded.pickled,
-                directory,
-            )
-        if loaded.invalid:
-            log.warning(
-                "%d rows of the token database in %s hold no valid token and were passed over: "
-                "store these tokens again with fastmcp auth create-token",
-                loaded.invalid,
-                directory,
-            )
-        if foreign := foreign_databases(directory):
-            log.warning(
-                "%s holds a NorFab worker's database (%s and so on), which is not read: "
-                "store its tokens again with fastmcp auth create-token",
-                directory,
-                foreign[0].relative_to(directory),
-            )
+    def _sweep_unasked(self) -> None:
+        now = self.now()
+        next_one = -math.inf
+        try:
+            self._database.limit_wait(self._lock_timeout_seconds)
+            while removed := self._sweep(now):
+                self._tell_revoked(removed)
+        except TokenStoreError as error:
+            log.warning("expired tokens were not swept: %s", error)
+            next_one = self._ticks() + SWEEP_AGAIN_SECONDS
+        self._next_own_sweep = next_one
+
+    def _remove(
+        self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None = None
+    ) -> list[str]:
+        """Take records off the disk and then out of the index; return their tokens."""
+        tokens = [record.token for record in records]
+        if tokens:
+            self._database.remove(tokens, now=now, before_commit=before_commit)
+            self._index.remove(records)
+        return tokens
 
     def _run(
         self, function: Callable[_Parameters, _Value], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Value:
         """Run a function in the store's own thread and wait for it."""
+        asked = time.monotonic()
+
+        def run() -> _Value:
+            # What comes before may have waited for a lock as well: all of them together must not wait longer than one.
+            self._database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - asked))
+            return function(*args, **kwargs)
+
         try:
             if self._is_closed:
                 raise TokenStoreError("token store is closed, nothing changed")
-            future = self._executor.submit(function, *args, **kwargs)
+            future = self._executor.submit(run)
         except RuntimeError:  # shut down between the two lines above
             raise TokenStoreError("token store is closed, nothing changed") from None
         return future.result()

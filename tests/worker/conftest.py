@@ -19,8 +19,11 @@ START = 1_780_000_000.25
 
 @pytest.fixture
 def clock() -> SimpleNamespace:
-    """Return a clock that stands still; a test moves it by setting `now` (epoch seconds)."""
-    return SimpleNamespace(now=START)
+    """Return a clock that stands still; a test moves it by setting `now` (epoch seconds), alone or with `ticks`.
+
+    Alone it is as if somebody had set it; `ticks` is the monotonic clock's reading.
+    """
+    return SimpleNamespace(now=START, ticks=0.0)
 
 
 @pytest.fixture
@@ -35,8 +38,8 @@ def open_store(clock: SimpleNamespace, tokens_folder: Path) -> Iterator[Callable
     with ExitStack() as opened:
 
         def open_one() -> TokenStore:
-            store = TokenStore.open(tokens_folder, clock=lambda: clock.now, lock_timeout_seconds=0.2)
-            return opened.enter_context(store)
+            clocks = {"clock": lambda: clock.now, "ticks": lambda: clock.ticks}
+            return opened.enter_context(TokenStore.open(tokens_folder, **clocks, lock_timeout_seconds=0.2))
 
         yield open_one
 
@@ -66,9 +69,10 @@ class Stranger:
             connection.execute(statement)
 
     def keys(self) -> list[str]:
-        """Return the keys of all rows, in the order they were first written."""
+        """Return the keys of all rows but that of the time, in the order they were first written."""
         with self.connect() as connection:
-            return [key for (key,) in connection.execute("SELECT key FROM Cache ORDER BY rowid")]
+            statement = "SELECT key FROM Cache WHERE key IS NOT 'latest_time' ORDER BY rowid"
+            return [key for (key,) in connection.execute(statement)]
 
     def plant(self, **columns: object) -> None:
         """Write a row; columns that aren't given, `token` aside, are those of a good token of alice's."""

@@ -52,7 +52,7 @@ class ServedWorker:
         configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
         self.now = START
         self.grace_seconds = grace_seconds
-        self.store = TokenStore.open(folder, clock=lambda: self.now)
+        self.store = TokenStore.open(folder, clock=lambda: self.now, ticks=lambda: 0.0)
         self.store.store("automation", TOKEN, None)
         self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []

@@ -59,8 +59,9 @@ def test_a_worker_whose_http_server_ends_ends_with_a_failure(process: WorkerProc
 
 
 def test_a_sweep_that_fails_is_tried_again(process: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy database ends neither the sweeps nor the worker."""
+    """A busy database ends neither the sweeps nor the worker; it is left alone for longer."""
     monkeypatch.setattr(process_module, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(process_module, "SWEEP_AGAIN_SECONDS", 0.002)
 
     async def sweep_twice() -> None:
         loop, twice, calls = asyncio.get_running_loop(), asyncio.Event(), []
@@ -72,11 +73,39 @@ def test_a_sweep_that_fails_is_tried_again(process: WorkerProcess, monkeypatch: 
                 return 0
             raise TokenStoreBusyError("token store busy, nothing changed")
 
+        monkeypatch.setattr(process.worker.store, "has_expired", lambda: True)
         monkeypatch.setattr(process.worker.store, "sweep", sweep)
         await asyncio.wait_for(twice.wait(), WAIT_SECONDS)
         process.ask_to_stop()
 
     assert served(process, sweep_twice) == 0
+
+
+def test_sweeps_come_when_there_is_something_to_sweep(process: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking costs nothing, so it is done often; the disk is left alone until there is a reason."""
+    monkeypatch.setattr(process_module, "SWEEP_SECONDS", 0.001)
+    looks = iter([False, False, True])
+    swept: list[int] = []
+
+    async def sweep_once() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def has_expired() -> bool:
+            if swept:
+                loop.call_soon_threadsafe(done.set)
+            return next(looks, False)
+
+        def sweep() -> int:
+            swept.append(sum(1 for _ in looks))
+            return 0
+
+        monkeypatch.setattr(process.worker.store, "has_expired", has_expired)
+        monkeypatch.setattr(process.worker.store, "sweep", sweep)
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+        process.ask_to_stop()
+
+    assert served(process, sweep_once) == 0
+    assert swept == [0]
 
 
 def test_a_start_that_fails_half_way_leaves_nothing_open(process: WorkerProcess) -> None:

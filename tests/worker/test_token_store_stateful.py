@@ -14,41 +14,49 @@ from nfcli.models.errors import TokenOwnerError
 from nfcli.worker.token_store import TokenStore
 
 START = 1_780_000_000.0
+YEAR = 31_536_000.0
 
 users = st.sampled_from(["alice", "bob", "Zoë"])
 tokens = st.sampled_from(["t", "token", "username", "12345", "a-very-long-token" * 20])
 lifetimes = st.none() | st.integers(1, 20)
 seconds = st.integers(0, 15) | st.sampled_from([0.25, 0.000001])
+steps = st.integers(-15, 15) | st.sampled_from([-0.25, -YEAR, YEAR])
 
 
 class TokenStoreModel(RuleBasedStateMachine):
-    """The model: token -> (user, created, expires), and the highest time the clock has shown."""
+    """The model: token -> (user, created, expires). What time it is the store says; it never says less than before."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.clock = self.latest = START
+        self.clock, self.ticks, self.latest = START, 0.0, 0.0
+        self.crashes = 0
         self.model: dict[str, tuple[str, float, float | None]] = {}
         self.revoked: list[str] = []
+        self.opened: list[TokenStore] = []
 
     @initialize()
     def open(self) -> None:
-        """Open the database, for the first time or again; what was shown by a former clock is forgotten."""
-        self.store = TokenStore.open(self.folder / "tokens", clock=lambda: self.clock)
+        """Open the database, for the first time or again."""
+        folder = self.folder / f"tokens-{self.crashes}"
+        self.store = TokenStore.open(folder, clock=lambda: self.clock, ticks=lambda: self.ticks)
+        self.opened.append(self.store)
         self.store.on_revoked.append(self.revoked.extend)
-        self.latest = self.clock
 
     def live(self) -> dict[str, tuple[str, float, float | None]]:
         """Forget what has expired by now, as nothing may ever bring it back; return the rest."""
-        self.latest = max(self.latest, self.clock)
-        self.model = {t: row for t, row in self.model.items() if row[2] is None or self.latest < row[2]}
+        now = self.store.now()
+        assert now >= max(self.latest, self.clock)
+        self.latest = now
+        self.model = {t: row for t, row in self.model.items() if row[2] is None or now < row[2]}
         return self.model
 
     @rule(username=users, token=tokens, expire=lifetimes)
     def save(self, username: str, token: str, expire: int | None) -> None:
         """Store or renew; another's token is refused."""
         live = self.live()
-        owner, created, _ = live.get(token, (username, round(self.latest, 6), None))
+        now = round(self.latest, 6)
+        owner, created, _ = live.get(token, (username, now, None))
         if owner != username:
             try:
                 self.store.store(username, token, expire)
@@ -56,7 +64,7 @@ class TokenStoreModel(RuleBasedStateMachine):
                 return
             raise AssertionError("another user's token was given away")
         record = self.store.store(username, token, expire)
-        live[token] = (username, created, None if expire is None else round(self.latest, 6) + expire)
+        live[token] = (username, created, None if expire is None else now + expire)
         assert (record.username, record.created, record.expires) == live[token]
 
     @rule(username=st.none() | users, token=st.none() | tokens)
@@ -77,24 +85,38 @@ class TokenStoreModel(RuleBasedStateMachine):
     def wait(self, step: float) -> None:
         """Let time pass."""
         self.clock += step
+        self.ticks += step
 
-    @rule(step=seconds)
-    def set_back(self, step: float) -> None:
-        """Set the clock back; everything was looked at before, so what has expired by now is known to have."""
+    @rule(step=steps)
+    def set_clock(self, step: float) -> None:
+        """Set the clock forward or back; everything was looked at before, so what has expired is known to have."""
         self.live()
-        self.clock -= step
+        self.clock += step
 
     @rule()
     def sweep(self) -> None:
         """Take what has expired off the disk; nobody sees a difference."""
         self.store.sweep()
-        assert self.live().keys() == self.store._by_token.keys()
+        assert self.live().keys() == self.store._index.by_token.keys()
+        assert not self.store.has_expired()
 
     @rule()
     def restart(self) -> None:
-        """Close, and open with a clock that isn't behind: its highest reading is kept in memory only."""
+        """Close and open, whatever the clock shows."""
+        self.live()
         self.store.close()
-        self.clock = self.latest = max(self.latest, self.clock)
+        self.open()
+
+    @rule()
+    def crash(self) -> None:
+        """Go on with what is on disk, a second after the last look at it: the worker sweeps that often."""
+        self.live()
+        if self.store.has_expired():
+            self.store.sweep()
+        old = self.folder / f"tokens-{self.crashes}"
+        self.crashes += 1
+        shutil.copytree(old, self.folder / f"tokens-{self.crashes}", ignore=shutil.ignore_patterns("*-shm"))
+        self.latest = 0.0  # a moment at which nothing was written or expired may be seen twice
         self.open()
 
     @invariant()
@@ -115,9 +137,9 @@ class TokenStoreModel(RuleBasedStateMachine):
             assert (self.store.lookup(token) is not None) == (token in live)
 
     def teardown(self) -> None:
-        """Close and remove the database."""
-        if hasattr(self, "store"):
-            self.store.close()
+        """Close and remove the databases."""
+        for store in self.opened:
+            store.close()
         shutil.rmtree(self.folder)
 
 

@@ -65,12 +65,12 @@ def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock:
     """Between two of its transactions others get their turn, and the sweep sees what they did."""
     store = open_store()
     for number in range(SWEEP_BATCH_TOKENS + 2):
-        store.store("alice", f"t{number}", 10)
+        store.store("alice", f"t{number:04}", 10)
     clock.now += 10
-    last = f"t{SWEEP_BATCH_TOKENS + 1}"
+    last = f"t{SWEEP_BATCH_TOKENS + 1:04}"
 
     def store_again(tokens: Sequence[str]) -> None:
-        if "t0" in tokens:
+        if "t0000" in tokens:
             store.store("alice", last, None)
 
     store.on_revoked.append(store_again)

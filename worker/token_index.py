@@ -1,0 +1,105 @@
+"""The tokens in memory: by token, by user, and by the moment they expire.
+
+One thread changes an index, any thread reads it: each reading is one look into one dictionary, or one copy of its
+values, which Python does in one step.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+
+from ..models.tokens import BearerTokenRecord
+
+_REBUILD_PART = 256
+
+_moment = attrgetter("expires")
+_place = attrgetter("expires", "token")
+
+
+class TokenIndex:
+    """Records by token and by user.
+
+    `by_token` is for reading. `next_expiry` is a moment before which none of the records expires, in epoch seconds.
+    """
+
+    def __init__(self, records: Iterable[BearerTokenRecord] = ()) -> None:
+        self.by_token: dict[str, BearerTokenRecord] = {}
+        self._by_user: dict[str, dict[str, BearerTokenRecord]] = {}
+        names: dict[str, str] = {}
+        for record in records:
+            # One string for all tokens of a user.
+            record.username = names.setdefault(record.username, record.username)
+            self.by_token[record.token] = record
+            self._by_user.setdefault(record.username, {})[record.token] = record
+        self._expiring = sorted((record for record in self.by_token.values() if record.expires is not None), key=_place)
+        self.next_expiry = self._soonest()
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.by_token)
+
+    def records(self) -> list[BearerTokenRecord]:
+        """Return all records."""
+        return list(self.by_token.values())
+
+    def of_user(self, username: str) -> list[BearerTokenRecord]:
+        """Return a user's records."""
+        records = self._by_user.get(username)
+        return [] if records is None else list(records.values())
+
+    def usernames(self) -> list[str]:
+        """Return the names of all users."""
+        return list(self._by_user)
+
+    def expired(self, now: float, limit: int) -> list[BearerTokenRecord]:
+        """Return records that have expired at `now`, at most `limit` of them, those first that expired first."""
+        return self._expiring[: min(limit, bisect_right(self._expiring, now, key=_moment))]
+
+    def put(self, record: BearerTokenRecord) -> None:
+        """Take a record in, in place of an older one of the same token."""
+        old = self.by_token.get(record.token)
+        if record.expires is not None:
+            insort(self._expiring, record, key=_place)
+            self.next_expiry = min(self.next_expiry, record.expires)
+        if old is not None and old.username != record.username:
+            self._take_from_user(old)
+        self._by_user.setdefault(record.username, {})[record.token] = record
+        self.by_token[record.token] = record
+        if old is not None:
+            self._take_from_expiring([old])
+
+    def remove(self, records: Sequence[BearerTokenRecord]) -> None:
+        """Take records out that are in."""
+        for record in records:
+            del self.by_token[record.token]
+            self._take_from_user(record)
+        self._take_from_expiring(records)
+
+    def _take_from_user(self, record: BearerTokenRecord) -> None:
+        records = self._by_user[record.username]
+        del records[record.token]
+        if not records:
+            del self._by_user[record.username]
+
+    def _take_from_expiring(self, records: Sequence[BearerTokenRecord]) -> None:
+        if len(records) * _REBUILD_PART > len(self._expiring):
+            # Each removal moves what is behind it: many at once are done in one pass.
+            gone = set(map(id, records))
+            self._expiring = [record for record in self._expiring if id(record) not in gone]
+        else:
+            for record in records:
+                if record.expires is not None:
+                    self._take_one_from_expiring(record)
+        self.next_expiry = self._soonest()
+
+    def _take_one_from_expiring(self, record: BearerTokenRecord) -> None:
+        at = bisect_left(self._expiring, _place(record), key=_place)
+        while self._expiring[at] is not record:  # a renewal may have put its like beside it
+            at += 1
+        del self._expiring[at]
+
+    def _soonest(self) -> float:
+        return math.inf if not self._expiring else self._expiring[0].expires or 0.0
