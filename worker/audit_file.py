@@ -120,7 +120,8 @@ class ChainedFile:
             with suppress(OSError):  # where that fails as well, the size will tell the next line
                 os.ftruncate(descriptor, self._size)
             raise AuditError(
-                f"the audit trail {self.path} can't be written ({error.strerror}), nothing changed: see to its disk"
+                f"the audit trail {self.path} can't be written ({error.strerror}), nothing changed: make room on its "
+                "disk or mend it"
             ) from error
         self._size += len(text)
 
