@@ -206,7 +206,7 @@ def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str]]:
     head, found = continuation(lines, known)
     if unfinished:
         os.ftruncate(descriptor, size - unfinished)
-        found = [f"{unfinished} bytes of an unfinished line were cut off", *found]
+        found = [f"an unfinished line was cut off (bytes: {unfinished})", *found]
     return head, found
 
 
