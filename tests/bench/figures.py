@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-from tabulate import tabulate
-
-_HEADERS = ("work", "measured", "reference", "times better", "target", "met")
+_HEADERS = ("measured", "reference", "better", "target", "met")
+_MET = {True: "yes", False: "NO", None: ""}
+_INDENT, _COLUMNS = "    ", 80
+_MORE_IS_BETTER = "/s"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Figure:
     Args:
         work: what was done.
         measured: our figure in `unit`.
-        unit: `us`, `ms`, `s`, `MB`, where less is better, or `/s`, where more is.
+        unit: `us`, `ms`, `s`, `MB` or `x` (times), where less is better, or `/s`, where more is.
         reference: the reference's figure of the same run, None where there is none.
         target: the promise, in words.
         met: whether it holds; None where that takes a reference that wasn't measured, or nothing was promised.
@@ -38,7 +41,50 @@ class Figure:
         """Return how many times better than the reference this is."""
         if self.reference is None or not self.measured or not self.reference:
             return None
-        return self.measured / self.reference if self.unit == "/s" else self.reference / self.measured
+        return self.measured / self.reference if self.unit == _MORE_IS_BETTER else self.reference / self.measured
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Return the headers of the columns behind the first."""
+        return _HEADERS
+
+    def row(self) -> list[str]:
+        """Return the line's columns."""
+        reference = "" if self.reference is None else shown(self.reference, self.unit)
+        ratio = "" if self.ratio is None else f"{self.ratio:.1f} x"
+        return [self.work, shown(self.measured, self.unit), reference, ratio, self.target, _MET[self.met]]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One line of a table that shows how a cost grows.
+
+    Args:
+        work: what was done.
+        measured: our figures in `unit`, by the heading of their column.
+        unit: as a `Figure` has it.
+        factor: what is promised about, for instance how many times more the last takes than the first.
+        target: the promise, in words.
+        met: whether it holds.
+    """
+
+    work: str
+    measured: dict[str, float]
+    unit: str
+    factor: float
+    target: str
+    met: bool
+    details: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Return the headers of the columns behind the first."""
+        return (*self.measured, "factor", "target", "met")
+
+    def row(self) -> list[str]:
+        """Return the line's columns."""
+        figures = [shown(value, self.unit) for value in self.measured.values()]
+        return [self.work, *figures, f"{self.factor:.2f}", self.target, _MET[self.met]]
 
 
 def percentile(samples: Sequence[float], percent: int) -> float:
@@ -46,20 +92,28 @@ def percentile(samples: Sequence[float], percent: int) -> float:
     return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """Return the figures as a table."""
-    rows = []
-    for figure in figures:
-        ratio = "" if figure.ratio is None else f"{figure.ratio:.1f}"
-        met = {True: "yes", False: "NO", None: ""}[figure.met]
-        reference = "" if figure.reference is None else _number(figure.reference, figure.unit)
-        rows.append([figure.work, _number(figure.measured, figure.unit), reference, ratio, figure.target, met])
-        details = ", ".join(f"{name} {value:.3g}" for name, value in figure.details.items())
-        if details:
-            rows.append([f"    {details}"])
-    return tabulate(rows, headers=_HEADERS, tablefmt="plain", disable_numparse=True, preserve_whitespace=True)
-
-
-def _number(value: float, unit: str) -> str:
+def shown(value: float, unit: str) -> str:
+    """Return a figure as people read it."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
+
+
+def tables(title: str, figures: Sequence[Figure | Growth]) -> str:
+    """Return the figures of one subject, a table for each kind of line."""
+    parts = []
+    for headers, group in groupby(figures, key=lambda figure: figure.headers):
+        lines = list(group)
+        heading, *rows = columns([[title, *headers], *(line.row() for line in lines)])
+        text = [heading]
+        for line, row in zip(lines, rows, strict=True):
+            text.append(row)
+            details = ", ".join(f"{name} {value:,.3g}" for name, value in line.details.items())
+            text += textwrap.wrap(details, _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        parts.append("\n".join(text) + "\n")
+    return "\n".join(parts)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a line for each row, their columns one below the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from figures import Figure
-from sites import TOKEN, BenchError, Sites
+from loads import CONNECTIONS, Served, load
+from processes import BenchError, child
+from sites import HERE, TOKEN, Sites
 
-CONNECTIONS = 8
 SECONDS = 1.0
 ROUNDS = 12
-GENERATOR = Path(__file__).with_name("load_generator.py")
+LIMIT = 10
+OK, UNAUTHORIZED, TOO_MANY = 200, 401, 429
 _PING_TARGET, _OPEN_TARGET, _REFUSAL_TARGET = 2.5, 0.95, 2.0
+
+
+@dataclass
+class _Turn:
+    """One server and what it is asked; `rates` has an entry for each round."""
+
+    url: str
+    token: str = TOKEN
+    expected: int = OK
+    tolerated: int | None = None
+    rates: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def take(self) -> None:
+        served: Served = load(self.url, self.token, SECONDS, guess=self.expected != OK)
+        self.rates.append(served.rate(self.expected, self.tolerated))
+        self.shares.append(served.generator_share)
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def details(self) -> dict[str, float]:
+        return {"generator's share of a core": statistics.median(self.shares)}
 
 
 def measure(sites: Sites) -> Iterator[Figure]:
@@ -27,59 +52,60 @@ def measure(sites: Sites) -> Iterator[Figure]:
     Many short rounds, in which the servers take turns in one order and then in the other: what else the machine does
     meets them alike.
     """
-    rates: dict[str, list[float]] = {}
-    with sites.worker() as ours, sites.worker(authentication=False) as free, sites.reference() as theirs:
-        turns = [("ping", ours.url, TOKEN, 200), ("open", free.url, TOKEN, 200), ("refusal", ours.url, "wrong", 401)]
-        if theirs is not None:
-            turns += [("reference ping", theirs.url, TOKEN, 200), ("reference refusal", theirs.url, "wrong", 401)]
+    with ExitStack() as opened:
+        turns = _turns(sites, opened)
         for number in range(ROUNDS):
-            for turn in turns if number % 2 else reversed(turns):
-                _add(rates, *turn)
-    ping, theirs_ping = _median(rates, "ping"), _median(rates, "reference ping")
-    to_open = statistics.median(a / b for a, b in zip(rates["ping"], rates["open"], strict=True))
-    yield Figure(
-        f"authenticated MCP ping, {CONNECTIONS} connections",
-        ping or 0,
+            for turn in turns.values() if number % 2 else reversed(turns.values()):
+                turn.take()
+    yield from _figures(turns)
+
+
+def _turns(sites: Sites, opened: ExitStack) -> dict[str, _Turn]:
+    ours = opened.enter_context(sites.worker())
+    free = opened.enter_context(sites.worker(authentication=False))
+    strict = opened.enter_context(sites.worker(wrong_tokens_per_minute=LIMIT))
+    turns = {
+        "ping": _Turn(ours.url),
+        "open": _Turn(free.url),
+        "floor": _Turn(opened.enter_context(_sdk_server(sites))),
+        "401": _Turn(ours.url, "wrong", UNAUTHORIZED),
+        # The first wrong tokens of each minute get 401.
+        "429": _Turn(strict.url, "wrong", TOO_MANY, UNAUTHORIZED),
+    }
+    reference = opened.enter_context(sites.reference())
+    if reference is not None:
+        turns["reference ping"] = _Turn(reference.url)
+        turns["reference 401"] = _Turn(reference.url, "wrong", UNAUTHORIZED)
+    return turns
+
+
+def _figures(turns: dict[str, _Turn]) -> Iterator[Figure]:
+    yield Figure("floor: the SDK's server, no authentication", turns["floor"].rate, "/s")
+    yield Figure("ping without authentication", turns["open"].rate, "/s")
+    yield _compared(f"authenticated ping, {CONNECTIONS} connections", turns, "ping", _PING_TARGET)
+    share = statistics.median(a / b for a, b in zip(turns["ping"].rates, turns["open"].rates, strict=True))
+    yield Figure("    as a share of that without", share, "", target=f">= {_OPEN_TARGET}", met=share >= _OPEN_TARGET)
+    yield _compared("401 answers", turns, "401", _REFUSAL_TARGET)
+    yield Figure("429 answers", turns["429"].rate, "/s", details=turns["429"].details)
+
+
+def _compared(work: str, turns: dict[str, _Turn], name: str, target: float) -> Figure:
+    ours, theirs = turns[name], turns.get(f"reference {name}")
+    return Figure(
+        work,
+        ours.rate,
         "/s",
-        reference=theirs_ping,
-        target=f">= {_PING_TARGET} x the reference",
-        met=None if theirs_ping is None or ping is None else ping >= _PING_TARGET * theirs_ping,
-        details={"generator's share of a core": statistics.median(rates["ping busy"])},
-    )
-    yield Figure(
-        "the same without authentication; with it as a share",
-        _median(rates, "open") or 0,
-        "/s",
-        target=f"share >= {_OPEN_TARGET}",
-        met=to_open >= _OPEN_TARGET,
-        details={"share": to_open},
-    )
-    refusal, theirs_refusal = _median(rates, "refusal"), _median(rates, "reference refusal")
-    yield Figure(
-        f"401 answers, {CONNECTIONS} connections",
-        refusal or 0,
-        "/s",
-        reference=theirs_refusal,
-        target=f">= {_REFUSAL_TARGET} x the reference",
-        met=None if theirs_refusal is None or refusal is None else refusal >= _REFUSAL_TARGET * theirs_refusal,
-        details={"generator's share of a core": statistics.median(rates["refusal busy"])},
+        reference=theirs.rate if theirs else None,
+        target=f">= {target:g} x",
+        met=ours.rate >= target * theirs.rate if theirs else None,
+        details=ours.details,
     )
 
 
-def _median(rates: dict[str, list[float]], name: str) -> float | None:
-    return statistics.median(rates[name]) if name in rates else None
-
-
-def _add(rates: dict[str, list[float]], name: str, url: str, token: str, expected: int) -> None:
-    """Load a server for a while; add the answers a second, and how busy the generator was."""
-    command = [sys.executable, str(GENERATOR), url, token, str(CONNECTIONS), str(SECONDS)]
-    before, start = os.times(), time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    passed, after = time.perf_counter() - start, os.times()
-    answered = json.loads(done.stdout)
-    statuses = answered["statuses"]
-    if list(statuses) != [str(expected)]:
-        raise BenchError(f"{name}: expected only {expected}, got {statuses}")
-    rates.setdefault(name, []).append(statuses[str(expected)] / answered["seconds"])
-    busy = after.children_user + after.children_system - before.children_user - before.children_system
-    rates.setdefault(f"{name} busy", []).append(busy / passed)
+@contextlib.contextmanager
+def _sdk_server(sites: Sites) -> Iterator[str]:
+    with child([sys.executable, str(HERE / "sdk_server.py")], sites.new_folder()) as process:
+        url = process.stdout.readline().decode().strip() if process.stdout is not None else ""
+        if not url:
+            raise BenchError("the SDK's server doesn't start")
+        yield url

@@ -1,22 +1,20 @@
 """Drives the reference; run by a Python that has the package norfab, which knows nothing of nfcli.
 
-A line on stdin is a JSON list `[method, {argument: value}]`; a line on stdout is its JSON answer, `{"value": …}` or
-`{"error": …}`. The one command-line argument is a folder that holds an `inventory.yaml` of NorFab's. The end of stdin
-stops what was started.
+Answers calls as `answering.py` says. The one command-line argument is a folder that holds an `inventory.yaml` of
+NorFab's. The end of stdin stops what was started.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import random
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from answering import answer_calls
 from diskcache import FanoutCache
 from norfab.core.nfapi import NorFab
 from norfab.workers.fastmcp_worker.fastmcp_worker import DiskcacheBearerTokenVerifier
@@ -72,18 +70,20 @@ class Driver:
         seconds = time.perf_counter() - start
         return seconds, sum(len(result["result"] or ()) for result in answer.values())
 
-    def verify_seconds(self, tokens: list[tuple[str, str]], calls: int) -> list[float]:
-        """Store tokens in a new database and verify some of them; return the seconds that each call took."""
-        cache = _open_cache(self._folder / f"cache-{len(tokens)}")
-        _fill(cache, tokens)
-        seconds = asyncio.run(_verify(DiskcacheBearerTokenVerifier(cache), [token for _, token in tokens], calls))
-        cache.close()
-        return seconds
+    def open_tokens(self, tokens: list[tuple[str, str]]) -> None:
+        """Store tokens in a new database, which `verify` asks."""
+        self._cache = _open_cache(self._folder / "tokens")
+        self._verifier = DiskcacheBearerTokenVerifier(self._cache)
+        _fill(self._cache, tokens)
+
+    def verify(self, tokens: list[str]) -> list[float]:
+        """Verify tokens that are stored; return the seconds that each call took."""
+        return asyncio.run(_verify(self._verifier, tokens))
 
 
-async def _verify(verifier: Any, tokens: list[str], calls: int) -> list[float]:
+async def _verify(verifier: Any, tokens: list[str]) -> list[float]:
     seconds = []
-    for token in random.Random(1).choices(tokens, k=calls):  # noqa: S311  a sample, the same in each run
+    for token in tokens:
         start = time.perf_counter_ns()
         found = await verifier.verify_token(token)
         seconds.append((time.perf_counter_ns() - start) / NANOSECONDS)
@@ -107,18 +107,9 @@ def _fill(cache: FanoutCache, tokens: list[tuple[str, str]]) -> None:
 
 
 def main() -> None:
-    """Answer each line of stdin."""
-    # NorFab prints; what isn't an answer goes to stderr.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    """Answer calls, then stop."""
     driver = Driver(Path(sys.argv[1]))
-    for line in sys.stdin:
-        method, arguments = json.loads(line)
-        try:
-            answer = {"value": getattr(driver, method)(**arguments)}
-        except Exception as error:  # noqa: BLE001  the benchmark says so and ends
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
+    answer_calls(driver)
     driver.stop()
 
 

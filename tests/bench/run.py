@@ -1,9 +1,10 @@
 """The benchmark: measures what the product promises and prints it beside the targets.
 
-    python tests/bench/run.py [--json FILE] [--only NAME…]
+    python tests/bench/run.py [--markdown] [--json FILE] [--only NAME…]
 
 Where the variable NFCLI_REFERENCE_PYTHON names a Python with the package norfab, the reference is measured in the same
-run. A figure is worth something only on a machine that does nothing else.
+run, in turn with ours. A figure is worth something only on a machine that does nothing else. Linux only, as the floods
+come from a second loopback address.
 """
 
 from __future__ import annotations
@@ -11,58 +12,77 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
+import flood
+import growth
 import http_rates
 import listings
+import machine
 import round_trips
 import shell_times
 import verification
-from figures import Figure, table
+from figures import Figure, Growth, tables
 from sites import Sites
 
-MEASUREMENTS: dict[str, Callable[[Sites], Iterator[Figure]]] = {
-    "jobs": round_trips.measure,
-    "verify": verification.measure,
-    "http": http_rates.measure,
-    "shell": shell_times.measure,
-    "lists": listings.measure,
+_Measurement = Callable[[Sites], Iterator[Figure | Growth]]
+
+MEASUREMENTS: dict[str, tuple[str, _Measurement]] = {
+    "jobs": ("job round trips", round_trips.measure),
+    "verify": ("verification", verification.measure),
+    "http": ("MCP over HTTP", http_rates.measure),
+    "shell": ("the shell", shell_times.measure),
+    "lists": ("many tokens", listings.measure),
+    "growth": ("growth, p50", growth.measure),
+    "flood": ("flood", flood.measure),
 }
+_FENCE = "```"
 
 
 def main() -> None:
-    """Run the measurements and print the table."""
+    """Run the measurements and print the tables."""
     arguments = _arguments()
     reference = os.environ.get("NFCLI_REFERENCE_PYTHON")
-    figures: list[Figure] = []
+    figures: dict[str, list[Figure | Growth]] = {}
     with tempfile.TemporaryDirectory(prefix="nf") as folder:
         _leave_home(Path(folder))
-        sites = Sites(Path(folder), reference)
+        described = machine.description(Path(folder), reference) | {"load before": machine.load()}
         for name in arguments.only or MEASUREMENTS:
-            sys.stderr.write(f"measuring {name}\n")
-            figures += MEASUREMENTS[name](sites)
-    sys.stdout.write(table(figures) + "\n")
+            sys.stderr.write(f"measuring {name} …")
+            sys.stderr.flush()
+            start = time.perf_counter()
+            # A site of its own for each: what one leaves behind doesn't meet the next.
+            with tempfile.TemporaryDirectory(dir=folder) as site:
+                figures[name] = list(MEASUREMENTS[name][1](Sites(Path(site), reference)))
+            sys.stderr.write(f" {time.perf_counter() - start:.0f} s\n")
+    blocks = [tables(MEASUREMENTS[name][0], group) for name, group in figures.items()]
+    blocks.insert(0, machine.lines(described) + "\n")
+    if arguments.markdown:
+        blocks = [f"{_FENCE}text\n{block}{_FENCE}\n" for block in blocks]
+    sys.stdout.write("\n".join(blocks))
     if arguments.json is not None:
-        about = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "python": platform.python_version(),
-            "nfcli": version("nfcli"),
-            "figures": [{**asdict(figure), "ratio": figure.ratio} for figure in figures],
-        }
-        arguments.json.write_text(json.dumps(about, indent=2) + "\n")
+        _write(arguments.json, described, figures)
+
+
+def _write(file: Path, described: dict[str, str], figures: dict[str, list[Figure | Growth]]) -> None:
+    about = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **described,
+        "figures": {name: [asdict(figure) for figure in group] for name, group in figures.items()},
+    }
+    file.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure nfcli.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    parser.add_argument("--markdown", action="store_true", help="print as the manual's page has it")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=", ".join(MEASUREMENTS))
     return parser.parse_args()
 

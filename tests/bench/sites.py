@@ -1,48 +1,44 @@
-"""The processes that are measured: workers of ours and, where there is one, the reference's fabric."""
+"""The sites that are measured: workers of ours and, where there is one, the reference's fabric."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import diskcache
+from processes import BenchError, Driver, child
 
 from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.worker.token_disk import KEY_PREFIX, NoPickleDisk, TokenDatabase
 
-DRIVER = Path(__file__).with_name("reference_driver.py")
-STOP_SECONDS = 15.0
+HERE = Path(__file__).parent
 TOKEN = "bench-0"
 """A token that is always stored; the others are named alike."""
 
 USERS = 1_000
+NO_LIMIT = 0
+_ADDRESS = "127.0.0.1"
+
+Rows = Iterable[tuple[str, str]]
 
 
-class BenchError(Exception):
-    """A process doesn't do what it is there for."""
-
-
-def token_rows(count: int) -> Iterator[tuple[str, str]]:
-    """Yield user name and token of as many tokens."""
+def token_rows(count: int, users: int = USERS) -> Iterator[tuple[str, str]]:
+    """Yield user name and token of as many tokens, dealt out to as many users."""
     for number in range(count):
-        yield f"user-{number % USERS}", f"bench-{number}"
+        yield f"user-{number % users}", f"bench-{number}"
 
 
-def fill(folder: Path, count: int) -> None:
+def fill(folder: Path, rows: Rows) -> None:
     """Store tokens in a new database of ours in one transaction; one by one they would take a minute."""
     TokenDatabase.open(folder).close()
     with contextlib.closing(diskcache.Cache(str(folder), disk=NoPickleDisk)) as cache, cache.transact():
-        for username, token in token_rows(count):
+        for username, token in rows:
             value = {"token": token, "username": username, "created": "2026-05-31T10:08:51.914919+00:00"}
             cache.set(KEY_PREFIX + token, json.dumps(value), tag=username)
 
@@ -56,25 +52,11 @@ class Worker:
     pid: int
 
 
-class Reference:
-    """The reference's broker, worker and a client in processes of their own; calls go to `reference_driver.Driver`."""
+class Reference(Driver):
+    """The reference's broker, worker and a client in processes of their own: `reference_driver.Driver`."""
 
-    def __init__(self, folder: Path, url: str, process: subprocess.Popen[bytes]) -> None:
-        self.folder = folder
-        self.url = url
-        self._process = process
-
-    def call(self, method: str, **arguments: Any) -> Any:
-        """Call a method of the driver and return what it returned."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise BenchError("the reference has no pipes")
-        self._process.stdin.write(json.dumps([method, arguments]).encode() + b"\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "the driver has ended"}
-        if "error" in answer:
-            raise BenchError(f"reference: {method}: {answer['error']}")
-        return answer["value"]
+    folder: Path
+    url: str
 
 
 class Sites:
@@ -95,22 +77,49 @@ class Sites:
         """Return an empty folder."""
         return Path(tempfile.mkdtemp(dir=self._folder))
 
-    @contextlib.contextmanager
-    def worker(self, *, tokens: int = 100, authentication: bool = True) -> Iterator[Worker]:
-        """Run a worker of ours with so many tokens stored."""
+    def environment(
+        self, rows: Rows, *, authentication: bool = True, wrong_tokens_per_minute: int = NO_LIMIT
+    ) -> Environment:
+        """Return a new environment whose worker has these tokens; a free port is taken at each start."""
         folder = self.new_folder()
-        settings = {"service": "fastmcp", "port": 0, "authentication_enabled": authentication}
+        settings = {
+            "service": "fastmcp",
+            "port": 0,
+            "authentication_enabled": authentication,
+            "auth_bearer": {"max_wrong_tokens_per_minute": wrong_tokens_per_minute},
+        }
         inventory = {"workers": {DEFAULT_WORKER: [settings]}, "topology": {"workers": [DEFAULT_WORKER]}}
         environment = Environment(folder, folder / "inventory.yaml")
         (folder / "inventory.yaml").write_text(json.dumps(inventory))
         environment.prepare()
-        fill(environment.tokens_folder(DEFAULT_WORKER), tokens)
-        command = [sys.executable, "-m", "nfcli.worker", "--environment", str(folder), "--name", DEFAULT_WORKER]
-        with _process([*command, "--until-stdin-ends"], folder) as process:
-            said = json.loads((process.stdout and process.stdout.readline()) or "{}")
-            if said.get("event") != "ready":
-                raise BenchError(f"our worker doesn't start: {said}")
-            yield Worker(environment, said["url"], process.pid)
+        fill(environment.tokens_folder(DEFAULT_WORKER), rows)
+        return environment
+
+    @contextlib.contextmanager
+    def worker(
+        self,
+        *,
+        tokens: int = 100,
+        rows: Rows | None = None,
+        authentication: bool = True,
+        wrong_tokens_per_minute: int = NO_LIMIT,
+    ) -> Iterator[Worker]:
+        """Run a worker of ours with so many tokens of many users stored, or with these rows."""
+        environment = self.environment(
+            token_rows(tokens) if rows is None else rows,
+            authentication=authentication,
+            wrong_tokens_per_minute=wrong_tokens_per_minute,
+        )
+        with running(environment) as worker:
+            yield worker
+
+    @contextlib.contextmanager
+    def store(self, rows: Rows) -> Iterator[Driver]:
+        """Open a token store of ours with these rows in a process of its own: `store_driver.Driver`."""
+        folder = self.new_folder()
+        fill(folder / "tokens", rows)
+        with Driver.running([sys.executable, str(HERE / "store_driver.py"), str(folder / "tokens")], folder) as driver:
+            yield driver
 
     @contextlib.contextmanager
     def reference(
@@ -121,11 +130,11 @@ class Sites:
             yield None
             return
         folder = self.new_folder()
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with socket.create_server((_ADDRESS, 0)) as free:
             port = free.getsockname()[1]
         settings = {
             "service": "fastmcp",
-            "host": "127.0.0.1",
+            "host": _ADDRESS,
             "port": port,
             "authentication_enabled": authentication,
         }
@@ -135,8 +144,9 @@ class Sites:
             "topology": {"broker": True, "workers": [DEFAULT_WORKER]},
         }
         (folder / "inventory.yaml").write_text(json.dumps(inventory))
-        with _process([self._python, str(DRIVER), str(folder)], folder) as process:
-            reference = Reference(folder, f"http://127.0.0.1:{port}/mcp", process)
+        with child([self._python, str(HERE / "reference_driver.py"), str(folder)], folder) as process:
+            reference = Reference(process, folder)
+            reference.folder, reference.url = folder, f"http://{_ADDRESS}:{port}/mcp"
             if start:
                 reference.call("fill", worker=DEFAULT_WORKER, tokens=list(token_rows(tokens)))
                 reference.call("start")
@@ -144,28 +154,12 @@ class Sites:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process that ends with its stdin; whatever it started is killed with it."""
-    with (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def resident_megabytes(pid: int) -> float:
-    """Return the resident memory of a process in MB (10^6 bytes)."""
-    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
-    return int(shown.stdout) * 1_024 / 1e6
+def running(environment: Environment) -> Iterator[Worker]:
+    """Run the worker of an environment."""
+    folder = environment.folder
+    command = [sys.executable, "-m", "nfcli.worker", "--environment", str(folder), "--name", DEFAULT_WORKER]
+    with child([*command, "--until-stdin-ends"], folder) as process:
+        said = json.loads((process.stdout and process.stdout.readline()) or "{}")
+        if said.get("event") != "ready":
+            raise BenchError(f"our worker doesn't start: {said}")
+        yield Worker(environment, said["url"], process.pid)

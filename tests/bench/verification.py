@@ -1,72 +1,55 @@
-"""What it takes to verify a token, with few and with many of them stored; each size in a process of its own."""
+"""What it takes to verify a token, with few and with many of them stored; each store in a process of its own."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import random
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
-from figures import Figure, percentile
-from sites import Sites, fill, token_rows
+from figures import Figure, Growth, percentile
+from sites import Sites, token_rows
+from stocks import FLAT, STOCKS
 
-from nfcli.worker.token_store import TokenStore
-from nfcli.worker.verifier import DiskcacheBearerTokenVerifier
-
-SIZES = (100, 100_000)
-CALLS, REFERENCE_CALLS = 20_000, 2_000
-MICROSECONDS, NANOSECONDS = 1e6, 1e9
+ROUNDS, CALLS, REFERENCE_CALLS = 5, 4_000, 400
+MICROSECONDS = 1e6
 _TARGET_US = 2.0
-_SAME = 1.5
-"""Up to this factor the two sizes count as the same."""
+_COMPARED = ("100", "100,000")
 
 
-def measure(sites: Sites) -> Iterator[Figure]:
-    """Measure each size."""
-    medians: list[float] = []
-    for size in SIZES:
-        folder = sites.new_folder() / "tokens"
-        fill(folder, size)
-        command = [sys.executable, __file__, str(folder), str(size)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        seconds = json.loads(done.stdout)
-        theirs = None
-        with sites.reference(start=False) as reference:
+def measure(sites: Sites) -> Iterator[Figure | Growth]:
+    """Measure each size; the stores and the reference's take turns."""
+    ours: dict[str, list[float]] = {name: [] for name in STOCKS}
+    theirs: dict[str, list[float]] = {name: [] for name in _COMPARED}
+    with ExitStack() as opened:
+        stores = {name: opened.enter_context(sites.store(stock.rows())) for name, stock in STOCKS.items()}
+        references = {name: opened.enter_context(sites.reference(start=False)) for name in _COMPARED}
+        for name, reference in references.items():
             if reference is not None:
-                tokens = list(token_rows(size))
-                theirs = reference.call("verify_seconds", tokens=tokens, calls=REFERENCE_CALLS)
-        medians.append(percentile(seconds, 50) * MICROSECONDS)
-        details = {"p99 us": percentile(seconds, 99) * MICROSECONDS}
-        if theirs:
-            details["reference p99 us"] = percentile(theirs, 99) * MICROSECONDS
-        yield Figure(
-            f"verify_token with {size:,} tokens, p50",
-            medians[-1],
-            "us",
-            reference=percentile(theirs, 50) * MICROSECONDS if theirs else None,
-            target=f"<= {_TARGET_US} us" + (", the same" if len(medians) > 1 else ""),
-            met=medians[-1] <= min(_TARGET_US, _SAME * medians[0]),
-            details=details,
-        )
+                reference.call("open_tokens", tokens=list(token_rows(STOCKS[name].tokens)))
+        for turn in range(ROUNDS):
+            for name, store in stores.items():
+                ours[name] += store.call("verify", tokens=_sample(STOCKS[name].tokens, turn, CALLS))
+                reference = references.get(name)
+                if reference is not None:
+                    sample = _sample(STOCKS[name].tokens, turn, REFERENCE_CALLS)
+                    theirs[name] += reference.call("verify", tokens=sample)
+    for name in _COMPARED:
+        yield _figure(name, ours[name], theirs[name])
+    medians = {name: percentile(seconds, 50) * MICROSECONDS for name, seconds in ours.items()}
+    factor = max(medians.values()) / medians["100"]
+    yield Growth("verify_token, by tokens stored", medians, "us", factor, f"<= {FLAT}", factor <= FLAT)
 
 
-async def _verify(folder: Path, size: int) -> list[float]:
-    seconds = []
-    with TokenStore.open(folder) as store:
-        verifier = DiskcacheBearerTokenVerifier(store, [], "http://127.0.0.1:8001")
-        tokens = [token for _, token in token_rows(size)]
-        for token in random.Random(1).choices(tokens, k=CALLS):  # noqa: S311  a sample, the same in each run
-            start = time.perf_counter_ns()
-            found = await verifier.verify_token(token)
-            seconds.append((time.perf_counter_ns() - start) / NANOSECONDS)
-            if found is None:
-                raise RuntimeError("a stored token is refused")
-    return seconds
+def _figure(name: str, ours: list[float], theirs: list[float]) -> Figure:
+    p50 = percentile(ours, 50) * MICROSECONDS
+    details = {"p99 us": percentile(ours, 99) * MICROSECONDS}
+    if theirs:
+        details["reference p99 us"] = percentile(theirs, 99) * MICROSECONDS
+    reference = percentile(theirs, 50) * MICROSECONDS if theirs else None
+    work = f"verify_token, {name} tokens, p50"
+    return Figure(work, p50, "us", reference, f"<= {_TARGET_US:g} us", p50 <= _TARGET_US, details)
 
 
-if __name__ == "__main__":
-    json.dump(asyncio.run(_verify(Path(sys.argv[1]), int(sys.argv[2]))), sys.stdout)
+def _sample(size: int, turn: int, calls: int) -> list[str]:
+    numbers = random.Random(turn).choices(range(size), k=calls)  # noqa: S311  a sample, the same in each run
+    return [f"bench-{number}" for number in numbers]
