@@ -19,6 +19,7 @@ from ..models.keys import read_public_key
 
 log = logging.getLogger(__name__)
 
+SHORT_NAME_CHARACTERS = 8
 ZAP_DOMAIN = "nfcli"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by ZeroMQ RFC 27
 
@@ -45,15 +46,12 @@ class AllowedClients:
             return key in self._files
 
     def name(self, key: str) -> str:
-        """Return the name of a client: its file's without `.key`, or where it has none, the key's first 8 characters.
-
-        The first name in alphabetical order where several files hold the key.
-        """
+        """Return the name of a client: its file's without `.key`, the first of several; `short_name` if it has none."""
         with self._lock:
             if not self._is_unchanged(key):
                 self._scan()
             files = self._files.get(key, {})
-            return next((path.stem for path, known in files.items() if _signature(path) == known), key[:8])
+            return next((path.stem for path, known in files.items() if _signature(path) == known), short_name(key))
 
     def _is_unchanged(self, key: str) -> bool:
         return any(_signature(path) == known for path, known in self._files.get(key, {}).items())
@@ -81,6 +79,11 @@ class AllowedClients:
         if not allowed:
             log.warning("a client whose key is not in %s was refused", self._folder)
         return allowed
+
+
+def short_name(key: str) -> str:
+    """Return what a client is called whose key lies in no file: the beginning of the key."""
+    return key[:SHORT_NAME_CHARACTERS]
 
 
 def _signature(path: Path) -> _Signature | None:

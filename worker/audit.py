@@ -53,6 +53,7 @@ OWN_ACTOR = "worker"
 _HIDDEN = "***"
 _SHORTEST_RECOGNIZED_TOKEN = 8
 _SHOWN_CHARACTERS = 40
+_SEPARATOR, _OF_TOKENS = "; ", "token: "
 _TOKEN_LIKE = re.compile(rf"[A-Za-z0-9._~+/-]{{{_SHORTEST_RECOGNIZED_TOKEN},}}=*")
 
 
@@ -206,7 +207,7 @@ class AuditTrail:
             tokens=tokens,
             expire=expire if type(expire) is int and 1 <= expire <= EXPIRE_MAX_SECONDS else None,
             outcome="failed" if result.failed else "nothing matched",
-            reason=_masked("; ".join(result.errors), tokens, is_token) if result.failed else None,
+            reason=_SEPARATOR.join(_masked(error, tokens, is_token) for error in result.errors) or None,
         )
 
     def refused(self, actor: str, reason: str, *, token: str | None = None) -> bool:
@@ -263,7 +264,7 @@ class AuditTrail:
             "count": 0,
             "expire": None,
             "outcome": outcome,
-            "reason": None if reason is None else _plain(redact(reason)),
+            "reason": None if reason is None else _plain(_redacted(reason)),
         }
 
     def _fingerprint(self, token: str) -> str:
@@ -275,6 +276,14 @@ def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return str(value) if isinstance(value, (float, bool)) else f"<{type(value).__name__}>"
+
+
+def _redacted(reason: str) -> str:
+    """Return error lines without what may be a credential; behind `token: ` is what is wrong with the field."""
+    return _SEPARATOR.join(
+        f"{_OF_TOKENS}{redact(line[len(_OF_TOKENS) :])}" if line.startswith(_OF_TOKENS) else redact(line)
+        for line in reason.split(_SEPARATOR)
+    )
 
 
 def _plain(text: str) -> str:

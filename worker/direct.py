@@ -34,7 +34,7 @@ from ..models.nfp import (
     encode_data,
 )
 from ..models.result import JobRequest
-from .access import ZAP_DOMAIN, Access, AllowedClients
+from .access import ZAP_DOMAIN, Access, AllowedClients, short_name
 from .context import WorkerContext
 from .jobs import JobExecutor, JobState
 
@@ -182,7 +182,7 @@ class DirectServer:
         if not self._clients.allows(client):
             self._counts["denied"] += 1
             reason = "this client's key is not allowed"
-            if self._worker.audit.refused(self._clients.name(client), reason):
+            if self._worker.audit.refused(short_name(client), reason):
                 log.warning("a connected client's key is no longer allowed: message refused")
             self._refuse([identity, *frames], Status.FORBIDDEN, reason)
             return
