@@ -156,6 +156,17 @@ class WorkerInventory(_Model):
         """Whether the MCP server's bind address can be reached from this machine only."""
         return is_loopback_host(self.host)
 
+    @property
+    def exposure_problem(self) -> str | None:
+        """Why this must not be served, None where it may: other machines could call the tools without a token."""
+        if self.authentication_enabled or self.is_loopback or self.allow_unauthenticated:
+            return None
+        return (
+            f"other machines can reach host {self.host or 'empty (all interfaces)'} and authentication is off: "
+            "set authentication_enabled: true in the worker's inventory, "
+            "or allow_unauthenticated: true if that is meant"
+        )
+
     def base_url(self, port: int | None = None) -> str:
         """Return the MCP server's URL without a path; `port` is the bound one where the inventory says 0."""
         return f"http://{url_host(self.host)}:{self.port if port is None else port}"

@@ -117,6 +117,19 @@ def read_owner(path: Path) -> LockOwner | None:
     return None
 
 
+def has_owner(path: Path) -> bool:
+    """Whether somebody holds the lock file, also where `read_owner` refuses to use one that is open to others.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _is_locked(stream)
+    except FileNotFoundError:
+        return False
+
+
 def _content_file(path: Path) -> Path:
     return path.with_suffix(".json")
 
@@ -146,11 +159,15 @@ def _is_held(path: Path) -> bool:
     except OSError as error:
         raise EnvironmentFolderError(f"{path} can't be read: {error.strerror}") from error
     with stream:
-        try:
-            # Shared, so that probes don't meet each other; closing the file drops it.
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        return _is_locked(stream)
+
+
+def _is_locked(stream: IO[bytes]) -> bool:
+    try:
+        # Shared, so that probes don't meet each other; closing the file drops it.
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     return False
 
 

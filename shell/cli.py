@@ -14,7 +14,7 @@ from ..models.environment import create_environment
 from ..models.errors import EXIT_OK, NfcliError, UsageError
 from .launcher import Supervisor
 from .norfab import NorFab
-from .script import run_script, run_words
+from .script import abandon_stdout, run_script, run_words
 from .session import Session
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NfcliError as error:
         _notice(str(error))
         return error.exit_status
+    except BrokenPipeError:
+        abandon_stdout()
+        return EXIT_OK
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells count
 
@@ -63,14 +66,21 @@ def _parser() -> argparse.ArgumentParser:
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
     add("--stop-on-error", action="store_true", help="end a script at the first command that fails")
     add("--create-env", type=Path, metavar="DIR", help="write a new environment into DIR and end")
+    add("--backup", type=Path, metavar="FILE", help="write a worker's tokens into FILE, a new one, and end")
+    add("--restore", type=Path, metavar="FILE", help="put a backup's tokens in place of all of a worker's, and end")
+    add("--worker", metavar="NAME", help="whose tokens --backup and --restore mean (default: those of the only worker)")
+    add("--check", action="store_true", help="look whether all is well, say what to do where it isn't, and end")
     add("--version", action="version", version=f"nfcli {version('nfcli')}")
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.workers and (arguments.words or arguments.client):
-        raise UsageError("-w runs the workers in the foreground: it goes with no command and not with -c")
+    _check_options(arguments)
+    if arguments.check:
+        from .check import check  # noqa: PLC0415  what few runs need, all others would load
+
+        return check(arguments.inventory)
     if arguments.create_env is not None:
         environment = create_environment(arguments.create_env)
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
@@ -84,9 +94,35 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         return supervisor.run()
     try:
+        if arguments.backup or arguments.restore:
+            return _run_backup(norfab, arguments)
         return _run_shell(norfab, arguments)
     finally:
         norfab.destroy()
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    if arguments.workers and (arguments.words or arguments.client):
+        raise UsageError("-w runs the workers in the foreground: it goes with no command and not with -c")
+    modes = [("--backup", arguments.backup), ("--restore", arguments.restore), ("--check", arguments.check)]
+    modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
+    given = [name for name, value in modes if value]
+    if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
+        others = ", ".join(name for name, _ in modes if name != given[0])
+        raise UsageError(f"{given[0]} goes alone: without a command and without {others}")
+    if arguments.worker is not None and not (arguments.backup or arguments.restore):
+        raise UsageError("--worker goes with --backup or --restore: a command names its workers itself")
+
+
+def _run_backup(norfab: NorFab, arguments: argparse.Namespace) -> int:
+    from .backup import back_up, restore  # noqa: PLC0415  what few runs need, all others would load
+
+    client = norfab.make_client(start_workers=not arguments.client)
+    if arguments.backup:
+        back_up(client, arguments.backup, arguments.worker)
+    else:
+        restore(client, arguments.restore, arguments.worker)
+    return EXIT_OK
 
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:

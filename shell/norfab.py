@@ -5,13 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from ..models.environment import find_environment
+from ..models.environment import Environment, find_environment
 from ..models.errors import InventoryError
-from ..models.inventory import load_inventory
+from ..models.inventory import Inventory, load_inventory
 from ..models.keys import ensure_client_key
 from .client import Client
 from .direct import DirectTransport
 from .launcher import Launcher
+
+
+def check_is_direct(environment: Environment, inventory: Inventory) -> None:
+    """Refuse an inventory that wants more than nfcli can do.
+
+    Raises:
+        InventoryError: it has a broker.
+    """
+    if inventory.broker is not None:
+        raise InventoryError(
+            f"{environment.inventory_file}: broker: joining a NorFab fabric is not supported yet: "
+            f"take `broker` out to run the workers directly"
+        )
 
 
 class NorFab:
@@ -33,11 +46,7 @@ class NorFab:
     def __init__(self, inventory: str | Path | None = None, *, log_level: str = "INFO") -> None:
         self.environment = find_environment(inventory)
         self.inventory = load_inventory(self.environment)
-        if self.inventory.broker is not None:
-            raise InventoryError(
-                f"{self.environment.inventory_file}: broker: joining a NorFab fabric is not supported yet: "
-                f"take `broker` out to run the workers directly"
-            )
+        check_is_direct(self.environment, self.inventory)
         self.environment.prepare()
         self.launcher = Launcher(self.environment, self.inventory.topology.workers, log_level=log_level)
         self._clients: list[Client] = []

@@ -37,7 +37,7 @@ def run_script(session: Session, stream: BinaryIO, *, stop_on_error: bool = Fals
             status = _run_line(session, line)
             first_failure = first_failure or status
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon_stdout()
     except KeyboardInterrupt:
         session.console.error("interrupted")
         return EXIT_INTERRUPTED
@@ -56,7 +56,7 @@ def run_words(session: Session, words: Sequence[str]) -> int:
     try:
         return session.run_words(words)
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon_stdout()
         return EXIT_OK
     except KeyboardInterrupt:
         session.console.error("interrupted")
@@ -133,7 +133,7 @@ def _decoded(line: bytes) -> str:
         raise UsageError(f"byte {error.start + 1} is not UTF-8: save the text as UTF-8") from None
 
 
-def _abandon_stdout() -> None:
+def abandon_stdout() -> None:
     """Point stdout nowhere, as Python's documentation of SIGPIPE advises: flushing it at exit must not fail again."""
     descriptor = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
+from .transfers import Transfers
 
 if TYPE_CHECKING:
     from .audit import AuditTrail
@@ -24,7 +25,7 @@ class WorkerContext:
     `client` is the name of the client whose job is run, in tasks that the audit trail tells of; else empty.
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
-    name to a function that returns counters for `get_stats`.
+    name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
     """
 
     name: str
@@ -41,3 +42,4 @@ class WorkerContext:
     started: float = field(default_factory=time.time)
     stopping: threading.Event = field(default_factory=threading.Event)
     health: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
+    transfers: Transfers = field(default_factory=Transfers)

@@ -46,12 +46,8 @@ def check_exposure(inventory: WorkerInventory) -> None:
     Raises:
         WorkerStartError: that is so and the inventory doesn't allow it.
     """
-    if inventory.authentication_enabled or inventory.is_loopback or inventory.allow_unauthenticated:
-        return
-    raise WorkerStartError(
-        f"other machines can reach host {inventory.host or 'empty (all interfaces)'} and authentication is off: "
-        "set authentication_enabled: true in the worker's inventory, or allow_unauthenticated: true if that is meant"
-    )
+    if inventory.exposure_problem is not None:
+        raise WorkerStartError(inventory.exposure_problem)
 
 
 class HttpServer:

@@ -29,7 +29,7 @@ from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, service_tasks
+from . import audit_tasks, auth_tasks, backup_tasks, check, service_tasks
 from .access import AllowedClients
 from .audit import AuditTrail
 from .context import WorkerContext
@@ -87,11 +87,13 @@ class WorkerProcess:
             service=inventory.service,
             environment=self.environment,
             inventory=inventory,
-            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks),
+            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check),
             store=store,
             audit=audit,
         )
         self.worker = worker
+        backup_tasks.remove_transfers(worker)
+        self._opened.callback(backup_tasks.remove_transfers, worker)
         self.http = HttpServer(build_app(worker), inventory)
         worker.url = self.http.bind()
         self._opened.callback(self.http.close)
@@ -167,6 +169,7 @@ class WorkerProcess:
         while True:
             await asyncio.sleep(seconds)
             seconds = SWEEP_SECONDS
+            self.worker.transfers.drop_left()
             if not self.worker.store.has_expired():
                 continue
             try:
@@ -238,6 +241,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     until.add_argument(
         "--while-needed", action="store_true", help="stop when stdin is closed and no shell needs the worker any more"
     )
+    until.add_argument(
+        "--check", action="store_true", help="start nothing: look at what a start would meet, and say it"
+    )
     return parser.parse_args(argv)
 
 
@@ -247,6 +253,12 @@ def _environment(arguments: argparse.Namespace) -> Environment:
     folder = arguments.environment.resolve()
     file = folder / "inventory.yaml"
     return Environment(folder, file if file.exists() else None)
+
+
+def _check(environment: Environment, name: str) -> int:
+    for finding in check.findings(environment, name):
+        _say(**finding.model_dump())
+    return EXIT_OK
 
 
 def _say(**line: object) -> None:
@@ -263,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         environment = _environment(arguments)
+        if arguments.check:
+            return _check(environment, arguments.name)
         inventory = _worker_inventory(environment, arguments.name)
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)

@@ -1,0 +1,169 @@
+"""`nfcli --backup FILE` and `--restore FILE`: a worker's tokens into a file, and a file in place of all its tokens.
+
+What becomes of the file is in `backup_file.py`. The worker knows nothing of files of ours, nor we of its.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import sys
+from pathlib import Path
+from typing import IO, Any, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..models.backup import CHUNK_BYTES, BackupBegun, RestoreBegun, Restored, seal
+from ..models.errors import NfcliError, TaskError, UsageError
+from .backup_file import absolute, exposure, new_file, open_backup, verified
+from .client import Client
+from .console import Console
+from .render import one_line, to_json
+
+SERVICE = "fastmcp"
+WHOLE_SECONDS = 600
+"""For a step that grows with the database; a worker that ends or is killed meanwhile is noticed much earlier."""
+CHUNK_SECONDS = 60
+END_SECONDS = 5
+RESTORED_NOTE = "tokens that were deleted after the backup was made are valid again: delete them once more"
+
+_ALL_PERCENT = 100
+
+ReportT = TypeVar("ReportT", bound=BaseModel)
+
+
+def back_up(client: Client, file: Path, worker: str | None) -> None:
+    """Write all tokens of a worker into a new file and print what came of it.
+
+    Args:
+        client: reaches the worker.
+        file: where to; nothing may be there.
+        worker: the worker's name; None where there is but one.
+
+    Raises:
+        UsageError: there are several workers and none is named.
+        NoWorkersError: the worker is unknown or can't be reached.
+        NfcliError: the file is there, can't be written, or the worker failed; there is no file then.
+    """
+    name = _only(client, worker)
+    file = absolute(file)
+    console = Console(sys.stdout, sys.stderr)
+    with new_file(file) as (stream, finish), _Jobs(client, name, console) as jobs:
+        begun = jobs.report(BackupBegun, "backup_begin", WHOLE_SECONDS)
+        try:
+            _fetch(jobs, begun, stream)
+        finally:
+            with contextlib.suppress(NfcliError):  # the worker drops what was left, by itself
+                jobs.run("backup_end", END_SECONDS, id=begun.id)
+        finish()
+    console.result(to_json({name: {"tokens": begun.tokens, "file": str(file)}}))
+
+
+def restore(client: Client, file: Path, worker: str | None) -> None:
+    """Put the tokens of a backup in place of all that a worker has, and print what came of it.
+
+    Args:
+        client: reaches the worker.
+        file: what `back_up` has written.
+        worker: the worker's name; None where there is but one.
+
+    Raises:
+        UsageError: there are several workers and none is named.
+        NoWorkersError: the worker is unknown or can't be reached.
+        NfcliError: the file is no whole backup, or the worker refused it; nothing has changed then. Where the worker's
+            answer got lost the message says that nobody knows.
+    """
+    name = _only(client, worker)
+    file = absolute(file)
+    console = Console(sys.stdout, sys.stderr)
+    with open_backup(file) as stream, _Jobs(client, name, console) as jobs:
+        warning = exposure(stream, file)
+        if warning:
+            console.note(warning)
+        size, sha256 = verified(stream, file)
+        begun = jobs.report(RestoreBegun, "restore_begin", CHUNK_SECONDS, size=size, sha256=sha256)
+        stream.seek(0)
+        for offset in range(0, size, CHUNK_BYTES):
+            jobs.show(offset, size)
+            data = base64.b64encode(stream.read(min(CHUNK_BYTES, size - offset))).decode()
+            jobs.run("restore_write", CHUNK_SECONDS, id=begun.id, offset=offset, data=data)
+        restored = jobs.report(Restored, "restore_commit", WHOLE_SECONDS, id=begun.id)
+    console.result(to_json({name: restored.model_dump()}))
+    console.note(RESTORED_NOTE)
+
+
+def _only(client: Client, worker: str | None) -> str:
+    names = client.worker_names(SERVICE)
+    if worker is not None or len(names) == 1:
+        return worker or names[0]
+    raise UsageError(f"each worker has tokens of its own: name one with --worker: {', '.join(names)}")
+
+
+class _Jobs:
+    """The jobs of one transfer; what goes wrong at the worker is raised, what it has to say besides is printed."""
+
+    def __init__(self, client: Client, worker: str, console: Console) -> None:
+        self._client = client
+        self._worker = worker
+        self._console = console
+        self._is_watched = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draw("")
+
+    def run(self, task: str, seconds: float, **kwargs: Any) -> Any:
+        """Run a task and return its value.
+
+        Raises:
+            NfcliError: the worker failed, or can't be reached.
+        """
+        results = self._client.run_job(SERVICE, task, kwargs=kwargs, workers=[self._worker], timeout=seconds)
+        result = results[self._worker]
+        if result.get("failed"):
+            reason = "; ".join(one_line(error) for error in result.get("errors") or ["failed without a reason"])
+            if task == "restore_commit" and result.get("task") == task:  # a worker would have put its name before it
+                reason += ": whether the tokens were replaced is not known, restore again"
+            raise TaskError(f"{self._worker}: {reason}")
+        for message in result.get("messages") or ():
+            self._draw("")
+            self._console.note(f"{self._worker}: {message}")
+        return result.get("result")
+
+    def report(self, model: type[ReportT], task: str, seconds: float, **kwargs: Any) -> ReportT:
+        """Run a task and return what it reports.
+
+        Raises:
+            NfcliError: as `run`, or the report isn't one.
+        """
+        try:
+            return model.model_validate(self.run(task, seconds, **kwargs))
+        except ValidationError:
+            raise TaskError(f"{self._worker}: the answer to {task} is not what nfcli's workers give") from None
+
+    def show(self, done: int, size: int) -> None:
+        """Show how far the transfer is (bytes), at a terminal."""
+        self._draw(f"{self._worker}: {_ALL_PERCENT * done // size} %")
+
+    def _draw(self, text: str) -> None:
+        if self._is_watched:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+
+def _fetch(jobs: _Jobs, begun: BackupBegun, stream: IO[bytes]) -> None:
+    """Fetch a snapshot into a file and put the seal behind it."""
+    digest = hashlib.sha256()
+    for offset in range(0, begun.size, CHUNK_BYTES):
+        jobs.show(offset, begun.size)
+        answer = jobs.run("backup_read", CHUNK_SECONDS, id=begun.id, offset=offset)
+        with contextlib.suppress(TypeError, ValueError):  # what is no Base64 doesn't match the hash
+            chunk = base64.b64decode(answer, validate=True)
+            digest.update(chunk)
+            stream.write(chunk)
+    if stream.tell() != begun.size or digest.hexdigest() != begun.sha256:
+        raise TaskError("what arrived is not what the worker has sent, no file was written: back up again")
+    stream.write(seal(digest.hexdigest()))
