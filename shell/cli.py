@@ -127,7 +127,7 @@ def _run_backup(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     """Run one command, a script or the prompt; a command that needs no worker starts none."""
-    client = norfab.make_client(start_workers=not arguments.client)
+    client = norfab.make_client(start_workers=not arguments.client, notice=_notice)
     log_file = norfab.environment.logs_folder / "shell.log"
     if arguments.words:
         return run_words(Session(client, log_file=log_file), arguments.words)

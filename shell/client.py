@@ -38,6 +38,9 @@ class Client:
 
     All methods may be called from any thread; jobs of one client run one after the other. Leaving a job early
     (KeyboardInterrupt) is safe: its late answers are dropped.
+
+    `before_first_job` is called once, and what it raises is raised by the job; `restart` with the name of each target
+    of a later job that isn't running, and the NfcliError that it raises is why that one isn't reached.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class Client:
         transport: Transport,
         *,
         before_first_job: Callable[[], None] | None = None,
+        restart: Callable[[str], None] | None = None,
     ) -> None:
         self.environment = environment
         self.inventory = inventory
         self._keys = keys
         self._transport = transport
         self._before_first_job = before_first_job
+        self._restart = restart
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -102,10 +107,9 @@ class Client:
         with self._lock:
             self._assert_open()
             names = self._targets(service, workers)
-            if self._before_first_job is not None:
-                self._before_first_job()
-                self._before_first_job = None
+            not_started = self._see_to_workers(names)
             job = _Job(service, task, uuid or uuids.uuid4().hex, data, timeout)
+            job.not_started = not_started
             if workers == ANY:
                 return self._run_on_any(job, names)
             return self._run(job, names)
@@ -143,6 +147,21 @@ class Client:
     def _assert_open(self) -> None:
         if self._is_closed:
             raise UsageError("this client is closed: make another one with make_client")
+
+    def _see_to_workers(self, names: list[str]) -> dict[str, NfcliError]:
+        """Let workers be started that a job needs; return by name why one that has ended can't be started again."""
+        not_started: dict[str, NfcliError] = {}
+        if self._before_first_job is not None:
+            self._before_first_job()
+            self._before_first_job = None
+        elif self._restart is not None:
+            for name in names:
+                try:
+                    if not self._transport.is_running(name):
+                        self._restart(name)
+                except NfcliError as error:
+                    not_started[name] = error
+        return not_started
 
     def _targets(self, service: str, workers: str | Sequence[str]) -> list[str]:
         candidates = self._transport.candidates(service)
@@ -190,7 +209,7 @@ class Client:
         try:
             self._transport.send(name, message)
         except NoWorkersError as error:
-            job.lose(name, error)
+            job.lose(name, job.not_started.get(name, error))
 
     def _lost(self, job: _Job, event: Lost) -> None:
         """Ask a worker that went away for the result once more: it may only have been the connection."""
@@ -239,6 +258,7 @@ class _Job:
         self.uuid = uuid
         self.data = data
         self.timeout = timeout
+        self.not_started: dict[str, NfcliError] = {}
         self.deadline = time.monotonic() + timeout
         self.missing: set[str] = set()
         self.asked_again: set[str] = set()
@@ -254,10 +274,13 @@ class _Job:
         self.missing.discard(name)
 
     def lose(self, name: str, error: NfcliError) -> None:
-        """Give a worker that can't be reached a failed result."""
-        if name not in self.asked_again:
+        """Give a worker that can't be reached, or not any more, a failed result."""
+        if name in self.asked_again:
+            look = "look what it has done before you repeat it"
+            self.fail(name, f"worker {name} has gone away while the job ran: {look}")
+        else:
             self.unreached[name] = error
-        self.fail(name, str(error))
+            self.fail(name, str(error))
 
 
 def _request_data(task: str, args: Sequence[Any] | None, kwargs: dict[str, Any] | None, timeout: float) -> bytes:

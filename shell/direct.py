@@ -35,6 +35,7 @@ _MONITORED = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_DISCONNECTED
 )
 
@@ -70,18 +71,23 @@ class DirectTransport:
             return self._environment.socket_endpoint(name)
         raise NoWorkersError(f"worker {name} is not running: start it with nfcli -w")
 
+    def is_running(self, name: str) -> bool:
+        """Whether there is a connection to a worker, or else somewhere to connect to."""
+        if self._sound_link(name) is not None:
+            return True
+        try:
+            self.endpoint(name)
+        except NoWorkersError:
+            return False
+        return True
+
     def send(self, name: str, message: ClientMessage) -> None:
         """Send to a worker, over a new connection where there is none or the old one has broken.
 
         Raises:
             NoWorkersError: the worker isn't running or its key isn't here.
         """
-        link = self._links.get(name)
-        if link is not None:
-            link.read_monitor()
-            if link.is_broken:
-                self._close(name)
-                link = None
+        link = self._sound_link(name)
         if link is None:
             link = self._links[name] = self._connect(name)
         link.dealer.send_multipart(message.frames())
@@ -104,16 +110,37 @@ class DirectTransport:
                 link.read_monitor()
             if link.dealer in ready:
                 yield from link.answers()
-            failure = link.failure()
+            failure = self._owner_gone(link) or link.failure()
             if failure is not None:
                 self._close(link.name)
                 yield failure
+
+    def _owner_gone(self, link: _Link) -> Lost | None:
+        """Return that nobody runs a worker whose socket was refused: one that was killed leaves its file behind."""
+        if not link.is_refused or link.is_up:
+            return None
+        link.is_refused = False
+        try:
+            self.endpoint(link.name)
+        except NoWorkersError as error:
+            return Lost(link.name, error, was_up=False)
+        return None
 
     def close(self) -> None:
         """Close every connection at once."""
         for name in list(self._links):
             self._close(name)
         self._context.destroy(linger=0)
+
+    def _sound_link(self, name: str) -> _Link | None:
+        """Return the connection to a worker; one that has broken is closed and isn't one."""
+        link = self._links.get(name)
+        if link is not None:
+            link.read_monitor()
+            if link.is_broken:
+                self._close(name)
+                return None
+        return link
 
     def _connect(self, name: str) -> _Link:
         endpoint = self.endpoint(name)
@@ -146,6 +173,8 @@ class _Link:
         self._key_file = key_file
         self.is_up = False
         self.is_broken = False
+        self.is_refused = False
+        self._is_accepted = False
         self._is_denied = False
         self._broken_handshakes = 0
         self.connect_deadline = time.monotonic() + CONNECT_SECONDS
@@ -179,7 +208,11 @@ class _Link:
                 self._is_denied = self.is_broken = True
             elif event == zmq.EVENT_DISCONNECTED and self.is_up:
                 self.is_broken = True
-            elif event != zmq.EVENT_CONNECTED:
+            elif event == zmq.EVENT_CONNECT_RETRIED:
+                self.is_refused = True
+            elif event == zmq.EVENT_CONNECTED:
+                self._is_accepted = True
+            else:
                 self._broken_handshakes += 1
 
     def answers(self) -> Iterator[Answer]:
@@ -207,6 +240,11 @@ class _Link:
         elif self._broken_handshakes:
             error = NoWorkersError(
                 f"the handshake with {self._endpoint} fails: {self._key_file} is not the key of the worker there"
+            )
+        elif self._is_accepted:
+            error = NoWorkersError(
+                f"worker {self.name} at {self._endpoint} takes connections but doesn't answer within "
+                f"{CONNECT_SECONDS:g} s: see its log, or end it and start it again"
             )
         else:
             error = NoWorkersError(

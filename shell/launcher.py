@@ -118,7 +118,8 @@ class WorkerHandle:
 class Launcher:
     """Starts the workers of an environment that aren't running, and stops those that it started.
 
-    `is_shared`: those that other shells need by then are left to them (`models/need.py`).
+    `is_shared`: those that other shells need by then are left to them (`models/need.py`). `own` are the names of those
+    that were started here, whether they still run or not.
     """
 
     def __init__(
@@ -129,11 +130,15 @@ class Launcher:
         self._log_level = log_level
         self._is_shared = is_shared
         self._needs: dict[str, WorkerNeed] = {}
+        self.own: set[str] = set()
         self.handles: dict[str, WorkerHandle] = {}
 
     def missing(self) -> list[str]:
         """Return the names of the workers that nobody runs."""
-        return [name for name in self.names if read_owner(self._environment.lock_file(name)) is None]
+        return [name for name in self.names if not self._is_run(name)]
+
+    def _is_run(self, name: str) -> bool:
+        return read_owner(self._environment.lock_file(name)) is not None
 
     def start(self) -> list[str]:
         """Start what isn't running, side by side, and wait until all are ready; return the names that were started.
@@ -141,11 +146,24 @@ class Launcher:
         Raises:
             WorkerStartError: one of them couldn't start; those that this call started are stopped again.
         """
+        return self._start(self.names)
+
+    def restart(self, name: str) -> bool:
+        """Start a worker again that was started here and isn't running; return whether that was done.
+
+        Those of others are theirs to start again: a service manager's would find its name taken.
+
+        Raises:
+            WorkerStartError: it can't be started any more; another try may follow.
+        """
+        return name in self.own and bool(self._start([name]))
+
+    def _start(self, names: Sequence[str]) -> list[str]:
         deadline = time.monotonic() + READY_SECONDS
         started: list[str] = []
         needs = self._begin_needs(deadline)
         try:
-            for name in self.missing():
+            for name in [name for name in names if not self._is_run(name)]:
                 self._discard(name)
                 self.handles[name] = self.start_one(name)
                 started.append(name)
@@ -153,8 +171,9 @@ class Launcher:
                 if not self._is_ours(self.handles[name], deadline):
                     self._discard(name)
                     started.remove(name)
-            for name in self.names:
+            for name in names:
                 self._await_other(name, deadline)
+            self.own.update(started)
         except BaseException:
             for name in started:
                 self._discard(name)

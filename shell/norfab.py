@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -62,24 +64,34 @@ class NorFab:
         """
         return self.launcher.start()
 
-    def make_client(self, *, start_workers: bool = False) -> Client:
+    def make_client(self, *, start_workers: bool = False, notice: Callable[[str], None] | None = None) -> Client:
         """Return a client; `destroy` closes it.
 
         Args:
-            start_workers: start the missing workers when the client's first job is sent, not before.
+            start_workers: start the missing workers when the client's first job is sent, not before, and start again
+                what was started here and has died when a later job needs it.
+            notice: told of each worker that was started again.
 
         Raises:
             KeyFileError: the client's key pair can't be read or made.
         """
         keys = ensure_client_key(self.environment)
         transport = DirectTransport(self.environment, self.inventory, keys)
-        hook = self._start_missing if start_workers else None
-        client = Client(self.environment, self.inventory, keys, transport, before_first_job=hook)
+        tell = notice or (lambda _: None)
+        first = partial(self._start_missing, tell) if start_workers else None
+        again = partial(self._restart, tell) if start_workers else None
+        client = Client(self.environment, self.inventory, keys, transport, before_first_job=first, restart=again)
         self._clients.append(client)
         return client
 
-    def _start_missing(self) -> None:
-        self.launcher.start()
+    def _start_missing(self, tell: Callable[[str], None]) -> None:
+        own = set(self.launcher.own)
+        for name in own.intersection(self.launcher.start()):
+            tell(_started_again(name))
+
+    def _restart(self, tell: Callable[[str], None], name: str) -> None:
+        if self.launcher.restart(name):
+            tell(_started_again(name))
 
     def destroy(self) -> None:
         """Close the clients and stop the workers that were started here; safe to call twice."""
@@ -93,3 +105,7 @@ class NorFab:
 
     def __exit__(self, *_: object) -> None:
         self.destroy()
+
+
+def _started_again(name: str) -> str:
+    return f"worker {name} had ended: it was started again"

@@ -36,6 +36,9 @@ class Transport(Protocol):
     def endpoint(self, name: str) -> str:
         """Return where a worker is reached; NoWorkersError where it can't be."""
 
+    def is_running(self, name: str) -> bool:
+        """Whether a worker can be sent to, as far as that is known without a message."""
+
     def send(self, name: str, message: ClientMessage) -> None:
         """Send a message to a worker; NoWorkersError when there is no way to."""
 

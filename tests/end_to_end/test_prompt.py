@@ -17,7 +17,7 @@ from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.models.lock import read_owner
 
 if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, RunningWorker, Terminal, TerminalStarter, Watch
+    from conftest import EnvironmentFactory, InTime, RunningWorker, Terminal, TerminalStarter, Watch, WorkerRunner
 
 TAB, CTRL_C, UP = "\t", "\x03", "\x1b[A"
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"
@@ -205,14 +205,19 @@ def test_an_error_is_one_line_and_the_prompt_comes_back(terminal: Terminal) -> N
 
 
 def test_a_worker_that_dies_is_told_within_three_seconds(
-    own: tuple[Terminal, Environment], watch: Watch, in_time: InTime
+    open_terminal: TerminalStarter,
+    environment_factory: EnvironmentFactory,
+    running_worker: WorkerRunner,
+    in_time: InTime,
 ) -> None:
-    """The shell says which and what to do, and stays."""
-    terminal, environment = own
-    assert terminal.run("fastmcp auth check-token token x") == FALSE
-    worker = watch(environment)
-    worker.kill()
-    assert worker.is_gone_within(10)
+    """A shell that doesn't run it itself says which and what to do, and stays."""
+    environment = environment_factory()
+    with running_worker(environment) as worker:
+        terminal = open_terminal(environment=environment)
+        terminal.wait_for_prompt()
+        assert terminal.run("fastmcp auth check-token token x") == FALSE
+        worker.process.kill()
+        worker.process.wait(10)
     printed = in_time(3, lambda: terminal.run("fastmcp auth check-token token x"))
     assert re.fullmatch(rf"[^\n]*{DEFAULT_WORKER}[^\n]*start it with nfcli -w\n", printed)
     assert terminal.leave() == 0
