@@ -51,6 +51,7 @@ class Job:
     deadline: float
     state: JobState = JobState.PENDING
     payload: bytes | None = None
+    was_run: bool = False
     waiting: list[Deliver] = field(default_factory=list)
     notify: Deliver | None = None
 
@@ -90,7 +91,8 @@ class JobExecutor:
         """Run a job and hand its result to `deliver`, from whichever thread ran it: for a quick task, the caller's.
 
         A uuid that the same client has sent before isn't run again: `deliver` gets the first run's result, at once
-        where it is there.
+        where it is there. A job that was answered without being run, since its time was over, is new when it comes
+        again; while it waits for its run, it waits for the longest of the timeouts that it was sent with.
 
         Args:
             client: who asks; jobs of different clients never meet, whatever uuid they choose.
@@ -102,13 +104,17 @@ class JobExecutor:
         Raises:
             TaskError: too many jobs are in flight, or the worker is stopping; the job wasn't run and may be sent again.
         """
+        deadline = time.monotonic() + (request.timeout if request.timeout is not None else float("inf"))
         with self._lock:
             known = self._jobs.get((client, uuid))
+            if known is not None and known.state is JobState.COMPLETED and not known.was_run:
+                self._forget(known)
+                known = None
             if known is None:
-                timeout = request.timeout if request.timeout is not None else float("inf")
-                job = Job(client, uuid, request, time.monotonic() + timeout, waiting=[deliver], notify=notify)
+                job = Job(client, uuid, request, deadline, waiting=[deliver], notify=notify)
                 self._admit(job)
             elif known.state is not JobState.COMPLETED:
+                known.deadline = max(known.deadline, deadline)
                 known.waiting.append(deliver)
                 return
         if known is not None:
@@ -188,7 +194,7 @@ class JobExecutor:
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         else:
-            job.state = JobState.STARTED
+            job.state, job.was_run = JobState.STARTED, True
             self._say_starting(job)
             result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
         if is_audited and (result.failed or result.result is False):
@@ -261,10 +267,13 @@ class JobExecutor:
             oldest = next(iter(self._jobs.values()))
             if oldest.state is not JobState.COMPLETED:
                 break
-            if oldest.key in self._with_payload:
-                self._forget_payload(oldest.key)
-            del self._jobs[oldest.key]
+            self._forget(oldest)
         return waiting
+
+    def _forget(self, job: Job) -> None:
+        if job.key in self._with_payload:
+            self._forget_payload(job.key)
+        del self._jobs[job.key]
 
     def _forget_payload(self, key: tuple[str, str]) -> None:
         job = self._with_payload.pop(key)

@@ -195,6 +195,22 @@ def test_a_job_whose_time_is_over_in_the_queue_is_not_run(bench: Bench) -> None:
     assert (answer["status"], answer["failed"], bench.counted) == ("timeout", True, 0)
 
 
+def test_a_job_whose_time_was_over_in_the_queue_runs_when_it_is_sent_again(bench: Bench) -> None:
+    """Once: its uuid was not used up before, and it is then."""
+    assert [bench.run("count", "u1", timeout=0)["status"] for _ in range(2)] == ["timeout", "timeout"]
+    assert bench.counted == 0
+    assert [bench.run("count", "u1")["result"] for _ in range(2)] == [1, 1]
+
+
+def test_a_job_in_the_queue_has_as_much_time_as_its_most_patient_sender(bench: Bench) -> None:
+    """Both get the answer of the one run."""
+    for n in range(jobs.THREADS):
+        bench.submit("hold", f"h{n}")
+    answers = [bench.submit("count", "u1", timeout=seconds) for seconds in (0, 60, 0)]
+    bench.gate.set()
+    assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == [1, 1, 1]
+
+
 def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
