@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from errno import ENOSPC
 from itertools import count
@@ -148,7 +148,7 @@ class ChainedFile:
             raise AuditError(f"the audit trail {self.path} is not as it was written: {fault}; see man page tokens")
         return head
 
-    def lines_backwards(self) -> Iterator[bytes]:
+    def lines_backwards(self) -> Generator[bytes, None, None]:
         """Yield the whole lines that are there now, the last one first, reading no more than is taken.
 
         Raises:
