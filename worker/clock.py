@@ -15,6 +15,9 @@ from collections.abc import Callable
 SLACK_SECONDS = 1.0
 """Being behind by less isn't being set back: two clocks never run quite alike, and the wall clock is trimmed."""
 
+NEAR_SECONDS = 0.01
+"""Being behind by less is nothing."""
+
 
 class SteadyClock:
     """Epoch seconds that only ever grow.
@@ -39,22 +42,38 @@ class SteadyClock:
         self._start = max(clock(), latest)
         self._latest = 0.0
         self._latest_ticks = ticks()
+        # Time at a reading of the ticks, from which it goes on as they do; None while the wall clock isn't followed.
+        self._followed: tuple[float, float] | None = None
 
     def now(self) -> float:
         """Return the time; from any thread, and none ever gets an earlier one than another has had."""
-        with self._lock:
+        followed = self._followed
+        if followed is not None:
             # The wall clock first: a pause between the two then makes time pass once, not twice.
             wall = self._clock() - self._start
+            now = followed[0] + (self._ticks() - followed[1])
+            # Unless it was taken back meanwhile: who does that counts from ticks that come after these.
+            if -NEAR_SECONDS < wall - now <= 0 and self._followed is followed:
+                return self._start + now
+        return self._look()
+
+    def _look(self) -> float:
+        """Return the time where the wall clock runs differently, or may do so; takes three times as long."""
+        with self._lock:
+            followed, self._followed = self._followed, None
+            wall = self._clock() - self._start
             ticks = self._ticks()
-            latest = self._latest
+            if followed is not None:
+                # Others may have been given a time as late as this.
+                self._latest, self._latest_ticks = followed[0] + (ticks - followed[1]), ticks
             passed = ticks - self._latest_ticks
-            behind = latest + passed - wall
-            if behind <= 0:
-                latest = wall
+            latest = self._latest + passed
+            behind = latest - wall
+            if behind < NEAR_SECONDS:
+                latest = max(latest, wall)
+                self._followed = (latest, ticks)
             elif behind < SLACK_SECONDS:
                 # Half the pace, rather than none, until the wall clock has caught up.
-                latest = max(wall, latest + passed / 2)
-            else:
-                latest += passed
+                latest = max(self._latest + passed / 2, wall)
             self._latest, self._latest_ticks = latest, ticks
             return self._start + latest

@@ -27,13 +27,14 @@ class TokenIndex:
 
     def __init__(self, records: Iterable[BearerTokenRecord] = ()) -> None:
         self.by_token: dict[str, BearerTokenRecord] = {}
-        self._by_user: dict[str, dict[str, BearerTokenRecord]] = {}
+        # A user's only record stands for itself: a dictionary of one is as large as the record.
+        self._by_user: dict[str, BearerTokenRecord | dict[str, BearerTokenRecord]] = {}
         names: dict[str, str] = {}
         for record in records:
             # One string for all tokens of a user.
             record.username = names.setdefault(record.username, record.username)
             self.by_token[record.token] = record
-            self._by_user.setdefault(record.username, {})[record.token] = record
+            self._give_to_user(record)
         self._expiring = sorted((record for record in self.by_token.values() if record.expires is not None), key=_place)
         self.next_expiry = self._soonest()
 
@@ -47,8 +48,10 @@ class TokenIndex:
 
     def of_user(self, username: str) -> list[BearerTokenRecord]:
         """Return a user's records."""
-        records = self._by_user.get(username)
-        return [] if records is None else list(records.values())
+        held = self._by_user.get(username)
+        if isinstance(held, dict):
+            return list(held.values())
+        return [] if held is None else [held]
 
     def usernames(self) -> list[str]:
         """Return the names of all users."""
@@ -66,7 +69,7 @@ class TokenIndex:
             self.next_expiry = min(self.next_expiry, record.expires)
         if old is not None and old.username != record.username:
             self._take_from_user(old)
-        self._by_user.setdefault(record.username, {})[record.token] = record
+        self._give_to_user(record)
         self.by_token[record.token] = record
         if old is not None:
             self._take_from_expiring([old])
@@ -78,10 +81,20 @@ class TokenIndex:
             self._take_from_user(record)
         self._take_from_expiring(records)
 
+    def _give_to_user(self, record: BearerTokenRecord) -> None:
+        held = self._by_user.get(record.username)
+        if isinstance(held, dict):
+            held[record.token] = record
+        elif held is None or held.token == record.token:
+            self._by_user[record.username] = record
+        else:
+            self._by_user[record.username] = {held.token: held, record.token: record}
+
     def _take_from_user(self, record: BearerTokenRecord) -> None:
-        records = self._by_user[record.username]
-        del records[record.token]
-        if not records:
+        held = self._by_user[record.username]
+        if isinstance(held, dict):
+            del held[record.token]
+        if not isinstance(held, dict) or not held:
             del self._by_user[record.username]
 
     def _take_from_expiring(self, records: Sequence[BearerTokenRecord]) -> None:

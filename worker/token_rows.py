@@ -39,7 +39,7 @@ _SELECT = f"""
                AND typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'null'),
            raw IS NOT 1 OR mode = {_PICKLED},
            typeof(key) = 'text' AND substr(key, 1, {len(KEY_PREFIX)}) = '{KEY_PREFIX}',
-           typeof(key) = 'text' AND key = '{LATEST_TIME_KEY}'
+           raw = 1 AND typeof(key) = 'text' AND key = '{LATEST_TIME_KEY}'
     FROM Cache ORDER BY rowid
 """  # noqa: S608  only constants of this module go in
 
@@ -80,7 +80,10 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
     connection.text_factory = bytes  # planted texts need not be UTF-8
     try:
         for key, tag, value, expires, is_plain, is_pickled, is_token, is_latest in connection.execute(_SELECT):
-            if is_pickled:
+            if is_latest:
+                latest = _instant(value) if is_plain else None
+                has_wrong_latest = latest is None
+            elif is_pickled:
                 pickled += 1
             elif is_token:
                 record = _record(key, tag, value, expires) if is_plain else None
@@ -88,9 +91,6 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
                     invalid += 1
                 else:
                     found[record.token] = record
-            elif is_latest:
-                latest = _instant(value) if is_plain else None
-                has_wrong_latest = latest is None
     finally:
         connection.text_factory = str
     return LoadedTokens(list(found.values()), pickled, invalid, latest, has_wrong_latest)
