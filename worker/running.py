@@ -65,8 +65,8 @@ class RunningRequests:
     def revoke(self, tokens: Sequence[str]) -> None:
         """End the requests that came with one of `tokens`, which no look-up finds any more.
 
-        When this returns they are cancelled, and what was written for them before has left the loop. A loop that is
-        too busy is waited for no longer than `REVOKE_SECONDS`: the cancellation follows, and the log says so.
+        When this returns they are cancelled, and what could not be stopped any more has been sent. A loop that is too
+        busy is waited for no longer than `REVOKE_SECONDS`: the cancellation follows, and the log says so.
         """
         loop = self._loop
         if loop is None:
@@ -91,7 +91,7 @@ class RunningRequests:
             for scope in list(self._scopes.get(token, ())):
                 scope.cancel()
         if is_done is not None:
-            # Once around the loop: uvloop writes at the end of a round what was sent in it.
+            # Once around the loop: a request can't be stopped in the round in which what it waited for has come.
             asyncio.get_running_loop().call_soon(is_done.set)
 
     def _look_later(self) -> None:
