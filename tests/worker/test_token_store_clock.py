@@ -224,10 +224,18 @@ def removals(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_many_look_ups_bring_one_sweep_and_wait_for_none(
-    open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace
+    open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand come while the disk is still at the first; four threads at once."""
     store = open_store()
+    sweeps: list[str] = []
+    sweep = store._sweep_unasked
+
+    def noted() -> None:
+        sweeps.append("sweep")
+        sweep()
+
+    monkeypatch.setattr(store, "_sweep_unasked", noted)
     for number in range(5):
         store.store("alice", f"t{number}", 10)
     wait(clock, 10)
@@ -240,12 +248,13 @@ def test_many_look_ups_bring_one_sweep_and_wait_for_none(
         assert set(pool.map(look, range(1000))) == {None}
     removals.go.set()
     assert len(settled(store)._index) == 0
-    assert removals.count <= 4  # one for each thread that asked at the same moment, the others find nothing
+    assert len(sweeps) <= 4  # one for each thread that asked at the very same moment
+    assert removals.count == 1
     store.store("alice", "another", 10)
     wait(clock, 10)
-    before = removals.count
+    sweeps.clear()
     assert store.lookup("another") is None
-    assert (len(settled(store)._index), removals.count) == (0, before + 1)
+    assert (len(settled(store)._index), sweeps, removals.count) == (0, ["sweep"], 2)
 
 
 def test_look_ups_leave_a_disk_alone_that_fails(
