@@ -71,7 +71,8 @@ class ChainedFile:
         stream = open_private(path, "a+b")
         try:
             head, found = _recover(stream.fileno(), known)
-            if known is None:
+            _sync(stream.fileno())  # a last line that a killed process wrote may not be on disk, and the head will be
+            if known != head:
                 write_private(head_path, head.encode())
             sync_folder(path.parent)
             return cls(path, stream, open_private(head_path, "r+b"), head, found)
