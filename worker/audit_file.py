@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Generator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from errno import ENOSPC
 from itertools import count
 from pathlib import Path
@@ -21,6 +21,7 @@ from .audit_chain import Head, backwards, continuation, find_fault
 log = logging.getLogger(__name__)
 
 HEAD_MAX_BYTES = 100
+_NO_HEAD = b"?" * len(Head().encode())
 
 _FIRST_BYTES = 100
 _OF_THE_FIRST_VERSION = re.compile(rb'\{"time": "[^"]*", "client": ')
@@ -61,24 +62,22 @@ class ChainedFile:
     @classmethod
     def _open(cls, path: Path) -> ChainedFile:
         head_path = _head_path(path)
-        has_head = os.path.lexists(head_path)
-        if not has_head:
+        if not os.path.lexists(head_path):
             _set_first_version_aside(path)
-        # The head comes first: that it is missing where there are lines must mean that somebody has removed it.
-        if not has_head and not os.path.lexists(path):
-            write_private(head_path, Head().encode())
-        known = _read_head(head_path)
-        stream = open_private(path, "a+b")
-        try:
+            # The head comes first: that it is missing where there are lines must mean that somebody has removed it.
+            write_private(head_path, _NO_HEAD if os.path.lexists(path) else Head().encode())
+        with ExitStack() as opened:
+            head_stream = opened.enter_context(open_private(head_path, "r+b"))
+            stream = opened.enter_context(open_private(path, "a+b"))
+            known = Head.decode(head_stream.read(HEAD_MAX_BYTES))
             head, found = _recover(stream.fileno(), known)
-            _sync(stream.fileno())  # a last line that a killed process wrote may not be on disk, and the head will be
             if known != head:
-                write_private(head_path, head.encode())
+                _sync(stream.fileno())  # what a killed process has written last may not be on disk
+                head_stream.truncate(len(_NO_HEAD))
+                _put(head_stream, head)
             sync_folder(path.parent)
-            return cls(path, stream, open_private(head_path, "r+b"), head, found)
-        except BaseException:
-            stream.close()
-            raise
+            opened.pop_all()
+        return cls(path, stream, head_stream, head, found)
 
     def append(self, fields: Mapping[str, Any]) -> None:
         """Add a line with these fields; it is on disk (fsync) when this returns.
@@ -96,7 +95,7 @@ class ChainedFile:
             self._head = self._head.after(line)
             try:
                 # Not synced: lines behind the head are no fault, as long as they follow on it.
-                os.pwrite(self._head_stream.fileno(), self._head.encode(), 0)
+                _put(self._head_stream, self._head)
             except OSError as error:
                 log.warning("the head of the audit trail %s can't be written: %s", self.path, error.strerror)
 
@@ -185,6 +184,11 @@ class ChainedFile:
                 log.warning("%s", error)
             self._head_stream.close()
             self._stream.close()
+
+
+def _put(stream: IO[bytes], head: Head) -> None:
+    """Write a head over the one in the file: no room is needed for it on the disk."""
+    os.pwrite(stream.fileno(), head.encode(), 0)
 
 
 def _head_path(path: Path) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.errors import AuditError
+from nfcli.worker import audit_file
 from nfcli.worker.audit_chain import NO_LINE, Head
 from nfcli.worker.audit_file import ChainedFile
 
@@ -69,13 +70,17 @@ def test_a_file_that_is_opened_again_goes_on_where_it_was(path: Path, file: Chai
     assert killed_and_again.verify().seq == 6
 
 
-def test_lines_behind_the_head_are_no_fault(head_path: Path, file: ChainedFile, open_file: Open) -> None:
-    """A crash may come between the two files, a power cut may keep some writes of the head."""
+def test_lines_behind_the_head_are_no_fault(
+    head_path: Path, file: ChainedFile, open_file: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash may come between the two files, a power cut may keep some writes of the head; no room is needed then."""
     before = head_path.read_bytes()
     file.append({"actor": "ann"})
     file.append({"actor": "bob"})
     head_path.write_bytes(before)
+    monkeypatch.setattr(audit_file, "write_private", lambda *_: pytest.fail("a full disk would stop the start"))
     again = open_file()
+    monkeypatch.undo()
     assert (again.found, again.verify().seq) == ([], 6)
     again.append({"actor": "carol"})
     assert again.verify().seq == 7

@@ -79,7 +79,7 @@ STOPPED: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
         "line 5 begins anew: lines before it may be missing",
     ),
     "head spoilt": (
-        lambda _, head: head.write_bytes(b"x"),
+        lambda _, head: head.write_bytes(b"x" * 500),
         "the head file is missing or altered: lines at the end may be missing",
         "line 5 begins anew: lines before it may be missing",
     ),
