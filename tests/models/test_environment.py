@@ -39,6 +39,7 @@ def test_everything_lies_below_the_state_folder(tmp_path: Path) -> None:
         "lock": environment.lock_file("w"),
         "log": environment.log_file("w"),
         "audit": environment.audit_file("w"),
+        "audit key": environment.audit_key_file("w"),
     } == {
         "state": state,
         "keys": state / "keys",
@@ -50,6 +51,7 @@ def test_everything_lies_below_the_state_folder(tmp_path: Path) -> None:
         "lock": state / "run" / "w.lock",
         "log": state / "logs" / "w.jsonl",
         "audit": state / "logs" / "audit-w.jsonl",
+        "audit key": state / "keys" / "w.audit_key",
     }
 
 
@@ -60,7 +62,7 @@ def test_no_two_workers_share_a_path(one: str, other: str) -> None:
 
     def paths(name: str) -> set[Path]:
         own = environment.lock_file(name), environment.log_file(name), environment.audit_file(name)
-        return {*own, environment.tokens_folder(name)}
+        return {*own, environment.audit_key_file(name), environment.tokens_folder(name)}
 
     for path in paths(one):
         assert Path(os.path.normpath(path)) == path

@@ -18,7 +18,14 @@ from zmq.utils import z85
 
 from nfcli.models.environment import Environment, write_private
 from nfcli.models.errors import EnvironmentFolderError, KeyFileError
-from nfcli.models.keys import KeyPair, ensure_client_key, ensure_key_pair, read_key_pair, read_public_key
+from nfcli.models.keys import (
+    KeyPair,
+    ensure_audit_key,
+    ensure_client_key,
+    ensure_key_pair,
+    read_key_pair,
+    read_public_key,
+)
 
 Modes = Callable[[Path], dict[str, str]]
 
@@ -255,3 +262,44 @@ def test_file_without_a_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError) as caught:
         read_public_key(tmp_path / "w.key")
     assert str(caught.value) == f"{tmp_path / 'w.key'} is not a public key file: it needs a line public-key"
+
+
+@pytest.mark.usefixtures("umask")
+def test_an_audit_key_is_made_once_and_private(tmp_path: Path, modes: Modes) -> None:
+    """32 random bytes as hexadecimal digits, 0600 whatever the umask; threads that start together get the same."""
+    file = tmp_path / "w.audit_key"
+    barrier = threading.Barrier(8)
+
+    def ensure() -> bytes:
+        barrier.wait()
+        return ensure_audit_key(file)
+
+    with ThreadPoolExecutor(8) as pool:
+        keys = {future.result() for future in [pool.submit(ensure) for _ in range(8)]}
+    assert keys == {bytes.fromhex(file.read_text())}
+    assert [len(key) for key in keys] == [32]
+    assert modes(tmp_path) == {"w.audit_key": "0600"}
+    assert ensure_audit_key(tmp_path / "v.audit_key") not in keys
+
+
+@pytest.mark.parametrize("content", [b"", b"f" * 63, b"F" * 64, b"g" * 64, b"f" * 66, b"f" * 64 + b"\n" + b"f" * 64])
+def test_what_is_no_audit_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    """It is neither used nor overwritten: older lines' fingerprints need it."""
+    file = tmp_path / "w.audit_key"
+    write_private(file, content)
+    with pytest.raises(KeyFileError) as caught:
+        ensure_audit_key(file)
+    assert str(caught.value) == f"{file} is not an audit key: restore it, or remove it to have a new one made"
+    assert file.read_bytes() == content
+
+
+def test_an_audit_key_that_can_not_be_had_is_an_error_in_one_line(tmp_path: Path) -> None:
+    """A folder that isn't there; a key that others can read."""
+    with pytest.raises(KeyFileError, match="missing can't be read or written: No such file or directory"):
+        ensure_audit_key(tmp_path / "missing" / "w.audit_key")
+    file = tmp_path / "w.audit_key"
+    ensure_audit_key(file)
+    file.chmod(0o640)
+    with pytest.raises(KeyFileError) as caught:
+        ensure_audit_key(file)
+    assert str(caught.value) == f"{file} has mode 0640 and is open to other users: run chmod 600 {file}"
