@@ -14,7 +14,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,9 @@ class TokenDatabase:
     ) -> None:
         """Put these tokens in the place of all there are, in one transaction; on disk (fsync) when this returns."""
         self._write(lambda: self._cache.replace(map(columns, records)), now, before_commit)
+        with suppress(sqlite3.Error):  # else the write-ahead log keeps the size that this took
+            self._cache.shrink()
+        self._files.note_log()
 
     def keep_time(self, now: float) -> None:
         """Keep the latest time, and change nothing else."""
