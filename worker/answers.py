@@ -13,6 +13,7 @@ Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 JSON = (b"content-type", b"application/json")
+TOO_MANY_REQUESTS = 429
 _INVALID_REQUEST = -32600
 _NO_STORE = (b"cache-control", b"no-store")
 
@@ -49,7 +50,7 @@ def refusal(status: int, reason: str, *headers: Header) -> Answer:
 def too_many_guesses(seconds: int) -> Answer:
     """Return the answer to an address that sent too many wrong tokens and may try again in `seconds`."""
     reason = f"too many wrong tokens came from this address: try again in {seconds} s"
-    return refusal(429, reason, (b"retry-after", b"%d" % seconds), _NO_STORE)
+    return refusal(TOO_MANY_REQUESTS, reason, (b"retry-after", b"%d" % seconds), _NO_STORE)
 
 
 class Challenges:

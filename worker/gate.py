@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import anyio
 
-from .answers import Answer, Challenges, refusal, too_many_guesses
+from .answers import TOO_MANY_REQUESTS, Answer, Challenges, refusal, too_many_guesses
 from .guesses import WINDOW_SECONDS, GuessLimit, counted_address
 from .names import Names
 from .running import RunningRequests
@@ -40,6 +40,7 @@ HEALTH_PATH = "/health"
 MAX_BODY_BYTES = 256 * 1024
 MAX_AUTHORIZATION_BYTES = 2 * 1024
 BODY_SECONDS = 15.0
+HOLD_UP_SECONDS = 0.05
 _MAX_LOGGED_NAMES = 100
 _MAX_LOGGED_CHARACTERS = 100
 _SINGLE_HEADERS = frozenset({b"host", b"origin", b"authorization", b"content-length"})
@@ -145,6 +146,8 @@ class Gate:
         if answer is None and scope["method"] != "POST":
             answer = _POST_ONLY
         if answer is not None:
+            if answer.status == TOO_MANY_REQUESTS:
+                await _hold_up()
             await answer.send(send)
             return
         _lower_names(scope, found)
@@ -337,6 +340,13 @@ def _identified(
         return caller, None
     _tell_refused(policy, address, "insufficient scope", token)
     return caller, policy.challenges.insufficient_scope
+
+
+async def _hold_up() -> None:
+    """Keep who doesn't stop guessing busy: a flood of answers would keep the loop from those who are served."""
+    # The server's stop cancels what takes too long: then the answer goes out at once.
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(HOLD_UP_SECONDS)
 
 
 def _count_guess(policy: Policy, address: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import runpy
+import select
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfcli.worker import guesses
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker import gate, guesses
 from nfcli.worker.guesses import GuessLimit, counted_address
+from nfcli.worker.token_store import TokenStore
 
 _served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
 served_worker, read_answer = _served["served_worker"], _served["read_answer"]
-TOKEN = _served["TOKEN"]
+TOKEN, WAIT_SECONDS = _served["TOKEN"], _served["WAIT_SECONDS"]
 ERAS = [_served["HANDSHAKE_ERA"], _served["SINGLE_POST_ERA"]]
 ELSEWHERE = "127.0.0.2"
 WRONG = (401, "the token is unknown, expired or deleted")
@@ -77,6 +80,21 @@ def test_other_addresses_are_served_meanwhile(served_worker: Serve) -> None:
     assert worker.post()[0] == 429
 
 
+def test_locked_out_address_is_held_up_and_nobody_else_is(
+    served_worker: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fast as it could guess, a flood would be answered at the cost of the others; a stop waits for no answer."""
+    worker = served_worker()
+    lock_out(worker)
+    monkeypatch.setattr(gate, "HOLD_UP_SECONDS", 10 * WAIT_SECONDS)
+    with worker.connect() as connection:
+        connection.sendall(worker.request(token="wrong"))
+        assert worker.post(source=ELSEWHERE)[0] == 200
+        assert select.select([connection], [], [], 0)[0] == []
+        worker.stop()
+        assert read_answer(connection)[0] == 429
+
+
 def test_locked_out_address_is_answered_as_ever_where_no_token_comes(served_worker: Serve) -> None:
     """Health checks go on, and a client that asks without a token learns that it needs one."""
     worker = served_worker()
@@ -111,16 +129,24 @@ def test_expired_token_counts(served_worker: Serve) -> None:
 
 def test_requests_that_guess_nothing_do_not_count(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """No token, another scheme, a scope that is missing, what is refused before, and a store that can't say."""
+    is_down = False
+    lookup = TokenStore.lookup
+
+    def failing(store: TokenStore, token: str) -> BearerTokenRecord | None:
+        if is_down:
+            raise OSError("disk gone")
+        return lookup(store, token)
+
+    monkeypatch.setattr(TokenStore, "lookup", failing)
     worker = served_worker(auth_bearer={"required_scopes": ["admin"], "token_scopes": []})
-    store = worker.store
     for _ in range(11):
         assert worker.post(token=None)[0] == 401
         assert worker.post(headers=(("authorization", "Basic wrong"),))[0] == 401
         assert worker.post(headers=(("host", "evil.example.com"),), token="wrong")[0] == 421
         assert worker.post()[0] == 403
-        monkeypatch.setattr(store, "_by_token", None)
+        is_down = True
         assert worker.post()[0] == 503
-        monkeypatch.undo()
+        is_down = False
     assert worker.post()[0] == 403
 
 
