@@ -42,6 +42,7 @@ ANY = "any"
 
 _UUID_MAX_BYTES = 128
 _SERVICE_MAX_BYTES = 256
+_TARGET_MAX_BYTES = 64 * 1024
 
 
 class Command:
@@ -107,9 +108,11 @@ class ClientMessage:
         """Read frames; surplus ones are ignored.
 
         Raises:
-            ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
+            ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8, an empty uuid.
         """
         _, _, command, service, target, uuid, data = _checked(frames, cls.length, CLIENT_HEADER, CLIENT_COMMANDS)
+        if not uuid:
+            raise ProtocolError("the uuid is empty: answers could not be told apart")
         return cls(command, _text(service, _SERVICE_MAX_BYTES), target, _text(uuid, _UUID_MAX_BYTES), data)
 
 
@@ -233,8 +236,10 @@ def decode_target(target: bytes) -> str | list[str]:
     """Return the text of a target frame, or the list of names that it holds.
 
     Raises:
-        ProtocolError: neither text nor a JSON list of texts.
+        ProtocolError: neither text nor a JSON list of texts, or longer than a list of some hundred names is.
     """
+    if len(target) > _TARGET_MAX_BYTES:
+        raise ProtocolError(f"the target is longer than {_TARGET_MAX_BYTES} bytes")
     if not target.startswith(b"["):
         return _text(target, _SERVICE_MAX_BYTES)
     names = decode_data(target)

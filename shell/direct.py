@@ -23,7 +23,8 @@ from .transport import Answer, Lost
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.5
-HEARTBEAT_SECONDS = 5
+KEEPALIVE_SECONDS = 5
+KEEPALIVE_PROBES = 3
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """A listing of 100,000 tokens is about 20 MB; the worker is authenticated by its key."""
 
@@ -179,7 +180,6 @@ class _Link:
         self._broken_handshakes = 0
         self.connect_deadline = time.monotonic() + CONNECT_SECONDS
         self.dealer = context.socket(zmq.DEALER)
-        milliseconds = 1_000
         options: dict[int, int | bytes] = {
             # A new name each time: the worker may still hold the connection that this one replaces.
             zmq.ROUTING_ID: b"nfcli-" + secrets.token_hex(8).encode(),
@@ -190,8 +190,12 @@ class _Link:
             zmq.LINGER: 0,
             zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
             zmq.RECONNECT_IVL: 100,
-            zmq.HEARTBEAT_IVL: HEARTBEAT_SECONDS * milliseconds,
-            zmq.HEARTBEAT_TIMEOUT: 3 * HEARTBEAT_SECONDS * milliseconds,
+            # Not ZeroMQ's own heartbeats: they can end the process of the other side, and ours (libzmq issue 3937).
+            zmq.HEARTBEAT_IVL: 0,
+            zmq.TCP_KEEPALIVE: 1,
+            zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_SECONDS,
+            zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_SECONDS,
+            zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_PROBES,
         }
         for option, value in options.items():
             self.dealer.setsockopt(option, value)

@@ -10,6 +10,7 @@ import logging
 import queue
 import socket
 import threading
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -41,12 +42,17 @@ from .jobs import JobExecutor, JobState
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-HIGH_WATER_MARK = 1_000
-HEARTBEAT_SECONDS = 5
+SEND_HIGH_WATER_MARK = 1_000
+# Messages that wait to be read may be as long as they are let in: a hundred are enough to keep the thread busy.
+RECEIVE_HIGH_WATER_MARK = 100
+HANDSHAKE_SECONDS = 5
+KEEPALIVE_SECONDS = 5
+KEEPALIVE_PROBES = 3
 LINGER_SECONDS = 0.5
 SUPERVISION_SECONDS = 1.0
 
 _IDENTITY, _UUID_FRAME = 0, 6
+_SHOWN_CHARACTERS = 64
 # Plain numbers: pyzmq's enumerations cost a microsecond for each frame.
 _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
@@ -80,11 +86,16 @@ class DirectServer:
             zmq.ZAP_ENFORCE_DOMAIN: 1,
             zmq.LINGER: int(LINGER_SECONDS * milliseconds),
             zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
-            zmq.SNDHWM: HIGH_WATER_MARK,
-            zmq.RCVHWM: HIGH_WATER_MARK,
-            zmq.HEARTBEAT_IVL: HEARTBEAT_SECONDS * milliseconds,
-            zmq.HEARTBEAT_TIMEOUT: 3 * HEARTBEAT_SECONDS * milliseconds,
-            zmq.HANDSHAKE_IVL: HEARTBEAT_SECONDS * milliseconds,
+            zmq.SNDHWM: SEND_HIGH_WATER_MARK,
+            zmq.RCVHWM: RECEIVE_HIGH_WATER_MARK,
+            zmq.HANDSHAKE_IVL: HANDSHAKE_SECONDS * milliseconds,
+            # TCP finds the peers that are gone. Heartbeats of ZeroMQ would do so too, and end the whole process where
+            # one is due for a peer that went away while its messages had to wait (libzmq issues 3937 and 4364).
+            zmq.HEARTBEAT_IVL: 0,
+            zmq.TCP_KEEPALIVE: 1,
+            zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_SECONDS,
+            zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_SECONDS,
+            zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_PROBES,
             # An answer for a client that has gone, or that doesn't read, fails at once and is counted.
             zmq.ROUTER_MANDATORY: 1,
         }
@@ -149,10 +160,12 @@ class DirectServer:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_reader, zmq.POLLIN)
+        next_supervision = time.monotonic()
         while not self._stopping.is_set():
             ready = dict(poller.poll(int(SUPERVISION_SECONDS * 1_000)))
-            if not ready:
+            if time.monotonic() >= next_supervision:
                 self._access.supervise()
+                next_supervision = time.monotonic() + SUPERVISION_SECONDS
             if self._router in ready:
                 self._receive()
             self._send_outbox()
@@ -221,8 +234,10 @@ class DirectServer:
             self._answer_get(identity, client, message)
             return
 
+        uuid, size = message.uuid, len(message.data)  # a job that waits must not keep the whole message
+
         def reply(command: bytes, payload: bytes) -> None:
-            self._outbox.put((identity, BrokerMessage(command, service, message.uuid, Status.DONE, payload)))
+            self._outbox.put((identity, BrokerMessage(command, service, uuid, Status.DONE, payload)))
             # An event alone is no reason to wake: it goes out with the answer, of long tasks within a second. And
             # answers of quick tasks come from the thread itself.
             if command == Command.RESPONSE and threading.current_thread() is not self._thread:
@@ -230,7 +245,7 @@ class DirectServer:
 
         deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
         try:
-            self._executor.submit(client, message.uuid, request, deliver, notify=notify)
+            self._executor.submit(client, uuid, request, deliver, notify=notify, size=size)
         except TaskError as error:
             self._respond(identity, message, Status.BAD_REQUEST, self._failure(message.uuid, str(error)))
 
@@ -246,7 +261,8 @@ class DirectServer:
 
     def _manage(self, identity: bytes, message: ClientMessage) -> None:
         task = decode_object(message.data).get("task")
-        answer: Any = f"Unsupported task {task!r}"
+        shown = task[:_SHOWN_CHARACTERS] if isinstance(task, str) else type(task).__name__
+        answer: Any = f"Unsupported task {shown!r}"
         if message.service == BROKER_SERVICE and task == "show_workers":
             alive = str(int(self._worker.clock() - self._worker.started))
             about = {"name": self._worker.name, "service": self._worker.service, "status": "alive"}

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 5
 MAX_JOBS_IN_FLIGHT = 1_000
+MAX_BYTES_IN_FLIGHT = 8 * 1024 * 1024  # as they came; in memory some twenty times as many
+MAX_WAITING = 100
 KEPT_JOBS = 10_000
 KEPT_RESULT_BYTES = 8 * 1024 * 1024
 STOP_GRACE_SECONDS = 3.0
@@ -43,12 +45,16 @@ class JobState(StrEnum):
 
 @dataclass(eq=False)
 class Job:
-    """One job of one client; `payload` is the answer's JSON once `state` is COMPLETED (None: no longer kept)."""
+    """One job of one client; `payload` is the answer's JSON once `state` is COMPLETED (None: no longer kept).
+
+    `size` is how many bytes its request had.
+    """
 
     client: str
     uuid: str
     request: JobRequest
     deadline: float
+    size: int = 0
     state: JobState = JobState.PENDING
     payload: bytes | None = None
     was_run: bool = False
@@ -76,6 +82,7 @@ class JobExecutor:
         self._kept_bytes = 0
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._in_flight = 0
+        self._bytes_in_flight = 0
         self._total = 0
         self._idle = threading.Condition(self._lock)
         self._threads = [threading.Thread(target=self._serve, name=f"jobs-{n}", daemon=True) for n in range(THREADS)]
@@ -86,7 +93,14 @@ class JobExecutor:
             thread.start()
 
     def submit(
-        self, client: str, uuid: str, request: JobRequest, deliver: Deliver, *, notify: Deliver | None = None
+        self,
+        client: str,
+        uuid: str,
+        request: JobRequest,
+        deliver: Deliver,
+        *,
+        notify: Deliver | None = None,
+        size: int = 0,
     ) -> None:
         """Run a job and hand its result to `deliver`, from whichever thread ran it: for a quick task, the caller's.
 
@@ -100,9 +114,11 @@ class JobExecutor:
             request: task and arguments.
             deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
             notify: gets the JSON of a `JobEvent` when the task starts; must neither block nor raise.
+            size: how many bytes the request had.
 
         Raises:
-            TaskError: too many jobs are in flight, or the worker is stopping; the job wasn't run and may be sent again.
+            TaskError: too many or too long jobs are in flight, or the worker is stopping; the job wasn't run and may
+                be sent again.
         """
         deadline = time.monotonic() + (request.timeout if request.timeout is not None else float("inf"))
         with self._lock:
@@ -111,9 +127,10 @@ class JobExecutor:
                 self._forget(known)
                 known = None
             if known is None:
-                job = Job(client, uuid, request, deadline, waiting=[deliver], notify=notify)
+                job = Job(client, uuid, request, deadline, size, waiting=[deliver], notify=notify)
                 self._admit(job)
             elif known.state is not JobState.COMPLETED:
+                self._assert_room(len(known.waiting) < MAX_WAITING)
                 known.deadline = max(known.deadline, deadline)
                 known.waiting.append(deliver)
                 return
@@ -152,11 +169,17 @@ class JobExecutor:
     def _admit(self, job: Job) -> None:
         if self._worker.stopping.is_set():
             raise TaskError(f"worker {self._worker.name} is stopping, nothing was done: send the job again later")
-        if self._in_flight >= MAX_JOBS_IN_FLIGHT:
-            raise TaskError(f"{self._in_flight} jobs are in flight, nothing was done: send the job again later")
+        self._assert_room(
+            self._in_flight < MAX_JOBS_IN_FLIGHT and self._bytes_in_flight + job.size <= MAX_BYTES_IN_FLIGHT
+        )
         self._jobs[job.key] = job
         self._in_flight += 1
+        self._bytes_in_flight += job.size
         self._total += 1
+
+    def _assert_room(self, has_room: bool) -> None:
+        if not has_room:
+            raise TaskError(f"{self._in_flight} jobs are in flight, nothing was done: send the job again later")
 
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -178,6 +201,7 @@ class JobExecutor:
             # A stop waits for the answers to be handed over, not only for the tasks to end.
             with self._lock:
                 self._in_flight -= 1
+                self._bytes_in_flight -= job.size
                 self._idle.notify_all()
 
     def _run(self, job: Job) -> bytes:

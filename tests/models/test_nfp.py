@@ -120,9 +120,17 @@ def test_data_that_is_no_json_object_is_refused(data: bytes) -> None:
         decode_object(data)
 
 
-@pytest.mark.parametrize("target", [b"[", b"[1]", b'{"a":1}'.replace(b"{", b"["), b"\xff", b"x" * 300])
+def test_a_message_without_a_uuid_is_refused() -> None:
+    """All that came without one would pass for the same job, and get the first one's result."""
+    with pytest.raises(ProtocolError, match="the uuid is empty"):
+        ClientMessage.parse(ClientMessage(Command.POST, "fastmcp", b"all", "", b"{}").frames())
+
+
+@pytest.mark.parametrize(
+    "target", [b"[", b"[1]", b'{"a":1}'.replace(b"{", b"["), b"\xff", b"x" * 300, b'["x"' + b" " * 70_000 + b"]"]
+)
 def test_targets_that_are_no_names_are_refused(target: bytes) -> None:
-    """A target frame is text or a JSON list of texts."""
+    """A target frame is text or a JSON list of texts, and not of any length: answers repeat it."""
     with pytest.raises(ProtocolError):
         decode_target(target)
 

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -299,6 +300,28 @@ def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
     assert access._authenticator is not authenticator
     unknown.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     assert server.runs == 1
+
+
+def test_a_dead_authenticator_is_started_again_while_messages_keep_coming(
+    server: Server, connect: Callable[..., Peer]
+) -> None:
+    """A client that never pauses doesn't keep new ones out."""
+    access, peer = server.direct._access, connect()
+    peer.send(Command.POST, "u0", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+    dead = access._authenticator
+    assert dead is not None
+    dead.pipe.send(b"TERMINATE")
+    deadline = time.monotonic() + WAIT_MILLISECONDS / 1_000
+    while access._authenticator is dead:
+        assert time.monotonic() < deadline
+        peer.send(Command.GET, "u0")
+        assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+
+
+def test_no_heartbeat_can_end_the_process(server: Server) -> None:
+    """One that is due for a peer that left while its messages waited would (libzmq 4.3.5, `!_io_error`)."""
+    assert server.direct._router.getsockopt(zmq.HEARTBEAT_IVL) == 0
 
 
 def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Server, connect: Callable[..., Peer]) -> None:

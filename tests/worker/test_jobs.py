@@ -225,6 +225,33 @@ def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(
     bench.executor.stop()
 
 
+def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that wait and run together; once they are answered there is room again."""
+    monkeypatch.setattr(jobs, "MAX_BYTES_IN_FLIGHT", 100)
+    held, counted = SimpleQueue[bytes](), SimpleQueue[bytes]()
+    bench.executor.submit("c", "u1", JobRequest(task="hold"), held.put, size=60)
+    with pytest.raises(TaskError, match="1 jobs are in flight, nothing was done"):
+        bench.executor.submit("c", "u2", JobRequest(task="count"), counted.put, size=41)
+    bench.gate.set()
+    held.get(timeout=WAIT_SECONDS)
+    bench.executor.stop()
+    bench.worker.stopping.clear()
+    bench.executor.submit("c", "u2", JobRequest(task="where"), counted.put, size=100)
+    assert json.loads(counted.get(timeout=WAIT_SECONDS))["w1"]["failed"] is False
+
+
+def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends it once more is told to come again; the others get their answer."""
+    monkeypatch.setattr(jobs, "MAX_WAITING", 2)
+    answers = [bench.submit("hold", "u1") for _ in range(2)]
+    with pytest.raises(TaskError, match="jobs are in flight, nothing was done"):
+        bench.submit("hold", "u1")
+    bench.gate.set()
+    assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == ["let go"] * 2
+
+
 def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the bound on bytes the oldest answer goes; its uuid stays known and says so."""
     monkeypatch.setattr(jobs, "KEPT_RESULT_BYTES", 150_000)
