@@ -16,11 +16,13 @@ from nfcli.models.audit import AuditEntry, AuditReport
 from nfcli.models.environment import Environment
 from nfcli.models.inventory import AuthBearer, WorkerInventory
 from nfcli.models.keys import ensure_key_pair
+from nfcli.models.nfp import ClientMessage, Command
 from nfcli.models.result import JobRequest
 from nfcli.worker import audit_tasks, auth_tasks, service_tasks
 from nfcli.worker.access import AllowedClients
 from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
+from nfcli.worker.direct import DirectServer
 from nfcli.worker.jobs import JobExecutor
 from nfcli.worker.tasks import TaskRegistry
 from nfcli.worker.token_store import TokenStore
@@ -257,6 +259,26 @@ def test_a_client_is_called_after_the_file_of_its_key(named: Named, tmp_path: Pa
     assert [clients.name(key) for key in (ann, bob, "x" * 40)] == ["ann.laptop", "bob", "x" * 8]
     (tmp_path / "bob.key").unlink()
     (tmp_path / "ann.laptop.key").unlink()
-    assert [clients.name(key) for key in (ann, bob)] == [ann[:8], "robert"]
+    assert [clients.name(key) for key in (bob, ann)] == ["robert", ann[:8]]
     (tmp_path / "robert.key").rename(tmp_path / "bob.key")
     assert clients.name(bob) == "bob"
+
+
+def test_a_flood_with_a_key_that_is_not_allowed_leaves_ten_lines(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log and in the audit trail, by the key's beginning; the rest is counted."""
+    clients, keys = AllowedClients(desk.clients_folder), ensure_key_pair(tmp_path, "w1")
+    direct = DirectServer(desk.worker, desk.executor, keys=keys, clients=clients)
+    frames = ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}").frames()
+    for _ in range(30):
+        direct._handle(b"peer", frames, "stranger" * 5)
+    direct.stop()
+    desk.trail.close()
+    entries = desk.trail.entries(100)
+    assert [entry.suppressed for entry in entries] == [*[0] * 10, 20]
+    assert {(entry.actor, entry.operation, entry.reason) for entry in entries[:10]} == {
+        ("stranger", "refuse", "this client's key is not allowed")
+    }
+    assert caplog.messages == ["a connected client's key is no longer allowed: message refused"] * 10
+    assert direct.counters()["denied"] == 30

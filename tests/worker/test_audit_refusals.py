@@ -61,6 +61,7 @@ def test_refused_requests_leave_some_lines_and_the_rest_is_counted(seldom: Seldo
     seldom.seconds += 3_600
     assert [trail.refused("::1", "Bearer abc") for _ in range(12)].count(True) == 10
     trail.close()
+    seldom.seconds += 3_600
     assert trail.refused("127.0.0.1", "too late") is False
     found = [(line["actor"], line["reason"], line["suppressed"], line["count"], line["tokens"]) for line in lines(path)]
     known = ("127.0.0.1", "the token is unknown")

@@ -152,6 +152,14 @@ def test_an_older_copy_that_was_put_there_while_the_worker_ran_shows_after_its_e
         again.verify()
 
 
+def test_a_spoilt_head_of_a_trail_without_lines_is_made_anew(head_path: Path, open_file: Open) -> None:
+    """No line can be missing."""
+    open_file().close()
+    head_path.write_bytes(b"x" * 500)
+    file = open_file()
+    assert (file.found, file.verify()) == ([], Head())
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda head: replace(head, Head().encode())], ids=["gone", "older"])
 def test_a_head_that_somebody_has_touched_shows(
     head_path: Path, file: ChainedFile, open_file: Open, spoil: Callable[[Path], object]
