@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..models.backup import CHUNK_BYTES, BackupBegun, RestoreBegun, Restored, seal
 from ..models.errors import NfcliError, TaskError, UsageError
+from ..models.result import ResultStatus
 from .backup_file import absolute, exposure, new_file, open_backup, verified
 from .client import Client
 from .console import Console
@@ -125,7 +126,7 @@ class _Jobs:
         result = results[self._worker]
         if result.get("failed"):
             reason = "; ".join(one_line(error) for error in result.get("errors") or ["failed without a reason"])
-            if task == "restore_commit" and result.get("task") == task:  # a worker would have put its name before it
+            if task == "restore_commit" and result.get("status") == ResultStatus.TIMEOUT:
                 reason += ": whether the tokens were replaced is not known, restore again"
             raise TaskError(f"{self._worker}: {reason}")
         for message in result.get("messages") or ():

@@ -21,6 +21,7 @@ from ..models.private_files import tree_problems
 from .check_workers import Site
 from .console import Console
 from .norfab import check_is_direct
+from .render import one_line
 
 
 def check(inventory: Path | None) -> int:
@@ -37,7 +38,7 @@ def check(inventory: Path | None) -> int:
     for finding in _findings(inventory):
         has_fault |= bool(finding.fault)
         if not finding.fault or finding.fault not in said:  # a file that is open to others is met in several places
-            console.result(finding.line())
+            console.result(one_line(finding.line()))
         said.add(finding.fault)
     return EXIT_FAILED if has_fault else EXIT_OK
 

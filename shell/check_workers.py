@@ -86,7 +86,7 @@ class Site:
 
     def _stopped(self, name: str) -> list[Finding]:
         """Let a process of the worker's look at what its start would meet."""
-        command = [sys.executable, "-P", "-m", "nfcli.worker", "--check", "--name", name]
+        command = [sys.executable, "-P", "-m", "nfcli.worker.check", "--name", name]
         if self.environment.inventory_file is not None:
             command += ["--inventory", str(self.environment.inventory_file)]
         else:

@@ -1,20 +1,24 @@
 """Whether a worker is well: of one that runs by a task, of one that doesn't by a look at what its start would meet.
 
-The look changes nothing on disk: databases and trails are read as they lie there, and ports are given back at once.
+The look changes nothing on disk: databases and trails are read as they lie there, and ports are given back at once. It
+is a program of its own, `python -m nfcli.worker.check`: without the parts that only a worker needs it starts in a
+quarter of the time.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sqlite3
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from ..models.environment import Environment
-from ..models.errors import EnvironmentFolderError, InventoryError, KeyFileError, WorkerStartError
+from ..models.environment import Environment, find_environment
+from ..models.errors import EXIT_OK, EnvironmentFolderError, InventoryError, KeyFileError, WorkerStartError
 from ..models.findings import Finding, StoreReport, clock_finding, rows_finding
 from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_audit_key
@@ -60,19 +64,31 @@ def _database(file: Path) -> Iterator[Finding]:
         if not file.exists() or file.stat().st_size == 0:
             yield Finding(what="database", note="none yet, the first start makes it")
             return
+        if _has_log(file) and not companion(file, "-shm").exists():
+            yield Finding(
+                what="database", note="not looked into, as its log has to be folded in first: the start does it"
+            )
+            return
         with closing(_opened(file)) as connection:
-            report = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if report != "ok":
-                raise sqlite3.DatabaseError(report)
-            loaded = read_rows(connection)
-    except (sqlite3.Error, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+            is_whole = connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok"
+            loaded = read_rows(connection) if is_whole else None
+    except sqlite3.Error:
+        loaded = None
+    except OSError as error:
         yield Finding(
-            what="database",
-            fault=f"{file} can't be read ({reason}): restore it from a backup, see man page backup",
+            what="database", fault=f"{file} can't be read: {error.strerror}: see to its owner, mode and mount"
         )
         return
-    yield from _contents(loaded)
+    if loaded is not None:
+        yield from _contents(loaded)
+    else:
+        fault = f"{file} is damaged or no token database: move it away and restore a backup, see man page backup"
+        yield Finding(what="database", fault=fault)
+
+
+def _has_log(file: Path) -> bool:
+    log = companion(file, "-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _contents(loaded: LoadedTokens) -> Iterator[Finding]:
@@ -84,10 +100,8 @@ def _contents(loaded: LoadedTokens) -> Iterator[Finding]:
 
 def _opened(file: Path) -> sqlite3.Connection:
     """Open a database that nobody has open, so that no file is made or changed, its write-ahead log included."""
-    log = companion(file, "-wal")
-    is_folded_in = not log.exists() or log.stat().st_size == 0
-    # What a worker that was killed has left: SQLite reads its shared memory, and makes none where that is missing.
-    how = "immutable=1" if is_folded_in else "mode=ro&readonly_shm=1"
+    # What a worker that was killed has left: SQLite then reads its shared memory too, but doesn't write to it.
+    how = "mode=ro&readonly_shm=1" if _has_log(file) else "immutable=1"
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
@@ -149,7 +163,7 @@ def _endpoint(environment: Environment, name: str, inventory: WorkerInventory) -
     except OSError as error:
         problem = error.strerror
     if problem:
-        fault = f"endpoint {endpoint} can't be bound: {problem}: free it or change `endpoint` in the inventory"
+        fault = f"{endpoint} can't be bound: {problem}: free it or change `endpoint` in the inventory"
         return Finding(what="endpoint", fault=fault)
     return Finding(what="endpoint", note=endpoint)
 
@@ -178,3 +192,24 @@ def _bind_problem(address: str) -> str | None:
         if name is not None:
             break  # ZeroMQ takes the first address of a name
     return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what there is to say of a worker that isn't running, a JSON line for each finding."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nfcli.worker.check", description="Look at what a start would meet."
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--environment", type=Path, help="folder of an environment that has no inventory")
+    where.add_argument("--inventory", type=Path, help="inventory file")
+    parser.add_argument("--name", required=True, help="name of the worker")
+    arguments = parser.parse_args(argv)
+    folder = arguments.environment
+    environment = find_environment(arguments.inventory) if folder is None else Environment(folder.resolve(), None)
+    for finding in findings(environment, arguments.name):
+        sys.stdout.write(f"{finding.model_dump_json()}\n")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

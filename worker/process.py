@@ -241,9 +241,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     until.add_argument(
         "--while-needed", action="store_true", help="stop when stdin is closed and no shell needs the worker any more"
     )
-    until.add_argument(
-        "--check", action="store_true", help="start nothing: look at what a start would meet, and say it"
-    )
     return parser.parse_args(argv)
 
 
@@ -253,12 +250,6 @@ def _environment(arguments: argparse.Namespace) -> Environment:
     folder = arguments.environment.resolve()
     file = folder / "inventory.yaml"
     return Environment(folder, file if file.exists() else None)
-
-
-def _check(environment: Environment, name: str) -> int:
-    for finding in check.findings(environment, name):
-        _say(**finding.model_dump())
-    return EXIT_OK
 
 
 def _say(**line: object) -> None:
@@ -275,8 +266,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         environment = _environment(arguments)
-        if arguments.check:
-            return _check(environment, arguments.name)
         inventory = _worker_inventory(environment, arguments.name)
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)

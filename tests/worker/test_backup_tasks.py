@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, str, float, float | None]]
 BUSY = (
-    "another {} of this worker is under way, nothing was done: try again when it is done "
+    "another backup of this worker is under way, nothing was done: try again when it is done "
     "(one that was left is dropped after 30 s)"
 )
 GONE = "this {} is not under way (any more), nothing was done: begin again (one that was left is dropped after 30 s)"
@@ -208,43 +208,17 @@ def test_the_stop_of_a_worker_and_the_start_of_the_next_remove_what_was_left(des
     assert desk.files() == {}
 
 
-@pytest.mark.parametrize(
-    ("what", "begin", "use"),
-    [
-        ("backup", lambda desk: desk.run("backup_begin")["id"], {"task": "backup_read", "offset": 0}),
-        ("restore", lambda desk: desk.begin(b"xx"), {"task": "restore_write", "offset": 0, "data": "eA=="}),
-    ],
-)
-def test_one_transfer_at_a_time_until_it_is_left_for_too_long(
-    desk: Desk, what: str, begin: Callable[[Desk], str], use: dict[str, Any]
-) -> None:
-    """The other kind doesn't count. Each use is a sign of life; what has none is dropped, and its id is dead."""
-    first = begin(desk)
-    for _ in range(3):
-        desk.ticks.now += IDLE_SECONDS - 1
-        desk.run(**use, id=first)
-    second = {"backup": {"task": "backup_begin"}, "restore": {"task": "restore_begin", "size": 1, "sha256": "0" * 64}}
-    assert desk.refusal(**second[what]) == BUSY.format(what)
-    desk.worker.transfers.drop_left()
-    desk.run(**use, id=first)
+def test_one_transfer_at_a_time_until_it_is_left_for_too_long(desk: Desk) -> None:
+    """The other kind doesn't count."""
+    first = desk.run("backup_begin")["id"]
+    assert desk.refusal("backup_begin") == BUSY
+    desk.begin(b"x")
     desk.ticks.now += IDLE_SECONDS
-    assert desk.run(**second[what])["id"] != first
-    assert desk.refusal(**use, id=first) == GONE.format(what)
+    assert desk.run("backup_begin")["id"] != first
+    assert desk.refusal("backup_read", id=first, offset=0) == GONE.format("backup")
     desk.ticks.now += IDLE_SECONDS
     desk.worker.transfers.drop_left()
     assert desk.files() == {}
-
-
-def test_two_steps_of_one_transfer_are_not_done_at_once(desk: Desk) -> None:
-    """Nobody waits: a thread that did would be missing for everybody's jobs."""
-    begun = desk.run("backup_begin")
-    with desk.worker.transfers.snapshot.use(begun["id"]):
-        error = desk.refusal("backup_read", id=begun["id"], offset=0)
-        assert error == "a step of this backup is still being done: wait for it"
-        desk.ticks.now += IDLE_SECONDS
-        desk.worker.transfers.drop_left()
-        assert desk.refusal("backup_begin") == BUSY.format("backup")
-    assert desk.run("backup_read", id=begun["id"], offset=0)
 
 
 def test_an_id_ends_with_its_transfer(desk: Desk) -> None:

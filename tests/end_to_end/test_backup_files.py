@@ -1,0 +1,173 @@
+"""The files of `nfcli --backup` and `--restore`: private, whole, and believed only as far as they can be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nfcli import Client
+from nfcli.models.backup import SEAL_BYTES, seal
+from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.shell.cli import main
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter
+
+NOTE = "tokens that were deleted after the backup was made are valid again: delete them once more\n"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(environment: Environment, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run nfcli in this process, where it starts in no time; return exit status, stdout and stderr."""
+
+    def run_main(*words: str, where: Environment = environment) -> tuple[int, str, str]:
+        status = main(["-c", "-i", str(where.inventory_file), *words])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run_main
+
+
+def listed(client: Client) -> list[dict[str, str]]:
+    """Return what a worker tells of its tokens, but for their age."""
+    (result,) = client.run_job("fastmcp", "bearer_token_list").values()
+    return [{key: value for key, value in row.items() if key != "age"} for row in result["result"]]
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_file_is_private_whatever_the_umask(
+    environment: Environment, start_program: ProgramStarter, tmp_path: Path
+) -> None:
+    """It holds tokens in clear; the folder is left as it is, and so is everything else in it."""
+    tmp_path.chmod(0o777)
+    file = tmp_path / "b.db"
+    program = start_program("--backup", str(file), environment=environment, umask=0)
+    assert (program.end(), program.err) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.db"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, tmp_path)] == [0o600, 0o777]
+    assert not list(environment.run_folder.glob("*.backup"))
+
+
+def forged(database: bytes) -> bytes:
+    """Return what a backup of somebody who knows its form looks like."""
+    return database + seal(hashlib.sha256(database).hexdigest())
+
+
+def foreign(folder: Path) -> bytes:
+    """Return a database of another program."""
+    with closing(sqlite3.connect(folder / "foreign.db")) as connection:
+        connection.execute("CREATE TABLE Cache(name)")
+        connection.commit()
+    return (folder / "foreign.db").read_bytes()
+
+
+NO_BACKUP = "{file} is no backup, nothing was changed: name a file that nfcli --backup has written"
+ALTERED = "{file} was cut short or altered since it was written, nothing was changed: take another backup"
+DAMAGED = f"{DEFAULT_WORKER}: the backup is damaged or holds no token database, nothing was changed: take another one"
+WRONG_FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
+    "empty": (lambda _data, _folder: b"", NO_BACKUP),
+    "text": (lambda _data, _folder: b"workers: {}\n" * 100, NO_BACKUP),
+    "only a seal": (lambda _data, _folder: forged(b""), NO_BACKUP),
+    "cut short": (lambda data, _folder: data[: len(data) // 2], ALTERED),
+    "without its last byte": (lambda data, _folder: data[:-1], ALTERED),
+    "a flipped bit": (lambda data, _folder: data[:9000] + bytes([data[9000] ^ 1]) + data[9001:], ALTERED),
+    "of another program": (lambda _data, folder: foreign(folder), ALTERED),
+    "forged, of another program": (lambda _data, folder: forged(foreign(folder)), DAMAGED),
+    "forged, cut short": (lambda data, _folder: forged(data[: len(data) // 2]), DAMAGED),
+    "forged, with a hole": (
+        lambda data, _folder: forged(data[:8192] + bytes(8192) + data[16384:-SEAL_BYTES]),
+        DAMAGED,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def backup(
+    environment: Environment, client: Client, nfcli: NfcliRunner, tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
+    """Return a backup of a worker with 50 tokens."""
+    for number in range(50):
+        client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "ann", "token": f"token-{number}"})
+    file = tmp_path_factory.mktemp("backups") / "b.db"
+    assert nfcli("--backup", str(file), environment=environment).returncode == 0
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_a_file_that_is_no_whole_backup_changes_nothing(
+    client: Client, run: Run, backup: bytes, tmp_path: Path, kind: str
+) -> None:
+    """One line, status 1; a worker believes no file that a client has let through."""
+    make, error = WRONG_FILES[kind]
+    file = tmp_path / "wrong.db"
+    file.touch(mode=0o600)
+    file.write_bytes(make(backup, tmp_path))
+    before = listed(client)
+    assert run("--restore", str(file)) == (1, "", f"nfcli: {error.format(file=file)}\n")
+    assert listed(client) == before
+    assert not list(client.environment.run_folder.glob("*.restore"))
+
+
+SEE_TO_IT = "see to that folder, or name a file in another one"
+
+
+@pytest.mark.usefixtures("worker")
+def test_where_a_backup_cannot_be_written_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+    """Nothing is overwritten, nothing is left."""
+    (tmp_path / "there").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    there = "exists already: nothing was overwritten, name another file"
+    for name, problem in [
+        ("there", there),
+        ("link", there),
+        (".", there),
+        ("missing/b.db", f"can't be written: No such file or directory: {SEE_TO_IT}"),
+        ("there/b.db", f"can't be written: Not a directory: {SEE_TO_IT}"),
+        ("/proc/b.db", f"can't be written: No such file or directory: {SEE_TO_IT}"),
+        ("b" * 250, f"can't be written: File name too long: {SEE_TO_IT}"),
+    ]:
+        file = tmp_path / name
+        assert run("--backup", str(file)) == (1, "", f"nfcli: {file} {problem}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_cannot_be_read_is_no_backup(run: Run, tmp_path: Path) -> None:
+    """A pipe in its place hangs nobody; one that others can read is restored, and told of."""
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in [
+        ("missing", "can't be read: No such file or directory: name a backup file"),
+        (".", "can't be read: Is a directory: name a backup file"),
+        ("pipe", "is no backup, nothing was changed: name a file that nfcli --backup has written"),
+    ]:
+        file = tmp_path / name
+        assert run("--restore", str(file)) == (1, "", f"nfcli: {file} {problem}\n")
+    open_file = tmp_path / "open.db"
+    assert run("--backup", str(open_file))[0] == 0
+    open_file.chmod(0o640)
+    done = run("--restore", str(open_file))
+    warning = f"{open_file} holds tokens and is open to other users: run chmod 600 {open_file}\n"
+    assert (done[0], done[2]) == (0, warning + NOTE)
+
+
+def test_without_a_worker_nothing_is_written(environment_factory: EnvironmentFactory, run: Run, tmp_path: Path) -> None:
+    """And none is started with -c; of several, one has to be named."""
+    environment = environment_factory("one", "two")
+    for words, status, error in [
+        (["--worker", "one"], 3, "worker one is not running: start it with nfcli -w"),
+        (["--worker", "three"], 3, "unknown worker 'three': there is one, two"),
+        ([], 2, "each worker has tokens of its own: name one with --worker: one, two"),
+    ]:
+        said = run("--backup", str(tmp_path / "b.db"), *words, where=environment)
+        assert said == (status, "", f"nfcli: {error}\n")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,391 @@
+"""`nfcli --check`: what it says of environments in every state, with real workers and faults planted one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nfcli import NorFab
+from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.lock import WorkerLock
+from nfcli.shell.cli import main
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentFactory, InTime, NfcliRunner, RunningWorker, WorkerRunner
+
+Check = Callable[..., tuple[int, list[str]]]
+NAME = DEFAULT_WORKER
+DATABASE, TRAIL = "whole, tokens in it: 1", "whole, lines in it: 1"
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]) -> Check:
+    """Check an environment in this process; return exit status and the lines on stdout; stderr stays empty."""
+
+    def run(environment: Environment) -> tuple[int, list[str]]:
+        status = main(["-i", str(environment.inventory_file), "--check"])
+        said = capsys.readouterr()
+        assert said.err == ""
+        return status, said.out.splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def template(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Environment:
+    """Make an environment whose worker has run, and has stored a token."""
+    environment = environment_factory()
+    with running_worker(environment), NorFab(environment.inventory_file) as norfab:
+        kwargs = {"username": "ann", "token": "t1"}
+        (result,) = norfab.make_client().run_job("fastmcp", "bearer_token_store", kwargs=kwargs).values()
+    assert result["result"] is True
+    return environment
+
+
+@pytest.fixture
+def site(template: Environment, tmp_path: Path) -> Environment:
+    """Copy that environment."""
+    folder = tmp_path / "site"
+    shutil.copytree(template.folder, folder)
+    return Environment(folder, folder / "inventory.yaml")
+
+
+def stopped(site: Environment) -> list[str]:
+    """Return the lines about an environment in which all is well and no worker runs."""
+    return [
+        f"ok    environment: {site.state_folder} is for this user alone",
+        f"ok    inventory: {site.inventory_file}, to run here: {NAME}",
+        "ok    client key: let in",
+        f"ok    {NAME} key: a pair",
+        "ok    clients/client.key: let in",
+        f"ok    {NAME}: not running",
+        f"ok    {NAME} database: {DATABASE}",
+        f"ok    {NAME} clock: not behind what the token database has seen",
+        f"ok    {NAME} audit trail: {TRAIL}",
+        f"ok    {NAME} MCP: a free port",
+        f"ok    {NAME} endpoint: ipc://{site.socket_file(NAME)}",
+        f"ok    {NAME} exposure: reached from this machine, with a token",
+    ]
+
+
+def with_faults(lines: list[str], faults: dict[str, list[str]]) -> list[str]:
+    """Return the lines with others in place of those about the same thing; an empty list leaves the thing out."""
+    found = []
+    for line in lines:
+        what = line[6:].partition(": ")[0]
+        found += [f"FAULT {what}: {fault}" for fault in faults[what]] if what in faults else [line]
+    return found
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Return mode, time of change and hash of everything in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(status.st_mode) else ""
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, digest)
+    return found
+
+
+def set_keys(site: Environment, **keys: object) -> None:
+    """Set keys of the worker."""
+    assert site.inventory_file is not None
+    inventory = json.loads(site.inventory_file.read_text())
+    inventory["workers"][NAME][0] |= keys
+    site.inventory_file.write_text(json.dumps(inventory))
+
+
+# Faults. Each spoils an environment and returns what is then said of which things.
+Faults = dict[str, list[str]]
+
+
+def widen_a_folder(site: Environment) -> Faults:
+    """Let others into the logs."""
+    site.logs_folder.chmod(0o755)
+    return {
+        "environment": [
+            f"{site.logs_folder} has mode 0755 and is open to other users: run chmod 700 {site.logs_folder}"
+        ]
+    }
+
+
+def link_the_history(site: Environment) -> Faults:
+    """Put a link in a file's place."""
+    link = site.state_folder / "shell-history"
+    link.symlink_to("/dev/null")
+    return {"environment": [f"{link} is a symbolic link: put what it points to in its place"]}
+
+
+def give_a_file_away(site: Environment) -> Faults:
+    """Let a file belong to another user."""
+    file = site.logs_folder / "theirs"
+    file.touch(mode=0o600)
+    shutil.chown(file, 12345)
+    said = f"{file} belongs to user 12345, not to user 0, who runs this: run as that user or remove it"
+    return {"environment": [said]}
+
+
+def swap_the_workers_public_key(site: Environment) -> Faults:
+    """Put the client's public key in the place of the worker's."""
+    public = site.keys_folder / f"{NAME}.key"
+    public.write_bytes((site.keys_folder / "client.key").read_bytes())
+    return {f"{NAME} key": [f"{public} doesn't belong to {public}_secret: remove it to have it written again"]}
+
+
+def shut_the_client_out(site: Environment) -> Faults:
+    """Take the client's key out of those that are let in."""
+    (site.clients_folder / "client.key").unlink()
+    said = f"no file in {site.clients_folder} lets it in: copy {site.keys_folder / 'client.key'} there"
+    return {"client key": [said], "clients/client.key": []}
+
+
+def garble_the_client_key(site: Environment) -> Faults:
+    """Write over the client's secret key."""
+    secret = site.keys_folder / "client.key_secret"
+    secret.write_text("x")
+    return {"client key": [f"{secret} is not a secret key file: it needs a line public-key and a line secret-key"]}
+
+
+def misspell_a_key(site: Environment) -> Faults:
+    """Write a key that there isn't."""
+    set_keys(site, prot=1)
+    said = f"{site.inventory_file}: workers.{NAME}[0].prot: no such key, did you mean port?"
+    return {"inventory": [said], **{f"{NAME} {what}": [] for what in ("MCP", "endpoint", "exposure")}}
+
+
+def serve_everybody(site: Environment) -> Faults:
+    """Serve without authentication where others can reach it."""
+    set_keys(site, host="0.0.0.0", authentication_enabled=False)  # noqa: S104  that is the fault
+    said = (
+        "other machines can reach host 0.0.0.0 and authentication is off: set authentication_enabled: true in the "
+        "worker's inventory, or allow_unauthenticated: true if that is meant"
+    )
+    return {f"{NAME} exposure": [said]}
+
+
+def damage_the_database(site: Environment) -> Faults:
+    """Write over a part of the database."""
+    file = site.tokens_folder(NAME) / "cache.db"
+    data = file.read_bytes()
+    file.write_bytes(data[:4096] + b"\xff" * 8192 + data[12_288:])
+    said = f"{file} is damaged or no token database: move it away and restore a backup, see man page backup"
+    return {f"{NAME} database": [said], f"{NAME} clock": []}
+
+
+def plant_rows(site: Environment) -> Faults:
+    """Put rows into the database that are no tokens."""
+    with closing(sqlite3.connect(site.tokens_folder(NAME) / "cache.db", isolation_level=None)) as connection:
+        connection.execute("INSERT INTO Cache(key, raw, mode, value) VALUES('bearer_token::t9', 1, 1, 'x')")
+    said = (
+        "rows that hold no valid token and are passed over: 1: store these tokens again with fastmcp auth create-token"
+    )
+    return {f"{NAME} database": [said]}
+
+
+def alter_the_trail(site: Environment) -> Faults:
+    """Change a name in the audit trail."""
+    file = site.audit_file(NAME)
+    file.write_bytes(file.read_bytes().replace(b'"ann"', b'"bob"'))
+    return {f"{NAME} audit trail": [f"{file} is not as it was written: line 1 is altered: see man page tokens"]}
+
+
+ALONE = [give_a_file_away, misspell_a_key, damage_the_database, garble_the_client_key]
+TOGETHER = [
+    *(widen_a_folder, link_the_history, swap_the_workers_public_key, shut_the_client_out),
+    *(serve_everybody, plant_rows, alter_the_trail),
+]
+
+
+@pytest.mark.parametrize("fault", [*ALONE, *TOGETHER], ids=lambda fault: fault.__name__)
+def test_a_fault_is_found_with_its_remedy_and_hides_nothing_else(
+    site: Environment, check: Check, fault: Callable[[Environment], Faults]
+) -> None:
+    """All other lines are those of an environment in which all is well; nothing is mended, made or changed."""
+    faults = fault(site)
+    before = contents(site.folder)
+    assert check(site) == (1, with_faults(stopped(site), faults))
+    assert contents(site.folder) == before
+
+
+def test_many_faults_are_all_found_at_once(site: Environment, check: Check) -> None:
+    """In one run, in the order of the things; the remedies for files are told once each."""
+    faults: Faults = {}
+    for fault in TOGETHER:
+        for what, said in fault(site).items():
+            faults[what] = sorted([*faults.get(what, []), *said])
+    assert check(site) == (1, with_faults(stopped(site), faults))
+
+
+def test_an_environment_in_which_all_is_well_is_left_as_it_is(site: Environment, check: Check) -> None:
+    """Status 0, a line for each thing."""
+    before = contents(site.folder)
+    assert check(site) == (0, stopped(site))
+    assert contents(site.folder) == before
+
+
+def test_files_that_are_all_open_to_others_are_listed_once_each(site: Environment, check: Check) -> None:
+    """As after copying without modes; what lies in them is looked at all the same where no rule keeps it from that."""
+    for path in site.state_folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    status, lines = check(site)
+    paths = sorted(path for path in site.state_folder.rglob("*"))
+    told = [line.partition(" has mode")[0].removeprefix("FAULT environment: ") for line in lines if " has mode" in line]
+    assert (status, sorted(told)) == (1, [str(path) for path in paths])
+    assert f"ok    {NAME} database: {DATABASE}" in lines
+
+
+def test_before_the_first_start_it_says_what_makes_the_environment(
+    environment_factory: EnvironmentFactory, check: Check
+) -> None:
+    """And makes nothing itself."""
+    fresh = environment_factory()
+    there_is_none = f"there is none yet in {fresh.folder}: the first command that needs a worker makes it, or nfcli -w"
+    assert check(fresh) == (
+        1,
+        [
+            f"FAULT environment: {there_is_none}",
+            f"ok    inventory: {fresh.inventory_file}, to run here: {NAME}",
+            f"ok    {NAME}: not running",
+            f"ok    {NAME} database: none yet, the first start makes it",
+            f"ok    {NAME} audit trail: none yet, the first start makes it",
+            f"ok    {NAME} MCP: a free port",
+            f"ok    {NAME} endpoint: ipc://{fresh.socket_file(NAME)}",
+            f"ok    {NAME} exposure: reached from this machine, with a token",
+        ],
+    )
+    assert [path.name for path in fresh.folder.iterdir()] == ["inventory.yaml"]
+
+
+def test_without_an_inventory_it_still_looks_at_what_there_is(site: Environment, check: Check, tmp_path: Path) -> None:
+    """One that can't be parsed, one that isn't there."""
+    assert site.inventory_file is not None
+    site.inventory_file.write_text("workers: {a: [")
+    status, lines = check(site)
+    gone = ("inventory", f"{NAME} MCP", f"{NAME} endpoint", f"{NAME} exposure")
+    kept = [line for line in stopped(site) if line[6:].partition(": ")[0] not in gone]
+    assert (status, [lines[0], *lines[2:]]) == (1, kept)
+    assert lines[1].startswith(f"FAULT inventory: {site.inventory_file}:1: ")
+    missing = Environment(tmp_path, tmp_path / "no.yaml")
+    remedy = "name an existing one with -i, or make one with --create-env DIR"
+    assert check(missing) == (1, [f"FAULT inventory: {missing.inventory_file}: no such inventory file: {remedy}"])
+
+
+def test_the_bare_program_looks_at_the_default_environment(nfcli: NfcliRunner, home: Path) -> None:
+    """On a fresh machine there is none yet, and then there still is none."""
+    done = nfcli("--check")
+    first, second, *_ = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, second) == (1, "", f"ok    inventory: built in, to run here: {NAME}")
+    assert first.startswith(f"FAULT environment: there is none yet in {home / '.local' / 'state' / 'nfcli'}: ")
+    assert not list(home.iterdir())
+
+
+# Workers that run
+
+
+@pytest.fixture(scope="module")
+def running(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Iterator[tuple[Environment, Any]]:
+    """Run a worker with a token."""
+    environment = environment_factory()
+    with running_worker(environment) as worker, NorFab(environment.inventory_file) as norfab:
+        norfab.make_client().run_job("fastmcp", "bearer_token_store", kwargs={"username": "ann", "token": "t1"})
+        yield environment, worker
+
+
+def alive(site: Environment, worker: RunningWorker) -> list[str]:
+    """Return the lines about an environment whose worker runs and is well."""
+    return [
+        *stopped(site)[:5],
+        f"ok    {NAME}: runs, pid {worker.process.pid}, at {worker.endpoint}",
+        f"ok    {NAME} database: {DATABASE}",
+        f"ok    {NAME} clock: not behind what the token database has seen",
+        f"ok    {NAME} audit trail: {TRAIL}",
+        f"ok    {NAME} exposure: reached from this machine, with a token",
+        f"ok    {NAME} MCP: {worker.url} answers",
+    ]
+
+
+def test_a_worker_that_runs_is_asked(running: tuple[Environment, RunningWorker], check: Check) -> None:
+    """Its port isn't taken for somebody else's."""
+    assert check(running[0]) == (0, alive(*running))
+
+
+def test_a_worker_that_hangs_is_told_of_in_three_seconds(
+    running: tuple[Environment, RunningWorker], check: Check, in_time: InTime
+) -> None:
+    """All else is looked at meanwhile."""
+    site, worker = running
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        status, lines = in_time(4.5, lambda: check(site))
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+    hangs = f"worker {NAME} at {worker.endpoint} takes connections but doesn't answer within 2.5 s"
+    silent = f"{worker.url} doesn't answer as it should (timed out)"
+    assert status == 1
+    assert lines == [
+        *alive(*running)[:5],
+        f"FAULT {NAME}: pid {worker.process.pid}: {hangs}: see its log, or end it and start it again",
+        f"ok    {NAME} exposure: reached from this machine, with a token",
+        f"FAULT {NAME} MCP: {silent}: see the worker's log, or restart it",
+    ]
+
+
+def test_a_worker_that_doesnt_let_the_client_in_is_told_of(
+    running: tuple[Environment, RunningWorker], check: Check
+) -> None:
+    """Whether it runs and serves MCP can still be seen."""
+    site, worker = running
+    key = site.clients_folder / "client.key"
+    content = key.read_bytes()
+    key.unlink()
+    try:
+        status, lines = check(site)
+    finally:
+        key.touch(mode=0o600)
+        key.write_bytes(content)
+    assert status == 1
+    denied = f"the worker at {worker.endpoint} doesn't know this client's key: put the client's .key file into"
+    assert [line for line in lines if line.startswith("FAULT")] == [
+        f"FAULT client key: no file in {site.clients_folder} lets it in: copy {site.keys_folder / 'client.key'} there",
+        f"FAULT {NAME}: pid {worker.process.pid}: {denied} the worker's .nfcli/clients/",
+    ]
+    assert lines[-1] == f"ok    {NAME} MCP: {worker.url} answers"
+
+
+def test_a_process_that_never_becomes_ready_is_told_of(site: Environment, check: Check, in_time: InTime) -> None:
+    """It holds the worker's name, and says nothing."""
+    lock = WorkerLock.acquire(site.lock_file(NAME))
+    try:
+        status, lines = in_time(4.5, lambda: check(site))
+    finally:
+        lock.release()
+    assert status == 1
+    faults = [line for line in lines if line.startswith("FAULT")]
+    assert len(faults) == 1
+    assert faults[0].startswith(f"FAULT {NAME}: pid ")
+    assert faults[0].endswith(" has not become ready within 3 s: see its log, or end it and start it again")
+
+
+def test_a_port_that_somebody_else_has_is_found(site: Environment, nfcli: NfcliRunner) -> None:
+    """By the installed program, as users run it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        set_keys(site, port=port)
+        done = nfcli("--check", environment=site)
+    said = (
+        f"port {port} on 127.0.0.1 is taken: end what listens there, or set another port in the worker's inventory "
+        "(0 takes a free one)"
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (1, with_faults(stopped(site), {f"{NAME} MCP": [said]}))
+    assert done.stderr == ""
