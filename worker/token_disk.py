@@ -117,7 +117,13 @@ class _Cache(diskcache.Cache):
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove rows, expired ones as well."""
-        self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in keys))
+        gone = set(keys)
+        found = self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in gone)).rowcount
+        if found < len(gone):
+            # A damaged index hides rows that a start would find; those that somebody else has removed are gone.
+            rows = self._sql("SELECT key FROM Cache NOT INDEXED WHERE raw = 1")
+            if any(key in gone for (key,) in rows):
+                raise sqlite3.DatabaseError("an index doesn't lead to a row that is there")
 
     def replace(self, rows: Iterable[Row]) -> None:
         """Remove all rows of tokens and write others; `set` takes ten times as long for each."""

@@ -27,6 +27,8 @@ def translated(file: Path, *, backup: Path | None = None) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         _raise_for(error, file, backup)
+    except UnicodeDecodeError as error:  # Python's own, when SQLite quotes bytes of a damaged schema
+        raise damaged(file) from error
     except OSError as error:
         raise TokenStoreReadOnlyError(
             f"{_name(file, backup)} can't be reached ({error.strerror}), nothing changed: "

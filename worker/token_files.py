@@ -51,7 +51,7 @@ def check_file(file: Path, lock_timeout_seconds: float) -> None:
         sqlite3.Error: as SQLite does; `DatabaseError` when the file is damaged.
     """
     with closing(sqlite3.connect(file, timeout=lock_timeout_seconds, isolation_level=None)) as connection:
-        report = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        report = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if report != "ok":
             raise sqlite3.DatabaseError(report)
         connection.execute("BEGIN IMMEDIATE")
