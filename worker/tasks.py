@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ..models.errors import TaskError, sentences
+from ..models.errors import TaskError, TokenStoreError, sentences
 from ..models.result import Result, ResultStatus
 from ..models.tokens import TaskInput
 
@@ -160,6 +160,10 @@ class TaskRegistry:
             result.status = result.status or ResultStatus.COMPLETED
         except ValidationError as error:
             result = _failed(sentences(error))
+        except TokenStoreError as error:
+            # Nothing that the caller did: whoever runs the worker has to see to the disk.
+            log.error("task %s failed: %s", name[:64], error)
+            result = _failed([str(error)])
         except TaskError as error:
             result = _failed([str(error)])
         except Exception as error:  # noqa: BLE001  a fault in a task must not end the thread that serves all others
