@@ -285,9 +285,7 @@ class TokenDatabase:
                 self._cache.keep_time(now)
                 once()
 
-        with translated(self._file):
-            if not self._files.verify():
-                self._save_log()
+        self._verify_files()
         try:
             self._do_or_make_room(in_a_transaction)
         except _CarriedError as carried:
@@ -297,8 +295,15 @@ class TokenDatabase:
             return
         raise refused
 
-    def _save_log(self) -> None:
-        """Fold a write-ahead log that got shorter into the database file: somebody else has done so, or cut it off."""
+    def _verify_files(self) -> None:
+        with translated(self._file):
+            self._files.verify()
+            self._verify_log()
+
+    def _verify_log(self) -> None:
+        """See that all of a write-ahead log that got shorter is in the database file, or can be put there."""
+        if not self._files.is_log_cut():
+            return
         try:
             is_busy, length, folded = self._cache.pragma("wal_checkpoint(PASSIVE)")
         except sqlite3.Error:
@@ -322,6 +327,8 @@ class TokenDatabase:
 
     def backup(self, path: Path) -> None:
         """Copy the database into a new private file: see `token_backup.write_backup`."""
+        with translated(self._file):
+            self._verify_log()
         write_backup(self._cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
 
     def check(self) -> None:
@@ -330,8 +337,8 @@ class TokenDatabase:
         Raises:
             TokenStoreDamagedError: it isn't.
         """
+        self._verify_files()
         with translated(self._file):
-            self._files.verify()
             self._cache.pragma("shrink_memory")  # what is in memory may be better than what is on disk
             if self._cache.pragma("integrity_check(1)")[0] != "ok":
                 raise damaged(self._file)

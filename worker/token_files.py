@@ -85,8 +85,14 @@ class DatabaseFiles:
         with suppress(FileNotFoundError):  # `verify` will tell
             self._log_size = self._log.stat().st_size
 
-    def verify(self) -> bool:
-        """See that a write would go where the next start reads it; false if the write-ahead log is shorter than it was.
+    def is_log_cut(self) -> bool:
+        """Whether the write-ahead log is shorter than it was: somebody has cut it, or has folded it in."""
+        with suppress(FileNotFoundError):  # a folder that has gone is none of this
+            return self._log.stat().st_size < self._log_size
+        return False
+
+    def verify(self) -> None:
+        """See that a write would go where the next start reads it.
 
         Raises:
             TokenStoreDamagedError: the folder or a file in it was moved, removed or replaced.
@@ -104,7 +110,6 @@ class DatabaseFiles:
             )
         for path, status in ((self._folder, folder), (self._file, file), (self._log, log)):
             _verify_writable(path, status)
-        return log.st_size >= self._log_size
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
