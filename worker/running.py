@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 
 import anyio
@@ -71,13 +71,14 @@ class RunningRequests:
         loop = self._loop
         if loop is None:
             return
+        gone = frozenset(tokens)
         if threading.get_ident() == self._thread:
-            self._cancel(tokens)
+            self._cancel(gone)
             return
         # Always by way of the loop: a request that was let in a moment ago has its place there before this comes.
         is_done = threading.Event()
         try:
-            loop.call_soon_threadsafe(self._cancel, tokens, is_done)
+            loop.call_soon_threadsafe(self._cancel, gone, is_done)
         except RuntimeError:  # closed: nothing is served any more
             return
         if not is_done.wait(REVOKE_SECONDS):
@@ -86,9 +87,10 @@ class RunningRequests:
                 REVOKE_SECONDS,
             )
 
-    def _cancel(self, tokens: Sequence[str], is_done: threading.Event | None = None) -> None:
-        for token in tokens:
-            for scope in list(self._scopes.get(token, ())):
+    def _cancel(self, gone: Container[str], is_done: threading.Event | None = None) -> None:
+        # Those under way are few, those that a restored backup takes away may be a hundred thousand.
+        for token in [token for token in self._scopes if token in gone]:
+            for scope in list(self._scopes[token]):
                 scope.cancel()
         if is_done is not None:
             # Once around the loop: a request can't be stopped in the round in which what it waited for has come.
@@ -103,4 +105,4 @@ class RunningRequests:
         self._next_look = None
         if self._scopes:
             self._look_later()
-            self._cancel([token for token in self._scopes if not self._is_live(token)])
+            self._cancel({token for token in self._scopes if not self._is_live(token)})
