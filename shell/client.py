@@ -29,6 +29,7 @@ from ..models.result import DEFAULT_TIMEOUT_SECONDS, Result, ResultStatus
 from .transport import Answer, Lost, Transport
 
 MMI_TIMEOUT_SECONDS = 3.0
+_REASON_CHARACTERS = 2_000
 
 Results = dict[str, dict[str, Any]]
 
@@ -298,11 +299,18 @@ def _own_result(message: Message, name: str) -> dict[str, Any]:
         result = decode_object(message.data).get(name)
     except ProtocolError:
         result = None
-    if isinstance(result, dict):
-        return result
+    if isinstance(result, dict) and _is_result(result):
+        return {**Result().model_dump(mode="json"), **result}
     return Result(failed=True, errors=["the worker's answer is not a result"], status=ResultStatus.ERROR).model_dump(
         mode="json"
     )
+
+
+def _is_result(result: dict[str, Any]) -> bool:
+    """Whether a result says if it failed, and its texts are lists of lines: whoever reads it relies on that."""
+    lines = [result.get("errors", []), result.get("messages", [])]
+    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
+    return are_lines and isinstance(result.get("failed"), bool)
 
 
 def _own_row(message: Message, name: str) -> dict[str, str]:
@@ -321,7 +329,10 @@ def _reason(message: Message) -> str:
         payload = decode_object(message.data)
     except ProtocolError:
         payload = {}
-    return str(payload.get("error") or payload.get("status") or f"status {message.status}")
+    for said in (payload.get("error"), payload.get("status")):
+        if isinstance(said, str) and said:
+            return said[:_REASON_CHARACTERS]
+    return f"status {message.status}"
 
 
 def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:

@@ -23,6 +23,7 @@ from .transport import Answer, Lost
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.5
+ANSWERS_AT_ONCE = 100
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_PROBES = 3
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
@@ -220,9 +221,9 @@ class _Link:
                 self._broken_handshakes += 1
 
     def answers(self) -> Iterator[Answer]:
-        """Yield what has arrived; what isn't NFP is dropped."""
+        """Yield what has arrived, up to a bound: the caller has a deadline to keep. What isn't NFP is dropped."""
         with contextlib.suppress(zmq.Again):
-            while True:
+            for _ in range(ANSWERS_AT_ONCE):
                 frames = self.dealer.recv_multipart(_NOBLOCK)
                 try:
                     yield Answer(self.name, BrokerMessage.parse(frames))

@@ -93,7 +93,7 @@ class FrameMutants:
     """
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)
+        self.chance = random.Random(seed)  # noqa: S311  the same messages again for the same seed
         self._jobs = [frames for frames in captured("client", "broker") if len(frames) == 7]
         self._foreign = [
             *(captured("broker", "client") + captured("broker", "worker")),

@@ -44,7 +44,7 @@ class Strangers:
         self.visits: Counter[str] = Counter()
         self.wrong: list[str] = []
         self._victim = victim
-        self._chance = random.Random(seed)
+        self._chance = random.Random(seed)  # noqa: S311  the same visits again for the same seed
         self._allowed = ensure_client_key(victim.environment)
         self._server_key = read_public_key(victim.environment.keys_folder / f"{DEFAULT_WORKER}.key")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -1,88 +1,47 @@
 """The client against a worker that has the right key and says the wrong things: nothing hangs, nothing breaks."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.inventory import load_inventory
-from nfcli.models.keys import ensure_client_key, ensure_key_pair
+from nfcli.models.environment import DEFAULT_WORKER
 from nfcli.models.lock import WorkerLock
+from nfcli.models.nfp import ClientMessage, Command
+from nfcli.models.result import Result
 from nfcli.shell import client as client_module
 from nfcli.shell.client import Client
-from nfcli.shell.direct import DirectTransport
+from nfcli.shell.direct import ANSWERS_AT_ONCE
 
-WAIT_SECONDS = 10.0
+_rogue = runpy.run_path(str(Path(__file__).with_name("rogue_worker.py")))
+Rogue, rogue_and_client, answer, result = (_rogue[name] for name in ("Rogue", "rogue_and_client", "answer", "result"))
+WAIT_SECONDS = _rogue["WAIT_SECONDS"]
+BENCH = Path(__file__).parents[1] / "bench"
 Frames = list[bytes]
-Script = Callable[[str], list[Frames]]
-
-
-def answer(uuid: str, status: str, data: Any, command: bytes = b"0x05") -> Frames:
-    """Return the frames of an answer; bytes go out as they are."""
-    payload = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return [b"", b"NFPB01", command, b"fastmcp", uuid.encode(), status.encode(), payload]
-
-
-class Rogue:
-    """A ROUTER under the name of the default worker that answers each message with what a script says."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-        self.script: Script = lambda _: []
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.router = self.context.socket(zmq.ROUTER)
-        keys = ensure_key_pair(environment.keys_folder, DEFAULT_WORKER)
-        self.router.curve_publickey, self.router.curve_secretkey = keys.public, keys.secret
-        self.router.curve_server = True
-        port = self.router.bind_to_random_port("tcp://127.0.0.1")
-        self.lock = WorkerLock.acquire(environment.lock_file(DEFAULT_WORKER))
-        # A wildcard address, as an inventory may bind to, means this machine.
-        self.lock.publish(ready=True, endpoint=f"tcp://0.0.0.0:{port}", url="")
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        while not self.stopping.is_set():
-            if self.router.poll(20):
-                identity, *frames = self.router.recv_multipart()
-                for reply in self.script(frames[5].decode()):
-                    self.router.send_multipart([identity, *reply])
-
-    def stop(self) -> None:
-        """Close everything."""
-        self.stopping.set()
-        self.thread.join(WAIT_SECONDS)
-        self.lock.release()
-        self.context.destroy(linger=0)
 
 
 @pytest.fixture
-def rogue(tmp_path: Path) -> Iterator[Rogue]:
-    """A rogue in an environment of its own."""
-    environment = Environment(tmp_path, None)
-    environment.prepare()
-    rogue = Rogue(environment)
-    yield rogue
-    rogue.stop()
+def _both(tmp_path: Path) -> Iterator[tuple[Any, Client]]:
+    with rogue_and_client(tmp_path) as both:
+        yield both
 
 
 @pytest.fixture
-def client(rogue: Rogue) -> Iterator[Client]:
-    """A client of that environment."""
-    inventory, keys = load_inventory(rogue.environment), ensure_client_key(rogue.environment)
-    with Client(rogue.environment, inventory, keys, DirectTransport(rogue.environment, inventory, keys)) as client:
-        yield client
+def rogue(_both: tuple[Any, Client]) -> Any:
+    """Return a rogue in an environment of its own."""
+    return _both[0]
 
 
-def result(value: str) -> dict[str, Any]:
-    """Return the data of a good answer."""
-    return {DEFAULT_WORKER: {"result": value, "failed": False, "errors": []}}
+@pytest.fixture
+def client(_both: tuple[Any, Client]) -> Client:
+    """Return a client of that environment."""
+    return _both[1]
 
 
 @pytest.mark.parametrize(
@@ -92,15 +51,21 @@ def result(value: str) -> dict[str, Any]:
         ("200", b"not json", "the worker's answer is not a result"),
         ("200", {"somebody": {"result": 1}}, "the worker's answer is not a result"),
         ("200", {DEFAULT_WORKER: "just text"}, "the worker's answer is not a result"),
+        ("200", {DEFAULT_WORKER: {}}, "the worker's answer is not a result"),
+        ("200", {DEFAULT_WORKER: {"failed": "no"}}, "the worker's answer is not a result"),
+        ("200", {DEFAULT_WORKER: {"failed": True, "errors": 5}}, "the worker's answer is not a result"),
+        ("200", {DEFAULT_WORKER: {"failed": False, "messages": [None]}}, "the worker's answer is not a result"),
         ("400", ["x"], "status 400"),
         ("404", {"status": "JOB NOT FOUND"}, "JOB NOT FOUND"),
         ("417", {}, "status 417"),
         ("500", {"error": "kaboom"}, "kaboom"),
+        ("500", {"error": "x" * 5_000}, "x" * 2_000),
+        ("500", {"error": {"a": []}, "status": 5}, "status 500"),
         ("400", b"\xff", "status 400"),
     ],
 )
 def test_an_answer_of_the_wrong_shape_is_one_line_and_the_next_job_works(
-    rogue: Rogue, client: Client, status: str, data: Any, error: str
+    rogue: Any, client: Client, status: str, data: Any, error: str
 ) -> None:
     """What kills the reference client's receiving thread is a failed result here."""
     rogue.script = lambda uuid: [answer(uuid, status, data)]
@@ -121,7 +86,7 @@ def test_an_answer_of_the_wrong_shape_is_one_line_and_the_next_job_works(
         answer("another job", "400", {"error": "foreign"}),
     ],
 )
-def test_noise_before_the_answer_is_passed_over(rogue: Rogue, client: Client, noise: Frames) -> None:
+def test_noise_before_the_answer_is_passed_over(rogue: Any, client: Client, noise: Frames) -> None:
     """Frames that are no NFP, and answers to other jobs, neither end the wait nor extend it."""
     rogue.script = lambda uuid: [
         noise,
@@ -131,6 +96,34 @@ def test_noise_before_the_answer_is_passed_over(rogue: Rogue, client: Client, no
         [*answer(uuid, "200", result("good")), b"surplus"],
     ]
     assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
+
+
+def test_a_result_that_leaves_members_out_has_them_all(rogue: Any, client: Client) -> None:
+    """Whoever reads it finds what the manual promises."""
+    rogue.script = lambda uuid: [answer(uuid, "200", result("good"))]
+    found = client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]
+    assert found == Result(result="good").model_dump(mode="json")
+
+
+def test_noise_without_end_leaves_the_client_time_for_its_deadline(rogue: Any, client: Client) -> None:
+    """It looks up after some answers, however many there are."""
+    noise = [answer("another job", "200", result("foreign"))] * 900
+    transport, message = client._transport, ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}")
+    rogue.script = lambda _: noise
+    transport.send(DEFAULT_WORKER, message)
+    assert rogue.is_silent.wait(WAIT_SECONDS)
+    counts = []
+    while sum(counts) < len(noise):
+        counts.append(len(list(transport.receive([DEFAULT_WORKER], time.monotonic() + WAIT_SECONDS))))
+    assert max(counts) <= ANSWERS_AT_ONCE
+
+
+def test_mutated_answers_end_in_results_or_clear_errors() -> None:
+    """Thousands of them; the client is as good as new after each (more of them: `tests/bench/attack_client.py`)."""
+    command = [sys.executable, str(BENCH / "attack_client.py"), "--answers", "2000", "--seed", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    report = json.loads(done.stdout or "{}")
+    assert (report.get("wrong"), report.get("answers"), done.stderr) == ([], 2_000, "")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +136,7 @@ def test_noise_before_the_answer_is_passed_over(rogue: Rogue, client: Client, no
     ],
 )
 def test_show_workers_says_what_is_wrong_with_an_answer(
-    rogue: Rogue, client: Client, status: str, data: Any, note: str
+    rogue: Any, client: Client, status: str, data: Any, note: str
 ) -> None:
     """A worker that can't say who it is counts as dead, with the reason."""
     rogue.script = lambda uuid: [answer("another", "200", []), answer(uuid, status, data, command=b"0x11")]
@@ -160,7 +153,7 @@ def test_show_workers_does_not_wait_for_a_worker_that_is_silent(
     assert (row["status"], row["note"]) == ("dead", "no answer within 0.2 s")
 
 
-def test_a_worker_that_is_starting_is_waited_for_at_its_socket(rogue: Rogue, client: Client) -> None:
+def test_a_worker_that_is_starting_is_waited_for_at_its_socket(rogue: Any, client: Client) -> None:
     """Its endpoint isn't published yet, but it is known where the socket will be."""
     rogue.lock.release()
     lock = WorkerLock.acquire(rogue.environment.lock_file(DEFAULT_WORKER))
