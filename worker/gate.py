@@ -323,10 +323,10 @@ def _identified(
         return None, policy.challenges.missing
     peer = scope.get("client")
     address = counted_address(peer[0]) if peer else ""
-    seconds = policy.guesses.wait_seconds(address) if policy.guesses is not None else 0
-    if seconds:
+    locked_out = _lock_out(policy, address)
+    if locked_out is not None:
         _tell_refused(policy, address, "too many wrong tokens", token)
-        return None, _TOO_MANY_GUESSES[seconds]
+        return None, locked_out
     try:
         caller = authenticate(token)
     except Exception as error:  # noqa: BLE001  not a refusal: the client must not throw its token away
@@ -335,7 +335,7 @@ def _identified(
     if caller is None:
         _count_guess(policy, address)
         _tell_refused(policy, address, "wrong token", token)
-        return None, policy.challenges.invalid
+        return None, _lock_out(policy, address) or policy.challenges.invalid
     if caller.scopes.issuperset(policy.required_scopes):
         return caller, None
     _tell_refused(policy, address, "insufficient scope", token)
@@ -347,6 +347,12 @@ async def _hold_up() -> None:
     # The server's stop cancels what takes too long: then the answer goes out at once.
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(HOLD_UP_SECONDS)
+
+
+def _lock_out(policy: Policy, address: str) -> Answer | None:
+    """Return what answers an address that has sent too many wrong tokens, None for one that hasn't."""
+    seconds = policy.guesses.wait_seconds(address) if policy.guesses is not None else 0
+    return _TOO_MANY_GUESSES[seconds] if seconds else None
 
 
 def _count_guess(policy: Policy, address: str) -> None:
