@@ -147,7 +147,8 @@ class _Jobs:
         """
         result = self._client.run_job(SERVICE, task, workers=[self._worker], timeout=seconds)[self._worker]
         if result.get("failed"):
-            raise NfcliError("; ".join(result.get("errors") or ["failed without a reason"]))
+            reason = "; ".join(result.get("errors") or ["failed without a reason"])
+            raise NfcliError(reason)
         return result.get("result")
 
     def store(self) -> list[Finding]:

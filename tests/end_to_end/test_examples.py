@@ -62,6 +62,7 @@ MASKS = (
     (r"\b[0-9a-f]{12}\b", "FINGERPRINT"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"ipc://\S+  \d+", "ipc://SOCKET  SECONDS"),
+    (r"pid \d+, at ipc://\S+", "pid PID, at ipc://SOCKET"),
     (r'(public_key|client)": "\S{40}"', r'\1": "KEY"'),
     (r"(?<=\S) {2,}", "  "),  # what is masked has changed the width of columns
 )
@@ -297,6 +298,7 @@ def test_masks_hide_only_what_differs_from_run_to_run() -> None:
     text = " w1  ann  0:00:01.000123  2026-05-31 12:08:51.914919  http://127.0.0.1:8001/mcp  secret-token  None"
     assert masked(text) == " w1  ann  AGE  TIME  http://127.0.0.1:PORT/mcp  secret-token  None"
     assert masked('"client": "' + 40 * "?" + '"  888945f96b824bf1b4358de790c452b6') == '"client": "KEY"  TOKEN'
+    assert masked("runs, pid 1, at ipc:///run/a.ipc") == "runs, pid PID, at ipc://SOCKET"
     assert masked("ipc:///run/a b.ipc   ipc:///run/a.ipc  131") == "ipc:///run/a b.ipc  ipc://SOCKET  SECONDS"
 
 
