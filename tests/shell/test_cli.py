@@ -1,4 +1,4 @@
-"""The options of the `nfcli` program that stand for themselves: which go together, and what is said where they don't."""
+"""The options of the `nfcli` program that go with nothing else: which those are, and what is said where they don't."""
 
 from __future__ import annotations
 
