@@ -105,14 +105,9 @@ class TokenIndex:
         else:
             for record in records:
                 if record.expires is not None:
-                    self._take_one_from_expiring(record)
+                    # A renewal with the same expiry stands behind it.
+                    del self._expiring[bisect_left(self._expiring, _place(record), key=_place)]
         self.next_expiry = self._soonest()
-
-    def _take_one_from_expiring(self, record: BearerTokenRecord) -> None:
-        at = bisect_left(self._expiring, _place(record), key=_place)
-        while self._expiring[at] is not record:  # a renewal may have put its like beside it
-            at += 1
-        del self._expiring[at]
 
     def _soonest(self) -> float:
         return math.inf if not self._expiring else self._expiring[0].expires or 0.0
