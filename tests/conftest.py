@@ -7,6 +7,7 @@ folder: pytest must not import the root's `__init__.py` as a test package, and w
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import select
@@ -26,6 +27,7 @@ import pytest
 
 import nfcli as package
 from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.tokens import BearerTokenRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FOLDERS = ("man", "models", "shell", "worker")
@@ -84,8 +86,31 @@ def _package_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.exists()}
 
 
+@pytest.fixture(scope="session")
+def token_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Watch over the tokens of the session (`leaks.py`): in the end none may be found outside a database."""
+    spec = importlib.util.spec_from_file_location("leaks", Path(__file__).with_name("leaks.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    leaks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(leaks)
+    watch = leaks.TokenWatch()
+    make_record = BearerTokenRecord.__init__
+
+    def watched(record: BearerTokenRecord, token: str, *others: Any, **named: Any) -> None:
+        watch.note(token)
+        make_record(record, token, *others, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BearerTokenRecord, "__init__", watched)
+        yield watch
+    found = list(watch.search(tmp_path_factory.getbasetemp()))
+    if found:
+        pytest.fail("tokens lie where they don't belong:\n" + "\n".join(found), pytrace=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _home_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _home_of_the_session(tmp_path_factory: pytest.TempPathFactory, token_watch: Any) -> Iterator[None]:  # noqa: ARG001
     """Keep fixtures of wider scope than a test away from the user's files, and from proxies."""
     # Sockets live here when tmp_path is too long for one, so its own path has to be short.
     runtime_folder = tempfile.mkdtemp(prefix="nf-")
@@ -159,13 +184,20 @@ class WorkerRunner(Protocol):
 
 
 @pytest.fixture(scope="session")
-def running_worker() -> WorkerRunner:
+def running_worker(token_watch: Any) -> WorkerRunner:
     """Run workers as processes: awaited, terminated, and killed where that isn't enough."""
-    return _running_worker
+
+    @contextlib.contextmanager
+    def run(environment: Environment, name: str = DEFAULT_WORKER) -> Iterator[RunningWorker]:
+        with _running_worker(environment, name) as worker:
+            token_watch.note_process(worker.process.pid)
+            yield worker
+
+    return run
 
 
 @contextlib.contextmanager
-def _running_worker(environment: Environment, name: str = DEFAULT_WORKER) -> Iterator[RunningWorker]:
+def _running_worker(environment: Environment, name: str) -> Iterator[RunningWorker]:
     command = [sys.executable, "-m", "nfcli.worker", "--environment", str(environment.folder), "--name", name]
     with tempfile.TemporaryFile() as errors:
         # stdin is a pipe that the worker watches: it ends even if this process is killed.
@@ -224,8 +256,8 @@ class NfcliRunner(Protocol):
 
 
 @pytest.fixture(scope="session")
-def nfcli(tmp_path_factory: pytest.TempPathFactory) -> NfcliRunner:
-    """Run the installed program and give back its output and exit status."""
+def nfcli(tmp_path_factory: pytest.TempPathFactory, token_watch: Any) -> NfcliRunner:
+    """Run the installed program and give back its output and exit status; no given token may stand on its stderr."""
     program = Path(sys.executable).with_name("nfcli")
     folder = tmp_path_factory.mktemp("anywhere")
 
@@ -244,6 +276,8 @@ def nfcli(tmp_path_factory: pytest.TempPathFactory) -> NfcliRunner:
                 # The whole group: workers that the program started hold its pipes open.
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
+        given = token_watch.note_given(f"{' '.join(words)}\n{stdin}")
+        assert [token for token in given if token in errors.decode()] == []
         return subprocess.CompletedProcess(command, process.returncode, output.decode(), errors.decode())
 
     return run

@@ -1,0 +1,81 @@
+"""A search of all that a test session leaves behind for the tokens that it stored.
+
+Every token of the session is marked by being noted here: those of records that this process makes, those that programs
+are given as words, on stdin or at a terminal, and at the end those that databases hold. A token is told by its text, so
+short ones, which turn up by chance, are let pass.
+
+Searched are the environments and home folders below pytest's temporary folder (logs, audit trails, histories, lock and
+key files) and the arguments and environment variables of workers. Databases and backups are where tokens belong; what
+tests themselves write lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SHORTEST_CHARACTERS = 10
+
+_GIVEN = re.compile(r"""\btoken[ \t]+["']?([A-Za-z0-9._~+/-]+=*)""")
+_STORED = re.compile(rb"bearer_token::([A-Za-z0-9._~+/-]+=*)")
+_DATABASE = b"SQLite format 3\0"
+_STATE_FOLDER, _HOME = ".nfcli", "home"
+
+
+class TokenWatch:
+    """The tokens of a session, and the places where one of them turned up."""
+
+    def __init__(self) -> None:
+        self._tokens: set[str] = set()
+        self._processes: list[tuple[Path, bytes]] = []
+
+    def note(self, token: str) -> None:
+        """Remember a token, unless it is too short to be told from other text."""
+        if len(token) >= SHORTEST_CHARACTERS:
+            self._tokens.add(token)
+
+    def note_given(self, text: str) -> set[str]:
+        """Remember the tokens in a line or a script of commands; return those of them that can be told."""
+        given = {token for token in _GIVEN.findall(text) if len(token) >= SHORTEST_CHARACTERS}
+        self._tokens |= given
+        return given
+
+    def note_process(self, pid: int) -> None:
+        """Keep the arguments and the environment variables of a running process, for the search; Linux only."""
+        for path in (Path(f"/proc/{pid}/cmdline"), Path(f"/proc/{pid}/environ")):
+            if path.exists():
+                self._processes.append((path, path.read_bytes()))
+
+    def search(self, folder: Path) -> Iterator[str]:
+        """Yield `FILE: TOKEN` for each file below a folder, or of a process, that holds a token and shouldn't."""
+        files = [(path, path.read_bytes()) for path in sorted(_files(folder))]
+        for path, content in files:
+            if _is_database(path, content):
+                for token in _STORED.findall(content):
+                    self.note(token.decode())
+        yield from self._found([*files, *self._processes])
+
+    def _found(self, files: Iterable[tuple[Path, bytes]]) -> Iterator[str]:
+        if not self._tokens:
+            return
+        longest_first = sorted(self._tokens, key=len, reverse=True)
+        pattern = re.compile(b"|".join(re.escape(token.encode()) for token in longest_first))
+        for path, content in files:
+            found = None if _is_database(path, content) else pattern.search(content)
+            if found:
+                yield f"{path}: {found[0].decode()}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if (_STATE_FOLDER in path.parts or _in_a_home(path, folder)) and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _in_a_home(path: Path, folder: Path) -> bool:
+    return path.relative_to(folder).parts[0].startswith(_HOME)
+
+
+def _is_database(path: Path, content: bytes) -> bool:
+    return content.startswith(_DATABASE) or "tokens" in path.parts
