@@ -7,8 +7,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from errno import ENOSPC
 from itertools import count
 from pathlib import Path
@@ -84,7 +84,7 @@ class ChainedFile:
 
         Raises:
             AuditError: it couldn't be written, or the file isn't the one that was opened, as this object left it; no
-                line was added then.
+                line was added then. Where a failing disk doesn't even take it back, the file takes no more lines.
         """
         with self._lock:
             if self._is_closed:
@@ -138,7 +138,7 @@ class ChainedFile:
             stream = self._opened_again()
             status = os.fstat(stream.fileno())
             known = _read_head(_head_path(self.path))
-        with stream:
+        with stream, _reading(self.path):
             fault = find_fault(stream, status.st_size, head)
         if fault is None and (status.st_dev, status.st_ino) != self._identity:
             fault = "another file is in its place"
@@ -154,19 +154,15 @@ class ChainedFile:
         Raises:
             AuditError: the file can't be read.
         """
-        with self._opened_again() as stream:
+        with self._opened_again() as stream, _reading(self.path):
             found = backwards(stream.fileno(), os.fstat(stream.fileno()).st_size)
             next(found)
             yield from found
 
     def _opened_again(self) -> IO[bytes]:
         # By its name: what lies there is what people look at.
-        try:
+        with _reading(self.path):
             return open_private(self.path, "rb")
-        except EnvironmentFolderError as error:
-            raise AuditError(f"the audit trail can't be read: {error}") from error
-        except OSError as error:
-            raise AuditError(f"the audit trail {self.path} can't be read: {error.strerror}") from error
 
     def close(self) -> None:
         """Write the head durably and close both files. Safe to repeat."""
@@ -184,6 +180,16 @@ class ChainedFile:
                 log.warning("%s", error)
             self._head_stream.close()
             self._stream.close()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except EnvironmentFolderError as error:
+        raise AuditError(f"the audit trail can't be read: {error}") from error
+    except OSError as error:
+        raise AuditError(f"the audit trail {path} can't be read: {error.strerror}") from error
 
 
 def _put(stream: IO[bytes], head: Head) -> None:

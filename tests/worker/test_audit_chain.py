@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfcli.worker import audit_chain
@@ -156,6 +156,7 @@ def edited(text: bytes, edit: tuple[str, int, object]) -> bytes:
     return text[:at] + what + text[at:] if isinstance(what, bytes) else text
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(edits, min_size=1, max_size=4))
 def test_nothing_can_be_done_to_a_trail_without_a_fault(edits: list[tuple[str, int, object]]) -> None:
     """Any bytes changed, cut out, put in, copied, moved: there is a fault exactly if the content differs."""
@@ -240,6 +241,7 @@ def test_heads_are_read_as_they_are_written() -> None:
         assert Head.decode(content) is None
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.binary(max_size=50).map(lambda part: part.replace(b"\n", b"")), max_size=12), st.integers(1, 70))
 def test_reading_backwards_yields_every_line_once(lines: list[bytes], block_bytes: int) -> None:
     """Whatever the size of blocks; what stands behind the last newline comes first."""

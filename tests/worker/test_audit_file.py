@@ -177,6 +177,22 @@ def test_a_head_that_can_t_be_written_is_logged(
     assert open_file().found == []
 
 
+def test_a_disk_that_can_not_be_read_is_an_error_in_one_line(
+    path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a fault of the trail nor one of the program."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(audit_file, "find_fault", fail)
+    monkeypatch.setattr(os, "pread", fail)
+    for read in (file.verify, lambda: next(file.lines_backwards())):
+        with pytest.raises(AuditError) as caught:
+            read()
+        assert str(caught.value) == f"the audit trail {path} can't be read: Input/output error"
+
+
 def test_a_closed_trail_takes_no_line(path: Path, file: ChainedFile, caplog: pytest.LogCaptureFixture) -> None:
     """Closing twice is closing once; a folder that has gone is logged."""
     file.close()
