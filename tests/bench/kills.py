@@ -158,6 +158,7 @@ class Site:
     def __init__(self, worker: MortalWorker, counts: Counter[str], start_bytes: int) -> None:
         self._worker = worker
         self._counts = counts
+        self._acknowledged = 0
         self._begin(start_bytes)
         self.norfab = NorFab(worker.environment.inventory_file)
         self._operators = [Operator(self.norfab, f"c{number}") for number in range(CLIENTS)]
@@ -185,6 +186,7 @@ class Site:
         self._begin(plan.start_bytes)
         self._counts["rounds"] += 1
         self._counts["changes acknowledged"] += killer.acknowledged
+        self._acknowledged += killer.acknowledged
         return findings + self._compare(chance)
 
     def _compare(self, chance: random.Random) -> list[str]:
@@ -202,7 +204,16 @@ class Site:
             token = chance.choice([*tokens, None])
             if token is not None and (status := self._worker.status(token)) != expected:
                 findings.append(f"a request with token {token} is answered {status} instead of {expected}")
-        return findings
+        return findings + self._audit()
+
+    def _audit(self) -> list[str]:
+        """Return what is wrong with the audit trail: each change that was acknowledged has its line."""
+        (result,) = self._operators[0].client.run_job("fastmcp", "verify_audit").values()
+        if result["failed"]:
+            return [f"the audit trail is not whole: {result['errors']}"]
+        lines = result["result"]["lines"]
+        missing = self._acknowledged - lines
+        return [f"the audit trail has {lines} lines for {self._acknowledged} changes"] if missing > 0 else []
 
     def _rows(self) -> dict[str, Row]:
         (result,) = self._operators[0].client.run_job("fastmcp", "bearer_token_list").values()

@@ -1,49 +1,38 @@
 """The token database fails under a running worker: every command and MCP requests meet each fault, and its end.
 
 A change is refused in time with a reason and leaves everything as it was; tokens that are known go on being verified,
-and no others are.
+and no others are. Damage: test_store_damage.py.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import resource
+import runpy
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nfcli import Client, NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment import DEFAULT_WORKER
 
 if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, NfcliRunner, RunningWorker, WorkerRunner
+    from conftest import EnvironmentFactory, InTime, NfcliRunner, WorkerRunner
 
-STORE, DELETE = "bearer_token_store", "bearer_token_delete"
-# Each change as a command and as a job; each would be seen.
-CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
-    "create-token username carol token new": (STORE, {"username": "carol", "token": "new"}),
-    "create-token username alice token good expire 60": (STORE, {"username": "alice", "token": "good", "expire": 60}),
-    "delete-token token good": (DELETE, {"token": "good"}),
-    "delete-token username bob": (DELETE, {"username": "bob"}),
-}
-STORED = {"good": "alice", "b1": "bob", "b2": "bob"}
-NOT_STORED = ["gone", "new"]
-STATE = {
-    "listed": [("alice", "good", "None"), ("bob", "b1", "None"), ("bob", "b2", "None")],
-    "checked": dict.fromkeys(STORED, True) | dict.fromkeys(NOT_STORED, False),
-    "answered": dict.fromkeys(STORED, 200) | dict.fromkeys(NOT_STORED, 401),
-}
+_site = runpy.run_path(str(Path(__file__).with_name("store_site.py")))
+CHANGES, DELETE, SETTINGS, STATE, STORE = (_site[name] for name in ("CHANGES", "DELETE", "SETTINGS", "STATE", "STORE"))
+Site: Any = _site["Site"]
+
+Fault = Callable[[Any], Any]
+
 CHANGE_SECONDS = 6.0
 
 # Takes the database's lock and keeps it until its stdin ends.
@@ -56,97 +45,18 @@ sys.stdin.read()
 """
 
 
-def status_of_request(url: str, token: str) -> int:
-    """Send an MCP request with a token; return the answer's status."""
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}).encode()
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Content-Type": "application/json",
-        "Accept": "application/json, text/event-stream",
-    }
-    request = urllib.request.Request(url, body, headers)  # noqa: S310  the worker's own http address
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-
-
-class Site:
-    """A worker, one process after the other, and clients at it; `folder` holds its database."""
-
-    worker: RunningWorker
-
-    def __init__(self, environment: Environment, run_worker: WorkerRunner, stack: ExitStack) -> None:
-        self.environment = environment
-        self.folder = environment.tokens_folder(DEFAULT_WORKER)
-        self._run_worker = run_worker
-        self._running = stack.enter_context(ExitStack())
-        self.start()
-        norfab = NorFab(environment.inventory_file)
-        stack.callback(norfab.destroy)
-        self._client, *self._others = [norfab.make_client() for _ in range(1 + len(CHANGES))]
-
-    def start(self) -> None:
-        """Start the worker."""
-        self.worker = self._running.enter_context(self._run_worker(self.environment))
-
-    def kill(self) -> None:
-        """Kill the worker, for a next one to start."""
-        self.worker.process.kill()
-        self._running.close()
-
-    def run(self, task: str, client: Client | None = None, **kwargs: Any) -> Any:
-        """Run a job; return its value, or its errors."""
-        (result,) = (client or self._client).run_job("fastmcp", task, kwargs=kwargs).values()
-        return result["errors"] if result["failed"] else result["result"]
-
-    def reset(self) -> None:
-        """Store and delete tokens until the worker is in the state that everything begins with."""
-        for username in ("alice", "bob", "carol"):
-            self.run(DELETE, username=username)
-        for token, username in {**STORED, "gone": "carol"}.items():
-            assert self.run(STORE, username=username, token=token) is True
-        assert self.run(DELETE, token="gone") is True
-        assert self.state() == STATE
-
-    def change(self) -> list[Any]:
-        """Ask for all changes at once; return what each was answered."""
-        with ThreadPoolExecutor(len(CHANGES)) as pool:
-            jobs = [
-                pool.submit(self.run, task, client, **kwargs)
-                for (task, kwargs), client in zip(CHANGES.values(), self._others, strict=True)
-            ]
-        return [job.result() for job in jobs]
-
-    def state(self) -> dict[str, Any]:
-        """Return what the worker says of its tokens: its list, its checks, its answers to requests with them."""
-        tokens = [*STORED, *NOT_STORED]
-        return {
-            "listed": [(row["username"], row["token"], row["expires"]) for row in self.run("bearer_token_list")],
-            "checked": {token: self.run("bearer_token_check", token=token) for token in tokens},
-            "answered": {token: status_of_request(self.worker.url, token) for token in tokens},
-        }
-
-    def logged(self) -> list[str]:
-        """Return the errors in the worker's log."""
-        lines = map(json.loads, self.environment.log_file(DEFAULT_WORKER).read_text().splitlines())
-        return [line["message"] for line in lines if line["level"] == "ERROR"]
-
-
 @pytest.fixture(scope="module")
-def site(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Iterator[Site]:
+def site(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Iterator[Any]:
     """Run the worker that meets one fault after the other."""
     with ExitStack() as stack:
-        yield Site(environment_factory(auth_bearer={"max_wrong_tokens_per_minute": 0}), running_worker, stack)
+        yield Site(environment_factory(**SETTINGS), running_worker, stack)
 
 
 # The faults: each lasts for a `with` block
 
 
 @contextmanager
-def locked(site: Site) -> Iterator[None]:
+def locked(site: Any) -> Iterator[None]:
     """Hold the database's lock in another process."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", HOLDER, str(site.folder / "cache.db")]
@@ -172,18 +82,18 @@ def read_only(path: Path, mode: int) -> Iterator[None]:
         path.chmod(before)
 
 
-def file_read_only(site: Site) -> Any:
+def file_read_only(site: Any) -> Any:
     """Make the database's file read-only."""
     return read_only(site.folder / "cache.db", 0o400)
 
 
-def folder_read_only(site: Site) -> Any:
+def folder_read_only(site: Any) -> Any:
     """Make the database's folder read-only."""
     return read_only(site.folder, 0o500)
 
 
 @contextmanager
-def immutable(site: Site) -> Iterator[None]:
+def immutable(site: Any) -> Iterator[None]:
     """Have the file system refuse writes to files that are open, which needs root and a file system that can."""
     files = [str(site.folder / name) for name in ("cache.db", "cache.db-wal")]
     chattr = shutil.which("chattr")
@@ -196,7 +106,7 @@ def immutable(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def failing_writes(site: Site) -> Iterator[None]:
+def failing_writes(site: Any) -> Iterator[None]:
     """Have the system refuse to make the write-ahead log longer than it is."""
     limit = (site.folder / "cache.db-wal").stat().st_size
     pid, infinite = site.worker.process.pid, resource.RLIM_INFINITY
@@ -208,7 +118,7 @@ def failing_writes(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def folder_gone(site: Site) -> Iterator[None]:
+def folder_gone(site: Any) -> Iterator[None]:
     """Move the database's folder away."""
     elsewhere = site.folder.with_name("moved")
     site.folder.rename(elsewhere)
@@ -218,7 +128,7 @@ def folder_gone(site: Site) -> Iterator[None]:
         elsewhere.rename(site.folder)
 
 
-FAULTS: list[tuple[Callable[[Site], Any], str]] = [
+FAULTS: list[tuple[Fault, str]] = [
     (file_read_only, "{folder}/cache.db can't be written, nothing changed: run chmod 600 {folder}/cache.db"),
     (folder_read_only, "{folder} can't be written, nothing changed: run chmod 700 {folder}"),
     (immutable, "the token database in {folder} reports a disk I/O error, nothing changed: see to that disk"),
@@ -228,7 +138,7 @@ FAULTS: list[tuple[Callable[[Site], Any], str]] = [
 ]
 
 
-def commands_at_once(site: Site, nfcli: NfcliRunner) -> list[tuple[int, str, str]]:
+def commands_at_once(site: Any, nfcli: NfcliRunner) -> list[tuple[int, str, str]]:
     """Run each change as a program of its own; return their exit statuses and what they print."""
     with ThreadPoolExecutor(len(CHANGES)) as pool:
         run = partial(nfcli, "-c", "fastmcp", "auth", environment=site.environment)
@@ -236,7 +146,7 @@ def commands_at_once(site: Site, nfcli: NfcliRunner) -> list[tuple[int, str, str
     return [(each.returncode, each.stdout, each.stderr) for each in done]
 
 
-def commands_in_a_row(site: Site, nfcli: NfcliRunner) -> list[tuple[int, str, str]]:
+def commands_in_a_row(site: Any, nfcli: NfcliRunner) -> list[tuple[int, str, str]]:
     """Do as `commands_at_once` with a single script, which is quicker where no lock holds each line up."""
     script = "".join(f"fastmcp auth {words}\n" for words in CHANGES)
     done = nfcli("-c", stdin=script, environment=site.environment)
@@ -246,7 +156,7 @@ def commands_in_a_row(site: Site, nfcli: NfcliRunner) -> list[tuple[int, str, st
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
 def test_a_fault_refuses_every_change_in_time_and_nothing_else(
-    site: Site, nfcli: NfcliRunner, in_time: InTime, fault: Callable[[Site], Any], reason: str
+    site: Any, nfcli: NfcliRunner, in_time: InTime, fault: Fault, reason: str
 ) -> None:
     """Nothing has changed meanwhile, when it is over, nor for the next worker; without a restart changes work again."""
     site.reset()
@@ -267,3 +177,56 @@ def test_a_fault_refuses_every_change_in_time_and_nothing_else(
     site.start()
     assert site.state() == STATE
     assert site.change() == [True] * len(CHANGES)
+
+
+@pytest.fixture
+def full_site(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Iterator[Any]:
+    """Run a worker whose database has a file system of 1 MiB for itself; only root may mount one."""
+    environment = environment_factory(**SETTINGS)
+    environment.prepare()
+    folder = environment.tokens_folder(DEFAULT_WORKER)
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can't be mounted here")
+    try:
+        with ExitStack() as stack:
+            yield Site(environment, running_worker, stack)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def use_up(folder: Path) -> None:
+    """Write to a file until the disk is full."""
+    ballast_file = folder / "ballast"
+    ballast_file.touch(mode=0o600)
+    with ballast_file.open("ab", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+
+
+def test_on_a_full_disk_nothing_is_stored_and_tokens_can_be_revoked(full_site: Any, nfcli: NfcliRunner) -> None:
+    """The room that the write-ahead log has taken is given back for that; with room again all is well."""
+    site, long = full_site, "x" * 1000
+    site.reset()
+    for _ in range(10):
+        assert site.run(STORE, username="alice", token="good") is True
+    use_up(site.folder)
+    assert site.run(DELETE, token="good") is True
+    without_good = site.state()
+    assert (without_good["checked"]["good"], without_good["answered"]["good"]) == (False, 401)
+    use_up(site.folder)
+    done = nfcli(
+        "-c", "fastmcp", "auth", "create-token", "username", "carol", "token", long, environment=site.environment
+    )
+    reason = f"the disk of {site.folder} is full, nothing changed: make room on it"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{DEFAULT_WORKER}: {reason}\n")
+    assert any(message.endswith(reason) for message in site.logged())
+    assert site.state() == without_good
+    (site.folder / "ballast").unlink()
+    assert site.state() == without_good
+    assert site.run(STORE, username="carol", token=long) is True
+    assert site.run(DELETE, username="carol") is True
+    site.kill()
+    site.start()
+    assert site.state() == without_good

@@ -18,6 +18,9 @@ import pytest
 
 from nfcli import Client, NorFab, NoWorkersError
 from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.keys import ensure_key_pair
+from nfcli.models.lock import LockOwner, WorkerLock, read_owner
+from nfcli.shell import direct
 
 if TYPE_CHECKING:
     from conftest import (
@@ -114,6 +117,26 @@ def test_what_a_killed_worker_left_behind_is_not_taken_for_it(
     for each in (client, norfab.make_client()):
         with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
             run(each, "bearer_token_check", token="x")
+
+
+def test_a_worker_that_dies_while_a_client_connects_is_told_at_once(
+    norfab: NorFab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock goes a moment after its socket, which refuses already: the client looks again."""
+    monkeypatch.setattr(direct, "CONNECT_SECONDS", 60)
+    environment = norfab.environment
+    ensure_key_pair(environment.keys_folder, DEFAULT_WORKER)
+    lock = WorkerLock.acquire(environment.lock_file(DEFAULT_WORKER))
+    lock.publish(ready=True, endpoint=environment.socket_endpoint(DEFAULT_WORKER))
+
+    def read_and_release(path: Path) -> LockOwner | None:
+        owner = read_owner(path)
+        lock.release()
+        return owner
+
+    monkeypatch.setattr(direct, "read_owner", read_and_release)
+    with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
+        run(norfab.make_client(), "bearer_token_check", token="x")
 
 
 @pytest.mark.parametrize("words", [["-c"], []], ids=["-c", "its own worker"])
