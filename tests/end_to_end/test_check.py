@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -120,15 +121,17 @@ def widen_a_folder(site: Environment) -> Faults:
     }
 
 
-def link_the_history(site: Environment) -> Faults:
-    """Put a link in a file's place."""
-    link = site.state_folder / "shell-history"
+def link_a_file(site: Environment) -> Faults:
+    """Put a link where it is met before all else."""
+    link = site.state_folder / ".a-link"
     link.symlink_to("/dev/null")
     return {"environment": [f"{link} is a symbolic link: put what it points to in its place"]}
 
 
 def give_a_file_away(site: Environment) -> Faults:
     """Let a file belong to another user."""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
     file = site.logs_folder / "theirs"
     file.touch(mode=0o600)
     shutil.chown(file, 12345)
@@ -202,7 +205,7 @@ def alter_the_trail(site: Environment) -> Faults:
 
 ALONE = [give_a_file_away, misspell_a_key, damage_the_database, garble_the_client_key]
 TOGETHER = [
-    *(widen_a_folder, link_the_history, swap_the_workers_public_key, shut_the_client_out),
+    *(widen_a_folder, link_a_file, swap_the_workers_public_key, shut_the_client_out),
     *(serve_everybody, plant_rows, alter_the_trail),
 ]
 
