@@ -182,12 +182,14 @@ class Site:
                 pool.submit(each.work, _chance(seed), killer) for each, seed in zip(self._operators, seeds, strict=True)
             ]
         findings = [line for done in work for line in done.result()]
+        if findings:
+            return findings
         self._worker.end()
         self._begin(plan.start_bytes)
         self._counts["rounds"] += 1
         self._counts["changes acknowledged"] += killer.acknowledged
         self._acknowledged += killer.acknowledged
-        return findings + self._compare(chance)
+        return self._compare(chance)
 
     def _compare(self, chance: random.Random) -> list[str]:
         """Return how the worker's listing, its answers to requests and its audit trail differ from the ledgers."""
