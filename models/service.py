@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .tokens import TaskInput
 
 ECHO_SLEEP_MAX_SECONDS = 60
+PATTERN_MAX_CHARACTERS = 256
 
 
 def tool_name(service: str, task: str) -> str:
@@ -28,7 +29,10 @@ class GetToolsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List names only")] = False
     service: Annotated[str, Field(description="Service whose tools to list, or all")] = "all"
-    name: Annotated[str, Field(description="Glob pattern that the names of the listed tools match")] = "*"
+    name: Annotated[
+        str,
+        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the listed tools match"),
+    ] = "*"
 
 
 class EchoInput(TaskInput):

@@ -41,9 +41,9 @@ class Answer:
         )
 
 
-def refusal(status: int, reason: str, *headers: Header) -> Answer:
+def refusal(status: int, reason: str, *headers: Header, code: int = _INVALID_REQUEST) -> Answer:
     """Return an answer whose body is a JSON-RPC error without id, as MCP has it for refused requests."""
-    error = {"jsonrpc": "2.0", "id": None, "error": {"code": _INVALID_REQUEST, "message": reason}}
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": reason}}
     return Answer(status, json.dumps(error).encode(), (JSON, *headers))
 
 

@@ -41,6 +41,7 @@ MAX_BODY_BYTES = 256 * 1024
 MAX_AUTHORIZATION_BYTES = 2 * 1024
 BODY_SECONDS = 15.0
 HOLD_UP_SECONDS = 0.05
+_LENGTH_DIGITS = 9
 _MAX_LOGGED_NAMES = 100
 _MAX_LOGGED_CHARACTERS = 100
 _SINGLE_HEADERS = frozenset({b"host", b"origin", b"authorization", b"content-length"})
@@ -243,7 +244,7 @@ class _Exchange:
 
     async def _read_body(self, content_length: bytes | None) -> Answer | None:
         """Set `_body`, or leave it None when the client has gone; return what refuses the body."""
-        if content_length is not None and content_length.isdigit() and int(content_length) > MAX_BODY_BYTES:
+        if content_length is not None and _is_long(content_length):
             return _LONG_BODY
         body = bytearray()
         try:
@@ -278,6 +279,12 @@ class _Exchange:
         await self._send(message)
         # Only now: a client that doesn't read holds up the first message, and that may be cancelled.
         self._has_started = True
+
+
+def _is_long(content_length: bytes) -> bool:
+    # Thousands of leading zeros are no error of HTTP, but more than int() takes.
+    digits = content_length.lstrip(b"0")
+    return content_length.isdigit() and (len(digits) > _LENGTH_DIGITS or int(digits or b"0") > MAX_BODY_BYTES)
 
 
 def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:

@@ -152,6 +152,25 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Transport:
+    """A connection's transport that drops what is written once it is lost, where uvloop's raises.
+
+    uvicorn tells only the last of several requests in a pipeline that their connection is lost.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.is_lost = False
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Write, if there is still somebody to write to."""
+        if not self.is_lost:
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Connection(HttpToolsProtocol):
     """A connection whose request heads are bounded in time and size, which uvicorn doesn't do.
 
@@ -165,7 +184,7 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or drop it when there are too many: those that are open go on."""
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport))  # type: ignore[arg-type]
         if len(self.connections) > _max_connections():
             transport.abort()
         else:
@@ -187,6 +206,9 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the connection."""
         self._end_wait()
+        # uvicorn leaves this timer be where the client broke off: for half a minute it would keep the connection.
+        self._unset_keepalive_if_required()
+        self.transport.is_lost = True  # type: ignore[attr-defined]
         super().connection_lost(exc)
 
     def _await_head(self) -> None:

@@ -43,6 +43,7 @@ from .context import WorkerContext
 from .gate import HEALTH_PATH, MAX_BODY_BYTES, App, Caller, Gate, Policy
 from .guesses import GuessLimit
 from .names import host_names, origin_names
+from .plain_errors import PlainErrors
 from .running import RunningRequests
 from .service_tasks import tool_entries, tool_specs
 from .verifier import DiskcacheBearerTokenVerifier
@@ -80,7 +81,7 @@ def build_app(worker: WorkerContext) -> Gate:
 
 def _endpoint(worker: WorkerContext, manager: StreamableHTTPSessionManager) -> App:
     """Return the SDK's application; with authentication it lets nobody in whom the gate hasn't named."""
-    app = StreamableHTTPASGIApp(manager)
+    app = PlainErrors(StreamableHTTPASGIApp(manager))
     if not worker.inventory.authentication_enabled:
         return app
     scopes = list(worker.inventory.auth_bearer.required_scopes)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -73,7 +74,9 @@ def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any
 def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
     """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
     entries = tool_entries(worker) if arguments.service in {"all", worker.service} else []
-    chosen = [entry for entry in entries if fnmatchcase(entry.name, arguments.name)]
+    # fnmatchcase would keep the last 32,768 patterns that anybody sent.
+    pattern = re.compile(translate(arguments.name))
+    chosen = [entry for entry in entries if pattern.match(entry.name)]
     return [entry.name for entry in chosen] if arguments.brief else [entry.model_dump() for entry in chosen]
 
 

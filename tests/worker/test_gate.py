@@ -231,6 +231,14 @@ def test_overlong_body_is_refused_before_it_is_sent(plain_worker: Any) -> None:
     assert (status, headers["connection"]) == (413, "close")
 
 
+def test_length_with_thousands_of_zeros_in_front_is_that_length(plain_worker: Any) -> None:
+    """HTTP doesn't mind them, Python's int() does; a long one is one with them, too."""
+    request = plain_worker.request()
+    length = str(len(request.partition(b"\r\n\r\n")[2])).encode()
+    assert plain_worker.ask(request.replace(b"length: " + length, b"length: " + b"0" * 5_000 + length))[0] == 200
+    assert plain_worker.ask(_head(plain_worker, "content-length: " + "0" * 5_000 + "262145"))[0] == 413
+
+
 def test_overlong_body_without_a_length_is_refused_on_the_way(plain_worker: Any) -> None:
     """Chunks are counted as they come."""
     with plain_worker.connect() as connection:
@@ -273,6 +281,21 @@ def test_body_that_is_no_request_is_the_clients_error(plain_worker: Any, era: st
     head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {era}", "mcp-method: ping")
     assert plain_worker.ask(head + body)[0] == 400
     assert plain_worker.post(era=era)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"secret": ', "the body is not JSON"),
+        (b'{"jsonrpc": "2.0", "secret": 1}', "the body is not one JSON-RPC request or notification"),
+        (b'[{"jsonrpc": "2.0", "method": "ping", "id": 1}]', "the body is not one JSON-RPC request or notification"),
+    ],
+)
+def test_body_that_is_no_request_is_refused_in_our_words(plain_worker: Any, body: bytes, words: str) -> None:
+    """The SDK's name the library that read it, with its version, and repeat what was sent."""
+    head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {ERAS[0]}")
+    status, _, answered = plain_worker.ask(head + body)
+    assert (status, json.loads(answered)["error"]["message"]) == (400, words)
 
 
 def ask_directly(application: gate.Gate, scope: dict[str, Any], *messages: str) -> list[dict[str, Any]]:

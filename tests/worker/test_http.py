@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import runpy
 import signal
 import socket
+import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -202,6 +205,46 @@ def test_client_that_does_not_read_holds_up_no_stop(served_worker: Serve) -> Non
             assert time.monotonic() < deadline
         worker.stop()
         assert connections == set()
+
+
+def break_off(connection: socket.socket) -> None:
+    """Close a connection with a reset, as a client that crashes does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Look again and again, for a bounded time."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+
+
+def test_connection_that_breaks_off_is_let_go_at_once(served_worker: Serve) -> None:
+    """Kept for half a minute, as uvicorn does, those of a busy stranger would fill the memory."""
+    worker = served_worker()
+    connection = worker.connect()
+    connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert read_answer(connection)[0] == 200
+    served = [weakref.ref(each) for each in worker.http._server.server_state.connections]
+    break_off(connection)
+    wait_until(lambda: gc.collect() >= 0 and served[0]() is None)
+    assert len(served) == 1
+
+
+def test_client_that_breaks_off_a_pipeline_fills_no_log(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the last of its requests is told; the answer to the first one goes nowhere."""
+    has_begun, may_end = threading.Event(), threading.Event()
+    worker = served_worker(holding(has_begun, may_end))
+    connection = worker.connect()
+    call = worker.request("tools/call", {"name": "service_fastmcp__task_hold", "arguments": {}})
+    connection.sendall(call + b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert has_begun.wait(WAIT_SECONDS)
+    break_off(connection)
+    wait_until(lambda: not worker.http._server.server_state.connections)
+    may_end.set()
+    wait_until(lambda: not worker.http._server.server_state.tasks)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_call_that_ends_in_its_time_is_answered_during_the_stop(served_worker: Serve) -> None:

@@ -162,6 +162,12 @@ def test_tools_can_be_chosen_and_named_only(run: Run, kwargs: dict[str, str], ex
     assert [tool["name"] for tool in run("get_tools", **kwargs)] == expected
 
 
+def test_a_pattern_of_any_length_is_not_read(run: Run, worker: WorkerContext) -> None:
+    """Some hundred thousand brackets take Python minutes, and whoever has a token can send them."""
+    assert failure(worker, "get_tools", name="[" * 257) == ["name: String should have at most 256 characters"]
+    assert run("get_tools", name="[" * 256) == []
+
+
 def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: WorkerContext) -> None:
     """Seven keys each; the auth tasks are published nowhere else."""
     entries = run("list_tasks")
