@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -33,9 +34,10 @@ class AllowedClients:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
         self._files: dict[str, dict[Path, _Signature]] = {}
+        self._ignored: set[tuple[Path, _Signature | None]] = set()
 
     def allows(self, key: str) -> bool:
         """Whether a file with this public key (40 characters of Z85) lies in the folder now."""
@@ -58,27 +60,19 @@ class AllowedClients:
 
     def _scan(self) -> None:
         files: dict[str, dict[Path, _Signature]] = {}
-        for path in sorted(self._folder.glob("*.key")):
+        ignored = set()
+        for path in sorted(self.folder.glob("*.key")):
             signature = _signature(path)
             try:
                 key = read_public_key(path).decode()
             except KeyFileError as error:
-                log.warning("client key ignored: %s", error)
+                ignored.add((path, signature))
+                if (path, signature) not in self._ignored:  # strangers make us scan as often as they like
+                    log.warning("client key ignored: %s", error)
                 continue
             if signature is not None:
                 files.setdefault(key, {})[path] = signature
-        self._files = files
-
-    def callback(self, _domain: str, key: bytes) -> bool:
-        """Answer pyzmq's authenticator; an exception here would end its thread, so there is none."""
-        try:
-            allowed = self.allows(key.decode())
-        except Exception as error:  # noqa: BLE001  an answer of no is the only safe one
-            log.error("client key refused: %s", type(error).__name__)
-            return False
-        if not allowed:
-            log.warning("a client whose key is not in %s was refused", self._folder)
-        return allowed
+        self._files, self._ignored = files, ignored
 
 
 def short_name(key: str) -> str:
@@ -99,19 +93,42 @@ class Access:
 
     While it is down nobody new gets in (`zap_enforce_domain`), and messages of those already connected are still
     checked against the live list.
+
+    Args:
+        context: the context of the sockets that are guarded.
+        clients: who is let in.
+        refused: is told who was refused and why, and returns whether the log should tell as well; it must neither wait
+            nor raise.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], clients: AllowedClients) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        clients: AllowedClients,
+        refused: Callable[[str, str], bool],
+    ) -> None:
         self._context = context
         self._clients = clients
+        self._refused = refused
         self._authenticator: ThreadAuthenticator | None = None
 
     def start(self) -> None:
         """Start answering ZAP requests; call before the first socket binds."""
         authenticator = ThreadAuthenticator(self._context, log=logging.getLogger(f"{__name__}.zap"))
         authenticator.start()
-        authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=self._clients)
+        authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=self)
         self._authenticator = authenticator
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Answer pyzmq's authenticator; an exception here would end its thread, so there is none."""
+        try:
+            allowed = self._clients.allows(key.decode())
+        except Exception as error:  # noqa: BLE001  an answer of no is the only safe one
+            log.error("client key refused: %s", type(error).__name__)
+            return False
+        if not allowed and self._refused(short_name(key.decode()), "unknown client key"):
+            log.warning("a client whose key is not in %s was refused", self._clients.folder)
+        return allowed
 
     def supervise(self) -> None:
         """Start the handler again if its thread has died; called now and then by the thread that owns the ROUTER."""

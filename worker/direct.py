@@ -65,7 +65,7 @@ class DirectServer:
         self._executor = executor
         self._clients = clients
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._access = Access(self._context, clients)
+        self._access = Access(self._context, clients, worker.audit.refused)
         self._router = self._make_router(keys)
         self._outbox: queue.SimpleQueue[tuple[bytes, BrokerMessage]] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = socket.socketpair()
