@@ -1,4 +1,4 @@
-"""The list of client keys and the ZAP handler that asks it: where pyzmq's own would let strangers in, or say nothing."""
+"""The list of client keys and the ZAP handler: where pyzmq's own would let strangers in, or say nothing."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _folder(folder: Path) -> str:
 def test_a_key_file_that_can_not_be_used_is_named_and_keeps_nobody_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], str]
 ) -> None:
-    """pyzmq's loader passes over such files without a word, and everybody wonders why a client isn't let in."""
+    """The loader of pyzmq passes over such files without a word, and everybody wonders why a client isn't let in."""
     folder = tmp_path / "clients"
     folder.mkdir()
     pair = ensure_key_pair(tmp_path, "good")
