@@ -37,7 +37,7 @@ WALLS = {
 }
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),
-    *("contributing", "changelog"),
+    *("performance", "backup", "contributing", "changelog"),
 }
 # Folders of one developer's machine, folders beside the repository, and hosts of package registries.
 ELSEWHERE = re.compile(r"/(?:work|root|farm|opt)/|/tmp/bash[_]jobs|(?<!\w)shared[/]|pypi[.]org|pythonhosted[.]org")

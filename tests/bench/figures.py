@@ -65,15 +65,15 @@ class Growth:
         unit: as a `Figure` has it.
         factor: what is promised about, for instance how many times more the last takes than the first.
         target: the promise, in words.
-        met: whether it holds.
+        met: whether it holds; None where nothing was promised.
     """
 
     work: str
     measured: dict[str, float]
     unit: str
     factor: float
-    target: str
-    met: bool
+    target: str = ""
+    met: bool | None = None
     details: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from figures import Figure
-from loads import CONNECTIONS, Served, load
+from loads import Served, load
 from processes import BenchError, child
 from sites import HERE, TOKEN, Sites
 
@@ -80,13 +80,14 @@ def _turns(sites: Sites, opened: ExitStack) -> dict[str, _Turn]:
 
 
 def _figures(turns: dict[str, _Turn]) -> Iterator[Figure]:
-    yield Figure("floor: the SDK's server, no authentication", turns["floor"].rate, "/s")
-    yield Figure("ping without authentication", turns["open"].rate, "/s")
-    yield _compared(f"authenticated ping, {CONNECTIONS} connections", turns, "ping", _PING_TARGET)
+    yield Figure("floor: the SDK's own server", turns["floor"].rate, "/s")
+    yield Figure("ping, no authentication", turns["open"].rate, "/s")
+    yield _compared("ping, authenticated", turns, "ping", _PING_TARGET)
     share = statistics.median(a / b for a, b in zip(turns["ping"].rates, turns["open"].rates, strict=True))
-    yield Figure("    as a share of that without", share, "", target=f">= {_OPEN_TARGET}", met=share >= _OPEN_TARGET)
+    yield Figure("    share of that without", share, "", target=f">= {_OPEN_TARGET}", met=share >= _OPEN_TARGET)
     yield _compared("401 answers", turns, "401", _REFUSAL_TARGET)
-    yield Figure("429 answers", turns["429"].rate, "/s", details=turns["429"].details)
+    # Slow by intent: whoever gets one has sent too many wrong tokens.
+    yield Figure("429 answers, held up", turns["429"].rate, "/s")
 
 
 def _compared(work: str, turns: dict[str, _Turn], name: str, target: float) -> Figure:

@@ -34,13 +34,13 @@ from sites import Sites
 _Measurement = Callable[[Sites], Iterator[Figure | Growth]]
 
 MEASUREMENTS: dict[str, tuple[str, _Measurement]] = {
-    "jobs": ("job round trips", round_trips.measure),
-    "verify": ("verification", verification.measure),
-    "http": ("MCP over HTTP", http_rates.measure),
-    "shell": ("the shell", shell_times.measure),
-    "lists": ("many tokens", listings.measure),
+    "jobs": ("job round trips, p50", round_trips.measure),
+    "verify": ("verification, p50", verification.measure),
+    "http": ("MCP over HTTP, 8 connections", http_rates.measure),
+    "shell": ("the shell, median", shell_times.measure),
+    "lists": ("many tokens, median", listings.measure),
     "growth": ("growth, p50", growth.measure),
-    "flood": ("flood", flood.measure),
+    "flood": ("100 good pings a second, p99", flood.measure),
 }
 _FENCE = "```"
 

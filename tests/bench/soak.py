@@ -114,9 +114,9 @@ def _stored(environment: Environment) -> _Ledger:
 
 
 def _kept(ledger: _Ledger, listed: _Ledger, stored: _Ledger) -> Iterator[Claim]:
-    for place, found in (("listed at the end", listed), ("on disk after it", stored)):
-        figure = f"{len(ledger):,} tokens, {len(ledger - found)} missing, {len(found - ledger)} too many"
-        yield Claim(f"what the clients know is {place}", figure, "the same", found == ledger)
+    for place, found in (("listed", listed), ("on disk", stored)):
+        figure = f"{len(ledger):,}, {len(ledger - found)} missing, {len(found - ledger)} too many"
+        yield Claim(f"tokens that clients know, {place}", figure, "the same", found == ledger)
 
 
 def _arguments() -> argparse.Namespace:

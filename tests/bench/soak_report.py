@@ -15,7 +15,7 @@ from nfcli.worker.jobs import KEPT_JOBS
 STAGES, WARM_UP_STAGES = 10, 2
 MEMORY_FACTOR = 1.05
 P50_FACTOR, P99_FACTOR = 1.25, 2.0
-ENOUGH_SAMPLES = 400
+ENOUGH_SAMPLES = 300
 """Below that a p99 is the time of three answers."""
 
 MILLISECONDS = 1e3
@@ -62,15 +62,15 @@ def claims(soaked: Soaked) -> Iterator[Claim]:
     """Judge the worker: what it holds after each stage, and how fast it answers in the last one."""
     warmed, later = soaked.stages[WARM_UP_STAGES - 1], soaked.warm
     descriptors = {stage.vitals.descriptors for stage in (warmed, *later)}
-    yield Claim("file descriptors after the warm-up", _range(descriptors), "flat", len(descriptors) == 1)
+    yield Claim("file descriptors after warm-up", _range(descriptors), "flat", len(descriptors) == 1)
     # Tool calls run in threads that come when calls meet, which those of all clients may never have done so far.
     threads = {stage.vitals.threads for stage in (warmed, *later)}
     most = warmed.vitals.threads + soaked.clients
-    yield Claim("threads after the warm-up", _range(threads), f"<= {most}", max(threads) <= most)
+    yield Claim("threads after warm-up", _range(threads), f"<= {most}", max(threads) <= most)
     factor = max(stage.vitals.megabytes for stage in later) / warmed.vitals.megabytes
     is_warm = sum(stage.operations for stage in soaked.stages[:WARM_UP_STAGES]) > KEPT_JOBS
     yield Claim(
-        "memory, times that after the warm-up",
+        "memory, to that after warm-up",
         f"{factor:.3f}",
         f"<= {MEMORY_FACTOR}",
         factor <= MEMORY_FACTOR if is_warm else None,
@@ -80,7 +80,7 @@ def claims(soaked: Soaked) -> Iterator[Claim]:
         worst = max(factors, key=lambda kind: factors[kind])
         is_enough = min(len(samples) for samples in later[0].samples.values()) >= ENOUGH_SAMPLES
         yield Claim(
-            f"p{percent} at the end, times that at the start",
+            f"p{percent}, last to first stage",
             f"{factors[worst]:.2f} ({worst})",
             f"<= {limit}",
             factors[worst] <= limit if is_enough else None,

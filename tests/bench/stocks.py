@@ -11,6 +11,9 @@ MANY = 100_000
 FLAT = 1.5
 """Up to this factor two costs count as the same."""
 
+CACHE_MISSES_US = 0.5
+"""What a look-up may take longer among so many tokens that no cache of the processor holds them all."""
+
 
 @dataclass(frozen=True)
 class Stock:

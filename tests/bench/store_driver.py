@@ -25,6 +25,7 @@ class Driver:
     def __init__(self, store: TokenStore) -> None:
         self._store = store
         self._verifier = DiskcacheBearerTokenVerifier(store, [], "http://127.0.0.1:8001")
+        self._plain: dict[str, bool] = {}
 
     def verify(self, tokens: list[str]) -> list[float]:
         """Verify tokens that are stored."""
@@ -47,6 +48,12 @@ class Driver:
 
     def _is_there(self, token: str) -> bool:
         return self._store.lookup(token) is not None
+
+    def floor(self, rows: list[tuple[str, str]]) -> list[float]:
+        """Look the same tokens up in a plain dict of as many."""
+        if not self._plain:
+            self._plain = {record.token: True for record in self._store.records()}
+        return [_timed(self._plain.__getitem__, token) for _, token in rows]
 
     def delete(self, rows: list[tuple[str, str]]) -> list[float]:
         """Delete tokens one by one."""

@@ -39,6 +39,7 @@ README_COLUMNS, PAGE_COLUMNS = 100, 80
 NOT_RUN = {
     "README.md": ["sets up the clone itself"],
     "man/pages/contributing.md": ["runs the tests themselves"],
+    "man/pages/performance.md": ["measures for minutes"],
     "man/pages/security.md": ["needs a second machine"],
 }
 MARKS = re.compile(r"|file: \S+|output|run-tests|not run: .+")
