@@ -89,6 +89,8 @@ class Growth:
 
 def percentile(samples: Sequence[float], percent: int) -> float:
     """Return the value that `percent` of the samples don't exceed."""
+    if len(samples) == 1:
+        return samples[0]
     return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
 
 

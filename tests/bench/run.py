@@ -29,6 +29,7 @@ import round_trips
 import shell_times
 import verification
 from figures import Figure, Growth, tables
+from processes import BenchError
 from sites import Sites
 
 _Measurement = Callable[[Sites], Iterator[Figure | Growth]]
@@ -96,4 +97,7 @@ def _leave_home(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BenchError as problem:
+        sys.exit(f"the benchmark ended early: {problem}")

@@ -129,4 +129,7 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as problem:
+        sys.exit(f"the soak ended early: {problem}")

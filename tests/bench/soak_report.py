@@ -47,6 +47,11 @@ class Soaked:
         """The stages after the warm-up."""
         return self.stages[WARM_UP_STAGES:]
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of work of which there are samples in the first of these stages and in the last."""
+        return sorted(self.warm[0].samples.keys() & self.warm[-1].samples.keys())
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -76,9 +81,9 @@ def claims(soaked: Soaked) -> Iterator[Claim]:
         factor <= MEMORY_FACTOR if is_warm else None,
     )
     for percent, limit in ((50, P50_FACTOR), (99, P99_FACTOR)):
-        factors = {kind: _factor(soaked, kind, percent) for kind in sorted(later[0].samples)}
+        factors = {kind: _factor(soaked, kind, percent) for kind in soaked.kinds}
         worst = max(factors, key=lambda kind: factors[kind])
-        is_enough = min(len(samples) for samples in later[0].samples.values()) >= ENOUGH_SAMPLES
+        is_enough = min(len(later[0].samples[kind]) for kind in soaked.kinds) >= ENOUGH_SAMPLES
         yield Claim(
             f"p{percent}, last to first stage",
             f"{factors[worst]:.2f} ({worst})",
@@ -115,7 +120,7 @@ def _shown(seen: Vitals) -> tuple[str, str, str]:
 def _times(soaked: Soaked) -> list[str]:
     first, last = f"stage {WARM_UP_STAGES + 1}", f"stage {STAGES}"
     rows = [("ms, p50 / p99", first, last, "factors", "a stage")]
-    for kind in sorted(soaked.warm[0].samples):
+    for kind in soaked.kinds:
         shown = []
         for stage in (soaked.warm[0], soaked.warm[-1]):
             p50, p99 = (percentile(stage.samples[kind], percent) * MILLISECONDS for percent in (50, 99))
