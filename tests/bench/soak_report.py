@@ -126,7 +126,7 @@ def _times(soaked: Soaked) -> list[str]:
             p50, p99 = (percentile(stage.samples[kind], percent) * MILLISECONDS for percent in (50, 99))
             shown.append(f"{p50:.2f} / {p99:.2f}")
         factors = " / ".join(f"{_factor(soaked, kind, percent):.2f}" for percent in (50, 99))
-        count = statistics.mean(len(stage.samples[kind]) for stage in soaked.warm)
+        count = statistics.mean(len(stage.samples.get(kind, ())) for stage in soaked.warm)
         rows.append((kind, *shown, factors, f"{count:,.0f}"))
     return columns(rows)
 
