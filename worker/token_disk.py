@@ -140,11 +140,13 @@ class _Cache(diskcache.Cache):
 
     def keep_time(self, latest: float) -> None:
         """Write the row that says how late it is."""
+        # Columns that have an index are left alone: a row where they are wrong is written anew.
         statement = f"""
-            UPDATE Cache SET value = ?, tag = '', mode = {diskcache.core.MODE_RAW}, filename = NULL, expire_time = NULL
-            WHERE key = '{LATEST_TIME_KEY}' AND raw = 1
+            UPDATE Cache SET value = ?, mode = {diskcache.core.MODE_RAW}, filename = NULL
+            WHERE key = '{LATEST_TIME_KEY}' AND raw = 1 AND tag = '' AND expire_time IS NULL
         """  # noqa: S608  only constants go in
         if not self._sql(statement, (repr(latest),)).rowcount:
+            self.remove([LATEST_TIME_KEY])
             self.set(LATEST_TIME_KEY, repr(latest), tag="")
 
     def shrink(self) -> None:
