@@ -181,6 +181,7 @@ class _Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._is_head_over = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or drop it when there are too many: those that are open go on."""
@@ -202,6 +203,24 @@ class _Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self._head_timer is None:
             self._await_head()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._is_head_over = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; those that trail a body are dropped: a token or a Host among them must not count."""
+        if not self._is_head_over:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request."""
+        self._is_head_over = True
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            # Behind a request for another protocol the parser reads nothing more: the next one needs a new connection.
+            self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the connection."""

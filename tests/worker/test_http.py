@@ -124,6 +124,27 @@ def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pyt
     assert [message for message in caplog.messages if "manager" not in message] == []
 
 
+def test_headers_behind_a_body_do_not_count(served_worker: Serve) -> None:
+    """Nobody looks at them on the way: neither a token nor a Host there lets anybody in."""
+    worker = served_worker()
+    head, _, body = worker.request("ping", token=None).partition(b"\r\n\r\n")
+    head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"content-length"))
+    chunk = b"\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body)
+    token = b"authorization: Bearer " + TOKEN.encode()
+    assert worker.ask(head + chunk + token + b"\r\n\r\n")[0] == 401
+    assert worker.ask(head + b"\r\n" + token + chunk + b"host: evil\r\nx: y\r\n\r\n")[0] == 200
+
+
+def test_request_for_http_2_is_served_and_its_connection_closed(served_worker: Serve) -> None:
+    """The parser reads nothing behind it: the next request, left alone, would be waited for until its time is over."""
+    head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
+    with served_worker().connect() as connection:
+        connection.sendall(head + b"http2-settings: AAMAAABk\r\n\r\n")
+        status, headers, _ = read_answer(connection, "GET")
+        assert (status, headers["connection"]) == (200, "close")
+        assert is_closed(connection)
+
+
 def is_closed(connection: socket.socket) -> bool:
     """Wait until the server closes the connection."""
     try:
