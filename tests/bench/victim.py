@@ -81,27 +81,32 @@ class Victim:
         threads = frozenset(int(entry.name) for entry in (folder / "task").iterdir())
         return State(threads, len(list((folder / "fd").iterdir())), pages * os.sysconf("SC_PAGE_SIZE"))
 
-    def serves(self) -> list[str]:
-        """Return what is wrong with the answers to proper jobs and to MCP requests with a good and a wrong token."""
+    def serves(self, address: str = "127.0.0.1") -> list[str]:
+        """Return what is wrong with the answers to proper jobs and to MCP requests with a good token and without one.
+
+        The requests come from `address`.
+        """
         wrong = []
         for token, expected in ((GOOD_TOKEN, True), (f"{MARK}-unknown", False)):
             if self.run("bearer_token_check", token=token) is not expected:
                 wrong.append(f"bearer_token_check of {token} is not {expected}")
         for token, status in ((GOOD_TOKEN, 200), (None, 401)):
-            answered, body = self.call(token)
+            answered, body = self.call(token, address)
             if answered != status:
                 wrong.append(f"an MCP call is answered {answered} instead of {status}: {body[:200]!r}")
         return wrong
 
-    def call(self, token: str | None) -> tuple[int, bytes]:
-        """Call a tool over MCP; return status and body."""
+    def call(self, token: str | None, source: str = "127.0.0.1") -> tuple[int, bytes]:
+        """Call a tool over MCP, from an address; return status and body."""
         headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         params = {"name": _TOOL, "arguments": {}}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
         address = urlsplit(self.url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=JOB_SECONDS)
+        connection = http.client.HTTPConnection(
+            address.hostname or "", address.port, timeout=JOB_SECONDS, source_address=(source, 0)
+        )
         try:
             connection.request("POST", address.path, body, headers)
             answer = connection.getresponse()
