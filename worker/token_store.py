@@ -40,7 +40,7 @@ SWEEP_BATCH_TOKENS = 500
 SWEEP_AGAIN_SECONDS = 10.0
 """How long the disk is left alone after a sweep that nobody asked for has failed."""
 
-_CLOSE_WAIT_SECONDS = 1.0
+_UNASKED_WAIT_SECONDS = 1.0
 
 _Parameters = ParamSpec("_Parameters")
 _Value = TypeVar("_Value")
@@ -136,7 +136,7 @@ class TokenStore:
         removed: list[str] = []
         now = self.now()
         try:
-            self._database.limit_wait(min(_CLOSE_WAIT_SECONDS, self._lock_timeout_seconds))
+            self._database.limit_wait(min(_UNASKED_WAIT_SECONDS, self._lock_timeout_seconds))
             while batch := self._sweep(now):
                 removed += batch
             self._database.keep_time(now)
@@ -159,7 +159,7 @@ class TokenStore:
         return self._now()
 
     def lookup(self, token: str) -> BearerTokenRecord | None:
-        """Return the record of a live token, else None; takes no time, never touches the disk, never raises."""
+        """Return the record of a live token, else None; never touches the disk or waits for it, never raises."""
         record = self._index.by_token.get(token)
         if record is None or record.expires is None or self._now() < record.expires:
             return record
@@ -348,7 +348,7 @@ class TokenStore:
         now = self.now()
         next_one = -math.inf
         try:
-            self._database.limit_wait(self._lock_timeout_seconds)
+            self._database.limit_wait(min(_UNASKED_WAIT_SECONDS, self._lock_timeout_seconds))
             while removed := self._sweep(now):
                 self._tell_revoked(removed)
         except TokenStoreError as error:

@@ -58,7 +58,7 @@ def test_a_stored_token_is_found_with_all_its_fields(open_store: OpenStore, cloc
     assert store.lookup("secret-toke") is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(username=usernames, token=tokens, expire=lifetimes, now=instants)
 def test_any_valid_token_survives_a_restart_unchanged(username: str, token: str, expire: int, now: float) -> None:
     """Every field comes back from disk exactly, instants to the last bit."""
