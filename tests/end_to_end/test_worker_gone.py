@@ -192,7 +192,7 @@ def test_a_frozen_worker_costs_the_timeout_and_the_client_goes_on_with_it(
     """The job that nobody waits for any more runs once, however often it is sent again."""
     with running_worker(norfab.environment) as worker:
         client = norfab.make_client()
-        store = {"uuid": "the-same", "username": "a", "token": "t1"}
+        store: dict[str, Any] = {"uuid": "the-same", "username": "a", "token": "t1"}
         assert run(client, "bearer_token_check", token="t1") is False
         with frozen(worker.process.pid):
             assert run(client, "bearer_token_store", timeout=0.5, **store) == ("timeout", ["no answer within 0.5 s"])
@@ -356,7 +356,7 @@ def test_a_job_sent_again_while_it_runs_and_after_its_end_runs_once(norfab_of_al
     """A second connection joins the run, which a lock holds up; a third one gets its answer."""
     assert run(client, "bearer_token_store", username="a", token="t1") is True
     first, second, third = (norfab_of_all.make_client() for _ in range(3))
-    delete = {"uuid": "held-up", "token": "t1"}
+    delete: dict[str, Any] = {"uuid": "held-up", "token": "t1"}
     with ThreadPoolExecutor(2) as pool:
         with database_held(norfab_of_all.environment):
             jobs = [pool.submit(run, first, "bearer_token_delete", **delete)]
