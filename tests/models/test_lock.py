@@ -19,7 +19,7 @@ import pytest
 
 from nfcli.models.environment import open_private, write_private
 from nfcli.models.errors import EnvironmentFolderError, WorkerStartError
-from nfcli.models.lock import LockOwner, WorkerLock, read_owner
+from nfcli.models.lock import LockOwner, WorkerLock, has_owner, read_owner
 
 HOLDER = (
     "import pathlib, sys; from nfcli.models.lock import WorkerLock\n"
@@ -314,3 +314,15 @@ def _locked(path: Path) -> Any:
     stream = open_private(path, "ab")
     fcntl.flock(stream, fcntl.LOCK_EX)
     return stream
+
+
+def test_an_owner_is_seen_also_where_the_file_is_open_to_others(tmp_path: Path) -> None:
+    """Who only looks must not take the worker for one that has ended; nothing is made for it."""
+    file = tmp_path / "w.lock"
+    assert not has_owner(file)
+    assert not file.exists()
+    lock = WorkerLock.acquire(file)
+    file.chmod(0o644)
+    assert has_owner(file)
+    lock.release()
+    assert not has_owner(file)
