@@ -89,7 +89,7 @@ class Insider:
         self._send(dealer, b"0x04", mark, _SENTINEL)
         while not is_marked or self.ledger.has_open_jobs():
             if not dealer.poll(max(0, int((deadline - time.monotonic()) * 1_000))):
-                raise FellError(f"after {self.messages} messages a job isn't answered: {self.ledger.wrong}")
+                raise FellError(f"after {self.messages} messages a job isn't answered")
             frames = dealer.recv_multipart()
             self.ledger.answered(frames)
             if frames[2] == b"0x05" and frames[4:6] == [mark, b"200"]:
@@ -222,10 +222,9 @@ def attack(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         try:
             siege.run(arguments.messages)
-        finally:
-            seconds = time.perf_counter() - started
-            if sys.exc_info()[0] is not None:
-                sys.stderr.write(f"what was wrong before: {siege.insider.ledger.wrong} {victim.log_faults()}\n")
+        except FellError as error:
+            return {"wrong": [str(error), *siege.insider.ledger.wrong, *victim.log_faults()]}
+        seconds = time.perf_counter() - started
         return {"seconds": round(seconds, 1), "messages/s": round(arguments.messages / seconds), **siege.end()}
 
 
