@@ -85,6 +85,17 @@ def test_no_tokens_still_print_the_header(run: Run) -> None:
     assert run("fastmcp auth list-tokens") == (0, HEADER, "")
 
 
+@pytest.mark.parametrize(
+    "value", [True, False, None, 0, "", [], {}, ["a", None], ["a", "json", {}], [True, "nested", {"a": 1}]], ids=str
+)
+def test_whatever_a_worker_returns_is_data(run: Run, client: Any, value: object) -> None:
+    """True ends no shell, two or three values name no outputter, and what is empty is printed all the same."""
+    client.answers["get_status"] = value
+    status, out, err = run("show fastmcp status")
+    assert (status, json.loads(out), err) == (0, {"fastmcp-worker-1": value}, "")
+    assert run("pwd")[1] == "root\n"
+
+
 def test_false_is_a_result_and_no_failure(run: Run) -> None:
     """A check of an unknown token prints false, with status 0, and the session goes on."""
     assert run("fastmcp auth check-token token nothing") == (0, WORKER_TRUE.replace("true", "false"), "")
@@ -213,10 +224,11 @@ def test_an_answer_that_is_no_list_of_records_is_named(run: Run, client: Any) ->
     assert run("fastmcp auth list-tokens") == (1, "", message)
 
 
-def test_interruptions_are_for_the_caller(run: Run, client: Any) -> None:
-    """Ctrl-C is not an error of the command."""
-    client.raising = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_interruptions_are_for_the_caller(run: Run, client: Any, ending: type[BaseException]) -> None:
+    """Neither Ctrl-C nor the end of the program is an error of the command; picle would swallow the latter."""
+    client.raising = ending()
+    with pytest.raises(ending):
         run("show fastmcp version")
 
 
