@@ -223,6 +223,28 @@ def test_a_worker_that_dies_is_told_within_three_seconds(
     assert terminal.leave() == 0
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_shell_leaves_at_once_when_its_worker_is_dead(
+    environment_factory: EnvironmentFactory, running_worker: WorkerRunner, open_terminal: TerminalStarter, how: int
+) -> None:
+    """Neither an open connection nor a job that was given up holds up its end; the quicker of two shells counts."""
+    environment = environment_factory()
+    with running_worker(environment) as worker:
+        terminals = [open_terminal("-c", environment=environment) for _ in range(2)]
+        for terminal in terminals:
+            terminal.wait_for_prompt()
+            assert terminal.run("fastmcp auth check-token token x") == FALSE
+        worker.process.send_signal(how)
+        seconds = []
+        for terminal in terminals:
+            assert terminal.run("fastmcp auth check-token token x timeout 1").count("\n") == 1
+            started = time.monotonic()
+            assert terminal.leave() == 0
+            seconds.append(time.monotonic() - started)
+        worker.process.send_signal(signal.SIGCONT)
+    assert min(seconds) < 1.0
+
+
 def test_a_shell_without_workers_to_start_says_why_it_ends(
     open_terminal: TerminalStarter, environment_factory: EnvironmentFactory
 ) -> None:
