@@ -5,8 +5,8 @@ are given as words, on stdin or at a terminal, and at the end those that databas
 short ones, which turn up by chance, are let pass.
 
 Searched are the environments and home folders below pytest's temporary folder (logs, audit trails, histories, lock and
-key files) and the arguments and environment variables of workers. Databases and backups are where tokens belong; what
-tests themselves write lies elsewhere.
+key files) and the arguments and environment variables of workers. Databases and backups are where tokens belong;
+programs (`.py`) are written by tests.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ SHORTEST_CHARACTERS = 10
 
 _GIVEN = re.compile(r"""\btoken[ \t]+["']?([A-Za-z0-9._~+/-]+=*)""")
 _STORED = re.compile(rb"bearer_token::([A-Za-z0-9._~+/-]+=*)")
+_WORD = re.compile(rb"[A-Za-z0-9._~+/-]{%d,}" % SHORTEST_CHARACTERS)
+_PUNCTUATION = b"./-~+_"
 _DATABASE = b"SQLite format 3\0"
 _STATE_FOLDER, _HOME = ".nfcli", "home"
 
@@ -57,19 +59,20 @@ class TokenWatch:
         yield from self._found([*files, *self._processes])
 
     def _found(self, files: Iterable[tuple[Path, bytes]]) -> Iterator[str]:
-        if not self._tokens:
-            return
-        longest_first = sorted(self._tokens, key=len, reverse=True)
-        pattern = re.compile(b"|".join(re.escape(token.encode()) for token in longest_first))
+        """Compare the words of files with the tokens: looking for thousands of tokens in each would take minutes."""
+        tokens = {token.rstrip("=").encode() for token in self._tokens}
         for path, content in files:
-            found = None if _is_database(path, content) else pattern.search(content)
-            if found:
-                yield f"{path}: {found[0].decode()}"
+            if _is_database(path, content):
+                continue
+            words = set(_WORD.findall(content))
+            for word in sorted(tokens & (words | {word.strip(_PUNCTUATION) for word in words})):
+                yield f"{path}: {word.decode()}"
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
-        if (_STATE_FOLDER in path.parts or _in_a_home(path, folder)) and path.is_file() and not path.is_symlink():
+        is_ours = _STATE_FOLDER in path.parts or _in_a_home(path, folder)
+        if is_ours and path.suffix != ".py" and path.is_file() and not path.is_symlink():
             yield path
 
 

@@ -77,8 +77,14 @@ def test_tokens_given_to_programs_are_looked_for(watch: Any, folder: Path) -> No
 def test_token_in_arguments_or_environment_is_found(watch: Any, folder: Path) -> None:
     """Other users of the machine can read the arguments of a process."""
     watch.note(SECRET)
-    command = [sys.executable, "-c", "input()", SECRET]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "LEAKED": SECRET}) as process:
+    command = [sys.executable, "-c", "input(input())", SECRET]
+    environment = {**os.environ, "LEAKED": SECRET}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"ready\n")
+        process.stdin.flush()
+        assert process.stdout.read(len("ready")) == b"ready"  # before that it may have no arguments yet
         watch.note_process(process.pid)
         process.communicate(b"\n")
     assert list(watch.search(folder)) == [

@@ -10,6 +10,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -187,7 +188,12 @@ def fits(entry: str, text: str) -> bool:
 
 
 def _shows(pattern: str, text: str) -> bool:
-    return re.search(".*".join(map(re.escape, pattern.split(PLACE))), text) is not None
+    return _with_places(pattern).search(text) is not None
+
+
+@cache
+def _with_places(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split(PLACE))))
 
 
 def test_every_error_line_of_the_troubleshooting_page_stands_in_the_code() -> None:
