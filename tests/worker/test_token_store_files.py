@@ -78,14 +78,16 @@ def test_a_deleted_token_leaves_no_trace_in_the_files(open_store: OpenStore, tok
 
 
 def test_files_and_threads_stay_flat(open_store: OpenStore) -> None:
-    """Left to itself diskcache opens a connection for each thread that calls it, and keeps it."""
+    """Over ten thousand calls; diskcache opens a connection for each thread that calls it, and keeps it."""
     store = open_store()
     counts = set()
-    for number in range(1_000):
-        threading.Thread(target=store.store, args=("alice", f"token-{number % 7}", 60)).run()
-        caller = threading.Thread(target=store.delete, kwargs={"token": f"token-{number % 5}"})
+    for number in range(1_250):
+        caller = threading.Thread(target=store.store, args=("alice", f"token-{number % 7}", 60))
         caller.start()
         caller.join()
+        store.delete(token=f"token-{number % 5}")
+        for read in (store.sweep, store.records, store.usernames, store.has_expired, store.now):
+            read()
         store.lookup("token-1")
         counts.add((open_files(), threading.active_count()))
     assert len(counts) == 1
