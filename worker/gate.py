@@ -367,7 +367,7 @@ def _count_guess(policy: Policy, address: str) -> None:
         log.warning(
             "too many wrong tokens from %s: requests with a token are refused there for up to a minute; where many "
             "clients share an address, see max_wrong_tokens_per_minute of worker %s in the inventory",
-            address or "an unknown address",
+            address or "nowhere",
             policy.worker_name,
         )
 
