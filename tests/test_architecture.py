@@ -34,6 +34,9 @@ WALLS = {
     "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
     "mcp": {"worker/mcp_server.py", "worker/verifier.py"},
     "mcp_types": {"worker/mcp_server.py", "worker/verifier.py"},
+    "subprocess": {"shell/launcher.py", "shell/check_workers.py"},
+    "multiprocessing": set(),
+    "pickle": set(),
 }
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),
@@ -182,6 +185,18 @@ def check_builtins(files: Files) -> list[str]:
     return [f"{path}:{node.lineno} uses builtins" for path, node in _nodes(files) if _names(node) & _BUILTINS]
 
 
+def check_programs(files: Files) -> list[str]:
+    """Nothing runs commands of the system's, and nothing forks: open databases and sockets don't survive it."""
+    used = ((path, node, name) for path, node in _nodes(_in_package(files)) for name in _names(node))
+    return [f"{path}:{node.lineno} uses {name}" for path, node, name in used if _PROGRAMS.fullmatch(name)]
+
+
+def check_bounds(files: Files) -> list[str]:
+    """Libraries whose habits we work around stay below the next version that may have others."""
+    needed = re.findall(r'"((?:diskcache|mcp|picle|pyzmq)(?:[<>=!~][^"]*)?)"', files.get("pyproject.toml", ""))
+    return [f"pyproject.toml needs {each} without a bound" for each in needed if ",<" not in each]
+
+
 def check_bare_except(files: Files) -> list[str]:
     """A handler says what it handles."""
     return [
@@ -218,6 +233,7 @@ def check_pages(files: Files) -> list[str]:
 
 
 _BUILTINS = {"builtins", "__builtins__"}
+_PROGRAMS = re.compile(r"system|popen|fork(pty)?|posix_spawnp?|(exec|spawn)[lv]p?e?|ProcessPoolExecutor")
 
 
 Node = ast.expr | ast.stmt | ast.ExceptHandler
@@ -265,7 +281,8 @@ def _repository() -> dict[str, str]:
 
 CHECKS: list[Check] = [
     *(check_directions, check_walls, check_circles, check_file_sizes, check_function_sizes, check_sleep),
-    *(check_builtins, check_bare_except, check_star_imports, check_places, check_top_level, check_pages),
+    *(check_builtins, check_programs, check_bounds, check_bare_except, check_star_imports, check_places),
+    *(check_top_level, check_pages),
 ]
 
 
@@ -304,6 +321,11 @@ BREACHES: list[tuple[Check, Files, list[str]]] = [
     (check_sleep, {"tests/a.py": "from asyncio import sleep"}, ["tests/a.py:1 sleeps"]),
     (check_builtins, {"man/a.py": "import builtins"}, ["man/a.py:1 uses builtins"]),
     (check_builtins, {"tests/a.py": "__builtins__.x = 1"}, ["tests/a.py:1 uses builtins"]),
+    (check_programs, {"worker/a.py": "import os\nos.system('ls')"}, ["worker/a.py:2 uses system"]),
+    (check_programs, {"shell/a.py": "from os import fork"}, ["shell/a.py:1 uses fork"]),
+    (check_walls, {"worker/a.py": "import subprocess"}, ["worker/a.py:1 imports subprocess"]),
+    (check_walls, {"worker/a.py": "import pickle"}, ["worker/a.py:1 imports pickle"]),
+    (check_bounds, {"pyproject.toml": '"rich", "mcp>=2"'}, ["pyproject.toml needs mcp>=2 without a bound"]),
     (check_bare_except, {"man/a.py": "try:\n    f()\nexcept:\n    pass"}, ["man/a.py:3 excepts everything"]),
     (check_star_imports, {"man/a.py": "from os import *"}, ["man/a.py:1 imports *"]),
     (check_places, {"README.md": f"\ncd {_SLASH}work/a"}, [f"README.md:2 says {_SLASH}work/"]),
