@@ -32,8 +32,9 @@ in_both_eras = pytest.mark.parametrize("era", ERAS)
 
 @pytest.fixture(scope="module")
 def plain_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Serve one worker, which publishes no metadata, for all tests that change nothing."""
-    with _served["ServedWorker"](tmp_path_factory.mktemp("plain") / "tokens", auth_bearer=NO_METADATA) as worker:
+    """Serve one worker, which publishes no metadata, for all tests that change nothing; it counts no wrong tokens."""
+    bearer = {**NO_METADATA, "max_wrong_tokens_per_minute": 0}
+    with _served["ServedWorker"](tmp_path_factory.mktemp("plain") / "tokens", auth_bearer=bearer) as worker:
         yield worker
 
 
@@ -106,12 +107,14 @@ def test_expiry_counts_to_the_moment(served_worker: Serve, era: str) -> None:
     assert worker.post(era=era, token="t")[0] == 401
 
 
+@in_both_eras
 @pytest.mark.parametrize("header", [f"bearer {TOKEN}", f"BEARER {TOKEN}", f"Bearer   {TOKEN} "])
-def test_scheme_is_read_as_http_reads_it(plain_worker: Any, header: str) -> None:
+def test_scheme_is_read_as_http_reads_it(plain_worker: Any, era: str, header: str) -> None:
     """RFC 9110: the scheme's letter case doesn't matter."""
-    assert plain_worker.post(headers=(("authorization", header),))[0] == 200
+    assert plain_worker.post(era=era, headers=(("authorization", header),))[0] == 200
 
 
+@in_both_eras
 @pytest.mark.parametrize(
     ("header", "challenge"),
     [
@@ -123,20 +126,21 @@ def test_scheme_is_read_as_http_reads_it(plain_worker: Any, header: str) -> None
         ("Bearer \xff\xfe", 'Bearer error="invalid_token"'),
     ],
 )
-def test_other_credentials_are_refused(plain_worker: Any, header: str, challenge: str) -> None:
+def test_other_credentials_are_refused(plain_worker: Any, era: str, header: str, challenge: str) -> None:
     """Another scheme counts as no token; anything after `Bearer` is one."""
-    answer = refused(plain_worker.post(headers=(("authorization", header),)))
+    answer = refused(plain_worker.post(era=era, headers=(("authorization", header),)))
     assert answer[:2] == (401, challenge)
 
 
-def test_metadata_is_published_and_named_in_every_challenge(served_worker: Serve) -> None:
+@in_both_eras
+def test_metadata_is_published_and_named_in_every_challenge(served_worker: Serve, era: str) -> None:
     """Where the inventory says nothing of URLs, the worker's own stand for both."""
     worker = served_worker(auth_bearer={"required_scopes": ["read"], "token_scopes": []})
     base = worker.url.removesuffix("/mcp")
     hint = f'resource_metadata="{base}/.well-known/oauth-protected-resource"'
-    assert refused(worker.post(token=None))[1] == f"Bearer {hint}"
-    assert refused(worker.post(token="x"))[1] == f'Bearer error="invalid_token", {hint}'
-    assert refused(worker.post())[1] == f'Bearer error="insufficient_scope", scope="read", {hint}'
+    assert refused(worker.post(era=era, token=None))[1] == f"Bearer {hint}"
+    assert refused(worker.post(era=era, token="x"))[1] == f'Bearer error="invalid_token", {hint}'
+    assert refused(worker.post(era=era))[1] == f'Bearer error="insufficient_scope", scope="read", {hint}'
     status, headers, body = worker.get("/.well-known/oauth-protected-resource")
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == {
