@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nfcli import Client
 
 ATTACK = Path(__file__).parents[1] / "bench" / "attack_frames.py"
-SECONDS = 100
+SECONDS = 240
 Frames = list[bytes]
 Ask = Callable[[Frames], Frames | None]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from conftest import RunningWorker
 
 ATTACK = Path(__file__).parents[1] / "bench" / "attack_requests.py"
-SECONDS = 100
+SECONDS = 240
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LAST = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 HIDDEN = b"Content-Length: %d\r\n\r\n" % len(HEALTH) + HEALTH
