@@ -29,6 +29,12 @@ def take_the_port(environment: Environment, taken: socket.socket) -> str:
     return rf"port {port} on 127\.0\.0\.1 is taken: .*another port in the worker's inventory"
 
 
+def open_it_to_everybody(environment: Environment, _: socket.socket) -> str:
+    """Bind to all interfaces without authentication."""
+    set_key(environment, host="0.0.0.0", authentication_enabled=False)  # noqa: S104  what is refused
+    return r"other machines can reach host 0\.0\.0\.0 and authentication is off: set authentication_enabled: true"
+
+
 def break_the_inventory(environment: Environment, _: socket.socket) -> str:
     """Misspell a key."""
     set_key(environment, prot=8001)
@@ -87,7 +93,7 @@ def damage_the_database(environment: Environment, _: socket.socket) -> str:
 
 
 OBSTACLES = [
-    *(take_the_port, break_the_inventory, garble_the_inventory, widen_a_folder, widen_a_file),
+    *(take_the_port, open_it_to_everybody, break_the_inventory, garble_the_inventory, widen_a_folder, widen_a_file),
     *(spoil_the_key, put_a_folder_in_the_keys_place, damage_the_database),
 ]
 
