@@ -35,7 +35,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from nfcli.worker.token_store import TokenStore
-TokenStore.open(Path(sys.argv[1])).store("ann", "t1", None)
+store = TokenStore.open(Path(sys.argv[1]))  # kept: a store that nobody has any more closes its database
+store.store("ann", "t1", None)
 os._exit(9)
 """
 
