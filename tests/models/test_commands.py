@@ -198,7 +198,7 @@ def test_the_audit_command_lists_or_verifies_and_not_both() -> None:
         ("fastmcp", "verify_audit", {"kwargs": {}, "workers": ["w2"], "timeout": 60}),
     ]
     for other in ({"last": "7"}, {"username": "bob"}):
-        with pytest.raises(UsageError, match="^verify looks at all lines: leave last and username out$"):
+        with pytest.raises(UsageError, match=r"^verify looks at all lines: leave last and username out$"):
             audit.run(picle_app=shell, verify="true", **other)
     assert audit.model_validate({"verify": "false", "last": "7"}).call() == ("get_audit", {"last": 7})
 
