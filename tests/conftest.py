@@ -95,14 +95,21 @@ def token_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     leaks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(leaks)
     watch = leaks.TokenWatch()
-    make_record = BearerTokenRecord.__init__
+    make_record, run_job = BearerTokenRecord.__init__, package.Client.run_job
 
     def watched(record: BearerTokenRecord, token: str, *others: Any, **named: Any) -> None:
         watch.note(token)
         make_record(record, token, *others, **named)
 
+    def watched_job(client: package.Client, *args: Any, **named: Any) -> Any:
+        token = (named.get("kwargs") or {}).get("token")
+        if isinstance(token, str):
+            watch.note(token)
+        return run_job(client, *args, **named)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BearerTokenRecord, "__init__", watched)
+        patch.setattr(package.Client, "run_job", watched_job)
         yield watch
     found = list(watch.search(tmp_path_factory.getbasetemp()))
     if found:

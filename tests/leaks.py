@@ -1,6 +1,6 @@
 """A search of all that a test session leaves behind for the tokens that it stored.
 
-Every token of the session is marked by being noted here: those of records that this process makes, those that programs
+Every token of the session is marked by being noted here: those of records and jobs of this process, those that programs
 are given as words, on stdin or at a terminal, and at the end those that databases hold. A token is told by its text, so
 short ones, which turn up by chance, are let pass.
 

@@ -37,10 +37,11 @@ _LINE_IS_OVER = r"(?s)(\A|.*\n)line \d+: unclosed quote [^\n]*\n"
 class Terminal:
     """A program at a pseudo-terminal of 40 lines by 200 columns.
 
-    `child` is pexpect's process; `typing` is what was shown while the last line was typed.
+    `child` is pexpect's process; `typing` is what was shown while the last line was typed. `note` is told each line.
     """
 
     typing = ""
+    note: Callable[[str], object] = staticmethod(lambda _line: None)
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], umask: int | None) -> None:
         with warnings.catch_warnings():
@@ -64,6 +65,7 @@ class Terminal:
 
     def run(self, line: str, prompt: str = "nf#") -> str:
         """Type a line; return all that came out before the next prompt, which must be this one."""
+        self.note(line)
         self.child.sendline(line)
         return self.printed(prompt)
 
@@ -103,7 +105,7 @@ class TerminalStarter(Protocol):
 
 
 @pytest.fixture
-def open_terminal() -> Iterator[TerminalStarter]:
+def open_terminal(token_watch: Any) -> Iterator[TerminalStarter]:
     """Start the installed program at terminals; all that a test started is gone at its end."""
     opened: list[Terminal] = []
 
@@ -111,8 +113,10 @@ def open_terminal() -> Iterator[TerminalStarter]:
         *words: str, environment: Environment | None = None, umask: int | None = None, **environ: str
     ) -> Terminal:
         where = ["-i", str(environment.inventory_file)] if environment else []
-        opened.append(Terminal([str(PROGRAM), *where, *words], environ, umask))
-        return opened[-1]
+        terminal = Terminal([str(PROGRAM), *where, *words], environ, umask)
+        terminal.note = token_watch.note_given
+        opened.append(terminal)
+        return terminal
 
     yield start
     for terminal in opened:
@@ -120,7 +124,12 @@ def open_terminal() -> Iterator[TerminalStarter]:
 
 
 class Program:
-    """A process in the background; what it prints is read as it comes, every wait is bounded."""
+    """A process in the background; what it prints is read as it comes, every wait is bounded.
+
+    `note` is told all that is written to it.
+    """
+
+    note: Callable[[str], object] = staticmethod(lambda _text: None)
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:
         pipe = subprocess.PIPE
@@ -142,6 +151,7 @@ class Program:
 
     def write(self, text: str) -> None:
         """Write to its stdin at once."""
+        self.note(text)
         assert self.process.stdin is not None
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
@@ -206,14 +216,16 @@ ProgramStarter = Callable[..., Program]
 
 
 @pytest.fixture
-def start_program() -> Iterator[ProgramStarter]:
+def start_program(token_watch: Any) -> Iterator[ProgramStarter]:
     """Start `nfcli` with the given words, or another `command`, in the background; killed at the test's end."""
     started: list[Program] = []
 
     def start(*words: str, environment: Environment | None = None, command: Sequence[str] = (), **options: Any) -> Any:
         where = ["-i", str(environment.inventory_file)] if environment else []
-        started.append(Program([*(command or [str(PROGRAM)]), *where, *words], **options))
-        return started[-1]
+        program = Program([*(command or [str(PROGRAM)]), *where, *words], **options)
+        program.note = token_watch.note_given
+        started.append(program)
+        return program
 
     yield start
     for program in started:
@@ -251,12 +263,13 @@ class Watch(Protocol):
 
 
 @pytest.fixture
-def watch() -> Iterator[Watch]:
+def watch(token_watch: Any) -> Iterator[Watch]:
     """Watch the process that runs a worker of an environment; it is killed at the test's end if it is still there."""
     watched: list[Watched] = []
 
     def start(environment: Environment, name: str = DEFAULT_WORKER) -> Watched:
         watched.append(Watched(environment, name))
+        token_watch.note_process(watched[-1].pid)
         return watched[-1]
 
     yield start
