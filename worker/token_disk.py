@@ -117,7 +117,7 @@ class _Cache(diskcache.Cache):
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove rows, expired ones as well."""
-        gone = set(keys)
+        gone = dict.fromkeys(keys)  # not a set: in any other order SQLite would jump through the whole file
         found = self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in gone)).rowcount
         if found < len(gone):
             # A damaged index hides rows that a start would find; those that somebody else has removed are gone.
