@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from nfcli.worker.token_store import TokenStore
 WORKER = "fastmcp-worker-1"
 TOKENS = [f"token-{number}" for number in range(8)]
 SHARDS = 4
+JOIN_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,7 @@ def written(reference: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
         }
     )
     fabric.call("open_client", name="script")
+    _await_worker(fabric)
     for token in TOKENS:
         done = fabric.call(
             "run_job", service="fastmcp", task="bearer_token_store", kwargs={"username": "alice", "token": token}
@@ -39,6 +42,13 @@ def written(reference: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
     fabric.call("close_client")
     fabric.call("stop")
     return fabric.folder / "__norfab__" / "files" / "worker" / WORKER / "cache"
+
+
+def _await_worker(fabric: Any) -> None:
+    """Ask until the worker has joined; a job that is sent before gets no result."""
+    deadline = time.monotonic() + JOIN_SECONDS
+    while WORKER not in [row.get("name") for row in fabric.call("mmi", task="show_workers")["results"] or []]:
+        assert time.monotonic() < deadline
 
 
 @pytest.fixture
