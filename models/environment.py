@@ -55,6 +55,13 @@ class Environment:
     inventory_file: Path | None
 
     @property
+    def arguments(self) -> list[str]:
+        """The words that name this environment to a process of a worker's."""
+        if self.inventory_file is not None:
+            return ["--inventory", str(self.inventory_file)]
+        return ["--environment", str(self.folder)]
+
+    @property
     def state_folder(self) -> Path:
         """Everything that nfcli writes."""
         return self.folder / ".nfcli"

@@ -86,11 +86,7 @@ class Site:
 
     def _stopped(self, name: str) -> list[Finding]:
         """Let a process of the worker's look at what its start would meet."""
-        command = [sys.executable, "-P", "-m", "nfcli.worker.check", "--name", name]
-        if self.environment.inventory_file is not None:
-            command += ["--inventory", str(self.environment.inventory_file)]
-        else:
-            command += ["--environment", str(self.environment.folder)]
+        command = [sys.executable, "-P", "-m", "nfcli.worker.check", "--name", name, *self.environment.arguments]
         try:
             done = subprocess.run(  # noqa: S603  our own interpreter, no shell
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=WHOLE_SECONDS, check=False

@@ -37,12 +37,8 @@ class WorkerHandle:
         self.name = name
         self.started = time.monotonic()
         command = [sys.executable, "-P", "-m", "nfcli.worker", "--name", name, "--log-level", log_level]
-        if environment.inventory_file is not None:
-            command += ["--inventory", str(environment.inventory_file)]
-        else:
-            command += ["--environment", str(environment.folder)]
         self.process = subprocess.Popen(  # noqa: S603  our own interpreter, no shell
-            [*command, "--while-needed" if is_shared else "--until-stdin-ends"],
+            [*command, *environment.arguments, "--while-needed" if is_shared else "--until-stdin-ends"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
