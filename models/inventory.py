@@ -32,6 +32,7 @@ from .inventory_values import (
     Scopes,
     Section,
     Texts,
+    YamlFlag,
     is_loopback_host,
     redact,
     url_host,
@@ -219,9 +220,9 @@ class Broker(BaseModel):
     shared_key: Annotated[CurveKey | None, Kind("40 characters of Z85")] = Field(
         default=None, description="The broker's public CURVE key", repr=False
     )
-    zmq_auth: Annotated[
-        Flag, BeforeValidator(lambda value: True if value is None else value), Kind("true or false")
-    ] = Field(default=True, description="Whether the broker speaks CURVE")
+    zmq_auth: Annotated[YamlFlag, Kind("true or false")] = Field(
+        default=True, description="Whether the broker speaks CURVE; only YAML's own false turns it off"
+    )
     ip_allowlist: Annotated[Texts, Kind("list of IP addresses")] = Field(
         default=("*",), description="Addresses the broker lets in"
     )
@@ -241,6 +242,9 @@ class Inventory(_Model):
     foreign_workers: Annotated[dict[str, str], Kind("internal")] = Field(
         default={}, description="Workers of other NorFab services, by name", exclude=True
     )
+    remote_workers: Annotated[tuple[str, ...], Kind("internal")] = Field(
+        default=(), description="Workers of the topology whose inventory only the broker has", exclude=True
+    )
 
     @classmethod
     def default(cls) -> Self:
@@ -258,13 +262,15 @@ class Inventory(_Model):
             "workers": {name: worker.redacted() for name, worker in self.workers.items()},
             "topology": self.topology.model_dump(mode="json"),
             "foreign_workers": dict(self.foreign_workers),
+            "remote_workers": list(self.remote_workers),
         }
 
 
 def load_inventory(environment: Environment, faults: list[InventoryError] | None = None) -> Inventory:
     """Read an environment's inventory; `.workers` has every exact name of `workers:` and of the topology.
 
-    Workers of NorFab's other services are in `.foreign_workers` only, not in `.topology.workers` either.
+    Workers of NorFab's other services are in `.foreign_workers` only, not in `.topology.workers` either. With a broker,
+    workers of the topology of which nothing is said here are in `.remote_workers`: the broker has their inventory.
 
     Args:
         environment: whose inventory.
@@ -283,11 +289,14 @@ def load_inventory(environment: Environment, faults: list[InventoryError] | None
     topology = _topology(sources, place)
     workers: dict[str, WorkerInventory] = {}
     foreign: dict[str, str] = {}
+    remote = () if broker is None else tuple(name for name in topology.workers if not sources.has(name))
     for name in dict.fromkeys([*sources.exact_names(), *topology.workers]):
+        if name in remote:
+            continue
         try:
             data = sources.worker(name)
             if data.service == SERVICE:
-                workers[name] = _worker(data.merged, place, name)
+                workers[name] = parse_worker(data.merged, place, name)
             else:
                 foreign[name] = data.service
         except InventoryError as error:
@@ -302,6 +311,7 @@ def load_inventory(environment: Environment, faults: list[InventoryError] | None
         workers=workers,
         topology=topology.model_copy(update={"workers": names}),
         foreign_workers=foreign,
+        remote_workers=remote,
     )
 
 
@@ -313,7 +323,12 @@ def describe_schema() -> list[tuple[str, str, str, str]]:
     return list(describe(Inventory, ""))
 
 
-def _worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
+def parse_worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
+    """Return a worker's configuration from its merged data; `place` is where errors say that it was written.
+
+    Raises:
+        InventoryError: it breaks the schema, or the name the rule of worker names.
+    """
     problem = worker_name_problem(name)
     if problem:
         raise InventoryError(f"{place.file}: workers: worker name {name[:80]!r} {problem}")

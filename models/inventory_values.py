@@ -81,6 +81,12 @@ def _flag(value: Any) -> bool:
     raise _refuse("must be true or false (also the words 1, yes, on, 0, no, off)", value)
 
 
+def _yaml_flag(value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return value is not False
+    raise _refuse("must be true or false without quotes: NorFab takes everything but false for true", value)
+
+
 def _port(value: Any) -> int:
     number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value) else value
     if type(number) is not int or not 0 <= number <= PORT_MAX:
@@ -215,6 +221,7 @@ def _section(value: Any) -> Any:
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
+YamlFlag = Annotated[bool, BeforeValidator(_yaml_flag)]
 Port = Annotated[int, BeforeValidator(_port)]
 GuessCount = Annotated[int, BeforeValidator(_guess_count)]
 BindHost = Annotated[str, BeforeValidator(_bind_host)]

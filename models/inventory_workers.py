@@ -63,6 +63,10 @@ class InventorySources:
         """Return the worker names in `workers:` that aren't globs, in the file's order."""
         return [pattern for pattern in self._patterns if not _GLOB_CHARACTERS & set(pattern)]
 
+    def has(self, name: str) -> bool:
+        """Whether anything is said of a worker of this name."""
+        return name in BUILT_IN_WORKERS or bool(self._sources(name))
+
     def worker(self, name: str) -> WorkerData:
         """Return the merged data of a worker.
 

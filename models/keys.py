@@ -10,6 +10,8 @@ import fcntl
 import os
 import re
 import secrets
+import shlex
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +110,7 @@ def read_key_pair(path: Path) -> KeyPair:
     Raises:
         KeyFileError: it can't be read, isn't a key file, isn't private, or its two keys don't belong together.
     """
-    values = _read(path)
+    values = _read(path, _content(path))
     public, secret = values.get(b"public-key"), values.get(b"secret-key")
     if public is None or secret is None:
         raise KeyFileError(f"{path} is not a secret key file: it needs a line public-key and a line secret-key")
@@ -128,7 +130,29 @@ def read_public_key(path: Path) -> bytes:
         KeyFileError: it can't be read, isn't a key file, isn't private (others could put their key there), or holds a
             secret key, which nobody should hand out.
     """
-    values = _read(path)
+    return _public_key(path, _read(path, _content(path)))
+
+
+def read_shared_key(path: Path) -> bytes:
+    """Read the key of a `.key` file that others may read, as NorFab writes them.
+
+    Raises:
+        KeyFileError: it can't be read, isn't a key file, holds a secret key, or could be changed by anybody: the folder
+            that it lies in, too, belongs to this user, or root, alone.
+    """
+    try:
+        for each in (path.parent, path):
+            status = each.stat()
+            if status.st_uid not in {os.geteuid(), 0} or status.st_mode & stat.S_IWOTH:
+                raise KeyFileError(f"{each} can be changed by other users: run chmod o-w {shlex.quote(str(each))}")
+        with path.open("rb") as stream:
+            content = stream.read(KEY_FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
+    return _public_key(path, _read(path, content))
+
+
+def _public_key(path: Path, values: dict[bytes, bytes]) -> bytes:
     if b"secret-key" in values:
         raise KeyFileError(f"{path} holds a secret key: put the file that ends in .key there, and replace that pair")
     if b"public-key" not in values:
@@ -199,14 +223,13 @@ def _content(path: Path) -> bytes:
         raise KeyFileError(str(error)) from error
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
-    if len(content) > KEY_FILE_MAX_BYTES:
-        raise KeyFileError(f"{path} is not a key file: it is longer than {KEY_FILE_MAX_BYTES} bytes")
     return content
 
 
-def _read(path: Path) -> dict[bytes, bytes]:
-    """Return the keys of a certificate file by their names, each verified to be 40 Z85 characters."""
-    content = _content(path)
+def _read(path: Path, content: bytes) -> dict[bytes, bytes]:
+    """Return the keys in a certificate file's content by their names, each verified to be 40 Z85 characters."""
+    if len(content) > KEY_FILE_MAX_BYTES:
+        raise KeyFileError(f"{path} is not a key file: it is longer than {KEY_FILE_MAX_BYTES} bytes")
     values: dict[bytes, bytes] = {}
     is_curve = False
     for number, raw in enumerate(content.splitlines(), start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import time
@@ -10,36 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from ..models.environment import Environment
 from ..models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ..models.inventory import Inventory
 from ..models.keys import KeyPair, read_public_key
+from ..models.link import Link
 from ..models.lock import read_owner
 from ..models.nfp import BrokerMessage, ClientMessage
 from .transport import Answer, Lost
 
 log = logging.getLogger(__name__)
-
-CONNECT_SECONDS = 2.5
-ANSWERS_AT_ONCE = 100
-KEEPALIVE_SECONDS = 5
-KEEPALIVE_PROBES = 3
-MAX_MESSAGE_BYTES = 512 * 1024 * 1024
-"""A listing of 100,000 tokens is about 20 MB; the worker is authenticated by its key."""
-
-# Plain numbers: pyzmq's enumerations cost a microsecond each time they are combined.
-_READABLE, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)
-_MONITORED = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_CONNECTED
-    | zmq.EVENT_CONNECT_RETRIED
-    | zmq.EVENT_DISCONNECTED
-)
 
 
 class DirectTransport:
@@ -104,7 +84,7 @@ class DirectTransport:
         for link in links:
             poller.register(link.dealer, zmq.POLLIN)
             poller.register(link.monitor, zmq.POLLIN)
-        wakes = [deadline, *(link.connect_deadline for link in links if not link.is_up)]
+        wakes = [deadline, *(link.connect_deadline for link in links if not link.handshakes)]
         milliseconds = max(0.0, min(wakes) - time.monotonic()) * 1_000
         ready = dict(poller.poll(int(milliseconds) + 1))
         for link in links:
@@ -119,7 +99,7 @@ class DirectTransport:
 
     def _owner_gone(self, link: _Link) -> Lost | None:
         """Return that nobody runs a worker whose socket was refused: one that was killed leaves its file behind."""
-        if not link.is_refused or link.is_up:
+        if not link.is_refused or link.handshakes:
             return None
         link.is_refused = False
         try:
@@ -157,8 +137,8 @@ class DirectTransport:
         self._links.pop(name).close()
 
 
-class _Link:
-    """A DEALER connected to one worker, with what its monitor has told so far."""
+class _Link(Link):
+    """A connection to one worker."""
 
     def __init__(
         self,
@@ -170,98 +150,51 @@ class _Link:
         server_key: bytes,
         key_file: Path,
     ) -> None:
+        # A new name each time: the worker may still hold the connection that this one replaces.
+        routing_id = b"nfcli-" + secrets.token_hex(8).encode()
+        super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key)
         self.name = name
-        self._endpoint = endpoint
         self._key_file = key_file
-        self.is_up = False
-        self.is_broken = False
-        self.is_refused = False
-        self._is_accepted = False
-        self._is_denied = False
-        self._broken_handshakes = 0
-        self.connect_deadline = time.monotonic() + CONNECT_SECONDS
-        self.dealer = context.socket(zmq.DEALER)
-        options: dict[int, int | bytes] = {
-            # A new name each time: the worker may still hold the connection that this one replaces.
-            zmq.ROUTING_ID: b"nfcli-" + secrets.token_hex(8).encode(),
-            zmq.CURVE_PUBLICKEY: keys.public,
-            zmq.CURVE_SECRETKEY: keys.secret,
-            zmq.CURVE_SERVERKEY: server_key,
-            zmq.IPV6: int("[" in endpoint),
-            zmq.LINGER: 0,
-            zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
-            zmq.RECONNECT_IVL: 100,
-            # Not ZeroMQ's own heartbeats: they can end the process of the other side, and ours (libzmq issue 3937).
-            zmq.HEARTBEAT_IVL: 0,
-            zmq.TCP_KEEPALIVE: 1,
-            zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_SECONDS,
-            zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_SECONDS,
-            zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_PROBES,
-        }
-        for option, value in options.items():
-            self.dealer.setsockopt(option, value)
-        self.monitor = self.dealer.get_monitor_socket(_MONITORED)
-        self.dealer.connect(endpoint)
 
-    def read_monitor(self) -> None:
-        """Take in what the monitor has to say."""
-        while int(self.monitor.get(zmq.EVENTS)) & _READABLE:
-            event = recv_monitor_message(self.monitor)["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.is_up = True
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                self._is_denied = self.is_broken = True
-            elif event == zmq.EVENT_DISCONNECTED and self.is_up:
-                self.is_broken = True
-            elif event == zmq.EVENT_CONNECT_RETRIED:
-                self.is_refused = True
-            elif event == zmq.EVENT_CONNECTED:
-                self._is_accepted = True
-            else:
-                self._broken_handshakes += 1
+    @property
+    def is_broken(self) -> bool:
+        """Whether another connection is needed, even if this one has come about again: its messages are lost."""
+        return self.is_denied or self.losses > 0
 
     def answers(self) -> Iterator[Answer]:
         """Yield what has arrived, up to a bound: the caller has a deadline to keep. What isn't NFP is dropped."""
-        with contextlib.suppress(zmq.Again):
-            for _ in range(ANSWERS_AT_ONCE):
-                frames = self.dealer.recv_multipart(_NOBLOCK)
-                try:
-                    yield Answer(self.name, BrokerMessage.parse(frames))
-                except ProtocolError as error:
-                    log.debug("answer of %s dropped: %s", self.name, error)
+        for frames in self.messages():
+            try:
+                yield Answer(self.name, BrokerMessage.parse(frames))
+            except ProtocolError as error:
+                log.debug("answer of %s dropped: %s", self.name, error)
 
     def failure(self) -> Lost | None:
         """Return why this worker can't be talked to, None while it can or still may."""
         error: NfcliError
-        if self._is_denied:
+        if self.is_denied:
             error = AccessDeniedError(
-                f"the worker at {self._endpoint} doesn't know this client's key: "
+                f"the worker at {self.endpoint} doesn't know this client's key: "
                 f"put the client's .key file into the worker's .nfcli/clients/"
             )
         elif self.is_broken:
-            error = NoWorkersError(f"worker {self.name} at {self._endpoint} has gone away")
+            error = NoWorkersError(f"worker {self.name} at {self.endpoint} has gone away")
         elif self.is_up or time.monotonic() < self.connect_deadline:
             return None
-        elif self._broken_handshakes:
+        elif self.broken_handshakes:
             error = NoWorkersError(
-                f"the handshake with {self._endpoint} fails: {self._key_file} is not the key of the worker there"
+                f"the handshake with {self.endpoint} fails: {self._key_file} is not the key of the worker there"
             )
-        elif self._is_accepted:
+        elif self.is_accepted:
             error = NoWorkersError(
-                f"worker {self.name} at {self._endpoint} takes connections but doesn't answer within "
-                f"{CONNECT_SECONDS:g} s: see its log, or end it and start it again"
+                f"worker {self.name} at {self.endpoint} takes connections but doesn't answer within "
+                f"{self.connect_seconds:g} s: see its log, or end it and start it again"
             )
         else:
             error = NoWorkersError(
-                f"no worker answered at {self._endpoint} within {CONNECT_SECONDS:g} s: start it with nfcli -w"
+                f"no worker answered at {self.endpoint} within {self.connect_seconds:g} s: start it with nfcli -w"
             )
-        return Lost(self.name, error, was_up=self.is_up)
-
-    def close(self) -> None:
-        """Close both sockets; what wasn't sent is dropped."""
-        self.dealer.disable_monitor()
-        self.monitor.close(linger=0)
-        self.dealer.close(linger=0)
+        return Lost(self.name, error, was_up=self.handshakes > 0)
 
 
 def _connectable(endpoint: str) -> str:

@@ -30,7 +30,15 @@ MAY_IMPORT = {
 }
 WALLS = {
     "picle": {"shell/app.py", "models/commands/*"},
-    "zmq": {"shell/direct.py", "worker/direct.py", "worker/access.py", "models/keys.py"},
+    "zmq": {
+        "shell/direct.py",
+        "shell/fabric.py",
+        "worker/direct.py",
+        "worker/fabric*.py",
+        "worker/access.py",
+        "models/keys.py",
+        "models/link.py",
+    },
     "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
     "mcp": {"worker/mcp_server.py", "worker/verifier.py"},
     "mcp_types": {"worker/mcp_server.py", "worker/verifier.py"},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nfcli import Client, NorFab, NoWorkersError
+from nfcli.models import link
 from nfcli.models.environment import DEFAULT_WORKER, Environment
 from nfcli.models.keys import ensure_key_pair
 from nfcli.models.lock import LockOwner, WorkerLock, read_owner
@@ -123,7 +124,7 @@ def test_a_worker_that_dies_while_a_client_connects_is_told_at_once(
     norfab: NorFab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lock goes a moment after its socket, which refuses already: the client looks again."""
-    monkeypatch.setattr(direct, "CONNECT_SECONDS", 60)
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 60)
     environment = norfab.environment
     ensure_key_pair(environment.keys_folder, DEFAULT_WORKER)
     lock = WorkerLock.acquire(environment.lock_file(DEFAULT_WORKER))

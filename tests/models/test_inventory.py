@@ -312,10 +312,28 @@ def test_worker_knows_its_url_and_who_can_reach_it(host: str, port: int | None, 
     assert (worker.base_url(port), worker.is_loopback) == (url, is_loopback)
 
 
-@pytest.mark.parametrize(("value", "expected"), [(None, True), (True, True), (False, False), ("no", False)])
+@pytest.mark.parametrize(("value", "expected"), [(None, True), (True, True), (False, False)])
 def test_broker_speaks_curve_unless_told_not_to(value: Any, expected: bool) -> None:
     """Null leaves it on, as in NorFab."""
     assert Broker(endpoint="tcp://b:1", zmq_auth=value).zmq_auth is expected
+
+
+@pytest.mark.parametrize("value", ["no", 0, "false", []])
+def test_what_norfab_takes_for_on_turns_curve_not_off(value: Any) -> None:
+    """One side would speak CURVE and the other not."""
+    with pytest.raises(ValidationError, match="must be true or false without quotes"):
+        Broker(endpoint="tcp://b:1", zmq_auth=value)
+
+
+def test_a_worker_that_only_the_broker_knows_is_left_to_it(inventory: Load) -> None:
+    """Nothing is said of it here; without a broker that is an error."""
+    loaded = inventory(
+        inventory__yaml="broker: {endpoint: 'tcp://b:1'}\nworkers: {w-*: [{service: fastmcp}], x: }\n"
+        "topology: {workers: [w-1, x, y, filesharing-worker-1]}\n"
+    )
+    assert (list(loaded.workers), loaded.remote_workers) == (["w-1"], ("x", "y"))
+    assert loaded.topology.workers == ("w-1", "x", "y")
+    assert loaded.foreign_workers == {"filesharing-worker-1": "filesharing"}
 
 
 def test_configuration_cannot_be_changed() -> None:

@@ -46,6 +46,7 @@ def test_shown_inventory_is_whole_but_for_its_secrets() -> None:
         },
         "topology": {"workers": [], "broker": False},
         "foreign_workers": {"n1": "nornir"},
+        "remote_workers": [],
     }
     assert Inventory.default().redacted()["broker"] is None
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from nfcli.models import link
 from nfcli.models.environment import Environment
 from nfcli.models.errors import AccessDeniedError, NoWorkersError, UsageError
 from nfcli.models.inventory import load_inventory
 from nfcli.models.keys import ensure_client_key, ensure_key_pair
 from nfcli.models.lock import WorkerLock
 from nfcli.models.tokens import TaskInput
-from nfcli.shell import direct as direct_module
 from nfcli.shell.client import Client
 from nfcli.shell.direct import DirectTransport
 from nfcli.worker.access import AllowedClients
@@ -252,7 +252,7 @@ def test_a_key_taken_away_fails_the_next_job_of_a_connected_client(fabric: Fabri
 
 def test_another_workers_key_is_not_trusted(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that sits at the endpoint without the worker's secret key gets no job."""
-    monkeypatch.setattr(direct_module, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.5)
     fabric.run("a")
     other = ensure_key_pair(fabric.environment.keys_folder, "other")
     (fabric.environment.keys_folder / "other.key").replace(fabric.environment.keys_folder / "a.key")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import zmq
 
+from nfcli.models import link
 from nfcli.models.environment import DEFAULT_WORKER
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.inventory import load_inventory
 from nfcli.models.keys import ensure_client_key
-from nfcli.shell import direct
 from nfcli.shell.client import Client
 from nfcli.shell.direct import DirectTransport
 
@@ -64,7 +64,7 @@ def test_clients_of_one_program_are_peers_of_their_own(both: tuple[Any, Client])
 def test_an_answer_over_the_limit_is_not_taken(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is cut and the job fails with one line; the next one is answered."""
     rogue, client = both
-    monkeypatch.setattr(direct, "MAX_MESSAGE_BYTES", 10_000)
+    monkeypatch.setattr(link, "MAX_MESSAGE_BYTES", 10_000)
     good, rogue.script = rogue.script, lambda uuid: [answer(uuid, "200", result("x" * 20_000))]
     (line,) = outcome(client)  # type: ignore[misc]
     assert re.fullmatch(rf"worker {DEFAULT_WORKER} [^\n]*has gone away[^\n]*", line)
@@ -75,7 +75,7 @@ def test_an_answer_over_the_limit_is_not_taken(both: tuple[Any, Client], monkeyp
 def test_messages_that_nobody_takes_hold_up_no_end(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """ZeroMQ would wait for ever to send them."""
     rogue, client = both
-    monkeypatch.setattr(direct, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.1)
     with socket.socket() as silent:  # bound and not listening
         silent.bind(("127.0.0.1", 0))
         rogue.lock.publish(endpoint=f"tcp://127.0.0.1:{silent.getsockname()[1]}")

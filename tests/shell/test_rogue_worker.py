@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from nfcli.models.environment import DEFAULT_WORKER
+from nfcli.models.link import MESSAGES_AT_ONCE
 from nfcli.models.lock import WorkerLock
 from nfcli.models.nfp import ClientMessage, Command
 from nfcli.models.result import Result
 from nfcli.shell import client as client_module
 from nfcli.shell.client import Client
-from nfcli.shell.direct import ANSWERS_AT_ONCE
 
 _rogue = runpy.run_path(str(Path(__file__).with_name("rogue_worker.py")))
 Rogue, rogue_and_client, answer, result = (_rogue[name] for name in ("Rogue", "rogue_and_client", "answer", "result"))
@@ -115,7 +115,7 @@ def test_noise_without_end_leaves_the_client_time_for_its_deadline(rogue: Any, c
     counts = []
     while sum(counts) < len(noise):
         counts.append(len(list(transport.receive([DEFAULT_WORKER], time.monotonic() + WAIT_SECONDS))))
-    assert max(counts) <= ANSWERS_AT_ONCE
+    assert max(counts) <= MESSAGES_AT_ONCE
 
 
 def test_mutated_answers_end_in_results_or_clear_errors() -> None:
