@@ -114,6 +114,17 @@ class Link:
             else:
                 self.broken_handshakes += 1
 
+    def wait(self, deadline: float, *, until_writable: bool = False) -> None:
+        """Wait until something has come, or the monitor tells something, or `deadline` (monotonic seconds) is there.
+
+        `until_writable`: until a message can be sent as well.
+        """
+        poller = zmq.Poller()
+        poller.register(self.dealer, zmq.POLLIN | (zmq.POLLOUT if until_writable else 0))
+        poller.register(self.monitor, zmq.POLLIN)
+        poller.poll(int(max(0.0, deadline - time.monotonic()) * 1_000) + 1)
+        self.read_monitor()
+
     def send(self, frames: Sequence[bytes]) -> bool:
         """Send a message if that can be done without waiting; return whether it was."""
         try:

@@ -38,6 +38,7 @@ WALLS = {
         "worker/access.py",
         "models/keys.py",
         "models/link.py",
+        "models/broker_link.py",
     },
     "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
     "mcp": {"worker/mcp_server.py", "worker/verifier.py"},
