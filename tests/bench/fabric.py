@@ -39,7 +39,7 @@ class Fabric:
 
 
 def measure(sites: Sites) -> Iterator[Figure]:
-    """Measure jobs on many workers, ours and the reference's client in turn; then discovery and the listing of tools."""
+    """Measure jobs on many workers, from both clients in turn; then discovery and the listing of tools."""
     with broker(sites) as fabric:
         if fabric is None:
             return
