@@ -111,6 +111,33 @@ def fabric(new_fabric: FabricMaker) -> Iterator[Any]:
         yield made
 
 
+class Gate:
+    """What the task `walk` of service demo waits at after each step; `path` is its argument `gate`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        # Open for both, so that neither end waits for the other to come.
+        self._pipe = os.open(path, os.O_RDWR)
+
+    def let_one_through(self) -> None:
+        """Let one step pass, the one that waits or the next to come."""
+        os.write(self._pipe, b".")
+
+    def remove(self) -> None:
+        """Let pass who waits, and fail who comes later."""
+        self.path.unlink()
+        os.close(self._pipe)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Make a gate; it goes with the test."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.remove()
+
+
 class EnvironmentJoiner(Protocol):
     """The type of the fixture `joined_environment`."""
 
@@ -130,7 +157,7 @@ def joined_environment(environment_factory: EnvironmentFactory) -> EnvironmentJo
         assert environment.inventory_file is not None
         inventory = json.loads(environment.inventory_file.read_text(encoding="utf-8")) if names else {}
         inventory["broker"] = fabric.join_inventory
-        environment.inventory_file.write_text(json.dumps(inventory), encoding="utf-8")
+        environment.inventory_file.write_text(_processes["inventory_text"](inventory), encoding="utf-8")
         return environment
 
     return make

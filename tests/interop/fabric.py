@@ -5,7 +5,6 @@ Test files take the fixtures; the class is for fabrics that a test wants for its
 
 from __future__ import annotations
 
-import json
 import runpy
 import shutil
 import socket
@@ -16,7 +15,9 @@ from typing import Any
 import zmq.auth
 
 _processes = runpy.run_path(str(Path(__file__).with_name("processes.py")))
-Reference, ReferenceProcess = _processes["Reference"], _processes["ReferenceProcess"]
+Reference, ReferenceProcess, inventory_text = (
+    _processes[name] for name in ("Reference", "ReferenceProcess", "inventory_text")
+)
 
 JOIN_SECONDS = 30.0
 PLUGINS = {
@@ -58,7 +59,7 @@ class Fabric:
             "topology": {"broker": True, "workers": list(workers)},
             "plugins": {**PLUGINS, **{name: PLUGINS[like] for name, like in services.items()}},
         }
-        (folder / "inventory.yaml").write_text(json.dumps(inventory), encoding="utf-8")  # JSON is YAML
+        (folder / "inventory.yaml").write_text(inventory_text(inventory), encoding="utf-8")
         self.broker: Any = None
         self.workers: dict[str, Any] = {}
         self._client: Any = None

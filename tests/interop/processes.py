@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -22,6 +23,16 @@ DRIVER, PROCESS = (Path(__file__).with_name(f"reference_{name}.py") for name in 
 CALL_SECONDS = 60.0
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def inventory_text(inventory: Mapping[str, Any]) -> str:
+    """Return the text of an inventory that NorFab and nfcli read as it is: JSON is YAML.
+
+    NorFab takes the whole text for a template first, and CURVE keys may hold `{{`, `{%` or `{#` by chance.
+    """
+    return _STRING.sub(lambda string: string[0].replace("{", r"\u007b"), json.dumps(inventory))
 
 
 class _Piped:
@@ -91,7 +102,7 @@ class Reference:
 
     def __init__(self, python: str, folder: Path, inventory: Mapping[str, Any]) -> None:
         self.folder = folder
-        (folder / "inventory.yaml").write_text(json.dumps(inventory), encoding="utf-8")  # JSON is YAML
+        (folder / "inventory.yaml").write_text(inventory_text(inventory), encoding="utf-8")
         self._process = _Piped([python, str(DRIVER), str(folder)], folder, folder / "stderr")
 
     def call(self, method: str, **arguments: Any) -> Any:

@@ -6,6 +6,7 @@ several services may have these tasks.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class WalkInput(BaseModel):
     """Arguments of `walk`."""
 
     steps: int = Field(default=3, description="How many events to send", ge=0)
-    gate: str | None = Field(default=None, description="Named pipe to wait for after each event")
+    gate: str | None = Field(default=None, description="Named pipe to read a byte from after each event")
 
 
 class AdviseInput(BaseModel):
@@ -73,11 +74,11 @@ class DemoWorker(NFPWorker):
 
     @Task(input=WalkInput, mcp={"annotations": {"title": "Walk"}})
     def walk(self, job: Job, steps: int = 3, gate: str | None = None) -> Result:
-        """Send an event for each step; where a gate is named, wait behind each until somebody opens it."""
-        for step in range(1, steps + 1):
-            job.event(f"step {step} of {steps}", resource=[f"leg-{step}"])
-            if gate is not None:
-                Path(gate).read_bytes()
+        """Send an event for each step; where a gate is named, wait behind each until somebody lets one through."""
+        with Path(gate or os.devnull).open("rb", buffering=0) as passes:
+            for step in range(1, steps + 1):
+                job.event(f"step {step} of {steps}", resource=[f"leg-{step}"])
+                passes.read(1)
         return Result(result=steps)
 
     @Task(mcp=False)

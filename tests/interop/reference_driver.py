@@ -141,6 +141,10 @@ class Driver:
         """Ask the broker's management service, or its inventory service, `sid`."""
         return self._client.mmi(f"{service}.service.broker", task, kwargs=kwargs, timeout=timeout)
 
+    def broker_inventory(self) -> dict[str, Any]:
+        """Return what the inventory says of the broker."""
+        return dict(self._norfab.inventory.broker)
+
     def show_workers(self, timeout: float = WAIT_SECONDS) -> list[dict[str, str]]:
         """Return the broker's rows on its workers; none when it doesn't answer."""
         answer = self.mmi("show_workers", timeout=timeout)
@@ -151,10 +155,13 @@ class Driver:
         deadline = time.monotonic() + seconds
         while True:
             known = {row["name"]: row["status"] for row in self.show_workers(HEARD_SECONDS)}
-            if not set(names) & set(known) if gone else all(known.get(name) == "alive" for name in names):
+            wanted = None if gone else "alive"
+            if all(known.get(name) == wanted for name in names):
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"after {seconds:g} s the broker knows {known}, {'not ' * gone}wanted is {names}")
+                raise TimeoutError(
+                    f"after {seconds:g} s the broker knows {known}: {names} should be {wanted or 'gone'}"
+                )
             self._pause.wait(ASK_AGAIN_SECONDS)
 
 

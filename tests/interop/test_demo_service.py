@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import FabricMaker
+    from conftest import FabricMaker, Gate
 
 WORKER = "demo-worker-1"
 MUTE, MUMBLING = "mute-worker-1", "mute-worker-2"
-MUTE_SECONDS = 1
+MUTE_SECONDS = 2
 
 
 def _run(fabric: Any, task: str, *, service: str = "demo", **job: Any) -> dict[str, Any]:
@@ -33,16 +31,16 @@ def test_its_tasks_do_what_they_say(fabric: Any) -> None:
     assert (refused["failed"], refused["errors"], refused["result"]) == (True, ["not today"], None)
 
 
-def test_its_long_task_goes_on_when_the_test_says(fabric: Any, tmp_path: Path) -> None:
-    """An event for each step; a test that opens the pipe decides when the next one comes."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    fabric.client.call("submit_job", service="demo", task="walk", uuid="w1", kwargs={"steps": 2, "gate": str(gate)})
+def test_its_long_task_goes_on_when_the_test_says(fabric: Any, gate: Gate) -> None:
+    """An event for each step; the test decides when the next one comes."""
+    kwargs = {"steps": 2, "gate": str(gate.path)}
+    fabric.client.call("submit_job", service="demo", task="walk", uuid="w1", kwargs=kwargs)
     assert fabric.client.call("next_event", uuid="w1")["message"] == "starting"
     for step in ("step 1 of 2", "step 2 of 2"):
         event = fabric.client.call("next_event", uuid="w1")
         assert (event["message"], event["status"], event["worker"]) == (step, "running", WORKER)
-        gate.write_bytes(b"")
+        assert fabric.client.call("get", service="demo", workers=[WORKER], uuid="w1")[1][0] == "300"
+        gate.let_one_through()
     done = fabric.client.call("end_job", uuid="w1")
     assert (done["state"], done["result"][WORKER]["result"]) == ("COMPLETED", 2)
 

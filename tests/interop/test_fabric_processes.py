@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nfcli.models.inventory import load_inventory
+
 if TYPE_CHECKING:
-    from conftest import FabricMaker
+    from conftest import EnvironmentJoiner, FabricMaker
 
 HEARD_SECONDS = 5.0
 UNHEARD_SECONDS = 0.5
@@ -84,3 +87,15 @@ def test_nothing_is_left_of_a_fabric(new_fabric: FabricMaker) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.killpg(pid, 0)
+
+
+def test_a_key_that_looks_like_a_template_is_a_key(
+    new_fabric: FabricMaker, joined_environment: EnvironmentJoiner, reference: Callable[..., Any]
+) -> None:
+    """Braces in a public key, which is random, mean nothing to the reference nor to us."""
+    with new_fabric({}) as fabric:
+        fabric.shared_key = "{{ab}}{%cd%}{#ef#}${gh}".ljust(40, "0")
+        ours = load_inventory(joined_environment(fabric)).broker
+        assert ours is not None
+        theirs = reference({"broker": fabric.join_inventory}).call("broker_inventory")
+        assert (ours.shared_key, theirs["shared_key"]) == (fabric.shared_key, fabric.shared_key)
