@@ -44,7 +44,7 @@ def test_a_worker_whose_zeromq_thread_dies_ends_with_a_failure(process: WorkerPr
 
     async def end_thread() -> None:
         process.direct._stopping.set()
-        process.direct._wake()
+        process.direct._outbox.wake()
 
     assert served(process, end_thread) == 1
 
