@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
 from .transfers import Transfers
@@ -24,6 +25,7 @@ class WorkerContext:
 
     `client` is the name of the client whose job is run, in tasks that the audit trail tells of; else empty.
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
+    `broker` is the NorFab broker that it joins, whose endpoint is then its own; None: clients reach it directly.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
     """
@@ -38,6 +40,7 @@ class WorkerContext:
     client: str = ""
     url: str = ""
     endpoint: str = ""
+    broker: BrokerAddress | None = None
     clock: Callable[[], float] = time.time
     started: float = field(default_factory=time.time)
     stopping: threading.Event = field(default_factory=threading.Event)
