@@ -15,7 +15,7 @@ from typing import IO, Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..models.backup import CHUNK_BYTES, BackupBegun, RestoreBegun, Restored, seal
-from ..models.errors import NfcliError, TaskError, UsageError
+from ..models.errors import NfcliError, NoWorkersError, TaskError, UsageError
 from ..models.result import ResultStatus
 from .backup_file import absolute, exposure, new_file, open_backup, verified
 from .client import Client
@@ -98,6 +98,8 @@ def _only(client: Client, worker: str | None) -> str:
     names = client.worker_names(SERVICE)
     if worker is not None or len(names) == 1:
         return worker or names[0]
+    if not names:
+        raise NoWorkersError(f"no worker serves {SERVICE!r}: start one with nfcli -w")
     raise UsageError(f"each worker has tokens of its own: name one with --worker: {', '.join(names)}")
 
 

@@ -16,7 +16,7 @@ from nfcli.models.commands.root import Root
 from nfcli.models.errors import NfcliError, UsageError
 
 AUTH_TREE = (Path(__file__).parents[1] / "man" / "expected" / "man_tree_fastmcp_auth.txt").read_text()
-FREE_TEXT = {("show fastmcp tools", "service"), ("show fastmcp tools", "name")}
+FREE_TEXT = {("show fastmcp tools", "service"), ("show fastmcp tools", "name"), ("fastmcp discover", "service")}
 GARBAGE = {
     "brief": ["", "maybe", "2"],
     "last": ["0", "-1", "1.5", "1001", "00020", "1e2", "abc", ""],
@@ -78,12 +78,14 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastmcp auth list-tokens",
         "fastmcp auth delete-token",
         "fastmcp auth check-token",
+        "fastmcp discover",
         "show fastmcp inventory",
         "show fastmcp version",
         "show fastmcp status",
         "show fastmcp tools",
         "show fastmcp audit",
         "show norfab workers",
+        "show norfab broker",
         "show norfab client",
         "show norfab inventory",
         "man tree",

@@ -16,7 +16,7 @@ from nfcli.models.link import MESSAGES_AT_ONCE
 from nfcli.models.lock import WorkerLock
 from nfcli.models.nfp import ClientMessage, Command
 from nfcli.models.result import Result
-from nfcli.shell import client as client_module
+from nfcli.shell import direct as direct_module
 from nfcli.shell.client import Client
 
 _rogue = runpy.run_path(str(Path(__file__).with_name("rogue_worker.py")))
@@ -148,7 +148,7 @@ def test_show_workers_does_not_wait_for_a_worker_that_is_silent(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has its own short time."""
-    monkeypatch.setattr(client_module, "MMI_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(direct_module, "MMI_TIMEOUT_SECONDS", 0.2)
     (row,) = client.show_workers()
     assert (row["status"], row["note"]) == ("dead", "no answer within 0.2 s")
 
