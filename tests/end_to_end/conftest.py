@@ -318,18 +318,19 @@ class InTime(Protocol):
         """Return what `call` returns if it takes less than `seconds`; one that doesn't is tried twice more."""
 
 
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """Be what the fixture `in_time` gives, for those that run outside of tests."""
+    taken = []
+    for _ in range(3):
+        started = time.monotonic()
+        result = call()
+        taken.append(time.monotonic() - started)
+        if taken[-1] < seconds:
+            return result
+    raise AssertionError(f"took {taken} seconds instead of less than {seconds:g}")
+
+
 @pytest.fixture(scope="session")
 def in_time() -> InTime:
     """Hold a call to its time, without taking a pause of the machine's for one of the program's."""
-
-    def run(seconds: float, call: Callable[[], Any]) -> Any:
-        taken = []
-        for _ in range(3):
-            started = time.monotonic()
-            result = call()
-            taken.append(time.monotonic() - started)
-            if taken[-1] < seconds:
-                return result
-        raise AssertionError(f"took {taken} seconds instead of less than {seconds:g}")
-
-    return run
+    return within
