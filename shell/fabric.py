@@ -54,6 +54,8 @@ class FabricTransport:
         self._keys = keys or KeyPair(*zmq.curve_keypair())
         self._address = address
         self._notice = notice or (lambda _: None)
+        # Workers tell a job that comes again by its uuid and this name, which outlives a broken connection.
+        self._name = random_name("client")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._link: BrokerLink | None = None
         self._rows: dict[str, dict[str, str]] = {}
@@ -80,7 +82,7 @@ class FabricTransport:
                 self._link.close()
                 self._link = None
         if self._link is None:
-            self._link = BrokerLink(self._context, self._address, name=random_name("client"), keys=self._keys)
+            self._link = BrokerLink(self._context, self._address, name=self._name, keys=self._keys)
         return self._link
 
     def settle(self) -> None:
