@@ -14,12 +14,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _stage, _observers, _forwarder = (
     runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("stage", "observers", "tcp_forwarder")
 )
-Stage, Thief, Walk, shells = (_stage[name] for name in ("Stage", "Thief", "Walk", "shells"))
+Member, Stage, Thief, Walk, shells = (_stage[name] for name in ("Member", "Stage", "Thief", "Walk", "shells"))
 BrokerView, log_lines, mcp_client, until = (
     _observers[name] for name in ("BrokerView", "log_lines", "mcp_client", "until")
 )
@@ -39,6 +39,7 @@ Forwarder, TO_BROKER, TO_WORKER = (_forwarder[name] for name in ("Forwarder", "T
 CHECK, DEMO, JOB_SECONDS, TOLD_SECONDS = (_stage[name] for name in ("CHECK", "DEMO", "JOB_SECONDS", "TOLD_SECONDS"))
 
 OURS = "fastmcp-worker-1"
+ECHO_SECONDS = 3
 FREEZE_SECONDS = 20.0
 WAIT_SECONDS = 30.0
 KEEPALIVES_AFTERWARDS = 2
@@ -50,18 +51,13 @@ POLL_SECONDS = 2.5
 
 
 def restarted_broker(stage: Stage) -> None:
-    """Start the worker before the broker, then stop and kill the broker and start it again."""
-    with (
-        stage.new_fabric({}, tcp=True) as fabric,
-        stage.member(fabric, OURS) as ours,
-        shells(ours, stage.nfcli) as all_,
-    ):
+    """Start the worker before the broker, then stop the broker, and kill it while a job runs, and start it again."""
+    with stage.new_fabric({}, tcp=True) as fabric, contextlib.ExitStack() as opened:
+        ours = opened.enter_context(stage.member(fabric, OURS))
+        all_ = opened.enter_context(shells(ours, stage.nfcli))
         view = BrokerView(fabric.endpoint, fabric.shared_key)
-        repeated = {"uuid": "repeated", "username": "somebody", "token": "token-of-a-repeated-job"}
-        ends: list[Callable[[], None]] = [lambda: fabric.broker.stop(), lambda: fabric.broker.kill()]  # noqa: PLW0108
-        for number in range(3):
-            if number:
-                ends[number - 1]()
+
+        def come_back() -> None:
             all_.assert_told(f"no broker answered at {fabric.endpoint} ")
             with pytest.raises(NoWorkersError):
                 ours.value("bearer_token_store", username="nobody", token="token-of-a-refused-job")
@@ -70,9 +66,33 @@ def restarted_broker(stage: Stage) -> None:
             ours.assert_back(view)
             ours.mcp.assert_served()
             all_.assert_answered()
-            assert ours.value("bearer_token_store", **repeated) is True
+            job = {"username": "somebody", "token": "token-of-a-repeated-job"}
+            assert ours.value("bearer_token_store", uuid="repeated", **job) is True
+
+        come_back()
+        fabric.broker.stop()
+        come_back()
+        with running_echo(ours) as (job, notices):
+            fabric.broker.kill()
+            come_back()
+            result = job.result(JOB_SECONDS)[OURS]
+        assert (result["failed"], result["result"]["kwargs"]) == (False, {"mark": "one"})
+        at = f"the broker at {fabric.endpoint}"
+        assert notices == [f"{at} has gone away: waiting for it, up to 20 s", f"{at} is back"]
         assert ours.value("bearer_token_check", token="token-of-a-refused-job") is False
         ours.assert_nothing_ran_twice(stored=1)
+
+
+@contextlib.contextmanager
+def running_echo(ours: Member) -> Iterator[tuple[Future[Any], list[str]]]:
+    """Have a client wait for a job that takes some seconds on a worker of ours; yield it, and what the client says."""
+    notices: list[str] = []
+    client = ours.norfab.make_client(notice=notices.append)
+    kwargs = {"sleep": ECHO_SECONDS, "mark": "one"}
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(client.run_job, "fastmcp", "echo", kwargs=kwargs, workers=ours.name, timeout=JOB_SECONDS)
+        until(lambda: ours.value("get_stats")["running_jobs"] > 1, "the job runs")
+        yield job, notices
 
 
 def frozen_broker(stage: Stage) -> None:
