@@ -80,6 +80,10 @@ class _Piped:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
+    def await_end(self) -> int:
+        """Wait until it has ended by itself; return the exit status."""
+        return self._process.wait(STOP_SECONDS)
+
     def end(self) -> None:
         """Close stdin and wait; kill what is left of the group then."""
         with contextlib.suppress(BrokenPipeError):
@@ -139,6 +143,10 @@ class ReferenceProcess:
         said = self._process.line(READY_SECONDS)
         if said != b"ready\n":
             pytest.fail(f"{self.name} said {said!r}; stderr: {self._process.errors.read_text()[-2_000:]}")
+
+    def await_end(self) -> int:
+        """Wait until it has ended by itself; return the exit status."""
+        return self._process.await_end()
 
     def stop(self) -> None:
         """End it as the reference ends it, frozen or not; safe to repeat."""
