@@ -173,7 +173,7 @@ class FabricServer:
 
     def _poll(self) -> None:
         """Wait until there is something to do."""
-        poller, due = zmq.Poller(), [self._watch_at]
+        poller, now, due = zmq.Poller(), time.monotonic(), [self._watch_at]
         poller.register(self._outbox.reader, _READABLE)
         links = [self._link, None if self._watch is None else self._watch.link]
         for link in links:
@@ -186,8 +186,8 @@ class FabricServer:
             due = []
         if self._link is not None:
             is_up = self._link.is_up
-            due.append(self._registration.next_signal() if is_up else self._registration.lost_at())
-        poller.poll(int(max(0.0, min(due) - time.monotonic()) * 1_000) + 1)
+            due.append(self._registration.next_change(now) if is_up else self._registration.lost_at())
+        poller.poll(int(max(0.0, min(due) - now) * 1_000) + 1)
 
     def _receive(self, frames: list[bytes]) -> None:
         """Take one message; nothing that arrives here may end the thread."""

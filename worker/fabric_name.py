@@ -39,7 +39,7 @@ class Holder(Enum):
 class NameWatch:
     """Finds out who has a name at the broker, by a connection of its own; used by one thread at a time.
 
-    `heard_at` is when the broker last answered, or when the watch began.
+    `heard_at` is when the broker last answered, or connected, or when the watch began.
 
     Args:
         context: of the sockets.
@@ -63,6 +63,7 @@ class NameWatch:
     ) -> None:
         self.link = BrokerLink(context, address, name=random_name(name), keys=keys)
         self.began = self.heard_at = time.monotonic()
+        self._handshakes = 0
         self._name = name
         self._pause = keepalive_seconds / _LOOKS_PER_INTERVAL
         self._watch = keepalive_seconds * (PATIENT_INTERVALS if is_patient else WATCH_INTERVALS)
@@ -78,6 +79,8 @@ class NameWatch:
         `now` is in monotonic seconds.
         """
         self.link.read_monitor()
+        if self.link.handshakes > self._handshakes:
+            self._handshakes, self.heard_at = self.link.handshakes, now
         for message in self.link.broker_messages():
             heard = interpret(message) if message.uuid == self._uuid else None
             if isinstance(heard, Managed):

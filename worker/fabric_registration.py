@@ -55,7 +55,7 @@ class Registration:
 
     def is_silent(self, now: float) -> bool:
         """Whether the broker has missed several keepalives."""
-        return now >= self.heard_at + SILENT_INTERVALS * self._keepalive_seconds
+        return now >= self._silent_at()
 
     def is_lost(self, now: float) -> bool:
         """Whether the broker has been silent for the whole hold time."""
@@ -65,9 +65,10 @@ class Registration:
         """Return when the hold time ends."""
         return self.heard_at + self._hold_seconds
 
-    def next_signal(self) -> float:
-        """Return when `signals` has the next ones."""
-        return self._keepalive_at
+    def next_change(self, now: float) -> float:
+        """Return when `signals` has the next ones, or the broker is silent if that comes first."""
+        silent_at = self._silent_at()
+        return min(self._keepalive_at, silent_at) if silent_at > now else self._keepalive_at
 
     def signals(self, now: float) -> list[bytes]:
         """Return the commands to send now, in order; READY comes with a keepalive, which renews an old registration.
@@ -91,3 +92,6 @@ class Registration:
         self._is_ready_due = True
         self._ready_at = None
         self._keepalive_at = now + self._keepalive_seconds / 20
+
+    def _silent_at(self) -> float:
+        return self.heard_at + SILENT_INTERVALS * self._keepalive_seconds
