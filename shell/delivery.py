@@ -78,6 +78,8 @@ class Delivery:
                     self._take(message)
             if not self._unanswered:
                 self._poll_at = self._asked_at + POLL_SECONDS
+        if self._away_since is not None and not self._reason(time.monotonic()):
+            self._notice(f"{self._at} is back")
 
     def _wake(self) -> float:
         """Return when there is something to do, whatever comes until then."""
