@@ -257,6 +257,7 @@ class FabricServer:
         if not link.is_up:
             if self._handshakes:
                 self._tell_absent(link)
+                self._renew(link)
             return
         if not self._signal(registration.signals(now)):
             registration.not_sent(now)
@@ -291,6 +292,9 @@ class FabricServer:
 
     def _join(self, *, is_left: bool) -> None:
         self._registration = self._new_registration(is_left=is_left)
+        self._connect()
+
+    def _connect(self) -> None:
         self._handshakes = 0
         self._link = BrokerLink(
             self._context,
@@ -300,6 +304,14 @@ class FabricServer:
             max_message_bytes=MAX_MESSAGE_BYTES,
             max_waiting=MAX_WAITING_MESSAGES,
         )
+
+    def _renew(self, broken: BrokerLink) -> None:
+        """Connect anew: ZeroMQ does it by itself, but not where a message was longer than allowed."""
+        # What came before the break is still there.
+        for frames in broken.messages():
+            self._receive(frames)
+        broken.close()
+        self._connect()
 
     def _drop_link(self) -> None:
         if self._link is not None:
