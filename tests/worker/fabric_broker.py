@@ -202,8 +202,8 @@ class FabricBroker:
         names = [name for name, entry in self.entries.items() if entry.service == message.service]
         if target != "all":
             wanted = [target] if isinstance(target, str) else target
-            names = [name for name in names if name.decode() in wanted]
-        told = {"workers": [name.decode() for name in names], "uuid": message.uuid, "service": message.service}
+            names = [name for name in names if name.decode(errors="replace") in wanted]
+        told = {"workers": [name.decode(errors="replace") for name in names], "uuid": message.uuid, "service": message.service}
         reply = BrokerMessage(Command.RESPONSE, message.service, message.uuid, "202", encode_data(told))
         self._send([sender, *reply.frames()])
         for name in names:
@@ -214,7 +214,8 @@ class FabricBroker:
             return self.inventories.get(request["kwargs"]["name"])
         rows = [
             {
-                "name": name.decode(),
+                # What was under way on a connection whose name was handed over comes under a name that ZeroMQ made.
+                "name": name.decode(errors="replace"),
                 "service": entry.service,
                 "status": "alive",
                 "keepalives tx/rx": f"{entry.sent} / {entry.received}",
