@@ -229,12 +229,12 @@ class FabricServer:
         holder = watch.step(now)
         if holder is None and now >= watch.heard_at + self._connect_seconds:
             self._tell_absent(watch.link)
-        # A broker that answers no questions may still bring jobs.
-        is_over = self._link is None and watch.link.is_up and now >= watch.heard_at + self._hold_seconds
-        if holder is None and not is_over:
+        if holder is None and (self._link is not None or now < watch.heard_at + self._hold_seconds):
             return
+        # A broker that answers no questions may still bring jobs; and ZeroMQ gives some connections up for good.
+        is_joining = watch.link.is_up and holder is not Holder.SOMEBODY
         self._end_watch(now)
-        if self._link is None and holder is not Holder.SOMEBODY:
+        if self._link is None and is_joining:
             self._join(is_left=holder is Holder.SILENT)
         elif holder is Holder.NOBODY:
             self._registration.forgotten(now)
@@ -259,6 +259,7 @@ class FabricServer:
         if not link.is_up:
             if self._handshakes:
                 self._tell_absent(link)
+                self._renew(link)
             return
         if not self._signal(registration.signals(now)):
             registration.not_sent(now)
@@ -293,6 +294,9 @@ class FabricServer:
 
     def _join(self, *, is_left: bool) -> None:
         self._registration = self._new_registration(is_left=is_left)
+        self._connect()
+
+    def _connect(self) -> None:
         self._handshakes = 0
         self._link = BrokerLink(
             self._context,
@@ -302,6 +306,14 @@ class FabricServer:
             max_message_bytes=MAX_MESSAGE_BYTES,
             max_waiting=MAX_WAITING_MESSAGES,
         )
+
+    def _renew(self, broken: BrokerLink) -> None:
+        """Connect anew: ZeroMQ does it by itself, but not where a message was longer than allowed."""
+        # What came before the break is still there.
+        for frames in broken.messages():
+            self._receive(frames)
+        broken.close()
+        self._connect()
 
     def _drop_link(self, *, linger_seconds: float = 0.0) -> None:
         if self._link is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.nfp import Command
+from nfcli.worker.fabric import MAX_MESSAGE_BYTES
 from nfcli.worker.fabric_jobs import MAX_JOB_BYTES, client_name
 
 _fabric = runpy.run_path(str(Path(__file__).with_name("fabric_worker.py")))
@@ -166,6 +167,16 @@ def test_frames_of_a_hostile_peer_are_counted_and_dropped(joined: Any, connect: 
     assert runs_a_job(connect)
     assert joined.server.counters()["invalid"] == len(HOSTILE)
     assert joined.runs == 0
+
+
+def test_a_message_that_is_far_too_long_costs_the_connection_for_a_moment_only(
+    joined: Any, connect: Connect, broker: Any
+) -> None:
+    """Not the worker's memory: anybody can have the broker relay it."""
+    broker.send(b"w1", b"", b"NFPB01", Command.POST, b"client", b"", b"u1", b" " * (MAX_MESSAGE_BYTES + 1))
+    broker.wait_for(lambda: broker.count(Command.READY) > 1)
+    assert runs_a_job(connect)
+    assert joined.server.counters()["reconnects"] == 1
 
 
 def test_a_fault_of_our_own_ends_no_thread(
