@@ -48,7 +48,7 @@ class Link:
         server_key: the other side's public key, 40 characters of Z85.
         drops_while_down: messages that are sent while there is no connection are refused and those that wait are
             dropped when it breaks, instead of being kept for the next one.
-        max_message_bytes: a longer frame from the other side costs the connection, which comes about again at once.
+        max_message_bytes: a longer frame from the other side costs the connection, and ZeroMQ makes no other one.
         max_waiting: messages that may wait here to be read.
     """
 

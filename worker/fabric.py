@@ -227,12 +227,14 @@ class FabricServer:
 
     def _look(self, watch: NameWatch, now: float) -> None:
         holder = watch.step(now)
-        if holder is None:
-            if now >= watch.heard_at + self._connect_seconds:
-                self._tell_absent(watch.link)
+        if holder is None and now >= watch.heard_at + self._connect_seconds:
+            self._tell_absent(watch.link)
+        if holder is None and (self._link is not None or now < watch.heard_at + self._hold_seconds):
             return
+        # A broker that answers no questions may still bring jobs; and ZeroMQ gives some connections up for good.
+        is_joining = watch.link.is_up and holder is not Holder.SOMEBODY
         self._end_watch(now)
-        if self._link is None and holder is not Holder.SOMEBODY:
+        if self._link is None and is_joining:
             self._join(is_left=holder is Holder.SILENT)
         elif holder is Holder.NOBODY:
             self._registration.forgotten(now)
@@ -279,16 +281,16 @@ class FabricServer:
         return True
 
     def _give_up(self, link: BrokerLink) -> None:
-        """Make a new connection in place of one on which the broker has been silent for too long."""
+        """Leave a connection on which the broker has been silent for too long; a new one is made once it answers.
+
+        Meanwhile somebody else may have been given the name.
+        """
         self._tell_absent(link)
         if link.is_up:
             self._signal([Command.DISCONNECT])
-            self._drop_link()
-            self._join(is_left=False)
-        else:
-            # While the broker was away somebody else may have been given the name.
-            self._drop_link()
-            self._watch_at = 0.0
+        self._end_watch(0.0)
+        self._drop_link(linger_seconds=LINGER_SECONDS)
+        self._watch_at = 0.0
 
     def _join(self, *, is_left: bool) -> None:
         self._registration = self._new_registration(is_left=is_left)
@@ -313,9 +315,9 @@ class FabricServer:
         broken.close()
         self._connect()
 
-    def _drop_link(self) -> None:
+    def _drop_link(self, *, linger_seconds: float = 0.0) -> None:
         if self._link is not None:
-            self._link.close()
+            self._link.close(linger_seconds=linger_seconds)
         self._link = None
 
     def _end_watch(self, now: float) -> None:
@@ -332,7 +334,7 @@ class FabricServer:
         if self._link is not None:
             if self._link.is_up:
                 self._signal([Command.DISCONNECT])
-            self._link.close(linger_seconds=LINGER_SECONDS)
+            self._drop_link(linger_seconds=LINGER_SECONDS)
 
     def _send(self, frames: list[bytes]) -> bool:
         is_sent = self._link is not None and self._link.send(frames)

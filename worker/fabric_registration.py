@@ -1,7 +1,9 @@
 """When a worker tells its broker what, so that it is registered and stays so; neither sockets nor a clock.
 
 A broker of norfab 0.25.0 drops all that comes from a worker it doesn't know, silently: one that was restarted, or that
-has taken a worker for dead. So a worker finds out by itself, from the broker's silence.
+has taken a worker for dead. So a worker finds out by itself, from the broker's silence; and then by a question, since
+a READY that lies unread when the name changes hands would register a worker that isn't there: ZeroMQ hands out what
+came on the old connection under a name that it makes up.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ class Registration:
         # After a pause of this process's own it may have been taken for dead.
         is_late = now >= self._keepalive_at + self._keepalive_seconds
         self._keepalive_at = now + self._keepalive_seconds if is_late else self._keepalive_at + self._keepalive_seconds
-        if not (self._is_ready_due or is_late or self.is_silent(now)):
+        if not (self._is_ready_due or is_late):
             return [Command.KEEPALIVE]
         first = [Command.DISCONNECT] if self._is_left else []
         self._is_left = self._is_ready_due = False

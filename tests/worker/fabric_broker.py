@@ -167,7 +167,8 @@ class FabricBroker:
                 if header == b"NFPW01":
                     self._hear_worker(sender, frames)
                 else:
-                    self._hear_client(sender, ClientMessage.parse([b"", header, *frames]))
+                    with contextlib.suppress(UnicodeDecodeError):  # a name made up: norfab 0.25.0 is dumb, too
+                        self._hear_client(sender, ClientMessage.parse([b"", header, *frames]))
         for name, entry in list(self.entries.items()):
             if now >= entry.expires:
                 del self.entries[name]
