@@ -70,8 +70,16 @@ class FabricTransport:
         Raises:
             NoWorkersError: it isn't there, or doesn't answer within `seconds`.
         """
-        rows = worker_rows(self._sound_link().ask(_SHOW_WORKERS, seconds=seconds))
-        self._rows = {row["name"]: row for row in rows}
+        deadline = time.monotonic() + seconds
+        link = self._sound_link()
+        try:
+            answer = link.ask(_SHOW_WORKERS, seconds=seconds)
+        except NoWorkersError:
+            if link.is_up or not link.losses:
+                raise
+            # It broke this very moment: the broker may have been started again.
+            answer = self._sound_link().ask(_SHOW_WORKERS, seconds=max(0.0, deadline - time.monotonic()))
+        self._rows = {row["name"]: row for row in worker_rows(answer)}
 
     def _sound_link(self) -> BrokerLink:
         if self._link is not None:

@@ -56,7 +56,7 @@ class Progress:
         try:
             while not done.wait(pause):
                 frame = _FRAMES[number % len(_FRAMES)]
-                self.console.draw(f"{frame} {time.monotonic() - started:.0f} s{self._latest}")
+                self.console.draw(f"{frame} {int(time.monotonic() - started)} s{self._latest}")
                 pause, number = _FRAME_SECONDS, number + 1
         finally:
             self.console.draw("")

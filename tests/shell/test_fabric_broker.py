@@ -143,6 +143,21 @@ def test_a_broker_restarted_between_two_jobs_is_found_again(broker: Any, client:
     assert run(client) == {"w1": "w1"}
 
 
+def test_a_broker_restarted_in_the_moment_of_the_question_is_found_again(broker: Any, client: Client) -> None:
+    """The connection broke when nobody had yet noticed."""
+    assert run(client) == {"w1": "w1"}
+    transport: Any = client._transport
+    ask = transport._link.ask
+
+    def late(task: str, **options: Any) -> Any:
+        broker.stop()
+        broker.start()
+        return ask(task, **options)
+
+    transport._link.ask = late
+    assert run(client) == {"w1": "w1"}
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: Client) -> None:
     """Told on the way; that the workers aren't registered yet is no reason to give up, and nothing is sent twice."""
