@@ -137,8 +137,12 @@ class FabricTransport:
         return sorted({row["service"] for row in self._rows.values()} | set(self._own().values()))
 
     def is_running(self, name: str) -> bool:
-        """Whether a worker is registered, and was heard of lately."""
-        return name in self._rows and self._rows[name].get("status") == ALIVE
+        """Whether a worker is registered and was heard of lately; of this machine's the process is looked for as well.
+
+        The broker takes a worker that was killed for alive until its hold time is over.
+        """
+        is_alive = name in self._rows and self._rows[name].get("status") == ALIVE
+        return is_alive and (name not in self._inventory.topology.workers or self._is_ready_here(name))
 
     def carry(self, job: Job) -> None:
         """Send a job to its missing workers and take in their answers until all are there or time is up."""

@@ -301,6 +301,15 @@ def test_a_worker_that_ended_is_started_again_for_the_job(tmp_path: Path, broker
     assert asked == ["w8", "w9"]
 
 
+def test_a_worker_of_this_machine_that_was_killed_is_started_again(tmp_path: Path, broker: Any) -> None:
+    """The broker takes it for alive for a while; its process has gone."""
+    broker.workers["w9"] = "fastmcp"
+    again: list[str] = []
+    with Site(tmp_path, broker, "w9").client(restart=lambda name: bool(again.append(name))) as client:
+        assert run(client) == {"w1": "w1", "w9": "w9"}
+    assert again == ["w9"]
+
+
 def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Path, broker: Any) -> None:
     """Workers of this machine that aren't there are dead, with the reason."""
     site = Site(tmp_path, broker, "w8", "w9")

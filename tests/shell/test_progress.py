@@ -61,6 +61,7 @@ def test_without_a_terminal_each_thing_said_is_a_line() -> None:
     with progress.shown():
         progress.tell("w1", "half\nway\x1b[2J")
         progress.tell("w\x07", "done")
+    progress.tell("w1", "not now")
     assert err.getvalue() == "w1: half\\nway\\x1b[2J\nw\\x07: done\n"
 
 
