@@ -12,6 +12,8 @@ from ..models.errors import NfcliError
 from .render import cell_width, one_line
 
 CLEAR_LINE = "\r\x1b[K"
+USUAL_COLUMNS = 80
+"""Of a terminal that doesn't tell, as some over serial lines and in containers."""
 
 
 class Console:
@@ -68,7 +70,8 @@ class Console:
         """
         with self._lock, contextlib.suppress(OSError):
             if text:
-                self.err.write(CLEAR_LINE + _cut(one_line(text), os.get_terminal_size(self.err.fileno()).columns - 1))
+                columns = os.get_terminal_size(self.err.fileno()).columns or USUAL_COLUMNS
+                self.err.write(CLEAR_LINE + _cut(one_line(text), columns - 1))
             elif self._drawn:
                 self.err.write(CLEAR_LINE)
             self._drawn = bool(text)
@@ -83,7 +86,7 @@ class Console:
 
 def _cut(text: str, width: int) -> str:
     """Return a text's beginning that takes no more than `width` cells."""
-    text = text[: max(0, width)]
-    while cell_width(text) > width:
+    text = text[:width]
+    while text and cell_width(text) > width:
         text = text[:-1]
     return text

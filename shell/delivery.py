@@ -25,7 +25,7 @@ from ..models.broker_messages import (
 )
 from ..models.errors import NoWorkersError
 from ..models.nfp import BrokerMessage, ClientMessage, Command, Status, encode_target
-from .job import Job
+from .job import LOOK, Job
 
 POLL_SECONDS = 2.5
 """Between two questions for results; their answers may have been lost, or their workers may have gone."""
@@ -106,7 +106,8 @@ class Delivery:
             self._job.asked_again.update(names)
             self._has_asked()
         else:
-            self._poll_at = time.monotonic() + POLL_SECONDS
+            self._asked_at = time.monotonic()
+            self._poll_at = self._asked_at + POLL_SECONDS
 
     def _has_asked(self) -> None:
         self._asks += 1
@@ -196,4 +197,5 @@ class Delivery:
             self._ask([worker])
         elif isinstance(heard, Unknown) and self._unknown_at.setdefault(worker, self._asks) != self._asks:
             # Not the first time: workers of norfab 0.25.0 may look for a job before they have written it down.
-            self._job.forgotten(worker)
+            reason = f"worker {worker} doesn't know the job: it was restarted, or the job got lost on its way"
+            self._job.fail(worker, f"{reason}: {LOOK}")

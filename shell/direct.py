@@ -21,7 +21,7 @@ from ..models.keys import KeyPair, read_public_key
 from ..models.link import Link
 from ..models.lock import read_owner
 from ..models.nfp import BROKER_SERVICE, BrokerMessage, ClientMessage, Command, Status, decode_data, decode_object
-from .job import Job
+from .job import LOOK, Job
 
 MMI_TIMEOUT_SECONDS = 3.0
 _REASON_CHARACTERS = 2_000
@@ -312,7 +312,7 @@ def _answered(job: Job, event: Answer) -> None:
     elif message.status == Status.FORBIDDEN:
         job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
     elif message.status == Status.NOT_FOUND and name in job.asked_again:
-        job.forgotten(name)
+        job.fail(name, f"the worker was restarted while the job ran: {LOOK}")
     elif Status.is_error(message.status):
         job.fail(name, _reason(message))
 

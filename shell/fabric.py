@@ -72,8 +72,16 @@ class FabricTransport:
         Raises:
             NoWorkersError: it isn't there, or doesn't answer within `seconds`.
         """
-        rows = worker_rows(self._sound_link().ask(_SHOW_WORKERS, seconds=seconds))
-        self._rows = {row["name"]: row for row in rows}
+        deadline = time.monotonic() + seconds
+        link = self._sound_link()
+        try:
+            answer = link.ask(_SHOW_WORKERS, seconds=seconds)
+        except NoWorkersError:
+            if link.is_up or not link.losses:
+                raise
+            # It broke this very moment: the broker may have been started again.
+            answer = self._sound_link().ask(_SHOW_WORKERS, seconds=max(0.0, deadline - time.monotonic()))
+        self._rows = {row["name"]: row for row in worker_rows(answer)}
 
     def _sound_link(self) -> BrokerLink:
         if self._link is not None:
@@ -131,8 +139,12 @@ class FabricTransport:
         return sorted({row["service"] for row in self._rows.values()} | set(self._own().values()))
 
     def is_running(self, name: str) -> bool:
-        """Whether a worker is registered, and was heard of lately."""
-        return name in self._rows and self._rows[name].get("status") == ALIVE
+        """Whether a worker is registered and was heard of lately; of this machine's the process is looked for as well.
+
+        The broker takes a worker that was killed for alive until its hold time is over.
+        """
+        is_alive = name in self._rows and self._rows[name].get("status") == ALIVE
+        return is_alive and (name not in self._inventory.topology.workers or self._is_ready_here(name))
 
     def carry(self, job: Job) -> None:
         """Send a job to its missing workers and take in their answers until all are there or time is up."""

@@ -14,7 +14,7 @@ Results = dict[str, dict[str, Any]]
 OnProgress = Callable[[str, str], None]
 """Gets a worker's name and what it says of the job that it runs."""
 
-_LOOK = "look what it has done before you repeat it"
+LOOK = "look what it has done before you repeat it"
 _AUTOMATIC = frozenset({"", "starting", "completed"})
 """What workers say of every job, and nobody needs to be told."""
 
@@ -68,14 +68,10 @@ class Job:
         self.results[name] = result.model_dump(mode="json")
         self.missing.discard(name)
 
-    def forgotten(self, name: str) -> None:
-        """Fail a worker that doesn't know the job any more."""
-        self.fail(name, f"the worker was restarted while the job ran: {_LOOK}")
-
     def lose(self, name: str, error: NfcliError) -> None:
         """Give a worker that can't be reached, or not any more, a failed result."""
         if name in self.asked_again:
-            self.fail(name, f"worker {name} has gone away while the job ran: {_LOOK}")
+            self.fail(name, f"worker {name} has gone away while the job ran: {LOOK}")
         else:
             self.unreached[name] = error
             self.fail(name, str(error))

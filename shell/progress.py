@@ -23,29 +23,33 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._is_shown = False
+        self._is_running = False
         self._latest = ""
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show the line for as long as the block takes; to be entered once at a time."""
-        if not self.console.can_draw:
-            yield
-            return
+        self._latest, self._is_running = "", True
         done = threading.Event()
         thread = threading.Thread(target=self._draw, args=(done,), name="progress", daemon=True)
-        self._latest, self._is_shown = "", True
         try:
-            thread.start()
+            if self.console.can_draw:
+                thread.start()
             yield
         finally:
-            self._is_shown = False
+            self._is_running = False
             done.set()  # should Ctrl-C come a second time, the thread still clears the line
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def tell(self, worker: str, message: str) -> None:
-        """Take in what a worker says; what a terminal would act on shows as escapes."""
-        if self._is_shown:
+        """Take in what a worker says; what a terminal would act on shows as escapes.
+
+        Between commands nothing is shown: completion asks workers too.
+        """
+        if not self._is_running:
+            return
+        if self.console.can_draw:
             self._latest = f"  {worker}: {message}"
         else:
             self.console.note(f"{worker}: {message}")
@@ -56,7 +60,7 @@ class Progress:
         try:
             while not done.wait(pause):
                 frame = _FRAMES[number % len(_FRAMES)]
-                self.console.draw(f"{frame} {time.monotonic() - started:.0f} s{self._latest}")
+                self.console.draw(f"{frame} {int(time.monotonic() - started)} s{self._latest}")
                 pause, number = _FRAME_SECONDS, number + 1
         finally:
             self.console.draw("")

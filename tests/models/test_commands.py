@@ -214,7 +214,7 @@ def test_a_list_that_is_none_is_an_error_of_the_worker_and_the_others_rows_come_
     shell.results = {"a": [row], "b": True, "c": [row, 5], "d": {"x": [row]}, "e": [empty], "f": []}
     rows = [{"worker": "a", **row}]
     assert ListTokens.run(picle_app=shell).startswith(f"{rows!r} ")
-    assert shell.failures == dict.fromkeys("bcd", ["the answer to bearer_token_list is not a list of records"])
+    assert shell.failures == {worker: ["the answer to bearer_token_list is not a list of records"] for worker in "bcd"}
 
 
 def test_commands_that_are_no_tasks_run_the_shell_s_handler() -> None:

@@ -204,7 +204,9 @@ def event(ask: Ask, name: str, message: str, *, kind: str = "progress") -> Frame
 class Site:
     """An environment of the workers `own` that belongs to a fake broker, and what its clients were told."""
 
-    def __init__(self, folder: Path, broker: Any, *own: str, about: dict[str, Any] | None = None, **more: Any) -> None:
+    def __init__(
+        self, folder: Path, broker: Any, /, *own: str, about: dict[str, Any] | None = None, **more: Any
+    ) -> None:
         self.broker = broker
         self.notices: list[str] = []
         self.progress: list[tuple[str, str]] = []

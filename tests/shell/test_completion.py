@@ -135,6 +135,25 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
     assert sources.values(USERNAME) == ["bob"]
 
 
+def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: SimpleNamespace) -> None:
+    """What needs no broker is offered all the same, and its workers when it is back."""
+    sources, workers = Sources(client, Root, clock=lambda: clock.now), entries(ListTokens)["workers"]
+    names, asked = client.worker_names, []
+
+    def away(service: str) -> list[str]:
+        asked.append(service)
+        raise NoWorkersError("no broker answered")
+
+    client.worker_names = away
+    assert [sources.values(workers) for _ in range(3)] == [["all", "any"]] * 3
+    assert len(asked) == 1
+    client.worker_names = lambda service: [*names(service), "bad\x1b[2J"]
+    clock.now += 29
+    assert sources.values(workers) == ["all", "any"]
+    clock.now += 2
+    assert [sources.values(workers) for _ in range(2)] == [["all", "any", "fastmcp-worker-1"]] * 2
+
+
 def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None:
     """A worker of other make may list anything."""
     client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]

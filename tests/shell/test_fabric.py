@@ -266,7 +266,8 @@ def test_a_worker_that_does_not_know_the_job_any_more_is_told_when_it_says_so_ag
         return [broker.dispatched(ask, ask.names), *answers]
 
     broker.on_ask = restarted
-    assert run(client, "w1") == {"w1": ("error", [f"the worker was restarted while the job ran: {LOOK}"])}
+    line = f"worker w1 doesn't know the job: it was restarted, or the job got lost on its way: {LOOK}"
+    assert run(client, "w1") == {"w1": ("error", [line])}
     assert commands(broker) == [POST, GET, GET]
 
 

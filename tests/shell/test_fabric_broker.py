@@ -143,6 +143,21 @@ def test_a_broker_restarted_between_two_jobs_is_found_again(broker: Any, client:
     assert run(client) == {"w1": "w1"}
 
 
+def test_a_broker_restarted_in_the_moment_of_the_question_is_found_again(broker: Any, client: Client) -> None:
+    """The connection broke when nobody had yet noticed."""
+    assert run(client) == {"w1": "w1"}
+    transport: Any = client._transport
+    ask = transport._link.ask
+
+    def late(task: str, **options: Any) -> Any:
+        broker.stop()
+        broker.start()
+        return ask(task, **options)
+
+    transport._link.ask = late
+    assert run(client) == {"w1": "w1"}
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: Client) -> None:
     """Told on the way; that the workers aren't registered yet is no reason to give up, and nothing is sent twice."""
@@ -284,6 +299,15 @@ def test_a_worker_that_ended_is_started_again_for_the_job(tmp_path: Path, broker
     with site.client(restart=again) as client:
         assert run(client) == {"w1": "w1", "w8": ("error", ["w8 can't start: no luck"]), "w9": "w9"}
     assert asked == ["w8", "w9"]
+
+
+def test_a_worker_of_this_machine_that_was_killed_is_started_again(tmp_path: Path, broker: Any) -> None:
+    """The broker takes it for alive for a while; its process has gone."""
+    broker.workers["w9"] = "fastmcp"
+    again: list[str] = []
+    with Site(tmp_path, broker, "w9").client(restart=lambda name: bool(again.append(name))) as client:
+        assert run(client) == {"w1": "w1", "w9": "w9"}
+    assert again == ["w9"]
 
 
 def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Path, broker: Any) -> None:

@@ -98,6 +98,21 @@ def test_noise_before_the_answer_is_passed_over(rogue: Any, client: Client, nois
     assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
 
 
+def test_what_a_worker_says_of_a_job_is_passed_on(rogue: Any, client: Client) -> None:
+    """Under the name of the worker that the connection leads to; what it says of every job isn't."""
+    said: list[tuple[str, str]] = []
+    client._on_progress = lambda worker, text: said.append((worker, text))
+    texts = [("progress", "starting"), ("progress", "half way"), ("result_ready", "completed"), ("progress", 5)]
+    events = [{"worker": "other", "event_type": kind, "message": text} for kind, text in texts]
+    rogue.script = lambda uuid: [
+        *(answer(uuid, "200", data, command=b"0x08") for data in [*events, [], b"no json"]),
+        answer("another job", "200", events[1], command=b"0x08"),
+        answer(uuid, "200", result("good")),
+    ]
+    assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
+    assert said == [(DEFAULT_WORKER, "half way")]
+
+
 def test_a_result_that_leaves_members_out_has_them_all(rogue: Any, client: Client) -> None:
     """Whoever reads it finds what the manual promises."""
     rogue.script = lambda uuid: [answer(uuid, "200", result("good"))]
