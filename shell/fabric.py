@@ -12,7 +12,7 @@ from ..models.broker_link import BrokerAddress, BrokerLink, random_name
 from ..models.broker_messages import INVENTORY_SERVICE, worker_rows
 from ..models.environment import Environment
 from ..models.errors import NfcliError, NoWorkersError
-from ..models.inventory import Inventory
+from ..models.inventory import SERVICE, Inventory
 from ..models.keys import KeyPair
 from ..models.lock import read_owner
 from ..models.nfp import ALL
@@ -59,7 +59,7 @@ class FabricTransport:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._link: BrokerLink | None = None
         self._rows: dict[str, dict[str, str]] = {}
-        self._remote_services: dict[str, str | None] = {}
+        self._remote_services: dict[str, str] = {}
 
     @property
     def registered(self) -> list[str]:
@@ -116,10 +116,9 @@ class FabricTransport:
 
     def _own(self) -> dict[str, str]:
         """Return the services of the workers that are to run on this machine, by name."""
-        services = {name: self._own_service(name) for name in self._inventory.topology.workers}
-        return {name: service for name, service in services.items() if service is not None}
+        return {name: self._own_service(name) for name in self._inventory.topology.workers}
 
-    def _own_service(self, name: str) -> str | None:
+    def _own_service(self, name: str) -> str:
         """Return what a worker of this machine serves; of one whose inventory only the broker has, it is asked once."""
         if name in self._inventory.workers:
             return self._inventory.workers[name].service
@@ -131,7 +130,8 @@ class FabricTransport:
             except NoWorkersError:  # a broker that can't tell; the worker's own process will meet it too
                 found = None
             service = found.get("service") if isinstance(found, dict) else None
-            self._remote_services[name] = service if isinstance(service, str) else None
+            # One that the broker knows nothing of is not passed over: the start of its process says what is wrong.
+            self._remote_services[name] = service if isinstance(service, str) else SERVICE
         return self._remote_services[name]
 
     def services(self) -> list[str]:

@@ -127,14 +127,14 @@ def test_a_name_that_another_service_has_taken_gets_no_job(tmp_path: Path, broke
 
 
 def test_a_worker_whose_inventory_the_broker_has_counts_by_its_service(tmp_path: Path, broker: Any) -> None:
-    """Of one that isn't registered the broker is asked what it would be, once."""
+    """Of one that isn't registered the broker is asked what it would be, once; if it can't say, it should be ours."""
     broker.inventories = {"r1": {"service": "fastmcp"}, "r2": {"service": "nornir"}, "r4": ["?"], "w1": {}}
     questions: list[str] = []
     broker.on_question = lambda task: questions.append(task) if task == "get_inventory" else None
     with Site(tmp_path, broker, workers=["r1", "r2", "r3", "r4", "w1"]).client() as client:
         assert [client.worker_names("fastmcp"), client.worker_names()] == [
-            ["r1", "w1", "w2"],
-            ["n1", "r1", "r2", "w1", "w2"],
+            ["r1", "r3", "r4", "w1", "w2"],
+            ["n1", "r1", "r2", "r3", "r4", "w1", "w2"],
         ]
     assert len(questions) == 4
 
