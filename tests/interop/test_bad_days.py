@@ -54,13 +54,16 @@ def restarted_broker(stage: Stage) -> None:
     """Start the worker before the broker, then stop the broker, and kill it while a job runs, and start it again."""
     with stage.new_fabric({}, tcp=True) as fabric, contextlib.ExitStack() as opened:
         ours = opened.enter_context(stage.member(fabric, OURS))
+        pool = opened.enter_context(ThreadPoolExecutor())
         all_ = opened.enter_context(shells(ours, stage.nfcli))
         view = BrokerView(fabric.endpoint, fabric.shared_key)
 
         def come_back() -> None:
+            kwargs = {"username": "nobody", "token": "token-of-a-refused-job"}
+            refused = pool.submit(ours.value, "bearer_token_store", **kwargs)
             all_.assert_told(f"no broker answered at {fabric.endpoint} ")
             with pytest.raises(NoWorkersError):
-                ours.value("bearer_token_store", username="nobody", token="token-of-a-refused-job")
+                refused.result()
             fabric.launch_broker()
             fabric.await_broker()
             ours.assert_back(view)

@@ -290,11 +290,11 @@ NO_BROKER = {"absent": "no broker answered at ", "other-key": "the handshake wit
 """What a shell says by itself, before it has workers started."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def refused(
     elsewhere: Elsewhere, nfcli: NfcliRunner
 ) -> Iterator[Mapping[tuple[str, str], Future[subprocess.CompletedProcess[str]]]]:
-    """Start workers that can't have an inventory, each by itself and by the shell; side by side, since some wait."""
+    """Start workers that can't have an inventory, each by itself and by the shell, ahead of time: some wait for long."""
     brokers = {"absent": {"endpoint": f"tcp://127.0.0.1:{free_port()}"}, "other-key": {"shared_key": "0" * 40}}
 
     def start(environment: Environment, name: str) -> subprocess.CompletedProcess[str]:
