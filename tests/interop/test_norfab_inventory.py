@@ -294,7 +294,7 @@ NO_BROKER = {"absent": "no broker answered at ", "other-key": "the handshake wit
 def refused(
     elsewhere: Elsewhere, nfcli: NfcliRunner
 ) -> Iterator[Mapping[tuple[str, str], Future[subprocess.CompletedProcess[str]]]]:
-    """Start workers that can't have an inventory, each by itself and by the shell, ahead of time: some wait for long."""
+    """Start workers that can't have an inventory, each by itself and by the shell, ahead of time: some wait long."""
     brokers = {"absent": {"endpoint": f"tcp://127.0.0.1:{free_port()}"}, "other-key": {"shared_key": "0" * 40}}
 
     def start(environment: Environment, name: str) -> subprocess.CompletedProcess[str]:
