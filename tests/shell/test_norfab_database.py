@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
-import pickletools
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import diskcache
 import pytest
 
 from nfcli.models import foreign_database
@@ -25,46 +22,11 @@ from nfcli.models.errors import NorfabDatabaseError
 from nfcli.shell import norfab_database
 from nfcli.shell.norfab_database import NorfabTokens, find_database, read_tokens
 
+if TYPE_CHECKING:
+    from conftest import Norfab
+
 NOW = 1_000_000_000.0
 CREATED = "2026-05-31 12:08:51.914919"
-KEY = "bearer_token::t1"
-
-
-class Norfab:
-    """A NorFab worker's database in the making."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._cache = diskcache.FanoutCache(directory=str(folder), shards=4, timeout=1, size_limit=1024**3)
-
-    def store(self, token: str, username: str, expires: float | None = None, created: str = CREATED) -> None:
-        """Store a token as NorFab's workers do; `expires` in epoch seconds."""
-        record = {"token": token, "username": username, "created": created}
-        self.put(f"bearer_token::{token}", record, username, expires)
-
-    def put(self, key: object, value: object, tag: object = "alice", expires: float | None = None) -> None:
-        """Write a row."""
-        lifetime = None if expires is None else expires - time.time()
-        self._cache.set(key, value, expire=lifetime, tag=tag)
-
-    def plant(self, data: bytes, key: str = KEY, **columns: object) -> None:
-        """Write a row with a pickle of the test's making, or whatever columns."""
-        row = {"key": key, "raw": 1, "tag": "alice", "mode": 4, "value": data, **columns}
-        with closing(sqlite3.connect(self.folder / "000" / "cache.db")) as connection, connection:
-            marks = ", ".join("?" * len(row))
-            connection.execute(f"INSERT INTO Cache({', '.join(row)}) VALUES({marks})", tuple(row.values()))
-
-    def close(self) -> None:
-        """Close the files: SQLite folds its write-ahead logs in and removes them."""
-        self._cache.close()
-
-
-@pytest.fixture
-def norfab(tmp_path: Path) -> Iterator[Norfab]:
-    """Make an empty database."""
-    database = Norfab(tmp_path / "cache")
-    yield database
-    database.close()
 
 
 def read(folder: Path) -> NorfabTokens:
@@ -183,104 +145,6 @@ def test_records_that_break_a_rule_are_counted_and_each_rule_is_told_once(norfab
     assert "cret" not in str(reasons)
 
 
-class Trap:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self._path),)
-
-
-def _traps(proof: Path) -> dict[str, bytes]:
-    """Return pickles that run something: by protocol, alone and where a record's texts belong."""
-    record = {"token": "t1", "username": "alice", "created": CREATED}
-    made = {f"alone {protocol}": pickle.dumps(Trap(proof), protocol) for protocol in range(6)}
-    for name in record:
-        made[f"as {name}"] = pickle.dumps({**record, name: Trap(proof)})
-    made["as another field"] = pickle.dumps({**record, "more": Trap(proof)})
-    # A whole record on top of the stack, and below it what has run already.
-    made["before it"] = pickle.dumps(Trap(proof))[:-1] + b"0" + pickle.dumps(record)[2:]
-    return made
-
-
-@pytest.mark.parametrize("trap", sorted(_traps(Path())))
-def test_a_hostile_pickle_never_runs(norfab: Norfab, tmp_path: Path, trap: str) -> None:
-    """It is unreadable; that it would run is shown with what reads pickles as they come."""
-    proof = tmp_path / "it ran"
-    data = _traps(proof)[trap]
-    norfab.plant(data)
-    assert counts(read(norfab.folder)) == (0, 0, 0, 1)
-    assert not proof.exists()
-    pickle.loads(data)  # noqa: S301  the control
-    assert proof.exists()
-
-
-@pytest.mark.parametrize("trap", sorted(_traps(Path())))
-def test_the_unpickler_alone_runs_nothing_either(
-    norfab: Norfab, tmp_path: Path, trap: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Should an instruction ever be let through that should not."""
-    everything = frozenset(opcode.name for opcode in pickletools.opcodes)
-    monkeypatch.setattr(norfab_database, "_PLAIN_INSTRUCTIONS", everything)
-    norfab.plant(_traps(tmp_path / "it ran")[trap])
-    norfab.plant(b"\x80\x02U\x01aQ.", "bearer_token::by-persistent-id")
-    assert counts(read(norfab.folder)) == (0, 0, 0, 2)
-    assert not (tmp_path / "it ran").exists()
-
-
-class _Shared(pickle.Pickler):
-    """Refers to everything by a persistent id."""
-
-    def persistent_id(self, obj: Any) -> Any:
-        return "id" if type(obj) is str else None
-
-
-def _with_ids() -> bytes:
-    stream = io.BytesIO()
-    _Shared(stream).dump({"token": "t1"})
-    return stream.getvalue()
-
-
-def _nested(levels: int) -> bytes:
-    """Return a dictionary with a key made of itself twice, level by level: its hash takes 2 ** levels steps."""
-    made = (b"\x940" + bytes([0x68, level, 0x68, level, 0x86]) for level in range(levels))
-    return b"\x80\x04})" + b"".join(made) + b"Ns."
-
-
-UNREADABLE: dict[str, bytes] = {
-    "nothing": b"",
-    "no pickle": b"bearer",
-    "cut short": pickle.dumps({"token": "t1", "username": "alice", "created": CREATED})[:-9],
-    "a text": pickle.dumps("t1"),
-    "a list": pickle.dumps(["t1", "alice", CREATED]),
-    "a field less": pickle.dumps({"token": "t1", "username": "alice"}),
-    "a field more": pickle.dumps({"token": "t1", "username": "alice", "created": CREATED, "more": ""}),
-    "a number": pickle.dumps({"token": "t1", "username": "alice", "created": 1}),
-    "bytes": pickle.dumps({"token": b"t1", "username": "alice", "created": CREATED}),
-    "a dictionary inside": pickle.dumps({"token": {}, "username": "alice", "created": CREATED}),
-    "a dictionary as key": b"\x80\x04}}Ks.",
-    "a dictionary as key of texts": b"\x80\x04}(}\x8c\x01au.",
-    "a reference to nothing": b"\x80\x04h\x07.",
-    "an end without a beginning": b"\x80\x04u.",
-    "a frame without an end": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}.",
-    "a memory of 64 GiB": b"\x80\x04}r\xff\xff\xff\x7f.",
-    "a hash that takes for ever": _nested(60),
-    "persistent ids": _with_ids(),
-    "deep": b"\x80\x04" + b"}" * 60_000 + b".",
-}
-
-
-@pytest.mark.parametrize("what", sorted(UNREADABLE))
-def test_what_is_no_plain_record_is_counted(norfab: Norfab, what: str) -> None:
-    """Quickly, and the records beside it are read."""
-    norfab.store("good", "alice")
-    norfab.plant(UNREADABLE[what])
-    found = read(norfab.folder)
-    assert (counts(found), tokens(found)[0][0]) == ((1, 0, 0, 1), "good")
-
-
 def test_values_of_an_unknown_form_are_never_opened(norfab: Norfab, tmp_path: Path) -> None:
     """Too large, in files of their own wherever they lie, of other types."""
     record = pickle.dumps({"token": "t1", "username": "alice", "created": CREATED})
@@ -313,12 +177,13 @@ WHERE = ["", "worker-1", "files", "__norfab__", "fabric"]
 
 
 @pytest.mark.parametrize("named", WHERE)
-def test_the_database_is_found_below_the_named_folder(tmp_path: Path, named: str) -> None:
+def test_the_database_is_found_below_the_named_folder(
+    make_norfab: Callable[[Path], Norfab], tmp_path: Path, named: str
+) -> None:
     """Its own folder, its worker's, those above, NorFab's base folder and the one above that."""
     base = tmp_path / "fabric"
     cache = base / "__norfab__" / "files" / "worker" / "worker-1" / "cache"
-    database = Norfab(cache)
-    database.close()
+    make_norfab(cache).close()
     files = [cache / f"{number:03}" / "cache.db" for number in range(4)]
     folder = cache if not named else next(parent for parent in cache.parents if parent.name == named)
     assert find_database(folder) == files
