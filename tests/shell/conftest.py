@@ -1,4 +1,4 @@
-"""A session over a client that runs no workers but keeps tokens as they do, its output as text, databases of NorFab's."""
+"""A session over a client that keeps tokens as workers do, its output as text, and databases of NorFab's workers."""
 
 from __future__ import annotations
 
