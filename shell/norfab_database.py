@@ -89,13 +89,14 @@ def find_database(folder: Path) -> list[Path]:
         NorfabDatabaseError: there is none, there are several, or the folder can't be read.
     """
     errors: list[OSError] = []
-    found = list(_databases(folder, errors))
-    if not found and (folder / _NAME).is_file():
-        return [folder / _NAME]
+    try:
+        found = list(_databases(folder, errors))
+        if not found and (folder / _NAME).is_file():
+            return [folder / _NAME]
+    except OSError as error:
+        raise _unreadable(error) from error
     if not found and errors:
-        raise NorfabDatabaseError(
-            f"{errors[0].filename} can't be read: {errors[0].strerror}: name the cache folder of a NorFab worker"
-        )
+        raise _unreadable(errors[0])
     if not found:
         raise NorfabDatabaseError(
             f"{folder} holds no NorFab worker's database (000/{_NAME} and so on): name the worker's cache folder, "
@@ -146,6 +147,8 @@ def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
                         found.unreadable += 1
         except sqlite3.Error as error:
             raise _error(file, error) from error
+        except OSError as error:
+            raise _unreadable(error) from error
         except UnicodeDecodeError as error:  # Python's own, when SQLite quotes bytes of a damaged schema
             raise _damaged(file) from error
     return found
@@ -158,12 +161,20 @@ def _parameters(file: Path) -> str:
     nobody's use, and a lock on it would have to make them.
     """
     log, index, journal = (file.with_name(file.name + ending) for ending in ("-wal", "-shm", "-journal"))
-    has_log = log.exists() and log.stat().st_size > 0
-    if has_log and not index.exists():
+    has_index = _size(index) > 0
+    if _size(log) > 0 and not has_index:
         raise NorfabDatabaseError(
             f"{file} can't be read with {log.name} but without {index.name} beside it: copy the whole folder"
         )
-    return "mode=ro&readonly_shm=1" if has_log or index.exists() or journal.exists() else "mode=ro&immutable=1"
+    return "mode=ro&readonly_shm=1" if has_index or _size(journal) > 0 else "mode=ro&immutable=1"
+
+
+def _size(file: Path) -> int:
+    """Return how many bytes a file has, 0 where there is none: a worker that ends removes what lies beside its own."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _take(found: NorfabTokens, stored: dict[str, str], key: bytes, tag: bytes, expires: float | None) -> None:
@@ -208,6 +219,12 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def persistent_load(self, _pid: Any) -> NoReturn:
         raise pickle.UnpicklingError
+
+
+def _unreadable(error: OSError) -> NorfabDatabaseError:
+    return NorfabDatabaseError(
+        f"{error.filename} can't be read: {error.strerror}: name a NorFab worker's cache folder that you can read"
+    )
 
 
 def _damaged(file: Path) -> NorfabDatabaseError:

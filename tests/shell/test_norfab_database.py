@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -225,14 +226,33 @@ def test_a_folder_without_a_database_is_told(tmp_path: Path) -> None:
     assert find_database(tmp_path / "tokens") == [tmp_path / "tokens" / "cache.db"]
 
 
-@pytest.mark.parametrize(("name", "reason"), [("missing", "No such file or directory"), ("file", "Not a directory")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing", "No such file or directory"), ("file", "Not a directory"), ("x" * 300, "File name too long")],
+)
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, name: str, reason: str) -> None:
     """With the system's reason."""
     (tmp_path / "file").touch()
     with pytest.raises(NorfabDatabaseError) as raised:
         find_database(tmp_path / name)
-    said = f"{tmp_path / name} can't be read: {reason}: name the cache folder of a NorFab worker"
-    assert str(raised.value) == said
+    said = str(raised.value)
+    assert said.startswith(str(tmp_path / name))
+    assert said.endswith(f" can't be read: {reason}: name a NorFab worker's cache folder that you can read")
+
+
+def test_what_the_system_refuses_while_it_is_read_is_told(norfab: Norfab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other than that a file is gone, which is what happens when a NorFab worker ends."""
+    norfab.close()
+    stat = Path.stat
+
+    def fail(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "cache.db-wal":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(NorfabDatabaseError, match=r"cache\.db-wal can't be read: Permission denied: name a NorFab wor"):
+        read(norfab.folder)
 
 
 def _cut(file: Path) -> None:

@@ -19,7 +19,7 @@ from nfcli.worker import import_tasks
 from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.tasks import TaskRegistry
-from nfcli.worker.token_changes import Adopted
+from nfcli.worker.token_changes import Adopted, Change
 from nfcli.worker.token_store import TokenStore
 
 if TYPE_CHECKING:
@@ -183,6 +183,14 @@ def test_what_no_line_can_tell_of_is_not_imported(
     assert (desk.rows(), stranger.keys()) == (before, keys)
     monkeypatch.undo()
     assert desk.send(("new-carol", "carol", 1.0, None)) == report(imported=1)
+
+
+def test_nobody_is_asked_where_nothing_is_stored(desk: Desk, clock: SimpleNamespace) -> None:
+    """The database isn't touched either: a witness hears of changes only."""
+    heard: list[Change] = []
+    given = [BearerTokenRecord("a1", "alice", 1.0, None), BearerTokenRecord("b1", "bob", 1.0, clock.now)]
+    assert desk.worker.store.adopt(given, witness=heard.append) == Adopted(stored=0, present=1, refused=(), expired=1)
+    assert heard == []
 
 
 def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, stranger: Stranger) -> None:
