@@ -45,11 +45,11 @@ WALLS = {
     "mcp_types": {"worker/mcp_server.py", "worker/verifier.py"},
     "subprocess": {"shell/launcher.py", "shell/check_workers.py"},
     "multiprocessing": set(),
-    "pickle": set(),
+    "pickle": {"shell/norfab_database.py"},
 }
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),
-    *("performance", "backup", "contributing", "changelog"),
+    *("performance", "backup", "fabric", "contributing", "changelog"),
 }
 # Folders of one developer's machine, folders beside the repository, and hosts of package registries.
 ELSEWHERE = re.compile(r"/(?:work|root|farm|opt)/|/tmp/bash[_]jobs|(?<!\w)shared[/]|pypi[.]org|pythonhosted[.]org")
