@@ -67,7 +67,7 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
                 raise WorkerStartError(
                     f"plugin {plugin}: task {spec.name} is there already, from {maker}: rename the function"
                 )
-            makers[spec.name] = (plugin, spec)
+            makers[spec.name] = (f"plugin {plugin}", spec)
             registry.add(replace(spec, function=_plain(spec.function), is_quick=False))
 
 
@@ -145,11 +145,17 @@ def _check(plugin: str, spec: TaskSpec) -> None:
 
 
 def _plain(function: TaskFunction) -> TaskFunction:
-    """Return a function whose results are made of what JSON knows, so that no answer fails after the task has ended."""
+    """Return a function that logs where it fails, and whose results are what JSON knows: no answer fails later on."""
 
     @functools.wraps(function)
     def run(worker: WorkerContext, arguments: Any) -> Any:
-        value = function(worker, arguments)
+        try:
+            value = function(worker, arguments)
+        except TaskError:
+            raise
+        except BaseException as error:
+            log.error("task %s failed%s", function.__name__, _place(error.__traceback__))  # never with its values
+            raise
         try:
             if isinstance(value, Result):
                 return Result.model_validate(_jsonable(value))

@@ -53,5 +53,6 @@ class Progress:
 
 def _one_line(text: str) -> str:
     # Cut before all else: a task may hand over megabytes.
-    words = " ".join(text[: 4 * LINE_MAX_CHARACTERS].split())
-    return "".join(character for character in words if character.isprintable())[:LINE_MAX_CHARACTERS]
+    beginning = text[: 4 * LINE_MAX_CHARACTERS]
+    kept = "".join(character for character in beginning if character.isprintable() or character.isspace())
+    return " ".join(kept.split())[:LINE_MAX_CHARACTERS]

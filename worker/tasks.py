@@ -88,7 +88,7 @@ class ToolHints:
         unknown = sorted({*mcp} - {"annotations", *_RULES}) + sorted({*annotations} - {"title", *_HINTS})
         if unknown:
             raise TypeError(f"mcp has no key {unknown[0]!r}")
-        given = {_HINTS.get(key, key): value for key, value in annotations.items()}
+        given: dict[str, Any] = {_HINTS.get(str(key), str(key)): value for key, value in annotations.items()}
         return cls(**given, **{key: mcp[key] for key in _RULES if key in mcp})
 
     def annotations(self) -> dict[str, Any]:
