@@ -45,7 +45,7 @@ class Lab:
         """Write modules, the first `__` in a name standing for a slash, and add plugins, by default all of those."""
         for name, text in sources.items():
             file = self.folder / f"{name.replace('__', '/', 1)}.py"
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
         add_plugins(self.registry, names or [*sources], self.folder)
 
