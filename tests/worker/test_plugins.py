@@ -146,55 +146,55 @@ def test_whatever_a_plugin_raises_is_one_line_with_its_name(lab: Lab, source: st
     assert len(line.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("source", "refusal"),
-    [
-        ("", " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory"),
-        (
-            "from nfcli.worker.service_tasks import echo",
-            " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory",
-        ),
-        (
-            "task.task_spec = 1",
-            " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's",
-        ),
-        (
-            "@task\ndef echo(worker, arguments): pass",
-            ": task echo is there already, from nfcli: rename the function",
-        ),
-        (
-            "@task\ndef bearer_token_store(worker, arguments): pass",
-            ": task bearer_token_store has a name that is kept for what manages tokens, bearer_token_*: rename the",
-        ),
-        (
-            "grüß = task(lambda worker, arguments: 1)",
-            ": task '<lambda>' must be named with 1 to 64 letters, digits and underscores, no digit first: rename the",
-        ),
-        (f"@task\ndef {'x' * 65}(worker, arguments): pass", f": task '{'x' * 65}' must be named with 1 to 64 letters"),
-        (
-            "@task\nasync def a(worker, arguments): pass",
-            ": task a is an async function: write it with def, it is run in a thread",
-        ),
-        (
-            "@task\nasync def a(worker, arguments): yield 1",
-            ": task a is an async function: write it with def, it is run in a thread",
-        ),
-        ("@task\ndef a(worker): pass", ": task a must take two arguments: write def a(worker, arguments)"),
-        ("@task\ndef a(worker, arguments, x): pass", ": task a must take two arguments: write def a(worker, argument"),
-        (
-            "class Odd: pass\n@task(result=Odd)\ndef a(worker, arguments): pass",
-            ": task a can't be described in JSON Schema: PydanticSchemaGenerationError: Unable to generate",
-        ),
-        (
-            "@task(mcp={'prompts': [{'x': object()}]})\ndef a(worker, arguments): pass",
-            ": task a can't be described in JSON Schema: PydanticSerializationError: Unable to serialize",
-        ),
-        (
-            "from pydantic import RootModel\n@task(arguments=RootModel[int])\ndef a(worker, arguments): pass",
-            ": the arguments of task a have no names: make them a subclass of TaskInput with fields",
-        ),
-    ],
-)
+REFUSALS = [
+    ("", " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory"),
+    (
+        "from nfcli.worker.service_tasks import echo",
+        " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory",
+    ),
+    (
+        "task.task_spec = 1",
+        " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's",
+    ),
+    (
+        "@task\ndef echo(worker, arguments): pass",
+        ": task echo is there already, from nfcli: rename the function",
+    ),
+    (
+        "@task\ndef bearer_token_store(worker, arguments): pass",
+        ": task bearer_token_store has a name that is kept for what manages tokens, bearer_token_*: rename the",
+    ),
+    (
+        "grüß = task(lambda worker, arguments: 1)",
+        ": task '<lambda>' must be named with 1 to 64 letters, digits and underscores, no digit first: rename the",
+    ),
+    (f"@task\ndef {'x' * 65}(worker, arguments): pass", f": task '{'x' * 65}' must be named with 1 to 64 letters"),
+    (
+        "@task\nasync def a(worker, arguments): pass",
+        ": task a is an async function: write it with def, it is run in a thread",
+    ),
+    (
+        "@task\nasync def a(worker, arguments): yield 1",
+        ": task a is an async function: write it with def, it is run in a thread",
+    ),
+    ("@task\ndef a(worker): pass", ": task a must take two arguments: write def a(worker, arguments)"),
+    ("@task\ndef a(worker, arguments, x): pass", ": task a must take two arguments: write def a(worker, argument"),
+    (
+        "class Odd: pass\n@task(result=Odd)\ndef a(worker, arguments): pass",
+        ": task a can't be described in JSON Schema: PydanticSchemaGenerationError: Unable to generate",
+    ),
+    (
+        "@task(mcp={'prompts': [{'x': object()}]})\ndef a(worker, arguments): pass",
+        ": task a can't be described in JSON Schema: PydanticSerializationError: Unable to serialize",
+    ),
+    (
+        "from pydantic import RootModel\n@task(arguments=RootModel[int])\ndef a(worker, arguments): pass",
+        ": the arguments of task a have no names: make them a subclass of TaskInput with fields",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "refusal"), REFUSALS)
 def test_a_task_that_can_not_be_taken_is_refused_with_the_remedy(lab: Lab, source: str, refusal: str) -> None:
     """Before anybody could meet half of it."""
     line = lab.refusal(lab_five=f"{HEAD}{source}\n")
