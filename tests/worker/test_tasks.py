@@ -1,5 +1,7 @@
 """The task registry: what one model and one function yield, and which tasks are tools."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -194,3 +196,11 @@ def test_a_task_without_arguments_takes_none() -> None:
         "properties": {},
         "type": "object",
     }
+
+
+def test_what_plugins_are_written_with_is_light() -> None:
+    """A plugin's own tests and tools need neither a server nor a shell."""
+    code = "from nfcli import TaskError, TaskInput, ToolHints, WorkerContext, task\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"mcp", "uvicorn", "starlette", "zmq", "diskcache", "picle", "rich", "nfcli.shell", "nfcli.man"}
+    assert heavy & set(done.stdout.split()) == set()
