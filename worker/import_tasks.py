@@ -12,7 +12,7 @@ from .context import WorkerContext
 from .tasks import task
 
 
-@task(arguments=BearerTokenImportInput, result=Imported)
+@task(arguments=BearerTokenImportInput, result=Imported, mcp=False)
 def bearer_token_import(worker: WorkerContext, arguments: BearerTokenImportInput) -> dict[str, Any]:
     """Store at most 100 tokens with their creation and expiry, in one step or not at all.
 
