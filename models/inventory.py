@@ -37,6 +37,7 @@ from .inventory_values import (
     url_host,
 )
 from .inventory_workers import InventorySources
+from .tool_rules import ToolsInventory
 
 SERVICE: Final = "fastmcp"
 
@@ -54,6 +55,7 @@ _NULL_IS_UNSET = frozenset(
         "required_scopes",
         "shared_key",
         "token_scopes",
+        "tools",
         "uvicorn",
         "workers",
         "zmq_auth",
@@ -141,6 +143,7 @@ class WorkerInventory(_Model):
         default=(),
         description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
     )
+    tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
     fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
         default={}, repr=False, description="Reserved, not checked and not used"
     )

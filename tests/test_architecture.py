@@ -34,13 +34,14 @@ WALLS = {
     "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
     "mcp": {"worker/mcp_server.py", "worker/verifier.py"},
     "mcp_types": {"worker/mcp_server.py", "worker/verifier.py"},
+    "regex": {"models/patterns.py"},
     "subprocess": {"shell/launcher.py", "shell/check_workers.py"},
     "multiprocessing": set(),
     "pickle": set(),
 }
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),
-    *("performance", "backup", "contributing", "changelog"),
+    *("performance", "backup", "contributing", "changelog", "tools"),
 }
 # Folders of one developer's machine, folders beside the repository, and hosts of package registries.
 ELSEWHERE = re.compile(r"/(?:work|root|farm|opt)/|/tmp/bash[_]jobs|(?<!\w)shared[/]|pypi[.]org|pythonhosted[.]org")
