@@ -78,7 +78,7 @@ class Budget:
         """
         self._growth -= max(0, characters)
         if self._growth < 0:
-            raise OverBudgetError("grew too large")
+            raise OverBudgetError("made it too large")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _run(work: Callable[[float, bool], _T], text: str, budget: Budget) -> _T:
         return work(budget.seconds_left(), True)
     except TimeoutError:
         raise budget.out_of_time() from None
-    except MemoryError:
+    except (MemoryError, RuntimeError):
         raise OverBudgetError("took too much memory") from None
 
 

@@ -106,6 +106,11 @@ class _Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class _ForTasks(_Rule):
+    service: Annotated[Name, Kind("name or glob")] = Field(description="Services that it is for")
+    task: Annotated[Name, Kind("name or glob")] = Field(description="Tasks that it is for")
+
+
 class PolicyRule(_Rule):
     """Which tasks become tools. Globs as a shell's: `*`, `?`, `[…]`; letter case counts."""
 
@@ -137,11 +142,8 @@ class TaskGuardrail(_Rule):
         return value
 
 
-class Guardrail(TaskGuardrail):
+class Guardrail(TaskGuardrail, _ForTasks):
     """A rule that refuses calls by one argument, for tasks of an inventory's choice."""
-
-    service: Annotated[Name, Kind("name or glob")] = Field(description="Services that it is for")
-    task: Annotated[Name, Kind("name or glob")] = Field(description="Tasks that it is for")
 
 
 class TaskResultGuardrail(_Rule):
@@ -182,11 +184,8 @@ class TaskResultGuardrail(_Rule):
         return value
 
 
-class ResultGuardrail(TaskResultGuardrail):
+class ResultGuardrail(TaskResultGuardrail, _ForTasks):
     """A rule that acts on results before they leave, for tasks of an inventory's choice."""
-
-    service: Annotated[Name, Kind("name or glob")] = Field(description="Services that it is for")
-    task: Annotated[Name, Kind("name or glob")] = Field(description="Tasks that it is for")
 
 
 _KEYS_OF = {"limit": {"limit"}, "replace": {"match", "replace"}, "regex": {"match"}}
