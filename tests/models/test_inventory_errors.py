@@ -30,10 +30,10 @@ MISTAKES = [
         ),
     ),
     (
-        {"w1": "service: fastmcp\ntools: {policy: []}"},
+        {"w1": "service: fastmcp\nxyz: {policy: []}"},
         (
-            "w1.yaml: tools: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
-            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, fastmcp, uvicorn, logging"
+            "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
+            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, tools, fastmcp, uvicorn, logging"
         ),
     ),
     ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: must be a mapping"),
