@@ -28,12 +28,17 @@ MAY_IMPORT = {
     "worker": {"worker", "models"},
     "": {"shell", "models"},
 }
+_MCP_CODE = {
+    *("worker/list_changes.py", "worker/mcp_handlers.py", "worker/mcp_server.py", "worker/tool_calls.py"),
+    "worker/verifier.py",
+}
 WALLS = {
     "picle": {"shell/app.py", "models/commands/*"},
     "zmq": {"shell/direct.py", "worker/direct.py", "worker/access.py", "models/keys.py"},
     "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
-    "mcp": {"worker/mcp_server.py", "worker/verifier.py"},
-    "mcp_types": {"worker/mcp_server.py", "worker/verifier.py"},
+    "mcp": {*_MCP_CODE},
+    "mcp_types": {*_MCP_CODE, "worker/published.py"},
+    "jinja2": {"worker/prompts.py"},
     "subprocess": {"shell/launcher.py", "shell/check_workers.py"},
     "multiprocessing": set(),
     "pickle": set(),

@@ -29,7 +29,7 @@ from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, service_tasks
+from . import audit_tasks, auth_tasks, backup_tasks, check, service_tasks, tool_tasks
 from .access import AllowedClients
 from .audit import AuditTrail
 from .context import WorkerContext
@@ -87,14 +87,15 @@ class WorkerProcess:
             service=inventory.service,
             environment=self.environment,
             inventory=inventory,
-            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check),
+            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check, tool_tasks),
             store=store,
             audit=audit,
         )
         self.worker = worker
         backup_tasks.remove_transfers(worker)
         self._opened.callback(backup_tasks.remove_transfers, worker)
-        self.http = HttpServer(build_app(worker), inventory)
+        app = build_app(worker)
+        self.http = HttpServer(app, inventory, on_stop=app.end_streams)
         worker.url = self.http.bind()
         self._opened.callback(self.http.close)
         keys = ensure_key_pair(self.environment.keys_folder, self.name)

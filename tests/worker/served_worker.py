@@ -22,7 +22,7 @@ import pytest
 from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker import auth_tasks, service_tasks, tool_tasks
 from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.http import HttpServer, new_event_loop
@@ -63,14 +63,15 @@ class ServedWorker:
             service="fastmcp",
             environment=Environment(folder.parent, None),
             inventory=WorkerInventory.model_validate(configured),
-            registry=TaskRegistry(auth_tasks, service_tasks, *tasks),
+            registry=TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks),
             store=self.store,
             audit=self.audit,
             endpoint="ipc:///w1.ipc",
             clock=lambda: self.now,
             started=START,
         )
-        self.http = HttpServer(build_app(self.worker), self.worker.inventory)
+        app = build_app(self.worker)
+        self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)
         self.url = self.worker.url = self.http.bind()
         self._stop_asked = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
