@@ -123,7 +123,8 @@ async def _while_connected(request: HttpRequest | None, work: Callable[[], Await
     """
     if request is None:
         return await work()
-    outcome: list[_Results | NfcliError] = []
+    results: _Results = {}
+    problem: NfcliError | None = None
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -133,13 +134,13 @@ async def _while_connected(request: HttpRequest | None, work: Callable[[], Await
     async with anyio.create_task_group() as group:
         group.start_soon(watch)
         try:
-            outcome.append(await work())
+            results = await work()
         except NfcliError as error:  # the group would wrap it up
-            outcome.append(error)
+            problem = error
         group.cancel_scope.cancel()
-    if outcome and isinstance(outcome[0], NfcliError):
-        raise outcome[0]
-    return outcome[0] if outcome else {}
+    if problem is not None:
+        raise problem
+    return results
 
 
 def _failure(reason: str) -> CallToolResult:

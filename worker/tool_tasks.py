@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..models.service import (
     GetGuardrailsInput,
@@ -23,11 +23,7 @@ from .tasks import ToolHints, task
 _KINDS = {"guardrails": "guardrail", "result_guardrails": "result_guardrail"}
 
 
-class _Choice(Protocol):
-    service: str
-    name: str
-
-
+_Choice = GetToolsInput | GetPromptsInput | GetGuardrailsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nfcli.worker import exchange
 from nfcli.worker.names import Names
 
 _served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
