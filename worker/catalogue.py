@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from ..models.errors import EntryError
 from .published import NAME, PublishedPrompt, PublishedTool, ToolRules, publish
-from .schemas import EntryError, clean_line
+from .schemas import clean_line
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from mcp_types import (
     TextContent,
 )
 
+from ..models.errors import PromptError
 from .context import WorkerContext
 from .list_changes import ListChanges
-from .prompts import PromptError
 from .tool_calls import ToolCalls
 
 log = logging.getLogger(__name__)

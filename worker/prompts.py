@@ -14,7 +14,7 @@ from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..models.errors import NfcliError, sentences
+from ..models.errors import PromptError, sentences
 from .schemas import clean_line, clean_text
 
 MAX_TEMPLATE_BYTES = 32 * 1024
@@ -35,10 +35,6 @@ _TAKEN_NAMES = frozenset({"caller", "kwargs", "loop", "self", "super", "varargs"
 
 _environment = ImmutableSandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
 _environment.globals.clear()
-
-
-class PromptError(NfcliError):
-    """A prompt that can't be published, or arguments that it can't be rendered with; the text says why."""
 
 
 class _Declared(BaseModel):
@@ -142,9 +138,7 @@ def _rendered(template: Any, values: Mapping[str, object], limit: int) -> str:
         for piece in template.generate(values):
             size += len(piece.encode())
             if size > limit:
-                raise PromptError(
-                    f"the prompt's text would be longer than {MAX_TEXT_BYTES} bytes: give shorter arguments"
-                )
+                raise PromptError(f"its text would be longer than {MAX_TEXT_BYTES} bytes: give shorter arguments")
             pieces.append(piece)
     except (TemplateError, TypeError) as error:
         reason = clean_line(str(error)) or type(error).__name__

@@ -15,10 +15,10 @@ from mcp_types.methods import validate_server_result
 from mcp_types.version import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
-from ..models.errors import NfcliError
+from ..models.errors import EntryError, NfcliError, PromptError
 from ..models.service import tool_name
-from .prompts import PromptError, PromptTemplate
-from .schemas import EntryError, clean_line, clean_text, input_schema, output_schema, plain_json
+from .prompts import PromptTemplate
+from .schemas import clean_line, clean_text, input_schema, output_schema, plain_json
 
 MAX_PROMPTS_OF_A_TASK = 64
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..models.errors import NfcliError
+from ..models.errors import EntryError
 from ..models.result import Result
 
 MAX_SCHEMA_BYTES = 64 * 1024
@@ -25,10 +25,6 @@ _DATA_KEYS = frozenset({"const", "default", "enum", "example", "examples"})
 _NAMED_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs"})
 _LOOSE_FIELDS = ("result", "diff", "errors", "messages")
-
-
-class EntryError(NfcliError):
-    """What a task declares can't be published; the text says what is wrong with it."""
 
 
 def clean_text(value: object, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:

@@ -13,7 +13,7 @@ import anyio.to_thread
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
 
-from ..models.errors import NfcliError
+from ..models.errors import NfcliError, ToolCallError
 from ..models.result import failure_reason
 from .context import FabricJobs, WorkerContext
 from .published import PublishedTool
@@ -91,10 +91,10 @@ class ToolCalls:
             result = await _in_thread(partial(worker.registry.run, worker, tool.task, arguments))
             return {worker.name: result.model_dump(mode="json")}
         if worker.fabric is None:
-            raise NfcliError(f"service {tool.service} can't be reached: this worker is not part of a fabric")
+            raise ToolCallError(f"service {tool.service} can't be reached: this worker is not part of a fabric")
         results = await _while_connected(request, partial(self._run_job, worker.fabric, tool, arguments))
         if not results:
-            raise NfcliError(f"no worker of service {tool.service} has answered: look with show norfab workers")
+            raise ToolCallError(f"no worker of service {tool.service} has answered: look with show norfab workers")
         return results
 
     async def _run_job(self, fabric: FabricJobs, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
@@ -102,7 +102,7 @@ class ToolCalls:
             with anyio.fail_after(self._timeout + SLACK_SECONDS):
                 found = await fabric.run_job(tool.service, tool.task, arguments, timeout=self._timeout)
         except TimeoutError:
-            raise NfcliError(f"service {tool.service} has not answered within {self._timeout:g} s") from None
+            raise ToolCallError(f"service {tool.service} has not answered within {self._timeout:g} s") from None
         return {name: _checked(result) for name, result in found.items()}
 
 
@@ -151,13 +151,13 @@ def _answer(results: _Results) -> CallToolResult:
     """Return what a client gets: the failed workers' reasons, one a line, and all results as JSON.
 
     Raises:
-        NfcliError: the results can't be written as JSON.
+        ToolCallError: the results can't be written as JSON.
     """
     try:
         text = json.dumps(results, ensure_ascii=False, allow_nan=False)
         text.encode()
     except (TypeError, ValueError, RecursionError):
-        raise NfcliError("the workers' answer can't be written as JSON") from None
+        raise ToolCallError("the workers' answer can't be written as JSON") from None
     reasons = [
         f"{name}: {clean_line(failure_reason(result), MAX_REASON_CHARACTERS)}"
         for name, result in results.items()

@@ -24,6 +24,7 @@ from nfcli.models.inventory import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker import auth_tasks, service_tasks, tool_tasks
 from nfcli.worker.audit import AuditTrail
+from nfcli.worker.catalogue import NoRules, ToolCatalogue
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.http import HttpServer, new_event_loop
 from nfcli.worker.mcp_server import build_app
@@ -43,12 +44,22 @@ class ServedWorker:
 
     Args:
         folder: where its tokens are kept.
+        fabric: the way to other services; None: there is none.
+        rules: what tools there may be; None: all.
         tasks: modules of tasks beside those that every worker has.
         grace_seconds: how long requests under way may go on when the `with` block ends.
         settings: keys of the worker's inventory; without any it has authentication on, on a free port of loopback.
     """
 
-    def __init__(self, folder: Path, *tasks: ModuleType, grace_seconds: float = 0.1, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *tasks: ModuleType,
+        grace_seconds: float = 0.1,
+        fabric: Any = None,
+        rules: Any = None,
+        **settings: Any,
+    ) -> None:
         configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
         self.now = START
         self.grace_seconds = grace_seconds
@@ -58,17 +69,21 @@ class ServedWorker:
         self.looked_up: list[str] = []
         self._has_looked = threading.Condition()
         self._watch_lookups(self.store.lookup)
+        registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks)
+        own = [spec.entry() for spec in registry]
         self.worker = WorkerContext(
             name="w1",
             service="fastmcp",
             environment=Environment(folder.parent, None),
             inventory=WorkerInventory.model_validate(configured),
-            registry=TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks),
+            registry=registry,
             store=self.store,
             audit=self.audit,
             endpoint="ipc:///w1.ipc",
             clock=lambda: self.now,
             started=START,
+            fabric=fabric,
+            catalogue=ToolCatalogue("w1", "fastmcp", own, rules or NoRules()),
         )
         app = build_app(self.worker)
         self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)
