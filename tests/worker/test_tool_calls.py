@@ -391,11 +391,12 @@ def test_a_list_that_changes_between_pages_skips_and_repeats_nothing_that_stayed
 
 @in_both_eras
 @pytest.mark.parametrize("method", ["tools/list", "prompts/list"])
-@pytest.mark.parametrize("cursor", ["", "x", "5", "YWZ0ZXI", "c2VydmljZQ==", "YWZ0ZXI6/w==", "YWZ0ZXI6_w==", "é"])
-def test_a_cursor_that_is_none_is_refused(site: Any, era: str, method: str, cursor: str) -> None:
+def test_a_cursor_that_is_none_is_refused(site: Any, era: str, method: str) -> None:
     """As an error of the protocol, in one line."""
-    error = site.post(method, {"cursor": cursor}, era=era)[2]["error"]
-    assert error == {"code": -32602, "message": "the cursor is none that this server gave: begin again without one"}
+    told = "the cursor is none that this server gave: begin again without one"
+    for cursor in ("", "x", "5", "YWZ0ZXI", "c2VydmljZQ==", "YWZ0ZXI6/w==", "YWZ0ZXI6_w==", "é"):
+        error = site.post(method, {"cursor": cursor}, era=era)[2]["error"]
+        assert error == {"code": -32602, "message": told}, cursor
 
 
 @in_both_eras
