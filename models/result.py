@@ -55,9 +55,15 @@ class Result(BaseModel):
 
 def failure_reason(result: Mapping[str, Any]) -> str:
     """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
-    said = [*(result.get("errors") or ()), *(result.get("messages") or ())]
+    said = [text for key in ("errors", "messages") for text in _listed(result.get(key))]
     lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
     return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"
+
+
+def _listed(value: object) -> list[object]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value is None else [value]
 
 
 class JobRequest(BaseModel):

@@ -51,7 +51,7 @@ def build_app(worker: WorkerContext) -> Gate:
     async def running() -> AsyncIterator[tuple[Policy, App]]:
         policy = _policy(worker)
         if changes is not None:
-            policy = replace(policy, streams=changes, end_streams=changes.close)
+            policy = replace(policy, streams=_guarded(worker, changes), end_streams=changes.close)
         manager = StreamableHTTPSessionManager(
             server,
             json_response=True,
@@ -66,14 +66,13 @@ def build_app(worker: WorkerContext) -> Gate:
                 followed.enter_context(requests.listening(worker.store.on_revoked, policy.is_live))
                 if changes is not None:
                     followed.enter_context(changes.following(worker.catalogue))
-                yield policy, _endpoint(worker, manager)
+                yield policy, _guarded(worker, PlainErrors(StreamableHTTPASGIApp(manager)))
 
     return Gate(running, requests)
 
 
-def _endpoint(worker: WorkerContext, manager: StreamableHTTPSessionManager) -> App:
-    """Return the SDK's application; with authentication it lets nobody in whom the gate hasn't named."""
-    app = PlainErrors(StreamableHTTPASGIApp(manager))
+def _guarded(worker: WorkerContext, app: App) -> App:
+    """Return an application that with authentication lets nobody in whom the gate hasn't named."""
     if not worker.inventory.authentication_enabled:
         return app
     scopes = list(worker.inventory.auth_bearer.required_scopes)

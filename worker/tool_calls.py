@@ -68,17 +68,20 @@ class ToolCalls:
             raise MCPError(INVALID_PARAMS, f"unknown tool {params.name[:64]!r}: tools/list names those there are")
         arguments = params.arguments or {}
         log.info("MCP client %r calls %s", client, tool.task if tool.is_own else f"{tool.task} of {tool.service}")
-        if tool.has_guardrails:
-            refusal = await _in_thread(partial(tool.guards.refusal, arguments))
-            if refusal is not None:
-                return _failure(clean_line(refusal, MAX_REASON_CHARACTERS))
         try:
+            if tool.has_guardrails:
+                refusal = await _in_thread(partial(tool.guards.refusal, arguments))
+                if refusal is not None:
+                    return _failure(refusal)
             results = await self._results(tool, arguments, request)
             if tool.guards.changes_results:
                 results = await _in_thread(partial(tool.guards.apply, tool.name, results))
             return _answer(results)
         except NfcliError as error:
-            return _failure(clean_line(str(error), MAX_REASON_CHARACTERS))
+            return _failure(str(error))
+        except Exception as error:  # noqa: BLE001  the SDK would send its text to the client
+            log.error("the call of %s failed: %s", tool.name, type(error).__name__)
+            return _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
 
     async def _results(self, tool: PublishedTool, arguments: dict[str, Any], request: HttpRequest | None) -> _Results:
         """Return `{worker: Result}`.
@@ -124,7 +127,7 @@ async def _while_connected(request: HttpRequest | None, work: Callable[[], Await
     if request is None:
         return await work()
     results: _Results = {}
-    problem: NfcliError | None = None
+    problem: Exception | None = None
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -135,7 +138,7 @@ async def _while_connected(request: HttpRequest | None, work: Callable[[], Await
         group.start_soon(watch)
         try:
             results = await work()
-        except NfcliError as error:  # the group would wrap it up
+        except Exception as error:  # noqa: BLE001  the group would wrap it up
             problem = error
         group.cancel_scope.cancel()
     if problem is not None:
@@ -144,7 +147,8 @@ async def _while_connected(request: HttpRequest | None, work: Callable[[], Await
 
 
 def _failure(reason: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=reason)], is_error=True)
+    text = clean_line(reason, MAX_REASON_CHARACTERS)
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 def _answer(results: _Results) -> CallToolResult:
@@ -159,7 +163,7 @@ def _answer(results: _Results) -> CallToolResult:
     except (TypeError, ValueError, RecursionError):
         raise ToolCallError("the workers' answer can't be written as JSON") from None
     reasons = [
-        f"{name}: {clean_line(failure_reason(result), MAX_REASON_CHARACTERS)}"
+        f"{clean_line(name)}: {clean_line(failure_reason(result), MAX_REASON_CHARACTERS)}"
         for name, result in results.items()
         if isinstance(result, Mapping) and result.get("failed")
     ]

@@ -6,12 +6,14 @@ import itertools
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mcp import Client, MCPError
 
 from nfcli.worker import mcp_handlers
+from nfcli.worker.catalogue import NoRules, ToolCatalogue
 
 _calls = runpy.run_path(str(Path(__file__).with_name("test_tool_calls.py")))
 served_worker, fabric, site = _calls["served_worker"], _calls["fabric"], _calls["site"]
@@ -53,6 +55,15 @@ def test_there_are_no_prompts_in_direct_mode_unless_own_tasks_have_some(served_w
     params = {"protocolVersion": ERAS[0], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     capabilities = served_worker().post("initialize", params)[2]["result"]["capabilities"]
     assert capabilities == {"tools": {"listChanged": False}}
+
+
+def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
+    """They never change there."""
+    own = ToolCatalogue("w1", "fastmcp", [entry(mcp={"prompts": [PROMPT]})], NoRules())
+    server = mcp_handlers.make_server(SimpleNamespace(name="w1", catalogue=own), None)  # type: ignore[arg-type]
+    capabilities = server.create_initialization_options().capabilities
+    assert capabilities.prompts is not None
+    assert capabilities.prompts.list_changed is False
 
 
 def pages(worker: Any, era: str, between: Callable[[int], None] = lambda _page: None) -> list[list[str]]:

@@ -133,6 +133,7 @@ def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(site: Any, fab
     [
         (NoWorkersError("no worker serves net"), "no worker serves net"),
         (NoWorkersError("two\nlines"), "two lines"),
+        (ValueError("secret"), f"internal error in the call of {PING}: ValueError"),
         ({}, "no worker of service net has answered: look with show norfab workers"),
         ({"net-1": result(value=float("nan"))}, "the workers' answer can't be written as JSON"),
         ({"net-1": result(value="\ud800")}, "the workers' answer can't be written as JSON"),
@@ -151,9 +152,14 @@ def test_a_job_without_results_is_a_tool_error_of_one_line(
 @in_both_eras
 def test_an_answer_that_is_no_result_counts_as_a_failure(site: Any, fabric: Fabric, era: str) -> None:
     """Workers of other make answer too."""
-    fabric.answer = {"net-1": "yes", "net-2": {}, "net-3": {"failed": True, "errors": None}}
+    fabric.answer = {
+        "net-1": "yes",
+        "net-2": {},
+        "net-3": {"failed": True, "errors": None},
+        "net\n4": {"failed": 1, "errors": 5, "messages": "no\nluck"},
+    }
     found = call(site, era)
-    reasons = "net-1: the worker's answer is not a result\nnet-3: failed without a reason, status None"
+    reasons = "net-1: the worker's answer is not a result\nnet-3: failed without a reason, status None\nnet 4: 5; luck"
     assert (found["isError"], texts(found)[0]) == (True, reasons)
 
 
