@@ -13,12 +13,13 @@ from operator import attrgetter
 from typing import Any
 
 from ..models.errors import EntryError
-from .published import NAME, PublishedPrompt, PublishedTool, ToolRules, publish
+from .published import NAME, PublishedPrompt, PublishedTool, ToolRules, count_prompts, publish
 from .schemas import clean_line
 
 log = logging.getLogger(__name__)
 
 MAX_ENTRIES_OF_A_SERVICE = 1_000
+MAX_PROMPTS_OF_A_SERVICE = 200
 MAX_TOOLS = 5_000
 MAX_PROMPTS = 1_000
 _MAX_LOGGED = 1_000
@@ -156,10 +157,16 @@ class ToolCatalogue:
                     tell(change)
 
     def _published(self, service: str, entries: Iterable[object], worker: str | None = None) -> Iterator[PublishedTool]:
+        count = 0
         for entry in entries:
             name = entry.get("name") if isinstance(entry, Mapping) else None
+            count += count_prompts(entry)
+            has_room = count <= MAX_PROMPTS_OF_A_SERVICE
+            if not has_room:
+                reason = f"more than {MAX_PROMPTS_OF_A_SERVICE} prompts: the others are not published"
+                self._say_once(service, "", reason)
             try:
-                tool = publish(service, entry, self._rules, self._say_prompt, worker=worker)
+                tool = publish(service, entry, self._rules, self._say_prompt, worker=worker, has_room=has_room)
             except EntryError as error:
                 self._say_once(service, clean_line(name, 64), str(error))
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 from jinja2 import StrictUndefined, TemplateError, nodes
@@ -23,7 +24,8 @@ MAX_TEXT_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_ARGUMENTS = 64
 MAX_MESSAGES = 32
-MAX_FILTERS = 200
+MAX_FILTERS = 50
+MAX_TOKENS = 2_000
 
 _FILTERS = frozenset({"capitalize", "default", "lower", "title", "tojson", "trim", "upper"})
 _ALLOWED = (
@@ -155,6 +157,10 @@ def _compiled(texts: Sequence[str], names: Sequence[str]) -> list[Any]:
     try:
         if sum(len(text.encode()) for text in texts) > MAX_TEMPLATE_BYTES:
             raise PromptError(f"its templates are longer than {MAX_TEMPLATE_BYTES} bytes")
+        tokens = chain.from_iterable(_environment.lex(text) for text in texts)
+        # 32 KiB of code would take Python's compiler a second, in which nothing else runs.
+        if next(islice(tokens, MAX_TOKENS, None), None) is not None:
+            raise PromptError(f"its templates have more than {MAX_TOKENS} words and signs outside of plain text")
         trees = [_environment.parse(text) for text in texts]
         parts = [part for tree in trees for part in _walk(tree)]
         for node, depth in parts:

@@ -83,8 +83,21 @@ class PublishedTool:
     has_guardrails: bool
 
 
+def count_prompts(entry: object) -> int:
+    """Return how many prompts a task declares, good or not."""
+    mcp = entry.get("mcp") if isinstance(entry, Mapping) else None
+    declared = mcp.get("prompts") if isinstance(mcp, Mapping) else None
+    return len(declared) if isinstance(declared, list | tuple) else 0
+
+
 def publish(
-    service: str, entry: object, rules: ToolRules, say: Callable[[str, str], None], *, worker: str | None = None
+    service: str,
+    entry: object,
+    rules: ToolRules,
+    say: Callable[[str, str], None],
+    *,
+    worker: str | None = None,
+    has_room: bool = True,
 ) -> PublishedTool | None:
     """Return what is published of a task; None for one that is no tool.
 
@@ -94,6 +107,7 @@ def publish(
         rules: what may be published.
         say: told the name and what is wrong, of prompts that can't be published.
         worker: name of this worker, where the task is its own.
+        has_room: its prompts may be published too; to look at many takes its time.
 
     Raises:
         EntryError: the entry is broken.
@@ -121,7 +135,7 @@ def publish(
         task=task,
         tool=_tool(name, entry, mcp, guards, worker),
         guards=guards,
-        prompts=_prompts(name, service, mcp.get("prompts"), say),
+        prompts=_prompts(name, service, mcp.get("prompts") if has_room else None, say),
         is_own=worker is not None,
         has_guardrails=bool(guards.entries().get("guardrails")),
     )

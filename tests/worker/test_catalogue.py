@@ -304,8 +304,10 @@ def test_numbers_are_bounded(
     assert catalogue.replace("net", tasks) == [f"service_net__task_t{number}" for number in range(3)]
     assert catalogue.replace("a", tasks[:3]) == ["service_a__task_t0"]
     assert len(catalogue.prompts()) == 1
-    told = ("more than 3 tasks", "more than 5 tools", "more than 1 prompts")
-    assert [sum(text in message for message in caplog.messages) for text in told] == [1, 1, 1]
+    monkeypatch.setattr(catalogue_module, "MAX_PROMPTS_OF_A_SERVICE", 3)
+    assert len(catalogue.replace("net", [*tasks[:2], entry("t2", mcp={"prompts": 7})])) == 3
+    told = ("more than 3 tasks", "more than 5 tools", "more than 1 prompts", "more than 3 prompts")
+    assert [sum(text in message for message in caplog.messages) for text in told] == [1, 1, 1, 1]
 
 
 def test_the_log_is_bounded(

@@ -95,12 +95,14 @@ def test_arguments_are_put_in_and_compared(text: str, arguments: dict[str, objec
         ("{{ device | default(**site) }}", "gives arguments to the filter default"),
         ("{{ device | default(device.x) }}", "a part that isn't allowed in prompts: getattr"),
         ("{{ device | tojson | upper | tojson }}", "has the filter tojson inside of tojson"),
-        ("{{ device | upper }}" * 201, "its templates have more than 200 filters"),
+        ("{{ device | upper }}" * 51, "its templates have more than 50 filters"),
         ("x" * 32_769, "its templates are longer than 32768 bytes"),
         ("{% if device %}" * 40 + "{% endif %}" * 40, "is nested more than 32 levels deep"),
-        ("{% if device %}" * 900 + "{% endif %}" * 900, "a template"),
-        ("{{ " + "not " * 5_000 + "device }}", "a template can't be read: RecursionError"),
-        ("{{ " + "(" * 20_000 + " }}", "a template can't be read: RecursionError"),
+        ("{{ " + "not " * 900 + "device }}", "is nested more than 32 levels deep"),
+        ("{{ " + "(" * 900 + "device" + ")" * 900 + " }}", "a template can't be read: RecursionError"),
+        ("{{device}}" * 700, "its templates have more than 2000 words and signs outside of plain text"),
+        ("{{ " + "device<" * 2_000 + "device }}", "its templates have more than 2000 words and signs"),
+        ("{% if device %}" * 900 + "{% endif %}" * 900, "its templates have more than 2000 words and signs"),
         ("{{ " + "9" * 5_000 + " }}", "a template can't be read: ValueError"),
         ("{{ device", "a template can't be read: unexpected end of template"),
         ("\ud800", "messages.0.content.text: Input should be a valid string"),
@@ -171,9 +173,9 @@ def test_what_can_not_be_compared_is_told() -> None:
 
 
 def test_a_text_that_would_be_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four thousand times an argument of 64 KiB would be a quarter of a gigabyte; all messages count together."""
+    """Four hundred times an argument of 64 KiB would be 26 MB; all messages count together."""
     told = "its text would be longer than 262144 bytes: give shorter arguments"
-    assert refusal("{{ device }}" * 2_500, device="x" * 65_000) == told
+    assert refusal("{{device}}" * 400, device="x" * 65_000) == told
     monkeypatch.setattr(prompts, "MAX_TEXT_BYTES", 5)
     two = PromptTemplate(declared(messages=declared("{{ device }}")["messages"] * 2))
     assert two.render({"device": "ab"}) == [("user", "ab"), ("user", "ab")]
