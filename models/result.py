@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -50,6 +51,19 @@ class Result(BaseModel):
     service: str | None = Field(default=None, description="Service of the worker")
     diff: dict[str, Any] | str | None = Field(default=None, description="Difference the task made")
     dry_run: bool = Field(default=False, description="True when nothing was changed on purpose")
+
+
+def failure_reason(result: Mapping[str, Any]) -> str:
+    """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
+    said = [text for key in ("errors", "messages") for text in _listed(result.get(key))]
+    lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
+    return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"
+
+
+def _listed(value: object) -> list[object]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value is None else [value]
 
 
 class JobRequest(BaseModel):

@@ -29,7 +29,7 @@ from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, import_tasks, service_tasks
+from . import audit_tasks, auth_tasks, backup_tasks, check, import_tasks, service_tasks, tool_tasks
 from .access import AllowedClients
 from .audit import AuditTrail
 from .context import WorkerContext
@@ -44,7 +44,7 @@ from .token_store import TokenStore
 
 log = logging.getLogger(__name__)
 
-TASK_MODULES = (auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check)
+TASK_MODULES = (auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, tool_tasks)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_AGAIN_SECONDS = 10.0
@@ -98,7 +98,8 @@ class WorkerProcess:
         self.worker = worker
         backup_tasks.remove_transfers(worker)
         self._opened.callback(backup_tasks.remove_transfers, worker)
-        self.http = HttpServer(build_app(worker), inventory)
+        app = build_app(worker)
+        self.http = HttpServer(app, inventory, on_stop=app.end_streams)
         worker.url = self.http.bind()
         self._opened.callback(self.http.close)
         keys = ensure_key_pair(self.environment.keys_folder, self.name)

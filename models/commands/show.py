@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..audit import GetAuditInput
-from ..service import GetToolsInput
+from ..service import GetGuardrailsInput, GetPromptsInput, GetToolsInput
 from .base import Command, CommandGroup, JobArguments, branch
 
 
@@ -35,6 +35,28 @@ class ShowTools(GetToolsInput, JobArguments):
 
     TASK: ClassVar[str] = "get_tools"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
+
+
+class ShowPrompts(GetPromptsInput, JobArguments):
+    """The prompts that a worker offers to MCP clients; `| json` has their arguments as well."""
+
+    TASK: ClassVar[str] = "get_prompts"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
+
+
+class ShowGuardrails(GetGuardrailsInput, JobArguments):
+    """The rules about arguments and results of a worker's tools; `| json` has all of each rule."""
+
+    TASK: ClassVar[str] = "get_guardrails"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "tool", "kind", "field", "type", "match", "message")
 
     def columns(self) -> tuple[str, ...]:
         """Return the table's columns; names alone are no records."""
@@ -78,6 +100,8 @@ class ShowFastmcpCommands(CommandGroup):
     version: ShowVersion = branch("Show versions of the workers and their libraries")
     status: ShowStatus = branch("Show addresses and state of the workers")
     tools: ShowTools = branch("Show tools that the workers offer to MCP clients")
+    prompts: ShowPrompts = branch("Show prompts that the workers offer to MCP clients")
+    guardrails: ShowGuardrails = branch("Show rules about arguments and results of the tools")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 
     class PicleConfig(CommandGroup.PicleConfig):

@@ -16,7 +16,9 @@ from nfcli.models.commands.root import Root
 from nfcli.models.errors import NfcliError, UsageError
 
 AUTH_TREE = (Path(__file__).parents[1] / "man" / "expected" / "man_tree_fastmcp_auth.txt").read_text()
-FREE_TEXT = {("show fastmcp tools", "service"), ("show fastmcp tools", "name")}
+FREE_TEXT = {
+    (f"show fastmcp {what}", field) for what in ("tools", "prompts", "guardrails") for field in ("service", "name")
+}
 GARBAGE = {
     "brief": ["", "maybe", "2"],
     "last": ["0", "-1", "1.5", "1001", "00020", "1e2", "abc", ""],
@@ -82,6 +84,8 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastmcp version",
         "show fastmcp status",
         "show fastmcp tools",
+        "show fastmcp prompts",
+        "show fastmcp guardrails",
         "show fastmcp audit",
         "show norfab workers",
         "show norfab client",
