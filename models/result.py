@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
+
+from .errors import ProtocolError, sentences
+from .nfp import decode_object
 
 DEFAULT_TIMEOUT_SECONDS = 60
 
@@ -75,6 +78,18 @@ class JobRequest(BaseModel):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     args: list[Any] = Field(default_factory=list)
     timeout: float | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the DATA frame of a POST.
+
+        Raises:
+            ProtocolError: not JSON, or not of this shape.
+        """
+        try:
+            return cls.model_validate(decode_object(data))
+        except ValidationError as error:
+            raise ProtocolError(f"the data is not a job request: {'; '.join(sentences(error))}") from None
 
     @field_validator("task")
     @classmethod

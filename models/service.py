@@ -164,7 +164,7 @@ class WorkerSecurity(_Report):
 
     worker_private_key_file: str = Field(description="File of the worker's secret CURVE key")
     broker_public_key_file: str | None = Field(
-        description="File of the broker's public CURVE key, null without a broker"
+        description="File of the broker's public CURVE key, or broker.shared_key, null without one"
     )
     zmq_auth: bool = Field(description="Whether the socket speaks CURVE")
 
@@ -176,7 +176,7 @@ class WorkerStatusReport(_Report):
     role: str = Field(default="worker", description="What the process is")
     service: str = Field(description="Service of the worker")
     status: str = Field(description="active, or stopping once the worker was asked to end")
-    broker: str = Field(description="The worker's own endpoint, which answers in a broker's stead")
+    broker: str = Field(description="The broker's endpoint; the worker's own where it answers in a broker's stead")
     directories: WorkerDirectories = Field(description="Where the worker keeps its files")
     security: WorkerSecurity = Field(description="How the wire is protected")
 
@@ -220,7 +220,7 @@ class StatsReport(_Report):
     process: ProcessStats = Field(description="What the process uses")
     messaging: MessagingStats = Field(description="Messages over ZeroMQ")
     service: str = Field(description="Service of the worker")
-    broker: str = Field(description="The worker's own endpoint, which answers in a broker's stead")
+    broker: str = Field(description="The broker's endpoint; the worker's own where it answers in a broker's stead")
     reconnects: int = Field(default=0, description="Reconnections to a broker")
     outbound_queue_depth: int = Field(default=0, description="Messages that wait to be sent")
     running_jobs: int = Field(default=0, description="Jobs that run or wait")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
 from .transfers import Transfers
@@ -57,6 +58,7 @@ class WorkerContext:
     than some ten lines a second are left out, and after the job's end, in quick tasks and in calls of MCP clients it
     does nothing.
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
+    `broker` is the NorFab broker that it joins, whose endpoint is then its own; None: clients reach it directly.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
     `fabric` is None in direct mode: then no other service's tools are published. `catalogue` is what MCP clients see;
@@ -75,6 +77,7 @@ class WorkerContext:
     progress: Callable[[str], None] = _say_nothing
     url: str = ""
     endpoint: str = ""
+    broker: BrokerAddress | None = None
     clock: Callable[[], float] = time.time
     started: float = field(default_factory=time.time)
     stopping: threading.Event = field(default_factory=threading.Event)

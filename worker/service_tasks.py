@@ -87,7 +87,8 @@ def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
 @task(result=WorkerStatusReport, mcp=False)
 def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell identity, folders and key files of the worker."""
-    environment = worker.environment
+    environment, broker = worker.environment, worker.broker
+    key = None if broker is None else broker.key
     return WorkerStatusReport(
         name=worker.name,
         service=worker.service,
@@ -100,8 +101,8 @@ def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str,
         ),
         security=WorkerSecurity(
             worker_private_key_file=str(environment.keys_folder / f"{worker.name}.key_secret"),
-            broker_public_key_file=None,
-            zmq_auth=True,
+            broker_public_key_file=None if key is None else key.source,
+            zmq_auth=broker is None or key is not None,
         ),
     ).model_dump()
 
@@ -124,6 +125,9 @@ def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
         ),
         service=worker.service,
         broker=worker.endpoint,
+        reconnects=messages.get("reconnects", 0),
+        keepalives_sent=messages.get("keepalives_sent", 0),
+        keepalives_received=messages.get("keepalives_received", 0),
         running_jobs=running,
         jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
         max_concurrent_jobs=THREADS,
