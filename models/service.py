@@ -56,6 +56,12 @@ class GetGuardrailsInput(TaskInput):
     ] = "*"
 
 
+class DiscoverInput(TaskInput):
+    """Arguments of `discover`."""
+
+    service: Annotated[str, Field(description="Service whose tasks to look for, or all")] = "all"
+
+
 class EchoInput(TaskInput):
     """Arguments of `echo`: any, of which these two are special."""
 
