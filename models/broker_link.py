@@ -86,6 +86,10 @@ class BrokerLink(Link):
             return f"{at} takes connections but doesn't answer within {self.connect_seconds:g} s: see its log"
         return f"no broker answered at {self.endpoint} within {self.connect_seconds:g} s: start it, or correct endpoint"
 
+    def silence(self) -> str:
+        """Return what is wrong with a broker that is connected and answers nothing, in one line with what to do."""
+        return f"the broker at {self.endpoint} doesn't answer: see whether it runs, and its log"
+
     def wait_until_up(self, deadline: float) -> None:
         """Wait until messages can be sent.
 
@@ -158,4 +162,4 @@ class BrokerLink(Link):
         if not self.is_up:
             raise NoWorkersError(self.problem())
         if time.monotonic() >= deadline:
-            raise NoWorkersError(f"the broker at {self.endpoint} doesn't answer: see whether it runs, and its log")
+            raise NoWorkersError(self.silence())

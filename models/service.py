@@ -35,6 +35,12 @@ class GetToolsInput(TaskInput):
     ] = "*"
 
 
+class DiscoverInput(TaskInput):
+    """Arguments of `discover`."""
+
+    service: Annotated[str, Field(description="Service whose tasks to look up, or all")] = "all"
+
+
 class EchoInput(TaskInput):
     """Arguments of `echo`: any, of which these two are special."""
 

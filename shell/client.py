@@ -25,7 +25,7 @@ from ..models.nfp import (
     encode_data,
 )
 from ..models.nfp import BrokerMessage as Message
-from ..models.result import DEFAULT_TIMEOUT_SECONDS, Result, ResultStatus
+from ..models.result import DEFAULT_TIMEOUT_SECONDS, ResultStatus, failed_result, whole_result
 from .transport import Answer, Lost, Transport
 
 MMI_TIMEOUT_SECONDS = 3.0
@@ -268,10 +268,7 @@ class _Job:
 
     def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
         """Give a worker a failed result."""
-        result = Result(
-            failed=True, errors=[reason], status=status, task=self.task, juuid=self.uuid, service=self.service
-        )
-        self.results[name] = result.model_dump(mode="json")
+        self.results[name] = failed_result(reason, status, task=self.task, juuid=self.uuid, service=self.service)
         self.missing.discard(name)
 
     def lose(self, name: str, error: NfcliError) -> None:
@@ -299,18 +296,7 @@ def _own_result(message: Message, name: str) -> dict[str, Any]:
         result = decode_object(message.data).get(name)
     except ProtocolError:
         result = None
-    if isinstance(result, dict) and _is_result(result):
-        return {**Result().model_dump(mode="json"), **result}
-    return Result(failed=True, errors=["the worker's answer is not a result"], status=ResultStatus.ERROR).model_dump(
-        mode="json"
-    )
-
-
-def _is_result(result: dict[str, Any]) -> bool:
-    """Whether a result says if it failed, and its texts are lists of lines: whoever reads it relies on that."""
-    lines = [result.get("errors", []), result.get("messages", [])]
-    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
-    return are_lines and isinstance(result.get("failed"), bool)
+    return whole_result(result)
 
 
 def _own_row(message: Message, name: str) -> dict[str, str]:

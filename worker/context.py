@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
@@ -14,8 +14,27 @@ from .transfers import Transfers
 
 if TYPE_CHECKING:
     from .audit import AuditTrail
+    from .discovery import Discovery
     from .tasks import TaskRegistry
     from .token_store import TokenStore
+
+
+class FabricJobs(Protocol):
+    """Runs jobs on the workers of other services of a fabric."""
+
+    async def run_job(
+        self,
+        service: str,
+        task: str,
+        kwargs: dict[str, Any],
+        *,
+        timeout: float,  # noqa: ASYNC109  the broker's side is told, and what came until then is handed over
+    ) -> dict[str, dict[str, Any]]:
+        """Run a task on all workers of a service and return `{worker: Result}`; `timeout` is in seconds.
+
+        Raises:
+            NfcliError: it can't be run at all; what single workers do wrong stands in their results.
+        """
 
 
 @dataclass
@@ -26,6 +45,7 @@ class WorkerContext:
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
+    `fabric` and `discovery` reach the other services of the fabric; without a broker there are none.
     """
 
     name: str
@@ -43,3 +63,5 @@ class WorkerContext:
     stopping: threading.Event = field(default_factory=threading.Event)
     health: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
     transfers: Transfers = field(default_factory=Transfers)
+    fabric: FabricJobs | None = None
+    discovery: Discovery | None = None

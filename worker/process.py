@@ -29,7 +29,7 @@ from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, service_tasks
+from . import audit_tasks, auth_tasks, backup_tasks, check, discovery_tasks, service_tasks
 from .access import AllowedClients
 from .audit import AuditTrail
 from .context import WorkerContext
@@ -87,7 +87,7 @@ class WorkerProcess:
             service=inventory.service,
             environment=self.environment,
             inventory=inventory,
-            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check),
+            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check, discovery_tasks),
             store=store,
             audit=audit,
         )
