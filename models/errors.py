@@ -54,6 +54,10 @@ class WorkerStartError(NfcliError):
     """A worker can't start: port taken, name already owned, refused configuration."""
 
 
+class NorfabDatabaseError(NfcliError):
+    """A NorFab worker's token database can't be found or read; nothing was imported."""
+
+
 class ProtocolError(NfcliError):
     """Frames that aren't NFP (nfp: see `models/nfp.py`); the message never holds their content."""
 

@@ -26,6 +26,7 @@ from .inventory_values import (
     GuessCount,
     HttpUrl,
     Kind,
+    ModuleNames,
     NetworkNames,
     Origins,
     Port,
@@ -52,6 +53,7 @@ _NULL_IS_UNSET = frozenset(
         "fastmcp",
         "ip_allowlist",
         "logging",
+        "plugins",
         "required_scopes",
         "shared_key",
         "token_scopes",
@@ -141,6 +143,11 @@ class WorkerInventory(_Model):
     allowed_origins: Annotated[Origins, Kind("list of SCHEME://NAME, with :PORT or :*")] = Field(
         default=(),
         description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
+    )
+    plugins: Annotated[ModuleNames, Kind("list of Python modules, PACKAGE.MODULE")] = Field(
+        default=(),
+        description="Modules whose @task functions become tasks of the worker; what Python doesn't find elsewhere is "
+        "looked for in the inventory's folder. Their code may do whatever the worker may",
     )
     fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
         default={}, repr=False, description="Reserved, not checked and not used"

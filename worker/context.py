@@ -37,11 +37,19 @@ class FabricJobs(Protocol):
         """
 
 
+def _say_nothing(_message: str) -> None:
+    """Tell nobody: there is no job, or nobody who could be told."""
+
+
 @dataclass
 class WorkerContext:
     """One worker: who it is, what it is configured to do and the parts its tasks may use.
 
-    `client` is the name of the client whose job is run, in tasks that the audit trail tells of; else empty.
+    Each job of a task that isn't quick has a context of its own. `client` is the name of the client that sent it, in
+    tasks that the audit trail tells of; else empty. `uuid` is the job's name. `progress` tells the client how far the
+    job is, in one line of at most 1,000 characters; it may be called from any thread and as often as one likes: more
+    than some ten lines a second are left out, and after the job's end, in quick tasks and in calls of MCP clients it
+    does nothing.
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
@@ -56,6 +64,8 @@ class WorkerContext:
     store: TokenStore
     audit: AuditTrail
     client: str = ""
+    uuid: str = ""
+    progress: Callable[[str], None] = _say_nothing
     url: str = ""
     endpoint: str = ""
     clock: Callable[[], float] = time.time

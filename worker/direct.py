@@ -236,12 +236,16 @@ class DirectServer:
 
         uuid, size = message.uuid, len(message.data)  # a job that waits must not keep the whole message
 
+        # That a task starts is no reason to wake: it goes out with what comes next, of long tasks within a second.
+        is_told = False
+
         def reply(command: bytes, payload: bytes) -> None:
+            nonlocal is_told
             self._outbox.put((identity, BrokerMessage(command, service, uuid, Status.DONE, payload)))
-            # An event alone is no reason to wake: it goes out with the answer, of long tasks within a second. And
-            # answers of quick tasks come from the thread itself.
-            if command == Command.RESPONSE and threading.current_thread() is not self._thread:
+            # Answers of quick tasks come from the thread itself.
+            if (is_told or command == Command.RESPONSE) and threading.current_thread() is not self._thread:
                 self._wake()
+            is_told = True
 
         deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
         try:

@@ -134,10 +134,11 @@ class Discovery:
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
 
-    def discover(self, service: str = ALL) -> Discovered:
+    def discover(self, service: str = ALL, *, tell: Callable[[str], None] | None = None) -> Discovered:
         """Ask one service, or all, for their tasks now; blocks for `pace.answer` seconds where one is silent.
 
-        May be called from any thread but that of a loop; looks that are under way are waited for.
+        May be called from any thread but that of a loop; looks that are under way are waited for. `tell` gets a line
+        for each service as it answers.
 
         Raises:
             TaskError: there is no such service, or it doesn't answer.
@@ -148,11 +149,11 @@ class Discovery:
         with self._lock:
             self._look_around()
             if service == ALL:
-                return self._ask(sorted(self._services))
+                return self._ask(sorted(self._services), tell)
             if service not in self._services:
                 known = ", ".join(sorted(self._services)) or "none"
                 raise TaskError(f"unknown service {service[:_SHOWN_CHARACTERS]!r}: there is {known}")
-            found = self._ask([service])
+            found = self._ask([service], tell)
         if found.problems:
             raise TaskError(f"service {service}: {found.problems[service]}")
         return found
@@ -202,7 +203,7 @@ class Discovery:
         self._has_too_many = len(services) > MAX_SERVICES
         return {name: services[name] for name in sorted(services)[:MAX_SERVICES]}
 
-    def _ask(self, names: Iterable[str]) -> Discovered:
+    def _ask(self, names: Iterable[str], tell: Callable[[str], None] | None = None) -> Discovered:
         """Ask services for their tasks, side by side, and publish what each says as soon as it does."""
         found = Discovered()
         for name, answer in self._answers(iter(names)):
@@ -215,6 +216,8 @@ class Discovery:
                 found.problems[name] = self._put_off(name, service, f"internal error: {type(error).__name__}")
             else:
                 service.next_try, service.pause, service.problem = math.inf, 0.0, ""
+            if tell is not None:
+                tell(f"service {name}: {found.problems.get(name) or f'tools found: {len(found.tools[name])}'}")
         return Discovered(dict(sorted(found.tools.items())), dict(sorted(found.problems.items())))
 
     def _answers(self, names: Iterator[str]) -> Iterator[tuple[str, Callable[[], Results]]]:

@@ -9,7 +9,7 @@ from .context import WorkerContext
 from .tasks import task
 
 
-@task(arguments=DiscoverInput, result=dict[str, list[str]])
+@task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)
 def discover(worker: WorkerContext, arguments: DiscoverInput) -> Result:
     """Ask the other services of the fabric for their tasks, publish these as MCP tools, and name them by service.
 
@@ -19,7 +19,7 @@ def discover(worker: WorkerContext, arguments: DiscoverInput) -> Result:
     if worker.discovery is None:
         raise TaskError("this worker has no broker: there are no other services to discover")
     try:
-        found = worker.discovery.discover(arguments.service)
+        found = worker.discovery.discover(arguments.service, tell=worker.progress)
     except NfcliError as error:
         raise TaskError(str(error)) from None
     return Result(

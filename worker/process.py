@@ -29,7 +29,7 @@ from ..models.inventory import WorkerInventory, load_inventory
 from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, discovery_tasks, service_tasks
+from . import audit_tasks, auth_tasks, backup_tasks, check, discovery_tasks, import_tasks, service_tasks
 from .access import AllowedClients
 from .audit import AuditTrail
 from .context import WorkerContext
@@ -38,11 +38,13 @@ from .http import HttpServer, check_exposure, new_event_loop
 from .jobs import JobExecutor
 from .logs import configure_logging
 from .mcp_server import build_app
+from .plugins import add_plugins
 from .tasks import TaskRegistry
 from .token_store import TokenStore
 
 log = logging.getLogger(__name__)
 
+TASK_MODULES = (auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, discovery_tasks)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_AGAIN_SECONDS = 10.0
@@ -63,7 +65,7 @@ class WorkerProcess:
         self._unneeded: IO[bytes] | None = None
 
     def start(self) -> dict[str, object]:
-        """Open configuration, lock, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
+        """Open configuration, lock, plugins, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
 
         Raises:
             NfcliError: one of them can't be had; what was open is closed again.
@@ -79,6 +81,8 @@ class WorkerProcess:
         check_exposure(inventory)
         lock = WorkerLock.acquire(self.environment.lock_file(self.name))
         self._opened.callback(lock.release)
+        registry = TaskRegistry(*TASK_MODULES)
+        add_plugins(registry, inventory.plugins, self.environment.folder)
         key = ensure_audit_key(self.environment.audit_key_file(self.name))
         audit = self._opened.enter_context(AuditTrail.open(self.environment.audit_file(self.name), key))
         store = self._opened.enter_context(TokenStore.open(self.environment.tokens_folder(self.name)))
@@ -87,7 +91,7 @@ class WorkerProcess:
             service=inventory.service,
             environment=self.environment,
             inventory=inventory,
-            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check, discovery_tasks),
+            registry=registry,
             store=store,
             audit=audit,
         )
@@ -218,11 +222,13 @@ def _end_to_wait_for(process: WorkerProcess, arguments: argparse.Namespace) -> C
     return _wait_for_end_of_stdin if arguments.until_stdin_ends else None
 
 
-async def _main(process: WorkerProcess, ready: dict[str, object], until: Callable[[], None] | None) -> int:
+async def _main(
+    process: WorkerProcess, ready: dict[str, object], stdout: IO[str], until: Callable[[], None] | None
+) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.ask_to_stop)
-    _say(**ready)
+    _say(stdout, **ready)
     log.info("ready at %s and %s", process.worker.url, process.worker.endpoint)
     if until is not None:
         _call_after(until, process.ask_to_stop)
@@ -252,14 +258,25 @@ def _environment(arguments: argparse.Namespace) -> Environment:
     return Environment(folder, file if file.exists() else None)
 
 
-def _say(**line: object) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def _say(stdout: IO[str], **line: object) -> None:
+    stdout.write(json.dumps(line) + "\n")
+    stdout.flush()
+
+
+def _keep_stdout() -> IO[str]:
+    """Return stdout for our own line; what plugins print, and programs that they start, goes where errors go.
+
+    Whoever started us reads that one line, and after it only looks for the end of it all.
+    """
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return the exit status."""
     arguments = _arguments(argv)
+    stdout: IO[str] = sys.stdout
     os.umask(0o077)
     _give_memory_back()
     # Until the log is open, logging would print what is said there on stderr, beside the one line that we print.
@@ -269,19 +286,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         inventory = _worker_inventory(environment, arguments.name)
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
+        if inventory.plugins:
+            stdout = _keep_stdout()
         process = WorkerProcess(environment, arguments.name, inventory)
         ready = process.start()
         # What is there now stays: looking through it again and again takes a tenth of the time of MCP requests.
         gc.collect()
         gc.freeze()
     except NfcliError as error:
-        return _start_failed(arguments.name, str(error), error.exit_status)
+        return _start_failed(stdout, arguments.name, str(error), error.exit_status)
     except Exception as error:
         log.exception("the start failed")
-        return _start_failed(arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
+        return _start_failed(stdout, arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_main(process, ready, _end_to_wait_for(process, arguments)))
+            return runner.run(_main(process, ready, stdout, _end_to_wait_for(process, arguments)))
     finally:
         process.close()
 
@@ -295,8 +314,8 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
-def _start_failed(name: str, reason: str, status: int) -> int:
+def _start_failed(stdout: IO[str], name: str, reason: str, status: int) -> int:
     log.critical("not started: %s", reason)
-    _say(event="failed", name=name, error=reason, exit_status=status)
+    _say(stdout, event="failed", name=name, error=reason, exit_status=status)
     sys.stderr.write(f"{name}: {reason}\n")
     return status

@@ -8,6 +8,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from fnmatch import translate
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,8 +37,10 @@ from .usage import process_stats
 
 _PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
+_looks = partial(ToolHints, read_only=True, destructive=False, idempotent=True, open_world=False)
 
-@task(result=StatusReport, mcp=ToolHints("Get Status"))
+
+@task(result=StatusReport, mcp=_looks("Get Status"))
 def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
     return StatusReport(
@@ -57,20 +60,20 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     ).model_dump()
 
 
-@task(result=dict[str, str], mcp=ToolHints("Get Version"))
+@task(result=dict[str, str], mcp=_looks("Get Version"))
 def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
     """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
-@task(result=dict[str, Any], mcp=ToolHints("Get Inventory"))
+@task(result=dict[str, Any], mcp=_looks("Get Inventory"))
 def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell how the worker is configured; secrets are shown as `***`."""
     return worker.inventory.redacted()
 
 
-@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=ToolHints("Get MCP Tools"))
+@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=_looks("Get MCP Tools"))
 def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
     """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
     entries = tool_entries(worker) if arguments.service in {"all", worker.service} else []
@@ -80,14 +83,14 @@ def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str,
     return [entry.name for entry in chosen] if arguments.brief else [entry.model_dump() for entry in chosen]
 
 
-@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str])
+@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
 def list_tasks(worker: WorkerContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
     """List the tasks of the worker with their descriptions and schemas, one of them by name, or all names."""
     specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
     return [spec.name for spec in specs] if arguments.brief else [spec.entry() for spec in specs]
 
 
-@task(arguments=EchoInput, result=EchoReport)
+@task(arguments=EchoInput, result=EchoReport, mcp=False)
 def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
     """Answer with the arguments that came, after a wait if asked for, or fail if asked to."""
     if arguments.sleep:
@@ -98,7 +101,7 @@ def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
     return EchoReport(task="echo", kwargs=arguments.model_extra or {}).model_dump()
 
 
-@task(result=WorkerStatusReport)
+@task(result=WorkerStatusReport, mcp=False)
 def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell identity, folders and key files of the worker."""
     environment = worker.environment
@@ -120,7 +123,7 @@ def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str,
     ).model_dump()
 
 
-@task(result=StatsReport)
+@task(result=StatsReport, mcp=False)
 def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell what the worker's process uses and count its messages and jobs."""
     messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")

@@ -123,6 +123,7 @@ def test_worker_that_says_nothing_has_the_documented_defaults(inventory: Load) -
         },
         "allowed_hosts": (),
         "allowed_origins": (),
+        "plugins": (),
         "fastmcp": {},
         "uvicorn": {},
         "logging": {},
