@@ -90,6 +90,10 @@ class TokenStoreDamagedError(TokenStoreError):
     """The database file is not one, or fails its integrity check."""
 
 
+class ToolRuleError(NfcliError):
+    """The rules that a task brings along for its tool are no rules; names service, task, key and what was expected."""
+
+
 class AuditError(TaskError):
     """The audit trail can't be written, or isn't as it was written; a change that it should tell of isn't made."""
 

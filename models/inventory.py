@@ -39,6 +39,7 @@ from .inventory_values import (
     url_host,
 )
 from .inventory_workers import InventorySources
+from .tool_rules import ToolsInventory
 
 SERVICE: Final = "fastmcp"
 
@@ -57,6 +58,7 @@ _NULL_IS_UNSET = frozenset(
         "required_scopes",
         "shared_key",
         "token_scopes",
+        "tools",
         "uvicorn",
         "workers",
         "zmq_auth",
@@ -149,6 +151,7 @@ class WorkerInventory(_Model):
         description="Modules whose @task functions become tasks of the worker; what Python doesn't find elsewhere is "
         "looked for in the inventory's folder. Their code may do whatever the worker may",
     )
+    tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
     fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
         default={}, repr=False, description="Reserved, not checked and not used"
     )

@@ -124,6 +124,13 @@ def test_worker_that_says_nothing_has_the_documented_defaults(inventory: Load) -
         "allowed_hosts": (),
         "allowed_origins": (),
         "plugins": (),
+        "tools": {
+            "policy": (),
+            "guardrails": (),
+            "result_guardrails": (),
+            "disable_builtin_guardrails": False,
+            "timeout": 600,
+        },
         "fastmcp": {},
         "uvicorn": {},
         "logging": {},

@@ -30,10 +30,11 @@ MISTAKES = [
         ),
     ),
     (
-        {"w1": "service: fastmcp\ntools: {policy: []}"},
+        {"w1": "service: fastmcp\nxyz: {policy: []}"},
         (
-            "w1.yaml: tools: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
-            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, plugins, fastmcp, uvicorn, logging"
+            "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
+            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, plugins, tools, fastmcp, uvicorn, "
+            "logging"
         ),
     ),
     ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: must be a list, got 'lab'"),
