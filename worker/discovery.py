@@ -308,7 +308,6 @@ def _entries(results: Results) -> Entries:
 def _seconds(text: str) -> float:
     """Return an uptime as the broker tells it; 0, which never goes down, for what is none."""
     try:
-        seconds = float(text)
+        return float(text)
     except ValueError:
         return 0.0
-    return seconds if math.isfinite(seconds) else 0.0

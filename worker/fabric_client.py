@@ -75,7 +75,7 @@ class FabricClient:
         self._poller = zmq.Poller()
         for reader in (self._link.dealer, self._link.monitor, self._wake_reader):
             self._poller.register(reader, zmq.POLLIN)
-        self._inbox: queue.SimpleQueue[SentJob | _Question | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[SentJob | _Question] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_running = False
         self._in_flight = 0
@@ -179,12 +179,9 @@ class FabricClient:
         """Whether the broker is back since so short a time that workers may not have registered again."""
         return time.monotonic() < self._settled_at
 
-    def _ended(self, future: Future[Results]) -> None:
+    def _ended(self, _future: Future[Results]) -> None:
         with self._lock:
             self._in_flight -= 1
-        if future.cancelled():
-            self._inbox.put(None)
-            self._wake()
 
     def _refuse_jobs(self) -> None:
         with self._lock:
@@ -246,7 +243,7 @@ class FabricClient:
                 item = self._inbox.get_nowait()
                 if isinstance(item, SentJob):
                     self._jobs[item.uuid] = item
-                elif item is not None:
+                else:
                     self._questions[item.uuid] = item
         self._drop_ended()
 

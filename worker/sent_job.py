@@ -117,7 +117,6 @@ class SentJob:
         if now >= self._next_poll:
             self._next_poll = now + self._patience.poll
             names = self.missing
-            self._fetched.clear()
         else:
             names = (self._ready & self.missing) - self._fetched
             self._fetched |= names

@@ -92,8 +92,9 @@ def answers(*frames: Callable[[str, ClientMessage], Frames]) -> Script:
 class Hub:
     """The broker: `workers` maps each name to its service and script; both may change at any time.
 
-    `says_nothing`: messages are heard and not answered. `dispatch` makes the broker's own answer to a POST or GET,
-    and may be replaced. `uptimes` are told by `show_workers`, 100 seconds where there is none.
+    `says_nothing`: messages are heard and not answered. `results_first`: workers' answers overtake the broker's.
+    `uptimes` are told by `show_workers`, 100 seconds where there is none. `log` keeps what was heard, `heard` what
+    nobody has waited for.
     """
 
     def __init__(self, *, endpoint: str = "tcp://127.0.0.1:*", keys: KeyPair | None = None) -> None:
@@ -102,6 +103,7 @@ class Hub:
         self.says_nothing = False
         self.results_first = False
         self.heard: queue.SimpleQueue[ClientMessage] = queue.SimpleQueue()
+        self.log: list[ClientMessage] = []
         self.keys = keys or KeyPair(*zmq.curve_keypair())
         self._client = b""
         self._outbox: queue.SimpleQueue[Frames] = queue.SimpleQueue()
@@ -155,6 +157,7 @@ class Hub:
                 # Whoever waits for it finds the answers sent.
                 for answer in answers:
                     self._router.send_multipart([self._client, *answer])
+                self.log.append(message)
                 self.heard.put(message)
             while not self._outbox.empty():
                 self._router.send_multipart([self._client, *self._outbox.get()])
@@ -165,11 +168,10 @@ class Hub:
             return [say(message, "200", rows), say(message, "200", rows, Command.MMI)]
         chosen = self._chosen(message)
         told = [frames for name in chosen for frames in self.workers[name][1](name, message)]
-        dispatch = self.dispatch(message, chosen)
+        dispatch = self._dispatch(message, chosen)
         return [*told, *dispatch] if self.results_first else [*dispatch, *told]
 
-    def dispatch(self, message: ClientMessage, chosen: list[str]) -> list[Frames]:
-        """Return the broker's own answer to a POST or GET."""
+    def _dispatch(self, message: ClientMessage, chosen: list[str]) -> list[Frames]:
         about = {"uuid": message.uuid, "target": message.target.decode(), "service": message.service}
         if chosen:
             return [say(message, "202", {"workers": chosen, "status": "DISPATCHED", **about})]

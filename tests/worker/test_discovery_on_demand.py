@@ -78,6 +78,17 @@ def test_an_uptime_that_is_none_means_nothing(found: Callable[..., Discovery], u
     assert fabric.asked == ["a"]
 
 
+def test_a_worker_that_registered_anew_is_asked_once(found: Callable[..., Discovery]) -> None:
+    """It is up for less long than before; one that joins counts as well."""
+    fabric = Fabric(a=[])
+    (row,) = fabric.rows
+    discovery = found(fabric)
+    for uptimes in (["5"], ["6"], ["1"], ["2"], ["6", "3"], ["6", "4"]):
+        fabric.rows = [{**row, "name": name, "alive (s)": each} for name, each in zip("xy", uptimes, strict=False)]
+        discovery._look()
+    assert len(fabric.asked) == 3
+
+
 def test_dead_workers_are_no_service(found: Callable[..., Discovery]) -> None:
     """As rows without what they should have."""
     fabric = Fabric(a=[])

@@ -243,8 +243,7 @@ def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect: Connect) -> 
     assert refusal(job) == f"the broker at {hub.endpoint} did not take the job within {SHORT:g} s: {LOOK}"
     hub.says_nothing, hub.workers = False, {"w1": ("s", pushes(1))}
     assert len(client.workers()) == 1
-    heard = [hub.heard.get() for _ in range(hub.heard.qsize())]
-    assert [message.command for message in heard].count(Command.POST) == 1
+    assert [message.command for message in hub.log].count(Command.POST) == 1
 
 
 def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect: Connect) -> None:
@@ -260,8 +259,21 @@ def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect: Conn
         second.workers = {"w1": ("s", is_asked(1))}
         assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
         assert client.counters()["reconnects"] == 1
-        heard = [second.heard.get() for _ in range(second.heard.qsize())]
-        assert {message.command for message in heard} <= {Command.GET}
+        assert {message.command for message in second.log} == {Command.GET}
+    finally:
+        second.stop()
+
+
+def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect: Connect) -> None:
+    """What it has lost while it was away would be asked for much later; that it knows no worker yet is no answer."""
+    hub.workers = {"w1": ("s", answers(accepted, ready))}
+    job = connect(poll=WAIT_SECONDS).submit("s", "t", {}, timeout=2 * WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    second = hub.again()
+    try:
+        question = second.wait_for(Command.GET)
+        second.send(say(question, "200", {"w1": result(1)}))
+        assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
     finally:
         second.stop()
 
@@ -318,7 +330,8 @@ def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect: Connect
         assert values(await client.run_job("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
 
     asyncio.run(main())
-    assert client._jobs == {}
+    hub.send(*(say(hub.log[0], "200", {"w1": result(1)}) for _ in range(3)))
+    assert values(client.run("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
 
 
 def test_an_awaited_job_raises_what_a_blocking_one_does(connect: Connect) -> None:

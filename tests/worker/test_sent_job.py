@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
 from nfcli.models.nfp import BrokerMessage, ClientMessage, Command
@@ -150,6 +152,7 @@ def test_a_result_that_is_ready_is_fetched_once_and_then_asked_for_with_the_othe
     assert sent.asked(0.2) is None
     assert sent.job.next_time() == 2.5
     assert sent.asked(2.5) == ["w1", "w2"]
+    assert sent.asked(2.6) is None
     sent.say("200", {"w2": GOOD})
     assert sent.asked(4.9) is None
     assert sent.asked(5.0) == ["w1"]
@@ -257,7 +260,7 @@ def test_a_result_that_is_too_large_costs_its_worker_alone(monkeypatch: pytest.M
     """Alone too large it isn't even read; together with what others sent it is one too many."""
     monkeypatch.setattr(sent_job, "MAX_RESULT_BYTES", 200)
     sent = Sent("w1", "w2", "w3", "w4")
-    sent.say("200", {"w1": {**GOOD, "result": "x" * 200}})
+    sent.say("200", b'{"w1": ' + b"[" * 200)
     for worker in ("w2", "w3"):
         sent.say("200", {worker: {**GOOD, "result": "x" * 100}})
     sent.say("200", b"[" * 201)
@@ -291,3 +294,35 @@ def test_a_job_that_has_ended_ends_once() -> None:
     sent.say("200", {"w1": GOOD})
     sent.job.fail(NfcliError("late"))
     assert sent.job.future.cancelled()
+
+
+NAMES = st.sampled_from(["w1", "w2", "stranger", "all", "", "\ud800"])
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | NAMES, lambda inner: st.lists(inner, max_size=3))
+DATA = st.dictionaries(
+    st.sampled_from(["worker", "workers", "target", "event_type", "error", "errors", "status", "failed"]) | NAMES,
+    VALUES | st.just(GOOD) | st.sampled_from(["result_ready", "progress", '["w1"]', '["w1","w2"]', "[1]"]),
+    max_size=4,
+)
+MESSAGES = st.tuples(
+    st.sampled_from(["102", "200", "201", "202", "300", "400", "404", "500", "", "x"]),
+    DATA | VALUES | st.binary(max_size=8),
+    st.sampled_from([Command.RESPONSE, Command.EVENT, Command.MMI, Command.STREAM]),
+    st.booleans(),
+)
+
+
+@given(st.booleans(), st.lists(MESSAGES, max_size=12))
+def test_whatever_comes_a_job_ends_with_a_result_for_each_worker_or_one_line(
+    is_dispatched: bool, messages: list[tuple[str, Any, bytes, bool]]
+) -> None:
+    """At its deadline at the latest; no message raises, and the results are whole."""
+    sent = Sent(*(("w1", "w2") if is_dispatched else ()))
+    for number, (status, data, command, is_settling) in enumerate(messages):
+        sent.say(status, data, command=command, is_settling=is_settling)
+        sent.job.question(float(number))
+    sent.look(60.0)
+    if sent.error is None:
+        assert sent.values.keys() == {"w1", "w2"} or not is_dispatched
+    else:
+        assert isinstance(sent.error, NoWorkersError)
+        assert not is_dispatched
