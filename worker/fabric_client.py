@@ -275,13 +275,15 @@ class FabricClient:
         self._silent_since = None
 
     def _note_connection(self, now: float) -> None:
-        """Ask for all results at once where the connection is new: what was under way when it broke is lost."""
+        """Ask all again at once where the connection is new: what was under way when it broke is lost."""
         if self._link.handshakes != self._handshakes:
             if self._handshakes:
                 self._settled_at = now + self._patience.comeback
             self._handshakes = self._link.handshakes
             for job in self._jobs.values():
                 job.poll_at(now)
+            for asked in self._questions.values():
+                asked.is_sent = False
         if not self._link.is_up and self._silent_since is None:
             self._silent_since = now
 

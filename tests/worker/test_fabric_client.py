@@ -278,6 +278,23 @@ def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect: Connect) -> N
         second.stop()
 
 
+def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, connect: Connect) -> None:
+    """Asking changes nothing."""
+    client = connect()
+    hub.says_nothing = True
+
+    async def main() -> None:
+        asked = asyncio.create_task(asyncio.to_thread(client.workers))
+        await asyncio.to_thread(hub.wait_for, Command.MMI)
+        second = hub.again()
+        try:
+            assert await asked == []
+        finally:
+            second.stop()
+
+    asyncio.run(main())
+
+
 def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect: Connect) -> None:
     """Long before its own time-out; others are refused meanwhile."""
     hub.workers = {"w1": ("s", is_busy)}
