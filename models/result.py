@@ -120,3 +120,24 @@ class JobEvent(BaseModel):
 def _event_time(instant: datetime) -> str:
     local = instant.astimezone()
     return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"
+
+
+def whole_result(answer: Any) -> dict[str, Any]:
+    """Return what a worker answered with all fields of a `Result`; of what isn't a result, a failed one.
+
+    It says if it failed, and its texts are lists of lines: whoever reads it may rely on that, and on nothing more.
+    """
+    if isinstance(answer, dict) and _is_result(answer):
+        return {**Result().model_dump(mode="json"), **answer}
+    return failed_result("the worker's answer is not a result")
+
+
+def failed_result(reason: str, status: ResultStatus = ResultStatus.ERROR, **fields: Any) -> dict[str, Any]:
+    """Return a failed `Result` with one line of reason, as the worker would have sent it."""
+    return Result(failed=True, errors=[reason], status=status, **fields).model_dump(mode="json")
+
+
+def _is_result(answer: dict[str, Any]) -> bool:
+    lines = [answer.get("errors", []), answer.get("messages", [])]
+    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
+    return are_lines and isinstance(answer.get("failed"), bool)

@@ -16,6 +16,7 @@ from .transfers import Transfers
 if TYPE_CHECKING:
     from .audit import AuditTrail
     from .catalogue import ToolCatalogue
+    from .discovery import Discovery
     from .tasks import TaskRegistry
     from .token_store import TokenStore
 
@@ -61,8 +62,8 @@ class WorkerContext:
     `broker` is the NorFab broker that it joins, whose endpoint is then its own; None: clients reach it directly.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
-    `fabric` is None in direct mode: then no other service's tools are published. `catalogue` is what MCP clients see;
-    unless given it is made of the registry's tasks.
+    `fabric` and `discovery` reach the other services of the fabric; without a broker there are none, and then no other
+    service's tools are published. `catalogue` is what MCP clients see; unless given it is made of the registry's tasks.
     """
 
     name: str
@@ -84,6 +85,7 @@ class WorkerContext:
     health: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
     transfers: Transfers = field(default_factory=Transfers)
     fabric: FabricJobs | None = None
+    discovery: Discovery | None = None
     catalogue: ToolCatalogue = field(default=None)  # type: ignore[assignment]  # from here on it is one
 
     def __post_init__(self) -> None:

@@ -28,16 +28,26 @@ from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment, find_environment
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.inventory import WorkerInventory
-from ..models.keys import ensure_audit_key
+from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, import_tasks, service_tasks, tool_tasks
+from . import (
+    audit_tasks,
+    auth_tasks,
+    backup_tasks,
+    check,
+    discovery_tasks,
+    import_tasks,
+    service_tasks,
+    tool_tasks,
+)
 from .audit import AuditTrail
 from .configuration import find_configuration
 from .context import WorkerContext
 from .http import HttpServer, check_exposure, new_event_loop
 from .logs import configure_logging
 from .mcp_server import build_app
+from .other_services import OtherServices
 from .plugins import add_plugins
 from .serving import open_server
 from .tasks import TaskRegistry
@@ -45,7 +55,10 @@ from .token_store import TokenStore
 
 log = logging.getLogger(__name__)
 
-TASK_MODULES = (auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, tool_tasks)
+TASK_MODULES = (
+    *(auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, tool_tasks),
+    discovery_tasks,
+)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_AGAIN_SECONDS = 10.0
@@ -106,6 +119,7 @@ class WorkerProcess:
         self.worker = worker
         backup_tasks.remove_transfers(worker)
         self._opened.callback(backup_tasks.remove_transfers, worker)
+        others = self._others(worker)
         app = build_app(worker)
         self.http = HttpServer(app, inventory, on_stop=app.end_streams)
         worker.url = self.http.bind()
@@ -113,9 +127,9 @@ class WorkerProcess:
         self.executor, self.server = open_server(worker)
         self._opened.callback(self.server.stop)
         self.executor.start()
-        # Last: from here on jobs come. What sends jobs of its own through a broker is started behind it, and its stop
-        # put on `_opened`, so that it ends before the server does.
-        self.server.start()
+        self.server.start()  # from here on jobs come
+        if others is not None:
+            others.start()
         lock.publish(
             ready=True,
             endpoint=worker.endpoint,
@@ -123,6 +137,15 @@ class WorkerProcess:
             started=datetime.fromtimestamp(worker.started, UTC).isoformat(),
         )
         return {"event": "ready", "name": self.name, "url": worker.url, "endpoint": worker.endpoint, "pid": os.getpid()}
+
+    def _others(self, worker: WorkerContext) -> OtherServices | None:
+        """Return the way to the other services of the fabric, if there is one."""
+        if worker.broker is None:
+            return None
+        keys = ensure_key_pair(self.environment.keys_folder, self.name)
+        others = OtherServices(worker, worker.broker, keys)
+        self._opened.callback(others.stop)
+        return others
 
     async def serve(self) -> int:
         """Serve until a signal, the end of the parent, or the death of a part; return the exit status."""
@@ -283,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         environment = _environment(arguments)
         found = find_configuration(environment, arguments.name)
         if isinstance(found, str):
-            _say(event="skipped", name=arguments.name, service=found)
+            _say(stdout, event="skipped", name=arguments.name, service=found)
             return EXIT_OK
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
