@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import socket
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from nfcli.models import link
-from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
+from nfcli.models.errors import NfcliError, NoWorkersError
 from nfcli.models.lock import WorkerLock
 from nfcli.shell import client as client_module
 from nfcli.shell import delivery, fabric
@@ -147,6 +146,7 @@ def test_a_broker_restarted_in_the_moment_of_the_question_is_found_again(broker:
     """The connection broke when nobody had yet noticed."""
     assert run(client) == {"w1": "w1"}
     transport: Any = client._transport
+    transport._link.connect_deadline = 0.0
     ask = transport._link.ask
 
     def late(task: str, **options: Any) -> Any:
@@ -231,6 +231,18 @@ def test_a_broker_that_stays_away_fails_the_missing_workers(
     assert results == {"w1": ("error", [line]), "w2": 2}
 
 
+def test_a_broker_that_stays_silent_is_given_up_on_time(
+    broker: Any, site: Any, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when the next question is due."""
+    for name, seconds in {"AWAY_SECONDS": 0.3, "PROMPT_SECONDS": 0.05, "POLL_SECONDS": 60.0}.items():
+        monkeypatch.setattr(delivery, name, seconds)
+    broker.on_ask = lambda _: []
+    (told,) = run(client).values()
+    assert told[1][0].startswith(f"the broker at {broker.endpoint} doesn't answer while the job ran: ")
+    assert site.notices == [f"the broker at {broker.endpoint} doesn't answer: waiting for it, up to 0.3 s"]
+
+
 @pytest.mark.usefixtures("quick")
 def test_workers_that_do_not_come_back_behind_their_broker_are_given_up(
     broker: Any, client: Client, monkeypatch: pytest.MonkeyPatch
@@ -285,6 +297,24 @@ def test_the_hook_for_the_first_job_waits_for_workers_to_register(tmp_path: Path
     locks.pop().release()
 
 
+def test_workers_that_the_hook_for_the_first_job_started_get_the_job(broker: Any, site: Any) -> None:
+    """Whom `all` means is looked up again behind it."""
+    with site.client(before_first_job=lambda: broker.workers.update(w3="fastmcp")) as client:
+        assert run(client) == {"w1": "w1", "w3": "w3"}
+
+
+def test_the_question_who_is_there_takes_no_longer_than_the_job_may(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One time for all of it."""
+    given: list[float] = []
+    refresh = client._transport.refresh
+    monkeypatch.setattr(client._transport, "refresh", lambda seconds: given.append(seconds) or refresh(seconds))
+    for timeout in (1.5, 60):
+        run(client, timeout=timeout)
+    assert given == [1.5, 2.5]
+
+
 def test_a_worker_that_ended_is_started_again_for_the_job(tmp_path: Path, broker: Any) -> None:
     """The names of those that aren't registered are given to the hook; what it raises is why one isn't reached."""
     site, asked = Site(tmp_path, broker, "w8", "w9"), []
@@ -308,58 +338,3 @@ def test_a_worker_of_this_machine_that_was_killed_is_started_again(tmp_path: Pat
     with Site(tmp_path, broker, "w9").client(restart=lambda name: bool(again.append(name))) as client:
         assert run(client) == {"w1": "w1", "w9": "w9"}
     assert again == ["w9"]
-
-
-def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Path, broker: Any) -> None:
-    """Workers of this machine that aren't there are dead, with the reason."""
-    site = Site(tmp_path, broker, "w8", "w9")
-    lock = WorkerLock.acquire(site.environment.lock_file("w9"))
-    broker.workers["n1"] = "nornir"
-    alive = {"status": "alive", "holdtime": "12.8", "alive (s)": "32", "note": ""}
-    dead = {"service": "fastmcp", "status": "dead", "holdtime": "", "alive (s)": ""}
-    note = f"worker w9 runs here (pid {os.getpid()}) but is not registered at the broker: see its log"
-    with site.client() as client:
-        assert client.show_workers() == [
-            {"name": "n1", "service": "nornir", **alive},
-            {"name": "w1", "service": "fastmcp", **alive},
-            {"name": "w8", **dead, "note": "worker w8 is not running: start it with nfcli -w"},
-            {"name": "w9", **dead, "note": note},
-        ]
-    lock.release()
-
-
-@pytest.mark.parametrize("answer", [5, "x", {}, [1, {"name": 5}, {"name": "w1"}], [{"name": "", "service": ""}]])
-def test_workers_of_the_wrong_shape_are_none(broker: Any, client: Client, answer: Any) -> None:
-    """Whatever the broker says, the error is one line."""
-    broker.on_question = lambda _: answer
-    assert refusal(client) == "no worker serves 'fastmcp': the broker has none"
-
-
-def test_the_broker_tells_of_itself(broker: Any, client: Client) -> None:
-    """Its state, its versions, and how many it has; something else than a mapping is refused."""
-    broker.workers = {"w1": "fastmcp", "w2": "fastmcp", "n1": "nornir"}
-    versions = {"norfab": "0.25.0"}
-    assert client.show_broker() == {"name": "NFPBroker", "versions": versions, "workers": 3, "services": 2}
-    broker.on_question = lambda task: "Unsupported task" if task == "show_broker_version" else None
-    with pytest.raises(NfcliError, match="doesn't know show_broker_version: "):
-        client.show_broker()
-
-
-def test_a_client_knows_how_it_reaches_workers_without_asking(tmp_path: Path, broker: Any) -> None:
-    """Also while the broker isn't there."""
-    broker.stop()
-    with Site(tmp_path, broker, "w9").client() as client:
-        told = client.describe()
-    assert {key: told[key] for key in ("mode", "broker", "broker_key", "workers")} == {
-        "mode": "fabric",
-        "broker": broker.endpoint,
-        "broker_key": "broker.shared_key",
-        "workers": ["w9"],
-    }
-
-
-def test_a_closed_client_says_so(client: Client) -> None:
-    """It isn't used by mistake."""
-    client.close()
-    with pytest.raises(UsageError, match="this client is closed"):
-        client.worker_names()
