@@ -46,7 +46,7 @@ class AuditEntry(_Described):
 
     seq: int | None = Field(default=None, description="Number of the line, from 1")
     time: str | None = Field(default=None, description="When it was written, ISO 8601 in UTC")
-    actor: str | None = Field(default=None, description="Client key or address that asked")
+    actor: str | None = Field(default=None, description="Client key, fabric:NAME or address that asked")
     operation: Operation | None = Field(default=None, description="What was asked for")
     username: str | None = Field(default=None, description="User whose tokens they are, null for several or none")
     tokens: list[str] = Field(default_factory=list, description="Keyed fingerprints of the tokens, at most 100")

@@ -21,7 +21,7 @@ from .environment import Environment
 from .errors import NoWorkersError, ProtocolError
 from .inventory import Broker
 from .keys import KeyPair
-from .link import Link
+from .link import MAX_MESSAGE_BYTES, MAX_WAITING, Link
 from .nfp import BROKER_SERVICE, BrokerMessage
 
 ANSWER_SECONDS = 2.5
@@ -60,35 +60,51 @@ class BrokerLink(Link):
         address: the broker's.
         name: this connection's, `random_name` or that of a worker.
         keys: this side's CURVE pair; any will do, the broker lets in everybody who knows its own public key.
+        max_message_bytes, max_waiting: as of `Link`.
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: BrokerAddress, *, name: bytes, keys: KeyPair
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: BrokerAddress,
+        *,
+        name: bytes,
+        keys: KeyPair,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         server_key = None if address.key is None else address.key.key
         super().__init__(
-            context, address.endpoint, routing_id=name, keys=keys, server_key=server_key, drops_while_down=True
+            context,
+            address.endpoint,
+            routing_id=name,
+            keys=keys,
+            server_key=server_key,
+            drops_while_down=True,
+            max_message_bytes=max_message_bytes,
+            max_waiting=max_waiting,
         )
         self.address = address
 
     def problem(self) -> str:
-        """Return why the broker isn't there, in one line with what to do; for a connection that is not up."""
+        """Return why the broker isn't there, or says nothing, in one line with what to do."""
         at = f"the broker at {self.endpoint}"
+        if self.is_up:
+            return f"{at} doesn't answer: see whether it runs, and its log"
         if self.losses:
             return f"{at} has gone away"
         if self.is_denied:
             return f"{at} doesn't let this address in: see ip_allowlist in its inventory"
         if self.broken_handshakes:
-            if self.address.key is None:
-                return f"the handshake with {at} fails: it speaks CURVE, while zmq_auth is false here"
-            return f"the handshake with {at} fails: the key of {self.address.key.source} is not its key"
+            return f"the handshake with {at} fails: {self._key_problem()}"
         if self.is_accepted:
             return f"{at} takes connections but doesn't answer within {self.connect_seconds:g} s: see its log"
         return f"no broker answered at {self.endpoint} within {self.connect_seconds:g} s: start it, or correct endpoint"
 
-    def silence(self) -> str:
-        """Return what is wrong with a broker that is connected and answers nothing, in one line with what to do."""
-        return f"the broker at {self.endpoint} doesn't answer: see whether it runs, and its log"
+    def _key_problem(self) -> str:
+        if self.address.key is None:
+            return "it speaks CURVE, while zmq_auth is false here"
+        return f"the key of {self.address.key.source} is not its key"
 
     def wait_until_up(self, deadline: float) -> None:
         """Wait until messages can be sent.
@@ -159,7 +175,5 @@ class BrokerLink(Link):
         return found
 
     def _assert_time(self, deadline: float) -> None:
-        if not self.is_up:
+        if not self.is_up or time.monotonic() >= deadline:
             raise NoWorkersError(self.problem())
-        if time.monotonic() >= deadline:
-            raise NoWorkersError(self.silence())

@@ -66,6 +66,18 @@ class TaskError(NfcliError):
     """A task can't do what it was asked for; its text becomes the failed result's only error line."""
 
 
+class EntryError(NfcliError):
+    """What a task declares of itself can't be published over MCP."""
+
+
+class PromptError(NfcliError):
+    """A prompt that can't be published, or arguments that it can't be rendered with."""
+
+
+class ToolCallError(NfcliError):
+    """A tool's call has no results that could be given back."""
+
+
 class TokenOwnerError(TaskError):
     """The token is stored for another user; nothing was changed."""
 

@@ -31,6 +31,11 @@ BUILT_IN_WORKERS = {"filesharing-worker-1": "filesharing"}
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
+def is_misspelt(service: str, own: str) -> bool:
+    """Whether this looks like our own service's name: a typing error must not make a worker vanish silently."""
+    return bool(difflib.get_close_matches(service.casefold(), [own], n=1, cutoff=0.8))
+
+
 @dataclass(frozen=True)
 class WorkerData:
     """What the inventory says of one worker; `merged` is empty for a worker of another service."""
@@ -94,15 +99,11 @@ class InventorySources:
             except InventoryError as error:
                 service = error.service if isinstance(error, UnreadableFileError) and error.service else service
                 problem = problem or error
-        if isinstance(service, str) and service != self._service and not self._is_misspelt(service):
+        if isinstance(service, str) and service != self._service and not is_misspelt(service, self._service):
             return WorkerData(service, Merged())
         if problem is not None:
             raise problem
         return WorkerData(self._service, merged)
-
-    def _is_misspelt(self, service: str) -> bool:
-        """Whether this looks like our own service's name: a typing error must not make a worker vanish silently."""
-        return bool(difflib.get_close_matches(service.casefold(), [self._service], n=1, cutoff=0.8))
 
     def _read(self, path: KeyPath, item: Any) -> tuple[Document, dict[Any, Any], Source]:
         """Return document, data and label of a source."""

@@ -13,6 +13,7 @@ from .keys import KeyPair
 
 CONNECT_SECONDS = 2.5
 MESSAGES_AT_ONCE = 100
+MAX_WAITING = 1_000
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_PROBES = 3
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
@@ -47,6 +48,8 @@ class Link:
         server_key: the other side's public key, 40 characters of Z85.
         drops_while_down: messages that are sent while there is no connection are refused and those that wait are
             dropped when it breaks, instead of being kept for the next one.
+        max_message_bytes: a longer frame from the other side costs the connection, and ZeroMQ makes no other one.
+        max_waiting: messages that may wait here to be read.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Link:
         keys: KeyPair | None,
         server_key: bytes | None,
         drops_while_down: bool = False,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self.endpoint = endpoint
         self.is_up = False
@@ -75,7 +80,8 @@ class Link:
             zmq.IPV6: int("[" in endpoint),
             zmq.LINGER: 0,
             zmq.IMMEDIATE: int(drops_while_down),
-            zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
+            zmq.MAXMSGSIZE: max_message_bytes,
+            zmq.RCVHWM: max_waiting,
             zmq.RECONNECT_IVL: 100,
             # Not ZeroMQ's own heartbeats: they can end the process of the other side, and ours (libzmq issue 3937).
             zmq.HEARTBEAT_IVL: 0,
@@ -139,8 +145,8 @@ class Link:
             for _ in range(MESSAGES_AT_ONCE):
                 yield self.dealer.recv_multipart(_NOBLOCK)
 
-    def close(self) -> None:
-        """Close both sockets; what wasn't sent is dropped."""
+    def close(self, *, linger_seconds: float = 0.0) -> None:
+        """Close both sockets; what wasn't sent is dropped, or after `linger_seconds` in which the context goes on."""
         self.dealer.disable_monitor()
         self.monitor.close(linger=0)
-        self.dealer.close(linger=0)
+        self.dealer.close(linger=int(linger_seconds * 1_000))

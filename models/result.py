@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
+
+from .errors import ProtocolError, sentences
+from .nfp import decode_object
 
 DEFAULT_TIMEOUT_SECONDS = 60
 
@@ -55,9 +58,15 @@ class Result(BaseModel):
 
 def failure_reason(result: Mapping[str, Any]) -> str:
     """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
-    said = [*(result.get("errors") or ()), *(result.get("messages") or ())]
+    said = [text for key in ("errors", "messages") for text in _listed(result.get(key))]
     lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
     return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"
+
+
+def _listed(value: object) -> list[object]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value is None else [value]
 
 
 class JobRequest(BaseModel):
@@ -69,6 +78,18 @@ class JobRequest(BaseModel):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     args: list[Any] = Field(default_factory=list)
     timeout: float | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the DATA frame of a POST.
+
+        Raises:
+            ProtocolError: not JSON, or not of this shape.
+        """
+        try:
+            return cls.model_validate(decode_object(data))
+        except ValidationError as error:
+            raise ProtocolError(f"the data is not a job request: {'; '.join(sentences(error))}") from None
 
     @field_validator("task")
     @classmethod

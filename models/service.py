@@ -35,10 +35,31 @@ class GetToolsInput(TaskInput):
     ] = "*"
 
 
+class GetPromptsInput(TaskInput):
+    """Arguments of `get_prompts`."""
+
+    brief: Annotated[bool, Field(description="List names only")] = False
+    service: Annotated[str, Field(description="Service whose prompts to list, or all")] = "all"
+    name: Annotated[
+        str,
+        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the listed prompts match"),
+    ] = "*"
+
+
+class GetGuardrailsInput(TaskInput):
+    """Arguments of `get_guardrails`."""
+
+    brief: Annotated[bool, Field(description="List the names of the tools only")] = False
+    service: Annotated[str, Field(description="Service whose tools' rules to list, or all")] = "all"
+    name: Annotated[
+        str, Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the tools match")
+    ] = "*"
+
+
 class DiscoverInput(TaskInput):
     """Arguments of `discover`."""
 
-    service: Annotated[str, Field(description="Service whose tasks to look up, or all")] = "all"
+    service: Annotated[str, Field(description="Service whose tasks to look for, or all")] = "all"
 
 
 class EchoInput(TaskInput):
@@ -99,6 +120,31 @@ class ToolEntry(_Report):
     annotations: dict[str, Any] = Field(description="Hints for clients, such as readOnlyHint")
 
 
+class PromptArgumentEntry(_Report):
+    """An argument of a prompt."""
+
+    name: str = Field(description="Name of the argument")
+    description: str = Field(description="What it is")
+    required: bool = Field(description="Whether it must be given")
+
+
+class PromptEntry(_Report):
+    """A prompt as MCP clients see it."""
+
+    name: str = Field(description="Name of the prompt")
+    description: str = Field(description="What the prompt is for")
+    arguments: list[PromptArgumentEntry] = Field(description="What can be put into its text")
+
+
+class GuardrailEntry(BaseModel):
+    """A rule about a tool; what it says stands under its own keys, such as field, type, match and message."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    tool: str = Field(description="Name of the tool")
+    kind: str = Field(description="guardrail for a rule about arguments, result_guardrail for one about results")
+
+
 class TaskEntry(_Report):
     """A task as `list_tasks` tells it; the keys are NFP's."""
 
@@ -124,7 +170,7 @@ class WorkerSecurity(_Report):
 
     worker_private_key_file: str = Field(description="File of the worker's secret CURVE key")
     broker_public_key_file: str | None = Field(
-        description="File of the broker's public CURVE key, null without a broker"
+        description="File of the broker's public CURVE key, or broker.shared_key, null without one"
     )
     zmq_auth: bool = Field(description="Whether the socket speaks CURVE")
 
@@ -136,7 +182,7 @@ class WorkerStatusReport(_Report):
     role: str = Field(default="worker", description="What the process is")
     service: str = Field(description="Service of the worker")
     status: str = Field(description="active, or stopping once the worker was asked to end")
-    broker: str = Field(description="The worker's own endpoint, which answers in a broker's stead")
+    broker: str = Field(description="The broker's endpoint; the worker's own where it answers in a broker's stead")
     directories: WorkerDirectories = Field(description="Where the worker keeps its files")
     security: WorkerSecurity = Field(description="How the wire is protected")
 
@@ -180,7 +226,7 @@ class StatsReport(_Report):
     process: ProcessStats = Field(description="What the process uses")
     messaging: MessagingStats = Field(description="Messages over ZeroMQ")
     service: str = Field(description="Service of the worker")
-    broker: str = Field(description="The worker's own endpoint, which answers in a broker's stead")
+    broker: str = Field(description="The broker's endpoint; the worker's own where it answers in a broker's stead")
     reconnects: int = Field(default=0, description="Reconnections to a broker")
     outbound_queue_depth: int = Field(default=0, description="Messages that wait to be sent")
     running_jobs: int = Field(default=0, description="Jobs that run or wait")

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from ..models.environment import create_environment
 from ..models.errors import EXIT_OK, NfcliError, UsageError
+from .console import Console
 from .launcher import Supervisor
 from .norfab import NorFab
+from .progress import Progress
 from .script import abandon_stdout, run_script, run_words
 from .session import Session
 
@@ -86,9 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         environment = create_environment(arguments.create_env)
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
         return EXIT_OK
-    norfab = NorFab(arguments.inventory, log_level=arguments.log_level)
-    for name, service in norfab.inventory.foreign_workers.items():
-        _notice(f"worker {name} is not started: nfcli has no service {service}")
+    norfab = NorFab(arguments.inventory, log_level=arguments.log_level, notice=_notice)
     if arguments.workers:
         supervisor = Supervisor(
             norfab.environment, norfab.inventory.topology.workers, log_level=arguments.log_level, notice=_notice
@@ -122,7 +122,7 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
     from .backup import back_up, restore  # noqa: PLC0415  what few runs need, all others would load
     from .import_norfab import import_norfab  # noqa: PLC0415  as above
 
-    client = norfab.make_client(start_workers=not arguments.client)
+    client = norfab.make_client(start_workers=not arguments.client, notice=_notice)
     if arguments.import_norfab:
         return import_norfab(client, arguments.import_norfab, arguments.worker)
     if arguments.backup:
@@ -134,19 +134,24 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     """Run one command, a script or the prompt; a command that needs no worker starts none."""
-    client = norfab.make_client(start_workers=not arguments.client, notice=_notice)
+    progress = Progress(Console(sys.stdout, sys.stderr))
+    client = norfab.make_client(
+        start_workers=not arguments.client,
+        notice=lambda text: progress.console.note(f"nfcli: {text}"),
+        on_progress=progress.tell,
+    )
     log_file = norfab.environment.logs_folder / "shell.log"
     if arguments.words:
-        return run_words(Session(client, log_file=log_file), arguments.words)
+        return run_words(Session(client, progress=progress, log_file=log_file), arguments.words)
     if not sys.stdin.isatty():
-        session = Session(client, log_file=log_file)
+        session = Session(client, progress=progress, log_file=log_file)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
     if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):
             norfab.start()
     from .app import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
 
-    App(client, history_file=norfab.environment.history_file, log_file=log_file).loop()
+    App(client, progress=progress, history_file=norfab.environment.history_file, log_file=log_file).loop()
     return EXIT_OK
 
 

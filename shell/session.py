@@ -24,6 +24,7 @@ from .console import Console
 from .grammar import Reader, Scope, secret_words, split_help
 from .help import help_text
 from .local import LocalCommands, ShellClient
+from .progress import Progress
 from .render import one_line, shown, to_text
 from .sources import Sources
 from .words import PIPE, VERBOSE_HELP, Word, arguments, is_comment, split
@@ -73,13 +74,15 @@ class Session:
         client: ShellClient,
         *,
         console: Console | None = None,
+        progress: Progress | None = None,
         secrets: SecretSource | None = None,
         history: Callable[[], Sequence[str]] | None = None,
         log_file: Path | None = None,
     ) -> None:
         self.client = client
         self.root = Root
-        self.console = console or Console(sys.stdout, sys.stderr)
+        self.progress = progress or Progress(console or Console(sys.stdout, sys.stderr))
+        self.console = self.progress.console
         self.secrets = secrets
         self.history = history
         self.sources = Sources(client, self.root)
@@ -206,7 +209,8 @@ class Session:
         self.sources.forget()
         model = command.model
         try:
-            text = model.run(picle_app=self, render=render, **command.given)  # type: ignore[attr-defined]
+            with self.progress.shown():
+                text = model.run(picle_app=self, render=render, **command.given)  # type: ignore[attr-defined]
         except UsageError as error:
             raise UsageError(f"{command.name}: {error}") from None
         if text:

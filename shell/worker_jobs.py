@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..models.errors import TaskError, UsageError
+from ..models.errors import NoWorkersError, TaskError, UsageError
 from ..models.result import ResultStatus
 from .client import Client
 from .console import Console
@@ -25,10 +25,13 @@ def only_worker(client: Client, worker: str | None) -> str:
 
     Raises:
         UsageError: there are several workers and none is named.
+        NoWorkersError: there is none.
     """
     names = client.worker_names(SERVICE)
     if worker is not None or len(names) == 1:
         return worker or names[0]
+    if not names:
+        raise NoWorkersError(f"no worker serves {SERVICE!r}: start one with nfcli -w")
     raise UsageError(f"each worker has tokens of its own: name one with --worker: {', '.join(names)}")
 
 

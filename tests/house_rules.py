@@ -24,6 +24,10 @@ MAY_IMPORT = {
     "worker": {"worker", "models"},
     "": {"shell", "models", "worker.tasks", "worker.context"},  # what plugins are written with
 }
+_MCP_CODE = {
+    *("worker/list_changes.py", "worker/mcp_handlers.py", "worker/mcp_server.py", "worker/tool_calls.py"),
+    "worker/verifier.py",
+}
 WALLS = {
     "picle": {"shell/app.py", "models/commands/*"},
     "zmq": {
@@ -37,8 +41,9 @@ WALLS = {
         "models/broker_link.py",
     },
     "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
-    "mcp": {"worker/mcp_server.py", "worker/verifier.py"},
-    "mcp_types": {"worker/mcp_server.py", "worker/verifier.py"},
+    "mcp": {*_MCP_CODE},
+    "mcp_types": {*_MCP_CODE, "worker/published.py"},
+    "jinja2": {"worker/prompts.py"},
     "regex": {"models/patterns.py"},
     "subprocess": {"shell/launcher.py", "shell/check_workers.py"},
     "multiprocessing": set(),

@@ -8,19 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
 from .transfers import Transfers
 
 if TYPE_CHECKING:
     from .audit import AuditTrail
+    from .catalogue import ToolCatalogue
     from .discovery import Discovery
     from .tasks import TaskRegistry
     from .token_store import TokenStore
 
 
+def _say_nothing(_message: str) -> None:
+    """Tell nobody: there is no job, or nobody who could be told."""
+
+
 class FabricJobs(Protocol):
-    """Runs jobs on the workers of other services of a fabric."""
+    """The way to the workers of other services."""
 
     async def run_job(
         self,
@@ -28,17 +34,19 @@ class FabricJobs(Protocol):
         task: str,
         kwargs: dict[str, Any],
         *,
-        timeout: float,  # noqa: ASYNC109  the broker's side is told, and what came until then is handed over
+        timeout: float,  # noqa: ASYNC109  the job's
     ) -> dict[str, dict[str, Any]]:
-        """Run a task on all workers of a service and return `{worker: Result}`; `timeout` is in seconds.
+        """Run a task on all workers of a service; return `{worker: Result}`, failed ones included.
+
+        Args:
+            service: whose task it is.
+            task: its name.
+            kwargs: its arguments.
+            timeout: seconds that the job may take.
 
         Raises:
-            NfcliError: it can't be run at all; what single workers do wrong stands in their results.
+            NfcliError: there is no answer at all; one line says why.
         """
-
-
-def _say_nothing(_message: str) -> None:
-    """Tell nobody: there is no job, or nobody who could be told."""
 
 
 @dataclass
@@ -51,9 +59,11 @@ class WorkerContext:
     than some ten lines a second are left out, and after the job's end, in quick tasks and in calls of MCP clients it
     does nothing.
     `url` (MCP endpoint, `http://host:port/mcp`) and `endpoint` (ZeroMQ) are filled in once the sockets are bound.
+    `broker` is the NorFab broker that it joins, whose endpoint is then its own; None: clients reach it directly.
     `clock` gives seconds since the epoch. `stopping` is set when the process is asked to end. `health` maps a part's
     name to a function that returns counters for `get_stats`. `transfers` are the backup and the restore under way.
-    `fabric` and `discovery` reach the other services of the fabric; without a broker there are none.
+    `fabric` and `discovery` reach the other services of the fabric; without a broker there are none, and then no other
+    service's tools are published. `catalogue` is what MCP clients see; unless given it is made of the registry's tasks.
     """
 
     name: str
@@ -68,6 +78,7 @@ class WorkerContext:
     progress: Callable[[str], None] = _say_nothing
     url: str = ""
     endpoint: str = ""
+    broker: BrokerAddress | None = None
     clock: Callable[[], float] = time.time
     started: float = field(default_factory=time.time)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -75,3 +86,14 @@ class WorkerContext:
     transfers: Transfers = field(default_factory=Transfers)
     fabric: FabricJobs | None = None
     discovery: Discovery | None = None
+    catalogue: ToolCatalogue = field(default=None)  # type: ignore[assignment]  # from here on it is one
+
+    def __post_init__(self) -> None:
+        """Make the catalogue, unless this is a copy that has one."""
+        if self.catalogue is None:
+            # Plugins import this module, also where they aren't run: the catalogue takes 0.3 s more.
+            from .catalogue import ToolCatalogue  # noqa: PLC0415
+            from .tool_rules import ToolRules  # noqa: PLC0415
+
+            own = (spec.entry() for spec in self.registry)
+            self.catalogue = ToolCatalogue(self.name, self.service, own, ToolRules(self.inventory.tools))

@@ -5,10 +5,7 @@ One thread owns the socket. Jobs run elsewhere; their answers come back through 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
-import socket
 import threading
 import time
 from collections import Counter
@@ -17,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from pydantic import ValidationError
 
-from ..models.errors import ProtocolError, TaskError, WorkerStartError, sentences
+from ..models.errors import ProtocolError, TaskError, WorkerStartError
 from ..models.keys import KeyPair
 from ..models.nfp import (
     ALL,
@@ -38,6 +34,7 @@ from ..models.result import JobRequest
 from .access import ZAP_DOMAIN, Access, AllowedClients, short_name
 from .context import WorkerContext
 from .jobs import JobExecutor, JobState
+from .outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +64,7 @@ class DirectServer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._access = Access(self._context, clients, worker.audit.refused)
         self._router = self._make_router(keys)
-        self._outbox: queue.SimpleQueue[tuple[bytes, BrokerMessage]] = queue.SimpleQueue()
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._outbox: Outbox[tuple[bytes, BrokerMessage]] = Outbox()
         self._socket_file: Path | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
@@ -143,14 +137,13 @@ class DirectServer:
     def stop(self) -> None:
         """End the thread, hand over what is ready to go, close everything; from the thread that called `bind`."""
         self._stopping.set()
-        self._wake()
+        self._outbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * LINGER_SECONDS)
         self._access.stop()
         self._router.close()
         self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._outbox.close()
         if self._socket_file is not None:
             self._socket_file.unlink(missing_ok=True)
 
@@ -159,7 +152,7 @@ class DirectServer:
     def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
-        poller.register(self._wake_reader, zmq.POLLIN)
+        poller.register(self._outbox.reader, zmq.POLLIN)
         next_supervision = time.monotonic()
         while not self._stopping.is_set():
             ready = dict(poller.poll(int(SUPERVISION_SECONDS * 1_000)))
@@ -220,7 +213,7 @@ class DirectServer:
         return False
 
     def _dispatch(self, identity: bytes, client: str, message: ClientMessage) -> None:
-        request = _job_request(message) if message.command == Command.POST else None
+        request = JobRequest.parse(message.data) if message.command == Command.POST else None
         worker, service = self._worker.name, self._worker.service
         accepted = {
             "workers": [worker],
@@ -241,11 +234,10 @@ class DirectServer:
 
         def reply(command: bytes, payload: bytes) -> None:
             nonlocal is_told
-            self._outbox.put((identity, BrokerMessage(command, service, uuid, Status.DONE, payload)))
             # Answers of quick tasks come from the thread itself.
-            if (is_told or command == Command.RESPONSE) and threading.current_thread() is not self._thread:
-                self._wake()
+            wake = (is_told or command == Command.RESPONSE) and threading.current_thread() is not self._thread
             is_told = True
+            self._outbox.put((identity, BrokerMessage(command, service, uuid, Status.DONE, payload)), wake=wake)
 
         deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
         try:
@@ -299,12 +291,8 @@ class DirectServer:
         self._send(identity, BrokerMessage(Command.RESPONSE, self._worker.service, message.uuid, status, payload))
 
     def _send_outbox(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._wake_reader.recv(4096):
-                pass
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._send(*self._outbox.get_nowait())
+        for identity, message in self._outbox.take():
+            self._send(identity, message)
 
     def _send(self, identity: bytes, message: BrokerMessage) -> None:
         try:
@@ -317,21 +305,9 @@ class DirectServer:
         else:
             self._counts["sent"] += 1
 
-    def _wake(self) -> None:
-        # A full pipe means that the thread is going to wake anyway.
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._wake_writer.send(b"\0")
-
 
 def _user_id(frame: zmq.Frame) -> str:
     try:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:
         return ""
-
-
-def _job_request(message: ClientMessage) -> JobRequest:
-    try:
-        return JobRequest.model_validate(decode_object(message.data))
-    except ValidationError as error:
-        raise ProtocolError(f"the data is not a job request: {'; '.join(sentences(error))}") from None

@@ -16,13 +16,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from ..models.broker_link import BrokerAddress
 from ..models.errors import NfcliError, TaskError
-from ..models.keys import KeyPair
 from ..models.nfp import ALL, ANY
 from ..models.result import failure_reason
-from .context import WorkerContext
-from .fabric_client import FabricClient
 from .sent_job import Results
 
 log = logging.getLogger(__name__)
@@ -261,33 +257,6 @@ class Discovery:
         if self._problem:
             log.info("other services can be looked for again")
         self._problem = ""
-
-
-def start_fabric_client(
-    worker: WorkerContext, address: BrokerAddress, keys: KeyPair, catalogue: Catalogue
-) -> Callable[[], None]:
-    """Let a worker reach the other services of its fabric; return what stops that again, within seconds.
-
-    Args:
-        worker: gets `fabric`, `discovery` and their counters.
-        address: the broker's.
-        keys: the worker's CURVE pair.
-        catalogue: where the tasks that are found are published.
-    """
-    client = FabricClient(worker.name, address, keys)
-    discovery = Discovery(worker.service, client, catalogue)
-    worker.fabric, worker.discovery = client, discovery
-    worker.health["fabric_jobs"] = client.counters
-    client.start()
-    discovery.start()
-
-    def stop() -> None:
-        # The client first: it ends what discovery waits for.
-        discovery.ask_to_stop()
-        client.stop()
-        discovery.stop()
-
-    return stop
 
 
 def _entries(results: Results) -> Entries:

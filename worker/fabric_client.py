@@ -306,7 +306,7 @@ class FabricClient:
         return True
 
     def _look_at_time(self, now: float) -> None:
-        problem = self._link.silence() if self._link.is_up else self._link.problem()
+        problem = self._link.problem()
         is_lost = self._silent_since is not None and now - self._silent_since >= self._patience.comeback
         for job in self._jobs.values():
             job.look_at_time(now, problem, is_lost=is_lost)

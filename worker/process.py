@@ -1,7 +1,8 @@
 """The worker process in three phases: `start` opens everything in order, `serve` waits, `stop` closes it again.
 
-On stdout comes one JSON line: `{"event": "ready", …}` with the bound addresses, or `{"event": "failed", …}` with the
-reason and the exit status. Everything else goes to the log.
+On stdout comes one JSON line: `{"event": "ready", …}` with the bound addresses, `{"event": "failed", …}` with the
+reason and the exit status, or `{"event": "skipped", …}` with the service of a worker that, as the broker says, isn't
+one of ours. Everything else goes to the log.
 """
 
 from __future__ import annotations
@@ -23,28 +24,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment, find_environment
-from ..models.errors import EXIT_FAILED, EXIT_OK, InventoryError, NfcliError
-from ..models.inventory import WorkerInventory, load_inventory
+from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
+from ..models.inventory import WorkerInventory
 from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, discovery_tasks, import_tasks, service_tasks
-from .access import AllowedClients
+from . import (
+    audit_tasks,
+    auth_tasks,
+    backup_tasks,
+    check,
+    discovery_tasks,
+    import_tasks,
+    service_tasks,
+    tool_tasks,
+)
 from .audit import AuditTrail
+from .configuration import find_configuration
 from .context import WorkerContext
-from .direct import DirectServer
 from .http import HttpServer, check_exposure, new_event_loop
-from .jobs import JobExecutor
 from .logs import configure_logging
 from .mcp_server import build_app
+from .other_services import OtherServices
 from .plugins import add_plugins
+from .serving import open_server
 from .tasks import TaskRegistry
 from .token_store import TokenStore
 
 log = logging.getLogger(__name__)
 
-TASK_MODULES = (auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, discovery_tasks)
+TASK_MODULES = (
+    *(auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, tool_tasks),
+    discovery_tasks,
+)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_AGAIN_SECONDS = 10.0
@@ -53,12 +67,18 @@ _M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; 
 
 
 class WorkerProcess:
-    """One worker: the token database, the MCP server and the ZeroMQ server, and the order they open and close in."""
+    """One worker: the token database, the MCP server and the ZeroMQ server, and the order they open and close in.
 
-    def __init__(self, environment: Environment, name: str, inventory: WorkerInventory) -> None:
+    With a `broker` jobs come from there; without, clients reach the worker directly.
+    """
+
+    def __init__(
+        self, environment: Environment, name: str, inventory: WorkerInventory, broker: BrokerAddress | None = None
+    ) -> None:
         self.environment = environment
         self.name = name
         self.inventory = inventory
+        self.broker = broker
         self._opened = ExitStack()
         self._stop_asked = asyncio.Event()
         self._exit_status = EXIT_OK
@@ -94,22 +114,22 @@ class WorkerProcess:
             registry=registry,
             store=store,
             audit=audit,
+            broker=self.broker,
         )
         self.worker = worker
         backup_tasks.remove_transfers(worker)
         self._opened.callback(backup_tasks.remove_transfers, worker)
-        self.http = HttpServer(build_app(worker), inventory)
+        others = self._others(worker)
+        app = build_app(worker)
+        self.http = HttpServer(app, inventory, on_stop=app.end_streams)
         worker.url = self.http.bind()
         self._opened.callback(self.http.close)
-        keys = ensure_key_pair(self.environment.keys_folder, self.name)
-        clients = AllowedClients(self.environment.clients_folder)
-        self.executor = JobExecutor(worker, clients.name)
-        self.direct = DirectServer(worker, self.executor, keys=keys, clients=clients)
-        self._opened.callback(self.direct.stop)
-        worker.endpoint = self.direct.bind(inventory.endpoint or self.environment.socket_endpoint(self.name))
-        worker.health = {"jobs": self.executor.counters, "messaging": self.direct.counters}
+        self.executor, self.server = open_server(worker)
+        self._opened.callback(self.server.stop)
         self.executor.start()
-        self.direct.start()
+        self.server.start()  # from here on jobs come
+        if others is not None:
+            others.start()
         lock.publish(
             ready=True,
             endpoint=worker.endpoint,
@@ -118,12 +138,21 @@ class WorkerProcess:
         )
         return {"event": "ready", "name": self.name, "url": worker.url, "endpoint": worker.endpoint, "pid": os.getpid()}
 
+    def _others(self, worker: WorkerContext) -> OtherServices | None:
+        """Return the way to the other services of the fabric, if there is one."""
+        if worker.broker is None:
+            return None
+        keys = ensure_key_pair(self.environment.keys_folder, self.name)
+        others = OtherServices(worker, worker.broker, keys)
+        self._opened.callback(others.stop)
+        return others
+
     async def serve(self) -> int:
         """Serve until a signal, the end of the parent, or the death of a part; return the exit status."""
         http = asyncio.create_task(self.http.serve())
         http.add_done_callback(self._http_ended)
         sweep = asyncio.create_task(self._sweep())
-        _call_after(self.direct.wait, self._direct_ended)
+        _call_after(self.server.wait, self._server_ended)
         await self._stop_asked.wait()
         sweep.cancel()
         await self._stop(http)
@@ -163,7 +192,7 @@ class WorkerProcess:
         if not self._stop_asked.is_set():
             self._fail("the HTTP server ended by itself")
 
-    def _direct_ended(self) -> None:
+    def _server_ended(self) -> None:
         if not self._stop_asked.is_set():
             self._fail("the ZeroMQ thread ended by itself")
 
@@ -181,14 +210,6 @@ class WorkerProcess:
             except NfcliError as error:
                 log.warning("expired tokens were not swept: %s", error)
                 seconds = SWEEP_AGAIN_SECONDS
-
-
-def _worker_inventory(environment: Environment, name: str) -> WorkerInventory:
-    inventory = load_inventory(environment)
-    if name not in inventory.workers:
-        known = ", ".join(sorted(inventory.workers)) or "none"
-        raise InventoryError(f"worker {name} is not in the inventory of {environment.folder}: it has {known}")
-    return inventory.workers[name]
 
 
 def _exit_anyway_after(seconds: float, status: int) -> None:
@@ -283,12 +304,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         environment = _environment(arguments)
-        inventory = _worker_inventory(environment, arguments.name)
+        found = find_configuration(environment, arguments.name)
+        if isinstance(found, str):
+            _say(stdout, event="skipped", name=arguments.name, service=found)
+            return EXIT_OK
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
-        if inventory.plugins:
+        if found.inventory.plugins:
             stdout = _keep_stdout()
-        process = WorkerProcess(environment, arguments.name, inventory)
+        process = WorkerProcess(environment, arguments.name, found.inventory, found.broker)
         ready = process.start()
         # What is there now stays: looking through it again and again takes a tenth of the time of MCP requests.
         gc.collect()

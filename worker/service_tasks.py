@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from datetime import UTC, datetime
-from fnmatch import translate
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,31 +13,26 @@ from ..models.errors import TaskError
 from ..models.service import (
     EchoInput,
     EchoReport,
-    GetToolsInput,
     JobsStats,
     ListTasksInput,
     MessagingStats,
     StatsReport,
     StatusReport,
     TaskEntry,
-    ToolEntry,
     WorkerDirectories,
     WorkerSecurity,
     WorkerStatusReport,
-    tool_name,
 )
 from ..models.tokens import TaskInput
 from .context import WorkerContext
 from .jobs import THREADS
-from .tasks import TaskSpec, ToolHints, task
+from .tasks import looks, task
 from .usage import process_stats
 
 _PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
-_looks = partial(ToolHints, read_only=True, destructive=False, idempotent=True, open_world=False)
 
-
-@task(result=StatusReport, mcp=_looks("Get Status"))
+@task(result=StatusReport, mcp=looks("Get Status"))
 def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
     return StatusReport(
@@ -52,7 +44,8 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
         authentication_enabled=worker.inventory.authentication_enabled,
         tokens_count=len(worker.store),
         users_count=len(worker.store.usernames()),
-        tools_count=len(tool_specs(worker)),
+        tools_count=len(worker.catalogue.tools()),
+        prompts_count=len(worker.catalogue.prompts()),
         version=version("nfcli"),
         pid=os.getpid(),
         started=_utc_text(worker.started),
@@ -60,27 +53,17 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     ).model_dump()
 
 
-@task(result=dict[str, str], mcp=_looks("Get Version"))
+@task(result=dict[str, str], mcp=looks("Get Version"))
 def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
     """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
-@task(result=dict[str, Any], mcp=_looks("Get Inventory"))
+@task(result=dict[str, Any], mcp=looks("Get Inventory"))
 def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell how the worker is configured; secrets are shown as `***`."""
     return worker.inventory.redacted()
-
-
-@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=_looks("Get MCP Tools"))
-def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
-    """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
-    entries = tool_entries(worker) if arguments.service in {"all", worker.service} else []
-    # fnmatchcase would keep the last 32,768 patterns that anybody sent.
-    pattern = re.compile(translate(arguments.name))
-    chosen = [entry for entry in entries if pattern.match(entry.name)]
-    return [entry.name for entry in chosen] if arguments.brief else [entry.model_dump() for entry in chosen]
 
 
 @task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
@@ -104,7 +87,8 @@ def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
 @task(result=WorkerStatusReport, mcp=False)
 def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell identity, folders and key files of the worker."""
-    environment = worker.environment
+    environment, broker = worker.environment, worker.broker
+    key = None if broker is None else broker.key
     return WorkerStatusReport(
         name=worker.name,
         service=worker.service,
@@ -117,8 +101,8 @@ def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str,
         ),
         security=WorkerSecurity(
             worker_private_key_file=str(environment.keys_folder / f"{worker.name}.key_secret"),
-            broker_public_key_file=None,
-            zmq_auth=True,
+            broker_public_key_file=None if key is None else key.source,
+            zmq_auth=broker is None or key is not None,
         ),
     ).model_dump()
 
@@ -141,33 +125,13 @@ def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
         ),
         service=worker.service,
         broker=worker.endpoint,
+        reconnects=messages.get("reconnects", 0),
+        keepalives_sent=messages.get("keepalives_sent", 0),
+        keepalives_received=messages.get("keepalives_received", 0),
         running_jobs=running,
         jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
         max_concurrent_jobs=THREADS,
     ).model_dump()
-
-
-def tool_specs(worker: WorkerContext) -> dict[str, TaskSpec]:
-    """Return the tasks that are MCP tools, by the tools' names."""
-    return {tool_name(worker.service, spec.name): spec for spec in worker.registry if spec.mcp is not None}
-
-
-def tool_entries(worker: WorkerContext) -> list[ToolEntry]:
-    """Return the MCP tools as clients see them, by name."""
-    return [_tool_entry(worker, name, spec) for name, spec in tool_specs(worker).items()]
-
-
-def _tool_entry(worker: WorkerContext, name: str, spec: TaskSpec) -> ToolEntry:
-    result = spec.output_schema()
-    # References in it start at the root of the schema it stands in.
-    definitions = result.pop("$defs", {})
-    return ToolEntry(
-        name=name,
-        description=spec.description,
-        inputSchema=spec.input_schema(),
-        outputSchema={"type": "object", "properties": {worker.name: result}, "$defs": definitions},
-        annotations=spec.mcp.annotations() if spec.mcp else {},
-    )
 
 
 def _state(worker: WorkerContext) -> str:

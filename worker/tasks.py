@@ -101,6 +101,11 @@ class ToolHints:
         return {"annotations": self.annotations(), **{name: each for name, each in rules.items() if each}}
 
 
+def looks(title: str) -> ToolHints:
+    """Return the hints of a tool that only looks at what is here."""
+    return ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """A task: its name, function, input model, type of result value, and hints for MCP (None: never a tool).

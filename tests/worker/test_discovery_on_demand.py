@@ -14,7 +14,8 @@ from nfcli.models.errors import NfcliError, NoWorkersError, TaskError
 from nfcli.models.keys import KeyPair
 from nfcli.worker import discovery as discovery_module
 from nfcli.worker import discovery_tasks
-from nfcli.worker.discovery import Discovered, Discovery, Pace, start_fabric_client
+from nfcli.worker.discovery import Discovered, Discovery, Pace
+from nfcli.worker.other_services import OtherServices
 from nfcli.worker.tasks import TaskRegistry
 
 _services = runpy.run_path(str(Path(__file__).with_name("fabric_services.py")))
@@ -181,11 +182,12 @@ def test_a_worker_gets_its_fabric_and_gives_it_up_at_once(
 ) -> None:
     """A service that is waited for doesn't hold it up, and the log hears nothing of it."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_silent)}
-    worker: Any = SimpleNamespace(name="w0", service="own", health={}, fabric=None, discovery=None)
-    stop = start_fabric_client(worker, hub.address, KeyPair(*zmq.curve_keypair()), catalogue)
+    worker: Any = SimpleNamespace(name="w0", service="own", health={}, catalogue=catalogue)
+    others = OtherServices(worker, hub.address, KeyPair(*zmq.curve_keypair()))
+    others.start()
     catalogue.wait_for(a=["x"])
     assert worker.health["fabric_jobs"]()["running"] == 1
-    stop()
+    others.stop()
     assert [thread.name for thread in threading.enumerate() if thread.name in {"discovery", "fabric-client"}] == []
     assert caplog.records == []
     assert (worker.fabric.counters()["running"], worker.discovery.stop()) == (0, None)

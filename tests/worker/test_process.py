@@ -43,8 +43,8 @@ def test_a_worker_whose_zeromq_thread_dies_ends_with_a_failure(process: WorkerPr
     """A service manager restarts it; half a worker would look healthy."""
 
     async def end_thread() -> None:
-        process.direct._stopping.set()
-        process.direct._wake()
+        process.server._stopping.set()
+        process.server._outbox.wake()
 
     assert served(process, end_thread) == 1
 

@@ -1,0 +1,47 @@
+"""What other threads hand to the thread that owns a socket: a queue, and a way to wake that thread from its poll."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+ItemT = TypeVar("ItemT")
+
+
+class Outbox(Generic[ItemT]):
+    """A queue whose reader waits in a poll: `reader` becomes readable when it is woken."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[ItemT] = queue.SimpleQueue()
+        self.reader, self._writer = socket.socketpair()
+        self.reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def put(self, item: ItemT, *, wake: bool = False) -> None:
+        """Add an item, from any thread; without `wake` it lies there until the reader looks by itself."""
+        self._queue.put(item)
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the reader's poll, now or the next one; from any thread, also after `close`."""
+        # A full pipe means that the thread is going to wake anyway.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._writer.send(b"\0")
+
+    def take(self) -> Iterator[ItemT]:
+        """Yield what is there; from the reader's thread."""
+        with contextlib.suppress(BlockingIOError):
+            while self.reader.recv(4096):
+                pass
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._queue.get_nowait()
+
+    def close(self) -> None:
+        """Close the sockets; once the reader's thread has ended."""
+        self.reader.close()
+        self._writer.close()
