@@ -1,4 +1,4 @@
-"""What discovery works with in tests: a catalogue to wait for, a fabric without a wire, and hubs with clients.
+"""What tests of a fabric share: hubs with clients, a catalogue to wait for, a fabric without a wire.
 
 Test files take it with `runpy`, since folders of tests are no packages.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,13 +26,14 @@ from nfcli.worker.sent_job import Patience
 
 _hub = runpy.run_path(str(Path(__file__).with_name("fabric_hub.py")))
 Hub, WAIT_SECONDS, pushes = _hub["Hub"], _hub["WAIT_SECONDS"], _hub["pushes"]
-is_busy, is_silent = _hub["is_busy"], _hub["is_silent"]
+scripts = SimpleNamespace(**_hub)
 
 # Short where something has to happen, long where it must not.
 PATIENCE = Patience(poll=0.05, answer=WAIT_SECONDS, comeback=WAIT_SECONDS)
 PACE = Pace(look=0.02, answer=WAIT_SECONDS, retry=0.01, retry_max=0.05)
 NO_LIST = "the answer to list_tasks is no list of at most 1000 tasks"
 
+Connect = Callable[..., FabricClient]
 Make = Callable[..., Discovery]
 
 
@@ -138,14 +140,28 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture
-def make(hub: Any, catalogue: Catalogue) -> Iterator[Make]:
+def connect(hub: Any) -> Iterator[Connect]:
+    """Start clients of the broker."""
+    with ExitStack() as started:
+
+        def start(*, address: Any = None, **patience: float) -> FabricClient:
+            chosen = Patience(**{**vars(PATIENCE), **patience})
+            keys = KeyPair(*zmq.curve_keypair())
+            client = FabricClient("w0", address or hub.address, keys, patience=chosen)
+            client.start()
+            started.callback(client.stop)
+            return client
+
+        yield start
+
+
+@pytest.fixture
+def make(connect: Connect, catalogue: Catalogue) -> Iterator[Make]:
     """Make discoveries of service `own`, each with a client of the broker."""
     with ExitStack() as opened:
 
         def make_one(*, pace: Pace = PACE, **patience: float) -> Discovery:
-            chosen = Patience(**{**vars(PATIENCE), **patience})
-            client = FabricClient("w0", hub.address, KeyPair(*zmq.curve_keypair()), patience=chosen)
-            client.start()
+            client = connect(**patience)
             discovery = Discovery("own", client, catalogue, pace=pace)
             opened.callback(discovery.stop)
             opened.callback(client.stop)
@@ -153,3 +169,8 @@ def make(hub: Any, catalogue: Catalogue) -> Iterator[Make]:
             return discovery
 
         yield make_one
+
+
+def values(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the value of each result, or the errors of a failed one."""
+    return {name: each["errors"] if each["failed"] else each["result"] for name, each in results.items()}

@@ -13,9 +13,9 @@ from nfcli.models.nfp import Command
 from nfcli.worker.discovery import Discovered, Discovery, Pace
 
 _services = runpy.run_path(str(Path(__file__).with_name("fabric_services.py")))
-NO_LIST, is_silent, pushes = (_services[name] for name in ("NO_LIST", "is_silent", "pushes"))
+NO_LIST, pushes, is_silent = _services["NO_LIST"], _services["pushes"], _services["scripts"].is_silent
 lists, tools, Fabric, PACE = (_services[name] for name in ("lists", "tools", "Fabric", "PACE"))
-hub, catalogue, make = _services["hub"], _services["catalogue"], _services["make"]
+hub, connect, catalogue, make = (_services[name] for name in ("hub", "connect", "catalogue", "make"))
 
 Catalogue = Any
 Make = Callable[..., Discovery]

@@ -20,8 +20,9 @@ from nfcli.worker.tasks import TaskRegistry
 
 _services = runpy.run_path(str(Path(__file__).with_name("fabric_services.py")))
 PACE, NO_LIST, Fabric = (_services[name] for name in ("PACE", "NO_LIST", "Fabric"))
-is_busy, is_silent, lists, tools = (_services[name] for name in ("is_busy", "is_silent", "lists", "tools"))
-hub, catalogue, make = _services["hub"], _services["catalogue"], _services["make"]
+is_busy, is_silent = _services["scripts"].is_busy, _services["scripts"].is_silent
+lists, tools = _services["lists"], _services["tools"]
+hub, connect, catalogue, make = (_services[name] for name in ("hub", "connect", "catalogue", "make"))
 
 Catalogue = Any
 Make = Callable[..., Discovery]

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
@@ -311,6 +311,7 @@ MESSAGES = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.booleans(), st.lists(MESSAGES, max_size=12))
 def test_whatever_comes_a_job_ends_with_a_result_for_each_worker_or_one_line(
     is_dispatched: bool, messages: list[tuple[str, Any, bytes, bool]]
