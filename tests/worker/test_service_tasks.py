@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from nfcli.models.broker_key import BrokerKey
+from nfcli.models.broker_link import BrokerAddress
 from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.result import Result
@@ -247,6 +249,34 @@ def test_worker_status_tells_folders_and_keys(run: Run, tmp_path: Path) -> None:
             "zmq_auth": True,
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "security"),
+    [
+        (BrokerKey(b"k" * 40, "/keys/broker.key"), {"broker_public_key_file": "/keys/broker.key", "zmq_auth": True}),
+        (None, {"broker_public_key_file": None, "zmq_auth": False}),
+    ],
+)
+def test_worker_status_tells_of_the_broker(
+    run: Run, worker: WorkerContext, tmp_path: Path, key: BrokerKey | None, security: dict[str, Any]
+) -> None:
+    """Where it is, and whether it is spoken to with CURVE."""
+    worker.broker = BrokerAddress("tcp://broker:5555", key)
+    worker.endpoint = worker.broker.endpoint
+    status = run("get_worker_status")
+    own = str(tmp_path / ".nfcli" / "keys" / "w1.key_secret")
+    assert (status["broker"], status["security"]) == (
+        "tcp://broker:5555",
+        {"worker_private_key_file": own, **security},
+    )
+
+
+def test_stats_tell_of_the_connection_to_the_broker(run: Run, worker: WorkerContext) -> None:
+    """As NorFab's workers do."""
+    worker.health = {"messaging": lambda: {"reconnects": 1, "keepalives_sent": 2, "keepalives_received": 3}}
+    stats = run("get_stats")
+    assert [stats[key] for key in ("reconnects", "keepalives_sent", "keepalives_received")] == [1, 2, 3]
 
 
 def test_stats_count_messages_and_jobs(run: Run, worker: WorkerContext, clock: SimpleNamespace) -> None:
