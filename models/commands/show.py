@@ -30,37 +30,46 @@ class ShowStatus(JobArguments):
     TASK: ClassVar[str] = "get_status"
 
 
-class ShowTools(GetToolsInput, JobArguments):
+class _ShowPublished(JobArguments):
+    """What a worker offers to MCP clients, or its names alone."""
+
+    brief: bool = False
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
+
+    def shown(self, data: Any) -> Any:
+        """Return the records with the first line of each description: some are whole pages."""
+        if self.brief:
+            return data
+        return [row | {"description": _first_line(row["description"])} if "description" in row else row for row in data]
+
+
+def _first_line(text: Any) -> str:
+    first, *more = str(text or "").strip().splitlines() or [""]
+    return f"{first} …" if more else first
+
+
+class ShowTools(GetToolsInput, _ShowPublished):
     """The tools that a worker offers to MCP clients; `| json` has their schemas as well."""
 
     TASK: ClassVar[str] = "get_tools"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
 
-    def columns(self) -> tuple[str, ...]:
-        """Return the table's columns; names alone are no records."""
-        return () if self.brief else self.COLUMNS
 
-
-class ShowPrompts(GetPromptsInput, JobArguments):
+class ShowPrompts(GetPromptsInput, _ShowPublished):
     """The prompts that a worker offers to MCP clients; `| json` has their arguments as well."""
 
     TASK: ClassVar[str] = "get_prompts"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
 
-    def columns(self) -> tuple[str, ...]:
-        """Return the table's columns; names alone are no records."""
-        return () if self.brief else self.COLUMNS
 
-
-class ShowGuardrails(GetGuardrailsInput, JobArguments):
+class ShowGuardrails(GetGuardrailsInput, _ShowPublished):
     """The rules about arguments and results of a worker's tools; `| json` has all of each rule."""
 
     TASK: ClassVar[str] = "get_guardrails"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "tool", "kind", "field", "type", "match", "message")
-
-    def columns(self) -> tuple[str, ...]:
-        """Return the table's columns; names alone are no records."""
-        return () if self.brief else self.COLUMNS
 
 
 class ShowAudit(GetAuditInput, JobArguments):
