@@ -158,6 +158,8 @@ def _asked(data: dict[str, Any]) -> tuple[str, ...] | None:
         target = decode_target(_text(data, "target").encode(errors="replace"))
     except ProtocolError:
         return None
+    if not target:
+        return None
     return (target,) if isinstance(target, str) else tuple(target)
 
 

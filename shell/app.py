@@ -6,7 +6,6 @@ where words keep their quotes and errors are one line. Nothing here runs operati
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -25,9 +24,9 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from ..models.errors import UsageError
 from .completion import complete
-from .console import Console
 from .history import HistoryFile, redacted
 from .local import ShellClient
+from .progress import Progress
 from .session import SHELL_WORDS, Session
 from .words import HELP, VERBOSE_HELP, split_typed
 
@@ -39,6 +38,7 @@ class App(PicleApp):
 
     Args:
         client: runs the jobs.
+        progress: shows how they come along, and where output goes.
         history_file: where lines are kept, secrets masked; None: nowhere.
         log_file: where details of internal errors are kept; None: nowhere.
         intro: printed on stderr at the start; empty: nothing.
@@ -48,6 +48,7 @@ class App(PicleApp):
         self,
         client: ShellClient,
         *,
+        progress: Progress | None = None,
         history_file: Path | None = None,
         log_file: Path | None = None,
         intro: str = INTRO,
@@ -57,7 +58,7 @@ class App(PicleApp):
         self.lines = HistoryFile(history_file)
         self.session = Session(
             client,
-            console=Console(sys.stdout, sys.stderr),
+            progress=progress,
             secrets=HiddenPrompt(),
             history=lambda: self.lines.lines,
             log_file=log_file,

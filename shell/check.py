@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..models.broker_key import FILE_NAME as BROKER_KEY
+from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment, find_environment, worker_name_problem
 from ..models.errors import EXIT_FAILED, EXIT_OK, InventoryError, KeyFileError
 from ..models.findings import Finding
@@ -20,7 +22,7 @@ from ..models.keys import CLIENT_NAME, KeyPair, find_key_pair, read_public_key
 from ..models.private_files import tree_problems
 from .check_workers import Site
 from .console import Console
-from .norfab import check_is_direct
+from .norfab import broker_address
 from .render import one_line
 
 
@@ -54,10 +56,14 @@ def _findings(inventory_path: Path | None) -> Iterator[Finding]:
     yield from faults
     keys: KeyPair | None = None
     if environment.keys_folder.is_dir():
-        keys, findings = _client_key(environment)
-        yield findings
+        keys, finding = _client_key(environment, is_direct=inventory is None or inventory.broker is None)
+        yield finding
         yield from _other_keys(environment, inventory)
-    site = Site(environment, inventory, keys)
+    address, findings = _broker(environment, inventory)
+    site = Site(environment, inventory, keys, address)
+    yield from findings
+    if address is not None and inventory is not None:
+        yield site.look_at_broker(address, inventory)
     names = _workers_here(environment, inventory)
     with ThreadPoolExecutor(max(1, Site.LOOKS * len(names))) as pool:
         pending = [(name, site.begin(pool, name)) for name in names]
@@ -95,13 +101,25 @@ def _inventory(environment: Environment) -> tuple[Inventory | None, list[Finding
     inventory: Inventory | None = None
     try:
         inventory = load_inventory(environment, faults)
-        check_is_direct(environment, inventory)
     except InventoryError as error:
         faults.append(error)
     if inventory is None or faults:
         return inventory, [Finding(what="inventory", fault=str(fault)) for fault in faults]
     names = ", ".join(inventory.topology.workers) or "no worker"
     return inventory, [Finding(what="inventory", note=f"{where}, to run here: {names}")]
+
+
+def _broker(environment: Environment, inventory: Inventory | None) -> tuple[BrokerAddress | None, list[Finding]]:
+    """Return where the broker is, None where the inventory has none, and what there is to say of its key."""
+    try:
+        address = None if inventory is None else broker_address(environment, inventory)
+    except InventoryError as error:
+        return None, [Finding(what="broker key", fault=str(error))]
+    if address is None:
+        return None, []
+    if address.key is None:
+        return address, [Finding(what="broker key", note="none, zmq_auth is false: nothing is encrypted")]
+    return address, [Finding(what="broker key", note=address.key.notice or address.key.source)]
 
 
 def _workers_here(environment: Environment, inventory: Inventory | None) -> list[str]:
@@ -114,7 +132,7 @@ def _workers_here(environment: Environment, inventory: Inventory | None) -> list
     return [name for name in names if worker_name_problem(name) is None]
 
 
-def _client_key(environment: Environment) -> tuple[KeyPair | None, Finding]:
+def _client_key(environment: Environment, *, is_direct: bool) -> tuple[KeyPair | None, Finding]:
     what, clients = "client key", environment.clients_folder
     try:
         pair = find_key_pair(environment.keys_folder, CLIENT_NAME)
@@ -122,6 +140,8 @@ def _client_key(environment: Environment) -> tuple[KeyPair | None, Finding]:
         return None, Finding(what=what, fault=str(error))
     if pair is None:
         return None, Finding(what=what, note="none yet, the first command makes it")
+    if not is_direct:
+        return pair, Finding(what=what, note="a pair; the broker lets in any")
     if pair.public in {key for key in map(_public_key, sorted(clients.glob("*.key"))) if key}:
         return pair, Finding(what=what, note="let in")
     fault = f"no file in {clients} lets it in: copy {environment.keys_folder / f'{CLIENT_NAME}.key'} there"
@@ -139,10 +159,12 @@ def _other_keys(environment: Environment, inventory: Inventory | None) -> Iterat
     """Look at the workers' keys, those of workers elsewhere included, and at those of the clients that are let in."""
     folder = environment.keys_folder
     names = {path.stem for path in folder.iterdir() if path.suffix in {".key", ".key_secret"}}
-    here, elsewhere = set(_workers_here(environment, inventory)), set()
-    if inventory is not None:
+    here, elsewhere, others = set(_workers_here(environment, inventory)), set(), {CLIENT_NAME}
+    if inventory is not None and inventory.broker is not None:
+        others |= {Path(BROKER_KEY).stem} - here  # workers elsewhere are the broker's to know
+    elif inventory is not None:
         elsewhere = set(inventory.workers) - here
-    for name in sorted((names | here | elsewhere) - {CLIENT_NAME}):
+    for name in sorted((names | here | elsewhere) - others):
         yield _worker_key(folder, name, is_elsewhere=name in elsewhere).of(name)
     for path in sorted(environment.clients_folder.glob("*.key")):
         try:

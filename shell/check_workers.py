@@ -18,14 +18,16 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from ..models.audit import AuditReport
+from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment
-from ..models.errors import EXIT_OK, EnvironmentFolderError, NfcliError
+from ..models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWorkersError
 from ..models.findings import Finding, StoreReport, clock_finding, rows_finding
 from ..models.inventory import Inventory
 from ..models.keys import KeyPair
 from ..models.lock import LockOwner, has_owner, read_owner
 from .client import Client
-from .direct import DirectTransport
+from .fabric import FabricTransport
+from .norfab import make_transport
 
 SERVICE = "fastmcp"
 ALIVE_SECONDS = 3.0
@@ -40,6 +42,7 @@ class Site:
     """An environment whose workers are looked at.
 
     `inventory` is None where it can't be read, `keys` where the client has none: workers that run are then not asked.
+    `broker` is where they are reached, None for directly.
     """
 
     LOOKS = 3  # how many a worker has, all at the same time
@@ -47,10 +50,20 @@ class Site:
     environment: Environment
     inventory: Inventory | None
     keys: KeyPair | None
+    broker: BrokerAddress | None = None
 
     def begin(self, pool: ThreadPoolExecutor, name: str) -> list[Future[list[Finding]]]:
         """Begin to look at a worker; what is found comes in the order of the list."""
         return [pool.submit(look, name) for look in (self._process, self._exposure, self._health)]
+
+    def look_at_broker(self, address: BrokerAddress, inventory: Inventory) -> Finding:
+        """Ask the broker which workers it has."""
+        with closing(FabricTransport(self.environment, inventory, self.keys, address)) as transport:
+            try:
+                transport.refresh(ALIVE_SECONDS)
+            except NoWorkersError as error:
+                return Finding(what="broker", fault=str(error))
+            return Finding(what="broker", note=f"{address.endpoint}, workers registered: {len(transport.registered)}")
 
     def _process(self, name: str) -> list[Finding]:
         """Look at the worker's process and at what it keeps."""
@@ -86,6 +99,8 @@ class Site:
 
     def _stopped(self, name: str) -> list[Finding]:
         """Let a process of the worker's look at what its start would meet."""
+        if self.inventory is not None and name in self.inventory.remote_workers:
+            return [Finding(what="", note="not running; the broker has its inventory")]
         command = [sys.executable, "-P", "-m", "nfcli.worker.check", "--name", name, *self.environment.arguments]
         try:
             done = subprocess.run(  # noqa: S603  our own interpreter, no shell
@@ -99,17 +114,22 @@ class Site:
             found = []
         if done.returncode != EXIT_OK or not found:
             return [Finding(what="", fault=f"looking at it ended with status {done.returncode}: please report it")]
-        return [Finding(what="", note="not running"), *found]
+        # Behind a broker no endpoint is bound.
+        met = [each for each in found if self.broker is None or each.what != "endpoint"]
+        return [Finding(what="", note="not running"), *met]
 
     def _running(self, name: str, owner: LockOwner) -> list[Finding]:
         who = f"pid {owner.pid or '?'}"
         if not owner.ready:
             fault = f"{who} has not become ready within {ALIVE_SECONDS:g} s: see its log, or end it and start it again"
             return [Finding(what="", fault=fault)]
-        alive = Finding(what="", note=f"runs, {who}, at {owner.endpoint}")
-        if self.keys is None or self.inventory is None or name not in self.inventory.workers:
+        where = f"at {owner.endpoint}" if self.broker is None else f"reached through {self.broker.endpoint}"
+        alive = Finding(what="", note=f"runs, {who}, {where}")
+        if self.keys is None or self.inventory is None:
             return [alive]
-        transport = DirectTransport(self.environment, self.inventory, self.keys)
+        if self.broker is None and name not in self.inventory.workers:
+            return [alive]
+        transport = make_transport(self.environment, self.inventory, self.keys, self.broker)
         with closing(Client(self.environment, self.inventory, self.keys, transport)) as client:
             jobs = _Jobs(client, name)
             try:

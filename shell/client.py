@@ -6,32 +6,20 @@ import random
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from ..models.environment import Environment
-from ..models.errors import NfcliError, NoWorkersError, ProtocolError, UsageError
+from ..models.errors import NfcliError, NoWorkersError, UsageError
 from ..models.inventory import Inventory
 from ..models.keys import KeyPair
-from ..models.nfp import (
-    ALL,
-    ANY,
-    BROKER_SERVICE,
-    ClientMessage,
-    Command,
-    Status,
-    decode_data,
-    decode_object,
-    encode_data,
-)
-from ..models.nfp import BrokerMessage as Message
-from ..models.result import DEFAULT_TIMEOUT_SECONDS, Result, ResultStatus
-from .transport import Answer, Lost, Transport
+from ..models.nfp import ALL, ANY
+from ..models.result import DEFAULT_TIMEOUT_SECONDS, ResultStatus
+from .job import Job, OnProgress, Results, listed, request_data
+from .transport import Transport
 
-MMI_TIMEOUT_SECONDS = 3.0
-_REASON_CHARACTERS = 2_000
-
-Results = dict[str, dict[str, Any]]
+LOOK_SECONDS = 2.5
+"""How long it may take to learn which workers there are."""
 
 
 class Client:
@@ -41,7 +29,9 @@ class Client:
     (KeyboardInterrupt) is safe: its late answers are dropped.
 
     `before_first_job` is called once, and what it raises is raised by the job; `restart` with the name of each target
-    of a later job that isn't running, and the NfcliError that it raises is why that one isn't reached.
+    of a later job that isn't running, it returns whether it has started it, and the NfcliError that it raises is why
+    that one isn't reached. `on_progress` gets a worker's name and what it says of a job that it runs, in the thread
+    that waits for the job.
     """
 
     def __init__(
@@ -52,7 +42,8 @@ class Client:
         transport: Transport,
         *,
         before_first_job: Callable[[], None] | None = None,
-        restart: Callable[[str], None] | None = None,
+        restart: Callable[[str], bool] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.environment = environment
         self.inventory = inventory
@@ -60,6 +51,7 @@ class Client:
         self._transport = transport
         self._before_first_job = before_first_job
         self._restart = restart
+        self._on_progress = on_progress
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -91,84 +83,123 @@ class Client:
             service: service the workers have to serve, `fastmcp`; `all` for every service.
             task: name of the task.
             uuid: the job's name; the same one sent twice is run once and answered twice alike. Random by default.
-            args: not supported by these workers unless empty: name each argument in `kwargs`.
+            args: not supported by nfcli's workers unless empty: name each argument in `kwargs`.
             kwargs: the task's arguments.
             workers: `all`, `any` (one that answers, chosen at random), a name, or a list of names.
             timeout: seconds for the whole job, waits for connections included.
 
         A worker that failed, went away or didn't answer in time has an entry too, with `failed` true, one line in
-        `errors`, and status `error` or `timeout`.
+        `errors`, and status `error` or `timeout`. With a broker, `all` are the workers that are registered there and
+        those that are to run on this machine.
 
         Raises:
-            NoWorkersError: unknown service or worker name, or none of the targeted workers could be reached.
+            NoWorkersError: unknown service or worker name, none of the targeted workers could be reached, or the broker
+                isn't there.
             AccessDeniedError: every worker that could be reached refused this client's key.
             UsageError: arguments that are no JSON, a timeout that isn't a positive number, or a client that is closed.
         """
-        data = _request_data(task, args, kwargs, timeout)
+        data = request_data(task, args, kwargs, timeout)
+        deadline = time.monotonic() + timeout
         with self._lock:
             self._assert_open()
+            self._transport.refresh(min(LOOK_SECONDS, timeout))
             names = self._targets(service, workers)
-            not_started = self._see_to_workers(names)
-            job = _Job(service, task, uuid or uuids.uuid4().hex, data, timeout)
+            begun = time.monotonic()
+            not_started, has_changed = self._see_to_workers(names)
+            if has_changed:
+                names = self._targets(service, workers)
+            deadline += time.monotonic() - begun
+            job = Job(
+                *(service, task, uuid or uuids.uuid4().hex, data),
+                timeout=timeout,
+                deadline=deadline,
+                on_progress=self._on_progress,
+            )
             job.not_started = not_started
-            if workers == ANY:
-                return self._run_on_any(job, names)
-            return self._run(job, names)
+            return self._run_on_any(job, names) if workers == ANY else self._run(job, names)
 
     def worker_names(self, service: str = ALL) -> list[str]:
-        """Return the names of the workers of a service, running or not."""
-        return self._transport.candidates(service)
+        """Return the names of the workers of a service: those of the inventory, or with a broker those it has.
 
-    def show_workers(self) -> list[dict[str, str]]:
-        """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
-        rows = []
+        Raises:
+            NoWorkersError: the broker isn't there.
+        """
         with self._lock:
             self._assert_open()
-            for name in self._transport.candidates(ALL):
-                row = {"name": name, "service": self.inventory.workers[name].service}
-                try:
-                    alive = self._ask_worker(name)
-                    row |= {"status": "alive", "endpoint": self._transport.endpoint(name)}
-                    row |= {"alive (s)": alive.get("alive (s)", ""), "note": ""}
-                except NfcliError as error:
-                    row |= {"status": "dead", "endpoint": "", "alive (s)": "", "note": str(error)}
-                rows.append(row)
-        return rows
+            self._transport.refresh(LOOK_SECONDS)
+            return self._transport.candidates(service)
+
+    def show_workers(self) -> list[dict[str, str]]:
+        """Return a row for each worker: name, service, status (`alive`, `dead`), seconds up, note.
+
+        Without a broker each has an endpoint as well, with one a hold time: the seconds for which the broker takes it
+        for alive.
+
+        Raises:
+            NoWorkersError: the broker isn't there.
+        """
+        with self._lock:
+            self._assert_open()
+            self._transport.refresh(LOOK_SECONDS)
+            return self._transport.show_workers()
+
+    def show_broker(self) -> dict[str, Any]:
+        """Return what the broker tells of itself: state, versions, how many workers and services it has.
+
+        Raises:
+            NfcliError: there is none in this environment.
+            NoWorkersError: it isn't there.
+        """
+        with self._lock:
+            self._assert_open()
+            self._transport.refresh(LOOK_SECONDS)
+            return self._transport.show_broker()
 
     def describe(self) -> dict[str, Any]:
-        """Return what this client is: environment, public key, workers it knows."""
+        """Return what this client is: environment, public key, mode (`direct` or `fabric`), workers; asks nobody.
+
+        With a broker there are its endpoint and where its key was found, and the workers are those of this machine.
+        """
         return {
             "environment": str(self.environment.folder),
             "inventory": str(self.environment.inventory_file or "built-in default"),
             "public_key": self._keys.public.decode(),
             "keys": str(self.environment.keys_folder),
-            "workers": self.worker_names(),
+            **self._transport.describe(),
         }
 
     def _assert_open(self) -> None:
         if self._is_closed:
             raise UsageError("this client is closed: make another one with make_client")
 
-    def _see_to_workers(self, names: list[str]) -> dict[str, NfcliError]:
-        """Let workers be started that a job needs; return by name why one that has ended can't be started again."""
+    def _see_to_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], bool]:
+        """Let workers be started that a job needs.
+
+        Returns:
+            By name why one that has ended can't be started again; whether there may be other workers than before.
+        """
         not_started: dict[str, NfcliError] = {}
+        has_changed = False
         if self._before_first_job is not None:
             self._before_first_job()
             self._before_first_job = None
+            has_changed = True
         elif self._restart is not None:
             for name in names:
                 try:
                     if not self._transport.is_running(name):
-                        self._restart(name)
+                        has_changed |= self._restart(name)
                 except NfcliError as error:
                     not_started[name] = error
-        return not_started
+        if has_changed:
+            self._transport.settle()
+        return not_started, has_changed
 
     def _targets(self, service: str, workers: str | Sequence[str]) -> list[str]:
         candidates = self._transport.candidates(service)
         if not candidates:
-            services = sorted({worker.service for worker in self.inventory.workers.values()})
-            raise NoWorkersError(f"no worker serves {service!r}: the inventory has {_listed(services)}")
+            services, source = self._transport.services(), self._transport.SOURCE
+            raise NoWorkersError(f"no worker serves {service!r}: {source} has {listed(services)}")
         if workers in (ALL, ANY):
             return candidates
         names = [workers] if isinstance(workers, str) else list(dict.fromkeys(workers))
@@ -176,163 +207,28 @@ class Client:
             raise NoWorkersError("the list of workers is empty: name at least one, or say all")
         unknown = [name for name in names if name not in candidates]
         if unknown:
-            raise NoWorkersError(f"unknown worker {_listed(map(repr, unknown))}: there is {_listed(candidates)}")
+            raise NoWorkersError(f"unknown worker {listed(map(repr, unknown))}: there is {listed(candidates)}")
         return names
 
-    def _run_on_any(self, job: _Job, names: list[str]) -> Results:
-        """Try one worker after the other, until one is there to take the job."""
+    def _run_on_any(self, job: Job, names: list[str]) -> Results:
+        """Try one worker after the other, until one is there to take the job; those that seem to run come first."""
         failure: NoWorkersError | None = None
-        for name in random.sample(names, len(names)):
+        shuffled = random.sample(names, len(names))
+        for name in sorted(shuffled, key=self._transport.is_running, reverse=True):
             try:
                 return self._run(job, [name])
             except NoWorkersError as error:
                 failure = error
         raise failure or NoWorkersError("there is no worker")
 
-    def _run(self, job: _Job, names: list[str]) -> Results:
+    def _run(self, job: Job, names: list[str]) -> Results:
         job.missing = set(names)
-        for name in names:
-            self._send(job, name, Command.POST)
-        while job.missing and time.monotonic() < job.deadline:
-            for event in self._transport.receive(sorted(job.missing), job.deadline):
-                if isinstance(event, Lost):
-                    self._lost(job, event)
-                elif event.message.uuid == job.uuid and event.worker in job.missing:
-                    self._answered(job, event)
+        self._transport.carry(job)
         for name in sorted(job.missing):
             job.fail(name, f"no answer within {job.timeout:g} s", ResultStatus.TIMEOUT)
         if job.unreached.keys() >= set(names):
             raise _unreachable(job.unreached)
         return {name: job.results[name] for name in sorted(names)}
-
-    def _send(self, job: _Job, name: str, command: bytes) -> None:
-        message = ClientMessage(command, job.service, name.encode(), job.uuid, job.data)
-        try:
-            self._transport.send(name, message)
-        except NoWorkersError as error:
-            job.lose(name, job.not_started.get(name, error))
-
-    def _lost(self, job: _Job, event: Lost) -> None:
-        """Ask a worker that went away for the result once more: it may only have been the connection."""
-        if event.was_up and event.worker not in job.asked_again:
-            job.asked_again.add(event.worker)
-            self._send(job, event.worker, Command.GET)
-        else:
-            job.lose(event.worker, event.error)
-
-    def _answered(self, job: _Job, event: Answer) -> None:
-        message, name = event.message, event.worker
-        if message.command != Command.RESPONSE:
-            return
-        if message.status == Status.DONE:
-            job.results[name] = _own_result(message, name)
-            job.missing.discard(name)
-        elif message.status == Status.FORBIDDEN:
-            job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
-        elif message.status == Status.NOT_FOUND and name in job.asked_again:
-            job.fail(name, "the worker was restarted while the job ran: look what it has done before you repeat it")
-        elif Status.is_error(message.status):
-            job.fail(name, _reason(message))
-
-    def _ask_worker(self, name: str) -> dict[str, str]:
-        """Return the row in which a worker shows itself (MMI `show_workers`)."""
-        job = _Job(BROKER_SERVICE, "show_workers", uuids.uuid4().hex, b'{"task":"show_workers"}', MMI_TIMEOUT_SECONDS)
-        self._transport.send(name, ClientMessage(Command.MMI, job.service, b"all", job.uuid, job.data))
-        while time.monotonic() < job.deadline:
-            for event in self._transport.receive([name], job.deadline):
-                if isinstance(event, Lost):
-                    raise event.error
-                if event.message.uuid != job.uuid:
-                    continue
-                if event.message.status != Status.DONE:
-                    raise NoWorkersError(_reason(event.message))
-                return _own_row(event.message, name)
-        raise NoWorkersError(f"no answer within {MMI_TIMEOUT_SECONDS:g} s")
-
-
-class _Job:
-    """One job while it is waited for; its deadline is computed once."""
-
-    def __init__(self, service: str, task: str, uuid: str, data: bytes, timeout: float) -> None:
-        self.service = service
-        self.task = task
-        self.uuid = uuid
-        self.data = data
-        self.timeout = timeout
-        self.not_started: dict[str, NfcliError] = {}
-        self.deadline = time.monotonic() + timeout
-        self.missing: set[str] = set()
-        self.asked_again: set[str] = set()
-        self.unreached: dict[str, NfcliError] = {}
-        self.results: Results = {}
-
-    def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
-        """Give a worker a failed result."""
-        result = Result(
-            failed=True, errors=[reason], status=status, task=self.task, juuid=self.uuid, service=self.service
-        )
-        self.results[name] = result.model_dump(mode="json")
-        self.missing.discard(name)
-
-    def lose(self, name: str, error: NfcliError) -> None:
-        """Give a worker that can't be reached, or not any more, a failed result."""
-        if name in self.asked_again:
-            look = "look what it has done before you repeat it"
-            self.fail(name, f"worker {name} has gone away while the job ran: {look}")
-        else:
-            self.unreached[name] = error
-            self.fail(name, str(error))
-
-
-def _request_data(task: str, args: Sequence[Any] | None, kwargs: dict[str, Any] | None, timeout: float) -> bytes:
-    if not 0 < timeout < float("inf"):
-        raise UsageError(f"timeout must be a positive number of seconds, got {timeout}")
-    request = {"task": task, "kwargs": kwargs or {}, "args": list(args or ()), "timeout": timeout}
-    try:
-        return encode_data(request)
-    except (TypeError, ValueError):
-        raise UsageError(f"the arguments of {task} must be values that JSON knows, in valid Unicode") from None
-
-
-def _own_result(message: Message, name: str) -> dict[str, Any]:
-    try:
-        result = decode_object(message.data).get(name)
-    except ProtocolError:
-        result = None
-    if isinstance(result, dict) and _is_result(result):
-        return {**Result().model_dump(mode="json"), **result}
-    return Result(failed=True, errors=["the worker's answer is not a result"], status=ResultStatus.ERROR).model_dump(
-        mode="json"
-    )
-
-
-def _is_result(result: dict[str, Any]) -> bool:
-    """Whether a result says if it failed, and its texts are lists of lines: whoever reads it relies on that."""
-    lines = [result.get("errors", []), result.get("messages", [])]
-    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
-    return are_lines and isinstance(result.get("failed"), bool)
-
-
-def _own_row(message: Message, name: str) -> dict[str, str]:
-    try:
-        rows = decode_data(message.data)
-    except ProtocolError:
-        rows = None
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict) and row.get("name") == name:
-            return row
-    raise NoWorkersError("the worker's answer doesn't name it")
-
-
-def _reason(message: Message) -> str:
-    try:
-        payload = decode_object(message.data)
-    except ProtocolError:
-        payload = {}
-    for said in (payload.get("error"), payload.get("status")):
-        if isinstance(said, str) and said:
-            return said[:_REASON_CHARACTERS]
-    return f"status {message.status}"
 
 
 def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
@@ -340,7 +236,3 @@ def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
     kinds = {type(error) for error in unreached.values()}
     kind = kinds.pop() if len(kinds) == 1 else NoWorkersError
     return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

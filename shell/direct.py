@@ -5,25 +5,51 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+import uuid as uuids
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import zmq
 
+from ..models.broker_messages import Progress, interpret
 from ..models.environment import Environment
 from ..models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ..models.inventory import Inventory
 from ..models.keys import KeyPair, read_public_key
 from ..models.link import Link
 from ..models.lock import read_owner
-from ..models.nfp import BrokerMessage, ClientMessage
-from .transport import Answer, Lost
+from ..models.nfp import BROKER_SERVICE, BrokerMessage, ClientMessage, Command, Status, decode_data, decode_object
+from .job import LOOK, Job
+
+MMI_TIMEOUT_SECONDS = 3.0
+_REASON_CHARACTERS = 2_000
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message that came from a worker."""
+
+    worker: str
+    message: BrokerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker that can't be reached (`was_up` false: nothing was delivered) or that has gone away."""
+
+    worker: str
+    error: NfcliError
+    was_up: bool
+
+
 class DirectTransport:
     """Reaches the workers of an environment; used by one thread at a time."""
+
+    SOURCE: ClassVar[str] = "the inventory"
 
     def __init__(self, environment: Environment, inventory: Inventory, keys: KeyPair) -> None:
         self._environment = environment
@@ -32,10 +58,20 @@ class DirectTransport:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._links: dict[str, _Link] = {}
 
+    def refresh(self, seconds: float) -> None:
+        """Do nothing: the inventory was read once."""
+
+    def settle(self) -> None:
+        """Do nothing: a worker that is ready can be reached."""
+
     def candidates(self, service: str) -> list[str]:
         """Return the workers that serve `service` (`all`: every one)."""
         workers = self._inventory.workers.items()
         return sorted(name for name, worker in workers if service in (worker.service, "all"))
+
+    def services(self) -> list[str]:
+        """Return the services of the inventory's workers."""
+        return sorted({worker.service for worker in self._inventory.workers.values()})
 
     def endpoint(self, name: str) -> str:
         """Return where a worker is reached.
@@ -62,6 +98,72 @@ class DirectTransport:
         except NoWorkersError:
             return False
         return True
+
+    def carry(self, job: Job) -> None:
+        """Send a job to each of its missing workers and take in their answers until all are there or time is up."""
+        for name in sorted(job.missing):
+            self._post(job, name, Command.POST)
+        while job.missing and time.monotonic() < job.deadline:
+            for event in self.receive(sorted(job.missing), job.deadline):
+                if isinstance(event, Lost):
+                    self._lost(job, event)
+                elif event.message.uuid == job.uuid and event.worker in job.missing:
+                    _answered(job, event)
+
+    def _post(self, job: Job, name: str, command: bytes) -> None:
+        try:
+            self.send(name, ClientMessage(command, job.service, name.encode(), job.uuid, job.data))
+        except NoWorkersError as error:
+            job.lose(name, job.not_started.get(name, error))
+
+    def _lost(self, job: Job, event: Lost) -> None:
+        """Ask a worker that went away for the result once more: it may only have been the connection."""
+        if event.was_up and event.worker not in job.asked_again:
+            job.asked_again.add(event.worker)
+            self._post(job, event.worker, Command.GET)
+        else:
+            job.lose(event.worker, event.error)
+
+    def show_workers(self) -> list[dict[str, str]]:
+        """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
+        rows = []
+        for name in self.candidates("all"):
+            row = {"name": name, "service": self._inventory.workers[name].service}
+            try:
+                alive = self._ask_worker(name)
+                row |= {"status": "alive", "endpoint": self.endpoint(name)}
+                row |= {"alive (s)": alive.get("alive (s)", ""), "note": ""}
+            except NfcliError as error:
+                row |= {"status": "dead", "endpoint": "", "alive (s)": "", "note": str(error)}
+            rows.append(row)
+        return rows
+
+    def _ask_worker(self, name: str) -> dict[str, str]:
+        """Return the row in which a worker shows itself (MMI `show_workers`)."""
+        uuid, deadline = uuids.uuid4().hex, time.monotonic() + MMI_TIMEOUT_SECONDS
+        self.send(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
+        while time.monotonic() < deadline:
+            for event in self.receive([name], deadline):
+                if isinstance(event, Lost):
+                    raise event.error
+                if event.message.uuid != uuid:
+                    continue
+                if event.message.status != Status.DONE:
+                    raise NoWorkersError(_reason(event.message))
+                return _own_row(event.message, name)
+        raise NoWorkersError(f"no answer within {MMI_TIMEOUT_SECONDS:g} s")
+
+    def show_broker(self) -> dict[str, Any]:
+        """Refuse.
+
+        Raises:
+            NfcliError: always.
+        """
+        raise NfcliError("this environment has no broker: its workers are reached directly, see show norfab workers")
+
+    def describe(self) -> dict[str, Any]:
+        """Return that workers are reached directly, and which."""
+        return {"mode": "direct", "workers": self.candidates("all")}
 
     def send(self, name: str, message: ClientMessage) -> None:
         """Send to a worker, over a new connection where there is none or the old one has broken.
@@ -195,6 +297,53 @@ class _Link(Link):
                 f"no worker answered at {self.endpoint} within {self.connect_seconds:g} s: start it with nfcli -w"
             )
         return Lost(self.name, error, was_up=self.handshakes > 0)
+
+
+def _answered(job: Job, event: Answer) -> None:
+    message, name = event.message, event.worker
+    if message.command == Command.EVENT and job.on_progress is not None:
+        heard = interpret(message)
+        if isinstance(heard, Progress):
+            job.progress(name, heard.message)
+    if message.command != Command.RESPONSE:
+        return
+    if message.status == Status.DONE:
+        job.finish(name, _own_result(message, name))
+    elif message.status == Status.FORBIDDEN:
+        job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
+    elif message.status == Status.NOT_FOUND and name in job.asked_again:
+        job.fail(name, f"the worker was restarted while the job ran: {LOOK}")
+    elif Status.is_error(message.status):
+        job.fail(name, _reason(message))
+
+
+def _own_result(message: BrokerMessage, name: str) -> object:
+    try:
+        return decode_object(message.data).get(name)
+    except ProtocolError:
+        return None
+
+
+def _own_row(message: BrokerMessage, name: str) -> dict[str, str]:
+    try:
+        rows = decode_data(message.data)
+    except ProtocolError:
+        rows = None
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, dict) and row.get("name") == name:
+            return row
+    raise NoWorkersError("the worker's answer doesn't name it")
+
+
+def _reason(message: BrokerMessage) -> str:
+    try:
+        payload = decode_object(message.data)
+    except ProtocolError:
+        payload = {}
+    for said in (payload.get("error"), payload.get("status")):
+        if isinstance(said, str) and said:
+            return said[:_REASON_CHARACTERS]
+    return f"status {message.status}"
 
 
 def _connectable(endpoint: str) -> str:

@@ -30,11 +30,13 @@ Notice = Callable[[str], None]
 class WorkerHandle:
     """A worker process that this process started; it ends when its stdin is closed, so it can't outlive us.
 
-    `is_shared`: it outlives us as long as other shells need it.
+    `is_shared`: it outlives us as long as other shells need it. `foreign_service`: what the broker's inventory says
+    that the worker serves, where that is nothing of nfcli's and the process has ended for it.
     """
 
     def __init__(self, environment: Environment, name: str, *, log_level: str, is_shared: bool) -> None:
         self.name = name
+        self.foreign_service: str | None = None
         self.started = time.monotonic()
         command = [sys.executable, "-P", "-m", "nfcli.worker", "--name", name, "--log-level", log_level]
         self.process = subprocess.Popen(  # noqa: S603  our own interpreter, no shell
@@ -47,7 +49,7 @@ class WorkerHandle:
         )
 
     def wait_ready(self, deadline: float) -> None:
-        """Wait for the *ready* line until `deadline` (monotonic seconds).
+        """Wait until the worker says that it is ready, or none of nfcli's; `deadline` in monotonic seconds.
 
         Raises:
             WorkerStartError: the worker couldn't start, with its own reason, or said nothing in time.
@@ -60,6 +62,9 @@ class WorkerHandle:
         if said.get("event") == "ready":
             return
         status = self.process.wait()
+        if said.get("event") == "skipped" and status == EXIT_OK:
+            self.foreign_service = str(said.get("service"))
+            return
         raise WorkerStartError(
             f"worker {self.name} can't start: {said.get('error') or f'it ended with status {status}: see its log'}"
         )
@@ -115,13 +120,21 @@ class Launcher:
     """Starts the workers of an environment that aren't running, and stops those that it started.
 
     `is_shared`: those that other shells need by then are left to them (`models/need.py`). `own` are the names of those
-    that were started here, whether they still run or not.
+    that were started here, whether they still run or not. `not_ours` is told once of a worker that the broker's
+    inventory gives another service, with its name and that; `names` lacks it then.
     """
 
     def __init__(
-        self, environment: Environment, names: Sequence[str], *, log_level: str = "INFO", is_shared: bool = True
+        self,
+        environment: Environment,
+        names: Sequence[str],
+        *,
+        log_level: str = "INFO",
+        is_shared: bool = True,
+        not_ours: Callable[[str, str], None] = lambda _name, _service: None,
     ) -> None:
         self._environment = environment
+        self._not_ours = not_ours
         self.names = list(names)
         self._log_level = log_level
         self._is_shared = is_shared
@@ -167,7 +180,7 @@ class Launcher:
                 if not self._is_ours(self.handles[name], deadline):
                     self._discard(name)
                     started.remove(name)
-            for name in names:
+            for name in [name for name in names if name in self.names]:
                 self._await_other(name, deadline)
             self.own.update(started)
         except BaseException:
@@ -190,7 +203,7 @@ class Launcher:
         return names
 
     def _is_ours(self, handle: WorkerHandle, deadline: float) -> bool:
-        """Wait until a worker is ready; false when another shell was a moment quicker to start the same one."""
+        """Wait until a worker is ready; false when another shell was a moment quicker, or it isn't nfcli's at all."""
         try:
             handle.wait_ready(deadline)
         except WorkerStartError:
@@ -198,7 +211,15 @@ class Launcher:
             if owner is None or owner.pid == handle.process.pid:
                 raise
             return False
-        return True
+        if handle.foreign_service is None:
+            return True
+        self.leave_out(handle.name, handle.foreign_service)
+        return False
+
+    def leave_out(self, name: str, service: str) -> None:
+        """Start a worker no more, as it isn't nfcli's."""
+        self.names = [each for each in self.names if each != name]
+        self._not_ours(name, service)
 
     def _discard(self, name: str) -> None:
         """Let go of a worker that has ended, or end it."""
@@ -251,7 +272,9 @@ class Supervisor:
     def __init__(self, environment: Environment, names: Sequence[str], *, log_level: str, notice: Notice) -> None:
         self._environment = environment
         self._notice = notice
-        self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False)
+        self._launcher = Launcher(
+            environment, names, log_level=log_level, is_shared=False, not_ours=self._tell_not_ours
+        )
         self._pauses: dict[str, float] = {}
         self._restarts: dict[str, float] = {}
 
@@ -275,6 +298,9 @@ class Supervisor:
                 signal.signal(number, handler)
         self._notice("stopped")
         return EXIT_OK
+
+    def _tell_not_ours(self, name: str, service: str) -> None:
+        self._notice(f"worker {name} is not started: nfcli has no service {service}")
 
     def _start_all(self) -> None:
         self._assert_ours(self._launcher.missing())
@@ -340,4 +366,12 @@ class Supervisor:
                 del self._launcher.handles[name]
                 self._plan_restart(name, f"did not come back ({error})")
             else:
-                self._say_ready(name)
+                self._has_come(handle)
+
+    def _has_come(self, handle: WorkerHandle) -> None:
+        if handle.foreign_service is None:
+            self._say_ready(handle.name)
+            return
+        handle.stop()
+        del self._launcher.handles[handle.name]
+        self._launcher.leave_out(handle.name, handle.foreign_service)

@@ -12,7 +12,7 @@ from ..man.tasks import render_tasks
 from ..man.tree import json_schema, tree_lines
 from ..models.commands.base import ANY_WORKER, JobArguments, Results
 from ..models.commands.man import ManJsonSchema, ManPage, ManTasks, ManTree
-from ..models.commands.show import ShowClient, ShowLocalInventory, ShowWorkers
+from ..models.commands.show import ShowBroker, ShowClient, ShowLocalInventory, ShowWorkers
 from ..models.inventory import Inventory
 
 
@@ -37,6 +37,9 @@ class ShellClient(Protocol):
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker."""
+
+    def show_broker(self) -> dict[str, Any]:
+        """Return what the broker tells of itself."""
 
     def describe(self) -> dict[str, Any]:
         """Return what this client is."""
@@ -64,6 +67,7 @@ class LocalCommands:
             "man_json_schema": self._json_schema,
             "man_page": self._page,
             "show_workers": self._workers,
+            "show_broker": self._broker,
             "show_client": self._describe,
             "show_inventory": self._inventory,
         }
@@ -87,6 +91,9 @@ class LocalCommands:
 
     def _workers(self, _: ShowWorkers) -> list[dict[str, str]]:
         return self._client.show_workers()
+
+    def _broker(self, _: ShowBroker) -> dict[str, Any]:
+        return self._client.show_broker()
 
     def _describe(self, _: ShowClient) -> dict[str, Any]:
         return self._client.describe()

@@ -19,10 +19,12 @@ from ..models.commands.base import Render, Results
 from ..models.commands.root import Root
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
 from ..models.private_files import open_private
+from ..models.result import failure_reason
 from .console import Console
 from .grammar import Reader, Scope, secret_words, split_help
 from .help import help_text
 from .local import LocalCommands, ShellClient
+from .progress import Progress
 from .render import one_line, shown, to_text
 from .sources import Sources
 from .words import PIPE, VERBOSE_HELP, Word, arguments, is_comment, split
@@ -72,13 +74,15 @@ class Session:
         client: ShellClient,
         *,
         console: Console | None = None,
+        progress: Progress | None = None,
         secrets: SecretSource | None = None,
         history: Callable[[], Sequence[str]] | None = None,
         log_file: Path | None = None,
     ) -> None:
         self.client = client
         self.root = Root
-        self.console = console or Console(sys.stdout, sys.stderr)
+        self.progress = progress or Progress(console or Console(sys.stdout, sys.stderr))
+        self.console = self.progress.console
         self.secrets = secrets
         self.history = history
         self.sources = Sources(client, self.root)
@@ -126,7 +130,7 @@ class Session:
             result = results[worker]
             if result.get("failed"):
                 self._has_failed = True
-                self.console.error(f"{worker}: {_reason(result)}")
+                self.console.error(f"{worker}: {failure_reason(result)}")
                 continue
             values[worker] = result.get("result")
             for message in result.get("messages") or ():
@@ -205,7 +209,8 @@ class Session:
         self.sources.forget()
         model = command.model
         try:
-            text = model.run(picle_app=self, render=render, **command.given)  # type: ignore[attr-defined]
+            with self.progress.shown():
+                text = model.run(picle_app=self, render=render, **command.given)  # type: ignore[attr-defined]
         except UsageError as error:
             raise UsageError(f"{command.name}: {error}") from None
         if text:
@@ -300,10 +305,3 @@ class Session:
         except (OSError, NfcliError) as failure:
             return f"{summary}; no details: {failure}"
         return f"{summary}; details in {self._log_file}"
-
-
-def _reason(result: Mapping[str, Any]) -> str:
-    """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
-    said = [*(result.get("errors") or ()), *(result.get("messages") or ())]
-    lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
-    return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"

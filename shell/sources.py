@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from enum import EnumType
@@ -15,7 +16,7 @@ from ..models.errors import NoWorkersError
 
 USERS_TIMEOUT_SECONDS = 1.0
 USERS_FRESH_SECONDS = 10.0
-USERS_RETRY_SECONDS = 30.0
+RETRY_SECONDS = 30.0
 
 
 class NamingClient(Protocol):
@@ -31,8 +32,8 @@ class NamingClient(Protocol):
 class Sources:
     """Looks up what a field could be given. Failures give an empty list: completion must never get in the way.
 
-    User names are kept for 10 s; after a failure the workers aren't asked again for 30 s. `clock` gives monotonic
-    seconds.
+    User names are kept for 10 s; after a failure neither workers nor broker are asked again for 30 s. `clock` gives
+    monotonic seconds.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Sources:
         self._clock = clock
         self._users: list[str] = []
         self._users_until = float("-inf")
+        self._names_after = float("-inf")
 
     def values(self, entry: Entry, typed: str = "") -> list[str]:
         """Return values for a field, all that begin with `typed` among them."""
@@ -67,12 +69,18 @@ class Sources:
             self._users_until = float("-inf")
 
     def _workers(self) -> list[str]:
-        return [ALL_WORKERS, ANY_WORKER, *self._client.worker_names(JobArguments.SERVICE)]
+        names: list[str] = []
+        if self._clock() >= self._names_after:
+            with contextlib.suppress(NoWorkersError):
+                self._names_after = self._clock() + RETRY_SECONDS
+                names = self._client.worker_names(JobArguments.SERVICE)
+                self._names_after = float("-inf")
+        return [ALL_WORKERS, ANY_WORKER, *filter(str.isprintable, names)]
 
     def _usernames(self) -> list[str]:
         if self._clock() >= self._users_until:
             self._users = []
-            self._users_until = self._clock() + USERS_RETRY_SECONDS
+            self._users_until = self._clock() + RETRY_SECONDS
             self._users = self._ask_usernames()
             self._users_until = self._clock() + USERS_FRESH_SECONDS
         return self._users

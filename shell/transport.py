@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
-from ..models.errors import NfcliError
-from ..models.nfp import BrokerMessage, ClientMessage
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A message that came from a worker, or from the broker in its name."""
-
-    worker: str
-    message: BrokerMessage
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A worker that can't be reached (`was_up` false: nothing was delivered) or that has gone away."""
-
-    worker: str
-    error: NfcliError
-    was_up: bool
+from .job import Job
 
 
 class Transport(Protocol):
-    """Carries NFP messages to workers and back; used by one thread at a time."""
+    """Carries jobs to workers and their answers back; used by one thread at a time.
+
+    `SOURCE` is what tells which workers there are: the inventory, or the broker.
+    """
+
+    SOURCE: ClassVar[str]
+
+    def refresh(self, seconds: float) -> None:
+        """Learn anew which workers there are, within `seconds`; NoWorkersError when that can't be learnt."""
+
+    def settle(self) -> None:
+        """Wait, not for long, until workers that were started a moment ago can be reached."""
 
     def candidates(self, service: str) -> list[str]:
-        """Return the names of the workers of a service (`all`: of every one)."""
+        """Return the names of the workers of a service (`all`: of every one), as the last `refresh` found them."""
 
-    def endpoint(self, name: str) -> str:
-        """Return where a worker is reached; NoWorkersError where it can't be."""
+    def services(self) -> list[str]:
+        """Return the names of the services that these workers serve."""
 
     def is_running(self, name: str) -> bool:
         """Whether a worker can be sent to, as far as that is known without a message."""
 
-    def send(self, name: str, message: ClientMessage) -> None:
-        """Send a message to a worker; NoWorkersError when there is no way to."""
+    def carry(self, job: Job) -> None:
+        """Send a job to each of its missing workers, once, and take in answers until none is missing or time is up."""
 
-    def receive(self, names: Sequence[str], deadline: float) -> Iterator[Answer | Lost]:
-        """Wait until something comes from these workers or `deadline` (monotonic seconds) is there."""
+    def show_workers(self) -> list[dict[str, str]]:
+        """Return a row for each worker, as the shell shows it."""
+
+    def show_broker(self) -> dict[str, Any]:
+        """Return what the broker tells of itself; NfcliError where there is none."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return how workers are reached; asks nobody."""
 
     def close(self) -> None:
         """Give up every connection at once."""

@@ -1,4 +1,4 @@
-"""`fastmcp auth …`: the commands that manage bearer tokens."""
+"""`fastmcp auth …`: the commands that manage bearer tokens; and `fastmcp discover`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ..fields import Token
+from ..service import DiscoverInput
 from ..tokens import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
@@ -87,10 +88,17 @@ class AuthCommands(CommandGroup):
         prompt = "nf[fastmcp-auth]#"
 
 
+class Discover(DiscoverInput, JobArguments):
+    """Let the workers look anew for the other services' tasks, which MCP clients see as tools."""
+
+    TASK: ClassVar[str] = "discover"
+
+
 class FastmcpCommands(CommandGroup):
     """Commands of the FastMCP service."""
 
     auth: AuthCommands = branch("Manage auth tokens")
+    discover: Discover = branch("Discover tasks of other services")
 
     class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""

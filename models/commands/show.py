@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..audit import GetAuditInput
-from ..service import GetToolsInput
-from .base import Command, CommandGroup, JobArguments, branch
+from ..service import GetGuardrailsInput, GetPromptsInput, GetToolsInput
+from .base import Command, CommandGroup, CommandShell, JobArguments, branch
 
 
 class ShowInventory(JobArguments):
@@ -35,6 +35,28 @@ class ShowTools(GetToolsInput, JobArguments):
 
     TASK: ClassVar[str] = "get_tools"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
+
+
+class ShowPrompts(GetPromptsInput, JobArguments):
+    """The prompts that a worker offers to MCP clients; `| json` has their arguments as well."""
+
+    TASK: ClassVar[str] = "get_prompts"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
+
+
+class ShowGuardrails(GetGuardrailsInput, JobArguments):
+    """The rules about arguments and results of a worker's tools; `| json` has all of each rule."""
+
+    TASK: ClassVar[str] = "get_guardrails"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "tool", "kind", "field", "type", "match", "message")
 
     def columns(self) -> tuple[str, ...]:
         """Return the table's columns; names alone are no records."""
@@ -78,6 +100,8 @@ class ShowFastmcpCommands(CommandGroup):
     version: ShowVersion = branch("Show versions of the workers and their libraries")
     status: ShowStatus = branch("Show addresses and state of the workers")
     tools: ShowTools = branch("Show tools that the workers offer to MCP clients")
+    prompts: ShowPrompts = branch("Show prompts that the workers offer to MCP clients")
+    guardrails: ShowGuardrails = branch("Show rules about arguments and results of the tools")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 
     class PicleConfig(CommandGroup.PicleConfig):
@@ -91,10 +115,29 @@ class ShowWorkers(Command):
 
     HANDLER: ClassVar[str] = "show_workers"
     COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "endpoint", "alive (s)", "note")
+    FABRIC_COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "holdtime", "alive (s)", "note")
+
+    _is_fabric: bool = PrivateAttr(default=False)
+
+    def answer(self, shell: CommandShell) -> Any:
+        """Return a row for each worker; a broker tells other things of them than they do themselves."""
+        rows = super().answer(shell)
+        self._is_fabric = any("holdtime" in row for row in rows)
+        return rows
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns."""
+        return self.FABRIC_COLUMNS if self._is_fabric else self.COLUMNS
+
+
+class ShowBroker(Command):
+    """The NorFab broker of this environment: its state, its versions, how many workers it has."""
+
+    HANDLER: ClassVar[str] = "show_broker"
 
 
 class ShowClient(Command):
-    """This client: its environment and its public key."""
+    """This client: its environment, its public key, and how it reaches workers."""
 
     HANDLER: ClassVar[str] = "show_client"
 
@@ -109,6 +152,7 @@ class ShowNorfabCommands(CommandGroup):
     """What is known without asking a task of a worker."""
 
     workers: ShowWorkers = branch("Show known workers and whether they run")
+    broker: ShowBroker = branch("Show state, versions and size of the NorFab broker")
     client: ShowClient = branch("Show environment and public key of this client")
     inventory: ShowLocalInventory = branch("Show the inventory that was read, secrets left out")
 
@@ -122,7 +166,7 @@ class ShowCommands(CommandGroup):
     """Commands that only look."""
 
     fastmcp: ShowFastmcpCommands = branch("Show what FastMCP workers tell")
-    norfab: ShowNorfabCommands = branch("Show workers, client and inventory")
+    norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")
 
     class PicleConfig(CommandGroup.PicleConfig):
         """Subshell."""

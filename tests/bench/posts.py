@@ -47,6 +47,10 @@ class Connection:
 
     def post(self, request: bytes) -> int:
         """Send a request and return the status of its answer once that is there."""
+        return status_of(self.answer(request))
+
+    def answer(self, request: bytes) -> bytes:
+        """Send a request and return its whole answer, headers and all."""
         self._socket.sendall(request)
         answer = b""
         while not is_whole(answer):
@@ -54,4 +58,4 @@ class Connection:
             if not part:
                 raise RuntimeError("the server closed the connection")
             answer += part
-        return status_of(answer)
+        return answer

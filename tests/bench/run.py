@@ -20,6 +20,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fabric
 import flood
 import growth
 import http_rates
@@ -41,6 +42,7 @@ MEASUREMENTS: dict[str, tuple[str, _Measurement]] = {
     "shell": ("the shell, median", shell_times.measure),
     "lists": ("many tokens, median", listings.measure),
     "growth": ("growth, p50", growth.measure),
+    "fabric": ("a fabric of many, p50", fabric.measure),
     "flood": ("100 good pings a second, p99", flood.measure),
 }
 _FENCE = "```"

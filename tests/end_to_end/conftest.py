@@ -30,6 +30,7 @@ PROGRAM = Path(sys.executable).with_name("nfcli")
 SECONDS = 20.0
 # prompt_toolkit switches bracketed paste on when it begins to read a line and off when it has one.
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"
+CLEARS_A_LINE = "\r\x1b[K"
 
 _LINE_IS_OVER = r"(?s)(\A|.*\n)line \d+: unclosed quote [^\n]*\n"
 
@@ -70,13 +71,14 @@ class Terminal:
         return self.printed(prompt)
 
     def printed(self, prompt: str = "nf#") -> str:
-        """Return what comes out between a line that was typed and the next prompt."""
+        """Return what is left to be seen between a line that was typed and the next prompt."""
         self.child.expect_exact(HAS_A_LINE)
         self.typing = self.child.before
         self.child.expect_exact(READS_A_LINE)
         text: str = self.child.before
         self.child.expect_exact(prompt)
-        return text.replace("\r\n", "\n")
+        # A command that takes its time draws a line that moves; what is seen of one is what came after it was cleared.
+        return "\n".join(line.split(CLEARS_A_LINE)[-1] for line in text.replace("\r\n", "\n").split("\n"))
 
     def hang_up(self) -> None:
         """Close the terminal under the program, as closing a window does."""

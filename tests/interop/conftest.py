@@ -1,4 +1,4 @@
-"""What the interoperability tests share: the reference, NorFab, in processes of its own.
+"""What the interoperability tests share: the reference, NorFab, in processes of its own, and ours beside it.
 
 The variable NFCLI_REFERENCE_PYTHON names a Python with the package norfab 0.25.0; without it these tests are skipped.
 """
@@ -8,86 +8,244 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+import runpy
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-DRIVER = Path(__file__).with_name("reference_driver.py")
-CALL_SECONDS = 60.0
-STOP_SECONDS = 10.0
+import nfcli.shell.norfab
+from nfcli import Client, NorFab
+from nfcli.models.environment import Environment
+from nfcli.models.keys import read_public_key
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentFactory, RunningWorker, WorkerRunner
+
+_HERE = Path(__file__).parent
+_fabric, _processes, _peers = (runpy.run_path(str(_HERE / f"{name}.py")) for name in ("fabric", "processes", "peers"))
+
+OUR_WORKER = "fastmcp-worker-1"
+THEIR_WORKER = "norfab-worker-1"
+DEMO_WORKER = "demo-worker-1"
+SETTINGS = {"service": "fastmcp", "host": "127.0.0.1", "port": 0, "authentication_enabled": True}
+
+WORKER_JOINS = find_spec("nfcli.worker.fabric") is not None
+CLIENT_JOINS = not hasattr(nfcli.shell.norfab, "check_is_direct")
 
 
-class Reference:
-    """NorFab in another process, with an environment folder of its own; calls go to `reference_driver.Driver`."""
-
-    def __init__(self, python: str, folder: Path, inventory: dict[str, Any]) -> None:
-        self.folder = folder
-        (folder / "inventory.yaml").write_text(json.dumps(inventory), encoding="utf-8")  # JSON is YAML
-        self._errors = (folder / "stderr").open("wb")
-        self._process = subprocess.Popen(
-            [python, str(DRIVER), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=folder,
-            start_new_session=True,
-        )
-
-    def call(self, method: str, **arguments: Any) -> Any:
-        """Call a method of the driver and return what it returned, within `CALL_SECONDS`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([method, arguments]).encode() + b"\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._line() or b'{"error": "no answer in time"}')
-        if "error" in answer:
-            pytest.fail(f"{method}: {answer['error']}; stderr: {(self.folder / 'stderr').read_text()[-2_000:]}")
-        return answer["value"]
-
-    def _line(self) -> bytes:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + CALL_SECONDS
-        text = b""
-        while not text.endswith(b"\n"):
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            part = os.read(self._process.stdout.fileno(), 65_536) if ready else b""
-            if not part:
-                return b""
-            text += part
-        return text
-
-    def stop(self) -> None:
-        """End the driver and every process that it started."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
-        # Brokers and workers that are left share the driver's group.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(STOP_SECONDS)
-        self._process.stdout.close()
-        self._errors.close()
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, Any]], Reference]]:
-    """Start drivers of the reference, each with an inventory; they end with the module."""
+@pytest.fixture(scope="session")
+def reference_python() -> str:
+    """Return the Python that has the reference."""
     python = os.environ.get("NFCLI_REFERENCE_PYTHON")
     if not python:
         pytest.skip("NFCLI_REFERENCE_PYTHON names no Python with the reference")
+    return python
+
+
+@contextlib.contextmanager
+def _drivers(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Mapping[str, Any]], Any]]:
     with contextlib.ExitStack() as started:
 
-        def start(inventory: dict[str, Any]) -> Reference:
-            process = Reference(python, tmp_path_factory.mktemp("reference"), inventory)
+        def start(inventory: Mapping[str, Any]) -> Any:
+            process = _processes["Reference"](python, tmp_path_factory.mktemp("reference"), inventory)
             started.callback(process.stop)
             process.call("start")
             return process
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def reference(
+    reference_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Mapping[str, Any]], Any]]:
+    """Start drivers of the reference, each with an inventory; they end with the module."""
+    with _drivers(reference_python, tmp_path_factory) as start:
+        yield start
+
+
+class FabricMaker(Protocol):
+    """The type of the fixture `new_fabric`."""
+
+    def __call__(
+        self, workers: Mapping[str, Mapping[str, Any]], *, services: Mapping[str, str] | None = None, tcp: bool = False
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Make a `fabric.Fabric`, of which nothing runs yet; the `with` block's end ends all that was started.
+
+        `workers` and `services` are the class's; `tcp` has the broker listen on a free port instead of a socket file.
+        """
+
+
+@pytest.fixture(scope="session")
+def new_fabric(reference_python: str, tmp_path_factory: pytest.TempPathFactory) -> FabricMaker:
+    """Make fabrics of the reference's, for tests that stop and start its processes."""
+
+    @contextlib.contextmanager
+    def make(
+        workers: Mapping[str, Mapping[str, Any]], *, services: Mapping[str, str] | None = None, tcp: bool = False
+    ) -> Iterator[Any]:
+        # pytest's folders may be too long for a socket.
+        socket_folder = Path(tempfile.mkdtemp(prefix="nf-"))
+        folder = tmp_path_factory.mktemp("fabric")
+        fabric = _fabric["Fabric"](reference_python, folder, None if tcp else socket_folder, workers, services or {})
+        try:
+            yield fabric
+        finally:
+            fabric.stop()
+            shutil.rmtree(socket_folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fabric(new_fabric: FabricMaker) -> Iterator[Any]:
+    """Run the fabric that most tests share: a broker, a worker of service fastmcp and one of service demo."""
+    with new_fabric({THEIR_WORKER: SETTINGS, DEMO_WORKER: {"service": "demo"}}) as made:
+        made.start(THEIR_WORKER, DEMO_WORKER)
+        yield made
+
+
+class Gate:
+    """What the task `walk` of service demo waits at after each step; `path` is its argument `gate`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        # Open for both, so that neither end waits for the other to come.
+        self._pipe = os.open(path, os.O_RDWR)
+
+    def let_one_through(self) -> None:
+        """Let one step pass, the one that waits or the next to come."""
+        os.write(self._pipe, b".")
+
+    def remove(self) -> None:
+        """Let pass who waits, and fail who comes later."""
+        self.path.unlink()
+        os.close(self._pipe)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Make a gate; it goes with the test."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.remove()
+
+
+class EnvironmentJoiner(Protocol):
+    """The type of the fixture `joined_environment`."""
+
+    def __call__(self, fabric: Any, *names: str, **settings: Any) -> Environment:
+        """Make an environment of ours that joins a fabric, with these workers, or for clients only without any.
+
+        `settings` are further worker keys, or replace those of the fixture `environment_factory`.
+        """
+
+
+@pytest.fixture(scope="session")
+def joined_environment(environment_factory: EnvironmentFactory) -> EnvironmentJoiner:
+    """Make environments whose inventory has a broker."""
+
+    def make(fabric: Any, *names: str, **settings: Any) -> Environment:
+        environment = environment_factory(*names, **settings)
+        assert environment.inventory_file is not None
+        inventory = json.loads(environment.inventory_file.read_text(encoding="utf-8")) if names else {}
+        inventory["broker"] = fabric.join_inventory
+        environment.inventory_file.write_text(_processes["inventory_text"](inventory), encoding="utf-8")
+        return environment
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def our_worker(
+    fabric: Any, joined_environment: EnvironmentJoiner, running_worker: WorkerRunner
+) -> Iterator[RunningWorker]:
+    """Run a worker of ours on the shared fabric; wait until it has joined."""
+    if not WORKER_JOINS:
+        pytest.skip("our worker doesn't join a fabric yet")
+    with running_worker(joined_environment(fabric, OUR_WORKER), OUR_WORKER) as worker:
+        assert (worker.name, worker.endpoint) == (OUR_WORKER, fabric.endpoint)
+        fabric.await_workers(OUR_WORKER)
+        yield worker
+
+
+@pytest.fixture(scope="session")
+def client_environment(fabric: Any, joined_environment: EnvironmentJoiner) -> Environment:
+    """Make an environment of ours on a machine with no workers, for clients of the shared fabric."""
+    if not CLIENT_JOINS:
+        pytest.skip("our client doesn't join a fabric yet")
+    return joined_environment(fabric)
+
+
+@pytest.fixture(scope="session")
+def our_client(client_environment: Environment) -> Iterator[Client]:
+    """Connect a client of ours to the shared fabric."""
+    norfab = NorFab(inventory=client_environment.inventory_file)
+    yield norfab.make_client()
+    norfab.destroy()
+
+
+@pytest.fixture(scope="session")
+def our_peer(our_client: Client) -> Any:
+    """Our client on the shared fabric, as the matrix sees clients."""
+    return _peers["OurPeer"](our_client)
+
+
+@pytest.fixture(scope="session")
+def their_peer(fabric: Any) -> Any:
+    """The reference's client on the shared fabric, as the matrix sees clients."""
+    return _peers["ReferencePeer"](fabric.client)
+
+
+@dataclass(frozen=True)
+class DirectSite:
+    """A running worker of ours without a broker, and a client of the reference's that is let in.
+
+    `inventory` is what the reference's inventory says to take the worker for its broker.
+    """
+
+    environment: Environment
+    worker: RunningWorker
+    inventory: dict[str, Any]
+    client: Any
+    key_file: Path
+
+    def let_in(self, name: str, file: Path) -> Path:
+        """Let the client in that has this public key; return where the file lies now."""
+        key_file = self.environment.clients_folder / f"{name}.key"
+        shutil.copyfile(file, key_file)
+        key_file.chmod(0o600)
+        return key_file
+
+
+@pytest.fixture(scope="session")
+def direct_site(
+    reference_python: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    environment_factory: EnvironmentFactory,
+    running_worker: WorkerRunner,
+) -> Iterator[DirectSite]:
+    """Serve on a free TCP port and let one client of the reference's in."""
+    environment = environment_factory(endpoint="tcp://127.0.0.1:0")
+    with running_worker(environment) as worker, _drivers(reference_python, tmp_path_factory) as start:
+        key = read_public_key(environment.keys_folder / f"{worker.name}.key").decode()
+        inventory = {"broker": {"endpoint": worker.endpoint, "shared_key": key}, "topology": {"broker": False}}
+        client = start(inventory)
+        site = DirectSite(environment, worker, inventory, client, environment.clients_folder / "script.key")
+        site.let_in("script", Path(client.call("make_key", name="script")))
+        client.call("open_client", name="script")
+        yield site
+        client.call("close_client")
+
+
+@pytest.fixture(scope="session")
+def direct_peer(direct_site: DirectSite) -> Any:
+    """The reference's client at our worker in its broker's place, as the matrix sees clients."""
+    return _peers["ReferencePeer"](direct_site.client)

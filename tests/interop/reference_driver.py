@@ -10,6 +10,8 @@ import json
 import os
 import queue
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from norfab.core.security import generate_certificates
 
 WAIT_SECONDS = 20.0
 HEARD_SECONDS = 2.0
+ASK_AGAIN_SECONDS = 0.02
 REOPENINGS = 5
 
 
@@ -31,7 +34,9 @@ class Driver:
         self._norfab: Any = None
         self._client: Any = None
         self._responses: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
+        self._submitted: dict[str, tuple[Any, Any]] = {}
         self._drops_results = False
+        self._pause = threading.Event()
         self._handle_response = norfab_client.handle_response
         norfab_client.handle_response = self._take_response
 
@@ -82,6 +87,19 @@ class Driver:
         """Run a job to its end; return result, state and events."""
         return self._end_of(self._client.submit_job(**{"timeout": WAIT_SECONDS, **job}))
 
+    def submit_job(self, **job: Any) -> None:
+        """Send a job whose `uuid` is given, and don't wait."""
+        future = self._client.submit_job(**{"timeout": WAIT_SECONDS, **job})
+        self._submitted[future.uuid] = (future, future.events(timeout=WAIT_SECONDS))
+
+    def next_event(self, uuid: str) -> Any:
+        """Wait for the next event of a job that was submitted."""
+        return next(self._submitted[uuid][1])
+
+    def end_job(self, uuid: str) -> dict[str, Any]:
+        """Wait for the end of a job that was submitted; return result, state and the events that weren't taken."""
+        return self._end_of(self._submitted.pop(uuid)[0])
+
     def _end_of(self, future: Any) -> dict[str, Any]:
         result = future.result(timeout=future.timeout)
         job = self._client.job_db.get_job(future.uuid)
@@ -119,9 +137,32 @@ class Driver:
             if found == uuid and wanted in {"", status}:
                 return status, payload
 
-    def mmi(self, task: str, timeout: float = WAIT_SECONDS) -> Any:
-        """Ask the broker's management service."""
-        return self._client.mmi("mmi.service.broker", task, timeout=timeout)
+    def mmi(self, task: str, timeout: float = WAIT_SECONDS, service: str = "mmi", **kwargs: Any) -> Any:
+        """Ask the broker's management service, or its inventory service, `sid`."""
+        return self._client.mmi(f"{service}.service.broker", task, kwargs=kwargs, timeout=timeout)
+
+    def broker_inventory(self) -> dict[str, Any]:
+        """Return what the inventory says of the broker."""
+        return dict(self._norfab.inventory.broker)
+
+    def show_workers(self, timeout: float = WAIT_SECONDS) -> list[dict[str, str]]:
+        """Return the broker's rows on its workers; none when it doesn't answer."""
+        answer = self.mmi("show_workers", timeout=timeout)
+        return [row for row in answer["results"] if row["name"]] if answer["status"] == "200" else []
+
+    def await_workers(self, names: list[str], seconds: float, *, gone: bool = False) -> None:
+        """Ask until all of these workers are alive, or until none of them is known any more."""
+        deadline = time.monotonic() + seconds
+        while True:
+            known = {row["name"]: row["status"] for row in self.show_workers(HEARD_SECONDS)}
+            wanted = None if gone else "alive"
+            if all(known.get(name) == wanted for name in names):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"after {seconds:g} s the broker knows {known}: {names} should be {wanted or 'gone'}"
+                )
+            self._pause.wait(ASK_AGAIN_SECONDS)
 
 
 def main() -> None:

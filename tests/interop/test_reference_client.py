@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from nfcli.models.environment import Environment
-from nfcli.models.keys import read_public_key
 
 NAME = "fastmcp-worker-1"
 REFUSED_SECONDS = 1
 """How long a client waits that gets no answer."""
 
 
-@dataclass(frozen=True)
 class Site:
-    """A running worker of ours and a client of the reference's that is let in."""
+    """A running worker of ours and a client of the reference's that is let in: the fixture `direct_site`."""
 
-    environment: Environment
-    inventory: dict[str, Any]
-    client: Any
-    key_file: Path
+    def __init__(self, direct_site: Any) -> None:
+        self.inventory = direct_site.inventory
+        self.client = direct_site.client
+        self.key_file = direct_site.key_file
 
     def run(self, task: str, *, workers: str | list[str] = "all", **kwargs: Any) -> Any:
         """Run a job that has to complete; return the task's value."""
@@ -36,20 +29,10 @@ class Site:
         return done["result"][NAME]["result"]
 
 
-@pytest.fixture(scope="module")
-def site(reference: Callable[..., Any], environment_factory: Any, running_worker: Any) -> Iterator[Site]:
-    """Serve on a free TCP port and let one client of the reference's in."""
-    environment = environment_factory(endpoint="tcp://127.0.0.1:0")
-    with running_worker(environment) as worker:
-        key = read_public_key(environment.keys_folder / f"{worker.name}.key").decode()
-        inventory = {"broker": {"endpoint": worker.endpoint, "shared_key": key}, "topology": {"broker": False}}
-        client = reference(inventory)
-        key_file = environment.clients_folder / "script.key"
-        shutil.copyfile(client.call("make_key", name="script"), key_file)
-        key_file.chmod(0o600)
-        client.call("open_client", name="script")
-        yield Site(environment, inventory, client, key_file)
-        client.call("close_client")
+@pytest.fixture
+def site(direct_site: Any) -> Site:
+    """Take the worker that runs as long as the session."""
+    return Site(direct_site)
 
 
 @pytest.mark.parametrize("workers", ["all", "any", NAME, [NAME]], ids=str)

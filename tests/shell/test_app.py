@@ -14,6 +14,9 @@ from nfcli.models.commands.root import Root
 from nfcli.shell.app import INTRO, App, HiddenPrompt, TabCompleter
 
 MakeApp = Callable[[], App]
+FASTMCP_HELP = (
+    " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
+)
 
 
 @pytest.fixture
@@ -176,7 +179,7 @@ def test_a_result_that_can_not_be_written_is_one_line(make_app: MakeApp, monkeyp
     ("line", "out", "err"),
     [
         ("fast?", " fastmcp    FastMCP service\n", ""),
-        ("fastmcp ?", " auth       Manage auth tokens\n <ENTER>    Enter fastmcp\n", ""),
+        ("fastmcp ?", FASTMCP_HELP, ""),
         ("nonsense ??", "", "'nonsense' can't stand here: expected fastmcp, show, man\n"),
     ],
 )

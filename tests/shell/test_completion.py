@@ -60,8 +60,8 @@ def completed(bench: Any, line: str) -> list[str]:
         ('fastmcp auth list-tokens username "it', ['fastmcp auth list-tokens username "it\'s me" ']),
         ("man tree fas", ["man tree fastmcp "]),
         ("man tree show.nor", ["man tree show.norfab "]),
-        ("man tree show.norfab.", ["man tree show.norfab.workers ", "man tree show.norfab.client ",
-                                   "man tree show.norfab.inventory "]),
+        ("man tree show.norfab.", ["man tree show.norfab.workers ", "man tree show.norfab.broker ",
+                                   "man tree show.norfab.client ", "man tree show.norfab.inventory "]),
         ("man tree nothing.", []),
         ("man tasks x", []),
         ("fastmcp auth list-tokens timeout ", []),
@@ -133,6 +133,25 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
     client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
     clock.now += 1
     assert sources.values(USERNAME) == ["bob"]
+
+
+def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: SimpleNamespace) -> None:
+    """What needs no broker is offered all the same, and its workers when it is back."""
+    sources, workers = Sources(client, Root, clock=lambda: clock.now), entries(ListTokens)["workers"]
+    names, asked = client.worker_names, []
+
+    def away(service: str) -> list[str]:
+        asked.append(service)
+        raise NoWorkersError("no broker answered")
+
+    client.worker_names = away
+    assert [sources.values(workers) for _ in range(3)] == [["all", "any"]] * 3
+    assert len(asked) == 1
+    client.worker_names = lambda service: [*names(service), "bad\x1b[2J"]
+    clock.now += 29
+    assert sources.values(workers) == ["all", "any"]
+    clock.now += 2
+    assert [sources.values(workers) for _ in range(2)] == [["all", "any", "fastmcp-worker-1"]] * 2
 
 
 def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None:

@@ -109,7 +109,7 @@ def test_a_word_of_the_top_typed_in_a_subshell_says_how_to_get_there() -> None:
     """Somebody who forgot where they are is told."""
     reader = Reader((*ROOT, *read("fastmcp").groups[1:]))
     with pytest.raises(
-        UsageError, match=r"^fastmcp: 'show' can't stand here: expected auth \(go to the top first: top\)$"
+        UsageError, match=r"^fastmcp: 'show' can't stand here: expected auth, discover \(go to the top first: top\)$"
     ):
         reader.read(split("show norfab workers"))
 

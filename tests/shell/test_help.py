@@ -7,6 +7,9 @@ import pytest
 
 Run = Callable[[str], tuple[int, str, str]]
 MakeBench = Callable[..., Any]
+FASTMCP_HELP = (
+    " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
+)
 HEADER = " worker  username  token  age  creation  expires\n"
 
 
@@ -49,7 +52,7 @@ def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
     [
         ("fast?", " fastmcp    FastMCP service\n"),
         ("help sho", " show    Show workers, client and inventory\n"),
-        ("fastmcp ?", " auth       Manage auth tokens\n <ENTER>    Enter fastmcp\n"),
+        ("fastmcp ?", FASTMCP_HELP),
         ("fastmcp x?", " nothing begins with x here\n"),
         (
             "fastmcp auth check-token token ?",

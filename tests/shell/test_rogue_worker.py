@@ -16,7 +16,7 @@ from nfcli.models.link import MESSAGES_AT_ONCE
 from nfcli.models.lock import WorkerLock
 from nfcli.models.nfp import ClientMessage, Command
 from nfcli.models.result import Result
-from nfcli.shell import client as client_module
+from nfcli.shell import direct as direct_module
 from nfcli.shell.client import Client
 
 _rogue = runpy.run_path(str(Path(__file__).with_name("rogue_worker.py")))
@@ -98,6 +98,21 @@ def test_noise_before_the_answer_is_passed_over(rogue: Any, client: Client, nois
     assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
 
 
+def test_what_a_worker_says_of_a_job_is_passed_on(rogue: Any, client: Client) -> None:
+    """Under the name of the worker that the connection leads to; what it says of every job isn't."""
+    said: list[tuple[str, str]] = []
+    client._on_progress = lambda worker, text: said.append((worker, text))
+    texts = [("progress", "starting"), ("progress", "half way"), ("result_ready", "completed"), ("progress", 5)]
+    events = [{"worker": "other", "event_type": kind, "message": text} for kind, text in texts]
+    rogue.script = lambda uuid: [
+        *(answer(uuid, "200", data, command=b"0x08") for data in [*events, [], b"no json"]),
+        answer("another job", "200", events[1], command=b"0x08"),
+        answer(uuid, "200", result("good")),
+    ]
+    assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
+    assert said == [(DEFAULT_WORKER, "half way")]
+
+
 def test_a_result_that_leaves_members_out_has_them_all(rogue: Any, client: Client) -> None:
     """Whoever reads it finds what the manual promises."""
     rogue.script = lambda uuid: [answer(uuid, "200", result("good"))]
@@ -148,7 +163,7 @@ def test_show_workers_does_not_wait_for_a_worker_that_is_silent(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has its own short time."""
-    monkeypatch.setattr(client_module, "MMI_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(direct_module, "MMI_TIMEOUT_SECONDS", 0.2)
     (row,) = client.show_workers()
     assert (row["status"], row["note"]) == ("dead", "no answer within 0.2 s")
 

@@ -22,7 +22,7 @@ from nfcli.models.broker_link import BrokerAddress
 from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.result import Result
-from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker import auth_tasks, service_tasks, tool_tasks
 from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.tasks import TaskRegistry
@@ -30,7 +30,8 @@ from nfcli.worker.token_store import TokenStore
 from nfcli.worker.usage import process_stats
 
 TASKS = [
-    *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "echo", "get_inventory"),
+    *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "echo"),
+    *("get_guardrails", "get_inventory", "get_prompts"),
     *("get_stats", "get_status", "get_tools", "get_version", "get_worker_status", "list_tasks"),
 ]
 TOOLS = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
@@ -56,7 +57,7 @@ def worker(
         inventory=WorkerInventory(
             service="fastmcp", authentication_enabled=True, logging={"handlers": {"password": "hidden", "level": 10}}
         ),
-        registry=TaskRegistry(auth_tasks, service_tasks),
+        registry=TaskRegistry(auth_tasks, service_tasks, tool_tasks),
         store=store,
         audit=trail,
         url="http://127.0.0.1:8001/mcp",
