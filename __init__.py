@@ -7,6 +7,8 @@ For example::
     with NorFab(inventory="inventory.yaml") as nf:
         client = nf.make_client()
         client.run_job("fastmcp", "bearer_token_list", workers="all")
+
+Plugins of workers take `task`, `TaskInput`, `ToolHints` and `WorkerContext` from here.
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from .models.result import Result
+    from .models.tokens import TaskInput
     from .shell.client import Client
     from .shell.norfab import NorFab
+    from .worker.context import WorkerContext
+    from .worker.tasks import ToolHints, task
 
     __version__: str
 
@@ -44,16 +49,28 @@ __all__ = [
     "NorFab",
     "Result",
     "TaskError",
+    "TaskInput",
+    "ToolHints",
     "UsageError",
+    "WorkerContext",
     "WorkerStartError",
     "__version__",
+    "task",
 ]
 
-_HOMES = {"Client": ".shell.client", "NorFab": ".shell.norfab", "Result": ".models.result"}
+_HOMES = {
+    "Client": ".shell.client",
+    "NorFab": ".shell.norfab",
+    "Result": ".models.result",
+    "TaskInput": ".models.tokens",
+    "ToolHints": ".worker.tasks",
+    "WorkerContext": ".worker.context",
+    "task": ".worker.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use: the worker is part of this package and must not load the shell."""
+    """Import a public name at its first use: worker, shell and plugins load no more than they need."""
     if name == "__version__":
         return version("nfcli")
     if name not in __all__:

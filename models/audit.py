@@ -13,7 +13,7 @@ from .tokens import TaskInput
 LAST_LINES_DEFAULT = 20
 LAST_LINES_MAX = 1_000
 
-Operation = Literal["create", "renew", "delete", "restore", "backup", "refuse", "recover"]
+Operation = Literal["create", "renew", "delete", "import", "restore", "backup", "refuse", "recover"]
 Outcome = Literal["done", "failed", "nothing matched", "refused"]
 
 

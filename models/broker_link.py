@@ -21,7 +21,7 @@ from .environment import Environment
 from .errors import NoWorkersError, ProtocolError
 from .inventory import Broker
 from .keys import KeyPair
-from .link import MAX_MESSAGE_BYTES, MAX_WAITING, Link
+from .link import MAX_WAITING, Link
 from .nfp import BROKER_SERVICE, BrokerMessage
 
 ANSWER_SECONDS = 2.5
@@ -70,7 +70,7 @@ class BrokerLink(Link):
         *,
         name: bytes,
         keys: KeyPair,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_message_bytes: int | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         server_key = None if address.key is None else address.key.key

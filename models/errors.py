@@ -54,12 +54,28 @@ class WorkerStartError(NfcliError):
     """A worker can't start: port taken, name already owned, refused configuration."""
 
 
+class NorfabDatabaseError(NfcliError):
+    """A NorFab worker's token database can't be found or read; nothing was imported."""
+
+
 class ProtocolError(NfcliError):
     """Frames that aren't NFP (nfp: see `models/nfp.py`); the message never holds their content."""
 
 
 class TaskError(NfcliError):
     """A task can't do what it was asked for; its text becomes the failed result's only error line."""
+
+
+class EntryError(NfcliError):
+    """What a task declares of itself can't be published over MCP."""
+
+
+class PromptError(NfcliError):
+    """A prompt that can't be published, or arguments that it can't be rendered with."""
+
+
+class ToolCallError(NfcliError):
+    """A tool's call has no results that could be given back."""
 
 
 class TokenOwnerError(TaskError):
@@ -84,6 +100,10 @@ class TokenStoreFullError(TokenStoreError):
 
 class TokenStoreDamagedError(TokenStoreError):
     """The database file is not one, or fails its integrity check."""
+
+
+class ToolRuleError(NfcliError):
+    """The rules that a task brings along for its tool are no rules; names service, task, key and what was expected."""
 
 
 class AuditError(TaskError):

@@ -1,4 +1,4 @@
-"""Annotated types shared by every model: user names, tokens, numbers of seconds.
+"""Annotated types shared by every model: user names, tokens, numbers of seconds, instants.
 
 Each rule is stated once here; its message says value (never a token's), rule and remedy in one line.
 """
@@ -16,6 +16,7 @@ USERNAME_MAX_CHARACTERS = 256
 TOKEN_MAX_CHARACTERS = 1024
 EXPIRE_MAX_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 days
 TIMEOUT_MAX_SECONDS = 86_400
+LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later ones can't be shown in local time
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
@@ -81,6 +82,16 @@ def _whole_number(value: Any, limit: int) -> int:
     return value
 
 
+def _instant(value: Any) -> float:
+    if type(value) not in {int, float} or not 0 <= value < LAST_INSTANT:
+        raise PydanticCustomError(
+            "instant",
+            "must be an instant in seconds since the epoch, 0 or more and below {limit}, got {value}",
+            {"limit": int(LAST_INSTANT), "value": _shown(value)},
+        )
+    return float(value)
+
+
 def _shown(value: Any) -> str:
     """Return a short, printable form of a refused value."""
     text = str(value)[:40]
@@ -114,3 +125,10 @@ TimeoutSeconds = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": TIMEOUT_MAX_SECONDS}),
 ]
 """How long a job may take: whole seconds, from 1 to one day."""
+
+Instant = Annotated[
+    float,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": LAST_INSTANT}),
+]
+"""A moment: seconds since the epoch (UTC), before the year 9999."""

@@ -26,6 +26,7 @@ from .inventory_values import (
     GuessCount,
     HttpUrl,
     Kind,
+    ModuleNames,
     NetworkNames,
     Origins,
     Port,
@@ -38,6 +39,7 @@ from .inventory_values import (
     url_host,
 )
 from .inventory_workers import InventorySources
+from .tool_rules import ToolsInventory
 
 SERVICE: Final = "fastmcp"
 
@@ -52,9 +54,11 @@ _NULL_IS_UNSET = frozenset(
         "fastmcp",
         "ip_allowlist",
         "logging",
+        "plugins",
         "required_scopes",
         "shared_key",
         "token_scopes",
+        "tools",
         "uvicorn",
         "workers",
         "zmq_auth",
@@ -142,6 +146,12 @@ class WorkerInventory(_Model):
         default=(),
         description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
     )
+    plugins: Annotated[ModuleNames, Kind("list of Python modules, PACKAGE.MODULE")] = Field(
+        default=(),
+        description="Modules whose @task functions become tasks of the worker; what Python doesn't find elsewhere is "
+        "looked for in the inventory's folder. Their code may do whatever the worker may",
+    )
+    tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
     fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
         default={}, repr=False, description="Reserved, not checked and not used"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -54,13 +54,15 @@ def _wording(item: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
-        inner = _inner_model(model.model_fields[str(part)].annotation)
+        if isinstance(part, int):  # an item of a list, whose model is known already
+            continue
+        inner = _inner_model(model.model_fields[part].annotation)
         model = inner or model
     return model
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a field's type is, or holds as an alternative to None or as a mapping's values."""
+    """Return the model that a field's type is, or holds as an alternative to None, a mapping's values or a list's."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -76,7 +78,8 @@ def describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, st
         yield f"{prefix}{name}", kind.text, _default_text(field, kind), field.description or ""
         inner = _inner_model(field.annotation)
         if inner is not None:
-            yield from describe(inner, f"{prefix}{name}.NAME." if name == "workers" else f"{prefix}{name}.")
+            items = ".NAME" if name == "workers" else "[N]" if get_origin(field.annotation) is tuple else ""
+            yield from describe(inner, f"{prefix}{name}{items}.")
 
 
 def _default_text(field: FieldInfo, kind: Kind) -> str:

@@ -6,6 +6,7 @@ Values that come from the environment are text, so flags and numbers are accepte
 from __future__ import annotations
 
 import ipaddress
+import keyword
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from .environment import SOCKET_PATH_MAX_BYTES
@@ -183,6 +184,13 @@ def _scope(value: Any) -> str:
     return str(value)
 
 
+def _module_name(value: Any) -> str:
+    text = _text(value)
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
+        raise _refuse("must be the dotted name of a Python module, as in package.module", value)
+    return text
+
+
 def _network_name(value: Any) -> str:
     """Accept what a Host header can be: `name`, `name:port`, `name:*`, IPv6 addresses in brackets."""
     text = _text(value)
@@ -214,6 +222,10 @@ def _list(value: Any) -> Any:
     return value
 
 
+def _without_repeats(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
+
+
 def _section(value: Any) -> Any:
     if not isinstance(value, dict):
         raise _refuse("must be a mapping", value)
@@ -233,6 +245,9 @@ Section = Annotated[dict[str, Any], BeforeValidator(_section)]
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
 Scopes = Annotated[tuple[Annotated[str, BeforeValidator(_scope)], ...], BeforeValidator(_list)]
+ModuleNames = Annotated[
+    tuple[Annotated[str, BeforeValidator(_module_name)], ...], BeforeValidator(_list), AfterValidator(_without_repeats)
+]
 NetworkNames = Annotated[tuple[Annotated[str, BeforeValidator(_network_name)], ...], BeforeValidator(_list)]
 Origins = Annotated[tuple[Annotated[str, BeforeValidator(_origin)], ...], BeforeValidator(_list)]
 

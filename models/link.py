@@ -48,7 +48,8 @@ class Link:
         server_key: the other side's public key, 40 characters of Z85.
         drops_while_down: messages that are sent while there is no connection are refused and those that wait are
             dropped when it breaks, instead of being kept for the next one.
-        max_message_bytes: a longer frame from the other side costs the connection, and ZeroMQ makes no other one.
+        max_message_bytes: a longer frame from the other side costs the connection, and ZeroMQ makes no other one; None:
+            `MAX_MESSAGE_BYTES`.
         max_waiting: messages that may wait here to be read.
     """
 
@@ -61,7 +62,7 @@ class Link:
         keys: KeyPair | None,
         server_key: bytes | None,
         drops_while_down: bool = False,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_message_bytes: int | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.endpoint = endpoint
@@ -80,7 +81,7 @@ class Link:
             zmq.IPV6: int("[" in endpoint),
             zmq.LINGER: 0,
             zmq.IMMEDIATE: int(drops_while_down),
-            zmq.MAXMSGSIZE: max_message_bytes,
+            zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES if max_message_bytes is None else max_message_bytes,
             zmq.RCVHWM: max_waiting,
             zmq.RECONNECT_IVL: 100,
             # Not ZeroMQ's own heartbeats: they can end the process of the other side, and ours (libzmq issue 3937).

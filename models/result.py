@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -55,6 +56,19 @@ class Result(BaseModel):
     dry_run: bool = Field(default=False, description="True when nothing was changed on purpose")
 
 
+def failure_reason(result: Mapping[str, Any]) -> str:
+    """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
+    said = [text for key in ("errors", "messages") for text in _listed(result.get(key))]
+    lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
+    return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"
+
+
+def _listed(value: object) -> list[object]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value is None else [value]
+
+
 class JobRequest(BaseModel):
     """The data of a POST: which task, with what. `timeout` is in seconds and absent in a GET."""
 
@@ -106,3 +120,24 @@ class JobEvent(BaseModel):
 def _event_time(instant: datetime) -> str:
     local = instant.astimezone()
     return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"
+
+
+def whole_result(answer: Any) -> dict[str, Any]:
+    """Return what a worker answered with all fields of a `Result`; of what isn't a result, a failed one.
+
+    It says if it failed, and its texts are lists of lines: whoever reads it may rely on that, and on nothing more.
+    """
+    if isinstance(answer, dict) and _is_result(answer):
+        return {**Result().model_dump(mode="json"), **answer}
+    return failed_result("the worker's answer is not a result")
+
+
+def failed_result(reason: str, status: ResultStatus = ResultStatus.ERROR, **fields: Any) -> dict[str, Any]:
+    """Return a failed `Result` with one line of reason, as the worker would have sent it."""
+    return Result(failed=True, errors=[reason], status=status, **fields).model_dump(mode="json")
+
+
+def _is_result(answer: dict[str, Any]) -> bool:
+    lines = [answer.get("errors", []), answer.get("messages", [])]
+    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
+    return are_lines and isinstance(answer.get("failed"), bool)

@@ -35,6 +35,27 @@ class GetToolsInput(TaskInput):
     ] = "*"
 
 
+class GetPromptsInput(TaskInput):
+    """Arguments of `get_prompts`."""
+
+    brief: Annotated[bool, Field(description="List names only")] = False
+    service: Annotated[str, Field(description="Service whose prompts to list, or all")] = "all"
+    name: Annotated[
+        str,
+        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the listed prompts match"),
+    ] = "*"
+
+
+class GetGuardrailsInput(TaskInput):
+    """Arguments of `get_guardrails`."""
+
+    brief: Annotated[bool, Field(description="List the names of the tools only")] = False
+    service: Annotated[str, Field(description="Service whose tools' rules to list, or all")] = "all"
+    name: Annotated[
+        str, Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the tools match")
+    ] = "*"
+
+
 class DiscoverInput(TaskInput):
     """Arguments of `discover`."""
 
@@ -97,6 +118,31 @@ class ToolEntry(_Report):
     inputSchema: dict[str, Any] = Field(description="JSON Schema of its arguments")  # noqa: N815  MCP's name
     outputSchema: dict[str, Any] = Field(description="JSON Schema of its structured content")  # noqa: N815
     annotations: dict[str, Any] = Field(description="Hints for clients, such as readOnlyHint")
+
+
+class PromptArgumentEntry(_Report):
+    """An argument of a prompt."""
+
+    name: str = Field(description="Name of the argument")
+    description: str = Field(description="What it is")
+    required: bool = Field(description="Whether it must be given")
+
+
+class PromptEntry(_Report):
+    """A prompt as MCP clients see it."""
+
+    name: str = Field(description="Name of the prompt")
+    description: str = Field(description="What the prompt is for")
+    arguments: list[PromptArgumentEntry] = Field(description="What can be put into its text")
+
+
+class GuardrailEntry(BaseModel):
+    """A rule about a tool; what it says stands under its own keys, such as field, type, match and message."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    tool: str = Field(description="Name of the tool")
+    kind: str = Field(description="guardrail for a rule about arguments, result_guardrail for one about results")
 
 
 class TaskEntry(_Report):

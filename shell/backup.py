@@ -10,28 +10,21 @@ import contextlib
 import hashlib
 import sys
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import IO
 
 from ..models.backup import CHUNK_BYTES, BackupBegun, RestoreBegun, Restored, seal
-from ..models.errors import NfcliError, NoWorkersError, TaskError, UsageError
-from ..models.result import ResultStatus
+from ..models.errors import NfcliError, TaskError
 from .backup_file import absolute, exposure, new_file, open_backup, verified
 from .client import Client
 from .console import Console
-from .render import one_line, to_json
+from .render import to_json
+from .worker_jobs import WorkerJobs, only_worker
 
-SERVICE = "fastmcp"
 WHOLE_SECONDS = 600
 """For a step that grows with the database; a worker that ends or is killed meanwhile is noticed much earlier."""
 CHUNK_SECONDS = 60
 END_SECONDS = 5
 RESTORED_NOTE = "tokens that were deleted after the backup was made are valid again: delete them once more"
-
-_ALL_PERCENT = 100
-
-ReportT = TypeVar("ReportT", bound=BaseModel)
 
 
 def back_up(client: Client, file: Path, worker: str | None) -> None:
@@ -47,10 +40,10 @@ def back_up(client: Client, file: Path, worker: str | None) -> None:
         NoWorkersError: the worker is unknown or can't be reached.
         NfcliError: the file is there, can't be written, or the worker failed; there is no file then.
     """
-    name = _only(client, worker)
+    name = only_worker(client, worker)
     file = absolute(file)
     console = Console(sys.stdout, sys.stderr)
-    with new_file(file) as (stream, finish), _Jobs(client, name, console) as jobs:
+    with new_file(file) as (stream, finish), WorkerJobs(client, name, console) as jobs:
         begun = jobs.report(BackupBegun, "backup_begin", WHOLE_SECONDS)
         try:
             _fetch(jobs, begun, stream)
@@ -75,10 +68,10 @@ def restore(client: Client, file: Path, worker: str | None) -> None:
         NfcliError: the file is no whole backup, or the worker refused it; nothing has changed then. Where the worker's
             answer got lost the message says that nobody knows.
     """
-    name = _only(client, worker)
+    name = only_worker(client, worker)
     file = absolute(file)
     console = Console(sys.stdout, sys.stderr)
-    with open_backup(file) as stream, _Jobs(client, name, console) as jobs:
+    with open_backup(file) as stream, WorkerJobs(client, name, console) as jobs:
         warning = exposure(stream, file)
         if warning:
             console.note(warning)
@@ -94,70 +87,7 @@ def restore(client: Client, file: Path, worker: str | None) -> None:
     console.note(RESTORED_NOTE)
 
 
-def _only(client: Client, worker: str | None) -> str:
-    names = client.worker_names(SERVICE)
-    if worker is not None or len(names) == 1:
-        return worker or names[0]
-    if not names:
-        raise NoWorkersError(f"no worker serves {SERVICE!r}: start one with nfcli -w")
-    raise UsageError(f"each worker has tokens of its own: name one with --worker: {', '.join(names)}")
-
-
-class _Jobs:
-    """The jobs of one transfer; what goes wrong at the worker is raised, what it has to say besides is printed."""
-
-    def __init__(self, client: Client, worker: str, console: Console) -> None:
-        self._client = client
-        self._worker = worker
-        self._console = console
-        self._is_watched = sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._draw("")
-
-    def run(self, task: str, seconds: float, **kwargs: Any) -> Any:
-        """Run a task and return its value.
-
-        Raises:
-            NfcliError: the worker failed, or can't be reached.
-        """
-        results = self._client.run_job(SERVICE, task, kwargs=kwargs, workers=[self._worker], timeout=seconds)
-        result = results[self._worker]
-        if result.get("failed"):
-            reason = "; ".join(one_line(error) for error in result.get("errors") or ["failed without a reason"])
-            if task == "restore_commit" and result.get("status") == ResultStatus.TIMEOUT:
-                reason += ": whether the tokens were replaced is not known, restore again"
-            raise TaskError(f"{self._worker}: {reason}")
-        for message in result.get("messages") or ():
-            self._draw("")
-            self._console.note(f"{self._worker}: {message}")
-        return result.get("result")
-
-    def report(self, model: type[ReportT], task: str, seconds: float, **kwargs: Any) -> ReportT:
-        """Run a task and return what it reports.
-
-        Raises:
-            NfcliError: as `run`, or the report isn't one.
-        """
-        try:
-            return model.model_validate(self.run(task, seconds, **kwargs))
-        except ValidationError:
-            raise TaskError(f"{self._worker}: the answer to {task} is not what nfcli's workers give") from None
-
-    def show(self, done: int, size: int) -> None:
-        """Show how far the transfer is (bytes), at a terminal."""
-        self._draw(f"{self._worker}: {_ALL_PERCENT * done // size} %")
-
-    def _draw(self, text: str) -> None:
-        if self._is_watched:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-
-
-def _fetch(jobs: _Jobs, begun: BackupBegun, stream: IO[bytes]) -> None:
+def _fetch(jobs: WorkerJobs, begun: BackupBegun, stream: IO[bytes]) -> None:
     """Fetch a snapshot into a file and put the seal behind it."""
     digest = hashlib.sha256()
     for offset in range(0, begun.size, CHUNK_BYTES):

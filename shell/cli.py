@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--create-env", type=Path, metavar="DIR", help="write a new environment into DIR and end")
     add("--backup", type=Path, metavar="FILE", help="write a worker's tokens into FILE, a new one, and end")
     add("--restore", type=Path, metavar="FILE", help="put a backup's tokens in place of all of a worker's, and end")
-    add("--worker", metavar="NAME", help="whose tokens --backup and --restore mean (default: those of the only worker)")
+    add("--import-norfab", type=Path, metavar="DIR", help="add the tokens of a NorFab worker's database, and end")
+    add("--worker", metavar="NAME", help="whose tokens these options mean (default: those of the only worker)")
     add("--check", action="store_true", help="look whether all is well, say what to do where it isn't, and end")
     add("--version", action="version", version=f"nfcli {version('nfcli')}")
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
@@ -94,8 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         return supervisor.run()
     try:
-        if arguments.backup or arguments.restore:
-            return _run_backup(norfab, arguments)
+        if arguments.backup or arguments.restore or arguments.import_norfab:
+            return _run_transfer(norfab, arguments)
         return _run_shell(norfab, arguments)
     finally:
         norfab.destroy()
@@ -104,20 +105,26 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.workers and (arguments.words or arguments.client):
         raise UsageError("-w runs the workers in the foreground: it goes with no command and not with -c")
-    modes = [("--backup", arguments.backup), ("--restore", arguments.restore), ("--check", arguments.check)]
+    modes = [("--backup", arguments.backup), ("--restore", arguments.restore)]
+    modes += [("--import-norfab", arguments.import_norfab), ("--check", arguments.check)]
     modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
     given = [name for name, value in modes if value]
     if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
         others = ", ".join(name for name, _ in modes if name != given[0])
         raise UsageError(f"{given[0]} goes alone: without a command and without {others}")
-    if arguments.worker is not None and not (arguments.backup or arguments.restore):
-        raise UsageError("--worker goes with --backup or --restore: a command names its workers itself")
+    if arguments.worker is not None and not (arguments.backup or arguments.restore or arguments.import_norfab):
+        raise UsageError(
+            "--worker goes with --backup, --restore or --import-norfab: a command names its workers itself"
+        )
 
 
-def _run_backup(norfab: NorFab, arguments: argparse.Namespace) -> int:
+def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
     from .backup import back_up, restore  # noqa: PLC0415  what few runs need, all others would load
+    from .import_norfab import import_norfab  # noqa: PLC0415  as above
 
     client = norfab.make_client(start_workers=not arguments.client, notice=_notice)
+    if arguments.import_norfab:
+        return import_norfab(client, arguments.import_norfab, arguments.worker)
     if arguments.backup:
         back_up(client, arguments.backup, arguments.worker)
     else:

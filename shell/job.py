@@ -8,7 +8,7 @@ from typing import Any
 
 from ..models.errors import NfcliError, UsageError
 from ..models.nfp import encode_data
-from ..models.result import Result, ResultStatus
+from ..models.result import ResultStatus, failed_result, whole_result
 
 Results = dict[str, dict[str, Any]]
 OnProgress = Callable[[str, str], None]
@@ -53,19 +53,12 @@ class Job:
 
     def finish(self, name: str, value: object) -> None:
         """Take in a worker's result as it came; what isn't one is a failed result that says so."""
-        if isinstance(value, dict) and _is_result(value):
-            self.results[name] = {**Result().model_dump(mode="json"), **value}
-        else:
-            failed = Result(failed=True, errors=["the worker's answer is not a result"], status=ResultStatus.ERROR)
-            self.results[name] = failed.model_dump(mode="json")
+        self.results[name] = whole_result(value)
         self.missing.discard(name)
 
     def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
         """Give a worker a failed result."""
-        result = Result(
-            failed=True, errors=[reason], status=status, task=self.task, juuid=self.uuid, service=self.service
-        )
-        self.results[name] = result.model_dump(mode="json")
+        self.results[name] = failed_result(reason, status, task=self.task, juuid=self.uuid, service=self.service)
         self.missing.discard(name)
 
     def lose(self, name: str, error: NfcliError) -> None:
@@ -100,10 +93,3 @@ def request_data(task: str, args: Sequence[Any] | None, kwargs: dict[str, Any] |
 def listed(names: Iterable[str]) -> str:
     """Return names for a message."""
     return ", ".join(names) or "none"
-
-
-def _is_result(result: dict[str, Any]) -> bool:
-    """Whether a result says if it failed, and its texts are lists of lines: whoever reads it relies on that."""
-    lines = [result.get("errors", []), result.get("messages", [])]
-    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
-    return are_lines and isinstance(result.get("failed"), bool)

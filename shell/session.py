@@ -19,6 +19,7 @@ from ..models.commands.base import Render, Results
 from ..models.commands.root import Root
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
 from ..models.private_files import open_private
+from ..models.result import failure_reason
 from .console import Console
 from .grammar import Reader, Scope, secret_words, split_help
 from .help import help_text
@@ -129,7 +130,7 @@ class Session:
             result = results[worker]
             if result.get("failed"):
                 self._has_failed = True
-                self.console.error(f"{worker}: {_reason(result)}")
+                self.console.error(f"{worker}: {failure_reason(result)}")
                 continue
             values[worker] = result.get("result")
             for message in result.get("messages") or ():
@@ -304,10 +305,3 @@ class Session:
         except (OSError, NfcliError) as failure:
             return f"{summary}; no details: {failure}"
         return f"{summary}; details in {self._log_file}"
-
-
-def _reason(result: Mapping[str, Any]) -> str:
-    """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
-    said = [*(result.get("errors") or ()), *(result.get("messages") or ())]
-    lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
-    return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"

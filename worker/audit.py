@@ -32,6 +32,7 @@ from .audit_refusals import Refusal, Refusals
 from .logs import redact
 
 if TYPE_CHECKING:
+    from ..models.tokens import BearerTokenRecord
     from .token_store import Change, Witness
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 AUDITED_TASKS: Mapping[str, Operation] = {
     "bearer_token_store": "create",
     "bearer_token_delete": "delete",
+    "bearer_token_import": "import",
     "backup_begin": "backup",
     "restore_commit": "restore",
 }
@@ -123,23 +125,26 @@ class AuditTrail:
     def witness(self, actor: str, *, expire: int | None = None) -> Witness:
         """Return what writes the line of a change before it is committed, and raises `AuditError` to refuse it.
 
+        An import has one line a user.
+
         Args:
             actor: name of the client that asked.
             expire: seconds that a stored token is to live, None for ever.
         """
 
         def write(change: Change) -> None:
-            users = {record.username for record in change.records}
-            tokens = [record.token for record in change.records[:FINGERPRINTS_MAX]]
-            username = users.pop() if len(users) == 1 else None
-            self.write(
-                operation=change.operation,
-                actor=actor,
-                username=None if username is None else _masked(username, tokens),
-                tokens=tokens,
-                count=len(change.records),
-                expire=expire,
-            )
+            for records in _by_user(change.records) if change.operation == "import" else [change.records]:
+                users = {record.username for record in records}
+                tokens = [record.token for record in records[:FINGERPRINTS_MAX]]
+                username = users.pop() if len(users) == 1 else None
+                self.write(
+                    operation=change.operation,
+                    actor=actor,
+                    username=None if username is None else _masked(username, tokens),
+                    tokens=tokens,
+                    count=len(records),
+                    expire=expire,
+                )
 
         return write
 
@@ -269,6 +274,14 @@ class AuditTrail:
 
     def _fingerprint(self, token: str) -> str:
         return hmac.digest(self._key, token.encode("utf-8", "surrogatepass"), "sha256").hex()[:FINGERPRINT_DIGITS]
+
+
+def _by_user(records: Iterable[BearerTokenRecord]) -> Iterable[Sequence[BearerTokenRecord]]:
+    """Return the records of each user, users in the order they come up."""
+    found: dict[str, list[BearerTokenRecord]] = {}
+    for record in records:
+        found.setdefault(record.username, []).append(record)
+    return found.values()
 
 
 def _text(value: object) -> str | None:

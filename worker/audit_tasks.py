@@ -10,7 +10,7 @@ from .context import WorkerContext
 from .tasks import task
 
 
-@task(arguments=GetAuditInput, result=list[AuditEntry])
+@task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False)
 def get_audit(worker: WorkerContext, arguments: GetAuditInput) -> list[dict[str, Any]]:
     """List the newest lines of the audit trail, all or those about one user, the newest one last.
 
@@ -19,7 +19,7 @@ def get_audit(worker: WorkerContext, arguments: GetAuditInput) -> list[dict[str,
     return [entry.model_dump() for entry in worker.audit.entries(arguments.last, arguments.username)]
 
 
-@task(result=AuditReport)
+@task(result=AuditReport, mcp=False)
 def verify_audit(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Read the whole audit trail and tell how many lines it has; fail where one was altered or is missing."""
     return worker.audit.verify().model_dump()

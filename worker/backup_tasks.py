@@ -39,7 +39,7 @@ from .token_rows import LoadedTokens
 from .transfers import Transfer, remove, snapshot_folder, upload_folder
 
 
-@task(result=BackupBegun)
+@task(result=BackupBegun, mcp=False)
 def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Take a snapshot of all tokens, to be fetched with `backup_read` and given up with `backup_end`.
 
@@ -58,7 +58,7 @@ def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]
     return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens).model_dump()
 
 
-@task(arguments=BackupReadInput, result=str)
+@task(arguments=BackupReadInput, result=str, mcp=False)
 def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
     """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty behind its end."""
     slot = worker.transfers.snapshot
@@ -67,14 +67,14 @@ def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
         return base64.b64encode(stream.read(CHUNK_BYTES)).decode()
 
 
-@task(arguments=BackupEndInput, result=bool)
+@task(arguments=BackupEndInput, result=bool, mcp=False)
 def backup_end(worker: WorkerContext, arguments: BackupEndInput) -> bool:
     """Give the snapshot up; its file is removed."""
     with worker.transfers.snapshot.use(arguments.id, is_last=True):
         return True
 
 
-@task(arguments=RestoreBeginInput, result=RestoreBegun)
+@task(arguments=RestoreBeginInput, result=RestoreBegun, mcp=False)
 def restore_begin(worker: WorkerContext, arguments: RestoreBeginInput) -> dict[str, Any]:
     """Announce a database, to be sent with `restore_write` and put in place of all tokens with `restore_commit`.
 
@@ -87,7 +87,7 @@ def restore_begin(worker: WorkerContext, arguments: RestoreBeginInput) -> dict[s
     return RestoreBegun(id=upload.id).model_dump()
 
 
-@task(arguments=RestoreWriteInput, result=bool)
+@task(arguments=RestoreWriteInput, result=bool, mcp=False)
 def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
     """Write a chunk of the announced database; writing it again does no harm."""
     try:
@@ -104,7 +104,7 @@ def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
     return True
 
 
-@task(arguments=RestoreCommitInput, result=Restored)
+@task(arguments=RestoreCommitInput, result=Restored, mcp=False)
 def restore_commit(worker: WorkerContext, arguments: RestoreCommitInput) -> Result:
     """Put the tokens of the uploaded database in place of all that are stored, in one step or not at all.
 

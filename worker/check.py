@@ -27,6 +27,7 @@ from ..models.tokens import TaskInput
 from .audit_chain import Head, backwards, continuation, find_fault
 from .context import WorkerContext
 from .http import HttpServer
+from .plugins import let_in, not_found, place_of
 from .tasks import task
 from .token_files import DATABASE_NAME, companion
 from .token_rows import LoadedTokens, read_rows
@@ -34,7 +35,7 @@ from .token_rows import LoadedTokens, read_rows
 _HEAD_MAX_BYTES = 100
 
 
-@task(result=StoreReport)
+@task(result=StoreReport, mcp=False)
 def check_store(worker: WorkerContext, _arguments: TaskInput) -> dict[str, object]:
     """Look through the whole token database and tell what is in it; fail where it is damaged."""
     store = worker.store
@@ -55,6 +56,7 @@ def findings(environment: Environment, name: str) -> Iterator[Finding]:
     except InventoryError:  # the shell tells of it
         inventory = None
     if inventory is not None:
+        yield from _plugins(environment, inventory)
         yield _mcp(inventory)
         yield _endpoint(environment, name, inventory)
 
@@ -137,6 +139,17 @@ def _audit_fault(path: Path) -> tuple[Head, str | None]:
         unfinished = len(next(lines))
         head, found = continuation(lines, known)
         return head, "; ".join(found) or find_fault(stream, size - unfinished, head)
+
+
+def _plugins(environment: Environment, inventory: WorkerInventory) -> Iterator[Finding]:
+    if inventory.plugins:
+        let_in(environment.folder)
+    for name in inventory.plugins:
+        place = place_of(name)
+        if place is None:
+            yield Finding(what="plugins", fault=str(not_found(name)))
+        else:
+            yield Finding(what="plugins", note=f"{name} would be imported from {place}, which is not done to look")
 
 
 async def _no_app(*_: object) -> None:

@@ -229,10 +229,14 @@ class DirectServer:
 
         uuid, size = message.uuid, len(message.data)  # a job that waits must not keep the whole message
 
+        # That a task starts is no reason to wake: it goes out with what comes next, of long tasks within a second.
+        is_told = False
+
         def reply(command: bytes, payload: bytes) -> None:
-            # An event alone is no reason to wake: it goes out with the answer, of long tasks within a second. And
-            # answers of quick tasks come from the thread itself.
-            wake = command == Command.RESPONSE and threading.current_thread() is not self._thread
+            nonlocal is_told
+            # Answers of quick tasks come from the thread itself.
+            wake = (is_told or command == Command.RESPONSE) and threading.current_thread() is not self._thread
+            is_told = True
             self._outbox.put((identity, BrokerMessage(command, service, uuid, Status.DONE, payload)), wake=wake)
 
         deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)

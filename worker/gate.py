@@ -6,6 +6,7 @@ Host, Origin, credentials and body size again behind it; here they come in an or
 least, and are answered in full.
 
 The token is looked up again when the response begins: what was asked with a good token isn't answered to a deleted one.
+Where the response is a stream, that goes for each part of it, and the stream ends with the token.
 
 Challenges follow RFC 6750 section 3: no error code where no token was sent, the scopes where one is missing.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,25 +24,17 @@ from typing import Any
 import anyio
 
 from .answers import TOO_MANY_REQUESTS, Answer, Challenges, refusal, too_many_guesses
+from .exchange import App, Exchange, Receive, Scope, Send
 from .guesses import WINDOW_SECONDS, GuessLimit, counted_address
 from .names import Names
 from .running import RunningRequests
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 MCP_PATHS = frozenset({"/mcp", "/mcp/"})
 HEALTH_PATH = "/health"
-MAX_BODY_BYTES = 256 * 1024
 MAX_AUTHORIZATION_BYTES = 2 * 1024
-BODY_SECONDS = 15.0
 HOLD_UP_SECONDS = 0.05
-_LENGTH_DIGITS = 9
 _MAX_LOGGED_NAMES = 100
 _MAX_LOGGED_CHARACTERS = 100
 _SINGLE_HEADERS = frozenset({b"host", b"origin", b"authorization", b"content-length"})
@@ -49,12 +42,11 @@ _SINGLE_HEADERS = frozenset({b"host", b"origin", b"authorization", b"content-len
 _NOT_FOUND = Answer(404)
 _READ_ONLY = Answer(405, headers=((b"allow", b"GET, HEAD"),))
 _POST_ONLY = refusal(405, "this MCP server has no streams: send a POST", (b"allow", b"POST"))
+_GET_OR_POST_ONLY = refusal(405, "this MCP server has no sessions: send a POST or a GET", (b"allow", b"GET, POST"))
 _FOREIGN_HOST = refusal(421, "this Host is not allowed: the worker's log says what to change")
 _FOREIGN_ORIGIN = refusal(403, "this Origin is not allowed: the worker's log says what to change")
 _LONG_CREDENTIALS = refusal(431, f"Authorization is longer than {MAX_AUTHORIZATION_BYTES} bytes")
 _CLOSE = (b"connection", b"close")
-_LONG_BODY = refusal(413, f"the body is longer than {MAX_BODY_BYTES} bytes", _CLOSE)
-_SLOW_BODY = refusal(408, f"the body did not come within {BODY_SECONDS:g} s", _CLOSE)
 _STORE_DOWN = refusal(503, "tokens can't be checked at the moment: try again later")
 _STOPPING = refusal(503, "the worker is stopping", _CLOSE)
 _TOO_MANY_GUESSES = tuple(too_many_guesses(seconds) for seconds in range(WINDOW_SECONDS + 1))
@@ -75,7 +67,8 @@ class Policy:
 
     `documents` are the paths that anybody may read, the health check among them. `authenticate` returns None for a
     token that isn't good and raises where that can't be said; without it nobody is asked for a token. `is_live` says
-    whether a token is still good, or raises. `guesses` limits wrong tokens; without it they aren't counted.
+    whether a token is still good, or raises. `guesses` limits wrong tokens; without it they aren't counted. `streams`
+    answers a GET of the MCP server's paths; without it there are none. `end_streams` ends them and lets none begin.
 
     `on_refused` is told the address, the reason and the token of each request that is refused for its token, from the
     loop; it must neither block nor raise.
@@ -91,6 +84,8 @@ class Policy:
     challenges: Challenges = field(default_factory=Challenges)
     required_scopes: tuple[str, ...] = ()
     documents: Mapping[str, Answer] = field(default_factory=lambda: {HEALTH_PATH: Answer(200)})
+    streams: App | None = None
+    end_streams: Callable[[], None] = lambda: None
 
 
 class Gate:
@@ -107,6 +102,11 @@ class Gate:
         self._requests = requests
         self._open: tuple[Policy, App] | None = None
         self._logged: set[tuple[str, str]] = set()
+
+    def end_streams(self) -> None:
+        """End what would otherwise go on for ever: the server is about to stop."""
+        if self._open is not None:
+            self._open[0].end_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the application's lifetime."""
@@ -145,14 +145,19 @@ class Gate:
         if answer is None and policy.authenticate is not None:
             caller, answer = _identified(policy, policy.authenticate, scope, found)
         if answer is None and scope["method"] != "POST":
-            answer = _POST_ONLY
+            if policy.streams is None:
+                answer = _POST_ONLY
+            elif scope["method"] != "GET":
+                answer = _GET_OR_POST_ONLY
+            else:
+                app = policy.streams
         if answer is not None:
             if answer.status == TOO_MANY_REQUESTS:
                 await _hold_up()
             await answer.send(send)
             return
         _lower_names(scope, found)
-        exchange = _Exchange(app, scope, receive, send)
+        exchange = Exchange(app, scope, receive, send)
         try:
             if caller is None:
                 await exchange.run(found.get(b"content-length"))
@@ -163,13 +168,15 @@ class Gate:
             await exchange.answer(_STOPPING)
 
     async def _serve_caller(
-        self, policy: Policy, caller: Caller, exchange: _Exchange, content_length: bytes | None
+        self, policy: Policy, caller: Caller, exchange: Exchange, content_length: bytes | None
     ) -> None:
         """Serve a request for as long as its token is good."""
         exchange.scope.update(caller.scope_entries)
         with self._requests.entry(caller.token) as cancel_scope:
             exchange.late_refusal = partial(_late_refusal, policy, caller.token, cancel_scope)
+            exchange.break_off = cancel_scope.cancel
             await exchange.run(content_length)
+        await exchange.end_stream()
         if exchange.refusal is not None:
             await exchange.answer(exchange.refusal)
         elif cancel_scope.cancelled_caught:
@@ -210,81 +217,6 @@ class Gate:
             "refused a request with %s %r: if clients rightly use it, add it to %s of worker %s in the inventory",
             *(header, value, key, policy.worker_name),
         )
-
-
-class _Exchange:
-    """One request that was let in and the response to it.
-
-    `late_refusal` is asked when the application begins its response: if that returns an answer it becomes `refusal`,
-    and whatever the application sends is dropped.
-    """
-
-    def __init__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
-        self.late_refusal: Callable[[], Answer | None] = lambda: None
-        self.refusal: Answer | None = None
-        self._app = app
-        self._receive = receive
-        self._send = send
-        self._body: bytes | None = None
-        self._has_started = False
-
-    async def run(self, content_length: bytes | None) -> None:
-        """Read the whole body and hand the request on."""
-        problem = await self._read_body(content_length)
-        if problem is not None:
-            await self.answer(problem)
-        elif self._body is not None:
-            await self._app(self.scope, self._replay, self._watch)
-
-    async def answer(self, answer: Answer) -> None:
-        """Answer in the application's stead, unless it has begun to."""
-        if not self._has_started:
-            await answer.send(self._pass_on)
-
-    async def _read_body(self, content_length: bytes | None) -> Answer | None:
-        """Set `_body`, or leave it None when the client has gone; return what refuses the body."""
-        if content_length is not None and _is_long(content_length):
-            return _LONG_BODY
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while True:
-                    message = await self._receive()
-                    if message["type"] != "http.request":
-                        return None
-                    body += message.get("body", b"")
-                    if len(body) > MAX_BODY_BYTES:
-                        return _LONG_BODY
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            return _SLOW_BODY
-        self._body = bytes(body)
-        return None
-
-    async def _replay(self) -> Message:
-        if self._body is None:
-            return await self._receive()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def _watch(self, message: Message) -> None:
-        if self.refusal is None and not self._has_started:
-            self.refusal = self.late_refusal()
-        if self.refusal is None:
-            await self._pass_on(message)
-
-    async def _pass_on(self, message: Message) -> None:
-        await self._send(message)
-        # Only now: a client that doesn't read holds up the first message, and that may be cancelled.
-        self._has_started = True
-
-
-def _is_long(content_length: bytes) -> bool:
-    # Thousands of leading zeros are no error of HTTP, but more than int() takes.
-    digits = content_length.lstrip(b"0")
-    return content_length.isdigit() and (len(digits) > _LENGTH_DIGITS or int(digits or b"0") > MAX_BODY_BYTES)
 
 
 def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..models.errors import WorkerStartError
 from ..models.inventory import WorkerInventory
-from .gate import App
+from .exchange import App
 
 GRACE_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 30
@@ -51,10 +51,14 @@ def check_exposure(inventory: WorkerInventory) -> None:
 
 
 class HttpServer:
-    """Serves one ASGI application at the address that an inventory names."""
+    """Serves one ASGI application at the address that an inventory names.
 
-    def __init__(self, app: App, inventory: WorkerInventory) -> None:
+    `on_stop` is called as the stop begins, so that the application can end what wouldn't end by itself.
+    """
+
+    def __init__(self, app: App, inventory: WorkerInventory, *, on_stop: Callable[[], None] = lambda: None) -> None:
         self._inventory = inventory
+        self._on_stop = on_stop
         self._sockets: list[socket.socket] = []
         self._ended = asyncio.Event()
         self._is_serving = False
@@ -114,6 +118,7 @@ class HttpServer:
         """
         self._server.config.timeout_graceful_shutdown = grace_seconds  # type: ignore[assignment]  # a float will do
         self._server.should_exit = True
+        self._on_stop()
         if self._is_serving:
             try:
                 await asyncio.wait_for(self._ended.wait(), grace_seconds + _SLACK_SECONDS)

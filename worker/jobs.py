@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -21,6 +22,7 @@ from ..models.errors import NfcliError, TaskError
 from ..models.result import JobEvent, JobRequest, Result, ResultStatus
 from .audit import AUDITED_TASKS
 from .context import WorkerContext
+from .progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class JobExecutor:
             uuid: the job's name.
             request: task and arguments.
             deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
-            notify: gets the JSON of a `JobEvent` when the task starts; must neither block nor raise.
+            notify: gets the JSON of a `JobEvent` when the task starts, and then whenever it tells how far it is, always
+                before `deliver` gets the result; must neither block nor raise.
             size: how many bytes the request had.
 
         Raises:
@@ -206,10 +209,20 @@ class JobExecutor:
 
     def _run(self, job: Job) -> bytes:
         """Run one job; whatever happens, the answer is JSON."""
-        request, worker = job.request, self._worker
+        if self._worker.registry.is_quick(job.request.task):
+            return self._run_as(job, self._worker)
+        progress = Progress(partial(self._notify, job))
+        client = self._client_name(job.client) if job.request.task in AUDITED_TASKS else ""
+        try:
+            return self._run_as(job, replace(self._worker, client=client, uuid=job.uuid, progress=progress.say))
+        finally:
+            progress.end()
+            if progress.left_out:
+                log.info("task %s: lines of progress that were left out: %d", job.request.task[:64], progress.left_out)
+
+    def _run_as(self, job: Job, worker: WorkerContext) -> bytes:
+        request = job.request
         is_audited = request.task in AUDITED_TASKS
-        if is_audited:
-            worker = replace(worker, client=self._client_name(job.client))
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
         elif time.monotonic() >= job.deadline:
@@ -219,7 +232,7 @@ class JobExecutor:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         else:
             job.state, job.was_run = JobState.STARTED, True
-            self._say_starting(job)
+            self._notify(job, "starting")
             result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
         if is_audited and (result.failed or result.result is False):
             result = self._written_down(job, worker, result)
@@ -249,7 +262,7 @@ class JobExecutor:
             return result if result.failed else self._failure(job, reason)
         return result
 
-    def _say_starting(self, job: Job) -> None:
+    def _notify(self, job: Job, message: str) -> None:
         if job.notify is None:
             return
         event = JobEvent(
@@ -257,7 +270,7 @@ class JobExecutor:
             service=self._worker.service,
             uuid=job.uuid,
             event_type="progress",
-            message="starting",
+            message=message,
             task=job.request.task[:64],
             status="running",
         )

@@ -1,68 +1,57 @@
 """The MCP server: the tasks that are tools, served statelessly over streamable HTTP behind the gate.
 
 The SDK serves both protocol eras: 2025-11-25 and older, which begin with `initialize`, and 2026-07-28, where each POST
-stands for itself. There are no sessions and no streams, so nothing outlives the token it came with.
+stands for itself. There are no sessions. Where the tools can change there are streams that tell so; the gate ends them
+with their token, so that nothing outlives it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
-from importlib.metadata import version
-from typing import Any
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 
-import anyio.to_thread
-from mcp.server.auth.middleware.auth_context import AuthContextMiddleware, get_access_token
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.auth import ProtectedResourceMetadata
-from mcp.shared.exceptions import MCPError
-from mcp_types import (
-    INVALID_PARAMS,
-    CallToolRequestParams,
-    CallToolResult,
-    ListToolsResult,
-    PaginatedRequestParams,
-    TextContent,
-    Tool,
-    ToolAnnotations,
-)
 from starlette.authentication import AuthCredentials
 
-from ..models.service import ToolEntry
 from .answers import JSON, Answer, Challenges
 from .context import WorkerContext
-from .gate import HEALTH_PATH, MAX_BODY_BYTES, App, Caller, Gate, Policy
+from .exchange import MAX_BODY_BYTES, App
+from .gate import HEALTH_PATH, Caller, Gate, Policy
 from .guesses import GuessLimit
+from .list_changes import ListChanges
+from .mcp_handlers import make_server
 from .names import host_names, origin_names
 from .plain_errors import PlainErrors
 from .running import RunningRequests
-from .service_tasks import tool_entries, tool_specs
 from .verifier import DiskcacheBearerTokenVerifier
 
 log = logging.getLogger(__name__)
 
-_Context = ServerRequestContext[Any, Any]
-
 
 def build_app(worker: WorkerContext) -> Gate:
-    """Return the complete ASGI application of a worker; `worker.url` must be set by the time its lifespan starts."""
+    """Return the complete ASGI application of a worker.
+
+    `worker.fabric` must be what it will be, `worker.url` by the time the application's lifespan starts.
+    """
     # It logs a line at INFO for every request.
     logging.getLogger("mcp.server.streamable_http").setLevel(logging.WARNING)
-    server = _make_server(worker)
+    changes = None if worker.fabric is None else ListChanges()
+    server = make_server(worker, changes)
     requests = RunningRequests()
 
     @asynccontextmanager
     async def running() -> AsyncIterator[tuple[Policy, App]]:
         policy = _policy(worker)
+        if changes is not None:
+            policy = replace(policy, streams=_guarded(worker, changes), end_streams=changes.close)
         manager = StreamableHTTPSessionManager(
             server,
             json_response=True,
@@ -73,15 +62,17 @@ def build_app(worker: WorkerContext) -> Gate:
             max_request_body_size=MAX_BODY_BYTES,
         )
         async with manager.run():
-            with requests.listening(worker.store.on_revoked, policy.is_live):
-                yield policy, _endpoint(worker, manager)
+            with ExitStack() as followed:
+                followed.enter_context(requests.listening(worker.store.on_revoked, policy.is_live))
+                if changes is not None:
+                    followed.enter_context(changes.following(worker.catalogue))
+                yield policy, _guarded(worker, PlainErrors(StreamableHTTPASGIApp(manager)))
 
     return Gate(running, requests)
 
 
-def _endpoint(worker: WorkerContext, manager: StreamableHTTPSessionManager) -> App:
-    """Return the SDK's application; with authentication it lets nobody in whom the gate hasn't named."""
-    app = PlainErrors(StreamableHTTPASGIApp(manager))
+def _guarded(worker: WorkerContext, app: App) -> App:
+    """Return an application that with authentication lets nobody in whom the gate hasn't named."""
     if not worker.inventory.authentication_enabled:
         return app
     scopes = list(worker.inventory.auth_bearer.required_scopes)
@@ -153,57 +144,3 @@ def _metadata(settings: AuthSettings) -> Answer:
         }
     )
     return Answer(200, metadata.model_dump_json(by_alias=True, exclude_none=True).encode(), (JSON,))
-
-
-def _make_server(worker: WorkerContext) -> Server[Any]:
-    specs = tool_specs(worker)
-    entries = {entry.name: entry for entry in tool_entries(worker)}
-    listed = ListToolsResult(tools=[_tool(entry) for entry in entries.values()])
-
-    async def list_tools(_context: _Context, _params: PaginatedRequestParams | None) -> ListToolsResult:
-        return listed
-
-    async def call_tool(_context: _Context, params: CallToolRequestParams) -> CallToolResult:
-        spec = specs.get(params.name)
-        if spec is None:
-            raise MCPError(INVALID_PARAMS, f"unknown tool {params.name[:64]!r}: tools/list names those there are")
-        return await _call(worker, spec.name, params.arguments or {})
-
-    def input_schema(name: str) -> dict[str, Any] | None:
-        return entries[name].inputSchema if name in entries else None
-
-    server: Server[Any] = Server(
-        worker.name,
-        version=version("nfcli"),
-        title=f"nfcli worker {worker.name}",
-        get_tool_input_schema=input_schema,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-    )
-    # OpenTelemetry's span takes 4 % of each request, and nothing here exports spans.
-    server.middleware.clear()
-    return server
-
-
-def _tool(entry: ToolEntry) -> Tool:
-    return Tool(
-        name=entry.name,
-        description=entry.description,
-        input_schema=entry.inputSchema,
-        output_schema=entry.outputSchema,
-        annotations=ToolAnnotations.model_validate(entry.annotations),
-    )
-
-
-async def _call(worker: WorkerContext, task: str, arguments: dict[str, Any]) -> CallToolResult:
-    """Run a task in a thread; a call that is cancelled is left alone there and its result thrown away."""
-    access = get_access_token()
-    log.info("MCP client %r calls %s", access.client_id if access else "(unauthenticated)", task)
-    run = partial(worker.registry.run, worker, task, arguments)
-    result = await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
-    structured = {worker.name: result.model_dump(mode="json")}
-    return CallToolResult(
-        content=[TextContent(type="text", text=json.dumps(structured, ensure_ascii=False))],
-        structured_content=structured,
-        is_error=result.failed,
-    )

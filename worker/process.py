@@ -28,22 +28,37 @@ from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment, find_environment
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.inventory import WorkerInventory
-from ..models.keys import ensure_audit_key
+from ..models.keys import ensure_audit_key, ensure_key_pair
 from ..models.lock import WorkerLock
 from ..models.need import wait_until_unneeded
-from . import audit_tasks, auth_tasks, backup_tasks, check, service_tasks
+from . import (
+    audit_tasks,
+    auth_tasks,
+    backup_tasks,
+    check,
+    discovery_tasks,
+    import_tasks,
+    service_tasks,
+    tool_tasks,
+)
 from .audit import AuditTrail
 from .configuration import find_configuration
 from .context import WorkerContext
 from .http import HttpServer, check_exposure, new_event_loop
 from .logs import configure_logging
 from .mcp_server import build_app
+from .other_services import OtherServices
+from .plugins import add_plugins
 from .serving import open_server
 from .tasks import TaskRegistry
 from .token_store import TokenStore
 
 log = logging.getLogger(__name__)
 
+TASK_MODULES = (
+    *(auth_tasks, service_tasks, audit_tasks, backup_tasks, import_tasks, check, tool_tasks),
+    discovery_tasks,
+)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_AGAIN_SECONDS = 10.0
@@ -70,7 +85,7 @@ class WorkerProcess:
         self._unneeded: IO[bytes] | None = None
 
     def start(self) -> dict[str, object]:
-        """Open configuration, lock, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
+        """Open configuration, lock, plugins, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
 
         Raises:
             NfcliError: one of them can't be had; what was open is closed again.
@@ -86,6 +101,8 @@ class WorkerProcess:
         check_exposure(inventory)
         lock = WorkerLock.acquire(self.environment.lock_file(self.name))
         self._opened.callback(lock.release)
+        registry = TaskRegistry(*TASK_MODULES)
+        add_plugins(registry, inventory.plugins, self.environment.folder)
         key = ensure_audit_key(self.environment.audit_key_file(self.name))
         audit = self._opened.enter_context(AuditTrail.open(self.environment.audit_file(self.name), key))
         store = self._opened.enter_context(TokenStore.open(self.environment.tokens_folder(self.name)))
@@ -94,7 +111,7 @@ class WorkerProcess:
             service=inventory.service,
             environment=self.environment,
             inventory=inventory,
-            registry=TaskRegistry(auth_tasks, service_tasks, audit_tasks, backup_tasks, check),
+            registry=registry,
             store=store,
             audit=audit,
             broker=self.broker,
@@ -102,15 +119,17 @@ class WorkerProcess:
         self.worker = worker
         backup_tasks.remove_transfers(worker)
         self._opened.callback(backup_tasks.remove_transfers, worker)
-        self.http = HttpServer(build_app(worker), inventory)
+        others = self._others(worker)
+        app = build_app(worker)
+        self.http = HttpServer(app, inventory, on_stop=app.end_streams)
         worker.url = self.http.bind()
         self._opened.callback(self.http.close)
         self.executor, self.server = open_server(worker)
         self._opened.callback(self.server.stop)
         self.executor.start()
-        # Last: from here on jobs come. What sends jobs of its own through a broker is started behind it, and its stop
-        # put on `_opened`, so that it ends before the server does.
-        self.server.start()
+        self.server.start()  # from here on jobs come
+        if others is not None:
+            others.start()
         lock.publish(
             ready=True,
             endpoint=worker.endpoint,
@@ -118,6 +137,15 @@ class WorkerProcess:
             started=datetime.fromtimestamp(worker.started, UTC).isoformat(),
         )
         return {"event": "ready", "name": self.name, "url": worker.url, "endpoint": worker.endpoint, "pid": os.getpid()}
+
+    def _others(self, worker: WorkerContext) -> OtherServices | None:
+        """Return the way to the other services of the fabric, if there is one."""
+        if worker.broker is None:
+            return None
+        keys = ensure_key_pair(self.environment.keys_folder, self.name)
+        others = OtherServices(worker, worker.broker, keys)
+        self._opened.callback(others.stop)
+        return others
 
     async def serve(self) -> int:
         """Serve until a signal, the end of the parent, or the death of a part; return the exit status."""
@@ -215,11 +243,13 @@ def _end_to_wait_for(process: WorkerProcess, arguments: argparse.Namespace) -> C
     return _wait_for_end_of_stdin if arguments.until_stdin_ends else None
 
 
-async def _main(process: WorkerProcess, ready: dict[str, object], until: Callable[[], None] | None) -> int:
+async def _main(
+    process: WorkerProcess, ready: dict[str, object], stdout: IO[str], until: Callable[[], None] | None
+) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.ask_to_stop)
-    _say(**ready)
+    _say(stdout, **ready)
     log.info("ready at %s and %s", process.worker.url, process.worker.endpoint)
     if until is not None:
         _call_after(until, process.ask_to_stop)
@@ -249,14 +279,25 @@ def _environment(arguments: argparse.Namespace) -> Environment:
     return Environment(folder, file if file.exists() else None)
 
 
-def _say(**line: object) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def _say(stdout: IO[str], **line: object) -> None:
+    stdout.write(json.dumps(line) + "\n")
+    stdout.flush()
+
+
+def _keep_stdout() -> IO[str]:
+    """Return stdout for our own line; what plugins print, and programs that they start, goes where errors go.
+
+    Whoever started us reads that one line, and after it only looks for the end of it all.
+    """
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until it is told to stop; return the exit status."""
     arguments = _arguments(argv)
+    stdout: IO[str] = sys.stdout
     os.umask(0o077)
     _give_memory_back()
     # Until the log is open, logging would print what is said there on stderr, beside the one line that we print.
@@ -265,23 +306,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         environment = _environment(arguments)
         found = find_configuration(environment, arguments.name)
         if isinstance(found, str):
-            _say(event="skipped", name=arguments.name, service=found)
+            _say(stdout, event="skipped", name=arguments.name, service=found)
             return EXIT_OK
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
+        if found.inventory.plugins:
+            stdout = _keep_stdout()
         process = WorkerProcess(environment, arguments.name, found.inventory, found.broker)
         ready = process.start()
         # What is there now stays: looking through it again and again takes a tenth of the time of MCP requests.
         gc.collect()
         gc.freeze()
     except NfcliError as error:
-        return _start_failed(arguments.name, str(error), error.exit_status)
+        return _start_failed(stdout, arguments.name, str(error), error.exit_status)
     except Exception as error:
         log.exception("the start failed")
-        return _start_failed(arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
+        return _start_failed(stdout, arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_main(process, ready, _end_to_wait_for(process, arguments)))
+            return runner.run(_main(process, ready, stdout, _end_to_wait_for(process, arguments)))
     finally:
         process.close()
 
@@ -295,8 +338,8 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
-def _start_failed(name: str, reason: str, status: int) -> int:
+def _start_failed(stdout: IO[str], name: str, reason: str, status: int) -> int:
     log.critical("not started: %s", reason)
-    _say(event="failed", name=name, error=reason, exit_status=status)
+    _say(stdout, event="failed", name=name, error=reason, exit_status=status)
     sys.stderr.write(f"{name}: {reason}\n")
     return status

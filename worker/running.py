@@ -29,6 +29,7 @@ class RunningRequests:
         self._thread = 0
         self._is_live: Callable[[str], bool] = lambda _token: True
         self._next_look: asyncio.TimerHandle | None = None
+        self._awaited: list[tuple[set[anyio.CancelScope], threading.Event]] = []
 
     @contextmanager
     def listening(
@@ -61,12 +62,14 @@ class RunningRequests:
                 scopes.discard(scope)
                 if not scopes:
                     self._scopes.pop(token, None)
+                if self._awaited:
+                    self._has_ended(scope)
 
     def revoke(self, tokens: Sequence[str]) -> None:
         """End the requests that came with one of `tokens`, which no look-up finds any more.
 
-        When this returns they are cancelled, and what could not be stopped any more has been sent. A loop that is too
-        busy is waited for no longer than `REVOKE_SECONDS`: the cancellation follows, and the log says so.
+        When this returns they have ended, streams among them, and what could not be stopped any more has been sent. A
+        loop that is too busy is waited for no longer than `REVOKE_SECONDS`: the end follows, and the log says so.
         """
         loop = self._loop
         if loop is None:
@@ -89,12 +92,22 @@ class RunningRequests:
 
     def _cancel(self, gone: Container[str], is_done: threading.Event | None = None) -> None:
         # Those under way are few, those that a restored backup takes away may be a hundred thousand.
-        for token in [token for token in self._scopes if token in gone]:
-            for scope in list(self._scopes[token]):
-                scope.cancel()
-        if is_done is not None:
+        ending = {scope for token, scopes in self._scopes.items() if token in gone for scope in scopes}
+        for scope in ending:
+            scope.cancel()
+        if is_done is not None and ending:
+            self._awaited.append((ending, is_done))
+        elif is_done is not None:
             # Once around the loop: a request can't be stopped in the round in which what it waited for has come.
             asyncio.get_running_loop().call_soon(is_done.set)
+
+    def _has_ended(self, scope: anyio.CancelScope) -> None:
+        """Tell those who wait for the last of several requests; once around the loop, its last word has been sent."""
+        for ending, is_done in self._awaited:
+            ending.discard(scope)
+            if not ending:
+                asyncio.get_running_loop().call_soon(is_done.set)
+        self._awaited = [(ending, is_done) for ending, is_done in self._awaited if ending]
 
     def _look_later(self) -> None:
         if self._next_look is None and self._loop is not None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from datetime import UTC, datetime
-from fnmatch import translate
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,29 +13,26 @@ from ..models.errors import TaskError
 from ..models.service import (
     EchoInput,
     EchoReport,
-    GetToolsInput,
     JobsStats,
     ListTasksInput,
     MessagingStats,
     StatsReport,
     StatusReport,
     TaskEntry,
-    ToolEntry,
     WorkerDirectories,
     WorkerSecurity,
     WorkerStatusReport,
-    tool_name,
 )
 from ..models.tokens import TaskInput
 from .context import WorkerContext
 from .jobs import THREADS
-from .tasks import TaskSpec, ToolHints, task
+from .tasks import looks, task
 from .usage import process_stats
 
 _PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
 
-@task(result=StatusReport, mcp=ToolHints("Get Status"))
+@task(result=StatusReport, mcp=looks("Get Status"))
 def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
     return StatusReport(
@@ -49,7 +44,8 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
         authentication_enabled=worker.inventory.authentication_enabled,
         tokens_count=len(worker.store),
         users_count=len(worker.store.usernames()),
-        tools_count=len(tool_specs(worker)),
+        tools_count=len(worker.catalogue.tools()),
+        prompts_count=len(worker.catalogue.prompts()),
         version=version("nfcli"),
         pid=os.getpid(),
         started=_utc_text(worker.started),
@@ -57,37 +53,27 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     ).model_dump()
 
 
-@task(result=dict[str, str], mcp=ToolHints("Get Version"))
+@task(result=dict[str, str], mcp=looks("Get Version"))
 def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
     """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
-@task(result=dict[str, Any], mcp=ToolHints("Get Inventory"))
+@task(result=dict[str, Any], mcp=looks("Get Inventory"))
 def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell how the worker is configured; secrets are shown as `***`."""
     return worker.inventory.redacted()
 
 
-@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=ToolHints("Get MCP Tools"))
-def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
-    """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
-    entries = tool_entries(worker) if arguments.service in {"all", worker.service} else []
-    # fnmatchcase would keep the last 32,768 patterns that anybody sent.
-    pattern = re.compile(translate(arguments.name))
-    chosen = [entry for entry in entries if pattern.match(entry.name)]
-    return [entry.name for entry in chosen] if arguments.brief else [entry.model_dump() for entry in chosen]
-
-
-@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str])
+@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
 def list_tasks(worker: WorkerContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
     """List the tasks of the worker with their descriptions and schemas, one of them by name, or all names."""
     specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
     return [spec.name for spec in specs] if arguments.brief else [spec.entry() for spec in specs]
 
 
-@task(arguments=EchoInput, result=EchoReport)
+@task(arguments=EchoInput, result=EchoReport, mcp=False)
 def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
     """Answer with the arguments that came, after a wait if asked for, or fail if asked to."""
     if arguments.sleep:
@@ -98,7 +84,7 @@ def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
     return EchoReport(task="echo", kwargs=arguments.model_extra or {}).model_dump()
 
 
-@task(result=WorkerStatusReport)
+@task(result=WorkerStatusReport, mcp=False)
 def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell identity, folders and key files of the worker."""
     environment, broker = worker.environment, worker.broker
@@ -121,7 +107,7 @@ def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str,
     ).model_dump()
 
 
-@task(result=StatsReport)
+@task(result=StatsReport, mcp=False)
 def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell what the worker's process uses and count its messages and jobs."""
     messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")
@@ -146,29 +132,6 @@ def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
         jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
         max_concurrent_jobs=THREADS,
     ).model_dump()
-
-
-def tool_specs(worker: WorkerContext) -> dict[str, TaskSpec]:
-    """Return the tasks that are MCP tools, by the tools' names."""
-    return {tool_name(worker.service, spec.name): spec for spec in worker.registry if spec.mcp is not None}
-
-
-def tool_entries(worker: WorkerContext) -> list[ToolEntry]:
-    """Return the MCP tools as clients see them, by name."""
-    return [_tool_entry(worker, name, spec) for name, spec in tool_specs(worker).items()]
-
-
-def _tool_entry(worker: WorkerContext, name: str, spec: TaskSpec) -> ToolEntry:
-    result = spec.output_schema()
-    # References in it start at the root of the schema it stands in.
-    definitions = result.pop("$defs", {})
-    return ToolEntry(
-        name=name,
-        description=spec.description,
-        inputSchema=spec.input_schema(),
-        outputSchema={"type": "object", "properties": {worker.name: result}, "$defs": definitions},
-        annotations=spec.mcp.annotations() if spec.mcp else {},
-    )
 
 
 def _state(worker: WorkerContext) -> str:

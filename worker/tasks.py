@@ -2,17 +2,20 @@
 
 `@task(...)` attaches a `TaskSpec` to a plain function `(worker, arguments)`; a `TaskRegistry` collects the functions of
 modules and yields everything that is derived from them: validated runs, `list_tasks` entries, MCP tools.
+
+Plugins import this module too (`from nfcli import task`), so it loads neither the MCP server nor ZeroMQ.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -26,27 +29,81 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TaskFunction = Callable[["WorkerContext", Any], Any]
+FunctionT = TypeVar("FunctionT", bound=TaskFunction)
+Rule = Mapping[str, Any]
+
+# What manages tokens, and the task of NorFab's workers that runs commands: never tools, whatever their decorator says.
+_NEVER_TOOLS = re.compile(r"bearer_token_.*|run_shell_cmd", re.DOTALL)
+_HINTS = {
+    "readOnlyHint": "read_only",
+    "destructiveHint": "destructive",
+    "idempotentHint": "idempotent",
+    "openWorldHint": "open_world",
+}
+_RULES = ("prompts", "guardrails", "result_guardrails")
 
 
 @dataclass(frozen=True)
 class ToolHints:
-    """How an MCP client may treat the tool made of a task; the field names are those of MCP's `ToolAnnotations`."""
+    """How an MCP client may treat the tool made of a task.
 
-    title: str
-    read_only: bool = True
-    destructive: bool = False
-    idempotent: bool = True
-    open_world: bool = False
+    The flags mean what MCP's `ToolAnnotations` of those names do, and so do their defaults: who says nothing has made a
+    tool that may do anything. Without a title the task's name makes one. The three others are in NorFab's shapes, and
+    travel as they are to those who publish the task.
+
+    Raises:
+        TypeError: a flag that isn't one, a title that isn't text, rules that aren't a list of mappings.
+    """
+
+    title: str = ""
+    read_only: bool = False
+    destructive: bool = True
+    idempotent: bool = False
+    open_world: bool = True
+    prompts: Sequence[Rule] = ()
+    guardrails: Sequence[Rule] = ()
+    result_guardrails: Sequence[Rule] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.title, str):
+            raise TypeError("title must be text")
+        for name in _HINTS.values():
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False")
+        for name in _RULES:
+            rules = getattr(self, name)
+            if not isinstance(rules, list | tuple) or not all(isinstance(rule, Mapping) for rule in rules):
+                raise TypeError(f"{name} must be a list of mappings")
+
+    @classmethod
+    def parse(cls, mcp: Mapping[str, Any]) -> ToolHints:
+        """Return the hints that NorFab's notation gives: `annotations` with MCP's names, and the rules.
+
+        Raises:
+            TypeError: a key that isn't known, a value that isn't what its key needs.
+        """
+        annotations = mcp.get("annotations", {})
+        if not isinstance(annotations, Mapping):
+            raise TypeError("annotations must be a mapping")
+        unknown = sorted({*mcp} - {"annotations", *_RULES}) + sorted({*annotations} - {"title", *_HINTS})
+        if unknown:
+            raise TypeError(f"mcp has no key {unknown[0]!r}")
+        given: dict[str, Any] = {_HINTS.get(str(key), str(key)): value for key, value in annotations.items()}
+        return cls(**given, **{key: mcp[key] for key in _RULES if key in mcp})
 
     def annotations(self) -> dict[str, Any]:
         """Return the annotations under their names on the wire."""
-        return {
-            "title": self.title,
-            "readOnlyHint": self.read_only,
-            "destructiveHint": self.destructive,
-            "idempotentHint": self.idempotent,
-            "openWorldHint": self.open_world,
-        }
+        return {"title": self.title, **{wire: getattr(self, name) for wire, name in _HINTS.items()}}
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `list_tasks` tells of them: the annotations, and those rules that there are."""
+        rules = {name: [dict(rule) for rule in getattr(self, name)] for name in _RULES}
+        return {"annotations": self.annotations(), **{name: each for name, each in rules.items() if each}}
+
+
+def looks(title: str) -> ToolHints:
+    """Return the hints of a tool that only looks at what is here."""
+    return ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +119,10 @@ class TaskSpec:
     result_type: Any
     mcp: ToolHints | None
     is_quick: bool = False
+
+    def __post_init__(self) -> None:
+        if _NEVER_TOOLS.fullmatch(self.name):
+            object.__setattr__(self, "mcp", None)
 
     @property
     def description(self) -> str:
@@ -94,43 +155,96 @@ class TaskSpec:
             "inputSchema": self.input_schema(),
             "outputSchema": self.output_schema(),
             "fastapi": False,
-            "mcp": {"annotations": self.mcp.annotations()} if self.mcp else False,
+            "mcp": self.mcp.entry() if self.mcp else False,
             "agent": {},
         }
 
 
+@overload
+def task(function: FunctionT, /) -> FunctionT: ...
+
+
+@overload
 def task(
-    *, arguments: type[BaseModel] = TaskInput, result: Any, mcp: ToolHints | None = None, is_quick: bool = False
-) -> Callable[[TaskFunction], TaskFunction]:
-    """Make a function `(worker, arguments) -> value` a task named after it.
+    *,
+    arguments: type[BaseModel] = ...,
+    result: Any = ...,
+    mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = ...,
+    is_quick: bool = ...,
+) -> Callable[[FunctionT], FunctionT]: ...
+
+
+def task(
+    function: TaskFunction | None = None,
+    /,
+    *,
+    arguments: type[BaseModel] = TaskInput,
+    result: Any = Any,
+    mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None,
+    is_quick: bool = False,
+) -> Any:
+    """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
 
     Args:
+        function: the function, where the decorator stands without brackets.
         arguments: input model; what the function gets as its second parameter is a validated instance of it.
         result: type of the value the function returns (it may return a whole `Result` as well).
-        mcp: hints for MCP clients; None keeps the task off the MCP endpoint whatever the configuration says.
-        is_quick: the function takes microseconds and never waits: no disk, no lock, no network.
+        mcp: hints for MCP clients, `ToolHints` or NorFab's notation; None makes a tool that may do anything, for all
+            that clients know; False keeps the task off the MCP endpoint whatever the configuration says.
+        is_quick: the function takes microseconds and never waits: no disk, no lock, no network. Plugins' are not
+            believed.
+
+    Raises:
+        TypeError: `arguments` is no model, or `mcp` is none of these.
     """
 
     def mark(function: TaskFunction) -> TaskFunction:
-        spec = TaskSpec(function.__name__, function, arguments, result, mcp, is_quick)
+        name = function.__name__
+        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), is_quick)
         function.task_spec = spec  # type: ignore[attr-defined]
         return function
 
-    return mark
+    if not (isinstance(arguments, type) and issubclass(arguments, BaseModel)):
+        raise TypeError("arguments must be a subclass of TaskInput")
+    return mark if function is None else mark(function)
+
+
+def _hints(name: str, mcp: ToolHints | Mapping[str, Any] | Literal[False] | None) -> ToolHints | None:
+    if mcp is False:
+        return None
+    if isinstance(mcp, Mapping):
+        mcp = ToolHints.parse(mcp)
+    elif mcp is None:
+        mcp = ToolHints()
+    elif not isinstance(mcp, ToolHints):
+        raise TypeError("mcp must be ToolHints, a mapping, False or None")
+    return mcp if mcp.title else replace(mcp, title=name.replace("_", " ").strip().title())
+
+
+def specs_of(module: ModuleType) -> list[TaskSpec]:
+    """Return the tasks among a module's names, in their order there."""
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    specs = [vars(function).get("task_spec") for function in functions]
+    return [spec for spec in specs if isinstance(spec, TaskSpec)]
 
 
 class TaskRegistry:
     """The tasks of one worker, by name."""
 
     def __init__(self, *modules: ModuleType) -> None:
-        specs = (
-            value.task_spec for module in modules for value in vars(module).values() if hasattr(value, "task_spec")
-        )
-        self._specs: dict[str, TaskSpec] = {spec.name: spec for spec in specs}
+        self._specs = {spec.name: spec for module in modules for spec in specs_of(module)}
 
     def __iter__(self) -> Iterator[TaskSpec]:
         """Iterate over the tasks by name."""
         return iter(self._specs[name] for name in sorted(self._specs))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a task of that name."""
+        return name in self._specs
+
+    def add(self, spec: TaskSpec) -> None:
+        """Take a task in; the name must be free, and nobody may be using the registry yet."""
+        self._specs[spec.name] = spec
 
     def get(self, name: str) -> TaskSpec:
         """Return the task of that name.
@@ -166,7 +280,7 @@ class TaskRegistry:
             result = _failed([str(error)])
         except TaskError as error:
             result = _failed([str(error)])
-        except Exception as error:  # noqa: BLE001  a fault in a task must not end the thread that serves all others
+        except BaseException as error:  # noqa: BLE001  nothing that a task raises may end the thread that serves others
             log.error("task %s failed: %s", name[:64], type(error).__name__)
             result = _failed([f"internal error in task {name[:64]}: {type(error).__name__}"])
         result.task = f"{worker.name}:{name}"

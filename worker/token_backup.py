@@ -1,7 +1,6 @@
 """Backups of a token database: made while it is in use, and read without trusting a byte of them.
 
-A backup is one file, a whole SQLite database with nothing beside it. Who can write to it may have put anything there:
-pickles, views and triggers that run when it is read, a damaged tree that leads in circles.
+A backup is one file, a whole SQLite database with nothing beside it; `models/foreign_database.py` opens it.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 from ..models.errors import TaskError, TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
+from ..models.foreign_database import is_whole, open_foreign
 from ..models.private_files import open_private, sync_folder
 from .token_faults import damaged, translated
 from .token_files import companion
@@ -23,8 +22,6 @@ from .token_rows import LoadedTokens, read_rows
 READ_SECONDS = 30.0
 """How long SQLite may be at work on a foreign file; 100,000 tokens take one second."""
 
-_MAX_ROW_BYTES = 1024 * 1024
-_STEPS_BETWEEN_LOOKS = 100_000
 _COMPANIONS = ("-journal", "-wal", "-shm")
 
 
@@ -92,13 +89,9 @@ def read_backup(path: Path) -> LoadedTokens:
                 "nothing changed: use another one"
             )
     # Immutable: no lock is taken, and nothing is made beside the file.
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            _distrust(connection, _later(READ_SECONDS))
-            if not _has_plain_table(connection):
-                raise _no_backup(path)
-            if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+        with open_foreign(path, "mode=ro&immutable=1", READ_SECONDS) as connection:
+            if not is_whole(connection):
                 raise _no_backup(path)
             return read_rows(connection)
     except sqlite3.Error as error:
@@ -109,27 +102,3 @@ def _no_backup(path: Path) -> TokenStoreDamagedError:
     return TokenStoreDamagedError(
         f"{path} is damaged or no backup of a token database, nothing changed: use another one"
     )
-
-
-def _later(seconds: float) -> Callable[[], bool]:
-    """Return what tells whether so much time has passed."""
-    deadline = time.monotonic() + seconds
-    return lambda: time.monotonic() > deadline
-
-
-def _distrust(connection: sqlite3.Connection, is_late: Callable[[], bool]) -> None:
-    connection.execute("PRAGMA trusted_schema = OFF")  # no function with effects from views, triggers or the schema
-    connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA mmap_size = 0")  # a file that gets shorter would end the process
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_ROW_BYTES)
-    connection.set_progress_handler(is_late, _STEPS_BETWEEN_LOOKS)
-
-
-def _has_plain_table(connection: sqlite3.Connection) -> bool:
-    """Whether `Cache` is one table, and no column of it is computed."""
-    statement = (
-        "SELECT type, name, rootpage > 0 AND sql LIKE 'CREATE TABLE %' FROM sqlite_master WHERE name LIKE 'cache'"
-    )
-    if connection.execute(statement).fetchall() != [("table", "Cache", 1)]:
-        return False
-    return all(hidden == 0 for *_, hidden in connection.execute("PRAGMA table_xinfo(Cache)"))

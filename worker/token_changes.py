@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ..models.tokens import BearerTokenRecord
@@ -16,7 +17,7 @@ class Change:
     A token of somebody's that has expired counts as absent: who stores it anew creates it.
     """
 
-    operation: Literal["create", "renew", "delete", "restore"]
+    operation: Literal["create", "renew", "delete", "import", "restore"]
     records: tuple[BearerTokenRecord, ...]
 
 
@@ -35,3 +36,22 @@ class Replaced:
     stored: int
     removed: int
     expired: int
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What became of tokens that came from elsewhere.
+
+    `stored` and `present` count those that are stored now and those that their users had already; `refused` are those
+    that are other users' here; `expired` counts those that were passed over since they have expired.
+    """
+
+    stored: int
+    present: int
+    refused: tuple[BearerTokenRecord, ...]
+    expired: int
+
+
+def told(witness: Witness | None, change: Change) -> Callable[[], None] | None:
+    """Return what tells a witness of a change, None for no witness."""
+    return None if witness is None else partial(witness, change)

@@ -256,9 +256,14 @@ class TokenDatabase:
         with translated(self._file):
             return read_rows(self._cache.connection)
 
-    def put(self, record: BearerTokenRecord, *, now: float, before_commit: Callable[[], None] | None = None) -> None:
-        """Write a token, in place of an older row of the same token; on disk (fsync) when this returns."""
-        self._write(partial(self._cache.put, *columns(record)), now, before_commit)
+    def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None = None) -> None:
+        """Write tokens, all or none, in place of older rows of the same tokens; on disk (fsync) when this returns."""
+
+        def write() -> None:
+            for record in records:
+                self._cache.put(*columns(record))
+
+        self._write(write, now, before_commit)
 
     def remove(self, tokens: Iterable[str], *, now: float, before_commit: Callable[[], None] | None = None) -> None:
         """Remove tokens, all or none; gone from disk (fsync) when this returns."""

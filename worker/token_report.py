@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def report(loaded: LoadedTokens, folder: Path, now: float) -> None:
     if loaded.pickled:
         log.warning(
             "%d rows of the token database in %s are pickled and were not read, since that could run anybody's "
-            "code (NorFab workers write such rows): store these tokens again with fastmcp auth create-token",
-            *(loaded.pickled, folder),
+            "code (NorFab workers write such rows): take their tokens over with nfcli --import-norfab %s",
+            *(loaded.pickled, folder, shlex.quote(str(folder))),
         )
     if loaded.invalid:
         log.warning(
@@ -31,8 +32,8 @@ def report(loaded: LoadedTokens, folder: Path, now: float) -> None:
     if foreign := foreign_databases(folder):
         log.warning(
             "%s holds a NorFab worker's database (%s and so on), which is not read: "
-            "store its tokens again with fastmcp auth create-token",
-            *(folder, foreign[0].relative_to(folder)),
+            "take its tokens over with nfcli --import-norfab %s",
+            *(folder, foreign[0].relative_to(folder), shlex.quote(str(folder))),
         )
     if loaded.has_wrong_latest:
         log.warning("the latest time that the token database in %s has seen is no time and was passed over", folder)

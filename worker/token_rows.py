@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ValidationError
 
-from ..models.fields import Token, Username
+from ..models.fields import LAST_INSTANT, Token, Username
 from ..models.tokens import BearerTokenRecord
 
 KEY_PREFIX = "bearer_token::"
@@ -31,7 +31,6 @@ LATEST_TIME_KEY = "latest_time"
 
 # How diskcache marks a value that it has pickled, or kept as it is.
 _PICKLED, _AS_IT_IS = 4, 1
-_LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later ones can't be shown in local time
 
 _SELECT = f"""
     SELECT key, tag, value, expire_time,
@@ -111,8 +110,8 @@ def _record(key: bytes, tag: bytes, value: bytes, expires: float | None) -> Bear
         if (
             key == (KEY_PREFIX + stored.token).encode()
             and tag == stored.username.encode()
-            and 0 <= created < _LAST_INSTANT
-            and (expires is None or 0 <= expires < _LAST_INSTANT)
+            and 0 <= created < LAST_INSTANT
+            and (expires is None or 0 <= expires < LAST_INSTANT)
         ):
             return BearerTokenRecord(stored.token, stored.username, created, expires)
     return None
@@ -121,6 +120,6 @@ def _record(key: bytes, tag: bytes, value: bytes, expires: float | None) -> Bear
 def _instant(value: bytes) -> float | None:
     with suppress(ValueError):
         instant = float(value)
-        if math.isfinite(instant) and 0 <= instant < _LAST_INSTANT:
+        if math.isfinite(instant) and 0 <= instant < LAST_INSTANT:
             return instant
     return None

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +24,9 @@ from pydantic import ValidationError
 
 from ..models.errors import TaskError, TokenOwnerError, TokenStoreError, sentences
 from ..models.tokens import BearerTokenRecord, BearerTokenStoreInput
+from . import token_batches as batches
 from .clock import SteadyClock
-from .token_changes import Change, Replaced, Witness
+from .token_changes import Adopted, Change, Replaced, Witness, told
 from .token_disk import LOCK_TIMEOUT_SECONDS, TokenDatabase
 from .token_index import TokenIndex
 from .token_report import report
@@ -235,7 +235,7 @@ class TokenStore:
         expires = None if expire_seconds is None else now + expire_seconds
         record = BearerTokenRecord(token, username, created, expires)
         change = Change("create" if live is None else "renew", (record,))
-        self._database.put(record, now=self.now(), before_commit=_told(witness, change))
+        self._database.put(record, now=self.now(), before_commit=told(witness, change))
         self._index.put(record)
         return record, old is not None and live is None
 
@@ -266,7 +266,7 @@ class TokenStore:
             return [], 0
         now = self.now()
         live = tuple(record for record in records if record.is_live(now))
-        before_commit = _told(witness, Change("delete", live)) if live else None
+        before_commit = told(witness, Change("delete", live)) if live else None
         return self._remove(records, now, before_commit), len(live)
 
     def replace(self, records: Iterable[BearerTokenRecord], *, witness: Witness | None = None) -> Replaced:
@@ -284,17 +284,21 @@ class TokenStore:
         return replaced
 
     def _replace(self, given: list[BearerTokenRecord], witness: Witness | None) -> tuple[Replaced, list[str]]:
-        now = self.now()
-        live = [record for record in given if record.is_live(now)]
-        index = TokenIndex(live)
-        records = index.records()
-        change = Change("restore", tuple(records))
-        self._database.replace(records, now=now, before_commit=_told(witness, change))
-        old, self._index = self._index, index
-        owners = {record.token: record.username for record in records}
-        gone = [record for record in old.records() if owners.get(record.token) != record.username]
-        removed = sum(record.is_live(now) for record in gone)
-        return Replaced(len(records), removed, len(given) - len(live)), [record.token for record in gone]
+        self._index, replaced, revoked = batches.replace(self._database, self._index, given, self.now(), witness)
+        return replaced, revoked
+
+    def adopt(self, records: Sequence[BearerTokenRecord], *, witness: Witness | None = None) -> Adopted:
+        """Store tokens that nobody has here, with their creation and expiry, in one transaction.
+
+        They obey the rules of `models/fields.py`. Those that have expired or are stored are passed over. `witness` is
+        told of the others before they are committed, and may refuse; it isn't asked when there are none.
+
+        Raises:
+            TokenStoreError: the disk refused; nothing changed.
+        """
+        adopted, revoked = self._run(lambda: batches.adopt(self._database, self._index, records, self.now(), witness))
+        self._tell_revoked(revoked)
+        return adopted
 
     def backup(self, path: Path) -> int:
         """Copy the database, as it is at one moment, into a new file with mode 0600; return the number of live tokens.
@@ -393,7 +397,3 @@ class TokenStore:
                 tell(tokens)
             except Exception as error:  # noqa: BLE001  the tokens are gone; a listener's fault can't change that
                 log.error("a listener for revoked tokens failed: %s", type(error).__name__)
-
-
-def _told(witness: Witness | None, change: Change) -> Callable[[], None] | None:
-    return None if witness is None else partial(witness, change)

@@ -100,11 +100,19 @@ class Command(TaskInput):
         except ValidationError as error:
             raise UsageError("; ".join(sentences(error))) from None
         data = command.answer(picle_app)
-        return "" if data is None else (render or picle_app.render)(data, command.columns())
+        if data is None:
+            return ""
+        if render is None:
+            return picle_app.render(command.shown(data), command.columns())
+        return render(data, command.columns())
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the result's table, none where it isn't one."""
         return self.COLUMNS
+
+    def shown(self, data: Any) -> Any:
+        """Return the data as it is printed where no pipe asks for all of it."""
+        return data
 
     def answer(self, shell: CommandShell) -> Any:
         """Do the work; return its data, None when there is nothing to print."""
@@ -162,10 +170,15 @@ class JobArguments(Command):
         return self._rows(values) if self.columns() else values
 
     def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a worker's result, a failed one where it should be a list of records and isn't."""
+        """Return a worker's result, a failed one where it should be a list of records and isn't.
+
+        Workers of NorFab's make give some records by their names instead.
+        """
         rows = result.get("result")
         if result.get("failed") or not self.columns():
             return result
+        if isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values()):
+            return {**result, "result": [{"name": name, **row} for name, row in rows.items()]}
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
             return result
         return {**result, "failed": True, "errors": [f"the answer to {self.TASK} is not a list of records"]}

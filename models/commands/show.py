@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from ..audit import GetAuditInput
-from ..service import GetToolsInput
+from ..service import GetGuardrailsInput, GetPromptsInput, GetToolsInput
 from .base import Command, CommandGroup, CommandShell, JobArguments, branch
 
 
@@ -30,15 +30,46 @@ class ShowStatus(JobArguments):
     TASK: ClassVar[str] = "get_status"
 
 
-class ShowTools(GetToolsInput, JobArguments):
+class _ShowPublished(JobArguments):
+    """What a worker offers to MCP clients, or its names alone."""
+
+    brief: bool = False
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the table's columns; names alone are no records."""
+        return () if self.brief else self.COLUMNS
+
+    def shown(self, data: Any) -> Any:
+        """Return the records with the first line of each description: some are whole pages."""
+        if self.brief:
+            return data
+        return [row | {"description": _first_line(row["description"])} if "description" in row else row for row in data]
+
+
+def _first_line(text: Any) -> str:
+    first, *more = str(text or "").strip().splitlines() or [""]
+    return f"{first} …" if more else first
+
+
+class ShowTools(GetToolsInput, _ShowPublished):
     """The tools that a worker offers to MCP clients; `| json` has their schemas as well."""
 
     TASK: ClassVar[str] = "get_tools"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
 
-    def columns(self) -> tuple[str, ...]:
-        """Return the table's columns; names alone are no records."""
-        return () if self.brief else self.COLUMNS
+
+class ShowPrompts(GetPromptsInput, _ShowPublished):
+    """The prompts that a worker offers to MCP clients; `| json` has their arguments as well."""
+
+    TASK: ClassVar[str] = "get_prompts"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+
+
+class ShowGuardrails(GetGuardrailsInput, _ShowPublished):
+    """The rules about arguments and results of a worker's tools; `| json` has all of each rule."""
+
+    TASK: ClassVar[str] = "get_guardrails"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "tool", "kind", "field", "type", "match", "message")
 
 
 class ShowAudit(GetAuditInput, JobArguments):
@@ -78,6 +109,8 @@ class ShowFastmcpCommands(CommandGroup):
     version: ShowVersion = branch("Show versions of the workers and their libraries")
     status: ShowStatus = branch("Show addresses and state of the workers")
     tools: ShowTools = branch("Show tools that the workers offer to MCP clients")
+    prompts: ShowPrompts = branch("Show prompts that the workers offer to MCP clients")
+    guardrails: ShowGuardrails = branch("Show rules about arguments and results of the tools")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 
     class PicleConfig(CommandGroup.PicleConfig):

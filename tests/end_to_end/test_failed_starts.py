@@ -92,9 +92,15 @@ def damage_the_database(environment: Environment, _: socket.socket) -> str:
     return r"cache\.db is damaged or no token database, nothing changed: restore it from a backup"
 
 
+def name_a_plugin_that_is_nowhere(environment: Environment, _: socket.socket) -> str:
+    """Have tasks of one's own in a module that isn't there."""
+    set_key(environment, plugins=["lab.tasks"])
+    return r"plugin lab\.tasks was not found: put it beside the inventory or install it, or take it out of `plugins`"
+
+
 OBSTACLES = [
     *(take_the_port, open_it_to_everybody, break_the_inventory, garble_the_inventory, widen_a_folder, widen_a_file),
-    *(spoil_the_key, put_a_folder_in_the_keys_place, damage_the_database),
+    *(spoil_the_key, put_a_folder_in_the_keys_place, damage_the_database, name_a_plugin_that_is_nowhere),
 ]
 
 

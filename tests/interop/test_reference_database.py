@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import logging
 import pickle
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
+import diskcache
 import pytest
 
 from nfcli.worker.token_store import TokenStore
 
 WORKER = "fastmcp-worker-1"
 TOKENS = [f"token-{number}" for number in range(8)]
+LIFETIME = 3600
 SHARDS = 4
 JOIN_SECONDS = 30.0
+REQUEST_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
 def written(reference: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let a worker of the reference's store tokens; return the folder that it keeps them in."""
-    socket = tmp_path_factory.mktemp("b") / "b"
-    worker = {"service": "fastmcp", "host": "127.0.0.1", "port": 0, "authentication_enabled": True}
-    fabric = reference(
-        {
-            "broker": {"endpoint": f"ipc://{socket}"},
-            "workers": {WORKER: [worker]},
-            "topology": {"broker": True, "workers": [WORKER], "workers_start_interval": 0},
-        }
-    )
+    fabric = reference(_inventory(tmp_path_factory.mktemp("b")))
     fabric.call("open_client", name="script")
     _await_worker(fabric)
     for token in TOKENS:
-        done = fabric.call(
-            "run_job", service="fastmcp", task="bearer_token_store", kwargs={"username": "alice", "token": token}
-        )
-        assert done["result"][WORKER]["result"] is True
+        lifetime = {"expire": LIFETIME} if token == TOKENS[-1] else {}
+        done = _job(fabric, "bearer_token_store", username="alice", token=token, **lifetime)
+        assert done["result"] is True
     fabric.call("close_client")
     fabric.call("stop")
     return fabric.folder / "__norfab__" / "files" / "worker" / WORKER / "cache"
+
+
+def _inventory(folder: Path) -> dict[str, Any]:
+    """Return what a broker and a worker of the reference's are started by; the broker's socket lies in `folder`."""
+    worker = {"service": "fastmcp", "host": "127.0.0.1", "port": 0, "authentication_enabled": True}
+    return {
+        "broker": {"endpoint": f"ipc://{folder / 'b'}"},
+        "workers": {WORKER: [worker]},
+        "topology": {"broker": True, "workers": [WORKER], "workers_start_interval": 0},
+    }
+
+
+def _job(fabric: Any, task: str, **kwargs: object) -> Any:
+    """Run a task of the reference's worker."""
+    return fabric.call("run_job", service="fastmcp", task=task, kwargs=kwargs)["result"][WORKER]
 
 
 def _await_worker(fabric: Any) -> None:
@@ -82,7 +96,7 @@ def test_pickled_tokens_are_counted_and_never_unpickled(brought: Path, caplog: p
     assert sum(counts) == len(TOKENS)
     assert caplog.messages == [
         f"{count} rows of the token database in {shard} are pickled and were not read, since that could run anybody's "
-        "code (NorFab workers write such rows): store these tokens again with fastmcp auth create-token"
+        f"code (NorFab workers write such rows): take their tokens over with nfcli --import-norfab {shard}"
         for shard, count in zip(shards, counts, strict=True)
         if count
     ]
@@ -98,7 +112,7 @@ def test_a_whole_database_of_the_references_is_named_and_left_alone(
         assert (len(store), store.pickled_rows, store.invalid_rows) == (0, 0, 0)
     line = (
         f"{brought} holds a NorFab worker's database (000/cache.db and so on), which is not read: "
-        "store its tokens again with fastmcp auth create-token"
+        f"take its tokens over with nfcli --import-norfab {brought}"
     )
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.WARNING, line)]
     assert {path: path.read_bytes() for path in before} == before
@@ -114,3 +128,70 @@ def test_a_worker_starts_beside_a_database_of_the_references(
     with running_worker(environment):
         log = environment.log_file(WORKER).read_text()
     assert "holds a NorFab worker's database (000/cache.db and so on), which is not read" in log
+
+
+def test_its_tokens_move_to_a_worker_of_ours(
+    written: Path, environment_factory: Any, running_worker: Any, nfcli: Any, tmp_path: Path
+) -> None:
+    """Users, creation and expiry are what the reference's database has; MCP requests with the tokens are let in."""
+    base = written.parents[4]
+    before = {path: path.read_bytes() for path in written.rglob("*") if path.is_file()}
+    environment = environment_factory(WORKER)
+    with running_worker(environment, WORKER) as worker:
+        assert [_status(worker.url, token) for token in TOKENS] == [401] * len(TOKENS)
+        moved = nfcli("--import-norfab", str(base), environment=environment)
+        assert (moved.returncode, moved.stderr, json.loads(moved.stdout)) == (0, "", _report(imported=len(TOKENS)))
+        assert [_status(worker.url, token) for token in TOKENS] == [200] * len(TOKENS)
+        again = nfcli("--import-norfab", str(written), environment=environment)
+        assert (again.returncode, json.loads(again.stdout)) == (0, _report(present=len(TOKENS)))
+        listed = nfcli("fastmcp", "auth", "list-tokens", "username", "alice", environment=environment).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    assert [row[2] for row in rows] == TOKENS
+    with closing(diskcache.FanoutCache(directory=str(_copied(written, tmp_path)), shards=SHARDS)) as cache:
+        for row in rows:
+            record, expires = cache.get(f"bearer_token::{row[2]}", expire_time=True)
+            assert (row[1], " ".join(row[4:6])) == (record["username"], record["created"])
+            shown = "None" if expires is None else str(datetime.fromtimestamp(expires))  # noqa: DTZ006  as it shows it
+            assert " ".join(row[6:]) == shown
+    assert rows[-1][6] != "None"
+    assert {path: path.read_bytes() for path in written.rglob("*") if path.is_file()} == before
+
+
+def _copied(folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def _report(**counts: int) -> dict[str, dict[str, int]]:
+    names = ("imported", "present", "refused", "expired", "invalid", "unreadable")
+    return {WORKER: dict.fromkeys(names, 0) | counts}
+
+
+def _status(url: str, token: str) -> int:
+    """Return the status of an MCP request."""
+    body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": "application/json"}
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=REQUEST_SECONDS)) as connection:
+        connection.request("POST", "/mcp", body, headers)
+        return connection.getresponse().status
+
+
+def test_tokens_move_from_a_worker_that_runs_and_goes_on(
+    reference: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    environment_factory: Any,
+    running_worker: Any,
+    nfcli: Any,
+) -> None:
+    """What it stores later comes with the next import."""
+    fabric = reference(_inventory(tmp_path_factory.mktemp("b")))
+    fabric.call("open_client", name="script")
+    _await_worker(fabric)
+    environment = environment_factory(WORKER)
+    with running_worker(environment, WORKER):
+        for number, token in enumerate(TOKENS[:3]):
+            assert _job(fabric, "bearer_token_store", username="bob", token=token)["result"] is True
+            moved = nfcli("--import-norfab", str(fabric.folder), environment=environment)
+            assert (moved.returncode, json.loads(moved.stdout)) == (0, _report(imported=1, present=number))
+            assert _job(fabric, "bearer_token_check", token=token)["result"] is True
+    fabric.call("close_client")
+    fabric.call("stop")

@@ -22,13 +22,13 @@ def bearer_token_store(worker: object, arguments: object) -> bool:
     raise NotImplementedError
 
 
-@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=ToolHints("List"))
+@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False)
 def bearer_token_list(worker: object, arguments: object) -> list[BearerTokenEntry]:
     """List the stored tokens."""
     raise NotImplementedError
 
 
-@task(arguments=BearerTokenDeleteInput, result=dict[str, int])
+@task(arguments=BearerTokenDeleteInput, result=dict[str, int], mcp=ToolHints("Delete"))
 def delete_all(worker: object, arguments: object) -> dict[str, int]:  # noqa: D103  stands for a foreign task
     raise NotImplementedError
 
@@ -90,7 +90,8 @@ def test_results_show_what_lists_and_objects_hold(entries: list[dict[str, Any]],
 
 def test_a_task_that_is_an_mcp_tool_says_so(entries: list[dict[str, Any]]) -> None:
     """Hints, even empty ones, make a tool; only false doesn't."""
-    assert render_tasks(entries, "bearer_token_list").endswith("\nMCP tool\n    yes")
+    assert render_tasks(entries, "delete_all").endswith("\nMCP tool\n    yes")
+    assert render_tasks(entries, "bearer_token_list").endswith("\nMCP tool\n    no")
     assert render_tasks([{"name": "foreign", "mcp": {}}], "foreign").endswith("\nMCP tool\n    yes")
 
 

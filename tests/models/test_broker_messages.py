@@ -85,7 +85,7 @@ def test_every_message_of_a_real_broker_says_something() -> None:
         ("404", {"worker": "w1", "status": "JOB NOT FOUND"}, Unknown("w1")),
         ("500", {"worker": "w1", "status": "UNKNOWN STATUS"}, Failed("w1", "UNKNOWN STATUS")),
         ("400", {"workers": None, "target": "w9", "status": "FAILED", "errors": ["no w9"]}, Refused(("w9",), "no w9")),
-        ("400", {"error": "no", "errors": ["other"]}, Refused(("",), "no")),
+        ("400", {"error": "no", "errors": ["other"]}, Refused(None, "no")),
         ("400", {"target": "x", "errors": 7}, Refused(("x",), "status 400")),
         ("499", {"target": "x", "error": "y" * 5_000}, Refused(("x",), "y" * 2_000)),
     ],

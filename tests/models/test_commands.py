@@ -16,7 +16,9 @@ from nfcli.models.commands.root import Root
 from nfcli.models.errors import UsageError
 
 AUTH_TREE = (Path(__file__).parents[1] / "man" / "expected" / "man_tree_fastmcp_auth.txt").read_text()
-FREE_TEXT = {("show fastmcp tools", "service"), ("show fastmcp tools", "name"), ("fastmcp discover", "service")}
+FREE_TEXT = {
+    (f"show fastmcp {what}", field) for what in ("tools", "prompts", "guardrails") for field in ("service", "name")
+} | {("fastmcp discover", "service")}
 GARBAGE = {
     "brief": ["", "maybe", "2"],
     "last": ["0", "-1", "1.5", "1001", "00020", "1e2", "abc", ""],
@@ -86,6 +88,8 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastmcp version",
         "show fastmcp status",
         "show fastmcp tools",
+        "show fastmcp prompts",
+        "show fastmcp guardrails",
         "show fastmcp audit",
         "show norfab workers",
         "show norfab broker",
@@ -215,6 +219,21 @@ def test_a_list_that_is_none_is_an_error_of_the_worker_and_the_others_rows_come_
     rows = [{"worker": "a", **row}]
     assert ListTokens.run(picle_app=shell).startswith(f"{rows!r} ")
     assert shell.failures == {worker: ["the answer to bearer_token_list is not a list of records"] for worker in "bcd"}
+
+
+def test_records_that_come_by_name_are_rows() -> None:
+    """So NorFab's own workers answer; the table has the first line of a description, a pipe all of it."""
+    shell, tools = Shell(), COMMANDS["show fastmcp tools"]
+    shell.results = {"a": {"t1": {"description": "\nPings.\n\nAll of them.", "x": 1}, "t2": {"description": "Waits."}}}
+    whole = [
+        {"worker": "a", "name": "t1", "description": "\nPings.\n\nAll of them.", "x": 1},
+        {"worker": "a", "name": "t2", "description": "Waits."},
+    ]
+    short = [whole[0] | {"description": "Pings. …"}, whole[1]]
+    columns = ("worker", "name", "description")
+    assert tools.run(picle_app=shell) == f"{short!r} {columns!r}"
+    assert tools.run(picle_app=shell, render=lambda data, _: repr(data)) == repr(whole)
+    assert shell.failures == {}
 
 
 def test_commands_that_are_no_tasks_run_the_shell_s_handler() -> None:

@@ -30,11 +30,17 @@ MISTAKES = [
         ),
     ),
     (
-        {"w1": "service: fastmcp\ntools: {policy: []}"},
+        {"w1": "service: fastmcp\nxyz: {policy: []}"},
         (
-            "w1.yaml: tools: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
-            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, fastmcp, uvicorn, logging"
+            "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
+            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, plugins, tools, fastmcp, uvicorn, "
+            "logging"
         ),
+    ),
+    ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: must be a list, got 'lab'"),
+    (
+        {"w1": "service: fastmcp\nplugins: [lab.tasks, lab-tasks]"},
+        "w1.yaml: plugins[1]: must be the dotted name of a Python module, as in package.module, got 'lab-tasks'",
     ),
     ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: must be a mapping"),
     ({"w1": "service: fastmcp\nuvicorn: 5"}, "w1.yaml: uvicorn: must be a mapping, got 5"),

@@ -18,6 +18,7 @@ from nfcli.models.inventory_values import (
     CurveKey,
     Flag,
     HttpUrl,
+    ModuleNames,
     NetworkNames,
     Origins,
     Port,
@@ -71,6 +72,7 @@ ACCEPTED = [
         ("https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"),
     ),
     (Texts, ("a",), ("a",)),
+    (ModuleNames, ["lab", "lab.bgp_tasks", "_x.Y1", "lab"], ("lab", "lab.bgp_tasks", "_x.Y1")),
     (Section, {"a": [1]}, {"a": [1]}),
 ]
 
@@ -93,6 +95,7 @@ IPC = "must be ipc:// and an absolute path, or tcp://HOST:PORT"
 CURVE = "must be a CURVE public key, 40 Z85 characters in quotes"
 URL = "must be a URL, http://… or https://…, without user, query or fragment"
 SCOPE = 'must be a scope: printable ASCII without blanks, " and \\'
+MODULE = "must be the dotted name of a Python module, as in package.module"
 NAME = "must be NAME, NAME:PORT or NAME:*, an IPv6 address in brackets"
 ORIGIN = "must be SCHEME://NAME, SCHEME://NAME:PORT or SCHEME://NAME:*, without a path"
 
@@ -167,6 +170,11 @@ REFUSED = [
         (Origins, [value], f"{ORIGIN}, got {value!r}")
         for value in ("a", "http://", "http://a/", "http://*", "*", "null", "://a", "1a://b")
     ],
+    *[
+        (ModuleNames, [value], f"{MODULE}, got {value!r}")
+        for value in ("", ".a", "a.", "a..b", "a-b", "a.py/b", "1a", "a.in")
+    ],
+    (ModuleNames, [1], f"{TEXT}, got 1"),
     (Texts, [1], f"{TEXT}, got 1"),
     (Texts, None, "must be a list, got nothing"),
     (Section, [], "must be a mapping, got a list"),

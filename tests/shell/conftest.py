@@ -1,11 +1,16 @@
-"""A session over a client that runs no workers but keeps tokens as they do, and its output as text."""
+"""A session over a client that keeps tokens as workers do, its output as text, and databases of NorFab's workers."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
+import diskcache
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -164,3 +169,49 @@ def make_bench() -> Callable[..., Bench]:
 def run(bench: Bench) -> Callable[[str], tuple[int, str, str]]:
     """Run a line with one worker; return its exit status and what it wrote to stdout and stderr."""
     return bench.run
+
+
+class Norfab:
+    """A NorFab worker's token database in the making."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._cache = diskcache.FanoutCache(directory=str(folder), shards=4, timeout=1, size_limit=1024**3)
+
+    def store(self, token: str, username: str, expires: float | None = None, created: str = CREATION) -> None:
+        """Store a token as NorFab's workers do; `expires` in epoch seconds."""
+        record = {"token": token, "username": username, "created": created}
+        self.put(f"bearer_token::{token}", record, username, expires)
+
+    def put(self, key: object, value: object, tag: object = "alice", expires: float | None = None) -> None:
+        """Write a row."""
+        lifetime = None if expires is None else expires - time.time()
+        self._cache.set(key, value, expire=lifetime, tag=tag)
+
+    def plant(self, data: bytes, key: str = "bearer_token::t1", **columns: object) -> None:
+        """Write a row with a pickle of the test's making, or whatever columns."""
+        row = {"key": key, "raw": 1, "tag": "alice", "mode": 4, "value": data, **columns}
+        with closing(sqlite3.connect(self.folder / "000" / "cache.db")) as connection, connection:
+            marks = ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO Cache({', '.join(row)}) VALUES({marks})", tuple(row.values()))
+
+    def close(self) -> None:
+        """Close the files: SQLite folds its write-ahead logs in and removes them."""
+        self._cache.close()
+
+
+@pytest.fixture
+def make_norfab() -> Iterator[Callable[[Path], Norfab]]:
+    """Make empty databases of NorFab workers; the end of the test closes them."""
+    with ExitStack() as opened:
+
+        def make(folder: Path) -> Norfab:
+            return opened.enter_context(closing(Norfab(folder)))
+
+        yield make
+
+
+@pytest.fixture
+def norfab(make_norfab: Callable[[Path], Norfab], tmp_path: Path) -> Norfab:
+    """Make an empty database in the folder `cache`."""
+    return make_norfab(tmp_path / "cache")

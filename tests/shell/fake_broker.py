@@ -27,6 +27,7 @@ Frames = list[bytes]
 
 RESPONSE, EVENT, MMI = b"0x05", b"0x08", b"0x11"
 POST, GET = b"0x04", b"0x06"
+NO_ANSWER = object()
 
 
 def frames(command: bytes, uuid: str, status: str, data: Any, service: str = "fastmcp") -> Frames:
@@ -77,6 +78,7 @@ class FakeBroker:
         self.uses_curve = uses_curve
         self.port: int | None = None
         self.asked: list[Ask] = []
+        self.questions: list[str] = []
         self.heard: queue.SimpleQueue[Ask] = queue.SimpleQueue()
         self.jobs: dict[str, dict[str, Any]] = {}
         self.public, self._secret = zmq.curve_keypair()
@@ -127,6 +129,8 @@ class FakeBroker:
             if self.is_silent:
                 return []
             answer = self._answer(ask)
+            if answer is NO_ANSWER:
+                return []
             return [frames(command, ask.uuid, "200", answer, ask.service) for command in (RESPONSE, MMI)]
         self.asked.append(ask)
         scripted = self.on_ask(ask)
@@ -136,6 +140,7 @@ class FakeBroker:
         return [] if self.is_silent else self.usual(ask)
 
     def _answer(self, ask: Ask) -> Any:
+        self.questions.append(ask.data["task"])
         scripted = self.on_question(ask.data["task"])
         if scripted is not None:
             return scripted

@@ -12,7 +12,12 @@ import pytest
 
 from nfcli.shell.cli import main
 
-MODES = {"--backup": ["--backup", "f"], "--restore": ["--restore", "f"], "--check": ["--check"]}
+MODES = {
+    "--backup": ["--backup", "f"],
+    "--restore": ["--restore", "f"],
+    "--import-norfab": ["--import-norfab", "d"],
+    "--check": ["--check"],
+}
 OTHERS = {"-w": ["-w"], "--create-env": ["--create-env", "d"], "a command": ["show", "norfab", "workers"]}
 
 
@@ -26,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("one", "other"), [*itertools.combinations(MODES, 2), *itertools.product(MODES, OTHERS)], ids=str
 )
-def test_backup_restore_and_check_go_alone(
+def test_backup_restore_import_and_check_go_alone(
     one: str, other: str, folder: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line, status 2, and nothing was done, here or in the default environment."""
@@ -38,12 +43,12 @@ def test_backup_restore_and_check_go_alone(
 
 
 @pytest.mark.parametrize("words", [["--check"], ["-w"], ["show", "norfab", "workers"], []])
-def test_worker_goes_with_backup_or_restore_only(
+def test_worker_goes_with_backup_restore_and_import_only(
     words: list[str], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Commands have a field for it; a foreground runs them all."""
     assert main(["--worker", "w1", *words]) == 2
-    told = "nfcli: --worker goes with --backup or --restore: a command names its workers itself\n"
+    told = "nfcli: --worker goes with --backup, --restore or --import-norfab: a command names its workers itself\n"
     assert capsys.readouterr().err == told
     assert list(home.iterdir()) == []
 

@@ -129,14 +129,12 @@ def test_a_name_that_another_service_has_taken_gets_no_job(tmp_path: Path, broke
 def test_a_worker_whose_inventory_the_broker_has_counts_by_its_service(tmp_path: Path, broker: Any) -> None:
     """Of one that isn't registered the broker is asked what it would be, once; if it can't say, it should be ours."""
     broker.inventories = {"r1": {"service": "fastmcp"}, "r2": {"service": "nornir"}, "r4": ["?"], "w1": {}}
-    questions: list[str] = []
-    broker.on_question = lambda task: questions.append(task) if task == "get_inventory" else None
     with Site(tmp_path, broker, workers=["r1", "r2", "r3", "r4", "w1"]).client() as client:
         assert [client.worker_names("fastmcp"), client.worker_names()] == [
             ["r1", "r3", "r4", "w1", "w2"],
             ["n1", "r1", "r2", "r3", "r4", "w1", "w2"],
         ]
-    assert len(questions) == 4
+    assert broker.questions.count("get_inventory") == 4
 
 
 def test_a_job_is_sent_with_the_names_that_the_protocol_wants(broker: Any, client: Client) -> None:
@@ -304,3 +302,12 @@ def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(broke
     broker.on_ask = late
     assert run(client, "w1", timeout=0.2) == {"w1": ("timeout", ["no answer within 0.2 s"])}
     assert run(client, "w1") == {"w1": "good"}
+
+
+def test_a_broker_that_can_not_tell_of_a_worker_is_not_asked_again(tmp_path: Path, broker: Any) -> None:
+    """Jobs of the others aren't held up for it more than once."""
+    broker.on_question = lambda task: _fake["NO_ANSWER"] if task == "get_inventory" else None
+    with Site(tmp_path, broker, workers=["r1"]).client() as client:
+        assert [run(client), run(client)] == [{"w1": "w1", "w2": "w2"}] * 2
+        assert [row["name"] for row in client.show_workers()] == ["n1", "w1", "w2"]
+    assert broker.questions.count("get_inventory") == 1

@@ -328,3 +328,23 @@ def test_a_switch_needs_no_value(run: Run, client: Any) -> None:
     client.answers["get_tools"] = [{"name": "a", "description": "b"}]
     assert run("show fastmcp tools brief false workers any") == (0, TOOLS, "")
     assert [call["kwargs"].get("brief") for call in client.calls] == [True, True, True, False]
+
+
+def test_prompts_and_rules_are_tables_too(run: Run, client: Any) -> None:
+    """What a rule doesn't say stays empty; `brief` gives names."""
+    client.answers["get_prompts"] = [{"name": "a", "description": "b", "arguments": []}]
+    assert run("show fastmcp prompts service net name x* workers any") == (0, TOOLS, "")
+    client.answers["get_guardrails"] = [{"tool": "a", "kind": "guardrail", "field": "f", "limit": 5}]
+    shown = run("show fastmcp guardrails workers any")
+    assert shown[0] == 0
+    assert [line.split() for line in shown[1].splitlines()] == [
+        ["worker", "tool", "kind", "field", "type", "match", "message"],
+        ["fastmcp-worker-1", "a", "guardrail", "f"],
+    ]
+    client.answers["get_guardrails"] = ["a"]
+    assert run("show fastmcp guardrails brief workers any") == (0, BRIEF_TOOLS, "")
+    assert [call["kwargs"] for call in client.calls] == [
+        {"brief": False, "service": "net", "name": "x*"},
+        {"brief": False, "service": "all", "name": "*"},
+        {"brief": True, "service": "all", "name": "*"},
+    ]

@@ -1,4 +1,4 @@
-"""The worker's ROUTER with two tasks, and raw clients of it.
+"""The worker's ROUTER with a few tasks, and raw clients of it.
 
 Test files take the fixtures with `runpy`, since folders of tests are no packages.
 """
@@ -34,7 +34,7 @@ ANY_PORT = "tcp://127.0.0.1:*"
 
 
 class Server:
-    """A ROUTER with two tasks: `add` counts its runs, `hold` waits for the gate."""
+    """A ROUTER with tasks: `add` counts its runs, `hold` waits for the gate, `tell` first tells two lines."""
 
     def __init__(self, environment: Environment, store: TokenStore) -> None:
         self.environment = environment
@@ -47,8 +47,13 @@ class Server:
         def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
             return self.gate.wait(WAIT_MILLISECONDS / 1_000)
 
+        def tell(worker: WorkerContext, arguments: TaskInput) -> bool:
+            worker.progress("one")
+            worker.progress("two")
+            return hold(worker, arguments)
+
         tasks = ModuleType("tasks")
-        vars(tasks).update(add=task(result=int)(add), hold=task(result=bool)(hold))
+        vars(tasks).update(add=task(result=int)(add), hold=task(result=bool)(hold), tell=task(result=bool)(tell))
         self.worker = WorkerContext(
             name="w1",
             service="fastmcp",
@@ -99,13 +104,22 @@ class Peer:
 
     def read(self) -> tuple[str, Any]:
         """Return the next answer's status and data; keep the events that come before it."""
-        while self.dealer.poll(WAIT_MILLISECONDS):
-            message = BrokerMessage.parse(self.dealer.recv_multipart())
+        while True:
+            message = self._receive()
             data = json.loads(message.data)
             if message.command != Command.EVENT:
                 return message.status, data
             self.events.append(data)
-        raise AssertionError("no answer")
+
+    def read_event(self) -> str:
+        """Return the message of an event, which must be what comes next."""
+        message = self._receive()
+        assert message.command == Command.EVENT
+        return str(json.loads(message.data)["message"])
+
+    def _receive(self) -> BrokerMessage:
+        assert self.dealer.poll(WAIT_MILLISECONDS), "nothing comes"
+        return BrokerMessage.parse(self.dealer.recv_multipart())
 
     def wait_for(self, *events: int) -> int:
         """Wait until the monitor tells one of these events."""

@@ -68,17 +68,22 @@ class Joined:
         self._keys = ensure_key_pair(environment.keys_folder, "w1")
         self.server = self.make_server()
 
-    def make_server(self) -> FabricServer:
-        """Make another connection of this worker's."""
+    def make_server(self, hold_seconds: float = HOLD_SECONDS) -> FabricServer:
+        """Make a connection for this worker."""
         return FabricServer(
             self.worker,
             self.executor,
             address=self._broker.address,
             keys=self._keys,
             keepalive_seconds=KEEPALIVE_SECONDS,
-            hold_seconds=HOLD_SECONDS,
+            hold_seconds=hold_seconds,
             connect_seconds=KEEPALIVE_SECONDS * 2,
         )
+
+    def replace_server(self, hold_seconds: float = HOLD_SECONDS) -> None:
+        """Have another connection instead of the one that wasn't used."""
+        self.server.stop()
+        self.server = self.make_server(hold_seconds)
 
     def join(self) -> None:
         """Connect and serve."""

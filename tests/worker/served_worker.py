@@ -22,13 +22,15 @@ import pytest
 from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker import auth_tasks, service_tasks, tool_tasks
 from nfcli.worker.audit import AuditTrail
+from nfcli.worker.catalogue import ToolCatalogue
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.http import HttpServer, new_event_loop
 from nfcli.worker.mcp_server import build_app
 from nfcli.worker.tasks import TaskRegistry
 from nfcli.worker.token_store import TokenStore
+from nfcli.worker.tool_rules import ToolRules
 
 START = 1_780_000_000.25
 WAIT_SECONDS = 10.0
@@ -43,13 +45,24 @@ class ServedWorker:
 
     Args:
         folder: where its tokens are kept.
+        fabric: the way to other services; None: there is none.
+        rules: what tools there may be; None: all.
         tasks: modules of tasks beside those that every worker has.
         grace_seconds: how long requests under way may go on when the `with` block ends.
         settings: keys of the worker's inventory; without any it has authentication on, on a free port of loopback.
     """
 
-    def __init__(self, folder: Path, *tasks: ModuleType, grace_seconds: float = 0.1, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *tasks: ModuleType,
+        grace_seconds: float = 0.1,
+        fabric: Any = None,
+        rules: Any = None,
+        **settings: Any,
+    ) -> None:
         configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
+        inventory = WorkerInventory.model_validate(configured)
         self.now = START
         self.grace_seconds = grace_seconds
         self.store = TokenStore.open(folder, clock=lambda: self.now, ticks=lambda: 0.0)
@@ -58,19 +71,24 @@ class ServedWorker:
         self.looked_up: list[str] = []
         self._has_looked = threading.Condition()
         self._watch_lookups(self.store.lookup)
+        registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks)
+        own = [spec.entry() for spec in registry]
         self.worker = WorkerContext(
             name="w1",
             service="fastmcp",
             environment=Environment(folder.parent, None),
-            inventory=WorkerInventory.model_validate(configured),
-            registry=TaskRegistry(auth_tasks, service_tasks, *tasks),
+            inventory=inventory,
+            registry=registry,
             store=self.store,
             audit=self.audit,
             endpoint="ipc:///w1.ipc",
             clock=lambda: self.now,
             started=START,
+            fabric=fabric,
+            catalogue=ToolCatalogue("w1", "fastmcp", own, rules or ToolRules(inventory.tools)),
         )
-        self.http = HttpServer(build_app(self.worker), self.worker.inventory)
+        app = build_app(self.worker)
+        self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)
         self.url = self.worker.url = self.http.bind()
         self._stop_asked = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)

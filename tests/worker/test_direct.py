@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.keys import ensure_key_pair
 from nfcli.models.nfp import BrokerMessage, Command
+from nfcli.worker import direct
 from nfcli.worker.access import AllowedClients
 from nfcli.worker.direct import MAX_MESSAGE_BYTES, DirectServer
 
@@ -48,6 +49,22 @@ def test_a_post_is_answered_dispatched_and_then_with_the_result(connect: Connect
         "resource": [],
         "severity": "INFO",
     }
+
+
+def test_what_a_task_tells_is_sent_while_it_runs(
+    server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, though nothing else wakes the thread that sends; in order, and before the answer."""
+    monkeypatch.setattr(direct, "SUPERVISION_SECONDS", 3_600)
+    peer = connect()
+    peer.send(Command.MMI, "u0", {"task": "show_workers"}, service="mmi.service.broker")
+    assert peer.read()[0] == "200"  # from here on the thread waits for as long as it is set now
+    peer.send(Command.POST, "u1", {"task": "tell"})
+    assert peer.read()[0] == "202"
+    assert [peer.read_event() for _ in range(3)] == ["starting", "one", "two"]
+    assert not server.gate.is_set()
+    server.gate.set()
+    assert (peer.read()[0], peer.events) == ("200", [])
 
 
 @pytest.mark.parametrize(

@@ -170,13 +170,15 @@ def test_frames_of_a_hostile_peer_are_counted_and_dropped(joined: Any, connect: 
 
 
 def test_a_message_that_is_far_too_long_costs_the_connection_for_a_moment_only(
-    joined: Any, connect: Connect, broker: Any
+    idle: Any, connect: Connect, broker: Any
 ) -> None:
     """Not the worker's memory: anybody can have the broker relay it."""
+    idle.replace_server(hold_seconds=3_600)
+    idle.join()
     broker.send(b"w1", b"", b"NFPB01", Command.POST, b"client", b"", b"u1", b" " * (MAX_MESSAGE_BYTES + 1))
     broker.wait_for(lambda: broker.count(Command.READY) > 1)
     assert runs_a_job(connect)
-    assert joined.server.counters()["reconnects"] == 1
+    assert idle.server.counters()["reconnects"] == 1
 
 
 def test_a_fault_of_our_own_ends_no_thread(

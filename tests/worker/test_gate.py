@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nfcli.worker import gate
+from nfcli.worker import exchange, gate
 from nfcli.worker.running import RunningRequests
 
 _served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
@@ -256,7 +256,7 @@ def test_body_of_a_request_without_a_token_is_not_awaited(plain_worker: Any) -> 
 
 def test_body_that_does_not_come_is_not_awaited_for_ever(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait is bounded as a whole, not from byte to byte."""
-    monkeypatch.setattr(gate, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "BODY_SECONDS", 0.05)
     worker = served_worker()
     with worker.connect() as connection:
         connection.sendall(_head(worker, "content-length: 10") + b"{")

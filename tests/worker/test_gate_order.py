@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nfcli.worker import gate
+from nfcli.worker import exchange
 from nfcli.worker.names import Names
 
 _served = runpy.run_path(str(Path(__file__).with_name("served_worker.py")))
@@ -97,5 +97,5 @@ def test_the_sdk_bounds_bodies_that_the_gate_would_let_pass(
     worker: Any, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own limit isn't left at 4 MiB."""
-    monkeypatch.setattr(gate, "MAX_BODY_BYTES", 1024 * 1024)
+    monkeypatch.setattr(exchange, "MAX_BODY_BYTES", 1024 * 1024)
     assert status(worker, era=era, params={"cursor": "x" * 256 * 1024}) == 413

@@ -1,4 +1,4 @@
-"""Jobs: each once per uuid, bounded, always answered."""
+"""Jobs: each once per uuid, bounded, always answered, and heard of on the way."""
 
 import gc
 import json
@@ -21,6 +21,7 @@ from nfcli.worker import auth_tasks, jobs
 from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.jobs import JobExecutor, JobState
+from nfcli.worker.progress import LINES_AT_ONCE
 from nfcli.worker.tasks import TaskRegistry, task
 from nfcli.worker.token_store import TokenStore
 
@@ -43,6 +44,15 @@ class Bench:
         for function in (self.count, self.hold, self.odd, self.large, self.where):
             marked = task(arguments=Count, result=Any, is_quick=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
+        self.told: SimpleQueue[WorkerContext] = SimpleQueue()
+
+        def tell(worker: WorkerContext, arguments: Count) -> str:
+            for number in range(arguments.amount):
+                worker.progress(f"step {number}")
+            self.told.put(worker)
+            return worker.uuid
+
+        tasks.tell = task(arguments=Count)(tell)  # type: ignore[attr-defined]
         self.worker = WorkerContext(
             name="w1",
             service="demo",
@@ -176,6 +186,77 @@ def test_a_finished_job_keeps_nothing_of_what_was_sent(bench: Bench) -> None:
     gc.collect()
     assert kept() is None
     assert bench.executor._jobs["c", "u1"].request.kwargs == {}
+
+
+class Listener:
+    """Somebody who sends jobs and notes each event's message, and the answer, in the order in which they come."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.heard: SimpleQueue[str] = SimpleQueue()
+        self.events: list[dict[str, Any]] = []
+
+    def run(self, name: str, uuid: str, **kwargs: Any) -> list[str]:
+        """Run a job; return what was heard until its answer."""
+        request = JobRequest(task=name, kwargs=kwargs)
+        deliver = lambda payload: self.heard.put(f"answer {json.loads(payload)['w1']['result']}")  # noqa: E731
+        self._bench.executor.submit("c", uuid, request, deliver, notify=self._note)
+        said = [self.heard.get(timeout=WAIT_SECONDS)]
+        while not said[-1].startswith("answer"):
+            said.append(self.heard.get(timeout=WAIT_SECONDS))
+        return said
+
+    def _note(self, payload: bytes) -> None:
+        self.events.append(json.loads(payload))
+        self.heard.put(self.events[-1]["message"])
+
+
+def test_a_task_tells_its_client_how_far_it_is(bench: Bench) -> None:
+    """Each line is an event of the running job, between its start and its answer."""
+    listener = Listener(bench)
+    assert listener.run("tell", "u1", amount=2) == ["starting", "step 0", "step 1", "answer u1"]
+    assert all(event.pop("timestamp") for event in listener.events)
+    about = {"worker": "w1", "service": "demo", "uuid": "u1", "event_type": "progress", "status": "running"}
+    about |= {"task": "tell", "resource": [], "severity": "INFO"}  # type: ignore[dict-item]
+    assert listener.events[2] == {**about, "message": "step 1"}
+
+
+def test_what_a_task_tells_after_its_job_has_ended_reaches_nobody(bench: Bench) -> None:
+    """A thread that it left behind may go on as it likes."""
+    listener = Listener(bench)
+    listener.run("tell", "u1")
+    bench.told.get(timeout=WAIT_SECONDS).progress("too late")
+    assert listener.run("tell", "u2") == ["starting", "step 0", "answer u2"]
+
+
+def test_a_task_that_tells_without_end_is_heard_now_and_then(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The first lines come, most of the others are left out and counted."""
+    caplog.set_level("INFO")
+    heard = Listener(bench).run("tell", "u1", amount=20_000)
+    assert heard[: LINES_AT_ONCE + 1] == ["starting", *(f"step {n}" for n in range(LINES_AT_ONCE))]
+    left_out = 20_000 - (len(heard) - 2)
+    assert left_out > 10_000
+    assert f"task tell: lines of progress that were left out: {left_out}" in caplog.text
+
+
+def test_tasks_may_tell_where_nobody_listens(bench: Bench) -> None:
+    """A job without a listener, and a call that is no job, run all the same."""
+    assert bench.run("tell", "u1", kwargs={"amount": 3})["result"] == "u1"
+    assert bench.worker.registry.run(bench.worker, "tell", {}).result == ""
+
+
+def test_a_finished_job_keeps_no_listener_though_its_task_lives_on(bench: Bench) -> None:
+    """The callback closes over the client's message."""
+    listener = Listener(bench)
+    listener.run("tell", "u1")
+    worker = bench.told.get(timeout=WAIT_SECONDS)
+    kept = weakref.ref(listener)
+    # The thread that ran the job has let go of it once it runs another one.
+    bench.executor.stop()
+    del listener
+    gc.collect()
+    assert kept() is None
+    assert worker.progress.__self__._emit is None  # type: ignore[attr-defined]
 
 
 def test_a_job_that_can_not_be_answered_is_no_longer_in_flight(bench: Bench) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from nfcli.worker import running
-from nfcli.worker.gate import App, Caller, Gate, Policy
+from nfcli.worker.exchange import App
+from nfcli.worker.gate import Caller, Gate, Policy
 from nfcli.worker.names import Names
 from nfcli.worker.running import RunningRequests
 

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from nfcli.models.broker_key import BrokerKey
+from nfcli.models.broker_link import BrokerAddress
 from nfcli.models.environment import Environment
 from nfcli.models.inventory import WorkerInventory
 from nfcli.models.result import Result
-from nfcli.worker import auth_tasks, service_tasks
+from nfcli.worker import auth_tasks, service_tasks, tool_tasks
 from nfcli.worker.audit import AuditTrail
 from nfcli.worker.context import WorkerContext
 from nfcli.worker.tasks import TaskRegistry
@@ -28,7 +30,8 @@ from nfcli.worker.token_store import TokenStore
 from nfcli.worker.usage import process_stats
 
 TASKS = [
-    *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "echo", "get_inventory"),
+    *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "echo"),
+    *("get_guardrails", "get_inventory", "get_prompts"),
     *("get_stats", "get_status", "get_tools", "get_version", "get_worker_status", "list_tasks"),
 ]
 TOOLS = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
@@ -54,7 +57,7 @@ def worker(
         inventory=WorkerInventory(
             service="fastmcp", authentication_enabled=True, logging={"handlers": {"password": "hidden", "level": 10}}
         ),
-        registry=TaskRegistry(auth_tasks, service_tasks),
+        registry=TaskRegistry(auth_tasks, service_tasks, tool_tasks),
         store=store,
         audit=trail,
         url="http://127.0.0.1:8001/mcp",
@@ -246,6 +249,34 @@ def test_worker_status_tells_folders_and_keys(run: Run, tmp_path: Path) -> None:
             "zmq_auth": True,
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "security"),
+    [
+        (BrokerKey(b"k" * 40, "/keys/broker.key"), {"broker_public_key_file": "/keys/broker.key", "zmq_auth": True}),
+        (None, {"broker_public_key_file": None, "zmq_auth": False}),
+    ],
+)
+def test_worker_status_tells_of_the_broker(
+    run: Run, worker: WorkerContext, tmp_path: Path, key: BrokerKey | None, security: dict[str, Any]
+) -> None:
+    """Where it is, and whether it is spoken to with CURVE."""
+    worker.broker = BrokerAddress("tcp://broker:5555", key)
+    worker.endpoint = worker.broker.endpoint
+    status = run("get_worker_status")
+    own = str(tmp_path / ".nfcli" / "keys" / "w1.key_secret")
+    assert (status["broker"], status["security"]) == (
+        "tcp://broker:5555",
+        {"worker_private_key_file": own, **security},
+    )
+
+
+def test_stats_tell_of_the_connection_to_the_broker(run: Run, worker: WorkerContext) -> None:
+    """As NorFab's workers do."""
+    worker.health = {"messaging": lambda: {"reconnects": 1, "keepalives_sent": 2, "keepalives_received": 3}}
+    stats = run("get_stats")
+    assert [stats[key] for key in ("reconnects", "keepalives_sent", "keepalives_received")] == [1, 2, 3]
 
 
 def test_stats_count_messages_and_jobs(run: Run, worker: WorkerContext, clock: SimpleNamespace) -> None:

@@ -74,7 +74,8 @@ def test_planted_pickles_never_run(
     [said] = caplog.messages
     assert said == (
         f"4 rows of the token database in {tokens_folder} are pickled and were not read, since that could run "
-        "anybody's code (NorFab workers write such rows): store these tokens again with fastmcp auth create-token"
+        "anybody's code (NorFab workers write such rows): take their tokens over with nfcli --import-norfab "
+        f"{tokens_folder}"
     )
     store.store("bob", "as-value", None)
     store.delete(token="as-file")

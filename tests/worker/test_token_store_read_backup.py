@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import diskcache
 import pytest
 
+from nfcli.models import foreign_database
 from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker import token_backup
@@ -137,7 +138,7 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
 def test_a_backup_that_takes_too_long_is_given_up(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is that keeps SQLite busy."""
     monkeypatch.setattr(token_backup, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(token_backup, "_STEPS_BETWEEN_LOOKS", 10)
+    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_LOOKS", 10)
     with pytest.raises(TokenStoreDamagedError, match=r"nothing changed: use another one$"):
         read_backup(backup)
 

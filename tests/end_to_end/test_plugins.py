@@ -1,0 +1,192 @@
+"""Plugins in real workers: their tasks as jobs, in the manual, as MCP tools; those that stop the start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from mcp import Client as SdkClient
+from mcp.client.streamable_http import streamable_http_client
+
+from nfcli import Client, NorFab
+from nfcli.models.environment import DEFAULT_WORKER, Environment
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter, RunningWorker, WorkerRunner
+
+TOKEN, SECONDS = "nfcli-token", 20.0
+PREFIX = "service_fastmcp__task_"
+PLUGIN = """\
+import sys
+from typing import Annotated
+
+from pydantic import Field
+
+from nfcli import TaskInput, ToolHints, WorkerContext, task
+
+print("loaded")
+
+class Whom(TaskInput):
+    name: Annotated[str, Field(description="Whom to greet")]
+
+@task(arguments=Whom, result=str, mcp=ToolHints(read_only=True, destructive=False))
+def greet(worker: WorkerContext, arguments: Whom) -> str:
+    '''Greet somebody by name.'''
+    return f"hello {arguments.name}, from {worker.name}"
+
+@task(result=int)
+def count(worker: WorkerContext, arguments: TaskInput) -> int:
+    for number in range(50_000):
+        worker.progress(f"{number} counted")
+    return number
+
+@task(mcp=False)
+def chat(worker: WorkerContext, arguments: TaskInput) -> None:
+    print("x" * 1_000_000, flush=True)
+
+@task
+def run_shell_cmd(worker: WorkerContext, arguments: TaskInput) -> None:
+    sys.exit("not here")
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(environment_factory: EnvironmentFactory) -> Environment:
+    """Make an environment with a plugin, and with files that only a search in the wrong order would import."""
+    environment = environment_factory(plugins=["lab_tasks"])
+    for name in ("mcp", "yaml", "uuid", "pydantic"):
+        (environment.folder / f"{name}.py").write_text("raise SystemExit('imported from the wrong place')\n")
+    (environment.folder / "lab_tasks.py").write_text(PLUGIN, encoding="utf-8")
+    return environment
+
+
+@pytest.fixture(scope="module")
+def worker(environment: Environment, running_worker: WorkerRunner) -> Iterator[RunningWorker]:
+    """Run its worker."""
+    with running_worker(environment) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def client(environment: Environment, worker: RunningWorker) -> Iterator[Client]:
+    """Make a client of it, which has stored the token that MCP clients need."""
+    assert worker.process.poll() is None
+    with NorFab(environment.inventory_file) as norfab:
+        client = norfab.make_client()
+        client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "ann", "token": TOKEN})
+        yield client
+
+
+def run(client: Client, task: str, **kwargs: Any) -> Any:
+    """Run a job; return its result or its errors."""
+    result = client.run_job("fastmcp", task, kwargs=kwargs, timeout=SECONDS)[DEFAULT_WORKER]
+    return result["errors"] if result["failed"] else result["result"]
+
+
+def test_a_plugins_task_is_run_as_a_job(client: Client) -> None:
+    """With its arguments checked, and what it raises told in a line."""
+    assert run(client, "greet", name="ann") == f"hello ann, from {DEFAULT_WORKER}"
+    assert run(client, "greet") == ["name: field required"]
+    assert run(client, "run_shell_cmd") == ["internal error in task run_shell_cmd: SystemExit"]
+
+
+def test_what_a_task_tells_on_the_way_does_no_harm(client: Client) -> None:
+    """Clients that don't listen get the result; the worker has its other jobs done meanwhile."""
+    assert [run(client, "count") for _ in range(3)] == [49_999] * 3
+
+
+def test_what_a_plugin_prints_goes_nowhere_near_the_protocol(client: Client) -> None:
+    """Nobody reads the worker's stdout any more: a task that prints a lot must not wait for ever."""
+    assert [run(client, "chat") for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_manual_has_a_plugins_task(environment: Environment, nfcli: NfcliRunner) -> None:
+    """As it has every other."""
+    done = nfcli("man", "tasks", "greet", environment=environment)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            *("greet", "    Greet somebody by name.", ""),
+            *("arguments (* required)", "    *name  string  Whom to greet", ""),
+            *("result", "    string or null  Value the task returned, null when it failed", ""),
+            *("MCP tool", "    yes"),
+        ],
+    )
+
+
+def test_a_plugins_task_is_an_mcp_tool_unless_it_says_no(worker: RunningWorker, client: Client) -> None:
+    """Listed with its description and hints, called with its arguments; what may never be a tool is none."""
+    assert run(client, "greet", name="bob")
+
+    async def use() -> tuple[list[Any], Any]:
+        http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
+        async with http, SdkClient(streamable_http_client(worker.url, http_client=http)) as sdk:
+            return (await sdk.list_tools()).tools, await sdk.call_tool(f"{PREFIX}greet", {"name": "ann"})
+
+    tools, called = asyncio.run(asyncio.wait_for(use(), SECONDS))
+    found = {tool.name.removeprefix(PREFIX): tool for tool in tools}
+    assert sorted(found) == ["count", "get_inventory", "get_status", "get_tools", "get_version", "greet"]
+    greet, count = found["greet"], found["count"]
+    assert (greet.description, greet.annotations.title, greet.annotations.read_only_hint) == (
+        *("Greet somebody by name.", "Greet"),
+        True,
+    )
+    assert (count.annotations.read_only_hint, count.annotations.destructive_hint) == (False, True)
+    assert (called.is_error, called.structured_content[DEFAULT_WORKER]["result"]) == (
+        False,
+        f"hello ann, from {DEFAULT_WORKER}",
+    )
+
+
+REMEDY = "take it out of `plugins` in the worker's inventory"
+BROKEN = {
+    "lab_raises": ("raise ValueError('no\\nlab')", "can't be loaded: ValueError: no (line 1 of FILE): mend it, or"),
+    "lab_leaves": ("import sys\nsys.exit(0)", "can't be loaded: SystemExit: 0 (line 2 of FILE): mend it, or"),
+    "lab_empty": ("print('hello')", "has no tasks: mark a function with @task, or"),
+}
+
+
+@pytest.mark.parametrize("plugin", BROKEN)
+@pytest.mark.parametrize("program", ["one command", "nfcli -w"])
+def test_a_plugin_that_fails_stops_the_start_with_its_name_and_reason(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter, plugin: str, program: str
+) -> None:
+    """One line, a status, and nothing left running."""
+    environment = environment_factory(plugins=[plugin])
+    source, reason = BROKEN[plugin]
+    file = environment.folder / f"{plugin}.py"
+    file.write_text(source, encoding="utf-8")
+    words = ["-w"] if program == "nfcli -w" else ["show", "fastmcp", "status"]
+    started = start_program(*words, environment=environment)
+    assert started.end() == 1
+    expected = f"plugin {plugin} {reason} {REMEDY}\n"
+    assert started.err.endswith(f"worker {DEFAULT_WORKER} can't start: {expected}".replace("FILE", str(file)))
+    assert started.err.count("\n") == 1
+    assert list(environment.state_folder.glob("run/*.json")) == []
+
+
+def test_a_check_tells_where_plugins_come_from_and_which_are_nowhere(
+    environment_factory: EnvironmentFactory, nfcli: NfcliRunner
+) -> None:
+    """Without running any of them."""
+    environment = environment_factory(plugins=["lab_there", "lab_missing.tasks"])
+    file = environment.folder / "lab_there.py"
+    file.write_text("import pathlib\npathlib.Path(__file__).with_name('was_run').touch()\n", encoding="utf-8")
+    environment.prepare()
+    done = nfcli("--check", environment=environment)
+    lines = [line.partition(f"{DEFAULT_WORKER} plugins: ") for line in done.stdout.splitlines() if "plugins: " in line]
+    assert done.returncode == 1
+    assert [(head.strip(), text) for head, _, text in lines] == [
+        ("ok", f"lab_there would be imported from {file}, which is not done to look"),
+        ("FAULT", f"plugin lab_missing.tasks was not found: put it beside the inventory or install it, or {REMEDY}"),
+    ]
+    assert not file.with_name("was_run").exists()
+
+
+def test_the_inventory_tells_of_its_plugins(client: Client) -> None:
+    """`show fastmcp inventory` has them like every key."""
+    assert run(client, "get_inventory")["plugins"] == ["lab_tasks"]
