@@ -204,7 +204,11 @@ class FabricBroker:
         if target != "all":
             wanted = [target] if isinstance(target, str) else target
             names = [name for name in names if name.decode(errors="replace") in wanted]
-        told = {"workers": [name.decode(errors="replace") for name in names], "uuid": message.uuid, "service": message.service}
+        told = {
+            "workers": [name.decode(errors="replace") for name in names],
+            "uuid": message.uuid,
+            "service": message.service,
+        }
         reply = BrokerMessage(Command.RESPONSE, message.service, message.uuid, "202", encode_data(told))
         self._send([sender, *reply.frames()])
         for name in names:
