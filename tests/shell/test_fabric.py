@@ -305,9 +305,10 @@ def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(broke
 
 
 def test_a_broker_that_can_not_tell_of_a_worker_is_not_asked_again(tmp_path: Path, broker: Any) -> None:
-    """Jobs of the others aren't held up for it more than once."""
+    """Jobs of the others aren't held up for it more than once; it is named, since it was meant to get them."""
+    line = f"worker r1 is not registered at the broker at {broker.endpoint}: see whether it runs, and its log"
     broker.on_question = lambda task: _fake["NO_ANSWER"] if task == "get_inventory" else None
     with Site(tmp_path, broker, workers=["r1"]).client() as client:
-        assert [run(client), run(client)] == [{"w1": "w1", "w2": "w2"}] * 2
-        assert [row["name"] for row in client.show_workers()] == ["n1", "w1", "w2"]
+        assert [run(client), run(client)] == [{"r1": ("error", [line]), "w1": "w1", "w2": "w2"}] * 2
+        assert [row["name"] for row in client.show_workers()] == ["n1", "r1", "w1", "w2"]
     assert broker.questions.count("get_inventory") == 1
