@@ -67,6 +67,12 @@ Render = Callable[[Any, Sequence[str]], str]
 """Data and the columns of its table (none: it isn't one) to the text to print."""
 
 
+class Summary(str):
+    """A column of a table that shows the first paragraph of a longer text, on one line."""
+
+    __slots__ = ()
+
+
 class Command(TaskInput):
     """A command: its fields are what can be typed behind its name.
 
@@ -162,10 +168,16 @@ class JobArguments(Command):
         return self._rows(values) if self.columns() else values
 
     def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a worker's result, a failed one where it should be a list of records and isn't."""
+        """Return a worker's result, a failed one where it should be a list of records and isn't.
+
+        Workers of NorFab's make give some lists as a mapping, by the records' names.
+        """
         rows = result.get("result")
         if result.get("failed") or not self.columns():
             return result
+        if isinstance(rows, dict):
+            rows = list(rows.values())
+            result = {**result, "result": rows}
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
             return result
         return {**result, "failed": True, "errors": [f"the answer to {self.TASK} is not a list of records"]}

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ..audit import GetAuditInput
 from ..service import GetGuardrailsInput, GetPromptsInput, GetToolsInput
-from .base import Command, CommandGroup, CommandShell, JobArguments, branch
+from .base import Command, CommandGroup, CommandShell, JobArguments, Summary, branch
 
 
 class ShowInventory(JobArguments):
@@ -31,10 +31,10 @@ class ShowStatus(JobArguments):
 
 
 class ShowTools(GetToolsInput, JobArguments):
-    """The tools that a worker offers to MCP clients; `| json` has their schemas as well."""
+    """The tools that a worker offers to MCP clients; `| json` has whole descriptions, and schemas."""
 
     TASK: ClassVar[str] = "get_tools"
-    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", Summary("description"))
 
     def columns(self) -> tuple[str, ...]:
         """Return the table's columns; names alone are no records."""
@@ -42,10 +42,10 @@ class ShowTools(GetToolsInput, JobArguments):
 
 
 class ShowPrompts(GetPromptsInput, JobArguments):
-    """The prompts that a worker offers to MCP clients; `| json` has their arguments as well."""
+    """The prompts that a worker offers to MCP clients; `| json` has whole descriptions, and arguments."""
 
     TASK: ClassVar[str] = "get_prompts"
-    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", Summary("description"))
 
     def columns(self) -> tuple[str, ...]:
         """Return the table's columns; names alone are no records."""
