@@ -66,7 +66,7 @@ class Pace:
     `retry_max`: the pause after a service failed to answer, at first, and what it grows to.
     """
 
-    look: float = 5.0
+    look: float = 2.5
     answer: float = 3.0
     retry: float = 5.0
     retry_max: float = 60.0
