@@ -227,6 +227,21 @@ def new_tool_site(joined_environment: EnvironmentJoiner, running_worker: WorkerR
     return make
 
 
+@pytest.fixture(scope="session")
+def tool_site(
+    new_fabric: FabricMaker, new_tool_site: ToolSiteMaker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """Run two workers of service demo and one of NorFab's filesharing, and three of ours with rules of their own."""
+    files = {"service": "filesharing", "base_dir": str(tmp_path_factory.mktemp("files"))}
+    theirs = {"demo-worker-1": {"service": "demo"}, "demo-worker-2": {"service": "demo"}, "files-worker-1": files}
+    with new_fabric(theirs) as fabric:
+        fabric.start(*theirs)
+        with new_tool_site(fabric, {name: {"tools": tools} for name, tools in _mcp_site["TOOLS"].items()}) as site:
+            for name, services in _mcp_site["SERVICES"].items():
+                site.workers[name].await_services(services)
+            yield site
+
+
 @dataclass(frozen=True)
 class DirectSite:
     """A running worker of ours without a broker, and a client of the reference's that is let in.

@@ -31,6 +31,47 @@ TOKEN, HANDSHAKE_ERA, SINGLE_POST_ERA = _served["TOKEN"], _served["HANDSHAKE_ERA
 ERAS = (HANDSHAKE_ERA, SINGLE_POST_ERA)
 WAIT_SECONDS = 40.0
 
+# The workers of the fixture `tool_site`: what their inventories say under `tools`, and whose tools they have then.
+OPEN, RULED, BRISK = "open-worker", "ruled-worker", "brisk-worker"
+TOOLS: dict[str, dict[str, Any]] = {
+    OPEN: {},
+    RULED: {
+        "policy": [
+            {"service": "demo", "tasks": ["get_stats"], "action": "Reject"},
+            {"service": "demo", "tasks": ["say", "advise", "get_*s", "hide", "bearer_token_*", "run_*"]},
+            {"service": "filesharing", "tasks": ["list_files"]},
+            {"service": "*", "tasks": ["bearer_token_show", "bearer_token_store", "run_shell_cmd"]},
+            {"service": "fastmcp", "tasks": ["*"]},
+            {"action": "reject"},
+        ],
+        "guardrails": [
+            {
+                "service": "de*",
+                "task": "s*",
+                "field": "text",
+                "type": "contains",
+                "match": "Curse",
+                "message": "be kind",
+            },
+            {"service": "demo", "task": "say", "field": "times", "type": "regex", "match": ["^[0-9]{3,}$"]},
+        ],
+        "result_guardrails": [
+            {"service": "*", "task": "say", "type": "replace", "match": r"key-(\d)\d+", "replace": r"key-\1***"},
+            {"service": "demo", "task": "say", "type": "regex", "match": "classified"},
+            {"service": "demo", "task": "say", "type": "limit", "limit": 20_000},
+        ],
+        "disable_builtin_guardrails": True,
+    },
+    BRISK: {
+        "timeout": 1,
+        "policy": [
+            {"service": "demo", "tasks": ["run_shell_cmd"]},
+            {"service": "demo", "tasks": ["advise"], "action": "reject"},
+        ],
+    },
+}
+SERVICES = {name: {"demo", "fastmcp", "filesharing"} for name in TOOLS}
+
 in_both_eras = pytest.mark.parametrize("era", ERAS)
 
 
@@ -139,3 +180,13 @@ class ToolSite:
         results = self.client.run_job(service, task, kwargs=kwargs, timeout=WAIT_SECONDS)
         assert [result["errors"] for result in results.values() if result["failed"]] == []
         return {name: result["result"] for name, result in results.items()}
+
+    def jobs(self, service: str) -> set[tuple[str, str, str]]:
+        """Return worker, task and UUID of each job that a service's workers have had, questions like this left out."""
+        asked = ("job_list", "list_tasks")
+        return {
+            (worker, job["task"], job["uuid"])
+            for worker, jobs in self.run(service, "job_list").items()
+            for job in jobs
+            if job["task"] not in asked
+        }
