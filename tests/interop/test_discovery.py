@@ -185,6 +185,15 @@ def test_the_program_discovers_all_services(nfcli: NfcliRunner, site: Any) -> No
 
 
 @pytest.mark.usefixtures("worker", "newcomer")
+def test_the_program_discovers_one_service(nfcli: NfcliRunner, site: Any, worker: Any) -> None:
+    """Its tools are named, as MCP clients see them."""
+    ran = nfcli("fastmcp", "discover", "service", "second", "workers", OURS, environment=site.environment)
+    names = sorted(tool["name"] for tool in worker.tools("second").values())
+    assert json.loads(ran.stdout) == {OURS: {"second": names}}
+    assert (ran.returncode, ran.stderr) == (0, f"{OURS}: service second: tools found: 16\n")
+
+
+@pytest.mark.usefixtures("worker", "newcomer")
 @pytest.mark.parametrize(
     ("service", "told"),
     [
