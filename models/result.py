@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,6 +15,10 @@ from .errors import ProtocolError, sentences
 from .nfp import decode_object
 
 DEFAULT_TIMEOUT_SECONDS = 60
+
+_SAID_AGAIN = "Worker experienced error: "
+_WRONG_ARGUMENTS = re.compile(r"[0-9] validation errors? for ")
+_VALUE = re.compile(r" \[type=.*")
 
 
 class ResultStatus(StrEnum):
@@ -57,10 +62,32 @@ class Result(BaseModel):
 
 
 def failure_reason(result: Mapping[str, Any]) -> str:
-    """Return why a worker failed, on one line; of a traceback, which workers of other make send, its last line."""
-    said = [text for key in ("errors", "messages") for text in _listed(result.get(key))]
-    lines = [str(text).strip().splitlines()[-1].strip() for text in said if str(text).strip()]
-    return "; ".join(lines) or f"failed without a reason, status {result.get('status')}"
+    """Return why a worker failed, on one line.
+
+    Of a traceback, which workers of NorFab's make send, the last line; of one that tells of wrong arguments each
+    argument and its rule, without the value. What they say a second time in `messages` is left out.
+    """
+    errors, messages = (_texts(result.get(key)) for key in ("errors", "messages"))
+    if errors:
+        messages = [text for text in messages if not text.startswith(_SAID_AGAIN)]
+    return "; ".join(map(_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
+
+
+def _reason(text: str) -> str:
+    lines = text.splitlines()
+    begins = next((number for number, line in enumerate(lines) if _WRONG_ARGUMENTS.search(line)), len(lines))
+    # Pydantic's form: the name, two blanks and the rule, four blanks and a link.
+    name, reasons = "", []
+    for line in lines[begins + 1 :]:
+        if not line.startswith(" "):
+            name = f"{line.strip()}: "
+        elif not line.startswith("    "):
+            reasons.append(f"{name}{_VALUE.sub('', line.strip())}")
+    return "; ".join(reasons) or lines[-1].strip()
+
+
+def _texts(value: object) -> list[str]:
+    return [text for each in _listed(value) if (text := str(each).strip())]
 
 
 def _listed(value: object) -> list[object]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from ..models.commands.base import Summary
 
 SHOWN_CHARACTERS = 64
 LISTED_ITEMS = 3
@@ -49,12 +51,21 @@ def visible_json(text: str) -> str:
 def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return rows as a table without a frame: header, one leading blank, two blanks between columns, a line a row.
 
-    Nothing stands for None; of a list the first three items and how many more there are. 100,000 rows of six columns
-    take about 0.15 s.
+    Nothing stands for None; of a list the first three items and how many more there are; of a text in a `Summary` its
+    first paragraph. 100,000 rows of six columns take about 0.15 s.
     """
-    cells = [[one_line(column), *[_cell(row.get(column, "")) for row in rows]] for column in columns]
+    cells = [[one_line(column), *[_of(column)(row.get(column, "")) for row in rows]] for column in columns]
     filled = [*map(_padded, cells[:-1]), *cells[-1:]]
     return "\n".join([f" {_GAP.join(line)}".rstrip(" ") for line in zip(*filled, strict=True)])
+
+
+def _of(column: str) -> Callable[[Any], str]:
+    """Return what makes a cell of a value in this column."""
+    return _summary if isinstance(column, Summary) else _cell
+
+
+def _summary(value: Any) -> str:
+    return _cell(" ".join(value.split("\n\n", 1)[0].split()) if isinstance(value, str) else value)
 
 
 def _cell(value: Any) -> str:

@@ -66,7 +66,7 @@ class Pace:
     `retry_max`: the pause after a service failed to answer, at first, and what it grows to.
     """
 
-    look: float = 5.0
+    look: float = 2.5
     answer: float = 3.0
     retry: float = 5.0
     retry_max: float = 60.0
@@ -134,7 +134,7 @@ class Discovery:
         """Ask one service, or all, for their tasks now; blocks for `pace.answer` seconds where one is silent.
 
         May be called from any thread but that of a loop; looks that are under way are waited for. `tell` gets a line
-        for each service as it answers.
+        for each service that says what it can do, as it does.
 
         Raises:
             TaskError: there is no such service, or it doesn't answer.
@@ -212,8 +212,8 @@ class Discovery:
                 found.problems[name] = self._put_off(name, service, f"internal error: {type(error).__name__}")
             else:
                 service.next_try, service.pause, service.problem = math.inf, 0.0, ""
-            if tell is not None:
-                tell(f"service {name}: {found.problems.get(name) or f'tools found: {len(found.tools[name])}'}")
+                if tell is not None:
+                    tell(f"service {name}: tools found: {len(found.tools[name])}")
         return Discovered(dict(sorted(found.tools.items())), dict(sorted(found.problems.items())))
 
     def _answers(self, names: Iterator[str]) -> Iterator[tuple[str, Callable[[], Results]]]:

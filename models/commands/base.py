@@ -67,6 +67,12 @@ Render = Callable[[Any, Sequence[str]], str]
 """Data and the columns of its table (none: it isn't one) to the text to print."""
 
 
+class Summary(str):
+    """A column of a table that shows the first paragraph of a longer text, on one line."""
+
+    __slots__ = ()
+
+
 class Command(TaskInput):
     """A command: its fields are what can be typed behind its name.
 
@@ -100,19 +106,11 @@ class Command(TaskInput):
         except ValidationError as error:
             raise UsageError("; ".join(sentences(error))) from None
         data = command.answer(picle_app)
-        if data is None:
-            return ""
-        if render is None:
-            return picle_app.render(command.shown(data), command.columns())
-        return render(data, command.columns())
+        return "" if data is None else (render or picle_app.render)(data, command.columns())
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns of the result's table, none where it isn't one."""
         return self.COLUMNS
-
-    def shown(self, data: Any) -> Any:
-        """Return the data as it is printed where no pipe asks for all of it."""
-        return data
 
     def answer(self, shell: CommandShell) -> Any:
         """Do the work; return its data, None when there is nothing to print."""
@@ -172,7 +170,7 @@ class JobArguments(Command):
     def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return a worker's result, a failed one where it should be a list of records and isn't.
 
-        Workers of NorFab's make give some records by their names instead.
+        Workers of NorFab's make give some lists as a mapping, by the records' names.
         """
         rows = result.get("result")
         if result.get("failed") or not self.columns():

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ..audit import GetAuditInput
 from ..service import GetGuardrailsInput, GetPromptsInput, GetToolsInput
-from .base import Command, CommandGroup, CommandShell, JobArguments, branch
+from .base import Command, CommandGroup, CommandShell, JobArguments, Summary, branch
 
 
 class ShowInventory(JobArguments):
@@ -39,30 +39,19 @@ class _ShowPublished(JobArguments):
         """Return the table's columns; names alone are no records."""
         return () if self.brief else self.COLUMNS
 
-    def shown(self, data: Any) -> Any:
-        """Return the records with the first line of each description: some are whole pages."""
-        if self.brief:
-            return data
-        return [row | {"description": _first_line(row["description"])} if "description" in row else row for row in data]
-
-
-def _first_line(text: Any) -> str:
-    first, *more = str(text or "").strip().splitlines() or [""]
-    return f"{first} …" if more else first
-
 
 class ShowTools(GetToolsInput, _ShowPublished):
-    """The tools that a worker offers to MCP clients; `| json` has their schemas as well."""
+    """The tools that a worker offers to MCP clients; `| json` has whole descriptions, and schemas."""
 
     TASK: ClassVar[str] = "get_tools"
-    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", Summary("description"))
 
 
 class ShowPrompts(GetPromptsInput, _ShowPublished):
-    """The prompts that a worker offers to MCP clients; `| json` has their arguments as well."""
+    """The prompts that a worker offers to MCP clients; `| json` has whole descriptions, and arguments."""
 
     TASK: ClassVar[str] = "get_prompts"
-    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", "description")
+    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", Summary("description"))
 
 
 class ShowGuardrails(GetGuardrailsInput, _ShowPublished):

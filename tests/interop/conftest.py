@@ -13,13 +13,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-import nfcli.shell.norfab
 from nfcli import Client, NorFab
 from nfcli.models.environment import Environment
 from nfcli.models.keys import read_public_key
@@ -28,15 +26,14 @@ if TYPE_CHECKING:
     from conftest import EnvironmentFactory, RunningWorker, WorkerRunner
 
 _HERE = Path(__file__).parent
-_fabric, _processes, _peers = (runpy.run_path(str(_HERE / f"{name}.py")) for name in ("fabric", "processes", "peers"))
+_fabric, _processes, _peers, _mcp_site = (
+    runpy.run_path(str(_HERE / f"{name}.py")) for name in ("fabric", "processes", "peers", "mcp_site")
+)
 
 OUR_WORKER = "fastmcp-worker-1"
 THEIR_WORKER = "norfab-worker-1"
 DEMO_WORKER = "demo-worker-1"
 SETTINGS = {"service": "fastmcp", "host": "127.0.0.1", "port": 0, "authentication_enabled": True}
-
-WORKER_JOINS = find_spec("nfcli.worker.fabric") is not None
-CLIENT_JOINS = not hasattr(nfcli.shell.norfab, "check_is_direct")
 
 
 @pytest.fixture(scope="session")
@@ -168,8 +165,6 @@ def our_worker(
     fabric: Any, joined_environment: EnvironmentJoiner, running_worker: WorkerRunner
 ) -> Iterator[RunningWorker]:
     """Run a worker of ours on the shared fabric; wait until it has joined."""
-    if not WORKER_JOINS:
-        pytest.skip("our worker doesn't join a fabric yet")
     with running_worker(joined_environment(fabric, OUR_WORKER), OUR_WORKER) as worker:
         assert (worker.name, worker.endpoint) == (OUR_WORKER, fabric.endpoint)
         fabric.await_workers(OUR_WORKER)
@@ -179,8 +174,6 @@ def our_worker(
 @pytest.fixture(scope="session")
 def client_environment(fabric: Any, joined_environment: EnvironmentJoiner) -> Environment:
     """Make an environment of ours on a machine with no workers, for clients of the shared fabric."""
-    if not CLIENT_JOINS:
-        pytest.skip("our client doesn't join a fabric yet")
     return joined_environment(fabric)
 
 
@@ -202,6 +195,51 @@ def our_peer(our_client: Client) -> Any:
 def their_peer(fabric: Any) -> Any:
     """The reference's client on the shared fabric, as the matrix sees clients."""
     return _peers["ReferencePeer"](fabric.client)
+
+
+class ToolSiteMaker(Protocol):
+    """The type of the fixture `new_tool_site`."""
+
+    def __call__(self, fabric: Any, workers: Mapping[str, Mapping[str, Any]]) -> contextlib.AbstractContextManager[Any]:
+        """Run workers of ours on a fabric for a `with` block, by their names and keys; yield a `mcp_site.ToolSite`."""
+
+
+@pytest.fixture(scope="session")
+def new_tool_site(joined_environment: EnvironmentJoiner, running_worker: WorkerRunner) -> ToolSiteMaker:
+    """Run workers whose MCP servers know a token, on fabrics that run."""
+
+    @contextlib.contextmanager
+    def make(fabric: Any, workers: Mapping[str, Mapping[str, Any]]) -> Iterator[Any]:
+        with contextlib.ExitStack() as started:
+            running = [
+                started.enter_context(running_worker(joined_environment(fabric, name, **settings), name))
+                for name, settings in workers.items()
+            ]
+            fabric.await_workers(*workers)
+            environment = joined_environment(fabric)
+            client = started.enter_context(NorFab(environment.inventory_file)).make_client()
+            record = {"username": "automation", "token": _mcp_site["TOKEN"]}
+            stored = client.run_job("fastmcp", "bearer_token_store", kwargs=record, workers=list(workers))
+            assert [result["result"] for result in stored.values()] == [True] * len(workers)
+            served = {worker.name: _mcp_site["McpWorker"](worker) for worker in running}
+            yield _mcp_site["ToolSite"](fabric, served, client, environment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tool_site(
+    new_fabric: FabricMaker, new_tool_site: ToolSiteMaker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """Run two workers of service demo and one of NorFab's filesharing, and three of ours with rules of their own."""
+    files = {"service": "filesharing", "base_dir": str(tmp_path_factory.mktemp("files"))}
+    theirs = {"demo-worker-1": {"service": "demo"}, "demo-worker-2": {"service": "demo"}, "files-worker-1": files}
+    with new_fabric(theirs) as fabric:
+        fabric.start(*theirs)
+        with new_tool_site(fabric, {name: {"tools": tools} for name, tools in _mcp_site["TOOLS"].items()}) as site:
+            for name, services in _mcp_site["SERVICES"].items():
+                site.workers[name].await_services(services)
+            yield site
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,11 @@ class DemoWorker(NFPWorker):
         """Show tokens: its author forgot to keep it from MCP clients."""
         return Result(result=["shown-token"])
 
+    @Task()
+    def run_shell_cmd(self, command: str) -> Result:
+        """Say which command it was given, and run none: its author forgot to keep it from MCP clients, too."""
+        return Result(result=f"not run: {command}")
+
     @Task(
         input=AdviseInput,
         mcp={

@@ -221,19 +221,12 @@ def test_a_list_that_is_none_is_an_error_of_the_worker_and_the_others_rows_come_
     assert shell.failures == {worker: ["the answer to bearer_token_list is not a list of records"] for worker in "bcd"}
 
 
-def test_records_that_come_by_name_are_rows() -> None:
-    """So NorFab's own workers answer; the table has the first line of a description, a pipe all of it."""
-    shell, tools = Shell(), COMMANDS["show fastmcp tools"]
-    shell.results = {"a": {"t1": {"description": "\nPings.\n\nAll of them.", "x": 1}, "t2": {"description": "Waits."}}}
-    whole = [
-        {"worker": "a", "name": "t1", "description": "\nPings.\n\nAll of them.", "x": 1},
-        {"worker": "a", "name": "t2", "description": "Waits."},
-    ]
-    short = [whole[0] | {"description": "Pings. …"}, whole[1]]
-    columns = ("worker", "name", "description")
-    assert tools.run(picle_app=shell) == f"{short!r} {columns!r}"
-    assert tools.run(picle_app=shell, render=lambda data, _: repr(data)) == repr(whole)
-    assert shell.failures == {}
+def test_a_list_that_comes_as_a_mapping_by_name_is_a_table_too() -> None:
+    """NorFab's own workers list their tools so."""
+    shell, command = Shell(), COMMANDS["show fastmcp tools"]
+    shell.results = {"w": {"t1": {"name": "t1", "description": "one"}, "t2": {"name": "t2", "description": "two"}}}
+    rows = [{"worker": "w", "name": "t1", "description": "one"}, {"worker": "w", "name": "t2", "description": "two"}]
+    assert command.run(picle_app=shell) == f"{rows!r} ('worker', 'name', 'description')"
 
 
 def test_commands_that_are_no_tasks_run_the_shell_s_handler() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nfcli.models.commands.base import Summary
 from nfcli.shell.render import cell_width, one_line, shown, to_json, to_table, to_text, visible
 
 COLUMNS = ("worker", "username", "token")
@@ -62,6 +63,12 @@ def test_cells_show_nothing_for_none_and_the_first_items_of_a_list() -> None:
         " None              False",
         "       x y\\n 3 +2",
     ]
+
+
+def test_a_summary_shows_the_first_paragraph_on_one_line() -> None:
+    """Descriptions of tools go on for pages."""
+    rows = [{"name": "a", "about": "Say\n  something.\n\nArgs:\n  x"}, {"name": "b", "about": None}, {"name": "c"}]
+    assert to_table(rows, ("name", Summary("about"))) == " name  about\n a     Say something.\n b\n c"
 
 
 def test_an_empty_table_is_its_header() -> None:

@@ -38,7 +38,64 @@ TOKEN = "secret-token"
 HANDSHAKE_ERA, SINGLE_POST_ERA = "2025-11-25", "2026-07-28"
 
 
-class ServedWorker:
+class McpAddress:
+    """An MCP server's `url`, and requests as clients of both eras send them there.
+
+    `wait_seconds` is how long a connection waits for the next bytes.
+    """
+
+    url: str
+    wait_seconds = WAIT_SECONDS
+
+    def connect(self, source: str | None = None) -> socket.socket:
+        """Open a connection without saying anything, from another address of this machine if one is given."""
+        parts = urlsplit(self.url)
+        address = (parts.hostname or "", parts.port or 0)
+        return socket.create_connection(
+            address, timeout=self.wait_seconds, source_address=(source, 0) if source else None
+        )
+
+    def ask(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes over a connection of their own; return status, headers and body of the answer."""
+        with self.connect(source) as connection:
+            connection.sendall(request)
+            return read_answer(connection, request.split(b" ")[0].decode())
+
+    def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Ask for a path; `headers` are whole lines beside Host."""
+        lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
+        return self.ask("\r\n".join(lines).encode("latin-1"))
+
+    def post(
+        self, method: str = "tools/list", *args: Any, source: str | None = None, **kwargs: Any
+    ) -> tuple[int, dict[str, str], Any]:
+        """Post one JSON-RPC request as `request` makes it; return status, headers and the JSON that came."""
+        status, answered, text = self.ask(self.request(method, *args, **kwargs), source)
+        return status, answered, json.loads(text) if text else None
+
+    def request(
+        self,
+        method: str = "tools/list",
+        params: dict[str, Any] | None = None,
+        *,
+        era: str = HANDSHAKE_ERA,
+        token: str | None = TOKEN,
+        path: str = "/mcp",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> bytes:
+        """Return a JSON-RPC request as a client of that era would send it.
+
+        `headers` replace those of the same names, all together.
+        """
+        usual = {**_usual_headers(self, era, method, params), **({"authorization": f"Bearer {token}"} if token else {})}
+        named = {name.lower() for name, _ in headers}
+        chosen = [*((name, value) for name, value in usual.items() if name not in named), *headers]
+        body = _body(era, method, params)
+        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in chosen)]
+        return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+class ServedWorker(McpAddress):
     """A worker named `w1` with one token, `secret-token` of `automation`.
 
     `now` is its clock, which a test may move; `looked_up` are the tokens that the store was asked for.
@@ -137,53 +194,8 @@ class ServedWorker:
             enough = len(self.looked_up) + count
             assert self._has_looked.wait_for(lambda: len(self.looked_up) >= enough, WAIT_SECONDS)
 
-    def connect(self, source: str | None = None) -> socket.socket:
-        """Open a connection without saying anything, from another address of this machine if one is given."""
-        parts = urlsplit(self.url)
-        address = (parts.hostname or "", parts.port or 0)
-        return socket.create_connection(address, timeout=WAIT_SECONDS, source_address=(source, 0) if source else None)
 
-    def ask(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
-        """Send bytes over a connection of their own; return status, headers and body of the answer."""
-        with self.connect(source) as connection:
-            connection.sendall(request)
-            return read_answer(connection, request.split(b" ")[0].decode())
-
-    def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-        """Ask for a path; `headers` are whole lines beside Host."""
-        lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
-        return self.ask("\r\n".join(lines).encode("latin-1"))
-
-    def post(
-        self, method: str = "tools/list", *args: Any, source: str | None = None, **kwargs: Any
-    ) -> tuple[int, dict[str, str], Any]:
-        """Post one JSON-RPC request as `request` makes it; return status, headers and the JSON that came."""
-        status, answered, text = self.ask(self.request(method, *args, **kwargs), source)
-        return status, answered, json.loads(text) if text else None
-
-    def request(
-        self,
-        method: str = "tools/list",
-        params: dict[str, Any] | None = None,
-        *,
-        era: str = HANDSHAKE_ERA,
-        token: str | None = TOKEN,
-        path: str = "/mcp",
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> bytes:
-        """Return a JSON-RPC request as a client of that era would send it.
-
-        `headers` replace those of the same names, all together.
-        """
-        usual = {**_usual_headers(self, era, method, params), **({"authorization": f"Bearer {token}"} if token else {})}
-        named = {name.lower() for name, _ in headers}
-        chosen = [*((name, value) for name, value in usual.items() if name not in named), *headers]
-        body = _body(era, method, params)
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in chosen)]
-        return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode("latin-1") + body
-
-
-def _usual_headers(worker: ServedWorker, era: str, method: str, params: dict[str, Any] | None) -> dict[str, str]:
+def _usual_headers(worker: McpAddress, era: str, method: str, params: dict[str, Any] | None) -> dict[str, str]:
     usual = {
         "host": urlsplit(worker.url).netloc,
         "content-type": "application/json",

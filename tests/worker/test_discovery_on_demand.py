@@ -157,7 +157,7 @@ def test_the_task_names_the_tools_and_tells_of_services_that_fail(
     discovery = found(Fabric(a=[{"name": "x"}], b="nonsense"))
     result = run(discovery)
     assert (result.failed, result.result, result.messages) == (False, tools("a", "x"), [f"service b: {NO_LIST}"])
-    assert sorted(said) == ["service a: tools found: 1", f"service b: {NO_LIST}"]
+    assert said == ["service a: tools found: 1"]
     assert run(discovery, service="a").result == tools("a", "x")
 
 
