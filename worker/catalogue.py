@@ -13,7 +13,16 @@ from operator import attrgetter
 from typing import Any
 
 from ..models.errors import EntryError
-from .published import NAME, PublishedPrompt, PublishedTool, ToolRules, count_prompts, publish
+from .published import (
+    NAME,
+    NEVER_PUBLISHED,
+    TELLS_OF_JOBS,
+    PublishedPrompt,
+    PublishedTool,
+    ToolRules,
+    count_prompts,
+    publish,
+)
 from .schemas import clean_line
 
 log = logging.getLogger(__name__)
@@ -132,8 +141,12 @@ class ToolCatalogue:
 
     def _published(self, service: str, entries: Iterable[object], worker: str | None = None) -> Iterator[PublishedTool]:
         count = 0
+        entries = list(entries)
+        if not self._rules.is_named(service, TELLS_OF_JOBS) and any(
+            NEVER_PUBLISHED.fullmatch(_name(entry)) for entry in entries
+        ):
+            entries = [entry for entry in entries if _name(entry) != TELLS_OF_JOBS]
         for entry in entries:
-            name = entry.get("name") if isinstance(entry, Mapping) else None
             count += count_prompts(entry)
             has_room = count <= MAX_PROMPTS_OF_A_SERVICE
             if not has_room:
@@ -142,7 +155,7 @@ class ToolCatalogue:
             try:
                 tool = publish(service, entry, self._rules, self._say_prompt, worker=worker, has_room=has_room)
             except EntryError as error:
-                self._say_once(service, clean_line(name, 64), str(error))
+                self._say_once(service, clean_line(_name(entry), 64), str(error))
             else:
                 if tool is not None:
                     yield tool
@@ -184,3 +197,8 @@ class ToolCatalogue:
             return
         self._logged.add(said)
         log.warning("not published over MCP: %s %s: %s", clean_line(service, 200), task, problem)
+
+
+def _name(entry: object) -> str:
+    name = entry.get("name") if isinstance(entry, Mapping) else None
+    return name if isinstance(name, str) else ""

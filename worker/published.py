@@ -23,6 +23,8 @@ from .schemas import clean_line, clean_text, input_schema, output_schema, plain_
 MAX_PROMPTS_OF_A_TASK = 64
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NEVER_PUBLISHED = re.compile(r"bearer_token_.*", re.DOTALL)
+# What jobs were given and gave back: of a service that manages tokens that are tokens.
+TELLS_OF_JOBS = "job_details"
 
 
 class ToolGuards(Protocol):
@@ -47,6 +49,9 @@ class ToolRules(Protocol):
 
     def is_allowed(self, service: str, task: str) -> bool:
         """Whether a task may be a tool."""
+
+    def is_named(self, service: str, task: str) -> bool:
+        """Whether it may because a rule names it and its service, not by a glob and not for want of a rule."""
 
     def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuards:
         """Return the rules about a task's tool, those of its entry's `mcp` object among them.

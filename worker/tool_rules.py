@@ -53,10 +53,18 @@ class ToolRules:
         """
         if task.casefold().startswith(_NEVER):
             return False
-        rule = next((rule for rule in self._tools.policy if _is_for(rule, service, task)), PolicyRule())
-        if task == _ONLY_BY_NAME and not (rule.service == service and not _GLOB & set(service) and task in rule.tasks):
-            return False
-        return rule.action == "allow"
+        if task == _ONLY_BY_NAME:
+            return self.is_named(service, task)
+        return self._rule(service, task).action == "allow"
+
+    def is_named(self, service: str, task: str) -> bool:
+        """Whether the first rule that matches allows a task by its own name and its service's, not by a glob."""
+        rule = self._rule(service, task)
+        is_exact = rule.service == service and not _GLOB & set(service) and task in rule.tasks
+        return is_exact and rule.action == "allow"
+
+    def _rule(self, service: str, task: str) -> PolicyRule:
+        return next((rule for rule in self._tools.policy if _is_for(rule, service, task)), PolicyRule())
 
     def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuards:
         """Return what guards a task's tool: the rules that the task brings along, then those of the inventory.

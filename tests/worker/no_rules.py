@@ -18,6 +18,10 @@ class NoRules:
         """Whether a task may be a tool."""
         return task != "run_shell_cmd"
 
+    def is_named(self, service: str, task: str) -> bool:  # noqa: ARG002  the same
+        """Whether a rule names a task."""
+        return False
+
     def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> NoRules:  # noqa: ARG002  the same
         """Return that there are none."""
         return self

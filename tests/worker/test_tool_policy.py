@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.tool_rules import ToolsInventory
+from nfcli.worker.catalogue import ToolCatalogue
 from nfcli.worker.tool_rules import ToolRules
 
 
@@ -73,3 +74,24 @@ def test_a_service_that_calls_itself_a_glob_gets_no_shell() -> None:
     """A rule for all services would else name it."""
     policy = [{"service": "*", "tasks": ["run_shell_cmd"]}]
     assert not rules(policy=policy).is_allowed("*", "run_shell_cmd")
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_published"),
+    [
+        ([], False),
+        ([{"service": "n*", "tasks": ["job_details"]}], False),
+        ([{"service": "net", "tasks": ["job_details"]}], True),
+    ],
+)
+def test_what_jobs_were_given_is_told_of_a_service_with_tokens_only_by_name(
+    policy: list[Any], is_published: bool
+) -> None:
+    """NorFab's workers keep the arguments of all jobs; those of a service without tokens are no secrets of ours."""
+    catalogue = ToolCatalogue("w1", "fastmcp", [], rules(policy=policy))
+    details, tokens = (
+        {"name": name, "inputSchema": {"type": "object"}, "mcp": {}} for name in ("job_details", "bearer_token_store")
+    )
+    tool = "service_net__task_job_details"
+    assert catalogue.replace("net", [details, tokens]) == ([tool] if is_published else [])
+    assert catalogue.replace("other", [details]) == ["service_other__task_job_details"]
