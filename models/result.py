@@ -17,6 +17,7 @@ from .nfp import decode_object
 DEFAULT_TIMEOUT_SECONDS = 60
 
 _SAID_AGAIN = "Worker experienced error: "
+_TRACEBACK = "Traceback (most recent call last)"
 _WRONG_ARGUMENTS = re.compile(r"[0-9] validation errors? for ")
 _VALUE = re.compile(r" \[type=.*")
 
@@ -71,6 +72,14 @@ def failure_reason(result: Mapping[str, Any]) -> str:
     if errors:
         messages = [text for text in messages if not text.startswith(_SAID_AGAIN)]
     return "; ".join(map(_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
+
+
+def without_tracebacks(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result whose errors say what went wrong, but not the way there, which leads through somebody's files."""
+    errors = result.get("errors")
+    if not isinstance(errors, list):
+        return dict(result)
+    return {**result, "errors": [_reason(str(text)) if _TRACEBACK in str(text) else text for text in errors]}
 
 
 def _reason(text: str) -> str:
