@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..models.broker_link import BrokerAddress
 from ..models.environment import Environment
 from ..models.inventory import WorkerInventory
 from .transfers import Transfers
 
 if TYPE_CHECKING:
+    from ..models.broker_link import BrokerAddress
     from .audit import AuditTrail
     from .catalogue import ToolCatalogue
     from .discovery import Discovery
