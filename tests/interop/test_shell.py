@@ -45,7 +45,7 @@ def test_tools_are_a_table_of_names_and_summaries(show: Any) -> None:
     assert [OPEN, "service_demo__task_say", "Say something, as often as wanted."] in rows
     stats = [row for row in rows if row[1].endswith("_get_stats")]
     assert stats == [[OPEN, "service_demo__task_get_stats", "Return process monitoring and retained job counts."]]
-    assert len(rows) == len({row[1] for row in rows}) == 16
+    assert len(rows) == len({row[1] for row in rows}) == 15
     assert _table(show(f"fastmcp tools name *__task_say workers {OPEN},{RULED},{BRISK}"))[1:] == [
         [name, "service_demo__task_say", "Say something, as often as wanted."] for name in sorted((OPEN, RULED, BRISK))
     ]

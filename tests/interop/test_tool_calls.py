@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _site = runpy.run_path(str(Path(__file__).with_name("mcp_site.py")))
 OPEN, BRISK, in_both_eras = _site["OPEN"], _site["BRISK"], _site["in_both_eras"]
 DEMO = ["demo-worker-1", "demo-worker-2"]
-KEPT_BACK = ("hide", "bearer_token_show", "run_shell_cmd", "no_such_task")
+KEPT_BACK = ("hide", "bearer_token_show", "run_shell_cmd", "job_details", "no_such_task")
 
 
 @pytest.fixture
