@@ -26,7 +26,7 @@ from nfcli.models.errors import NoWorkersError
 from nfcli.models.keys import KeyPair
 from nfcli.worker.token_store import TokenStore
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 TOKEN = "token-that-stays-valid"
 VERSION_TOOL = "service_fastmcp__task_get_version"
 
@@ -73,12 +73,18 @@ class BrokerView:
 
     def await_gone(self, *names: str, seconds: float = WAIT_SECONDS) -> None:
         """Wait until the broker answers and lists none of these workers, while it lists some other one."""
+        seen: dict[str, dict[str, str]] = {}
 
         def are_gone() -> bool:
-            rows = self.rows()
-            return bool(rows) and not rows.keys() & set(names)
+            seen.clear()
+            seen.update(self.rows())
+            return bool(seen) and not seen.keys() & set(names)
 
-        until(are_gone, f"the broker has dropped {names}", seconds)
+        try:
+            until(are_gone, f"the broker has dropped {names}", seconds)
+        except AssertionError as error:
+            error.add_note(f"it lists {seen}")
+            raise
 
 
 def ping(url: str, token: str | None = TOKEN) -> int:
