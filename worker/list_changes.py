@@ -10,11 +10,13 @@ import asyncio
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import anyio
+from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
@@ -32,6 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 MAX_STREAMS = 100
+MAX_STREAMS_OF_A_USER = 20
 MAX_WAITING_EVENTS = 16
 KEEP_ALIVE_SECONDS = 15.0
 
@@ -118,7 +121,7 @@ class ListChanges:
         self._bus = _Bus()
         self._listen = ListenHandler(self._bus, max_subscriptions=MAX_STREAMS, max_buffered_events=MAX_WAITING_EVENTS)
         self._streams: set[_Stream] = set()
-        self._open = 0
+        self._open: Counter[str] = Counter()
         self._is_closed = False
         self._lock = threading.Lock()
         self._untold: set[type[ServerEvent]] = set()
@@ -162,14 +165,17 @@ class ListChanges:
         """
         if self._is_closed:
             raise MCPError(INTERNAL_ERROR, "the worker is stopping")
-        if self._open >= MAX_STREAMS:
+        access = get_access_token()
+        user = "" if access is None else access.client_id
+        if self._is_full(user):
             raise MCPError(INTERNAL_ERROR, _TOO_MANY)
-        with self._place():
+        with self._place(user):
             return await self._listen(context, params)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve a GET."""
-        refused = self._refusal(scope)
+        user = getattr(scope.get("user"), "username", "")
+        refused = self._refusal(scope, user)
         if refused is not None:
             await refused.send(send)
             return
@@ -178,7 +184,7 @@ class ListChanges:
         unsubscribe = self._bus.subscribe(stream.tell)
         watch = asyncio.create_task(_watch(receive, stream))
         try:
-            with self._place():
+            with self._place(user):
                 await send(_START)
                 await _serve(stream, send)
                 await send(_END)
@@ -187,7 +193,7 @@ class ListChanges:
             unsubscribe()
             self._streams.discard(stream)
 
-    def _refusal(self, scope: MutableMapping[str, Any]) -> Answer | None:
+    def _refusal(self, scope: MutableMapping[str, Any], user: str) -> Answer | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         version = headers.get(b"mcp-protocol-version")
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
@@ -197,15 +203,20 @@ class ListChanges:
             return _NOT_ACCEPTABLE
         if self._is_closed:
             return _STOPPING
-        return _FULL if self._open >= MAX_STREAMS else None
+        return _FULL if self._is_full(user) else None
+
+    def _is_full(self, user: str) -> bool:
+        """Whether there is no room for another stream, of this user ("": nobody was asked who it is) or at all."""
+        return self._open.total() >= MAX_STREAMS or (user != "" and self._open[user] >= MAX_STREAMS_OF_A_USER)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        self._open += 1
+    def _place(self, user: str) -> Iterator[None]:
+        self._open[user] += 1
         try:
             yield
         finally:
-            self._open -= 1
+            self._open[user] -= 1
+            self._open += Counter()  # drops those that are zero
 
     def _tell(self) -> None:
         with self._lock:

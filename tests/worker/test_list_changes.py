@@ -140,6 +140,21 @@ def test_streams_are_bounded(site: Any, opened: Open, monkeypatch: pytest.Monkey
             assert site.post()[0] == 200
 
 
+def test_a_user_s_streams_leave_room_for_others(site: Any, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who opens them without end keeps nobody else from hearing of changes."""
+    monkeypatch.setattr(list_changes, "MAX_STREAMS_OF_A_USER", 2)
+    site.store.store("other", "other-token", None)
+    opened(site, SINGLE_POST_ERA)
+    opened(site, HANDSHAKE_ERA)
+    for era in (HANDSHAKE_ERA, SINGLE_POST_ERA):
+        with Stream(site, era) as refused:
+            assert not refused.is_open
+    with Stream(site, HANDSHAKE_ERA, token="other-token") as first:
+        assert first.is_open
+        with Stream(site, SINGLE_POST_ERA, token="other-token") as second:
+            assert second.is_open
+
+
 def test_a_silent_stream_is_kept_alive(site: Any, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """By comments, which clients pass over; without them nobody would find that the other side is dead."""
     monkeypatch.setattr(list_changes, "KEEP_ALIVE_SECONDS", 0.01)
