@@ -15,6 +15,8 @@ from .errors import ProtocolError, sentences
 from .nfp import decode_object
 
 DEFAULT_TIMEOUT_SECONDS = 60
+LOOK = "look what it has done before you repeat it"
+"""What to do about a worker that may have run a job whose result can't be had."""
 
 _SAID_AGAIN = "Worker experienced error: "
 _TRACEBACK = "Traceback (most recent call last)"

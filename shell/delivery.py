@@ -25,7 +25,8 @@ from ..models.broker_messages import (
 )
 from ..models.errors import NoWorkersError
 from ..models.nfp import BrokerMessage, ClientMessage, Command, Status, encode_target
-from .job import LOOK, Job
+from ..models.result import LOOK
+from .job import Job
 
 POLL_SECONDS = 2.5
 """Between two questions for results; their answers may have been lost, or their workers may have gone."""

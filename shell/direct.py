@@ -21,7 +21,8 @@ from ..models.keys import KeyPair, read_public_key
 from ..models.link import Link
 from ..models.lock import read_owner
 from ..models.nfp import BROKER_SERVICE, BrokerMessage, ClientMessage, Command, Status, decode_data, decode_object
-from .job import LOOK, Job
+from ..models.result import LOOK
+from .job import Job
 
 MMI_TIMEOUT_SECONDS = 3.0
 _REASON_CHARACTERS = 2_000

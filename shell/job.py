@@ -8,13 +8,12 @@ from typing import Any
 
 from ..models.errors import NfcliError, UsageError
 from ..models.nfp import encode_data
-from ..models.result import ResultStatus, failed_result, whole_result
+from ..models.result import LOOK, ResultStatus, failed_result, whole_result
 
 Results = dict[str, dict[str, Any]]
 OnProgress = Callable[[str, str], None]
 """Gets a worker's name and what it says of the job that it runs."""
 
-LOOK = "look what it has done before you repeat it"
 _AUTOMATIC = frozenset({"", "starting", "completed"})
 """What workers say of every job, and nobody needs to be told."""
 

@@ -27,6 +27,11 @@ HEALTHY_SECONDS = 60.0
 Notice = Callable[[str], None]
 
 
+def not_ours_notice(name: str, service: str) -> str:
+    """Return what users are told of a worker that is another service's."""
+    return f"worker {name} is not started: nfcli has no service {service}"
+
+
 class WorkerHandle:
     """A worker process that this process started; it ends when its stdin is closed, so it can't outlive us.
 
@@ -300,7 +305,7 @@ class Supervisor:
         return EXIT_OK
 
     def _tell_not_ours(self, name: str, service: str) -> None:
-        self._notice(f"worker {name} is not started: nfcli has no service {service}")
+        self._notice(not_ours_notice(name, service))
 
     def _start_all(self) -> None:
         self._assert_ours(self._launcher.missing())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -15,10 +14,8 @@ from .client import Client
 from .direct import DirectTransport
 from .fabric import FabricTransport
 from .job import OnProgress
-from .launcher import Launcher
+from .launcher import Launcher, Notice, not_ours_notice
 from .transport import Transport
-
-Notice = Callable[[str], None]
 
 
 def broker_address(environment: Environment, inventory: Inventory) -> BrokerAddress | None:
@@ -83,7 +80,7 @@ class NorFab:
             self._notice("topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false")
 
     def _tell_not_ours(self, name: str, service: str) -> None:
-        self._notice(f"worker {name} is not started: nfcli has no service {service}")
+        self._notice(not_ours_notice(name, service))
 
     def start(self) -> list[str]:
         """Start the workers of `topology.workers` that aren't running and wait until they are ready.

@@ -6,11 +6,8 @@ One thread owns the connection, whose name is its own: answers to these jobs nev
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import queue
-import socket
 import threading
 import time
 import uuid as uuids
@@ -27,6 +24,7 @@ from ..models.broker_messages import Managed, interpret, question, worker_rows
 from ..models.errors import NfcliError, NoWorkersError
 from ..models.keys import KeyPair
 from ..models.nfp import ALL, BrokerMessage, Command
+from .outbox import Outbox
 from .sent_job import Patience, Results, SentJob
 
 log = logging.getLogger(__name__)
@@ -69,13 +67,10 @@ class FabricClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._link = BrokerLink(self._context, address, name=random_name(worker), keys=keys)
         self._link.connect_seconds = self._patience.answer
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._inbox: Outbox[SentJob | _Question] = Outbox()
         self._poller = zmq.Poller()
-        for reader in (self._link.dealer, self._link.monitor, self._wake_reader):
+        for reader in (self._link.dealer, self._link.monitor, self._inbox.reader):
             self._poller.register(reader, zmq.POLLIN)
-        self._inbox: queue.SimpleQueue[SentJob | _Question] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_running = False
         self._in_flight = 0
@@ -100,7 +95,7 @@ class FabricClient:
         """End all jobs at once, their callers get an NfcliError; close the connection."""
         self._refuse_jobs()
         self._stopping.set()
-        self._wake()
+        self._inbox.wake()
         if self._thread.ident is None:
             self._close()
         else:
@@ -156,7 +151,7 @@ class FabricClient:
             self._counts["jobs"] += 1
             self._inbox.put(job)
         job.future.add_done_callback(self._ended)
-        self._wake()
+        self._inbox.wake()
         return job.future
 
     def workers(self) -> list[dict[str, str]]:
@@ -172,7 +167,7 @@ class FabricClient:
             if not self._is_running:
                 raise NfcliError(_STOPPED)
             self._inbox.put(asked)
-        self._wake()
+        self._inbox.wake()
         return worker_rows(asked.future.result())
 
     def is_settling(self) -> bool:
@@ -186,11 +181,6 @@ class FabricClient:
     def _refuse_jobs(self) -> None:
         with self._lock:
             self._is_running = False
-
-    def _wake(self) -> None:
-        # A full pipe means that the thread is going to wake anyway; a closed one that it has ended.
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._wake_writer.send(b"\0")
 
     # -- the thread that owns the connection -----------------------------------------------------------------------
 
@@ -235,16 +225,11 @@ class FabricClient:
         self._poller.poll(None if seconds == math.inf else int(max(0.0, seconds) * 1_000) + 1)
 
     def _take_inbox(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._wake_reader.recv(4096):
-                pass
-        with contextlib.suppress(queue.Empty):
-            while True:
-                item = self._inbox.get_nowait()
-                if isinstance(item, SentJob):
-                    self._jobs[item.uuid] = item
-                else:
-                    self._questions[item.uuid] = item
+        for item in self._inbox.take():
+            if isinstance(item, SentJob):
+                self._jobs[item.uuid] = item
+            else:
+                self._questions[item.uuid] = item
         self._drop_ended()
 
     def _receive(self) -> None:
@@ -323,5 +308,4 @@ class FabricClient:
     def _close(self) -> None:
         self._link.close()
         self._context.destroy(linger=0)
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._inbox.close()

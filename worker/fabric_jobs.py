@@ -10,11 +10,9 @@ import logging
 import threading
 from functools import partial
 
-from pydantic_core import to_json
-
 from ..models.errors import ProtocolError, TaskError
 from ..models.nfp import Command, Status, WorkerJob, WorkerMessage, encode_data
-from ..models.result import JobRequest, Result, ResultStatus
+from ..models.result import JobRequest, failed_result
 from .context import WorkerContext
 from .jobs import JobExecutor, JobState
 from .outbox import Outbox
@@ -102,15 +100,9 @@ class FabricJobs:
         self._answer(job, status, encode_data(about))
 
     def _fail(self, job: WorkerJob, reason: str, task: str = "") -> None:
-        result = Result(
-            failed=True,
-            errors=[reason],
-            status=ResultStatus.ERROR,
-            task=f"{self._worker.name}:{task}",
-            service=self._worker.service,
-            juuid=job.uuid,
-        )
-        self._answer(job, Status.DONE, to_json({self._worker.name: result}))
+        name, service = self._worker.name, self._worker.service
+        result = failed_result(reason, task=f"{name}:{task}", service=service, juuid=job.uuid)
+        self._answer(job, Status.DONE, encode_data({name: result}))
 
     def _answer(self, job: WorkerJob, status: Status, data: bytes) -> None:
         self._outbox.put(WorkerMessage(Command.RESPONSE, job.client, job.uuid, status, data))

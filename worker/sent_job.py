@@ -19,13 +19,12 @@ from typing import Any
 from ..models.broker_messages import Dispatched, Failed, Finished, Heard, Ready, Refused, Running, Unknown, interpret
 from ..models.errors import NfcliError, NoWorkersError, UsageError
 from ..models.nfp import BrokerMessage, ClientMessage, Command, encode_data, encode_target
-from ..models.result import ResultStatus, failed_result, whole_result
+from ..models.result import LOOK, ResultStatus, failed_result, whole_result
 
 MAX_RESULT_BYTES = 64 * 1024 * 1024
 MAX_WORKERS = 1_000
 
 _FIRST_KEY = re.compile(rb'\s*\{\s*("(?:[^"\\]|\\.){1,256}")\s*:')
-_LOOK = "look what it has done before you repeat it"
 
 Results = dict[str, dict[str, Any]]
 
@@ -197,7 +196,7 @@ class SentJob:
         elif isinstance(heard, Unknown) and heard.worker in self.missing:
             # A question may overtake its job: workers of norfab 0.25.0 read the two in different threads.
             if heard.worker in self._acknowledged:
-                self._lose([heard.worker], f"the worker was restarted while the job ran: {_LOOK}")
+                self._lose([heard.worker], f"the worker was restarted while the job ran: {LOOK}")
             self._acknowledged.add(heard.worker)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -213,12 +212,12 @@ class SentJob:
         if not self.is_dispatched:
             if now >= self._taken_by:
                 seconds = self._taken_by - self._started
-                posted = f"{self._broker} did not take the job within {seconds:g} s: {_LOOK}"
+                posted = f"{self._broker} did not take the job within {seconds:g} s: {LOOK}"
                 self.fail(NoWorkersError(posted if self.is_posted else problem))
         elif now >= self._deadline:
             self._lose(self.missing, f"no answer within {self._timeout:g} s", ResultStatus.TIMEOUT)
         elif is_lost:
-            self._lose(self.missing, f"{problem}; the job was under way, {_LOOK}")
+            self._lose(self.missing, f"{problem}; the job was under way, {LOOK}")
 
     def settle(self) -> bool:
         """Hand the results over if all are there; return whether the job is over."""
@@ -237,7 +236,7 @@ class SentJob:
 
     def _gone(self, names: Iterable[str]) -> None:
         for name in self.missing.intersection(names):
-            self._lose([name], f"worker {name} has gone away while the job ran: {_LOOK}")
+            self._lose([name], f"worker {name} has gone away while the job ran: {LOOK}")
 
     def _lose(self, names: Iterable[str], reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
         for name in self.missing.intersection(names):
