@@ -29,12 +29,12 @@ if TYPE_CHECKING:
         UsageError,
         WorkerStartError,
     )
-    from .models.result import Result
-    from .models.tokens import TaskInput
-    from .shell.client import Client
-    from .shell.norfab import NorFab
-    from .worker.context import WorkerContext
-    from .worker.tasks import ToolHints, task
+    from .models.protocol.jobs import Result
+    from .models.tasks.base import TaskInput
+    from .shell.client.client import Client
+    from .shell.client.norfab import NorFab
+    from .worker.jobs.context import WorkerContext
+    from .worker.jobs.task import ToolHints, task
 
     __version__: str
 
@@ -59,13 +59,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Client": ".shell.client",
-    "NorFab": ".shell.norfab",
-    "Result": ".models.result",
-    "TaskInput": ".models.tokens",
-    "ToolHints": ".worker.tasks",
-    "WorkerContext": ".worker.context",
-    "task": ".worker.tasks",
+    "Client": ".shell.client.client",
+    "NorFab": ".shell.client.norfab",
+    "Result": ".models.protocol.jobs",
+    "TaskInput": ".models.tasks.base",
+    "ToolHints": ".worker.jobs.task",
+    "WorkerContext": ".worker.jobs.context",
+    "task": ".worker.jobs.task",
 }
 
 

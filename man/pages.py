@@ -12,8 +12,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from ..models.errors import UsageError
-from ..models.inventory import describe_schema
-from .choices import unknown
+from ..models.inventory.schema import describe_schema
+from .suggestions import unknown
 
 _SUFFIX = ".md"
 _COMMENT_LINE = re.compile(r"\s*<!--.*-->\s*")

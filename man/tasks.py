@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..models.errors import UsageError
-from .choices import unknown
-from .columns import aligned
+from .suggestions import unknown
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Any]
@@ -127,3 +126,12 @@ def _mapping(value: Any) -> Schema:
 
 def _sequence(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
+
+
+_GAP = "  "
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return one line a row, the cells of each column beginning under each other; nothing is cut or wrapped."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..models.errors import UsageError
-from .choices import unknown
+from .suggestions import unknown
 
 _ROOT = "root"
 _TEE, _CORNER, _BAR, _BLANK = "├── ", "└── ", "│   ", "    "

@@ -59,7 +59,7 @@ class NorfabDatabaseError(NfcliError):
 
 
 class ProtocolError(NfcliError):
-    """Frames that aren't NFP (nfp: see `models/nfp.py`); the message never holds their content."""
+    """Frames that aren't NFP (nfp: see `models/protocol/frames.py`); the message never holds their content."""
 
 
 class TaskError(NfcliError):

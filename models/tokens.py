@@ -3,60 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
-
-from .fields import Seconds, Token, Username
-
-
-class TaskInput(BaseModel):
-    """Base of every task's input: unknown keys are errors, and values never show up in error texts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
-
-
-class BearerTokenStoreInput(TaskInput):
-    """Arguments of `bearer_token_store`."""
-
-    token: Annotated[Token, Field(description="Token string to store, autogenerate if not given", repr=False)]
-    username: Annotated[Username, Field(description="User name to store the token for")]
-    expire: Annotated[Seconds | None, Field(description="Token expiration time in seconds")] = None
-
-
-class BearerTokenListInput(TaskInput):
-    """Arguments of `bearer_token_list`."""
-
-    username: Annotated[Username | None, Field(description="User name to list tokens for")] = None
-
-
-class BearerTokenDeleteInput(TaskInput):
-    """Arguments of `bearer_token_delete`: at least one of the two."""
-
-    username: Annotated[Username | None, Field(description="User name whose tokens should be deleted")] = None
-    token: Annotated[Token | None, Field(description="Bearer token string to delete", repr=False)] = None
-
-
-class BearerTokenCheckInput(TaskInput):
-    """Arguments of `bearer_token_check`."""
-
-    token: Annotated[Token, Field(description="Bearer token string to check", repr=False)]
-
-
-class BearerTokenEntry(BaseModel):
-    """One line of `bearer_token_list`; every value is text, times are the worker's local time.
-
-    `age` is `str(timedelta)`, `creation` and `expires` are `YYYY-MM-DD HH:MM:SS.ffffff`; `expires` is `None` (the word)
-    for a token without expiry.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    username: str
-    token: Annotated[str, Field(repr=False)]
-    age: str
-    creation: str
-    expires: str
 
 
 class BearerTokenRecord:

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from ..models.environment import create_environment
 from ..models.errors import EXIT_OK, NfcliError, UsageError
-from .console import Console
-from .launcher import Supervisor
-from .norfab import NorFab
-from .progress import Progress
-from .script import abandon_stdout, run_script, run_words
-from .session import Session
+from ..models.inventory.scaffold import create_environment
+from .client.norfab import NorFab
+from .output.console import Console
+from .output.progress import Progress
+from .processes.supervisor import Supervisor
+from .repl.script import abandon_stdout, run_script, run_words
+from .repl.session import Session
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     _check_options(arguments)
     if arguments.check:
-        from .check import check  # noqa: PLC0415  what few runs need, all others would load
+        from .maintenance.check import check  # noqa: PLC0415  what few runs need, all others would load
 
         return check(arguments.inventory)
     if arguments.create_env is not None:
@@ -119,8 +119,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 
 def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
-    from .backup import back_up, restore  # noqa: PLC0415  what few runs need, all others would load
-    from .import_norfab import import_norfab  # noqa: PLC0415  as above
+    from .maintenance.backup import back_up, restore  # noqa: PLC0415  what few runs need, all others would load
+    from .maintenance.import_norfab import import_norfab  # noqa: PLC0415  as above
 
     client = norfab.make_client(start_workers=not arguments.client, notice=_notice)
     if arguments.import_norfab:
@@ -149,7 +149,7 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):
             norfab.start()
-    from .app import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
+    from .repl.app import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
 
     App(client, progress=progress, history_file=norfab.environment.history_file, log_file=log_file).loop()
     return EXIT_OK

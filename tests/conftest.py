@@ -7,7 +7,6 @@ folder: pytest must not import the root's `__init__.py` as a test package, and w
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import select
@@ -26,8 +25,9 @@ from typing import Any, Protocol
 import pytest
 
 import nfcli as package
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tokens import BearerTokenRecord
+from support.leaks import TokenWatch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FOLDERS = ("man", "models", "shell", "worker")
@@ -89,12 +89,7 @@ def _package_files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def token_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Watch over the tokens of the session (`leaks.py`): in the end none may be found outside a database."""
-    spec = importlib.util.spec_from_file_location("leaks", Path(__file__).with_name("leaks.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    leaks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(leaks)
-    watch = leaks.TokenWatch()
+    watch = TokenWatch()
     make_record, run_job = BearerTokenRecord.__init__, package.Client.run_job
 
     def watched(record: BearerTokenRecord, token: str, *others: Any, **named: Any) -> None:

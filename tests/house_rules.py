@@ -22,32 +22,33 @@ MAY_IMPORT = {
     "man": {"man", "models"},
     "shell": {"shell", "man", "models"},
     "worker": {"worker", "models"},
-    "": {"shell", "models", "worker.tasks", "worker.context"},  # what plugins are written with
+    "": {"shell", "models", "worker.jobs.task", "worker.jobs.context"},  # what plugins are written with
 }
 _MCP_CODE = {
-    *("worker/list_changes.py", "worker/mcp_handlers.py", "worker/mcp_server.py", "worker/tool_calls.py"),
-    "worker/verifier.py",
+    *("worker/mcp/notifications.py", "worker/mcp/handlers.py", "worker/mcp/app.py", "worker/mcp/tool_calls.py"),
+    "worker/http/token_verifier.py",
 }
 WALLS = {
-    "picle": {"shell/app.py", "models/commands/*"},
+    "picle": {"shell/repl/app.py", "models/commands/*"},
     "zmq": {
-        "shell/direct.py",
-        "shell/fabric.py",
-        "worker/direct.py",
-        "worker/fabric*.py",
-        "worker/access.py",
-        "models/keys.py",
-        "models/link.py",
-        "models/broker_link.py",
+        "shell/transport/direct.py",
+        "shell/transport/broker.py",
+        "worker/transport/direct.py",
+        "worker/transport/*.py",
+        "worker/fabric/*.py",
+        "worker/transport/curve_auth.py",
+        "models/environment/curve_keys.py",
+        "models/protocol/connection.py",
+        "models/protocol/broker_connection.py",
     },
-    "diskcache": {"worker/token_store.py", "worker/token_disk.py"},
+    "diskcache": {"worker/tokens/store.py", "worker/tokens/database.py"},
     "mcp": {*_MCP_CODE},
-    "mcp_types": {*_MCP_CODE, "worker/published.py"},
-    "jinja2": {"worker/prompts.py"},
-    "regex": {"models/patterns.py"},
-    "subprocess": {"shell/launcher.py", "shell/check_workers.py"},
+    "mcp_types": {*_MCP_CODE, "worker/tools/definitions.py"},
+    "jinja2": {"worker/tools/prompts.py"},
+    "regex": {"models/patterns/bounded.py"},
+    "subprocess": {"shell/processes/worker_process.py", "shell/maintenance/check_workers.py"},
     "multiprocessing": set(),
-    "pickle": {"shell/norfab_database.py"},
+    "pickle": {"shell/maintenance/norfab_database.py"},
 }
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nfcli.models.environment import Environment, find_environment
-from nfcli.models.inventory import load_inventory
+from nfcli.models.environment.paths import Environment, find_environment
+from nfcli.models.inventory.schema import load_inventory
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, NfcliRunner, WorkerRunner

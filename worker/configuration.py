@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..models.broker_link import BrokerAddress
-from ..models.environment import Environment
+from ..models.environment.paths import Environment
 from ..models.errors import InventoryError
-from ..models.inventory import WorkerInventory, load_inventory
-from .fabric_inventory import fetch_inventory, read_inventory
+from ..models.inventory.schema import WorkerInventory, load_inventory
+from ..models.protocol.broker_connection import BrokerAddress
+from .fabric.inventory import fetch_inventory, read_inventory
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..models.broker_link import BrokerAddress
-from ..models.keys import KeyPair
-from .context import WorkerContext
-from .discovery import Discovery
-from .fabric_client import FabricClient
+from ..models.environment.curve_keys import KeyPair
+from ..models.protocol.broker_connection import BrokerAddress
+from .fabric.client import FabricClient
+from .jobs.context import WorkerContext
+from .tools.discovery import Discovery
 
 
 class OtherServices:

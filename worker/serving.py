@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from ..models.broker_link import BrokerAddress
-from ..models.keys import ensure_key_pair
-from .access import AllowedClients
-from .context import WorkerContext
-from .direct import DirectServer
-from .fabric import FabricServer
-from .fabric_jobs import client_name
-from .jobs import JobExecutor
+from ..models.environment.curve_keys import ensure_key_pair
+from ..models.protocol.broker_connection import BrokerAddress
+from .jobs.context import WorkerContext
+from .jobs.executor import JobExecutor
+from .transport.broker import FabricServer
+from .transport.broker_jobs import client_name
+from .transport.curve_auth import AllowedClients
+from .transport.direct import DirectServer
 
 log = logging.getLogger(__name__)
 

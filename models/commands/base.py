@@ -16,8 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import UsageError, sentences
 from ..fields import TimeoutSeconds
-from ..result import DEFAULT_TIMEOUT_SECONDS
-from ..tokens import TaskInput
+from ..protocol.jobs import DEFAULT_TIMEOUT_SECONDS
+from ..tasks.base import TaskInput
 
 ALL_WORKERS = "all"
 ANY_WORKER = "any"

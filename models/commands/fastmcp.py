@@ -8,14 +8,14 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ..fields import Token
-from ..service import DiscoverInput
-from ..tokens import (
+from ..tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
     BearerTokenEntry,
     BearerTokenListInput,
     BearerTokenStoreInput,
 )
+from ..tasks.tools import DiscoverInput
 from .base import CommandGroup, JobArguments, Results, branch
 
 GENERATED_TOKEN_BYTES = 16

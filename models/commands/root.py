@@ -16,7 +16,7 @@ class Root(CommandGroup):
     man: ManCommands = branch("Manual pages and documentation")
 
     class PicleConfig(CommandGroup.PicleConfig):
-        """The prompt. picle keeps no history file: `shell/history.py` does, without secrets."""
+        """The prompt. picle keeps no history file: `shell/repl/history.py` does, without secrets."""
 
         prompt = "nf#"
         intro = None

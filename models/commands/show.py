@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..audit import GetAuditInput
-from ..service import GetGuardrailsInput, GetPromptsInput, GetToolsInput
+from ..tasks.audit import GetAuditInput
+from ..tasks.tools import GetGuardrailsInput, GetPromptsInput, GetToolsInput
 from .base import Command, CommandGroup, CommandShell, JobArguments, Summary, branch
 
 

@@ -6,7 +6,7 @@ Each job is met with some captured answers, changed, random ones among them (`fr
 It must end within its deadline in a result of the promised shape or in an error of ours; so must commands of the shell,
 in one line. After each ten jobs a proper exchange must work. Exit status 1 when something was wrong.
 
-tests/shell/test_rogue_worker.py runs this too.
+tests/shell/transport/test_rogue_worker.py runs this too.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from typing import Any
 from frame_mutants import FrameMutants, Frames, captured
 
 from nfcli import Client, NfcliError
-from nfcli.models.environment import DEFAULT_WORKER
-from nfcli.models.result import Result
-from nfcli.shell.console import Console
-from nfcli.shell.session import Session
+from nfcli.models.environment.paths import DEFAULT_WORKER
+from nfcli.models.protocol.jobs import Result
+from nfcli.shell.output.console import Console
+from nfcli.shell.repl.session import Session
 
-ROGUE = Path(__file__).parents[1] / "shell" / "rogue_worker.py"
+ROGUE = Path(__file__).parents[1] / "support" / "rogue_worker.py"
 JOB_SECONDS = 5.0
 MORE_SECONDS = 2.0
 """What a job may take beyond its time on a machine that does other things as well."""

@@ -28,8 +28,8 @@ from frame_mutants import LARGEST_FRAME_BYTES, FrameMutants
 from strangers import Strangers
 from victim import GOOD_TOKEN, USER, FellError, State, Victim, attacked
 
-from nfcli.models.environment import DEFAULT_WORKER
-from nfcli.models.keys import KeyPair, ensure_client_key, read_public_key
+from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, read_public_key
+from nfcli.models.environment.paths import DEFAULT_WORKER
 
 BATCH = 200
 CONNECTIONS = 3

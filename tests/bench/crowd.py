@@ -13,13 +13,21 @@ from typing import Any
 
 import zmq
 
-from nfcli.models.broker_key import BrokerKey
-from nfcli.models.broker_link import BrokerAddress, BrokerLink
-from nfcli.models.broker_messages import KEEPALIVE_SECONDS
+from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.errors import ProtocolError
-from nfcli.models.keys import KeyPair
-from nfcli.models.nfp import WORKER_HEADER, Command, Signal, WorkerJob, WorkerMessage, decode_object, encode_data
-from nfcli.models.result import JobRequest, Result
+from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerLink
+from nfcli.models.protocol.broker_key import BrokerKey
+from nfcli.models.protocol.broker_replies import KEEPALIVE_SECONDS
+from nfcli.models.protocol.frames import (
+    WORKER_HEADER,
+    Command,
+    Signal,
+    WorkerJob,
+    WorkerMessage,
+    decode_object,
+    encode_data,
+)
+from nfcli.models.protocol.jobs import JobRequest, Result
 
 JOIN_SECONDS = 30.0
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from nfcli.models.environment import DEFAULT_WORKER
+from nfcli.models.environment.paths import DEFAULT_WORKER
 
 Frames = list[bytes]
 Row = tuple[str, str]

@@ -13,7 +13,7 @@ from shell_times import COMMAND, RESULT_END
 from sites import Reference, Sites, Worker
 from stocks import MANY
 
-from nfcli.models.environment import DEFAULT_WORKER
+from nfcli.models.environment.paths import DEFAULT_WORKER
 
 SETTLED_SECONDS = 2.0
 ROUNDS = 3

@@ -14,8 +14,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.lock import read_owner
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import read_owner
 
 READY_SECONDS = 30.0
 REQUEST_SECONDS = 10.0

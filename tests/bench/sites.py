@@ -14,8 +14,8 @@ from pathlib import Path
 import diskcache
 from processes import BenchError, Driver, child
 
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.worker.token_disk import KEY_PREFIX, NoPickleDisk, TokenDatabase
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.worker.tokens.database import KEY_PREFIX, NoPickleDisk, TokenDatabase
 
 HERE = Path(__file__).parent
 TOKEN = "bench-0"

@@ -25,8 +25,8 @@ from sites import HERE, Sites, Worker, running
 from soak_report import STAGES, Claim, Soaked, Stage, claims, report
 
 from nfcli import NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.worker.token_store import TokenStore
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.worker.tokens.store import TokenStore
 
 LIMIT = 10
 SETTLE_SECONDS, LOOK_SECONDS = 5.0, 0.1

@@ -10,7 +10,7 @@ import machine
 from figures import columns, percentile
 from processes import Vitals
 
-from nfcli.worker.jobs import KEPT_JOBS
+from nfcli.worker.jobs.executor import KEPT_JOBS
 
 STAGES, WARM_UP_STAGES = 10, 2
 MEMORY_FACTOR = 1.05

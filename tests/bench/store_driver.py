@@ -13,8 +13,8 @@ from pathlib import Path
 
 from answering import answer_calls
 
-from nfcli.worker.token_store import TokenStore
-from nfcli.worker.verifier import DiskcacheBearerTokenVerifier
+from nfcli.worker.http.token_verifier import DiskcacheBearerTokenVerifier
+from nfcli.worker.tokens.store import TokenStore
 
 NANOSECONDS = 1e9
 

@@ -16,8 +16,8 @@ from functools import partial
 import zmq
 from victim import MARK, Victim
 
-from nfcli.models.environment import DEFAULT_WORKER
-from nfcli.models.keys import KeyPair, ensure_client_key, read_public_key
+from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, read_public_key
+from nfcli.models.environment.paths import DEFAULT_WORKER
 
 WAIT_SECONDS = 30.0
 LINGERING_MAX = 60

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nfcli import Client, NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 
 READY_SECONDS = 30.0
 JOB_SECONDS = 30.0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import zmq
 
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.keys import ensure_client_key, read_public_key
+from nfcli.models.environment.curve_keys import ensure_client_key, read_public_key
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 
 if TYPE_CHECKING:
     from conftest import RunningWorker

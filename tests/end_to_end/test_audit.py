@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.errors import NfcliError
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.backup import CHUNK_BYTES, SEAL_BYTES
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.tasks.backup import CHUNK_BYTES, SEAL_BYTES
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.token_store import TokenStore
+from nfcli.worker.tokens.store import TokenStore
 
 if TYPE_CHECKING:
     from conftest import (

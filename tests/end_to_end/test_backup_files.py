@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nfcli import Client
-from nfcli.models.backup import SEAL_BYTES, seal
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.tasks.backup import SEAL_BYTES, seal
 from nfcli.shell.cli import main
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nfcli import NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.lock import WorkerLock
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.shell.cli import main
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Every example of README.md and the manual's pages does what it says; `tests/man/examples.py` tells how blocks read.
+"""Every example of README.md and the manual's pages does what it says; see `tests/support/examples.py`.
 
 The blocks of a document are run in order, in one home with one worker of the default environment. The worker's port is
 a free one, which takes the place of the documents' 8001; `$NFCLI_TOKEN` is a token while a block needs it. Output is
@@ -8,7 +8,6 @@ compared after what differs from run to run is masked.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -21,32 +20,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment import find_environment
-from nfcli.shell.console import Console
-from nfcli.shell.session import Session
+from nfcli.models.environment.paths import find_environment
+from nfcli.shell.output.console import Console
+from nfcli.shell.repl.session import Session
+from support import examples
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, NfcliRunner, WorkerRunner
 
-
-def _load_examples() -> ModuleType:
-    """Import the reader of examples, which lies beside the tests of the manual."""
-    path = Path(__file__).parents[1] / "man" / "examples.py"
-    spec = importlib.util.spec_from_file_location("examples", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["examples"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-examples = _load_examples()
 
 SECONDS = 60
 TOKEN = "nfcli-token"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nfcli.models.audit import AuditReport
-from nfcli.models.findings import StoreReport
-from nfcli.models.lock import WorkerLock
+from nfcli.models.environment.worker_lock import WorkerLock
+from nfcli.models.tasks.audit import AuditReport
+from nfcli.models.tasks.health import StoreReport
 from nfcli.shell.cli import main
+from support.fake_broker import FakeBroker, Site, done, event, result
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter, TerminalStarter
 
-_fake = runpy.run_path(str(Path(__file__).parents[1] / "shell" / "fake_broker.py"))
-FakeBroker, Site, done, event, result = (_fake[name] for name in ("FakeBroker", "Site", "done", "event", "result"))
-WAIT_SECONDS = _fake["WAIT_SECONDS"]
 TRUE = '{\n    "w1": true\n}\n'
 CHECK = ("fastmcp", "auth", "check-token", "token", "x")
 

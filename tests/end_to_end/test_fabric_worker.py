@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from nfcli.models.broker_messages import HOLD_SECONDS, KEEPALIVE_SECONDS
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.protocol.broker_replies import HOLD_SECONDS, KEEPALIVE_SECONDS
+from support.fabric_broker import WAIT_SECONDS, FabricBroker, FabricPeer
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, ProgramStarter, WorkerRunner
 
-_fabric = runpy.run_path(str(Path(__file__).parents[1] / "worker" / "fabric_broker.py"))
-FabricBroker, FabricPeer, WAIT_SECONDS = _fabric["FabricBroker"], _fabric["FabricPeer"], _fabric["WAIT_SECONDS"]
 PING = b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 CONFIGURED = {"service": "fastmcp", "port": 0, "authentication_enabled": True}
 TOKEN = "fabric-token-1"

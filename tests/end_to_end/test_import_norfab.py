@@ -13,7 +13,7 @@ import diskcache
 import pytest
 
 from nfcli import Client
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 
 if TYPE_CHECKING:
     from conftest import NfcliRunner, RunningWorker, TerminalStarter

@@ -20,7 +20,7 @@ ROUNDS = 10
 
 # Workers that don't keep their word; put before the program that the rounds run.
 WRITES_LATE = """
-from nfcli.worker.token_disk import TokenDatabase
+from nfcli.worker.tokens.database import TokenDatabase
 write, waiting = TokenDatabase._write, []
 def write_an_earlier_one(*arguments):
     waiting.append(arguments)
@@ -29,11 +29,11 @@ def write_an_earlier_one(*arguments):
 TokenDatabase._write = write_an_earlier_one
 """
 DELETES_FROM_MEMORY_ONLY = """
-from nfcli.worker.token_disk import TokenDatabase
+from nfcli.worker.tokens.database import TokenDatabase
 TokenDatabase.remove = lambda *_, **__: None
 """
 LEAVES_NO_TRAIL = """
-from nfcli.worker.audit import AuditTrail
+from nfcli.worker.audit.trail import AuditTrail
 AuditTrail.witness = lambda *_, **__: lambda change: None
 """
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import runpy
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -27,9 +25,8 @@ from mcp import Client as SdkClient
 from mcp import MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-_served = runpy.run_path(str(Path(__file__).parents[1] / "worker" / "served_worker.py"))
-TOKEN, WAIT_SECONDS = _served["TOKEN"], _served["WAIT_SECONDS"]
-HANDSHAKE_ERA, SINGLE_POST_ERA = _served["HANDSHAKE_ERA"], _served["SINGLE_POST_ERA"]
+from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
+
 TOOLS = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
 STATUS = "service_fastmcp__task_get_status"
 UNKNOWN = "the token is unknown, expired or deleted"
@@ -133,7 +130,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """
     bearer = {"issuer_url": None, "resource_server_url": None, "max_wrong_tokens_per_minute": 0}
     folder = tmp_path_factory.mktemp("served") / "tokens"
-    with _served["ServedWorker"](folder, auth_bearer=bearer) as worker:
+    with ServedWorker(folder, auth_bearer=bearer) as worker:
         yield worker
 
 
@@ -142,7 +139,7 @@ def scoped_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Serve a worker whose tokens lack the scope it requires."""
     bearer = {"required_scopes": ["admin"], "token_scopes": ["read"], "issuer_url": None}
     folder = tmp_path_factory.mktemp("scoped") / "tokens"
-    with _served["ServedWorker"](folder, auth_bearer=bearer) as worker:
+    with ServedWorker(folder, auth_bearer=bearer) as worker:
         yield worker
 
 

@@ -12,7 +12,7 @@ from mcp import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
 from nfcli import Client, NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter, RunningWorker, WorkerRunner

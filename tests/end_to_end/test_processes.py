@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.lock import read_owner
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import read_owner
 
 if TYPE_CHECKING:
     from conftest import (

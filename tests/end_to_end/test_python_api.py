@@ -18,8 +18,8 @@ import pytest
 
 import nfcli
 from nfcli import Client, InventoryError, NfcliError, NorFab, NoWorkersError, UsageError, WorkerStartError
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.lock import read_owner
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import read_owner
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, ProgramStarter, RunningWorker, Watch

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import runpy
 import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from nfcli import Client
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from support.served_worker import WAIT_SECONDS, read_answer
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, ProgramStarter, RunningWorker
 
-_served = runpy.run_path(str(Path(__file__).parents[1] / "worker" / "served_worker.py"))
-read_answer, WAIT_SECONDS = _served["read_answer"], _served["WAIT_SECONDS"]
 THREADS = 4
 ROUNDS = 10
 MARGIN_SECONDS = 0.05

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.lock import read_owner
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import read_owner
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, InTime, NfcliRunner, ProgramStarter

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nfcli import Client, NorFab, NoWorkersError
-from nfcli.models.environment import Environment
+from nfcli.models.environment.paths import Environment
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, InTime, NfcliRunner, ProgramStarter, RunningWorker, Watch, WorkerRunner

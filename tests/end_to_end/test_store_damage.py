@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -17,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nfcli.models.environment import DEFAULT_WORKER
-from nfcli.models.lock import read_owner
+from nfcli.models.environment.paths import DEFAULT_WORKER
+from nfcli.models.environment.worker_lock import read_owner
+from support.store_site import CHANGES, SETTINGS, STATE, STORE, Site
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, ProgramStarter, WorkerRunner
 
-_site = runpy.run_path(str(Path(__file__).with_name("store_site.py")))
-CHANGES, SETTINGS, STATE, STORE = (_site[name] for name in ("CHANGES", "SETTINGS", "STATE", "STORE"))
-Site: Any = _site["Site"]
 
 WORKER = [sys.executable, "-m", "nfcli.worker", "--name", DEFAULT_WORKER]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import runpy
 import shutil
 import subprocess
 import sys
@@ -22,14 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nfcli.models.environment import DEFAULT_WORKER
+from nfcli.models.environment.paths import DEFAULT_WORKER
+from support.store_site import CHANGES, DELETE, SETTINGS, STATE, STORE, Site
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, InTime, NfcliRunner, WorkerRunner
 
-_site = runpy.run_path(str(Path(__file__).with_name("store_site.py")))
-CHANGES, DELETE, SETTINGS, STATE, STORE = (_site[name] for name in ("CHANGES", "DELETE", "SETTINGS", "STATE", "STORE"))
-Site: Any = _site["Site"]
 
 Fault = Callable[[Any], Any]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nfcli.models.environment import Environment
+from nfcli.models.environment.paths import Environment
 
 if TYPE_CHECKING:
     from conftest import NfcliRunner, Program, RunningWorker, Terminal, TerminalStarter

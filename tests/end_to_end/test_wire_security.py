@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nfcli import AccessDeniedError, Client, NorFab, NoWorkersError
-from nfcli.models.environment import DEFAULT_WORKER, Environment, write_private
-from nfcli.models.keys import ensure_key_pair
-from nfcli.models.lock import read_owner
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment, write_private
+from nfcli.models.environment.worker_lock import read_owner
 
 if TYPE_CHECKING:
     from conftest import (

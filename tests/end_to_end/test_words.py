@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from nfcli import NorFab
 from nfcli.models.commands.base import entries
 from nfcli.models.commands.fastmcp import CreateToken
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.shell.console import Console
-from nfcli.shell.session import Session
-from nfcli.shell.words import quote
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.shell.output.console import Console
+from nfcli.shell.repl.session import Session
+from nfcli.shell.syntax.lexer import quote
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, NfcliRunner, RunningWorker, TerminalStarter, WorkerRunner

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nfcli import Client, NorFab, NoWorkersError
-from nfcli.models import link
-from nfcli.models.environment import DEFAULT_WORKER, Environment
-from nfcli.models.keys import ensure_key_pair
-from nfcli.models.lock import LockOwner, WorkerLock, read_owner
-from nfcli.shell import direct
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import LockOwner, WorkerLock, read_owner
+from nfcli.models.protocol import connection as link
+from nfcli.shell.transport import direct
 
 if TYPE_CHECKING:
     from conftest import (

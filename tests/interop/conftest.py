@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import runpy
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,16 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment import Environment
-from nfcli.models.keys import read_public_key
+from nfcli.models.environment.curve_keys import read_public_key
+from nfcli.models.environment.paths import Environment
+from support.norfab.fabric import Fabric
+from support.norfab.mcp_site import SERVICES, TOOLS, McpWorker, ToolSite
+from support.norfab.peers import OurPeer, ReferencePeer
+from support.norfab.processes import Reference, inventory_text
+from support.served_worker import TOKEN
 
 if TYPE_CHECKING:
     from conftest import EnvironmentFactory, RunningWorker, WorkerRunner
 
-_HERE = Path(__file__).parent
-_fabric, _processes, _peers, _mcp_site = (
-    runpy.run_path(str(_HERE / f"{name}.py")) for name in ("fabric", "processes", "peers", "mcp_site")
-)
 
 OUR_WORKER = "fastmcp-worker-1"
 THEIR_WORKER = "norfab-worker-1"
@@ -50,7 +50,7 @@ def _drivers(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with contextlib.ExitStack() as started:
 
         def start(inventory: Mapping[str, Any]) -> Any:
-            process = _processes["Reference"](python, tmp_path_factory.mktemp("reference"), inventory)
+            process = Reference(python, tmp_path_factory.mktemp("reference"), inventory)
             started.callback(process.stop)
             process.call("start")
             return process
@@ -90,7 +90,7 @@ def new_fabric(reference_python: str, tmp_path_factory: pytest.TempPathFactory) 
         # pytest's folders may be too long for a socket.
         socket_folder = Path(tempfile.mkdtemp(prefix="nf-"))
         folder = tmp_path_factory.mktemp("fabric")
-        fabric = _fabric["Fabric"](reference_python, folder, None if tcp else socket_folder, workers, services or {})
+        fabric = Fabric(reference_python, folder, None if tcp else socket_folder, workers, services or {})
         try:
             yield fabric
         finally:
@@ -154,7 +154,7 @@ def joined_environment(environment_factory: EnvironmentFactory) -> EnvironmentJo
         assert environment.inventory_file is not None
         inventory = json.loads(environment.inventory_file.read_text(encoding="utf-8")) if names else {}
         inventory["broker"] = fabric.join_inventory
-        environment.inventory_file.write_text(_processes["inventory_text"](inventory), encoding="utf-8")
+        environment.inventory_file.write_text(inventory_text(inventory), encoding="utf-8")
         return environment
 
     return make
@@ -188,13 +188,13 @@ def our_client(client_environment: Environment) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def our_peer(our_client: Client) -> Any:
     """Our client on the shared fabric, as the matrix sees clients."""
-    return _peers["OurPeer"](our_client)
+    return OurPeer(our_client)
 
 
 @pytest.fixture(scope="session")
 def their_peer(fabric: Any) -> Any:
     """The reference's client on the shared fabric, as the matrix sees clients."""
-    return _peers["ReferencePeer"](fabric.client)
+    return ReferencePeer(fabric.client)
 
 
 class ToolSiteMaker(Protocol):
@@ -218,11 +218,11 @@ def new_tool_site(joined_environment: EnvironmentJoiner, running_worker: WorkerR
             fabric.await_workers(*workers)
             environment = joined_environment(fabric)
             client = started.enter_context(NorFab(environment.inventory_file)).make_client()
-            record = {"username": "automation", "token": _mcp_site["TOKEN"]}
+            record = {"username": "automation", "token": TOKEN}
             stored = client.run_job("fastmcp", "bearer_token_store", kwargs=record, workers=list(workers))
             assert [result["result"] for result in stored.values()] == [True] * len(workers)
-            served = {worker.name: _mcp_site["McpWorker"](worker) for worker in running}
-            yield _mcp_site["ToolSite"](fabric, served, client, environment)
+            served = {worker.name: McpWorker(worker) for worker in running}
+            yield ToolSite(fabric, served, client, environment)
 
     return make
 
@@ -236,8 +236,8 @@ def tool_site(
     theirs = {"demo-worker-1": {"service": "demo"}, "demo-worker-2": {"service": "demo"}, "files-worker-1": files}
     with new_fabric(theirs) as fabric:
         fabric.start(*theirs)
-        with new_tool_site(fabric, {name: {"tools": tools} for name, tools in _mcp_site["TOOLS"].items()}) as site:
-            for name, services in _mcp_site["SERVICES"].items():
+        with new_tool_site(fabric, {name: {"tools": tools} for name, tools in TOOLS.items()}) as site:
+            for name, services in SERVICES.items():
                 site.workers[name].await_services(services)
             yield site
 
@@ -286,4 +286,4 @@ def direct_site(
 @pytest.fixture(scope="session")
 def direct_peer(direct_site: DirectSite) -> Any:
     """The reference's client at our worker in its broker's place, as the matrix sees clients."""
-    return _peers["ReferencePeer"](direct_site.client)
+    return ReferencePeer(direct_site.client)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import runpy
 import socket
 import threading
 import time
@@ -22,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.norfab.mcp_site import ERAS, WAIT_SECONDS
+from support.served_worker import HANDSHAKE_ERA
+
 if TYPE_CHECKING:
     from conftest import FabricMaker, NfcliRunner, ToolSiteMaker
 
-_site = runpy.run_path(str(Path(__file__).with_name("mcp_site.py")))
-ERAS, HANDSHAKE_ERA, SINGLE_POST_ERA = _site["ERAS"], _site["HANDSHAKE_ERA"], _site["SINGLE_POST_ERA"]
-WAIT_SECONDS = _site["WAIT_SECONDS"]
 TOOLS_CHANGED, PROMPTS_CHANGED = (f"notifications/{kind}/list_changed" for kind in ("tools", "prompts"))
 OURS, THEIRS, DEMO, LATE = "fastmcp-worker-1", "norfab-worker-1", "demo-worker-1", "second-worker-1"
 MUTE, MUMBLING = "mute-worker-1", "mumble-worker-1"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nfcli.models.inventory import load_inventory
+from nfcli.models.inventory.schema import load_inventory
 
 if TYPE_CHECKING:
     from conftest import EnvironmentJoiner, FabricMaker

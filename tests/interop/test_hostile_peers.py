@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import json
 import random
-import runpy
 import time
 import uuid as uuids
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import zmq
 
 from nfcli import Client, NoWorkersError
-from nfcli.models.broker_link import BrokerLink, random_name
-from nfcli.models.keys import KeyPair
-from nfcli.models.nfp import CLIENT_HEADER, WORKER_HEADER, BrokerMessage, Command
+from nfcli.models.environment.curve_keys import KeyPair
+from nfcli.models.protocol.broker_connection import BrokerLink, random_name
+from nfcli.models.protocol.frames import CLIENT_HEADER, WORKER_HEADER, BrokerMessage, Command
+from support.norfab.observers import BrokerView, ping, until
 
 if TYPE_CHECKING:
     from conftest import FabricMaker, RunningWorker
 
-_observers = runpy.run_path(str(Path(__file__).with_name("observers.py")))
-BrokerView, ping, until = (_observers[name] for name in ("BrokerView", "ping", "until"))
 
 OURS = "fastmcp-worker-1"
 WAIT_SECONDS = 30.0

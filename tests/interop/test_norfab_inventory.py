@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import shutil
 import socket
 import subprocess
@@ -17,17 +16,13 @@ import pytest
 import yaml
 
 from nfcli import NorFab
-from nfcli.models.environment import Environment
+from nfcli.models.environment.paths import Environment
+from support.norfab.observers import mcp_client, ping, store_token
+from support.norfab.processes import ReferenceProcess, inventory_text
 
 if TYPE_CHECKING:
     from conftest import FabricMaker, NfcliRunner, WorkerRunner
 
-_here = Path(__file__).parent
-_observers, _processes = (runpy.run_path(str(_here / f"{name}.py")) for name in ("observers", "processes"))
-BrokerView, mcp_client, ping, store_token = (
-    _observers[name] for name in ("BrokerView", "mcp_client", "ping", "store_token")
-)
-ReferenceProcess, inventory_text = _processes["ReferenceProcess"], _processes["inventory_text"]
 
 WAIT_SECONDS = 30.0
 LOCAL, REMOTE, FOREIGN, WRONG = "fastmcp-worker-1", "fastmcp-remote-1", "demo-remote-1", "fastmcp-wrong-1"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import MCPError
 
-_site = runpy.run_path(str(Path(__file__).with_name("mcp_site.py")))
-OPEN, RULED, BRISK = _site["OPEN"], _site["RULED"], _site["BRISK"]
+from support.norfab.mcp_site import BRISK, OPEN, RULED
+
 NAME = "service_demo__task_advise__prompt_ask_advice"
 
 in_both_modes = pytest.mark.parametrize("mode", ["legacy", "auto"])

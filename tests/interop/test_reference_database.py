@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import diskcache
 import pytest
 
-from nfcli.worker.token_store import TokenStore
+from nfcli.worker.tokens.store import TokenStore
 
 WORKER = "fastmcp-worker-1"
 TOKENS = [f"token-{number}" for number in range(8)]

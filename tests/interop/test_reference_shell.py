@@ -6,17 +6,17 @@ import ast
 import hashlib
 import os
 import re
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.programs import Terminal
+
 if TYPE_CHECKING:
     from conftest import DirectSite
 
-Terminal = runpy.run_path(str(Path(__file__).parents[1] / "end_to_end" / "conftest.py"))["Terminal"]
 
 OURS = "fastmcp-worker-1"
 TRUE = f"{OURS}:\n    True"

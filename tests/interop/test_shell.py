@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import runpy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nfcli import NorFab
+from support.norfab.mcp_site import BRISK, OPEN, RULED
 
 if TYPE_CHECKING:
     from conftest import Environment, Gate, NfcliRunner
 
-_site = runpy.run_path(str(Path(__file__).with_name("mcp_site.py")))
-OPEN, RULED, BRISK = _site["OPEN"], _site["RULED"], _site["BRISK"]
 THEIRS = "norfab-worker-1"
 DEMO = ["demo-worker-1", "demo-worker-2"]
 ADVISE = "service_demo__task_advise"

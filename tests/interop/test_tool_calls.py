@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import runpy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from mcp import MCPError
 
+from support.norfab.mcp_site import BRISK, OPEN, in_both_eras
+
 if TYPE_CHECKING:
     from conftest import Gate
 
-_site = runpy.run_path(str(Path(__file__).with_name("mcp_site.py")))
-OPEN, BRISK, in_both_eras = _site["OPEN"], _site["BRISK"], _site["in_both_eras"]
 DEMO = ["demo-worker-1", "demo-worker-2"]
 KEPT_BACK = ("hide", "bearer_token_show", "run_shell_cmd", "job_details", "no_such_task")
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.norfab.mcp_site import BRISK, OPEN, RULED, in_both_eras
+
 if TYPE_CHECKING:
     from conftest import EnvironmentJoiner
 
-_site = runpy.run_path(str(Path(__file__).with_name("mcp_site.py")))
-OPEN, RULED, BRISK, in_both_eras = (_site[name] for name in ("OPEN", "RULED", "BRISK", "in_both_eras"))
 DEMO = ["demo-worker-1", "demo-worker-2"]
 
 

@@ -6,13 +6,10 @@ What has to be run is run by `tests/end_to_end/test_examples.py`.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,21 +17,9 @@ import yaml
 
 from nfcli.man.pages import list_pages
 from nfcli.models import errors
-from nfcli.models.environment import Environment
-from nfcli.models.inventory import load_inventory
-
-
-def _load_examples() -> ModuleType:
-    """Import the reader of examples, which lies beside this file."""
-    spec = importlib.util.spec_from_file_location("examples", Path(__file__).with_name("examples.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["examples"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-examples = _load_examples()
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import load_inventory
+from support import examples
 
 README_COLUMNS, PAGE_COLUMNS = 100, 80
 NOT_RUN = {

@@ -6,7 +6,7 @@ import pytest
 
 from nfcli.man.pages import inventory_keys, list_pages, read_page
 from nfcli.models.errors import UsageError
-from nfcli.models.inventory import describe_schema
+from nfcli.models.inventory.schema import describe_schema
 
 KEYS_MARKER = "<!-- inventory-keys -->"
 

@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 
 from nfcli.man.tasks import render_tasks
 from nfcli.models.errors import UsageError
-from nfcli.models.tokens import BearerTokenDeleteInput, BearerTokenEntry, BearerTokenListInput, BearerTokenStoreInput
-from nfcli.worker.tasks import TaskRegistry, ToolHints, task
+from nfcli.models.tasks.auth import (
+    BearerTokenDeleteInput,
+    BearerTokenEntry,
+    BearerTokenListInput,
+    BearerTokenStoreInput,
+)
+from nfcli.worker.jobs.task import TaskRegistry, ToolHints, task
 
 
 @task(arguments=BearerTokenStoreInput, result=bool)

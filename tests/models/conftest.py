@@ -10,8 +10,8 @@ from typing import Protocol
 
 import pytest
 
-from nfcli.models.environment import Environment
-from nfcli.models.inventory import Inventory, load_inventory
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import Inventory, load_inventory
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=lambda value: f"umask {value:03o}")

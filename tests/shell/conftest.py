@@ -15,16 +15,16 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from nfcli.models.errors import sentences
-from nfcli.models.inventory import Inventory
-from nfcli.models.result import Result
-from nfcli.models.tokens import (
+from nfcli.models.inventory.schema import Inventory
+from nfcli.models.protocol.jobs import Result
+from nfcli.models.tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
     BearerTokenListInput,
     BearerTokenStoreInput,
 )
-from nfcli.shell.console import Console
-from nfcli.shell.session import Session
+from nfcli.shell.output.console import Console
+from nfcli.shell.repl.session import Session
 
 INPUTS: dict[str, type[BaseModel]] = {
     "bearer_token_store": BearerTokenStoreInput,

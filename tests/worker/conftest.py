@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nfcli.worker.audit import AuditTrail
-from nfcli.worker.token_store import TokenStore
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.tokens.store import TokenStore
 
 START = 1_780_000_000.25
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.environment import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import read_owner
 from nfcli.models.errors import TokenStoreBusyError, WorkerStartError
-from nfcli.models.inventory import WorkerInventory
-from nfcli.models.lock import read_owner
+from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker import process as process_module
-from nfcli.worker.process import WorkerProcess
+from nfcli.worker.worker import WorkerProcess
 
 WAIT_SECONDS = 10.0
 

@@ -1,0 +1,247 @@
+"""CURVE key files in the text format of pyzmq certificates, read and written by our own parser.
+
+pyzmq's own functions write secrets with the umask's mode and swallow what goes wrong while loading a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shlex
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+
+from ..errors import EnvironmentFolderError, KeyFileError
+from .paths import Environment, open_private, write_private
+
+CLIENT_NAME = "client"
+KEY_FILE_MAX_BYTES = 4096
+AUDIT_KEY_BYTES = 32
+
+_AUDIT_KEY = re.compile(rb"[0-9a-f]{%d}" % (2 * AUDIT_KEY_BYTES))
+# The alphabet of ZeroMQ RFC 32; 40 characters stand for 32 bytes.
+_Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A CURVE key pair, each key as 40 Z85 characters."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+def ensure_key_pair(folder: Path, name: str) -> KeyPair:
+    """Return the pair `NAME.key` (public) and `NAME.key_secret` of `folder`, creating it when neither file exists.
+
+    Processes that do this at the same time end up with the same pair. A missing public file is written again from the
+    secret one, which holds both keys.
+
+    Raises:
+        KeyFileError: only the public file exists, the two don't belong together, or one isn't a private key file.
+    """
+    return _ensure(folder, name, lambda _public: None)
+
+
+def ensure_client_key(environment: Environment) -> KeyPair:
+    """Return the local client's pair; when it is created, and only then, let its public key in.
+
+    So a key that somebody removed from `clients/` stays out.
+
+    Raises:
+        KeyFileError: as `ensure_key_pair`.
+    """
+    published = environment.clients_folder / f"{CLIENT_NAME}.key"
+
+    def publish(public: bytes) -> None:
+        write_private(published, _certificate(public))
+
+    return _ensure(environment.keys_folder, CLIENT_NAME, publish)
+
+
+def find_key_pair(folder: Path, name: str) -> KeyPair | None:
+    """Return the pair `NAME.key` and `NAME.key_secret` of `folder`, None where `ensure_key_pair` would make one.
+
+    Nothing is made or changed.
+
+    Raises:
+        KeyFileError: as `ensure_key_pair`.
+    """
+    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if not os.path.lexists(secret_file):
+        _verify_no_public_file(public_file, secret_file)
+        return None
+    pair = read_key_pair(secret_file)
+    if os.path.lexists(public_file):
+        _verify_public_file(public_file, secret_file, pair)
+    return pair
+
+
+def ensure_audit_key(path: Path) -> bytes:
+    """Return the key of an audit trail's fingerprints, 32 bytes in hexadecimal digits, made when the file is missing.
+
+    Processes that do this at the same time end up with the same key.
+
+    Raises:
+        KeyFileError: it can't be read or written, isn't such a file, or isn't private.
+    """
+    try:
+        with _exclusive(path.parent):
+            if not os.path.lexists(path):
+                write_private(path, f"{secrets.token_hex(AUDIT_KEY_BYTES)}\n".encode())
+    except OSError as error:
+        raise KeyFileError(f"{error.filename or path} can't be read or written: {error.strerror}") from error
+    text = _content(path).strip()
+    if not _AUDIT_KEY.fullmatch(text):
+        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it to have a new one made")
+    return bytes.fromhex(text.decode())
+
+
+def read_key_pair(path: Path) -> KeyPair:
+    """Read a `.key_secret` file.
+
+    Raises:
+        KeyFileError: it can't be read, isn't a key file, isn't private, or its two keys don't belong together.
+    """
+    values = _read(path, _content(path))
+    public, secret = values.get(b"public-key"), values.get(b"secret-key")
+    if public is None or secret is None:
+        raise KeyFileError(f"{path} is not a secret key file: it needs a line public-key and a line secret-key")
+    try:
+        expected = zmq.curve_public(secret)
+    except (zmq.ZMQError, ValueError) as error:
+        raise KeyFileError(f"{path} is not a secret key file: its secret-key is no CURVE key") from error
+    if expected != public:
+        raise KeyFileError(f"{path} is damaged: its public-key doesn't belong to its secret-key")
+    return KeyPair(public=public, secret=secret)
+
+
+def read_public_key(path: Path) -> bytes:
+    """Read the key of a `.key` file.
+
+    Raises:
+        KeyFileError: it can't be read, isn't a key file, isn't private (others could put their key there), or holds a
+            secret key, which nobody should hand out.
+    """
+    return _public_key(path, _read(path, _content(path)))
+
+
+def read_shared_key(path: Path) -> bytes:
+    """Read the key of a `.key` file that others may read, as NorFab writes them.
+
+    Raises:
+        KeyFileError: it can't be read, isn't a key file, holds a secret key, or could be changed by anybody: the folder
+            that it lies in, too, belongs to this user, or root, alone.
+    """
+    try:
+        for each in (path.parent, path):
+            status = each.stat()
+            if status.st_uid not in {os.geteuid(), 0} or status.st_mode & stat.S_IWOTH:
+                raise KeyFileError(f"{each} can be changed by other users: run chmod o-w {shlex.quote(str(each))}")
+        with path.open("rb") as stream:
+            content = stream.read(KEY_FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
+    return _public_key(path, _read(path, content))
+
+
+def _public_key(path: Path, values: dict[bytes, bytes]) -> bytes:
+    if b"secret-key" in values:
+        raise KeyFileError(f"{path} holds a secret key: put the file that ends in .key there, and replace that pair")
+    if b"public-key" not in values:
+        raise KeyFileError(f"{path} is not a public key file: it needs a line public-key")
+    return values[b"public-key"]
+
+
+def _ensure(folder: Path, name: str, before_creation: Callable[[bytes], None]) -> KeyPair:
+    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
+    try:
+        with _exclusive(folder):
+            if not os.path.lexists(secret_file):
+                _verify_no_public_file(public_file, secret_file)
+                public, secret = zmq.curve_keypair()
+                # The secret file makes the pair exist, so it comes last of what must not be missed: after a crash
+                # before it everything is done again, after a crash behind it the public file is written again.
+                before_creation(public)
+                write_private(secret_file, _certificate(public, secret))
+            pair = read_key_pair(secret_file)
+            if not os.path.lexists(public_file):
+                write_private(public_file, _certificate(pair.public))
+    except OSError as error:
+        raise KeyFileError(f"{error.filename or folder} can't be read or written: {error.strerror}") from error
+    _verify_public_file(public_file, secret_file, pair)
+    return pair
+
+
+def _verify_no_public_file(public_file: Path, secret_file: Path) -> None:
+    if os.path.lexists(public_file):
+        raise KeyFileError(f"{secret_file} is missing: put it back, or remove {public_file} to have a new pair made")
+
+
+def _verify_public_file(public_file: Path, secret_file: Path, pair: KeyPair) -> None:
+    if read_public_key(public_file) != pair.public:
+        raise KeyFileError(f"{public_file} doesn't belong to {secret_file}: remove it to have it written again")
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes out of `folder` while keys are made: a flock on the folder itself."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _certificate(public: bytes, secret: bytes | None = None) -> bytes:
+    kind = b"Public" if secret is None else b"**Secret**"
+    lines = [
+        b"#   ZeroMQ CURVE " + kind + b" Certificate",
+        b"",
+        b"metadata",
+        b"curve",
+        b'    public-key = "' + public + b'"',
+    ]
+    if secret is not None:
+        lines.append(b'    secret-key = "' + secret + b'"')
+    return b"\n".join(lines) + b"\n"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_private(path, "rb") as stream:
+            content: bytes = stream.read(KEY_FILE_MAX_BYTES + 1)
+    except EnvironmentFolderError as error:
+        raise KeyFileError(str(error)) from error
+    except OSError as error:
+        raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
+    return content
+
+
+def _read(path: Path, content: bytes) -> dict[bytes, bytes]:
+    """Return the keys in a certificate file's content by their names, each verified to be 40 Z85 characters."""
+    if len(content) > KEY_FILE_MAX_BYTES:
+        raise KeyFileError(f"{path} is not a key file: it is longer than {KEY_FILE_MAX_BYTES} bytes")
+    values: dict[bytes, bytes] = {}
+    is_curve = False
+    for number, raw in enumerate(content.splitlines(), start=1):
+        line = raw.strip()
+        if line == b"curve":
+            is_curve = True
+        # A key may hold # and = itself: only a leading # makes a comment, only the first = ends the name.
+        elif is_curve and line and not line.startswith(b"#"):
+            name, _, value = line.partition(b"=")
+            value = value.strip(b" \t'\"")
+            if name.strip() in (b"public-key", b"secret-key"):
+                if not _Z85_KEY.fullmatch(value):
+                    raise KeyFileError(f"{path} line {number}: {name.strip().decode()} must be 40 Z85 characters")
+                values[name.strip()] = value
+    return values

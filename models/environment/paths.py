@@ -1,0 +1,230 @@
+"""Where things lie on disk, and the modes that keep them private.
+
+An environment is the folder that holds `inventory.yaml`; what nfcli itself writes lies in `.nfcli/` inside it, folders
+0700 and files 0600 whatever the umask (`models/environment/private_files.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from ..errors import EnvironmentFolderError, InventoryError
+from .private_files import make_private_folder, open_private, sync_folder, verify_tree, write_private
+
+__all__ = [
+    "DEFAULT_WORKER",
+    "Environment",
+    "find_environment",
+    "make_private_folder",
+    "open_private",
+    "sync_folder",
+    "worker_name_problem",
+    "write_private",
+]
+
+DEFAULT_WORKER = "fastmcp-worker-1"
+INVENTORY_NAME = "inventory.yaml"
+WORKER_NAME_MAX_CHARACTERS = 64
+# sun_path holds 108 bytes on Linux and 104 on the BSDs, the closing NUL included.
+SOCKET_PATH_MAX_BYTES = 103 if sys.platform == "darwin" else 107
+
+_WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# `all` and `any` address several workers; keys/client.key belongs to the local client.
+_RESERVED_NAMES = frozenset({"all", "any", "client"})
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment folder and its inventory file, None when the built-in default inventory applies.
+
+    The methods that take a worker's name raise `EnvironmentFolderError` for one that breaks the rule of worker names,
+    so no name can lead out of the folder.
+    """
+
+    folder: Path
+    inventory_file: Path | None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The words that name this environment to a process of a worker's."""
+        if self.inventory_file is not None:
+            return ["--inventory", str(self.inventory_file)]
+        return ["--environment", str(self.folder)]
+
+    @property
+    def state_folder(self) -> Path:
+        """Everything that nfcli writes."""
+        return self.folder / ".nfcli"
+
+    @property
+    def keys_folder(self) -> Path:
+        """CURVE key pairs of the workers and of the local client."""
+        return self.state_folder / "keys"
+
+    @property
+    def clients_folder(self) -> Path:
+        """Public keys of the clients that the workers let in."""
+        return self.state_folder / "clients"
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets and lock files."""
+        return self.state_folder / "run"
+
+    @property
+    def logs_folder(self) -> Path:
+        """Logs and audit trails."""
+        return self.state_folder / "logs"
+
+    @property
+    def history_file(self) -> Path:
+        """The shell's history."""
+        return self.state_folder / "history"
+
+    def tokens_folder(self, name: str) -> Path:
+        """Return the token database's folder of a worker."""
+        return self.state_folder / "tokens" / _checked(name)
+
+    def lock_file(self, name: str) -> Path:
+        """Return the file whose flock says who owns the worker's name (`models/environment/worker_lock.py`)."""
+        return self.run_folder / f"{_checked(name)}.lock"
+
+    def log_file(self, name: str) -> Path:
+        """Return a worker's structured log."""
+        return self.logs_folder / f"{_checked(name)}.jsonl"
+
+    def audit_file(self, name: str) -> Path:
+        """Return a worker's audit trail."""
+        return self.logs_folder / f"audit-{_checked(name)}.jsonl"
+
+    def audit_key_file(self, name: str) -> Path:
+        """Return the key of the fingerprints in a worker's audit trail."""
+        return self.keys_folder / f"{_checked(name)}.audit_key"
+
+    def socket_endpoint(self, name: str) -> str:
+        """Return `ipc://` and the path of a worker's socket; its folder is made, or verified, where it lies outside.
+
+        Raises:
+            EnvironmentFolderError: the folder outside can't be made or isn't private.
+        """
+        file = self.socket_file(name)
+        if file.parent != self.run_folder.absolute():
+            make_private_folder(file.parent)
+        return f"ipc://{file}"
+
+    def socket_file(self, name: str) -> Path:
+        """Return where a worker's socket belongs; nothing is made or looked at.
+
+        Where the path in `run/` would be longer than a socket's may be, it is one in a short folder outside, which has
+        to be a 0700 folder of this user. That folder depends on `XDG_RUNTIME_DIR`, so the lock file's content, not this
+        method, says where a running worker listens.
+        """
+        file = self.run_folder.absolute() / f"{_checked(name)}.ipc"
+        if _fits_a_socket(str(file)):
+            return file
+        label = hashlib.sha256(os.fsencode(self.folder.resolve()) + b"\0" + name.encode()).hexdigest()[:24]
+        return _short_folder() / label
+
+    @property
+    def private_folders(self) -> tuple[Path, ...]:
+        """The folders that `prepare` makes, the state folder first."""
+        inside = (self.keys_folder, self.clients_folder, self.run_folder, self.logs_folder)
+        return self.state_folder, *inside, self.state_folder / "tokens"
+
+    def prepare(self) -> None:
+        """Create what is missing of the `.nfcli/` tree and verify owner and mode of all that exists.
+
+        Safe to repeat and to run beside other processes that do the same.
+
+        Raises:
+            EnvironmentFolderError: something can't be created or read, is a symbolic link, belongs to another user,
+                or lets other users in; the message has the `chmod` that mends it.
+        """
+        make_private_folder(self.folder, parents=True, verify=False)
+        for folder in self.private_folders:
+            make_private_folder(folder)
+        # An environment often lies in a repository; keys and tokens must not end up in it.
+        with contextlib.suppress(FileExistsError), open_private(self.state_folder / ".gitignore", "x") as stream:
+            stream.write("*\n")
+        verify_tree(self.state_folder)
+
+
+def find_environment(inventory: str | Path | None = None) -> Environment:
+    """Return the environment of an inventory file (or of the folder that holds one), else the one that applies here.
+
+    Without `inventory` that is the working folder if it holds `inventory.yaml`, else the user's default environment.
+
+    Raises:
+        InventoryError: `inventory` doesn't exist, or one that may apply can't be read.
+    """
+    if inventory is not None:
+        return _named_environment(Path(inventory))
+    default = platformdirs.user_state_path("nfcli", appauthor=False)
+    try:
+        if Path(INVENTORY_NAME).is_file():
+            return Environment(folder=Path.cwd(), inventory_file=Path.cwd() / INVENTORY_NAME)
+        has_inventory = (default / INVENTORY_NAME).is_file()
+    except OSError as error:  # a state folder of somebody else's, for instance root's
+        raise InventoryError(f"{error.filename}: can't be read: {error.strerror}") from error
+    return Environment(folder=default, inventory_file=default / INVENTORY_NAME if has_inventory else None)
+
+
+def worker_name_problem(name: str) -> str | None:
+    """Return what is wrong with a worker's name, as the end of a sentence, or None."""
+    if not 1 <= len(name) <= WORKER_NAME_MAX_CHARACTERS:
+        return f"must be 1 to {WORKER_NAME_MAX_CHARACTERS} characters, got {len(name)}"
+    if not _WORKER_NAME.fullmatch(name):
+        return "must be made of letters, digits, dashes, dots and underscores and not begin with a dot or a dash"
+    if name.casefold() in _RESERVED_NAMES:
+        return "is reserved: choose another name"
+    if name.startswith("audit-"):  # logs/audit-X.jsonl is the audit trail of worker X
+        return "must not begin with audit-"
+    return None
+
+
+def _checked(name: str) -> str:
+    problem = worker_name_problem(name)
+    if problem:
+        raise EnvironmentFolderError(f"worker name {name[:80]!r} {problem}")
+    return name
+
+
+def _named_environment(inventory: Path) -> Environment:
+    try:
+        path = inventory.expanduser().absolute()
+        # The file itself may be a link (a mounted configuration); the environment is where the link lies.
+        path = path.parent.resolve() / path.name
+        file = path / INVENTORY_NAME if path.is_dir() else path
+        is_file = file.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links, ~ of an unknown user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InventoryError(f"{inventory}: can't be found: {reason}") from error
+    if not is_file:
+        raise InventoryError(
+            f"{file}: no such inventory file: name an existing one with -i, or make one with --create-env DIR"
+        )
+    return Environment(folder=file.parent, inventory_file=file)
+
+
+def _fits_a_socket(path: str) -> bool:
+    try:
+        return len(path.encode()) <= SOCKET_PATH_MAX_BYTES
+    except UnicodeEncodeError:  # bytes that aren't UTF-8; pyzmq couldn't pass such a path on
+        return False
+
+
+def _short_folder() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = Path(runtime) / "nfcli"
+    # 25: a slash and the label of 24 characters.
+    if not (Path(runtime).is_absolute() and Path(runtime).is_dir() and _fits_a_socket(f"{folder}{'x' * 25}")):
+        folder = Path("/tmp") / f"nfcli-{os.geteuid()}"  # noqa: S108  owner, mode and linklessness are verified before use
+    return folder

@@ -1,0 +1,217 @@
+"""Files and folders of this user alone: 0600 and 0700 whatever the umask, verified before use, no link followed.
+
+What exists is never silently mended: a mode that lets others in says that they may have been in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import EnvironmentFolderError
+
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+_OTHERS = 0o077
+
+
+def make_private_folder(path: Path, *, parents: bool = False, verify: bool = True) -> None:
+    """Create a folder with mode 0700 whatever the umask; one that exists is verified unless `verify` is false.
+
+    Raises:
+        EnvironmentFolderError: it can't be created, is no folder of this user, or lets others in.
+    """
+    try:
+        if parents and not path.parent.exists():
+            make_private_folder(path.parent, parents=True, verify=False)
+        try:
+            path.mkdir(mode=_FOLDER_MODE)
+        except FileExistsError:
+            if verify:
+                _verify(path, path.lstat(), is_folder=True)
+            elif not path.is_dir():
+                raise EnvironmentFolderError(f"{path} is in the way: a folder is needed there") from None
+        else:
+            path.chmod(_FOLDER_MODE)  # the umask may have taken even the owner's own bits
+    except OSError as error:
+        raise EnvironmentFolderError(f"{path} can't be made a folder: {error.strerror}") from error
+
+
+def open_private(path: Path, mode: str = "r") -> IO[Any]:
+    """Open a regular file of this user, mode 0600 whatever the umask; text is UTF-8.
+
+    A symbolic link is never followed, and an existing file is verified before a byte of it is changed.
+
+    Args:
+        path: where.
+        mode: as in `open`: one of r, w, a, x, with b and + as wanted.
+
+    Raises:
+        EnvironmentFolderError: what is there is a link, not a file, another user's, or open to other users.
+        OSError: as `open` does.
+    """
+    action = mode.strip("bt+")
+    descriptor = _open_descriptor(path, action, update="+" in mode)
+    try:
+        return open(descriptor, mode, encoding=None if "b" in mode else "utf-8")  # noqa: PTH123  a descriptor, no path
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file's content in one step, mode 0600: readers see the old content or the new, also after a crash.
+
+    Raises:
+        OSError: as `open` does; the old content is then still there.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open_private(temporary, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_descriptor(path: Path, action: str, *, update: bool) -> int:
+    # O_NONBLOCK: a FIFO somebody put there must not hang us; it means nothing for regular files.
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    flags |= os.O_RDWR if update else os.O_RDONLY if action == "r" else os.O_WRONLY
+    flags |= os.O_APPEND if action == "a" else 0
+    if action == "r":
+        return _open_existing(path, flags, truncate=False)
+    while True:
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        except FileExistsError:
+            if action == "x":
+                raise
+        else:
+            os.fchmod(descriptor, _FILE_MODE)  # the umask may have taken even the owner's own bits
+            return descriptor
+        with contextlib.suppress(FileNotFoundError):  # removed between the two calls: try to create it again
+            return _open_existing(path, flags, truncate=action == "w")
+
+
+def _open_existing(path: Path, flags: int, *, truncate: bool) -> int:
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise EnvironmentFolderError(f"{path} is a symbolic link: put a real file there") from error
+        raise
+    try:
+        _verify(path, os.fstat(descriptor))
+        if truncate:
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _verify(path: Path, status: os.stat_result, *, is_folder: bool = False) -> None:
+    """Raise unless `path` is a file (or folder) of this user, private, and no link."""
+    _verify_owner(path, status)
+    if is_folder and not stat.S_ISDIR(status.st_mode):
+        raise EnvironmentFolderError(f"{path} is in the way: a folder is needed there")
+    if not is_folder and not stat.S_ISREG(status.st_mode):
+        raise EnvironmentFolderError(f"{path} is in the way: a file is needed there")
+    remedy = _remedy(path, status)
+    if remedy:
+        raise EnvironmentFolderError(remedy)
+
+
+def _verify_owner(path: Path, status: os.stat_result) -> None:
+    problem = _owner_problem(path, status)
+    if problem:
+        raise EnvironmentFolderError(problem)
+
+
+def _owner_problem(path: Path, status: os.stat_result) -> str | None:
+    if stat.S_ISLNK(status.st_mode):
+        return f"{path} is a symbolic link: put what it points to in its place"
+    if status.st_uid != os.geteuid():
+        return (
+            f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()}, who runs this: "
+            f"run as that user or remove it"
+        )
+    return None
+
+
+def _remedy(path: Path, status: os.stat_result) -> str | None:
+    """Return what to say of a file or folder whose mode is too wide, else None.
+
+    A socket's mode is the umask's doing and is not looked at: its folder keeps others out.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    wanted = {stat.S_IFDIR: _FOLDER_MODE, stat.S_IFREG: _FILE_MODE}.get(stat.S_IFMT(status.st_mode))
+    if wanted is None or not mode & _OTHERS:
+        return None
+    return f"{path} has mode {mode:04o} and is open to other users: run chmod {wanted:o} {shlex.quote(str(path))}"
+
+
+def verify_tree(top: Path) -> None:
+    """Verify owner and mode of everything from `top` down; what disappears meanwhile doesn't matter.
+
+    Raises:
+        EnvironmentFolderError: something is a link, another user's, open to other users, or can't be read; names the
+            `chmod` that mends it, and how many more there are.
+    """
+    remedies = []
+    for text, is_wide in tree_problems(top):
+        if not is_wide:
+            raise EnvironmentFolderError(text)
+        remedies.append(text)
+    if len(remedies) == 1:
+        raise EnvironmentFolderError(remedies[0])
+    if remedies:
+        everything = f"chmod -R go-rwx {shlex.quote(str(top))}"
+        raise EnvironmentFolderError(f"{remedies[0]} (and {len(remedies) - 1} more: {everything} mends all)")
+
+
+def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
+    """Yield all that `verify_tree` would raise, and whether it is a mode that is too wide; nothing is changed.
+
+    A link isn't followed, a folder of another user's not entered. Of what is only open to others the content is
+    looked at as well.
+    """
+    pending = [top]
+    while pending:
+        path = pending.pop()
+        try:
+            status = path.lstat()
+            problem = _owner_problem(path, status)
+            if problem:
+                yield problem, False
+                continue
+            remedy = _remedy(path, status)
+            if remedy:
+                yield remedy, True
+            if stat.S_ISDIR(status.st_mode):
+                pending.extend(sorted(path.iterdir(), reverse=True))
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            yield f"{path} can't be read: run chmod 700 {shlex.quote(str(path))}", False

@@ -1,0 +1,201 @@
+"""Who owns a worker's name: a flock on `run/NAME.lock`, and what the owner says of itself in `run/NAME.json`.
+
+The flock is the truth: the kernel drops it when its holder dies, however it dies. What the owner says lies in a file
+beside it, because only a rename replaces content in one step, and a rename would take the locked inode away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import EnvironmentFolderError, WorkerStartError
+from .paths import open_private, write_private
+
+# A probe (`read_owner`) holds a shared lock for microseconds; an owner publishes as soon as it has the lock.
+ACQUIRE_RETRY_SECONDS = 0.5
+PUBLISH_GRACE_SECONDS = 0.2
+_PAUSE_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class LockOwner:
+    """What the process that owns a worker's name says of itself.
+
+    `pid` is None when it hasn't said yet. `ready` is true once it answers at `endpoint` (ZeroMQ) and `url` (MCP).
+    """
+
+    pid: int | None
+    ready: bool = False
+    endpoint: str | None = None
+    url: str | None = None
+
+
+class WorkerLock:
+    """A worker's hold on its name, until `release` or the end of the process."""
+
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+        self._path = path
+        self._stream = stream
+        self._info: dict[str, Any] = {
+            "pid": os.getpid(),
+            "ready": False,
+            "endpoint": None,
+            "url": None,
+            "started": time.time(),
+        }
+
+    @classmethod
+    def acquire(cls, path: Path) -> WorkerLock:
+        """Take the lock and say who has it; what an owner that died left behind is replaced.
+
+        Raises:
+            WorkerStartError: another process has it (the message names its pid), or the file can't be written.
+            EnvironmentFolderError: the lock file is a link, another user's, or open to other users.
+        """
+        deadline = time.monotonic() + ACQUIRE_RETRY_SECONDS
+        try:
+            while (stream := _try_lock(path)) is None:
+                if time.monotonic() >= deadline:
+                    raise WorkerStartError(_taken(path))
+                time.sleep(_PAUSE_SECONDS)
+            lock = cls(path, stream)
+            try:
+                lock.publish()
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            raise WorkerStartError(f"{path} can't be written: {error.strerror}") from error
+        return lock
+
+    def publish(self, **info: Any) -> None:
+        """Add to what the owner says of itself (`ready`, `endpoint`, `url`, anything JSON can hold).
+
+        Readers see the whole old content or the whole new one.
+
+        Raises:
+            OSError: it can't be written; readers see the old content.
+        """
+        self._info.update(info)
+        write_private(_content_file(self._path), json.dumps(self._info).encode())
+
+    def release(self) -> None:
+        """Give the name up; safe to repeat."""
+        if self._stream.closed:
+            return
+        with contextlib.suppress(OSError):
+            _content_file(self._path).unlink(missing_ok=True)
+        self._stream.close()
+
+
+def read_owner(path: Path) -> LockOwner | None:
+    """Return what the owner of the lock file says of itself, None when nobody holds the lock.
+
+    May be called by any process of the same user at any time. Takes up to 0.2 s when an owner has the lock but says
+    nothing yet.
+
+    Raises:
+        EnvironmentFolderError: the lock file can't be read, is a link, another user's, or open to other users.
+    """
+    deadline = time.monotonic() + PUBLISH_GRACE_SECONDS
+    while _is_held(path):
+        owner = _read_content(path)
+        # Content of a dead process is what a crashed owner left, until the new one has replaced it. Once that must
+        # have happened, the pid is alive in a place we can't see: a container that shares this folder.
+        if owner is not None and owner.pid is not None and _is_alive(owner.pid):
+            return owner
+        if time.monotonic() >= deadline:
+            return owner or LockOwner(pid=None)
+        time.sleep(_PAUSE_SECONDS)
+    return None
+
+
+def has_owner(path: Path) -> bool:
+    """Whether somebody holds the lock file, also where `read_owner` refuses to use one that is open to others.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _is_locked(stream)
+    except FileNotFoundError:
+        return False
+
+
+def _content_file(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _try_lock(path: Path) -> IO[bytes] | None:
+    """Return the locked file, or None when somebody else has the lock at this moment."""
+    stream = open_private(path, "ab")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = os.path.samestat(os.fstat(stream.fileno()), path.lstat())  # not one removed before we had it
+    except (BlockingIOError, FileNotFoundError):
+        is_ours = False
+    except BaseException:
+        stream.close()
+        raise
+    if is_ours:
+        return stream
+    stream.close()
+    return None
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        stream = open_private(path, "rb")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise EnvironmentFolderError(f"{path} can't be read: {error.strerror}") from error
+    with stream:
+        return _is_locked(stream)
+
+
+def _is_locked(stream: IO[bytes]) -> bool:
+    try:
+        # Shared, so that probes don't meet each other; closing the file drops it.
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _read_content(path: Path) -> LockOwner | None:
+    try:
+        with open_private(_content_file(path), "rb") as stream:
+            content = json.loads(stream.read())
+        return LockOwner(
+            pid=int(content["pid"]),
+            ready=bool(content["ready"]),
+            endpoint=content["endpoint"],
+            url=content["url"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, EnvironmentFolderError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _taken(path: Path) -> str:
+    owner = read_owner(path)
+    who = f"process {owner.pid}" if owner is not None and owner.pid is not None else "another process"
+    return f"worker {path.stem} is already running here, owned by {who}: stop that one first"

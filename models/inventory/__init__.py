@@ -1,0 +1,1 @@
+"""The inventory: schema, loading, validation, tool policy, scaffold."""

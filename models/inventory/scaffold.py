@@ -1,0 +1,76 @@
+"""The files that `--create-env` writes; they load unchanged, and every key that is commented out shows its default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..environment.paths import DEFAULT_WORKER, INVENTORY_NAME, Environment
+from ..environment.private_files import make_private_folder, open_private
+from ..errors import EnvironmentFolderError
+
+STARTER_INVENTORY = """\
+# nfcli environment: which workers there are and which of them run on this machine.
+# The whole format: man page inventory
+
+# Worker name, or a glob such as fastmcp-*, to the files that configure it. Files are merged in order, later ones win.
+# A mapping may stand in place of a file name. Paths are relative to this file.
+workers:
+  fastmcp-worker-1:
+    - fastmcp/fastmcp-worker-1.yaml
+
+# What runs on this machine.
+topology:
+  workers:
+    - fastmcp-worker-1
+"""
+
+STARTER_WORKER = """\
+# Values may be taken from the environment, or from a file .env beside inventory.yaml:
+# port: ${MCP_PORT:-8001}
+service: fastmcp
+
+# Where MCP clients connect: http://127.0.0.1:8001/mcp. Port 0 picks a free one, show fastmcp status tells which.
+host: "127.0.0.1"
+port: 8001
+
+# Every MCP request needs a bearer token: fastmcp auth create-token username NAME
+authentication_enabled: true
+
+auth_bearer:
+  # Lifetime in seconds of a token that is stored without expire; null means it never expires.
+  token_ttl: null
+  # Scopes a request must carry, and the scopes that every token stored here carries (the same, unless given).
+  required_scopes: []
+  # token_scopes: []
+
+# Further names that this worker is reached by, for instance behind a proxy. All others are refused.
+# allowed_hosts: [mcp.example.com]
+# allowed_origins: ["https://app.example.com"]
+"""
+
+
+def create_environment(folder: Path) -> Environment:
+    """Write a commented inventory with one worker, authentication on, into `folder`, which is created if missing.
+
+    Raises:
+        EnvironmentFolderError: one of the files exists already (nothing is changed then), or can't be written.
+    """
+    try:
+        folder = folder.expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, ~ of an unknown user
+        raise EnvironmentFolderError(f"{folder} can't be made a folder: {error}") from error
+    inventory_file = folder / INVENTORY_NAME
+    worker_file = folder / "fastmcp" / f"{DEFAULT_WORKER}.yaml"
+    for file in (inventory_file, worker_file):
+        if os.path.lexists(file):
+            raise EnvironmentFolderError(f"{file} exists already: nothing was changed, name another folder")
+    make_private_folder(folder, parents=True, verify=False)
+    make_private_folder(worker_file.parent, verify=False)
+    for file, text in ((worker_file, STARTER_WORKER), (inventory_file, STARTER_INVENTORY)):
+        try:
+            with open_private(file, "x") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise EnvironmentFolderError(f"{file} can't be written: {error.strerror}") from error
+    return Environment(folder=folder, inventory_file=inventory_file)

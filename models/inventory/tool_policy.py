@@ -1,0 +1,248 @@
+"""The rules for MCP tools, as an inventory's `tools:` and other services' tasks write them; the format is NorFab's.
+
+What they do is told in `worker/tools/policy.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from ..fields import TimeoutSeconds
+from ..patterns.bounded import PATTERN_MAX_CHARACTERS, PatternError, compile_pattern, compile_template
+from .types import Flag, Kind, Text, kind_of, shown
+
+RULES_MAX = 1_000
+PATTERNS_MAX = 200
+# What another service's task may have of patterns: compiling them takes half a second at most.
+TASK_PATTERNS_MAX_CHARACTERS = 20_000
+NAME_MAX_CHARACTERS = 256
+TEXT_MAX_CHARACTERS = 2_000
+LIMIT_MAX_BYTES = 10**12
+TIMEOUT_SECONDS: Final = 600
+
+
+def _refuse(text: str) -> PydanticCustomError:
+    return PydanticCustomError("tool_rule", "{text}", {"text": text})
+
+
+def _name(value: str) -> str:
+    if not 1 <= len(value) <= NAME_MAX_CHARACTERS:
+        raise _refuse(f"must have 1 to {NAME_MAX_CHARACTERS} characters, got {len(value)}")
+    return value
+
+
+def _prose(value: str) -> str:
+    if len(value) > TEXT_MAX_CHARACTERS:
+        raise _refuse(f"must have at most {TEXT_MAX_CHARACTERS} characters, got {len(value)}")
+    return value
+
+
+def _rules(value: Any) -> Any:
+    if value is None:  # the key stands there without a value
+        return ()
+    if not isinstance(value, (list, tuple)):
+        raise _refuse(f"must be a list of rules, got {kind_of(value)}")
+    if len(value) > RULES_MAX:
+        raise _refuse(f"must have at most {RULES_MAX} rules, got {len(value)}")
+    return value
+
+
+def _names(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise _refuse(f"must be a list of names or globs, got {shown(value)}")
+    if len(value) > RULES_MAX:
+        raise _refuse(f"must have at most {RULES_MAX} names, got {len(value)}")
+    return value
+
+
+def _action(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else value
+    # What is wrong is told without the texts: they may be what must not be seen.
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        raise _refuse("must be a text or a list of texts (in quotes, where YAML would read them as something else)")
+    if not 1 <= len(items) <= PATTERNS_MAX:
+        raise _refuse(f"must have 1 to {PATTERNS_MAX} texts, got {len(items)}")
+    for number, item in enumerate(items, start=1):
+        if len(item) > PATTERN_MAX_CHARACTERS:
+            raise _refuse(
+                f"text {number} must have at most {PATTERN_MAX_CHARACTERS} characters, got {len(item)}: "
+                "make several of it"
+            )
+    return tuple(items)
+
+
+def _limit(value: Any) -> int:
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,13}", value) else value
+    if type(number) is not int or not 1 <= number <= LIMIT_MAX_BYTES:
+        raise _refuse(f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}, got {shown(value)}")
+    return number
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> None:
+    for number, pattern in enumerate(patterns, start=1):
+        try:
+            compile_pattern(pattern)
+        except PatternError as error:
+            raise _refuse(f"text {number} must be a regular expression as Python understands them: {error}") from None
+
+
+Name = Annotated[Text, AfterValidator(_name)]
+Prose = Annotated[Text, AfterValidator(_prose)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
+Limit = Annotated[int, BeforeValidator(_limit)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class _ForTasks(_Rule):
+    service: Annotated[Name, Kind("name or glob")] = Field(description="Services that it is for")
+    task: Annotated[Name, Kind("name or glob")] = Field(description="Tasks that it is for")
+
+
+class PolicyRule(_Rule):
+    """Which tasks become tools. Globs as a shell's: `*`, `?`, `[…]`; letter case counts."""
+
+    service: Annotated[Name, Kind("name or glob")] = Field(default="*", description="Services that it is for")
+    tasks: Annotated[Names, Kind("list of names or globs")] = Field(default=("*",), description="Tasks that it is for")
+    action: Annotated[Literal["allow", "reject"], BeforeValidator(_action), Kind("allow or reject")] = Field(
+        default="allow", description="Whether the tasks become tools that can be called"
+    )
+
+
+class TaskGuardrail(_Rule):
+    """A rule that refuses calls by one argument, as a task itself brings it along."""
+
+    description: Annotated[Prose, Kind("text")] = Field(default="", description="What the rule is for")
+    field: Annotated[Name, Kind("text")] = Field(description="Argument that is looked at; calls without it pass")
+    type: Annotated[Literal["contains", "equals", "regex"], Kind("contains, equals or regex")] = Field(
+        description="How it is compared; contains and equals ignore letter case"
+    )
+    match: Annotated[Patterns, Kind("text or list of texts")] = Field(
+        description="What it must not contain, equal, or match anywhere; each value in a list or mapping counts"
+    )
+    message: Annotated[Prose, Kind("text")] = Field(default="", description="What the caller is told")
+
+    @field_validator("match")
+    @classmethod
+    def _is_of_its_type(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("type") == "regex":
+            _check_patterns(value)
+        return value
+
+
+class Guardrail(TaskGuardrail, _ForTasks):
+    """A rule that refuses calls by one argument, for tasks of an inventory's choice."""
+
+
+class TaskResultGuardrail(_Rule):
+    """A rule that acts on results before they leave, as a task itself brings it along."""
+
+    description: Annotated[Prose, Kind("text")] = Field(default="", description="What the rule is for")
+    type: Annotated[Literal["limit", "replace", "regex"], Kind("limit, replace or regex")] = Field(
+        description="limit leaves too large results out, replace replaces matches, regex withholds what matches"
+    )
+    limit: Annotated[Limit | None, Kind("whole number of bytes", "none")] = Field(
+        default=None, validate_default=True, description="Size as JSON from which results are left out; for limit only"
+    )
+    match: Annotated[Patterns | None, Kind("text or list of texts", "none")] = Field(
+        default=None, validate_default=True, description="Regular expressions; for replace and regex only"
+    )
+    replace: Annotated[Text | None, Kind("text", "none")] = Field(
+        default=None,
+        validate_default=True,
+        description="What stands in place of a match, \\1 for its first group; for replace only",
+    )
+    message: Annotated[Prose, Kind("text")] = Field(
+        default="", description="What stands in place of what limit and regex take out"
+    )
+
+    @field_validator("limit", "match", "replace")
+    @classmethod
+    def _is_of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
+        kind, name = info.data.get("type"), info.field_name or ""
+        if kind is None:
+            return value
+        is_wanted = name in _KEYS_OF[kind]
+        if is_wanted != (value is not None):
+            raise _refuse(f"this key must {'be given' if is_wanted else 'not be given'} where type is {kind}")
+        if name == "match" and value is not None:
+            _check_patterns(value)
+        if name == "replace" and value is not None:
+            _check_template(value, info.data.get("match") or ())
+        return value
+
+
+class ResultGuardrail(TaskResultGuardrail, _ForTasks):
+    """A rule that acts on results before they leave, for tasks of an inventory's choice."""
+
+
+_KEYS_OF = {"limit": {"limit"}, "replace": {"match", "replace"}, "regex": {"match"}}
+
+
+def _check_template(template: str, patterns: tuple[str, ...]) -> None:
+    for number, pattern in enumerate(patterns, start=1):
+        try:
+            compile_template(pattern, template)
+        except PatternError as error:
+            raise _refuse(f"must be a replacement for text {number} of match: {error}") from None
+
+
+class TaskRules(BaseModel):
+    """The rules in the `mcp` of a task; whatever else is in there is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    guardrails: Annotated[tuple[TaskGuardrail, ...], BeforeValidator(_rules)] = ()
+    result_guardrails: Annotated[tuple[TaskResultGuardrail, ...], BeforeValidator(_rules)] = ()
+
+    @field_validator("guardrails", "result_guardrails", mode="before")
+    @classmethod
+    def _is_bounded(cls, value: Any) -> Any:
+        """Count before anything is compiled: the rules come from a stranger."""
+        count = sum(map(len, _texts_of(value)))
+        if count > TASK_PATTERNS_MAX_CHARACTERS:
+            raise _refuse(
+                f"must have at most {TASK_PATTERNS_MAX_CHARACTERS} characters of match and replace, got {count}"
+            )
+        return value
+
+
+def _texts_of(rules: Any) -> Iterator[str]:
+    for rule in rules if isinstance(rules, (list, tuple)) else ():
+        for key in ("match", "replace") if isinstance(rule, dict) else ():
+            value = rule.get(key)
+            yield from (item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str))
+
+
+class ToolsInventory(_Rule):
+    """What becomes an MCP tool, which calls are refused, what is done to results."""
+
+    policy: Annotated[tuple[PolicyRule, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
+        default=(),
+        description="Which tasks become tools: the first rule that matches decides, without one a task is allowed. "
+        "Tasks bearer_token_* never do, run_shell_cmd only by a rule that names service and task as they are",
+    )
+    guardrails: Annotated[tuple[Guardrail, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
+        default=(), description="Which calls are refused by their arguments"
+    )
+    result_guardrails: Annotated[tuple[ResultGuardrail, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
+        default=(), description="What is done to results before they leave, in this order"
+    )
+    disable_builtin_guardrails: Annotated[Flag, Kind("true or false")] = Field(
+        default=False, description="Whether the guardrails that tasks bring along are left out"
+    )
+    timeout: Annotated[TimeoutSeconds, Kind("whole seconds, 1 to 86400")] = Field(
+        default=TIMEOUT_SECONDS, description="Time that a tool's job may take at other services' workers"
+    )

@@ -1,0 +1,93 @@
+"""The inventory's models as a schema: errors in a user's words, and the table of keys of the manual."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from ..errors import InventoryError
+from .loader import KeyPath, Source
+from .types import Kind, shown
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validate(model: type[ModelT], data: Any, source: Callable[[KeyPath], tuple[Source, KeyPath]]) -> ModelT:
+    """Return `data` as a `model`; `source` tells where the value at a key path of it was written, and at which path.
+
+    Raises:
+        InventoryError: one line about the first thing that is wrong, unknown keys before all else: a key that isn't
+            given is often one that is misspelt.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        # A default that depends on a refused value is no second mistake.
+        items = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
+        first = min(items, key=lambda item: item["type"] != "extra_forbidden")
+        place, path = source(first["loc"])
+        more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+        raise InventoryError(f"{place.label(path)}: {_wording(first, model)}{more}") from None
+
+
+_WORDING = {
+    "missing": "this key must be given",
+    "model_type": "must be a mapping",
+}
+
+
+def _wording(item: ErrorDetails, model: type[BaseModel]) -> str:
+    if item["type"] == "extra_forbidden":
+        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
+        close = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
+        return f"no such key, did you mean {close[0]}?" if close else f"no such key, expected one of {', '.join(keys)}"
+    if item["type"] == "literal_error":
+        return f"must be {item['ctx']['expected']}, got {shown(item['input'])}"
+    return _WORDING.get(item["type"], item["msg"])
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    for part in path:
+        if isinstance(part, int):  # an item of a list, whose model is known already
+            continue
+        inner = _inner_model(model.model_fields[part].annotation)
+        model = inner or model
+    return model
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field's type is, or holds as an alternative to None, a mapping's values or a list's."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (key path, type, default, description) of every field, a nested model's right behind its own."""
+    for name, field in model.model_fields.items():
+        if field.exclude:
+            continue
+        kind = next((item for item in field.metadata if isinstance(item, Kind)), Kind("mapping"))
+        yield f"{prefix}{name}", kind.text, _default_text(field, kind), field.description or ""
+        inner = _inner_model(field.annotation)
+        if inner is not None:
+            items = ".NAME" if name == "workers" else "[N]" if get_origin(field.annotation) is tuple else ""
+            yield from describe(inner, f"{prefix}{name}{items}.")
+
+
+def _default_text(field: FieldInfo, kind: Kind) -> str:
+    if kind.default is not None:
+        return kind.default
+    if field.is_required():
+        return ""
+    default = field.default
+    if isinstance(default, BaseModel):
+        return "{}"
+    return json.dumps(default)

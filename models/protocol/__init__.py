@@ -1,0 +1,1 @@
+"""NFP over ZeroMQ: frames, jobs and results, connections, replies of a broker."""

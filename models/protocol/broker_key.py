@@ -1,0 +1,81 @@
+"""Where the public key of a NorFab broker is found; the places and their order are NorFab's.
+
+Public keys are no secret, and NorFab's files are open to all; but nobody else may write to what is believed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..environment.curve_keys import read_shared_key
+from ..environment.paths import Environment
+from ..errors import InventoryError, KeyFileError
+from ..inventory.schema import Broker
+
+FILE_NAME = "broker.key"
+
+
+@dataclass(frozen=True)
+class BrokerKey:
+    """A broker's public key, 40 characters of Z85, where it was found, and what should be told about that."""
+
+    key: bytes
+    source: str
+    notice: str = ""
+
+
+def find_broker_key(environment: Environment, broker: Broker) -> BrokerKey | None:
+    """Return the key that a broker is known by; None where the inventory says that it speaks without CURVE.
+
+    Looked for, in this order: the file of a broker that runs in this environment, `shared_key` of the inventory,
+    `.nfcli/keys/broker.key`, the copies that NorFab's own workers and clients keep here.
+
+    Raises:
+        InventoryError: there is none, one can't be read, or NorFab's copies differ.
+    """
+    if not broker.zmq_auth:
+        return None
+    own = norfab_files(environment) / "broker" / "public_keys" / FILE_NAME
+    shared = broker.shared_key
+    if own.is_file():
+        key = _read(own)
+        differs = shared is not None and shared.encode() != key
+        return BrokerKey(key, str(own), f"{own} counts, not broker.shared_key, which is another key" if differs else "")
+    if shared is not None:
+        return BrokerKey(shared.encode(), "broker.shared_key")
+    kept = environment.keys_folder / FILE_NAME
+    if kept.is_file():
+        return BrokerKey(_read(kept), str(kept))
+    return _copied(environment, kept)
+
+
+def norfab_files(environment: Environment) -> Path:
+    """Return the folder that NorFab keeps its files in, beside the same inventory."""
+    return environment.folder / "__norfab__" / "files"
+
+
+def _copied(environment: Environment, kept: Path) -> BrokerKey:
+    files = norfab_files(environment)
+    copies = sorted(path for kind in ("worker", "client") for path in files.glob(f"{kind}/*/public_keys/{FILE_NAME}"))
+    keys = {_read(path): path for path in reversed(copies)}
+    if not keys:
+        raise InventoryError(
+            f"{environment.inventory_file}: broker: its public key is not known: "
+            f"set shared_key to it, or put the broker's {FILE_NAME} there as {kept}"
+        )
+    if len(keys) > 1:
+        first, second = list(keys.values())[:2]
+        raise InventoryError(
+            f"{environment.inventory_file}: broker: {second} and {first} are different keys: "
+            f"set shared_key to the one that counts"
+        )
+    ((key, path),) = keys.items()
+    return BrokerKey(key, str(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_shared_key(path)
+    except KeyFileError as error:
+        raise InventoryError(str(error)) from None

@@ -1,0 +1,181 @@
+"""What travels around a job: its request, the result each worker gives, and events; the shapes are NFP's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from ..errors import ProtocolError, sentences
+from .frames import decode_object
+
+DEFAULT_TIMEOUT_SECONDS = 60
+LOOK = "look what it has done before you repeat it"
+"""What to do about a worker that may have run a job whose result can't be had."""
+
+_SAID_AGAIN = "Worker experienced error: "
+_TRACEBACK = "Traceback (most recent call last)"
+_WRONG_ARGUMENTS = re.compile(r"[0-9] validation errors? for ")
+_VALUE = re.compile(r" \[type=.*")
+
+
+class ResultStatus(StrEnum):
+    """How a task ended."""
+
+    COMPLETED = "completed"
+    TIMEOUT = "timeout"
+    NO_MATCH = "no_match"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    ERROR = "error"
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+
+
+class Result(BaseModel):
+    """What one worker answers to one job.
+
+    `result` is the task's value, null when it failed; `failed` says whether it did; `errors` has one line a cause;
+    `messages` are notes for the user, also of tasks that succeeded. Times are C `ctime` texts in the worker's local
+    time.
+    """
+
+    model_config = ConfigDict(use_enum_values=True)
+
+    result: Any = Field(default=None, description="Value the task returned, null when it failed")
+    failed: bool = Field(default=False, description="True when the task failed")
+    errors: list[str] = Field(default_factory=list, description="One line for each cause of a failure")
+    task: str | None = Field(default=None, description="Worker and task name, joined by a colon")
+    messages: list[str] = Field(default_factory=list, description="Notes for the user")
+    juuid: str | None = Field(default=None, description="UUID of the job")
+    resources: list[str] = Field(default_factory=list, description="Resources the task worked on")
+    resources_failed: list[str] = Field(default_factory=list, description="Resources the task failed for")
+    status: ResultStatus | None = Field(default=None, description="How the task ended")
+    task_started: str | None = Field(default=None, description="Local time the task started")
+    task_completed: str | None = Field(default=None, description="Local time the task ended")
+    service: str | None = Field(default=None, description="Service of the worker")
+    diff: dict[str, Any] | str | None = Field(default=None, description="Difference the task made")
+    dry_run: bool = Field(default=False, description="True when nothing was changed on purpose")
+
+
+def failure_reason(result: Mapping[str, Any]) -> str:
+    """Return why a worker failed, on one line.
+
+    Of a traceback, which workers of NorFab's make send, the last line; of one that tells of wrong arguments each
+    argument and its rule, without the value. What they say a second time in `messages` is left out.
+    """
+    errors, messages = (_texts(result.get(key)) for key in ("errors", "messages"))
+    if errors:
+        messages = [text for text in messages if not text.startswith(_SAID_AGAIN)]
+    return "; ".join(map(_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
+
+
+def without_tracebacks(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result whose errors say what went wrong, but not the way there, which leads through somebody's files."""
+    errors = result.get("errors")
+    if not isinstance(errors, list):
+        return dict(result)
+    return {**result, "errors": [_reason(str(text)) if _TRACEBACK in str(text) else text for text in errors]}
+
+
+def _reason(text: str) -> str:
+    lines = text.splitlines()
+    begins = next((number for number, line in enumerate(lines) if _WRONG_ARGUMENTS.search(line)), len(lines))
+    # Pydantic's form: the name, two blanks and the rule, four blanks and a link.
+    name, reasons = "", []
+    for line in lines[begins + 1 :]:
+        if not line.startswith(" "):
+            name = f"{line.strip()}: "
+        elif not line.startswith("    "):
+            reasons.append(f"{name}{_VALUE.sub('', line.strip())}")
+    return "; ".join(reasons) or lines[-1].strip()
+
+
+def _texts(value: object) -> list[str]:
+    return [text for each in _listed(value) if (text := str(each).strip())]
+
+
+def _listed(value: object) -> list[object]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value is None else [value]
+
+
+class JobRequest(BaseModel):
+    """The data of a POST: which task, with what. `timeout` is in seconds and absent in a GET."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    args: list[Any] = Field(default_factory=list)
+    timeout: float | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the DATA frame of a POST.
+
+        Raises:
+            ProtocolError: not JSON, or not of this shape.
+        """
+        try:
+            return cls.model_validate(decode_object(data))
+        except ValidationError as error:
+            raise ProtocolError(f"the data is not a job request: {'; '.join(sentences(error))}") from None
+
+    @field_validator("task")
+    @classmethod
+    def _is_unicode(cls, value: str) -> str:
+        """Refuse half a surrogate pair, which JSON can carry in: events and results, which name the task, couldn't."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("unicode", "must be valid Unicode") from None
+        return value
+
+
+class JobEvent(BaseModel):
+    """The data of an EVENT: progress of a running job. `timestamp` is local time, `22-Nov-2026 04:04:00.480`."""
+
+    worker: str
+    service: str
+    uuid: str
+    event_type: str
+    message: str
+    task: str
+    status: str
+    resource: str | list[str] = Field(default_factory=list)
+    severity: str = "INFO"
+    timestamp: str = Field(default_factory=lambda: _event_time(datetime.now(UTC)))
+
+
+def _event_time(instant: datetime) -> str:
+    local = instant.astimezone()
+    return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"
+
+
+def whole_result(answer: Any) -> dict[str, Any]:
+    """Return what a worker answered with all fields of a `Result`; of what isn't a result, a failed one.
+
+    It says if it failed, and its texts are lists of lines: whoever reads it may rely on that, and on nothing more.
+    """
+    if isinstance(answer, dict) and _is_result(answer):
+        return {**Result().model_dump(mode="json"), **answer}
+    return failed_result("the worker's answer is not a result")
+
+
+def failed_result(reason: str, status: ResultStatus = ResultStatus.ERROR, **fields: Any) -> dict[str, Any]:
+    """Return a failed `Result` with one line of reason, as the worker would have sent it."""
+    return Result(failed=True, errors=[reason], status=status, **fields).model_dump(mode="json")
+
+
+def _is_result(answer: dict[str, Any]) -> bool:
+    lines = [answer.get("errors", []), answer.get("messages", [])]
+    are_lines = all(isinstance(each, list) and all(isinstance(line, str) for line in each) for each in lines)
+    return are_lines and isinstance(answer.get("failed"), bool)

@@ -1,0 +1,1 @@
+"""Inputs and results of the tasks; one module a family, named as in `worker/tasks/`."""

@@ -1,0 +1,47 @@
+"""An import of tokens that another program has kept: what its task takes and gives."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..fields import Instant, Token, Username
+from ..tokens import BearerTokenRecord
+from .base import TaskInput
+
+IMPORT_MAX_TOKENS = 100
+"""How many tokens one message carries: a quarter of the worker's limit of 1 MiB where each is as long as can be."""
+
+
+class ImportedToken(TaskInput):
+    """A token with its creation and its expiry."""
+
+    token: Annotated[Token, Field(description="Token string to store", repr=False)]
+    username: Annotated[Username, Field(description="User name to store the token for")]
+    created: Annotated[Instant, Field(description="When it was created, in seconds since the epoch")]
+    expires: Annotated[Instant | None, Field(description="When it expires, likewise, null for never")] = None
+
+    def record(self) -> BearerTokenRecord:
+        """Return it as it is stored."""
+        return BearerTokenRecord(self.token, self.username, self.created, self.expires)
+
+
+class BearerTokenImportInput(TaskInput):
+    """Arguments of `bearer_token_import`."""
+
+    tokens: Annotated[
+        list[ImportedToken],
+        Field(min_length=1, max_length=IMPORT_MAX_TOKENS, repr=False, description="Tokens to store"),
+    ]
+
+
+class Imported(BaseModel):
+    """What `bearer_token_import` has done."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    imported: int = Field(description="Number of tokens that are stored now and were not before")
+    present: int = Field(description="Number of tokens that their users had already, left as they were")
+    refused: int = Field(description="Number of tokens that are stored for other users, left as they were")
+    expired: int = Field(description="Number of tokens that have expired and were passed over")

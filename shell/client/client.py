@@ -1,0 +1,238 @@
+"""The client: send a job to workers, merge what they answer, name those that don't."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid as uuids
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from ...models.environment.curve_keys import KeyPair
+from ...models.environment.paths import Environment
+from ...models.errors import NfcliError, NoWorkersError, UsageError
+from ...models.inventory.schema import Inventory
+from ...models.protocol.frames import ALL, ANY
+from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, ResultStatus
+from ..transport.base import Transport
+from ..transport.job import Job, OnProgress, Results, listed, request_data
+
+LOOK_SECONDS = 2.5
+"""How long it may take to learn which workers there are."""
+
+
+class Client:
+    """Runs jobs on workers; made by `NorFab.make_client`.
+
+    All methods may be called from any thread; jobs of one client run one after the other. Leaving a job early
+    (KeyboardInterrupt) is safe: its late answers are dropped.
+
+    `before_first_job` is called once, and what it raises is raised by the job; `restart` with the name of each target
+    of a later job that isn't running, it returns whether it has started it, and the NfcliError that it raises is why
+    that one isn't reached. `on_progress` gets a worker's name and what it says of a job that it runs, in the thread
+    that waits for the job.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        inventory: Inventory,
+        keys: KeyPair,
+        transport: Transport,
+        *,
+        before_first_job: Callable[[], None] | None = None,
+        restart: Callable[[str], bool] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.environment = environment
+        self.inventory = inventory
+        self._keys = keys
+        self._transport = transport
+        self._before_first_job = before_first_job
+        self._restart = restart
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client can't be used again."""
+        with self._lock:
+            self._is_closed = True
+            self._transport.close()
+
+    def run_job(  # noqa: PLR0917  the order of the reference's run_job, which scripts call by position
+        self,
+        service: str,
+        task: str,
+        uuid: str | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        workers: str | Sequence[str] = ALL,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> Results:
+        """Run a task and return `{worker: Result as a dict}`, one entry for each targeted worker.
+
+        Args:
+            service: service the workers have to serve, `fastmcp`; `all` for every service.
+            task: name of the task.
+            uuid: the job's name; the same one sent twice is run once and answered twice alike. Random by default.
+            args: not supported by nfcli's workers unless empty: name each argument in `kwargs`.
+            kwargs: the task's arguments.
+            workers: `all`, `any` (one that answers, chosen at random), a name, or a list of names.
+            timeout: seconds for the whole job, waits for connections included.
+
+        A worker that failed, went away or didn't answer in time has an entry too, with `failed` true, one line in
+        `errors`, and status `error` or `timeout`. With a broker, `all` are the workers that are registered there and
+        those that are to run on this machine.
+
+        Raises:
+            NoWorkersError: unknown service or worker name, none of the targeted workers could be reached, or the broker
+                isn't there.
+            AccessDeniedError: every worker that could be reached refused this client's key.
+            UsageError: arguments that are no JSON, a timeout that isn't a positive number, or a client that is closed.
+        """
+        data = request_data(task, args, kwargs, timeout)
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._assert_open()
+            self._transport.refresh(min(LOOK_SECONDS, timeout))
+            names = self._targets(service, workers)
+            begun = time.monotonic()
+            not_started, has_changed = self._see_to_workers(names)
+            if has_changed:
+                names = self._targets(service, workers)
+            deadline += time.monotonic() - begun
+            job = Job(
+                *(service, task, uuid or uuids.uuid4().hex, data),
+                timeout=timeout,
+                deadline=deadline,
+                on_progress=self._on_progress,
+            )
+            job.not_started = not_started
+            return self._run_on_any(job, names) if workers == ANY else self._run(job, names)
+
+    def worker_names(self, service: str = ALL) -> list[str]:
+        """Return the names of the workers of a service: those of the inventory, or with a broker those it has.
+
+        Raises:
+            NoWorkersError: the broker isn't there.
+        """
+        with self._lock:
+            self._assert_open()
+            self._transport.refresh(LOOK_SECONDS)
+            return self._transport.candidates(service)
+
+    def show_workers(self) -> list[dict[str, str]]:
+        """Return a row for each worker: name, service, status (`alive`, `dead`), seconds up, note.
+
+        Without a broker each has an endpoint as well, with one a hold time: the seconds for which the broker takes it
+        for alive.
+
+        Raises:
+            NoWorkersError: the broker isn't there.
+        """
+        with self._lock:
+            self._assert_open()
+            self._transport.refresh(LOOK_SECONDS)
+            return self._transport.show_workers()
+
+    def show_broker(self) -> dict[str, Any]:
+        """Return what the broker tells of itself: state, versions, how many workers and services it has.
+
+        Raises:
+            NfcliError: there is none in this environment.
+            NoWorkersError: it isn't there.
+        """
+        with self._lock:
+            self._assert_open()
+            self._transport.refresh(LOOK_SECONDS)
+            return self._transport.show_broker()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this client is: environment, public key, mode (`direct` or `fabric`), workers; asks nobody.
+
+        With a broker there are its endpoint and where its key was found, and the workers are those of this machine.
+        """
+        return {
+            "environment": str(self.environment.folder),
+            "inventory": str(self.environment.inventory_file or "built-in default"),
+            "public_key": self._keys.public.decode(),
+            "keys": str(self.environment.keys_folder),
+            **self._transport.describe(),
+        }
+
+    def _assert_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("this client is closed: make another one with make_client")
+
+    def _see_to_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], bool]:
+        """Let workers be started that a job needs.
+
+        Returns:
+            By name why one that has ended can't be started again; whether there may be other workers than before.
+        """
+        not_started: dict[str, NfcliError] = {}
+        has_changed = False
+        if self._before_first_job is not None:
+            self._before_first_job()
+            self._before_first_job = None
+            has_changed = True
+        elif self._restart is not None:
+            for name in names:
+                try:
+                    if not self._transport.is_running(name):
+                        has_changed |= self._restart(name)
+                except NfcliError as error:
+                    not_started[name] = error
+        if has_changed:
+            self._transport.settle()
+        return not_started, has_changed
+
+    def _targets(self, service: str, workers: str | Sequence[str]) -> list[str]:
+        candidates = self._transport.candidates(service)
+        if not candidates:
+            services, source = self._transport.services(), self._transport.SOURCE
+            raise NoWorkersError(f"no worker serves {service!r}: {source} has {listed(services)}")
+        if workers in (ALL, ANY):
+            return candidates
+        names = [workers] if isinstance(workers, str) else list(dict.fromkeys(workers))
+        if not names:
+            raise NoWorkersError("the list of workers is empty: name at least one, or say all")
+        unknown = [name for name in names if name not in candidates]
+        if unknown:
+            raise NoWorkersError(f"unknown worker {listed(map(repr, unknown))}: there is {listed(candidates)}")
+        return names
+
+    def _run_on_any(self, job: Job, names: list[str]) -> Results:
+        """Try one worker after the other, until one is there to take the job; those that seem to run come first."""
+        failure: NoWorkersError | None = None
+        shuffled = random.sample(names, len(names))
+        for name in sorted(shuffled, key=self._transport.is_running, reverse=True):
+            try:
+                return self._run(job, [name])
+            except NoWorkersError as error:
+                failure = error
+        raise failure or NoWorkersError("there is no worker")
+
+    def _run(self, job: Job, names: list[str]) -> Results:
+        job.missing = set(names)
+        self._transport.carry(job)
+        for name in sorted(job.missing):
+            job.fail(name, f"no answer within {job.timeout:g} s", ResultStatus.TIMEOUT)
+        if job.unreached.keys() >= set(names):
+            raise _unreachable(job.unreached)
+        return {name: job.results[name] for name in sorted(names)}
+
+
+def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
+    """Return the one error for a job that reached nobody: its class says whether the key or the worker is missing."""
+    kinds = {type(error) for error in unreached.values()}
+    kind = kinds.pop() if len(kinds) == 1 else NoWorkersError
+    return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))

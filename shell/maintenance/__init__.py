@@ -1,0 +1,1 @@
+"""One-shot operations: `--check`, `--backup`, `--restore`, `--import-norfab`."""

@@ -1,0 +1,245 @@
+"""The token database of a NorFab worker: found, read where it lies, and not trusted.
+
+It is a diskcache `FanoutCache`: folders `000`, `001` and so on, each with a `cache.db`. A row of its table `Cache` is a
+token:
+
+    key          text, `bearer_token::TOKEN`        raw          1
+    tag          text, the user who stored it last  expire_time  epoch seconds, null for never
+    value        pickle of `{"token": …, "username": …, "created": "2026-05-31 12:08:51.914919"}`, local time
+
+Nothing is written beside it, and its worker may be running. A pickle can run anything when it is read: one is read only
+where all its instructions are among the few that such a value is made of, and by an unpickler that knows no names.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import pickletools
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from ...models.environment.untrusted_sqlite import is_whole, open_foreign
+from ...models.errors import NorfabDatabaseError, sentences
+from ...models.tasks.token_import import ImportedToken
+
+READ_SECONDS = 30.0
+DEPTH_MAX = 6
+"""How far below the named folder a database is looked for."""
+LISTED_DATABASES = 10
+
+_NAME = "cache.db"
+_SHARD = re.compile(r"[0-9]{3}")
+_KEY_PREFIX = b"bearer_token::"
+_VALUE_MAX_BYTES = 64 * 1024
+_FIELDS = {"token", "username", "created"}
+_PLAIN_INSTRUCTIONS = frozenset(
+    {
+        *("PROTO", "FRAME", "STOP", "MARK", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+        *("SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "BINPUT", "BINGET"),
+    }
+)
+# Mode 4 is how diskcache marks a pickle. Text (1) is what nfcli's own worker writes, and no matter of ours. A value in
+# a file of its own has at least 32 KiB, which no token's has: that file is never opened.
+_SELECT = f"""
+    SELECT key, tag, expire_time, typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'integer', 'null'),
+           CASE WHEN mode = 4 AND filename IS NULL AND typeof(value) = 'blob' AND length(value) <= {_VALUE_MAX_BYTES}
+                THEN value END
+    FROM Cache
+    WHERE raw = 1 AND typeof(key) = 'text' AND substr(key, 1, {len(_KEY_PREFIX)}) = '{_KEY_PREFIX.decode()}'
+          AND (mode IS NOT 1 OR typeof(value) <> 'text')
+    ORDER BY rowid
+"""  # noqa: S608  only constants of this module go in
+
+
+@dataclass
+class NorfabTokens:
+    """What a database held: tokens to import, and how many records were passed over.
+
+    `expired` ones were not looked at further. `invalid` ones break a rule; `reasons` has, by rule, what is wrong with
+    the first of them, without its token. `unreadable` ones are not what NorFab's workers write.
+    """
+
+    tokens: list[ImportedToken] = field(default_factory=list)
+    expired: int = 0
+    invalid: int = 0
+    unreadable: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, rule: str, reason: str) -> None:
+        """Count an invalid record."""
+        self.invalid += 1
+        self.reasons.setdefault(rule, reason)
+
+
+def find_database(folder: Path) -> list[Path]:
+    """Return the files of the one database that lies in a folder or below it.
+
+    A folder with a `cache.db` of its own is a database as well, if it is the very one that was named.
+
+    Raises:
+        NorfabDatabaseError: there is none, there are several, or the folder can't be read.
+    """
+    errors: list[OSError] = []
+    try:
+        found = list(_databases(folder, errors))
+        if not found and (folder / _NAME).is_file():
+            return [folder / _NAME]
+    except OSError as error:
+        raise _unreadable(error) from error
+    if not found and errors:
+        raise _unreadable(errors[0])
+    if not found:
+        raise NorfabDatabaseError(
+            f"{folder} holds no NorFab worker's database (000/{_NAME} and so on): name the worker's cache folder, "
+            "__norfab__/files/worker/NAME/cache"
+        )
+    if len(found) > 1:
+        listed = [str(files[0].parent.parent) for files in found[:LISTED_DATABASES]]
+        listed += [f"{len(found) - LISTED_DATABASES} more"] if len(found) > LISTED_DATABASES else []
+        raise NorfabDatabaseError(f"{folder} holds {len(found)} databases, name one of them: {', '.join(listed)}")
+    return found[0]
+
+
+def _databases(top: Path, errors: list[OSError]) -> Iterator[list[Path]]:
+    for name, folders, _files in os.walk(top, onerror=errors.append):
+        folder = Path(name)
+        folders.sort()
+        files = [folder / each / _NAME for each in folders if _SHARD.fullmatch(each)]
+        if files := [file for file in files if file.is_file()]:
+            yield files
+            folders.clear()
+        elif len(folder.relative_to(top).parts) >= DEPTH_MAX:
+            folders.clear()
+
+
+def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
+    """Read the tokens of a database; what is no live token of a valid form is counted and passed over.
+
+    Args:
+        files: its files.
+        now: tokens that have expired by then (epoch seconds) are passed over.
+
+    Raises:
+        NorfabDatabaseError: a file can't be read, is damaged, or takes longer than `READ_SECONDS`.
+    """
+    found = NorfabTokens()
+    for file in files:
+        try:
+            with open_foreign(file, _parameters(file), READ_SECONDS) as connection:
+                if not is_whole(connection):
+                    raise _damaged(file)
+                connection.text_factory = bytes  # planted texts need not be UTF-8
+                for key, tag, expires, is_plain, pickled in connection.execute(_SELECT):
+                    if expires is not None and is_plain and expires <= now:
+                        found.expired += 1
+                    elif is_plain and (stored := _unpickled(pickled)):
+                        _take(found, stored, key, tag, expires)
+                    else:
+                        found.unreadable += 1
+        except sqlite3.Error as error:
+            raise _error(file, error) from error
+        except OSError as error:
+            raise _unreadable(error) from error
+        except UnicodeDecodeError as error:  # Python's own, when SQLite quotes bytes of a damaged schema
+            raise _damaged(file) from error
+    return found
+
+
+def _parameters(file: Path) -> str:
+    """Return how to open a file so that nothing beside it is made or changed.
+
+    A write-ahead log is read along, by way of its index, which isn't written to either. A file that has neither is in
+    nobody's use, and a lock on it would have to make them.
+    """
+    log, index, journal = (file.with_name(file.name + ending) for ending in ("-wal", "-shm", "-journal"))
+    has_index = _size(index) > 0
+    if _size(log) > 0 and not has_index:
+        raise NorfabDatabaseError(
+            f"{file} can't be read with {log.name} but without {index.name} beside it: copy the whole folder"
+        )
+    return "mode=ro&readonly_shm=1" if has_index or _size(journal) > 0 else "mode=ro&immutable=1"
+
+
+def _size(file: Path) -> int:
+    """Return how many bytes a file has, 0 where there is none: a worker that ends removes what lies beside its own."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _take(found: NorfabTokens, stored: dict[str, str], key: bytes, tag: bytes, expires: float | None) -> None:
+    """Take a record in, or count it."""
+    try:
+        created = datetime.fromisoformat(stored["created"]).timestamp()
+    except (ValueError, OverflowError, OSError):  # the latter ones: instants out of range
+        found.refuse("created", "created: must be a time, as YYYY-MM-DD HH:MM:SS")
+        return
+    try:
+        token = ImportedToken(token=stored["token"], username=stored["username"], created=created, expires=expires)
+    except ValidationError as error:
+        (first, *_) = error.errors(include_url=False, include_context=False, include_input=False)
+        found.refuse(f"{first['loc']} {first['type']}", sentences(error)[0])
+        return
+    if key != _KEY_PREFIX + token.token.encode():
+        found.refuse("key", "token: is not the one that its row is found by")
+    elif tag != token.username.encode():
+        found.refuse("tag", "username: two users have stored the token, whose it is must be decided by you")
+    else:
+        found.tokens.append(token)
+
+
+def _unpickled(data: bytes | None) -> dict[str, str] | None:
+    """Return a value that is a plain record of three texts, None for any other; nothing in it is run."""
+    try:
+        if data is None or not all(each.name in _PLAIN_INSTRUCTIONS for each, _, _ in pickletools.genops(data)):
+            return None
+        value = _PlainUnpickler(io.BytesIO(data)).load()
+    except Exception:  # noqa: BLE001  what is no pickle raises all sorts of errors
+        return None
+    if type(value) is dict and value.keys() == _FIELDS and all(type(text) is str for text in value.values()):
+        return value
+    return None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Knows no names: what a pickle could call has one."""
+
+    def find_class(self, _module: str, _name: str) -> NoReturn:
+        raise pickle.UnpicklingError
+
+    def persistent_load(self, _pid: Any) -> NoReturn:
+        raise pickle.UnpicklingError
+
+
+def _unreadable(error: OSError) -> NorfabDatabaseError:
+    return NorfabDatabaseError(
+        f"{error.filename} can't be read: {error.strerror}: name a NorFab worker's cache folder that you can read"
+    )
+
+
+def _damaged(file: Path) -> NorfabDatabaseError:
+    return NorfabDatabaseError(f"{file} is damaged or no NorFab worker's database: take a copy of it that is whole")
+
+
+def _error(file: Path, error: sqlite3.Error) -> NorfabDatabaseError:
+    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:  # the upper bits refine the cause
+        case sqlite3.SQLITE_INTERRUPT:
+            return NorfabDatabaseError(f"{file} could not be read within {READ_SECONDS:g} s: take a copy of it")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
+            return NorfabDatabaseError(f"{file} can't be read: see to its owner and mode, and to those of its folder")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return NorfabDatabaseError(f"{file} is locked by another process: stop the NorFab worker")
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
+            return NorfabDatabaseError(f"{file} reports a {error}: see to that disk")
+        case _:
+            return _damaged(file)

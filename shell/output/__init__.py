@@ -1,0 +1,1 @@
+"""What a user sees: console, rendering, pipes, progress."""

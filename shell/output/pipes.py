@@ -1,0 +1,249 @@
+"""The work behind a `|`: filters keep lines of text, outputters turn data into text.
+
+A filter takes what would be printed; an outputter takes the data, so it has to come before any filter. This module
+loads picle, tabulate and PyYAML: it is imported when a pipe is first used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from tabulate import tabulate
+
+from ...models.commands.pipes import Pipes
+from ...models.environment.private_files import make_private_folder, write_private
+from ...models.errors import NfcliError, UsageError, sentences
+from ..syntax.parser import Stage
+from ..text import one_line
+from .render import to_table, to_text, visible_json
+
+Rows = list[dict[str, Any]]
+
+
+class Pipeline:
+    """Pipe functions that were read: checked at once, run when the data is there.
+
+    Raises:
+        UsageError: a pipe function's value or option breaks a rule, or it can't follow the one before.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._steps = [(stage, _options(stage)) for stage in stages]
+        text_from = ""
+        for stage in stages:
+            if stage.options is not None and text_from:
+                raise UsageError(f"{stage.name}: needs data, but {text_from} before it gives text")
+            if stage.key != "save":
+                text_from = text_from or stage.name
+
+    def run(self, data: Any, columns: Sequence[str]) -> str:
+        """Send data through all functions; return the text that comes out.
+
+        Raises:
+            UsageError: an outputter was given text, or an option names something that the data hasn't got.
+            NfcliError: the file to save to can't be written.
+        """
+        value = data
+        for stage, options in self._steps:
+            if stage.options is None:
+                text = _FILTERS[stage.key](_text(value, columns), getattr(options, stage.key))
+                value = value if stage.key == "save" else text
+            elif isinstance(value, str):
+                raise UsageError(f"{stage.name}: needs data, but the command gives text")
+            else:
+                value = _OUTPUTTERS[stage.key](value, options)
+        return _text(value, columns)
+
+
+def _text(value: Any, columns: Sequence[str]) -> str:
+    return to_text(value, () if isinstance(value, str) else columns)
+
+
+def _options(stage: Stage) -> BaseModel:
+    try:
+        if stage.options is None:
+            return Pipes.model_validate_strings(stage.given, by_name=True)
+        return stage.options.model_validate_strings(stage.given, by_alias=True, by_name=True)
+    except ValidationError as error:
+        lines = [line.removeprefix(f"{stage.key}: ") for line in sentences(error)]
+        raise UsageError("; ".join(f"{stage.name}: {line}" for line in lines)) from None
+
+
+def _include(text: str, wanted: str) -> str:
+    return "\n".join(line for line in text.split("\n") if wanted in line)
+
+
+def _exclude(text: str, unwanted: str) -> str:
+    return "\n".join(line for line in text.split("\n") if unwanted not in line)
+
+
+def _last(text: str, count: int) -> str:
+    return "\n".join(text.split("\n")[-count:])
+
+
+def _markdown(text: str, _switch: bool) -> str:
+    """Keep the text: styling it would eat the `_` and `*` of names and tokens."""
+    return text
+
+
+def _save(text: str, name: str) -> str:
+    """Write the text, as it is printed, to a file of mode 0600; folders are made, an existing file is replaced."""
+    path = Path(name).expanduser()
+    try:
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise NfcliError(f"save: {one_line(path)} is there and no regular file: name another one")
+        if not path.parent.exists():
+            make_private_folder(path.parent, parents=True)
+        write_private(path, f"{text}\n".encode("utf-8", "backslashreplace"))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NfcliError(f"save: {one_line(path)} can't be written: {reason}") from error
+    return text
+
+
+def _json(data: Any, options: Any) -> str:
+    return visible_json(str(Pipes.outputter_json(data, **dict(options))))
+
+
+def _yaml(data: Any, options: Any) -> str:
+    given = {**dict(options), "width": options.width or math.inf}
+    return str(Pipes.outputter_yaml(data, **given)).rstrip("\n")
+
+
+def _pprint(data: Any, options: Any) -> str:
+    return str(Pipes.outputter_pprint(data, **dict(options)))
+
+
+def _kv(data: Any, options: Any) -> str:
+    return str(Pipes.outputter_kv(_lines(data), **dict(options)))
+
+
+def _table(data: Any, options: Any) -> str:
+    rows, columns = _selected(data, options.headers, options.sortby, is_reversed=bool(options.reverse))
+    columns = [column for column in columns if column not in (options.headers_exclude or ())]
+    return _tabulated(
+        rows,
+        columns,
+        options.tablefmt.value,
+        showindex=range(1, len(rows) + 1) if options.showindex else False,
+        maxcolwidths=options.maxcolwidths,
+    )
+
+
+def _rich_table(data: Any, options: Any) -> str:
+    rows, columns = _selected(data, options.headers, options.sortby)
+    title = [] if options.title is None else [f" {one_line(options.title)}"]
+    return "\n".join([*title, to_table([{key: _cell(row[key]) for key in row} for row in rows], columns)])
+
+
+def _nested(data: Any, options: Any) -> str:
+    value = _lines(data)
+    if isinstance(value, Mapping):
+        value = dict(sorted(value.items()))
+    table_format = options.tablefmt.value if options.with_tables else None
+    return "\n".join(_nest(value, options.initial_indent, "", table_format))
+
+
+def _nest(value: Any, indent: int, prefix: str, table_format: str | None) -> list[str]:
+    """Return picle's nested layout of a value: keys with a colon, values four blanks deeper, list items with a dash."""
+    blank = " " * indent
+    if table_format and _is_table(value):
+        columns = list(dict.fromkeys(key for row in value for key in row))
+        return [f"{blank}  {line}" for line in _tabulated(value, columns, table_format).split("\n")]
+    lines = []
+    if isinstance(value, Mapping):
+        lines = [f"{blank}----------"] if indent else []
+        for key, below in value.items():
+            lines.append(f"{blank}{prefix}{key}:")
+            lines += _nest(below, indent + 4, "", table_format)
+        return lines
+    if isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, Mapping | list | tuple):
+                lines.append(f"{blank}|_")
+                lines += _nest(item, indent + 2, "" if isinstance(item, Mapping) else "- ", table_format)
+            else:
+                lines += _nest(item, indent, "- ", table_format)
+        return lines
+    return [f"{blank}{prefix}{value}"]
+
+
+def _is_table(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(row, Mapping) and not any(isinstance(cell, Mapping) for cell in row.values()) for row in value
+        )
+    )
+
+
+def _tabulated(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], table_format: str, **options: Any) -> str:
+    # disable_numparse: the token 000123 must not come out as 123.
+    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    headers = [one_line(column) for column in columns]
+    return str(tabulate(cells, headers=headers, tablefmt=table_format, disable_numparse=True, **options))
+
+
+def _selected(
+    data: Any, headers: Sequence[str] | None, sort_by: str | None, *, is_reversed: bool = False
+) -> tuple[Rows, list[str]]:
+    """Return data as sorted rows, and the columns to show."""
+    rows = _rows(data)
+    known = list(dict.fromkeys(key for row in rows for key in row))
+    unknown = [name for name in (*(headers or ()), *([sort_by] if sort_by else [])) if name not in known]
+    if unknown and rows:
+        raise UsageError(f"no column {one_line(unknown[0])!r}: there is {', '.join(map(one_line, known))}")
+    if sort_by:
+        rows = sorted(rows, key=lambda row: str(row.get(sort_by, "")), reverse=is_reversed)
+    return rows, list(headers or known)
+
+
+def _rows(data: Any) -> Rows:
+    """Return data as rows: a row a record, or a row a worker where its value is none."""
+    if isinstance(data, list):
+        return [row if isinstance(row, dict) else {"value": row} for row in data]
+    rows: Rows = []
+    for worker, value in data.items() if isinstance(data, dict) else [("", data)]:
+        records = value if isinstance(value, list) else [value]
+        rows += [{"worker": worker, **(item if isinstance(item, dict) else {"result": item})} for item in records]
+    return rows
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return one_line(json.dumps(value, ensure_ascii=False, default=str))
+    return one_line(value)
+
+
+def _lines(data: Any) -> Any:
+    """Return data with each text in it on one line, so that no value can pass for several."""
+    if isinstance(data, str):
+        return one_line(data)
+    if isinstance(data, Mapping):
+        return {one_line(key): _lines(value) for key, value in data.items()}
+    return [_lines(item) for item in data] if isinstance(data, list | tuple) else data
+
+
+_FILTERS: Mapping[str, Callable[[str, Any], str]] = {
+    "include": _include,
+    "exclude": _exclude,
+    "last": _last,
+    "markdown": _markdown,
+    "save": _save,
+}
+_OUTPUTTERS: Mapping[str, Callable[[Any, Any], str]] = {
+    "json_": _json,
+    "yaml": _yaml,
+    "pprint": _pprint,
+    "kv": _kv,
+    "nested": _nested,
+    "table": _table,
+    "rich_table": _rich_table,
+}

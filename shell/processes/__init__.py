@@ -1,0 +1,1 @@
+"""Worker processes that the shell starts, watches and stops."""

@@ -1,0 +1,1 @@
+"""The prompt: session, line editing, completion, help, history; scripts run the same session."""

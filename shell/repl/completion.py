@@ -1,0 +1,65 @@
+"""What the Tab key offers: names of commands and fields, values where they can be known, ready to be put in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry
+from ...models.errors import UsageError
+from ..syntax.lexer import PIPE, quote, split_typed
+from .session import SHELL_WORDS, Session
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Texts that can replace the line from `start` on; each ends in a blank where the word is finished."""
+
+    start: int
+    texts: list[str]
+
+
+def complete(session: Session, line: str) -> Completions:
+    """Return what the last word of `line`, up to the cursor, can be completed to. Never raises, never offers tokens.
+
+    Values are put in quotes where they need them, and a quote that is open is closed.
+    """
+    words, tail = split_typed(line)
+    typed = tail.word
+    nothing = Completions(len(line), [])
+    if tail.open_quote == "\\":
+        return nothing
+    at_start = not words
+    if words and words[0].text in SHELL_WORDS:
+        if words[0].text != "help":
+            return nothing
+        words = words[1:]
+    reader = session.reader()
+    try:
+        reader.read(words)
+    except UsageError:
+        return nothing
+    entry = reader.pending or reader.scope.positional()
+    values = _values(session, entry, typed.text) if entry is not None else []
+    if reader.pending is not None:
+        return Completions(typed.start, values)
+    if typed.is_quoted:
+        return Completions(typed.start, values)
+    names = list(reader.scope.choices())
+    names += [*SHELL_WORDS] if at_start else []
+    names += [PIPE] if reader.can_pipe() else []
+    found = [f"{name} " for name in names if name.startswith(typed.text)]
+    return Completions(typed.start, [*sorted(found), *values])
+
+
+def _values(session: Session, entry: Entry, typed: str) -> list[str]:
+    values = session.sources.values(entry, typed)
+    if entry.key != "workers" or "," not in typed:
+        return _matching(values, typed)
+    head, _, last = typed.rpartition(",")
+    taken = {ALL_WORKERS, ANY_WORKER, *(name.strip() for name in head.split(","))}
+    return [f"{head},{name} " for name in values if name not in taken and name.startswith(last)]
+
+
+def _matching(values: Iterable[str], typed: str) -> list[str]:
+    return [f"{quote(value)} " for value in values if value.startswith(typed)]

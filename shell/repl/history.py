@@ -1,0 +1,133 @@
+"""Lines typed at the prompt, kept across runs, without the secrets in them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from ...models.environment.private_files import open_private, write_private
+from ...models.errors import NfcliError, UsageError
+from ..syntax.lexer import HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
+from ..syntax.parser import Reader, Scope, secret_words, vocabulary
+
+MASK = "***"
+KEPT_LINES = 1000
+_FILTERS = frozenset({"include", "exclude"})
+_LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
+
+
+class HistoryFile:
+    """A history file of mode 0600, a line each, oldest first; several shells may append to it.
+
+    Args:
+        path: the file; None keeps the lines of this run only.
+
+    `lines` are those of earlier runs and of this one; `problem` says why nothing can be kept, None while all is well.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.problem: str | None = None
+        self.lines: list[str] = []
+        if path is not None:
+            self._load(path)
+
+    def append(self, line: str) -> None:
+        """Add a line that holds no secret, unless it repeats the last one."""
+        if self.lines and self.lines[-1] == line:
+            return
+        self.lines.append(line)
+        if self._path is None or self.problem is not None:
+            return
+        try:
+            with open_private(self._path, "a") as stream:
+                stream.write(f"{line}\n")
+        except (OSError, NfcliError) as error:
+            self.problem = f"history is not kept: {error}"
+
+    def _load(self, path: Path) -> None:
+        try:
+            with open_private(path, "rb") as stream:
+                lines = stream.read().decode("utf-8", "replace").splitlines()
+            self.lines = [line for line in lines if line.strip()][-KEPT_LINES:]
+            if len(lines) > 2 * KEPT_LINES:
+                write_private(path, "".join(f"{line}\n" for line in self.lines).encode())
+        except FileNotFoundError:
+            pass
+        except (OSError, NfcliError) as error:
+            self.problem = f"history is not kept: {error}"
+
+
+def redacted(line: str, location: Sequence[Scope], shell_words: Collection[str]) -> str:
+    """Return a line with its secrets masked; empty for a comment, which isn't kept.
+
+    In a line that is right, those are the values of secret fields. In one that isn't, nobody knows where a secret got
+    to, so only words that belong to the shell or the command tree stay from the first wrong word on.
+
+    Args:
+        line: the line as it was typed.
+        location: the group that is open, outermost first.
+        shell_words: words of the shell itself.
+    """
+    if is_comment(line):
+        return ""
+    words, tail = split_typed(line)
+    if tail.word.text or tail.word.is_quoted:
+        words = [*words, tail.word]
+    reader = Reader(location)
+    first = 1 if words and words[0].text in shell_words else 0
+    position = first
+    try:
+        for position in range(first, len(words)):
+            reader.take(words[position])
+    except UsageError:
+        suspects = _suspects(reader, words, position, {*shell_words, PIPE, HELP, VERBOSE_HELP})
+    else:
+        suspects = {len(words) - 1} if tail.open_quote else set()
+    secrets = {first + number for number in reader.secrets if words[first + number].text != "-"}
+    return _with_masks(line, words, secrets | suspects | _sought_tokens(words))
+
+
+def _sought_tokens(words: Sequence[Word]) -> set[int]:
+    """Return the positions of what a filter seeks and that looks like a token: `| include 888945f9…`."""
+    return {
+        position
+        for position in range(1, len(words))
+        if words[position - 1].text in _FILTERS and _LIKE_A_TOKEN.fullmatch(words[position].text)
+    }
+
+
+def _suspects(reader: Reader, words: Sequence[Word], wrong: int, shell_words: Collection[str]) -> set[int]:
+    """Return the positions from the first wrong word on that may hold a secret."""
+    root = reader.groups[0].model
+    secret = secret_words(root)
+    known = vocabulary(root) | set(shell_words)
+    suspects = set()
+    for position in range(wrong, len(words)):
+        text = words[position].text
+        follows_secret = position > 0 and (
+            words[position - 1].text in secret or _is_typo(words[position - 1].text, secret)
+        )
+        is_wrong_name = position == wrong and _is_typo(text, reader.scope.choices())
+        if follows_secret or not (text in known or is_wrong_name):
+            suspects.add(position)
+    return suspects
+
+
+def _is_typo(text: str, names: Collection[str]) -> bool:
+    """Whether a word is most likely a name with a letter missing, wrong or too many, and so holds nothing else."""
+    if any(name.startswith(text) for name in names):
+        return True
+    return any(abs(len(name) - len(text)) <= 1 for name in difflib.get_close_matches(text, names, n=1))
+
+
+def _with_masks(line: str, words: Sequence[Word], masked: Collection[int]) -> str:
+    parts = []
+    end = 0
+    for position, word in enumerate(words):
+        parts.append(line[end : word.start])
+        parts.append(MASK if position in masked else line[word.start : word.end])
+        end = word.end
+    return "".join(parts).strip()

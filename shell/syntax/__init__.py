@@ -1,0 +1,1 @@
+"""The command language: words, and the commands they lead to."""

@@ -1,0 +1,185 @@
+r"""A line of text to words and back, by the quoting rules of POSIX shells.
+
+Single quotes keep everything, double quotes keep everything but `\"` and `\\`, a backslash keeps the next character.
+An unquoted `|` is a word of its own, blanks around it or not. Nothing else is special: no variables, no globs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...models.errors import UsageError
+
+PIPE = "|"
+HELP = "?"
+VERBOSE_HELP = "??"
+COMMENT_MARKS = ("#", "!")
+
+_BLANKS = " \t\r\n\f\v"
+_PLAIN = re.compile(r"[^\s'\"\\|]+")
+_NEEDS_NO_QUOTES = re.compile(r"[^\s'\"\\|?#!]+")
+_QUOTES = "'\""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a line.
+
+    `text` is what it means, quotes resolved; `start` and `end` are where it stands in the line, quotes included;
+    `is_quoted`: some of it was quoted.
+    `is_argument`: it came as a word of its own from a command line, where nobody can tell any more what was quoted.
+    """
+
+    text: str
+    start: int = 0
+    end: int = 0
+    is_quoted: bool = False
+    is_argument: bool = False
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether it is a `|` where a command or field could stand."""
+        return self.text == PIPE and not self.is_quoted
+
+    @property
+    def is_help(self) -> bool:
+        """Whether it asks what could stand in its place."""
+        return self.text in {HELP, VERBOSE_HELP} and not self.is_quoted
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it can't be a value either: an unquoted `|`, `?` or `??` of a line."""
+        return (self.is_pipe or self.is_help) and not self.is_argument
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a line that is still being typed: the last word (empty behind a blank) and the quote left open."""
+
+    word: Word
+    open_quote: str
+
+
+def split(line: str) -> list[Word]:
+    """Return the words of a line.
+
+    Raises:
+        UsageError: a quote isn't closed, or the line ends in a backslash.
+    """
+    words, tail = split_typed(line)
+    if tail.open_quote == "\\":
+        raise UsageError("the line ends in a backslash: double it, or put it in single quotes, to have one")
+    if tail.open_quote:
+        raise UsageError(
+            f"unclosed quote {tail.open_quote} in column {_opening(line, tail.word) + 1}: "
+            f"close it, or put a backslash before it to have the character itself"
+        )
+    return [*words, tail.word] if tail.word.text or tail.word.is_quoted else words
+
+
+def split_typed(line: str) -> tuple[list[Word], Tail]:
+    """Return the finished words of a line and the one that the cursor at its end is in; never fails.
+
+    `Tail.open_quote` is the quote that isn't closed, a backslash where the line ends in one, else empty.
+    """
+    words: list[Word] = []
+    position = 0
+    while True:
+        while position < len(line) and line[position] in _BLANKS:
+            position += 1
+        if position < len(line) and line[position] == PIPE:
+            words.append(Word(PIPE, position, position + 1))
+            position += 1
+            continue
+        text, end, is_quoted, open_quote = _read_word(line, position)
+        word = Word(text, position, end, is_quoted)
+        if end >= len(line):
+            return words, Tail(word, open_quote)
+        words.append(word)
+        position = end
+
+
+def arguments(words: Iterable[str]) -> list[Word]:
+    """Return the words of a command line, each one already what it means; a lone `|` is the pipe."""
+    return [Word(text, is_argument=True) for text in words]
+
+
+def is_comment(line: str) -> bool:
+    """Whether nothing in the line is to be run: it is blank, or begins with `#` or `!`."""
+    text = line.strip(_BLANKS)
+    return not text or text.startswith(COMMENT_MARKS)
+
+
+def quote(text: str) -> str:
+    """Return a word that `split` turns into `text` again, as readable as can be."""
+    if text and text != "-" and _NEEDS_NO_QUOTES.fullmatch(text):
+        return text
+    if "'" not in text:
+        return f"'{text}'"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _read_word(line: str, start: int) -> tuple[str, int, bool, str]:
+    """Read one word; return its text, where it ends, whether any of it was quoted, and the quote left open."""
+    parts: list[str] = []
+    position, is_quoted = start, False
+    while position < len(line):
+        character = line[position]
+        if character in _BLANKS or character == PIPE:
+            return "".join(parts), position, is_quoted, ""
+        if character in _QUOTES:
+            is_quoted = True
+            text, position, closed = _read_quoted(line, position)
+            parts.append(text)
+            if not closed:
+                return "".join(parts), position, is_quoted, character
+        elif character == "\\":
+            is_quoted = True
+            if position + 1 == len(line):
+                return "".join(parts), len(line), is_quoted, character
+            parts.append(line[position + 1])
+            position += 2
+        else:
+            plain = _PLAIN.match(line, position)
+            end = plain.end() if plain else position + 1
+            parts.append(line[position:end])
+            position = end
+    return "".join(parts), position, is_quoted, ""
+
+
+def _read_quoted(line: str, start: int) -> tuple[str, int, bool]:
+    """Read from an opening quote on; return the text, the position behind it, and whether the quote was closed."""
+    mark = line[start]
+    if mark == "'":
+        end = line.find(mark, start + 1)
+        return (line[start + 1 :], len(line), False) if end < 0 else (line[start + 1 : end], end + 1, True)
+    parts: list[str] = []
+    position = start + 1
+    while position < len(line):
+        character = line[position]
+        if character == mark:
+            return "".join(parts), position + 1, True
+        if character == "\\" and line[position + 1 : position + 2] in {mark, "\\"}:
+            position += 1
+            character = line[position]
+        parts.append(character)
+        position += 1
+    return "".join(parts), position, False
+
+
+def _opening(line: str, word: Word) -> int:
+    """Return where the quote that the last word leaves open begins."""
+    position = word.start
+    while position < len(line):
+        character = line[position]
+        if character in _QUOTES:
+            _, end, closed = _read_quoted(line, position)
+            if not closed:
+                return position
+            position = end
+        else:
+            position += 2 if character == "\\" else 1
+    return word.start

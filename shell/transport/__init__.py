@@ -1,0 +1,1 @@
+"""ZeroMQ: jobs to workers, over direct connections or a broker."""

@@ -1,0 +1,288 @@
+"""Bad days of a fabric: its broker is late, frozen, stopped or killed, workers freeze, die, lose their line or name.
+
+All of them are lived through side by side, since most of their time is waiting for what brokers take 15 s to notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nfcli import NoWorkersError
+from support.norfab.observers import BrokerView, log_lines, mcp_client, until
+from support.norfab.scenario import CHECK, DEMO, JOB_SECONDS, TOLD_SECONDS, Member, Stage, Thief, Walk, shells
+from support.norfab.tcp_forwarder import TO_BROKER, TO_WORKER, Forwarder
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentJoiner, FabricMaker, NfcliRunner, WorkerRunner
+
+
+OURS = "fastmcp-worker-1"
+ECHO_SECONDS = 3
+FREEZE_SECONDS = 20.0
+WAIT_SECONDS = 30.0
+KEEPALIVES_AFTERWARDS = 2
+POLL_SECONDS = 2.5
+"""How often a client asks for a result that doesn't come."""
+
+
+# The days
+
+
+def restarted_broker(stage: Stage) -> None:
+    """Start the worker before the broker, then stop the broker, and kill it while a job runs, and start it again."""
+    with stage.new_fabric({}, tcp=True) as fabric, contextlib.ExitStack() as opened:
+        ours = opened.enter_context(stage.member(fabric, OURS))
+        pool = opened.enter_context(ThreadPoolExecutor())
+        all_ = opened.enter_context(shells(ours, stage.nfcli))
+        view = BrokerView(fabric.endpoint, fabric.shared_key)
+
+        def come_back() -> None:
+            kwargs = {"username": "nobody", "token": "token-of-a-refused-job"}
+            refused = pool.submit(ours.value, "bearer_token_store", **kwargs)
+            all_.assert_told(f"no broker answered at {fabric.endpoint} ")
+            with pytest.raises(NoWorkersError):
+                refused.result()
+            fabric.launch_broker()
+            fabric.await_broker()
+            ours.assert_back(view)
+            ours.mcp.assert_served()
+            all_.assert_answered()
+            job = {"username": "somebody", "token": "token-of-a-repeated-job"}
+            assert ours.value("bearer_token_store", uuid="repeated", **job) is True
+
+        come_back()
+        fabric.broker.stop()
+        come_back()
+        with running_echo(ours) as (job, notices):
+            fabric.broker.kill()
+            come_back()
+            result = job.result(JOB_SECONDS)[OURS]
+        assert (result["failed"], result["result"]["kwargs"]) == (False, {"mark": "one"})
+        at = f"the broker at {fabric.endpoint}"
+        assert notices == [f"{at} has gone away: waiting for it, up to 20 s", f"{at} is back"]
+        assert ours.value("bearer_token_check", token="token-of-a-refused-job") is False
+        ours.assert_nothing_ran_twice(stored=1)
+
+
+@contextlib.contextmanager
+def running_echo(ours: Member) -> Iterator[tuple[Future[Any], list[str]]]:
+    """Have a client wait for a job that takes some seconds on a worker of ours; yield it, and what the client says."""
+    notices: list[str] = []
+    client = ours.norfab.make_client(notice=notices.append)
+    kwargs = {"sleep": ECHO_SECONDS, "mark": "one"}
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(client.run_job, "fastmcp", "echo", kwargs=kwargs, workers=ours.name, timeout=JOB_SECONDS)
+        until(lambda: ours.value("get_stats")["running_jobs"] > 1, "the job runs")
+        yield job, notices
+
+
+def frozen_broker(stage: Stage) -> None:
+    """Freeze the broker for 20 s, with a job under way on a worker of the reference's, and one sent meanwhile."""
+    with stage.new_fabric({DEMO: {"service": "demo"}}) as fabric, contextlib.ExitStack() as opened:
+        fabric.start(DEMO)
+        ours = opened.enter_context(stage.member(fabric, OURS))
+        pool = opened.enter_context(ThreadPoolExecutor())
+        all_ = opened.enter_context(shells(ours, stage.nfcli))
+        view = BrokerView(fabric.endpoint, fabric.shared_key)
+        ours.assert_back(view)
+        job = {"username": "somebody", "token": "token-of-a-repeated-job"}
+        assert ours.value("bearer_token_store", uuid="repeated", **job) is True
+        all_.assert_answered()
+        walk = Walk(ours, stage.folder / "gate", pool)
+        fabric.broker.freeze()
+        frozen_at = time.monotonic()
+        theirs = {"service": "fastmcp", "task": "bearer_token_store", "uuid": "theirs", "workers": [OURS]}
+        kwargs = {"username": "somebody", "token": "token-of-their-job"}
+        fabric.client.call("submit_job", **theirs, kwargs=kwargs, timeout=JOB_SECONDS)
+        all_.assert_told(f"the broker at {fabric.endpoint} (takes connections but )?doesn't answer")
+        until(lambda: walk.notices, "the client says what it waits for")
+        at, notice = walk.notices[0]
+        assert notice == f"the broker at {fabric.endpoint} doesn't answer: waiting for it, up to 20 s"
+        assert at < frozen_at + POLL_SECONDS + TOLD_SECONDS
+        while time.monotonic() < frozen_at + FREEZE_SECONDS:
+            ours.mcp.assert_served()
+        fabric.broker.thaw()
+        ours.assert_back(view)
+        ours.mcp.assert_served()
+        all_.assert_answered()
+        walk.assert_done(fabric.endpoint)
+        done = fabric.client.call("end_job", uuid="theirs")
+        assert done["state"] in {"COMPLETED", "FAILED"}, done
+        assert ours.value("bearer_token_store", uuid="repeated", **job) is True
+        ours.assert_nothing_ran_twice(stored=1)
+
+
+def frozen_worker(stage: Stage) -> None:
+    """Freeze a worker until the broker has dropped it."""
+    with stage.member(stage.fabric, "frozen") as ours:
+        ours.assert_back(stage.view)
+        ours.mcp.close()
+        ours.worker.process.send_signal(signal.SIGSTOP)
+        os.waitpid(ours.worker.process.pid, os.WUNTRACED)
+        errors = ours.value("bearer_token_store", timeout=1.0, username="somebody", token="token-that-came-late")
+        assert errors == ["no answer within 1 s"]
+        stage.view.await_gone("frozen")
+        with pytest.raises(NoWorkersError, match=r"^worker frozen is not registered at the broker at "):
+            ours.value("bearer_token_store", username="somebody", token="token-of-a-refused-job")
+        ours.worker.process.send_signal(signal.SIGCONT)
+        ours.assert_back(stage.view)
+        with mcp_client(ours.worker.url) as mcp:
+            mcp.assert_served()
+        assert ours.value("bearer_token_check", token="token-of-a-refused-job") is False
+        ours.assert_nothing_ran_twice(stored=0)
+
+
+def killed_worker(stage: Stage) -> None:
+    """Kill a worker and start it again at once, while the broker still lists it."""
+    with stage.member(stage.fabric, "killed") as ours:
+        ours.assert_back(stage.view)
+        ours.mcp.close()
+        assert ours.value("bearer_token_store", username="somebody", token="token-of-the-first-life") is True
+        ours.worker.process.kill()
+        ours.worker.process.wait()
+        assert "killed" in stage.view.rows()
+        with stage.running_worker(ours.environment, "killed") as again, mcp_client(again.url) as mcp:
+            ours.assert_back(stage.view)
+            mcp.assert_served()
+            assert ours.value("bearer_token_check", token="token-of-the-first-life") is True
+            ours.assert_nothing_ran_twice(stored=1)
+
+
+def taken_name(stage: Stage) -> None:
+    """Start another worker of the same name, on another machine as it were, by itself and by a shell."""
+    with stage.member(stage.fabric, "original") as ours, socket.socket() as free:
+        ours.assert_back(stage.view)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        other = stage.joined_environment(stage.fabric, "original", port=port)
+        reason = f"worker original is already registered at the broker at {stage.fabric.endpoint}"
+        command = [sys.executable, "-m", "nfcli.worker", "--environment", str(other.folder), "--name", "original"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        said = json.loads(done.stdout)
+        assert (done.returncode, done.stderr.count("\n"), said["event"]) == (1, 1, "failed")
+        assert said["error"].startswith(reason)
+        done = stage.nfcli(*CHECK.split(), environment=other)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert reason in done.stderr
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        assert ours.value("bearer_token_store", username="somebody", token="token-of-the-original") is True
+        ours.mcp.assert_served()
+        ours.assert_nothing_ran_twice(stored=1)
+
+
+def stolen_name(stage: Stage) -> None:
+    """Connect under a worker's name while it runs, serve as the reference does for a while, and go again."""
+    with stage.member(stage.fabric, "stolen") as ours:
+        ours.assert_back(stage.view)
+        with Thief(stage.view.address, "stolen") as thief:
+            said = r"another worker has taken the name stolen at the broker at "
+            told = partial(log_lines, ours.environment, "stolen", said)
+            until(lambda: thief.carry_on() and told(), "it is in the log")
+            ours.mcp.assert_served()
+            # Ours doesn't take it back: the broker goes on sending to the other one.
+            wanted = thief.heard + KEEPALIVES_AFTERWARDS
+            until(lambda: thief.carry_on() >= wanted, "the thief is heard")
+        ours.assert_back(stage.view)
+        ours.mcp.assert_served()
+        assert len(told()) == 1
+
+
+def deaf_worker(stage: Stage) -> None:
+    """Hold back what the broker says to a worker."""
+    lost_line(stage, "deaf", TO_WORKER)
+
+
+def mute_worker(stage: Stage) -> None:
+    """Hold back what a worker says to the broker."""
+    lost_line(stage, "mute", TO_BROKER)
+
+
+def lost_line(stage: Stage, name: str, direction: int) -> None:
+    """Hold one direction until the broker has dropped the worker."""
+    with Forwarder(int(stage.fabric.endpoint.rpartition(":")[2])) as forwarder:
+        by_way = SimpleNamespace(join_inventory={**stage.fabric.join_inventory, "endpoint": forwarder.endpoint})
+        with stage.member(by_way, name) as ours:
+            ours.assert_back(stage.view)
+            forwarder.hold(direction)
+            stage.view.await_gone(name)
+            ours.mcp.assert_served()
+            forwarder.release(direction)
+            ours.assert_back(stage.view)
+            ours.mcp.assert_served()
+
+
+DAYS = [
+    *(restarted_broker, frozen_broker),
+    *(frozen_worker, killed_worker, taken_name, stolen_name, deaf_worker, mute_worker),
+]
+
+
+@pytest.fixture(scope="module")
+def days(
+    new_fabric: FabricMaker,
+    joined_environment: EnvironmentJoiner,
+    running_worker: WorkerRunner,
+    nfcli: NfcliRunner,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mapping[str, Future[None]]]:
+    """Begin all of the days."""
+    with new_fabric({}, tcp=True) as fabric:
+        fabric.start()
+        stage = Stage(new_fabric, joined_environment, running_worker, nfcli, fabric, tmp_path_factory.mktemp("gate"))
+        with ThreadPoolExecutor(len(DAYS)) as pool:
+            yield {day.__name__: pool.submit(day, stage) for day in DAYS}
+
+
+Days = Mapping[str, Future[None]]
+
+
+def test_all_is_well_again_when_a_broker_is_back(days: Days) -> None:
+    """It came late, was stopped or was killed: shells say so in one line within 3 s, workers are back within 20 s."""
+    days["restarted_broker"].result()
+
+
+def test_all_is_well_again_when_a_broker_thaws(days: Days) -> None:
+    """Within 3 s everybody says that it doesn't answer; the job under way ends well, none has run twice."""
+    days["frozen_broker"].result()
+
+
+def test_a_worker_that_was_dropped_is_back_by_itself(days: Days) -> None:
+    """Jobs for it that came meanwhile were told that they have no answer, or that it isn't there."""
+    days["frozen_worker"].result()
+
+
+def test_a_worker_that_was_killed_is_started_again_at_once(days: Days) -> None:
+    """What the broker still has of its first life isn't taken for another worker."""
+    days["killed_worker"].result()
+
+
+def test_a_second_worker_of_a_name_is_refused(days: Days) -> None:
+    """One line says why, nothing listens on its port, and the first one goes on."""
+    days["taken_name"].result()
+
+
+def test_a_worker_whose_name_is_taken_says_so_and_waits(days: Days) -> None:
+    """It doesn't fight for it, serves MCP clients, and registers again when the other one has gone."""
+    days["stolen_name"].result()
+
+
+@pytest.mark.parametrize("day", ["deaf_worker", "mute_worker"])
+def test_a_worker_is_back_when_its_line_is(days: Days, day: str) -> None:
+    """The line was open all the time, and nothing came through in one of its directions."""
+    days[day].result()

@@ -1,0 +1,213 @@
+"""What an inventory's mistakes look like to the user: one line that names file, key and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nfcli.models.errors import InventoryError
+from nfcli.models.inventory.schema import Inventory
+
+Load = Callable[..., Inventory]
+
+ONE = "workers:\n  w1:\n    - w1.yaml\n"
+
+
+MISTAKES = [
+    ({"w1": "service: fastmcp\nprot: 1"}, "w1.yaml: prot: no such key, did you mean port?"),
+    ({"w1": "servce: fastmcp"}, "w1.yaml: servce: no such key, did you mean service? (and 1 more)"),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {tools: 1}"},
+        (
+            "w1.yaml: auth_bearer.tools: no such key, expected one of "
+            "token_ttl, issuer_url, resource_server_url, required_scopes, token_scopes, "
+            "max_wrong_tokens_per_minute"
+        ),
+    ),
+    (
+        {"w1": "service: fastmcp\nxyz: {policy: []}"},
+        (
+            "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
+            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, plugins, tools, fastmcp, uvicorn, "
+            "logging"
+        ),
+    ),
+    ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: must be a list, got 'lab'"),
+    (
+        {"w1": "service: fastmcp\nplugins: [lab.tasks, lab-tasks]"},
+        "w1.yaml: plugins[1]: must be the dotted name of a Python module, as in package.module, got 'lab-tasks'",
+    ),
+    ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: must be a mapping"),
+    ({"w1": "service: fastmcp\nuvicorn: 5"}, "w1.yaml: uvicorn: must be a mapping, got 5"),
+    ({"w1": "service: fastmpc"}, "w1.yaml: service: must be 'fastmcp', got 'fastmpc'"),
+    ({"w1": "service: FastMCP"}, "w1.yaml: service: must be 'fastmcp', got 'FastMCP'"),
+    ({"w1": "service:"}, "w1.yaml: service: must be 'fastmcp', got nothing"),
+    ({"w1": ""}, "inventory.yaml: workers.w1.service: this key must be given"),
+    ({"inventory": "workers: {w1: }"}, "inventory.yaml: workers.w1.service: this key must be given"),
+    (
+        {"w1": "service: fastmcp\nport: 70000\nhost: '*'\nauthentication_enabled: maybe"},
+        "w1.yaml: host: must be an IP address or a host name, or empty for all interfaces, got '*' (and 2 more)",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 0}"},
+        "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, got 0",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {max_wrong_tokens_per_minute: -1}"},
+        "w1.yaml: auth_bearer.max_wrong_tokens_per_minute: must be a whole number, 0 (no limit) to 1000, got -1",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {max_wrong_tokens_per_minute: true}"},
+        "w1.yaml: auth_bearer.max_wrong_tokens_per_minute: must be a whole number, 0 (no limit) to 1000, got True",
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {required_scopes: [a, b c]}"},
+        (
+            'w1.yaml: auth_bearer.required_scopes[1]: must be a scope: printable ASCII without blanks, " and \\, '
+            "got 'b c'"
+        ),
+    ),
+    (
+        {"inventory": "workers: {w1: [w1.yaml, {port: x}]}"},
+        "inventory.yaml: workers.w1[1].port: must be a port number, 0 to 65535, got 'x'",
+    ),
+    (
+        {"w1": "service: fastmcp\nport: ${PORT}"},
+        "w1.yaml: port: environment variable PORT is not set: set it, or write ${PORT:-default}",
+    ),
+    ({"w1": "- service: fastmcp"}, "w1.yaml:1: must be a mapping of keys to values, got a list"),
+    ({"w1": "service: fastmcp\nservice: x"}, "w1.yaml:2: key 'service' given twice"),
+    ({"w1": None}, "inventory.yaml: workers.w1[0]: there is no file {folder}/w1.yaml"),
+    (
+        {"inventory": f"workers: {{w1: [{'x' * 300}]}}"},
+        f"inventory.yaml: workers.w1[0]: there is no file {{folder}}/{'x' * 300}",
+    ),
+    (
+        {"inventory": 'workers: {w1: ["a\\nb"]}'},
+        "inventory.yaml: workers.w1[0]: there is no file '{folder}/a\\nb'",
+    ),
+    ({"inventory": None}, "inventory.yaml: can't be read: No such file or directory"),
+    ({"inventory": ""}, "inventory.yaml: workers: at least one worker is expected, or a broker to join"),
+    (
+        {"inventory": "workers: {w-*: [w1.yaml]}"},
+        "inventory.yaml: workers: at least one worker is expected, or a broker to join",
+    ),
+    (
+        {"inventory": "worker: {}"},
+        "inventory.yaml: worker: no such key, expected one of broker, workers, topology",
+    ),
+    (
+        {"inventory": "workers: [w1]"},
+        "inventory.yaml: workers: must be a mapping of names to lists of files, got a list",
+    ),
+    (
+        {"inventory": "workers: {w1: 5}"},
+        "inventory.yaml: workers.w1: must be a list of files and mappings, got a number",
+    ),
+    (
+        {"inventory": "workers: {w1: [[w1.yaml]]}"},
+        "inventory.yaml: workers.w1[0]: must be the path of a file or a mapping, got a list",
+    ),
+    (
+        {"inventory": "workers: {1: [w1.yaml]}"},
+        "inventory.yaml: workers.1: a worker's name must be text, put it in quotes",
+    ),
+    (
+        {"inventory": "workers: {'my worker': [w1.yaml]}"},
+        (
+            "inventory.yaml: workers: worker name 'my worker' must be made of letters, digits, dashes, dots and "
+            "underscores and not begin with a dot or a dash"
+        ),
+    ),
+    (
+        {"inventory": "workers: {all: [w1.yaml]}"},
+        "inventory.yaml: workers: worker name 'all' is reserved: choose another name",
+    ),
+    (
+        {"inventory": f"{ONE}topology: {{workers: [w2]}}"},
+        "inventory.yaml: topology.workers: 'w2' has no entry under workers, which has 'w1'",
+    ),
+    (
+        {"inventory": "topology: {workers: [w2]}"},
+        "inventory.yaml: topology.workers: 'w2' has no entry under workers, which has nothing",
+    ),
+    (
+        {"inventory": f"{ONE}topology: {{workers: w1}}"},
+        "inventory.yaml: topology.workers: must be a list, got 'w1'",
+    ),
+    (
+        {"inventory": f"{ONE}topology: {{workers: [{{w1: {{}}, w2: {{}}}}]}}"},
+        (
+            "inventory.yaml: topology.workers[0]: must be text (in quotes, where YAML would read it as something "
+            "else), got a mapping"
+        ),
+    ),
+    ({"inventory": f"{ONE}topology: []"}, "inventory.yaml: topology: must be a mapping"),
+    (
+        {"inventory": f"{ONE}topology: {{worker: [w1]}}"},
+        "inventory.yaml: topology.worker: no such key, did you mean workers?",
+    ),
+    ({"inventory": f"{ONE}broker: {{}}"}, "inventory.yaml: broker.endpoint: this key must be given"),
+    ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: must be a mapping"),
+    (
+        {"inventory": f"{ONE}broker: {{endpoint: 'tcp://b:1', shared_key: secret}}"},
+        "inventory.yaml: broker.shared_key: must be a CURVE public key, 40 Z85 characters in quotes",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    MISTAKES,
+)
+def test_mistake_is_told_with_file_key_and_what_was_expected(
+    tmp_path: Path, inventory: Load, files: dict[str, str | None], message: str
+) -> None:
+    """One line for the first mistake, and how many more there are; nothing is loaded."""
+    texts = {"inventory": ONE, "w1": "service: fastmcp"} | files
+    with pytest.raises(InventoryError) as caught:
+        inventory(**{f"{name}__yaml": text for name, text in texts.items() if text is not None})
+    assert str(caught.value) == f"{tmp_path}/{message.replace('{folder}', str(tmp_path))}"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    data=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["fastmcp", "w1", "1.yaml"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["workers", "topology", "broker", "w1", "w*", "service", "port", "auth_bearer", "endpoint"]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_structure_loads_or_is_told_in_one_line(tmp_path: Path, inventory: Load, data: Any) -> None:
+    """No inventory, however odd, ends in another kind of exception."""
+    text = _as_yaml(data)
+    try:
+        outcome: Any = inventory(inventory__yaml=text)
+    except InventoryError as error:
+        outcome = str(error)
+    assert isinstance(outcome, Inventory) or (outcome.startswith(f"{tmp_path}/inventory.yaml:") and "\n" not in outcome)
+
+
+def _as_yaml(data: Any) -> str:
+    """Return flow style YAML without quotes around keys, so that globs and templates stay as people write them."""
+    if isinstance(data, dict):
+        return "{" + ", ".join(f"{key!r}: {_as_yaml(value)}" for key, value in data.items()) + "}"
+    if isinstance(data, list):
+        return "[" + ", ".join(map(_as_yaml, data)) + "]"
+    if isinstance(data, str):
+        return "'" + "".join(char for char in data if char.isprintable()).replace("'", "''") + "'"
+    return {None: "null", True: "true", False: "false"}.get(data, str(data))

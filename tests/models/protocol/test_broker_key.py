@@ -1,0 +1,142 @@
+"""Where a broker's public key is looked for, and which of several counts."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import zmq
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.errors import InventoryError
+from nfcli.models.inventory.schema import Broker
+from nfcli.models.protocol.broker_key import BrokerKey, find_broker_key
+
+ENDPOINT = "tcp://b:1"
+OWN = "__norfab__/files/broker/public_keys/broker.key"
+
+
+def new_key() -> str:
+    """Return a public key."""
+    return zmq.curve_keypair()[0].decode()
+
+
+def write(file: Path, key: str, *, mode: int = 0o644) -> Path:
+    """Write a key file as NorFab does."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'#   comment\nmetadata\ncurve\n    public-key = "{key}"\n')
+    file.chmod(mode)
+    return file
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Environment:
+    """Return an environment that NorFab may have files in."""
+    environment = Environment(tmp_path, tmp_path / "inventory.yaml")
+    environment.prepare()
+    return environment
+
+
+def test_the_file_of_a_broker_that_runs_here_comes_first(place: Environment) -> None:
+    """As in NorFab; that another key stands in the inventory is told."""
+    key, other = new_key(), new_key()
+    file = write(place.folder / OWN, key)
+    assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
+    assert find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=key)) == BrokerKey(key.encode(), str(file))
+    notice = f"{file} counts, not broker.shared_key, which is another key"
+    assert find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=other)) == BrokerKey(
+        key.encode(), str(file), notice
+    )
+
+
+def test_the_inventory_s_key_comes_before_copies(place: Environment) -> None:
+    """Copies may be older."""
+    key = new_key()
+    write(place.keys_folder / "broker.key", new_key())
+    write(place.folder / "__norfab__/files/worker/w1/public_keys/broker.key", new_key())
+    found = find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=key))
+    assert found == BrokerKey(key.encode(), "broker.shared_key")
+
+
+def test_a_key_that_was_put_beside_ours_comes_before_norfab_s_copies(place: Environment) -> None:
+    """Who put it there meant it."""
+    key = new_key()
+    file = write(place.keys_folder / "broker.key", key, mode=0o600)
+    write(place.folder / "__norfab__/files/client/c/public_keys/broker.key", new_key())
+    assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
+
+
+def test_norfab_s_copies_will_do_where_they_agree(place: Environment) -> None:
+    """A worker's or a client's folder of NorFab's has one."""
+    key = new_key()
+    first = write(place.folder / "__norfab__/files/client/c/public_keys/broker.key", key)
+    second = write(place.folder / "__norfab__/files/worker/w1/public_keys/broker.key", key)
+    found = find_broker_key(place, Broker(endpoint=ENDPOINT))
+    assert found is not None
+    assert (found.key, found.source in {str(first), str(second)}) == (key.encode(), True)
+    write(second, new_key())
+    with pytest.raises(InventoryError, match="are different keys: set shared_key to the one that counts"):
+        find_broker_key(place, Broker(endpoint=ENDPOINT))
+
+
+def test_without_a_key_there_is_one_line(place: Environment) -> None:
+    """It names the two places to put it."""
+    line = (
+        f"{place.inventory_file}: broker: its public key is not known: set shared_key to it, "
+        f"or put the broker's broker.key there as {place.keys_folder / 'broker.key'}"
+    )
+    with pytest.raises(InventoryError, match=f"^{re.escape(line)}$"):
+        find_broker_key(place, Broker(endpoint=ENDPOINT))
+
+
+def test_without_curve_none_is_needed(place: Environment) -> None:
+    """The inventory says so in YAML's own word."""
+    assert find_broker_key(place, Broker(endpoint=ENDPOINT, zmq_auth=False)) is None
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_key_that_anybody_could_replace_is_not_believed(place: Environment, is_folder: bool) -> None:
+    """They would be the broker."""
+    file = write(place.folder / OWN, new_key())
+    wide = file.parent if is_folder else file
+    wide.chmod(wide.stat().st_mode | 0o002)
+    with pytest.raises(InventoryError, match=f"^{wide} can be changed by other users: run chmod o-w {wide}$"):
+        find_broker_key(place, Broker(endpoint=ENDPOINT))
+
+
+def test_a_key_of_another_user_s_is_not_believed(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may have put it there, nobody else."""
+    write(place.folder / OWN, new_key())
+    if os.geteuid() == 0:
+        os.chown(place.folder / OWN, 12_345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    with pytest.raises(InventoryError, match="can be changed by other users"):
+        find_broker_key(place, Broker(endpoint=ENDPOINT))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('curve\n    public-key = "x"\n', "line 2: public-key must be 40 Z85 characters"),
+        ("nothing", "is not a public key file: it needs a line public-key"),
+        ("#" * 5_000, "is not a key file: it is longer than 4096 bytes"),
+        (f'curve\n  public-key = "{"a" * 40}"\n  secret-key = "{"a" * 40}"\n', "holds a secret key"),
+    ],
+)
+def test_what_is_no_key_is_named(place: Environment, text: str, reason: str) -> None:
+    """The file and what is wrong with it."""
+    file = write(place.folder / OWN, new_key())
+    file.write_text(text)
+    with pytest.raises(InventoryError, match=f"^{re.escape(str(file))} .*{re.escape(reason)}"):
+        find_broker_key(place, Broker(endpoint=ENDPOINT))
+
+
+def test_a_key_that_can_not_be_read_is_named(place: Environment) -> None:
+    """With the system's reason."""
+    file = place.folder / "__norfab__/files/worker/w1/public_keys/broker.key"
+    (file / "x").mkdir(parents=True)
+    with pytest.raises(InventoryError, match=f"^{file} can't be read: Is a directory$"):
+        find_broker_key(place, Broker(endpoint=ENDPOINT))

@@ -1,0 +1,150 @@
+"""What a broker's messages mean, on the frames that a real one sent, and on frames that nobody should send."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfcli.models.errors import ProtocolError
+from nfcli.models.protocol.broker_replies import (
+    Dispatched,
+    Failed,
+    Finished,
+    Heard,
+    Managed,
+    Progress,
+    Ready,
+    Refused,
+    Running,
+    Unknown,
+    interpret,
+    question,
+    worker_rows,
+)
+from nfcli.models.protocol.frames import BrokerMessage, Command, encode_data
+
+CAPTURED = Path(__file__).parent / "captured" / "nfp_frames.jsonl"
+COMMANDS = st.sampled_from([Command.RESPONSE, Command.EVENT, Command.STREAM, Command.MMI])
+STATUSES = st.sampled_from(["102", "200", "201", "202", "300", "400", "404", "500", "", "x"])
+KEYS = st.sampled_from(["worker", "workers", "target", "error", "errors", "status", "event_type", "message", "w1"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["progress", "result_ready"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def heard(status: str, data: Any, command: bytes = Command.RESPONSE) -> Heard | None:
+    """Return what a message with this status and data says."""
+    return interpret(BrokerMessage(command, "s", "u", status, encode_data(data)))
+
+
+def captured_messages() -> list[BrokerMessage]:
+    """Return what a real broker sent to its clients."""
+    found = []
+    for line in CAPTURED.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if (record["from"], record["to"]) == ("broker", "client"):
+            parts = record["frames"]
+            frames = [part["utf8"].encode() if "utf8" in part else bytes.fromhex(part["hex"]) for part in parts]
+            if len(frames) == BrokerMessage.length:
+                found.append(BrokerMessage.parse(frames))
+    return found
+
+
+def test_every_message_of_a_real_broker_says_something() -> None:
+    """But for the copies of its answers as RESPONSE, which hold no names, and the events about inputs."""
+    kinds: Counter[str] = Counter()
+    for message in captured_messages():
+        said = interpret(message)
+        kinds[type(said).__name__] += 1
+        if said is None:
+            assert message.service.endswith(".service.broker") or b'"input_' in message.data
+    assert set(kinds) >= {"Dispatched", "Finished", "Running", "Ready", "Progress", "Unknown", "Refused", "Managed"}
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "expected"),
+    [
+        ("202", {"workers": ["w1", 7], "target": '["w1","w2"]'}, Dispatched(("w1",), ("w1", "w2"))),
+        ("202", {"workers": ["w1"], "target": "w1"}, Dispatched(("w1",), ("w1",))),
+        ("202", {"workers": ["w1"], "target": "[1"}, Dispatched(("w1",), None)),
+        ("202", {"workers": "w1"}, None),
+        ("200", {"w1": {"result": 1}, "w2": 5}, Finished({"w1": {"result": 1}, "w2": 5})),
+        ("200", ["w1"], None),
+        ("201", {"worker": "w1"}, Running("w1")),
+        ("300", {"worker": "w1", "status": "STARTED"}, Running("w1")),
+        ("102", {"worker": "w1", "status": "WAITING_CLIENT_INPUT"}, Running("w1")),
+        ("300", {"worker": ["w1"]}, None),
+        ("404", {"worker": "w1", "status": "JOB NOT FOUND"}, Unknown("w1")),
+        ("500", {"worker": "w1", "status": "UNKNOWN STATUS"}, Failed("w1", "UNKNOWN STATUS")),
+        ("400", {"workers": None, "target": "w9", "status": "FAILED", "errors": ["no w9"]}, Refused(("w9",), "no w9")),
+        ("400", {"error": "no", "errors": ["other"]}, Refused(None, "no")),
+        ("400", {"target": "x", "errors": 7}, Refused(("x",), "status 400")),
+        ("499", {"target": "x", "error": "y" * 5_000}, Refused(("x",), "y" * 2_000)),
+    ],
+)
+def test_a_response_means(status: str, data: Any, expected: Heard | None) -> None:
+    """Names that aren't text, or data of another kind, mean nothing."""
+    assert heard(status, data) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"worker": "w1", "event_type": "result_ready", "message": "completed"}, Ready("w1")),
+        ({"worker": "w1", "event_type": "progress", "message": "3 of 10"}, Progress("w1", "3 of 10")),
+        ({"worker": "w1", "event_type": "progress", "message": 3}, Progress("w1", "")),
+        ({"worker": "w1", "event_type": "input_request"}, None),
+        ({"event_type": "result_ready"}, None),
+    ],
+)
+def test_an_event_means(data: Any, expected: Heard | None) -> None:
+    """Only these two are acted upon."""
+    assert heard("200", data, Command.EVENT) == expected
+
+
+@given(COMMANDS, STATUSES, VALUES | st.binary(max_size=8))
+def test_nothing_that_comes_is_raised_about(command: bytes, status: str, data: Any) -> None:
+    """A message of the wrong shape must not end the thread that reads it."""
+    payload = data if isinstance(data, bytes) else encode_data(data)
+    said = interpret(BrokerMessage(command, "s", "u", status, payload))
+    assert said is None or isinstance(said, Heard)
+
+
+def test_a_question_is_answered_once() -> None:
+    """Of the broker's two answers the RESPONSE says nothing, whatever it holds."""
+    message = question("u1", "show_workers", service="mmi.service.broker", status="alive")
+    assert (message.command, message.target, message.uuid) == (Command.MMI, b"all", "u1")
+    assert message.data == b'{"task":"show_workers","kwargs":{"status":"alive"},"args":[]}'
+    rows = [{"name": "w1", "service": "s"}]
+    assert heard("200", rows, Command.MMI) == Managed(rows)
+    assert heard("200", rows) is None
+
+
+@pytest.mark.parametrize("value", [None, "Unsupported task 'x'", [{"name": "", "service": "", "status": ""}], [7], {}])
+def test_a_broker_without_workers_has_no_rows(value: Any) -> None:
+    """Norfab 0.25.0 gives one row of blanks."""
+    assert worker_rows(value) == []
+
+
+def test_rows_are_text_by_name() -> None:
+    """Whatever stands in them is printed."""
+    rows = [{"name": "w2", "service": "s", "holdtime": 13.5}, {"name": "w1", "service": "t"}, {"name": "w3"}]
+    assert worker_rows(rows) == [
+        {"name": "w1", "service": "t"},
+        {"name": "w2", "service": "s", "holdtime": "13.5"},
+    ]
+
+
+def test_a_message_that_is_no_json_says_nothing() -> None:
+    """It is no reason to raise."""
+    assert interpret(BrokerMessage(Command.RESPONSE, "s", "u", "200", b"{not json")) is None
+    with pytest.raises(ProtocolError):
+        BrokerMessage.parse([b"", b"NFPB01"])

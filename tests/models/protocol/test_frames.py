@@ -1,0 +1,142 @@
+"""The wire: captured frames of the reference parse and rebuild, and anything else is refused without its content."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfcli.models.errors import ProtocolError
+from nfcli.models.protocol.frames import (
+    BROKER_HEADER,
+    WORKER_HEADER,
+    BrokerMessage,
+    ClientMessage,
+    Command,
+    Signal,
+    Status,
+    WorkerJob,
+    WorkerMessage,
+    decode_object,
+    decode_target,
+    encode_data,
+    encode_target,
+)
+
+CAPTURED = Path(__file__).parent / "captured" / "nfp_frames.jsonl"
+# Deliberate probes with commands that don't exist, and the reference broker's five-frame complaint about each.
+REFUSED = 6
+
+KINDS = {
+    ("client", "broker", 7): ClientMessage,
+    ("broker", "client", 7): BrokerMessage,
+    ("broker", "client", 5): BrokerMessage,
+    ("broker", "worker", 7): WorkerJob,
+    ("broker", "worker", 4): Signal,
+    ("worker", "broker", 8): WorkerMessage,
+    ("worker", "broker", 4): Signal,
+}
+
+texts = st.text(min_size=1, max_size=32).filter(lambda text: text.isprintable())
+uuids = st.uuids().map(lambda value: value.hex)
+
+
+def captured() -> Iterator[tuple[type, list[bytes]]]:
+    """Yield the kind of message and the frames of each captured line."""
+    for line in CAPTURED.read_text().splitlines():
+        record = json.loads(line)
+        frames = [f["utf8"].encode() if "utf8" in f else bytes.fromhex(f["hex"]) for f in record["frames"]]
+        yield KINDS[record["from"], record["to"], len(frames)], frames
+
+
+def test_captured_frames_parse_and_rebuild_byte_for_byte() -> None:
+    """Every message seen on the wire comes out of its model as it went in, but for the reference's own slips."""
+    refused, exchanged = 0, 0
+    for kind, frames in captured():
+        try:
+            message = kind.parse(frames)
+        except ProtocolError:
+            refused += 1
+            continue
+        if kind is Signal and frames[3] == Command.DISCONNECT:
+            exchanged += 1
+            assert message == Signal(BROKER_HEADER, Command.DISCONNECT, "fastmcp")
+        else:
+            assert message.frames() == frames
+    assert (refused, exchanged) == (REFUSED, 1)
+
+
+@given(texts, texts, uuids, st.binary(max_size=64), st.sampled_from([Command.POST, Command.GET, Command.MMI]))
+def test_client_messages_survive_the_wire(service: str, target: str, uuid: str, data: bytes, command: bytes) -> None:
+    """What a client sends is what a ROUTER reads."""
+    message = ClientMessage(command, service, target.encode(), uuid, data)
+    assert ClientMessage.parse(message.frames()) == message
+
+
+@given(texts, uuids, st.sampled_from(list(Status)), st.binary(max_size=64))
+def test_answers_survive_the_wire(service: str, uuid: str, status: Status, data: bytes) -> None:
+    """What a broker or a direct worker answers is what the client reads."""
+    message = BrokerMessage(Command.RESPONSE, service, uuid, status, data)
+    assert BrokerMessage.parse(message.frames()) == message
+
+
+@given(st.binary(max_size=16), uuids, st.binary(max_size=64))
+def test_worker_frames_survive_the_wire(client: bytes, uuid: str, data: bytes) -> None:
+    """Jobs for workers and their answers are inverses of their frames."""
+    job = WorkerJob(Command.POST, client, uuid, data)
+    answer = WorkerMessage(Command.RESPONSE, client, uuid, Status.DONE, data)
+    assert (WorkerJob.parse(job.frames()), WorkerMessage.parse(answer.frames())) == (job, answer)
+
+
+@given(st.one_of(st.sampled_from(["all", "any"]), st.lists(texts, min_size=1, max_size=4)))
+def test_targets_survive_the_wire(workers: str | list[str]) -> None:
+    """`all`, `any` and lists of names are decoded to what was encoded."""
+    assert decode_target(encode_target(workers)) == workers
+
+
+@given(st.lists(st.binary(max_size=24), max_size=9), st.sampled_from(list(set(KINDS.values()))))
+def test_garbage_is_refused_and_never_shown(frames: list[bytes], kind: type) -> None:
+    """Whatever arrives, the only error is ProtocolError, and it doesn't repeat the content."""
+    refusals = []
+    try:
+        kind.parse(frames)
+    except ProtocolError as error:
+        refusals.append(str(error))
+    assert all(text.isascii() and len(text) < 80 for text in refusals)
+
+
+def test_ready_without_a_service_is_refused() -> None:
+    """The frame that crashes the reference's broker is a ProtocolError here."""
+    with pytest.raises(ProtocolError):
+        Signal.parse([b"", WORKER_HEADER, Command.READY])
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"NaN", b'{"a":NaN}', b"\xff", b"[" * 100_000, b'"text"'])
+def test_data_that_is_no_json_object_is_refused(data: bytes) -> None:
+    """Strict JSON objects only: no NaN, no arrays, no depth that would overflow the stack."""
+    with pytest.raises(ProtocolError):
+        decode_object(data)
+
+
+def test_a_message_without_a_uuid_is_refused() -> None:
+    """All that came without one would pass for the same job, and get the first one's result."""
+    with pytest.raises(ProtocolError, match="the uuid is empty"):
+        ClientMessage.parse(ClientMessage(Command.POST, "fastmcp", b"all", "", b"{}").frames())
+
+
+@pytest.mark.parametrize(
+    "target", [b"[", b"[1]", b'{"a":1}'.replace(b"{", b"["), b"\xff", b"x" * 300, b'["x"' + b" " * 70_000 + b"]"]
+)
+def test_targets_that_are_no_names_are_refused(target: bytes) -> None:
+    """A target frame is text or a JSON list of texts, and not of any length: answers repeat it."""
+    with pytest.raises(ProtocolError):
+        decode_target(target)
+
+
+def test_data_is_compact_and_keeps_unicode() -> None:
+    """Bytes on the wire are what the reference's serializer writes."""
+    assert encode_data({"task": "é", "args": []}) == '{"task":"é","args":[]}'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode_data(float("nan"))

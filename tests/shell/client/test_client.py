@@ -1,0 +1,377 @@
+"""The client against real workers' ROUTERs: targets, partial failures, keys, connections that break."""
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from nfcli.models.environment.curve_keys import ensure_client_key, ensure_key_pair
+from nfcli.models.environment.paths import Environment
+from nfcli.models.environment.worker_lock import WorkerLock
+from nfcli.models.errors import AccessDeniedError, NoWorkersError, UsageError
+from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.protocol import connection as link
+from nfcli.models.tasks.base import TaskInput
+from nfcli.shell.client.client import Client
+from nfcli.shell.transport.direct import DirectTransport
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.executor import JobExecutor
+from nfcli.worker.jobs.task import TaskRegistry, task
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.direct import DirectServer
+
+WAIT_SECONDS = 10.0
+
+
+class Server:
+    """A worker without an MCP server: `who` names it, `fail` fails where told so, `hold` waits for the gate."""
+
+    def __init__(self, environment: Environment, name: str) -> None:
+        self.name, self.runs, self.gate, self.fails = name, 0, threading.Event(), False
+        self.entered = threading.Event()
+        self._open = ExitStack()
+        lock = WorkerLock.acquire(environment.lock_file(name))
+        self._open.callback(lock.release)
+        store = self._open.enter_context(TokenStore.open(environment.tokens_folder(name)))
+        self.worker = WorkerContext(
+            name=name,
+            service="fastmcp",
+            environment=environment,
+            inventory=load_inventory(environment).workers[name],
+            registry=TaskRegistry(self._tasks()),
+            store=store,
+            audit=self._open.enter_context(AuditTrail.open(environment.audit_file(name), bytes(32))),
+        )
+        clients = AllowedClients(environment.clients_folder)
+        self.executor = JobExecutor(self.worker, clients.name)
+        self._open.callback(self.executor.stop)
+        keys = ensure_key_pair(environment.keys_folder, name)
+        self.direct = DirectServer(self.worker, self.executor, keys=keys, clients=clients)
+        self._open.callback(self.direct.stop)
+        endpoint = self.direct.bind(environment.socket_endpoint(name))
+        self.executor.start()
+        self.direct.start()
+        lock.publish(ready=True, endpoint=endpoint, url="")
+
+    def _tasks(self) -> ModuleType:
+        def who(worker: WorkerContext, _arguments: TaskInput) -> str:
+            self.runs += 1
+            return str(1 / (not self.fails)) and worker.name
+
+        def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+            self.entered.set()
+            return self.gate.wait(WAIT_SECONDS)
+
+        tasks = ModuleType("tasks")
+        vars(tasks).update(who=task(result=str)(who), hold=task(result=bool)(hold))
+        return tasks
+
+    def stop(self) -> None:
+        """Close everything; safe to call twice."""
+        self.gate.set()
+        self._open.close()
+
+
+class Fabric:
+    """An environment with workers `a`, `b` and `c` in its inventory, none of them running."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "inventory.yaml"
+        workers = {name: [{"service": "fastmcp"}] for name in "abc"}
+        file.write_text(yaml.safe_dump({"workers": workers, "topology": {"workers": [*"abc"]}}))
+        self.environment = Environment(folder, file)
+        self.environment.prepare()
+        self.servers: dict[str, Server] = {}
+
+    def run(self, *names: str) -> None:
+        """Start workers."""
+        for name in names:
+            self.servers[name] = Server(self.environment, name)
+
+    def client(self) -> Client:
+        """Make a client."""
+        keys = ensure_client_key(self.environment)
+        inventory = load_inventory(self.environment)
+        return Client(self.environment, inventory, keys, DirectTransport(self.environment, inventory, keys))
+
+
+@pytest.fixture
+def fabric(tmp_path: Path) -> Iterator[Fabric]:
+    """An environment of three workers."""
+    fabric = Fabric(tmp_path)
+    yield fabric
+    for server in fabric.servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def client(fabric: Fabric) -> Iterator[Client]:
+    """A client that is let in."""
+    with fabric.client() as client:
+        yield client
+
+
+def outcome(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return each worker's value, or its status and errors."""
+    return {
+        name: (result["status"], result["errors"]) if result["failed"] else result["result"]
+        for name, result in results.items()
+    }
+
+
+NOT_RUNNING = "worker {} is not running: start it with nfcli -w"
+
+
+@pytest.mark.parametrize(
+    ("workers", "answered"), [("all", "abc"), ("b", "b"), (["c", "a"], "ac"), (["a", "a"], "a"), (("b",), "b")]
+)
+def test_targets_name_who_answers(fabric: Fabric, client: Client, workers: str | list[str], answered: str) -> None:
+    """`all`, a name, lists: each target answers once, by its own name."""
+    fabric.run(*"abc")
+    assert outcome(client.run_job("fastmcp", "who", workers=workers)) == {name: name for name in answered}
+
+
+def test_any_is_one_that_runs(fabric: Fabric, client: Client) -> None:
+    """Workers that are down are passed over."""
+    fabric.run("b")
+    assert outcome(client.run_job("fastmcp", "who", workers="any")) == {"b": "b"}
+
+
+def test_a_worker_that_is_down_is_named_and_the_others_results_come_through(fabric: Fabric, client: Client) -> None:
+    """Partial failure is a failed result, not an error."""
+    fabric.run("a", "c")
+    assert outcome(client.run_job("fastmcp", "who")) == {
+        "a": "a",
+        "b": ("error", [NOT_RUNNING.format("b")]),
+        "c": "c",
+    }
+
+
+def test_a_worker_that_fails_is_named_and_the_others_results_come_through(fabric: Fabric, client: Client) -> None:
+    """One worker's fault is one line in its result."""
+    fabric.run(*"abc")
+    fabric.servers["b"].fails = True
+    assert outcome(client.run_job("fastmcp", "who")) == {
+        "a": "a",
+        "b": ("error", ["internal error in task who: ZeroDivisionError"]),
+        "c": "c",
+    }
+
+
+def test_nobody_there_is_an_error_that_says_what_to_do(client: Client) -> None:
+    """Nothing hangs: every worker is down, and that is known at once."""
+    with pytest.raises(NoWorkersError) as caught:
+        client.run_job("fastmcp", "who", workers=["a", "b"])
+    assert str(caught.value) == f"{NOT_RUNNING.format('a')}; {NOT_RUNNING.format('b')}"
+    with pytest.raises(NoWorkersError, match="is not running"):
+        client.run_job("fastmcp", "who", workers="any")
+
+
+@pytest.mark.parametrize(
+    ("service", "workers", "message"),
+    [
+        ("nosuch", "all", "no worker serves 'nosuch': the inventory has fastmcp"),
+        ("fastmcp", "x", "unknown worker 'x': there is a, b, c"),
+        ("fastmcp", ["a", "x", "y"], "unknown worker 'x', 'y': there is a, b, c"),
+        ("fastmcp", [], "the list of workers is empty: name at least one, or say all"),
+    ],
+)
+def test_unknown_targets_are_refused_before_anything_is_sent(
+    fabric: Fabric, client: Client, service: str, workers: str | list[str], message: str
+) -> None:
+    """A misspelt name changes nothing anywhere."""
+    fabric.run("a")
+    with pytest.raises(NoWorkersError) as caught:
+        client.run_job(service, "who", workers=workers)
+    assert (str(caught.value), fabric.servers["a"].runs) == (message, 0)
+
+
+def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(fabric: Fabric, client: Client) -> None:
+    """One deadline for the whole job; what comes later belongs to nobody."""
+    fabric.run("a", "b")
+    fabric.servers["b"].gate.set()
+    results = outcome(client.run_job("fastmcp", "hold", workers=["a", "b"], timeout=0.2))
+    assert results == {"a": ("timeout", ["no answer within 0.2 s"]), "b": True}
+    fabric.servers["a"].gate.set()
+    assert outcome(client.run_job("fastmcp", "who", workers=["a"])) == {"a": "a"}
+
+
+def test_a_uuid_sent_twice_is_run_once(fabric: Fabric, client: Client) -> None:
+    """Repeating a job by its uuid is safe."""
+    fabric.run("a")
+    first = client.run_job("fastmcp", "who", uuid="same", workers="a")
+    assert client.run_job("fastmcp", "who", uuid="same", workers="a") == first
+    assert fabric.servers["a"].runs == 1
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_is_no_time_is_refused(client: Client, timeout: float) -> None:
+    """Waiting for ever can't be asked for."""
+    with pytest.raises(UsageError, match="timeout must be a positive number of seconds"):
+        client.run_job("fastmcp", "who", timeout=timeout)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), "\ud800"])
+def test_arguments_that_are_no_json_are_refused(client: Client, value: object) -> None:
+    """The error comes from here, in one line, before anything is sent."""
+    with pytest.raises(UsageError, match="the arguments of who must be values that JSON knows"):
+        client.run_job("fastmcp", "who", kwargs={"x": value})
+
+
+def test_a_key_that_is_not_listed_is_told_so(fabric: Fabric) -> None:
+    """A stranger is not left waiting."""
+    fabric.run("a")
+    ensure_client_key(fabric.environment)
+    (fabric.environment.clients_folder / "client.key").unlink()
+    with fabric.client() as client, pytest.raises(AccessDeniedError, match="doesn't know this client's key"):
+        client.run_job("fastmcp", "who", workers="a")
+    assert fabric.servers["a"].runs == 0
+
+
+def test_a_key_taken_away_fails_the_next_job_of_a_connected_client(fabric: Fabric, client: Client) -> None:
+    """The open connection is worth nothing any more, and the reason says so."""
+    fabric.run("a")
+    client.run_job("fastmcp", "who", workers="a")
+    (fabric.environment.clients_folder / "client.key").unlink()
+    assert outcome(client.run_job("fastmcp", "who", workers="a")) == {
+        "a": (
+            "error",
+            ["this client's key is not allowed: put its .key file back into the worker's .nfcli/clients/"],
+        )
+    }
+
+
+def test_another_workers_key_is_not_trusted(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that sits at the endpoint without the worker's secret key gets no job."""
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.5)
+    fabric.run("a")
+    other = ensure_key_pair(fabric.environment.keys_folder, "other")
+    (fabric.environment.keys_folder / "other.key").replace(fabric.environment.keys_folder / "a.key")
+    assert other.public != b""
+    with fabric.client() as client, pytest.raises(NoWorkersError, match=r"a\.key is not the key of the worker there"):
+        client.run_job("fastmcp", "who", workers="a")
+    assert fabric.servers["a"].runs == 0
+
+
+def test_a_missing_worker_key_says_which_file(fabric: Fabric, client: Client) -> None:
+    """The remedy is a file to copy."""
+    fabric.run("a")
+    (fabric.environment.keys_folder / "a.key").unlink()
+    with pytest.raises(NoWorkersError, match=r"worker a can't be reached without its public key: .*a\.key"):
+        client.run_job("fastmcp", "who", workers="a")
+
+
+def test_a_worker_restarted_between_two_jobs_is_found_again(fabric: Fabric, client: Client) -> None:
+    """The client notices that its connection is dead and makes a new one."""
+    fabric.run("a")
+    client.run_job("fastmcp", "who", workers="a")
+    fabric.servers["a"].stop()
+    fabric.run("a")
+    assert outcome(client.run_job("fastmcp", "who", workers="a")) == {"a": "a"}
+
+
+def test_a_worker_restarted_during_a_job_is_reported_and_the_job_not_repeated(fabric: Fabric, client: Client) -> None:
+    """Nobody knows how far the first run came: the user is told to look."""
+    fabric.run("a")
+    running = fabric.servers["a"]
+
+    def restart() -> None:
+        running.entered.wait(WAIT_SECONDS)
+        running.direct.stop()
+        running.stop()
+        fabric.run("a")
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    results = outcome(client.run_job("fastmcp", "hold", workers="a", timeout=WAIT_SECONDS))
+    thread.join()
+    assert results == {
+        "a": ("error", ["the worker was restarted while the job ran: look what it has done before you repeat it"])
+    }
+
+
+def test_a_worker_that_goes_away_during_a_job_is_reported(fabric: Fabric, client: Client) -> None:
+    """The job ends with the worker, not with its timeout."""
+    fabric.run("a", "b")
+    fabric.servers["b"].gate.set()
+    running = fabric.servers["a"]
+
+    def stop() -> None:
+        running.entered.wait(WAIT_SECONDS)
+        running.direct.stop()
+        running.stop()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    results = outcome(client.run_job("fastmcp", "hold", workers=["a", "b"], timeout=WAIT_SECONDS))
+    thread.join()
+    assert results["b"] is True
+    assert results["a"][0] == "error"
+    assert re.search("worker a .*(is not running|has gone away)|no worker answered at", results["a"][1][0])
+
+
+def test_show_workers_tells_the_living_from_the_dead(fabric: Fabric, client: Client) -> None:
+    """Every worker of the inventory has a row, with the reason where it is dead."""
+    fabric.run("a")
+    rows = client.show_workers()
+    assert [(row["name"], row["status"], row["note"]) for row in rows] == [
+        ("a", "alive", ""),
+        ("b", "dead", NOT_RUNNING.format("b")),
+        ("c", "dead", NOT_RUNNING.format("c")),
+    ]
+
+
+def test_jobs_from_many_threads_all_end(fabric: Fabric, client: Client) -> None:
+    """A client may be shared; its jobs take turns."""
+    fabric.run("a")
+    results: list[dict[str, Any]] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(outcome(client.run_job("fastmcp", "who", workers="a"))))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_SECONDS)
+    assert results == [{"a": "a"}] * 8
+
+
+def test_a_closed_client_leaves_no_file_open(fabric: Fabric) -> None:
+    """Connections and their monitors are given back."""
+    fabric.run("a")
+    counts = []
+    for _ in range(4):
+        with fabric.client() as client:
+            client.run_job("fastmcp", "who", workers="a")
+        counts.append(len(list(Path("/dev/fd").iterdir())))
+    deadline = time.monotonic() + WAIT_SECONDS  # the other end, which is in this process too, closes a moment later
+    while len(list(Path("/dev/fd").iterdir())) > counts[0]:
+        assert time.monotonic() < deadline, counts
+
+
+def test_the_hook_for_the_first_job_runs_once_and_not_for_a_refused_one(fabric: Fabric) -> None:
+    """Workers are started when a job really needs them."""
+    calls: list[str] = []
+
+    def hook() -> None:
+        calls.append("called")
+        fabric.run("a")
+
+    keys, inventory = ensure_client_key(fabric.environment), load_inventory(fabric.environment)
+    transport = DirectTransport(fabric.environment, inventory, keys)
+    with Client(fabric.environment, inventory, keys, transport, before_first_job=hook) as client:
+        with pytest.raises(NoWorkersError):
+            client.run_job("fastmcp", "who", workers="nobody")
+        assert calls == []
+        client.run_job("fastmcp", "who", workers="a")
+        client.run_job("fastmcp", "who", workers="a")
+    assert calls == ["called"]

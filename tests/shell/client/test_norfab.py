@@ -1,0 +1,66 @@
+"""`NorFab` in fabric mode: which way to workers it takes, and what it tells besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfcli import NorFab
+from nfcli.models.errors import InventoryError, NfcliError
+from support.fake_broker import FakeBroker, Site, run
+
+
+@pytest.fixture
+def broker() -> Iterator[Any]:
+    """Run a broker with one worker."""
+    broker = FakeBroker()
+    yield broker
+    broker.stop()
+
+
+def test_an_inventory_with_a_broker_leads_through_it(tmp_path: Path, broker: Any) -> None:
+    """No key but the broker's own is needed; a worker that isn't registered is looked after as in direct mode."""
+    site = Site(tmp_path, broker)
+    with NorFab(site.environment.inventory_file) as norfab:
+        client = norfab.make_client(start_workers=True)
+        assert run(client) == {"w1": "w1"}
+        assert client.describe()["mode"] == "fabric"
+
+
+def test_an_inventory_without_one_leads_straight_to_the_workers() -> None:
+    """And there is no broker to show."""
+    norfab = NorFab()
+    client = norfab.make_client()
+    assert client.describe()["mode"] == "direct"
+    with pytest.raises(NfcliError, match="this environment has no broker: its workers are reached directly") as caught:
+        client.show_broker()
+    assert caught.value.exit_status == 1
+    norfab.destroy()
+
+
+def test_a_broker_whose_key_is_not_known_is_an_error_of_the_inventory(tmp_path: Path, broker: Any) -> None:
+    """Found before anything is made or started."""
+    site = Site(tmp_path, broker, about={"shared_key": None})
+    with pytest.raises(InventoryError, match="broker: its public key is not known: set shared_key to it"):
+        NorFab(site.environment.inventory_file)
+
+
+def test_what_may_surprise_is_told_once(tmp_path: Path, broker: Any) -> None:
+    """Workers of other services, a key that counts more than the inventory's, a broker that nobody starts."""
+    site = Site(tmp_path, broker, "w9", broker=True)
+    own = tmp_path / "__norfab__" / "files" / "broker" / "public_keys" / "broker.key"
+    broker.write_key(own)
+    text = (tmp_path / "inventory.yaml").read_text().replace(broker.public.decode(), "x" * 40)
+    (tmp_path / "inventory.yaml").write_text(text.replace("service: fastmcp", "service: nornir"))
+    notices: list[str] = []
+    norfab = NorFab(site.environment.inventory_file, notice=notices.append)
+    assert run(norfab.make_client(notice=notices.append)) == {"w1": "w1"}
+    assert notices == [
+        "worker w9 is not started: nfcli has no service nornir",
+        f"{own} counts, not broker.shared_key, which is another key",
+        "topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false",
+    ]
+    norfab.destroy()

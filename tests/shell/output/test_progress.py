@@ -1,0 +1,151 @@
+"""How jobs come along, on stderr: plain lines, or a line at a terminal that leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from nfcli.shell.output import progress as progress_module
+from nfcli.shell.output.console import CLEAR_LINE, Console
+from nfcli.shell.output.progress import Progress
+
+WAIT_SECONDS = 10.0
+
+
+class Screen:
+    """A pseudo-terminal; `text` is all that was written to it."""
+
+    def __init__(self) -> None:
+        self.reader, writer = os.openpty()
+        self.stream = os.fdopen(writer, "w", encoding="utf-8")
+        self.progress = Progress(Console(io.StringIO(), self.stream))
+        self.text = ""
+
+    def read(self) -> str:
+        """Take in what there is."""
+        while select.select([self.reader], [], [], 0)[0]:
+            self.text += os.read(self.reader, 65_536).decode()
+        return self.text
+
+    def wait_for(self, part: str) -> None:
+        """Wait until something was written."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while part not in self.read():
+            assert select.select([self.reader], [], [], max(0.0, deadline - time.monotonic()))[0], self.text
+
+    def left(self) -> str:
+        """Return what is seen in the end: of each line what was written since it was last cleared."""
+        lines = self.read().replace("\r\n", "\n").split("\n")
+        return "\n".join(line.split(CLEAR_LINE)[-1] for line in lines)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
+    """A terminal at which the line comes at once."""
+    monkeypatch.setattr(progress_module, "SHOWN_AFTER_SECONDS", 0.0)
+    screen = Screen()
+    yield screen
+    screen.stream.close()
+    os.close(screen.reader)
+
+
+def test_without_a_terminal_each_thing_said_is_a_line() -> None:
+    """What a terminal would act on shows as escapes: it comes from other programs."""
+    err = io.StringIO()
+    progress = Progress(Console(io.StringIO(), err))
+    with progress.shown():
+        progress.tell("w1", "half\nway\x1b[2J")
+        progress.tell("w\x07", "done")
+    progress.tell("w1", "not now")
+    assert err.getvalue() == "w1: half\\nway\\x1b[2J\nw\\x07: done\n"
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_a_terminal_that_knows_no_codes_gets_plain_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    """`TERM` says so."""
+    monkeypatch.setenv("TERM", term)
+    screen = Screen()
+    assert screen.progress.console.can_draw == (term == "xterm")
+    screen.stream.close()
+    os.close(screen.reader)
+
+
+def test_the_line_shows_seconds_and_the_latest_that_was_said_and_leaves_no_trace(screen: Screen) -> None:
+    """It moves, and is gone when the job is done."""
+    with screen.progress.shown():
+        screen.wait_for("| 0 s")
+        screen.wait_for("/ 0 s")
+        screen.progress.tell("w1", "half\x1b[2J")
+        screen.wait_for(" 0 s  w1: half\\x1b[2J")
+    assert screen.left() == ""
+    with screen.progress.shown():
+        screen.wait_for(f"{CLEAR_LINE}{CLEAR_LINE}| 0 s")
+    assert (screen.left(), "\x1b[2J" in screen.text) == ("", False)
+
+
+def test_a_quick_command_draws_nothing(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second is nothing that needs a line."""
+    monkeypatch.setattr(progress_module, "SHOWN_AFTER_SECONDS", 60.0)
+    with screen.progress.shown():
+        screen.progress.tell("w1", "half way")
+    assert screen.read() == ""
+
+
+def test_notes_and_errors_stand_on_lines_of_their_own(screen: Screen) -> None:
+    """The line makes room for them, and comes back below."""
+    with screen.progress.shown():
+        screen.wait_for("| 0 s")
+        screen.progress.console.note("the broker is back")
+        screen.wait_for(f"{CLEAR_LINE}the broker is back\r\n")
+        screen.wait_for(f"back\r\n{CLEAR_LINE}")
+    assert screen.left() == "the broker is back\n"
+
+
+def test_an_interrupted_job_leaves_the_terminal_clean(screen: Screen) -> None:
+    """Ctrl-C ends the line as well."""
+
+    def interrupted() -> None:
+        with screen.progress.shown():
+            screen.wait_for("| 0 s")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert screen.left() == ""
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(0, 79), (1, 0), (2, 1)])
+def test_a_terminal_of_any_width_is_drawn_on(
+    screen: Screen, columns: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some say that they have no columns at all."""
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 0)))
+    screen.progress.console.draw("x" * 200)
+    screen.wait_for(CLEAR_LINE + "x" * shown)
+    assert "x" * (shown + 1) not in screen.text
+
+
+def test_a_line_longer_than_the_terminal_is_cut(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second line on the screen could not be taken away; wide characters take two cells."""
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((20, 5)))
+    screen.progress.console.draw("界" * 30)
+    screen.wait_for("界" * 9)
+    screen.progress.console.draw("x" * 30)
+    screen.wait_for("x" * 19)
+    assert ("界" * 10 in screen.text, "x" * 20 in screen.text) == (False, False)
+
+
+def test_the_latest_of_one_command_is_not_shown_at_the_next(screen: Screen) -> None:
+    """Each begins anew."""
+    with screen.progress.shown():
+        screen.progress.tell("w1", "first")
+        screen.wait_for("first")
+    screen.text = ""
+    with screen.progress.shown():
+        screen.wait_for("| 0 s")
+    assert "first" not in screen.read()

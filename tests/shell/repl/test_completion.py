@@ -1,0 +1,168 @@
+"""What the Tab key offers."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nfcli.models.commands.base import entries
+from nfcli.models.commands.fastmcp import CheckToken, ListTokens
+from nfcli.models.commands.root import Root
+from nfcli.models.errors import NoWorkersError
+from nfcli.shell.repl.completion import complete
+from nfcli.shell.repl.completion_values import Sources
+
+MakeBench = Callable[..., Any]
+USERNAME = entries(ListTokens)["username"]
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Any:
+    """Provide two workers and users whose names need quotes."""
+    bench = make_bench("w1", "w2")
+    for name, token in (("automation", "t1"), ("it's me", "t2"), ("a b", "t3")):
+        bench.run_words("fastmcp", "auth", "create-token", "username", name, "token", token)
+    return bench
+
+
+def completed(bench: Any, line: str) -> list[str]:
+    """Return the line as each completion would make it."""
+    found = complete(bench.session, line)
+    return [line[: found.start] + text for text in found.texts]
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("fa", ["fastmcp "]),
+        ("e", ["end ", "exit "]),
+        ("show ", ["show fastmcp ", "show norfab "]),
+        ("fastmcp auth c", ["fastmcp auth check-token ", "fastmcp auth create-token "]),
+        ("fastmcp auth list-tokens u", ["fastmcp auth list-tokens username "]),
+        ("fastmcp auth list-tokens username x w", ["fastmcp auth list-tokens username x workers "]),
+        ("fastmcp auth list-tokens workers w1 timeout 5 username x ", [
+            "fastmcp auth list-tokens workers w1 timeout 5 username x | "]),
+        ("fastmcp auth list-tokens | ya", ["fastmcp auth list-tokens | yaml "]),
+        ("fastmcp auth list-tokens|js", ["fastmcp auth list-tokens|json "]),
+        ("fastmcp auth list-tokens | json so", ["fastmcp auth list-tokens | json sort-keys "]),
+        ("fastmcp auth list-tokens | table tablefmt g", ["fastmcp auth list-tokens | table tablefmt github ",
+                                                          "fastmcp auth list-tokens | table tablefmt grid "]),
+        ("help fastmcp au", ["help fastmcp auth "]),
+        ("fastmcp auth list-tokens workers a", ["fastmcp auth list-tokens workers all ",
+                                                "fastmcp auth list-tokens workers any "]),
+        ("fastmcp auth list-tokens workers w1,", ["fastmcp auth list-tokens workers w1,w2 "]),
+        ("fastmcp auth list-tokens workers w1,w2,", []),
+        ("fastmcp auth list-tokens username au", ["fastmcp auth list-tokens username automation "]),
+        ("fastmcp auth list-tokens username i", ['fastmcp auth list-tokens username "it\'s me" ']),
+        ("fastmcp auth list-tokens username 'a", ["fastmcp auth list-tokens username 'a b' ",
+                                                  "fastmcp auth list-tokens username automation "]),
+        ('fastmcp auth list-tokens username "it', ['fastmcp auth list-tokens username "it\'s me" ']),
+        ("man tree fas", ["man tree fastmcp "]),
+        ("man tree show.nor", ["man tree show.norfab "]),
+        ("man tree show.norfab.", ["man tree show.norfab.workers ", "man tree show.norfab.broker ",
+                                   "man tree show.norfab.client ", "man tree show.norfab.inventory "]),
+        ("man tree nothing.", []),
+        ("man tasks x", []),
+        ("fastmcp auth list-tokens timeout ", []),
+        ("nonsense ", []),
+        ("exit ", []),
+        ("'fa", []),
+        ("fastmcp auth list-tokens username a\\", []),
+    ],
+)  # fmt: skip
+def test_the_last_word_is_completed(bench: Any, line: str, lines: list[str]) -> None:
+    """Names, values and options are offered where they can stand, quoted where they must be."""
+    if line == "fastmcp auth list-tokens username 'a":
+        lines = sorted(lines)
+    assert completed(bench, line) == lines
+
+
+@pytest.mark.parametrize("command", ["check-token", "create-token", "delete-token"])
+def test_tokens_are_never_offered(bench: Any, command: str) -> None:
+    """A secret isn't shown by a key press, and nobody is asked for it."""
+    bench.client.calls.clear()
+    assert completed(bench, f"fastmcp auth {command} token ") == []
+    assert completed(bench, f"fastmcp auth {command} token t") == []
+    assert bench.client.calls == []
+
+
+def test_completion_follows_the_subshell(bench: Any) -> None:
+    """Words are counted from where the user is."""
+    bench.run("fastmcp")
+    assert completed(bench, "a") == ["auth "]
+
+
+@pytest.fixture
+def clock() -> SimpleNamespace:
+    """Provide a clock that stands still until a test moves it."""
+    return SimpleNamespace(now=100.0)
+
+
+def test_user_names_are_asked_for_once_in_a_while(client: Any, clock: SimpleNamespace) -> None:
+    """A short time limit, one question in ten seconds, and a new one after a command."""
+    sources = Sources(client, Root, clock=lambda: clock.now)
+    client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
+    client.calls.clear()
+    assert sources.values(USERNAME) == ["bob"]
+    clock.now += 9
+    assert sources.values(USERNAME) == ["bob"]
+    assert client.calls == [{"service": "fastmcp", "task": "bearer_token_list", "workers": "all", "timeout": 1.0}]
+    clock.now += 1
+    sources.values(USERNAME)
+    sources.forget()
+    sources.values(USERNAME)
+    assert len(client.calls) == 3
+
+
+@pytest.mark.parametrize("error", [NoWorkersError("gone"), KeyError("fault"), None])
+def test_a_worker_that_does_not_answer_never_gets_in_the_way(
+    client: Any, clock: SimpleNamespace, error: Exception | None
+) -> None:
+    """No names, no error, and no second wait for half a minute, whatever is typed meanwhile."""
+    client.raising = error
+    client.failing["fastmcp-worker-1"] = "no answer within 1 s"
+    sources = Sources(client, Root, clock=lambda: clock.now)
+    assert sources.values(USERNAME) == []
+    sources.forget()
+    clock.now += 29
+    assert sources.values(USERNAME) == []
+    assert len(client.calls) == 1
+    client.raising = None
+    client.failing.clear()
+    client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
+    clock.now += 1
+    assert sources.values(USERNAME) == ["bob"]
+
+
+def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: SimpleNamespace) -> None:
+    """What needs no broker is offered all the same, and its workers when it is back."""
+    sources, workers = Sources(client, Root, clock=lambda: clock.now), entries(ListTokens)["workers"]
+    names, asked = client.worker_names, []
+
+    def away(service: str) -> list[str]:
+        asked.append(service)
+        raise NoWorkersError("no broker answered")
+
+    client.worker_names = away
+    assert [sources.values(workers) for _ in range(3)] == [["all", "any"]] * 3
+    assert len(asked) == 1
+    client.worker_names = lambda service: [*names(service), "bad\x1b[2J"]
+    clock.now += 29
+    assert sources.values(workers) == ["all", "any"]
+    clock.now += 2
+    assert [sources.values(workers) for _ in range(2)] == [["all", "any", "fastmcp-worker-1"]] * 2
+
+
+def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None:
+    """A worker of other make may list anything."""
+    client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]
+    assert Sources(client, Root).values(USERNAME) == ["ok"]
+
+
+def test_secrets_have_no_values(client: Any) -> None:
+    """Whatever asks, a secret field has nothing to choose from."""
+    sources = Sources(client, Root)
+    assert sources.values(entries(CheckToken)["token"]) == []
+    assert sources.values(USERNAME._replace(is_secret=True)) == []
+    assert client.calls == []

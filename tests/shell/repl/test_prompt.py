@@ -1,0 +1,196 @@
+"""The shell at a terminal, typed at key by key."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "support" / "prompt_program.py"
+TIMEOUT_SECONDS = 15
+TAB, CTRL_C, CTRL_D, UP = "\t", "\x03", "\x04", "\x1b[A"
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start the shell in a terminal; all that a test started is gone at its end."""
+    started = []
+
+    def start_one(*arguments: str) -> Any:
+        child = pexpect.spawn(
+            sys.executable,
+            [str(PROGRAM), *arguments],
+            cwd=str(tmp_path),
+            timeout=TIMEOUT_SECONDS,
+            dimensions=(40, 100),
+            encoding="utf-8",
+            env={"PATH": "/usr/bin:/bin", "TERM": "xterm", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+        )
+        started.append(child)
+        child.expect_exact("nf#")
+        return child
+
+    yield start_one
+    for child in started:
+        child.close(force=True)
+
+
+def leave(child: Any) -> int:
+    """Press Ctrl-D; return the exit status."""
+    child.send(CTRL_D)
+    child.expect(pexpect.EOF)
+    child.wait()
+    return int(child.exitstatus)
+
+
+def expect_json(child: Any, value: str) -> None:
+    """Expect the result of both workers, and the next prompt."""
+    child.expect(rf'\{{\r\n    "w1": {value},\r\n    "w2": {value}\r\n\}}\r\n')
+
+
+def test_a_command_is_typed_run_and_left_with_ctrl_d(start: Start) -> None:
+    """The intro, the prompt, a result, the prompt again, and a quiet end."""
+    child = start()
+    child.sendline("fastmcp auth create-token username automation token secret-token expire 3600")
+    expect_json(child, "true")
+    child.expect_exact("nf#")
+    assert leave(child) == 0
+
+
+def test_subshells_have_their_prompts(start: Start) -> None:
+    """A group's name alone enters it; `top` and `exit` lead out."""
+    child = start()
+    for line, prompt in [("fastmcp", "nf[fastmcp]#"), ("auth", "nf[fastmcp-auth]#"), ("top", "nf#")]:
+        child.sendline(line)
+        child.expect_exact(prompt)
+    child.sendline("exit")
+    child.expect(pexpect.EOF)
+
+
+def test_the_help_keys_need_no_enter(start: Start) -> None:
+    """`?` lists what can stand there, a second one all about it, and the line stays."""
+    child = start()
+    child.send("fastmcp auth list-tokens ?")
+    child.expect(r"username    User name to list tokens for\s")
+    child.send("?")
+    child.expect_exact("User name to list tokens for (text)")
+    child.sendline("")
+    child.expect_exact("creation")
+
+
+def test_a_question_mark_in_quotes_is_a_character(start: Start) -> None:
+    """It asks for help only where a word could stand."""
+    child = start()
+    child.sendline("fastmcp auth create-token username 'what? me' token t1")
+    expect_json(child, "true")
+    child.sendline("fastmcp auth list-tokens")
+    child.expect(r"w1 +what\? me +t1")
+
+
+def test_tab_completes_commands_fields_workers_and_users(start: Start) -> None:
+    """Each word can be finished with a key press, names with blanks in quotes."""
+    child = start()
+    child.send(f"fas{TAB}au{TAB}cr{TAB}user{TAB}'two words' to{TAB}t1 wo{TAB}w2\r")
+    child.expect(r'\{\r\n    "w2": true\r\n\}')
+    child.send(f"fastmcp auth list-tokens username t{TAB}wor{TAB}al{TAB}\r")
+    child.expect(r"w2 +two words +t1")
+
+
+def test_a_hidden_secret_is_neither_shown_nor_kept(start: Start, tmp_path: Path) -> None:
+    """`token -` asks, shows nothing of what is typed, and stores it."""
+    child = start(str(tmp_path / "history"))
+    child.sendline("fastmcp auth create-token username a token -")
+    child.expect_exact("token:")
+    child.sendline("hidden-token")
+    expect_json(child, "true")
+    assert "hidden-token" not in child.before
+    child.sendline("fastmcp auth check-token token -")
+    child.expect_exact("token:")
+    child.send(CTRL_D)
+    child.expect_exact("token: nothing was typed")
+    child.send("\r")
+    child.sendline("fastmcp auth check-token token -")
+    child.expect_exact("token:")
+    child.send(CTRL_C)
+    child.expect_exact("cancelled")
+    assert leave(child) == 0
+    assert "hidden-token" not in (tmp_path / "history").read_text()
+
+
+def test_history_comes_back_in_the_next_run_without_secrets(start: Start, tmp_path: Path) -> None:
+    """The arrow key brings the last line of the last run, masked."""
+    history = tmp_path / "history"
+    first = start(str(history))
+    first.sendline("fastmcp auth check-token token S3cret")
+    expect_json(first, "false")
+    assert leave(first) == 0
+    assert history.read_text() == "fastmcp auth check-token token ***\n"
+    second = start(str(history))
+    second.send(UP)
+    second.expect_exact("fastmcp auth check-token token ***")
+    second.send(CTRL_C)
+    second.sendline("history")
+    second.expect_exact(" fastmcp auth check-token token ***")
+    assert leave(second) == 0
+
+
+def test_ctrl_c_cancels_the_line_and_the_command_and_not_the_shell(start: Start) -> None:
+    """A command that waits is given up, a line that is typed is dropped."""
+    child = start()
+    child.sendline("show fastmcp status")
+    child.expect_exact("waiting")
+    child.send(CTRL_C)
+    child.expect_exact("cancelled")
+    child.expect_exact("nf#")
+    child.send("nonsense")
+    child.expect_exact("nonsense")
+    child.send(CTRL_C)
+    child.expect_exact("nf#")
+    child.sendline("pwd")
+    child.expect(r"root\r\n")
+    assert "can't stand here" not in child.before
+    assert leave(child) == 0
+
+
+def test_pasted_lines_run_one_by_one(start: Start) -> None:
+    """A block pasted into the prompt is as many commands as it has lines."""
+    child = start()
+    child.send("\x1b[200~fastmcp auth check-token token a\npwd\x1b[201~\r")
+    expect_json(child, "false")
+    child.expect(r"root\r\n")
+
+
+def test_results_are_printed_whole_whatever_the_width(start: Start) -> None:
+    """A token longer than a line isn't cut, and nothing is put into it."""
+    child = start()
+    token = "T" * 1000
+    child.sendline(f"fastmcp auth create-token username a token {token}")
+    expect_json(child, "true")
+    child.sendline("fastmcp auth list-tokens | json | include token | last 1")
+    child.expect(r'"token": "(T+)",')
+    assert child.match[1] == token
+
+
+def test_results_can_be_redirected(tmp_path: Path) -> None:
+    """With stdout in a file the prompt stays on the terminal, and the file has results only."""
+    out = tmp_path / "out"
+    child = pexpect.spawn(
+        "/bin/sh",
+        ["-c", f"'{sys.executable}' '{PROGRAM}' > '{out}'"],
+        cwd=str(tmp_path),
+        timeout=TIMEOUT_SECONDS,
+        encoding="utf-8",
+    )
+    try:
+        child.expect_exact("nf#")
+        child.sendline("pwd")
+        child.expect_exact("nf#")
+        child.send(CTRL_D)
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    assert re.fullmatch(r"root\n", out.read_text())

@@ -1,0 +1,148 @@
+"""What words mean: commands, fields, values, pipes."""
+
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from nfcli.models.commands.root import Root
+from nfcli.models.errors import UsageError
+from nfcli.models.fields import Username
+from nfcli.shell.syntax.lexer import arguments, split
+from nfcli.shell.syntax.parser import Reader, Scope, secret_words, vocabulary
+
+ROOT = (Scope("root", Root),)
+VALUES = ["t", "u", "e", "w", "token", "username", "expire", "workers", "12345", "000123", "true", "None", "1.5", "-5"]
+TRICKY_USERS = ["{a}", "[red]x", "it's me", "a b", "жук", "日本 語", "?", "|", "a|b", "#x", "!x", '"', "\\", "x?", "-"]
+
+
+def _is_valid(kind: Any, text: str) -> bool:
+    try:
+        TypeAdapter(kind).validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+usernames = st.one_of(st.sampled_from(VALUES + TRICKY_USERS), st.text(min_size=1, max_size=40)).filter(
+    lambda text: _is_valid(Username, text)
+)
+tokens = st.one_of(st.sampled_from(VALUES), st.from_regex(r"[A-Za-z0-9._~+/-]{1,40}={0,2}", fullmatch=True))
+
+
+def read(line: str) -> Reader:
+    """Read a whole line from the root."""
+    reader = Reader(ROOT)
+    reader.read(split(line))
+    reader.finish()
+    return reader
+
+
+@given(usernames, tokens)
+def test_any_name_and_token_reach_the_command_unchanged(username: str, token: str) -> None:
+    """Whatever a valid value looks like, quoted as a shell wants it, or as a word of its own, it arrives as it is."""
+    line = f"fastmcp auth create-token username {shlex.quote(username)} token {shlex.quote(token)} expire 60"
+    expected = {"username": username, "token": token, "expire": "60"}
+    reader = Reader(ROOT)
+    reader.read(arguments(["fastmcp", "auth", "create-token", "username", username, "token", token, "expire", "60"]))
+    for found in (read(line), reader):
+        assert found.command is not None
+        assert found.command.given == expected
+        assert found.command.model.model_validate(found.command.given).model_dump(
+            include={"username", "token", "expire"}
+        ) == {**expected, "expire": 60}
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_the_word_after_a_field_is_its_value(value: str) -> None:
+    """Values that look like fields, numbers or options stay what was typed."""
+    found = read(f"fastmcp auth create-token username {value} token {value}").command
+    assert found is not None
+    assert found.given == {"username": value, "token": value}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "fastmcp auth create-token username a b",
+            "create-token: 'b' can't stand here: expected timeout, workers, token",
+        ),
+        ("fastmcp auth create-token username a username b", "create-token: username is given twice: say it once"),
+        ("fastmcp auth create-token username", "create-token: username: a value must follow"),
+        (
+            "fastmcp auth create-token username | json",
+            "create-token: username: a value must follow, not |: quote it to have it as the value",
+        ),
+        ("fastmcp auth create-token user x", "create-token: incomplete command 'user', possible completions: username"),
+        (
+            "fastmcp auth create-tokn",
+            "auth: 'create-tokn' can't stand here: expected create-token, list-tokens, delete-token, check-token (did",
+        ),
+        ("fast", "incomplete command 'fast', possible completions: fastmcp"),
+        ("nonsense", "'nonsense' can't stand here: expected fastmcp, show, man"),
+        ("''", "'' can't stand here: expected fastmcp, show, man"),
+        ("| json", "a command must come before the |: fastmcp, show, man"),
+        ("fastmcp | json", "fastmcp: a command must come before the |: auth"),
+        ("man tree a b", "tree: 'b' can't stand here: expected |"),
+        ("fastmcp auth list-tokens |", "a pipe function must follow the |: "),
+        ("fastmcp auth list-tokens | | json", "a pipe function must follow the |: "),
+        ("fastmcp auth list-tokens | jso", "|: incomplete command 'jso', possible completions: json"),
+        ("fastmcp auth list-tokens | include a json", "|: 'json' can't stand here: expected |"),
+        ("fastmcp auth list-tokens | include", "|: include: a value must follow"),
+        ("fastmcp auth list-tokens | json indent 1 indent 2", "json: indent is given twice: say it once"),
+        ("fastmcp auth list-tokens extra\x1b[2J", "list-tokens: 'extra\\x1b[2J' can't stand here: "),
+    ],
+)
+def test_a_wrong_word_is_named_with_what_could_stand_there(line: str, message: str) -> None:
+    """Each mistake is one line: the word, and what the place allows."""
+    with pytest.raises(UsageError) as caught:
+        read(line)
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).isprintable()
+
+
+def test_a_word_of_the_top_typed_in_a_subshell_says_how_to_get_there() -> None:
+    """Somebody who forgot where they are is told."""
+    reader = Reader((*ROOT, *read("fastmcp").groups[1:]))
+    with pytest.raises(
+        UsageError, match=r"^fastmcp: 'show' can't stand here: expected auth, discover \(go to the top first: top\)$"
+    ):
+        reader.read(split("show norfab workers"))
+
+
+def test_a_word_without_a_field_is_the_value_of_the_manual_s_commands() -> None:
+    """`man tree PATH` needs no field name, even where the value looks like it."""
+    found = read("man tree path").command
+    assert found is not None
+    assert found.given == {"path": "path"}
+
+
+def test_pipes_come_apart_into_functions_and_options() -> None:
+    """Functions with a value, with options and with switches are told apart; a switch may be turned off."""
+    stages = read("fastmcp auth list-tokens | json indent 2 sort-keys false | include 'a | b' | markdown").stages()
+    assert [(stage.name, stage.key, stage.given) for stage in stages] == [
+        ("json", "json_", {"indent": "2", "sort_keys": "false"}),
+        ("include", "include", {"include": "a | b"}),
+        ("markdown", "markdown", {"markdown": "true"}),
+    ]
+
+
+def test_positions_of_secrets_are_known() -> None:
+    """The value of a token field is a secret, wherever the field stands, and nothing else is."""
+    assert read("fastmcp auth create-token token abc username token").secrets == {4: "token"}
+    assert secret_words(Root) == {"token"}
+    assert {"create-token", "username", "json-schema"} <= vocabulary(Root)
+
+
+@pytest.mark.parametrize("value", ["|", "?", "a b", "'", '"a', "token", "-5", "\\", "#"])
+def test_words_of_a_command_line_are_values_as_they_are(value: str) -> None:
+    """After a field even a lone bar is a value; nothing is split or unquoted again."""
+    reader = Reader(ROOT)
+    reader.read(arguments(["fastmcp", "auth", "list-tokens", "username", value, "|", "json"]))
+    assert reader.command is not None
+    assert reader.command.given == {"username": value}
+    assert [stage.name for stage in reader.stages()] == ["json"]

@@ -1,0 +1,322 @@
+"""The client in fabric mode against a broker of our own that does as told: nothing hangs, nothing runs twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfcli.models.errors import NoWorkersError
+from nfcli.shell.client.client import Client
+from nfcli.shell.transport import broker_job as delivery
+from support.fake_broker import (
+    GET,
+    NO_ANSWER,
+    POST,
+    RESPONSE,
+    FakeBroker,
+    Site,
+    done,
+    event,
+    frames,
+    result,
+    run,
+    running,
+    unknown,
+)
+
+LOOK = "look what it has done before you repeat it"
+
+
+@pytest.fixture
+def broker() -> Iterator[Any]:
+    """Run a broker with the workers `w1`, `w2` and, of another service, `n1`."""
+    broker = FakeBroker({"w1": "fastmcp", "w2": "fastmcp", "n1": "nornir"})
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def site(tmp_path: Path, broker: Any) -> Any:
+    """An environment of that broker with no worker of its own."""
+    return Site(tmp_path, broker)
+
+
+@pytest.fixture
+def client(site: Any) -> Iterator[Client]:
+    """A client of that environment."""
+    with site.client() as client:
+        yield client
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the client ask again after a moment, so that nobody waits long for what it finds."""
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(delivery, "PROMPT_SECONDS", 0.05)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client ask nobody who hasn't said that a result is there."""
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 60.0)
+
+
+def commands(broker: Any) -> list[bytes]:
+    """Return the commands that the broker has got."""
+    return [ask.command for ask in broker.asked]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("is_pushing", [True, False])
+@pytest.mark.parametrize(
+    ("workers", "answered"),
+    [("all", ["w1", "w2"]), ("w2", ["w2"]), (["w2", "w1"], ["w1", "w2"]), (["w1", "w1"], ["w1"])],
+)
+def test_targets_name_who_answers(
+    broker: Any,
+    client: Client,
+    workers: Any,
+    answered: list[str],
+    is_pushing: bool,
+) -> None:
+    """One POST for all of them, results pushed or fetched at once, and no worker of another service."""
+    broker.is_pushing = is_pushing
+    assert run(client, workers) == {name: name for name in answered}
+    assert [ask.names for ask in broker.asked if ask.command == POST] == [answered]
+
+
+def test_any_is_one_that_is_alive_and_the_next_where_the_broker_has_lost_it(broker: Any, client: Client) -> None:
+    """A worker that the broker hasn't heard of for long comes last."""
+    broker.statuses["w1"] = "dead"
+    assert [run(client, "any") for _ in range(8)] == [{"w2": "w2"}] * 8
+    broker.statuses = {}
+    broker.on_ask = lambda ask: [broker.refused(ask)] if ask.names == ["w1"] else None
+    assert [run(client, "any") for _ in range(8)] == [{"w2": "w2"}] * 8
+
+
+@pytest.mark.parametrize(
+    ("service", "workers", "message"),
+    [
+        ("nosuch", "all", "no worker serves 'nosuch': the broker has fastmcp, nornir"),
+        ("fastmcp", "n1", "unknown worker 'n1': there is w1, w2"),
+        ("fastmcp", ["w1", "x", "y"], "unknown worker 'x', 'y': there is w1, w2"),
+        ("fastmcp", [], "the list of workers is empty: name at least one, or say all"),
+    ],
+)
+def test_unknown_targets_are_refused_before_anything_is_sent(
+    broker: Any, client: Client, service: str, workers: Any, message: str
+) -> None:
+    """The broker itself would pass a job on to any worker that is named, whatever it serves."""
+    with pytest.raises(NoWorkersError) as caught:
+        run(client, workers, service=service)
+    assert (str(caught.value), broker.asked) == (message, [])
+
+
+def test_a_worker_of_this_machine_that_is_not_registered_is_named(tmp_path: Path, broker: Any) -> None:
+    """It was meant to get the job, so it isn't silently left out; the others' results come through."""
+    line = f"worker w9 is not registered at the broker at {broker.endpoint}: see whether it runs, and its log"
+    with Site(tmp_path, broker, "w9").client() as client:
+        assert run(client) == {"w1": "w1", "w2": "w2", "w9": ("error", [line])}
+        with pytest.raises(NoWorkersError) as caught:
+            run(client, "w9")
+        assert str(caught.value) == line
+
+
+def test_a_name_that_another_service_has_taken_gets_no_job(tmp_path: Path, broker: Any) -> None:
+    """The broker would hand it over."""
+    broker.workers["w9"] = "nornir"
+    with Site(tmp_path, broker, "w9").client() as client:
+        assert run(client) == {"w1": "w1", "w2": "w2"}
+        with pytest.raises(NoWorkersError, match="unknown worker 'w9': there is w1, w2"):
+            run(client, "w9")
+
+
+def test_a_worker_whose_inventory_the_broker_has_counts_by_its_service(tmp_path: Path, broker: Any) -> None:
+    """Of one that isn't registered the broker is asked what it would be, once; if it can't say, it should be ours."""
+    broker.inventories = {"r1": {"service": "fastmcp"}, "r2": {"service": "nornir"}, "r4": ["?"], "w1": {}}
+    with Site(tmp_path, broker, workers=["r1", "r2", "r3", "r4", "w1"]).client() as client:
+        assert [client.worker_names("fastmcp"), client.worker_names()] == [
+            ["r1", "r3", "r4", "w1", "w2"],
+            ["n1", "r1", "r2", "r3", "r4", "w1", "w2"],
+        ]
+    assert broker.questions.count("get_inventory") == 4
+
+
+def test_a_job_is_sent_with_the_names_that_the_protocol_wants(broker: Any, client: Client) -> None:
+    """What NorFab's workers read of it."""
+    client.run_job("fastmcp", "echo", uuid="u-1", kwargs={"a": "ö"}, timeout=7)
+    assert broker.asked[0] == (
+        POST,
+        "fastmcp",
+        '["w1","w2"]',
+        "u-1",
+        {"task": "echo", "kwargs": {"a": "ö"}, "args": [], "timeout": 7},
+    )
+
+
+def test_results_of_several_workers_in_one_message_are_told_apart(broker: Any, client: Client) -> None:
+    """Also beside results of workers that nobody asked."""
+    joint = {"w1": result(1), "w2": result(2), "n1": result(3), "": result(4)}
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), done(ask, joint)]
+    assert run(client) == {"w1": 1, "w2": 2}
+    assert run(client, "w2") == {"w2": 2}
+
+
+@pytest.mark.parametrize("data", [1, "x", None, [], {}, {"failed": "no"}, {"failed": True, "errors": "x"}])
+def test_a_result_of_the_wrong_shape_is_one_line_for_its_worker(broker: Any, client: Client, data: Any) -> None:
+    """The other worker's result isn't touched by it."""
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), done(ask, {"w1": data, "w2": result(2)})]
+    assert run(client) == {"w1": ("error", ["the worker's answer is not a result"]), "w2": 2}
+
+
+@pytest.mark.parametrize("data", [b"not json", b"\xff", [1], 5])
+def test_an_answer_that_is_no_mapping_ends_the_wait_for_the_only_worker(broker: Any, client: Client, data: Any) -> None:
+    """It names nobody; with more than one worker missing it could be anybody's."""
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), done(ask, data)]
+    assert run(client, "w1") == {"w1": ("error", ["the worker's answer is not a result"])}
+
+
+def test_noise_is_passed_over(broker: Any, client: Client) -> None:
+    """Garbage, messages of other jobs, doubles, statuses without sense, workers that weren't asked."""
+
+    def noisy(ask: Any) -> list[Any]:
+        data = {"worker": "n1", "error": "no"}
+        other = ask._replace(uuid="another")
+        return [
+            *(
+                [b"garbage"],
+                [b"", b"NFPB01", RESPONSE],
+                frames(b"0x05", ask.uuid, "999", {}),
+                frames(b"0x09", "x", "200", b""),
+            ),
+            *(
+                done(other, {"w1": result("foreign")}),
+                broker.refused(other),
+                frames(RESPONSE, ask.uuid, "202", {"workers": 5}),
+            ),
+            *(broker.dispatched(ask, ask.names), broker.dispatched(ask, ask.names), broker.refused(ask)),
+            *(
+                frames(RESPONSE, ask.uuid, "500", data),
+                frames(RESPONSE, ask.uuid, "500", [1]),
+                frames(RESPONSE, ask.uuid, "500", {}),
+            ),
+            *(
+                unknown(ask, "n1"),
+                running(ask, "w1"),
+                event(ask, "n1", "hello"),
+                event(ask, "n1", "", kind="result_ready"),
+            ),
+            *(done(ask, b"not json"), done(ask, [1]), done(ask, {}), done(ask, {"w3": 1})),
+            *(done(ask, {"w1": result(1)}), done(ask, {"w1": result("late")}), done(ask, {"w2": result(2)})),
+        ]
+
+    broker.on_ask = noisy
+    assert run(client) == {"w1": 1, "w2": 2}
+    assert (run(client), commands(broker)) == ({"w1": 1, "w2": 2}, [POST, POST])
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [({"worker": "w1", "error": "kaboom"}, "kaboom"), ({"error": "nameless"}, "nameless"), ({}, "status 500")],
+)
+def test_an_error_status_of_a_worker_fails_that_worker(broker: Any, client: Client, data: Any, line: str) -> None:
+    """NorFab's client gives up the whole job for it."""
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), frames(RESPONSE, ask.uuid, "500", data)]
+    assert run(client, "w1") == {"w1": ("error", [line])}
+
+
+def test_workers_say_how_far_they_are(broker: Any, site: Any, client: Client) -> None:
+    """What they say of every job isn't passed on, nor what is said by those that weren't asked."""
+    said = [("w1", "starting"), ("w1", "half way"), ("n1", "psst"), ("w2", "at it"), ("w2", "")]
+    broker.on_ask = lambda ask: [
+        broker.dispatched(ask, ask.names),
+        *(event(ask, name, text) for name, text in said),
+        done(ask, {"w1": result(1), "w2": result(2)}),
+    ]
+    assert run(client) == {"w1": 1, "w2": 2}
+    assert site.progress == [("w1", "half way"), ("w2", "at it")]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_result_whose_event_got_lost_is_fetched(broker: Any, client: Client) -> None:
+    """The client asks the workers that are missing, until they have it."""
+    states = iter([running, running])
+
+    def slow(ask: Any) -> list[Any] | None:
+        if ask.command == POST:
+            return [*broker.usual(ask)[:1], done(ask, {"w1": result(1)})]
+        assert ask.names == ["w2"]
+        answer = next(states, None)
+        return None if answer is None else [broker.dispatched(ask, ask.names), answer(ask, "w2")]
+
+    broker.on_ask = slow
+    assert run(client) == {"w1": 1, "w2": "w2"}
+    assert commands(broker) == [POST, GET, GET, GET]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_202_that_got_lost_costs_no_result(broker: Any, client: Client) -> None:
+    """And no second POST."""
+    broker.on_ask = lambda ask: broker.usual(ask)[:0] if ask.command == POST else None
+    assert run(client, "w1") == {"w1": "w1"}
+    assert commands(broker) == [POST, GET]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_worker_that_was_purged_in_the_middle_of_a_job_is_told(broker: Any, client: Client, is_alone: bool) -> None:
+    """A 400 for the question, or a 202 that lacks its name."""
+
+    def purged(ask: Any) -> list[Any] | None:
+        if ask.command == POST:
+            return [broker.dispatched(ask, ask.names)]
+        others = [name for name in ask.names if name != "w1"]
+        return [broker.dispatched(ask, others), done(ask, {"w2": result(2)})] if others else [broker.refused(ask)]
+
+    broker.on_ask = purged
+    gone = ("error", [f"worker w1 has gone away while the job ran: {LOOK}"])
+    assert run(client, "w1" if is_alone else "all") == ({"w1": gone} if is_alone else {"w1": gone, "w2": 2})
+    assert commands(broker) == [POST, GET]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_worker_that_does_not_know_the_job_any_more_is_told_when_it_says_so_again(
+    broker: Any, client: Client
+) -> None:
+    """The first time it may only be slow to write the job down."""
+
+    def restarted(ask: Any) -> list[Any]:
+        answers = [] if ask.command == POST else [unknown(ask, "w1"), unknown(ask, "w1")]
+        return [broker.dispatched(ask, ask.names), *answers]
+
+    broker.on_ask = restarted
+    line = f"worker w1 doesn't know the job: it was restarted, or the job got lost on its way: {LOOK}"
+    assert run(client, "w1") == {"w1": ("error", [line])}
+    assert commands(broker) == [POST, GET, GET]
+
+
+def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(broker: Any, client: Client) -> None:
+    """One deadline for the whole job; what comes later belongs to nobody."""
+    first: list[Any] = []
+
+    def late(ask: Any) -> list[Any]:
+        replies = [broker.dispatched(ask, ask.names), *(done(each, {"w1": result("late")}) for each in first)]
+        first.append(ask)
+        return replies if len(first) == 1 else [*replies, done(ask, {"w1": result("good")})]
+
+    broker.on_ask = late
+    assert run(client, "w1", timeout=0.2) == {"w1": ("timeout", ["no answer within 0.2 s"])}
+    assert run(client, "w1") == {"w1": "good"}
+
+
+def test_a_broker_that_can_not_tell_of_a_worker_is_not_asked_again(tmp_path: Path, broker: Any) -> None:
+    """Jobs of the others aren't held up for it more than once; it is named, since it was meant to get them."""
+    line = f"worker r1 is not registered at the broker at {broker.endpoint}: see whether it runs, and its log"
+    broker.on_question = lambda task: NO_ANSWER if task == "get_inventory" else None
+    with Site(tmp_path, broker, workers=["r1"]).client() as client:
+        assert [run(client), run(client)] == [{"r1": ("error", [line]), "w1": "w1", "w2": "w2"}] * 2
+        assert [row["name"] for row in client.show_workers()] == ["n1", "r1", "w1", "w2"]
+    assert broker.questions.count("get_inventory") == 1

@@ -1,0 +1,337 @@
+"""The client in fabric mode and its broker: away before a job, in the middle of it, for a while or for good."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.worker_lock import WorkerLock
+from nfcli.models.errors import NfcliError, NoWorkersError
+from nfcli.models.protocol import connection as link
+from nfcli.shell.client import client as client_module
+from nfcli.shell.client.client import Client
+from nfcli.shell.transport import broker as fabric
+from nfcli.shell.transport import broker_job as delivery
+from support.fake_broker import GET, POST, WAIT_SECONDS, FakeBroker, Site, done, result, run
+
+
+@pytest.fixture
+def broker() -> Iterator[Any]:
+    """Run a broker with one worker."""
+    broker = FakeBroker()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def site(tmp_path: Path, broker: Any) -> Any:
+    """An environment of that broker with no worker of its own."""
+    return Site(tmp_path, broker)
+
+
+@pytest.fixture
+def client(site: Any) -> Iterator[Client]:
+    """A client of that environment."""
+    with site.client() as client:
+        yield client
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten every wait of the client, but for those within which a broker must be back."""
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(delivery, "PROMPT_SECONDS", 0.05)
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "LOOK_SECONDS", 0.3)
+
+
+@contextmanager
+def beside(work: Callable[[], None]) -> Iterator[None]:
+    """Do something to the broker while the block runs a job."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
+
+
+def refusal(client: Client, **options: Any) -> str:
+    """Return why a job can't be run."""
+    with pytest.raises(NoWorkersError) as caught:
+        run(client, **options)
+    return str(caught.value)
+
+
+def test_a_broker_that_is_not_there_is_told_within_three_seconds(broker: Any, client: Client) -> None:
+    """With what to do; and a broker that is started afterwards is found."""
+    broker.stop()
+    began = time.monotonic()
+    assert refusal(client) == f"no broker answered at {broker.endpoint} within 2.5 s: start it, or correct endpoint"
+    assert time.monotonic() - began < 3
+    broker.start()
+    assert run(client) == {"w1": "w1"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_key_than_the_broker_s_is_told(tmp_path: Path, broker: Any) -> None:
+    """The line names where the wrong one came from."""
+    stranger = FakeBroker()
+    stranger.stop()
+    with Site(tmp_path, broker, about={"shared_key": stranger.public.decode()}).client() as client:
+        line = f"the handshake with the broker at {broker.endpoint} fails: the key of broker.shared_key is not its key"
+        assert refusal(client) == line
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_broker_with_curve_is_told_from_one_without(tmp_path: Path, broker: Any) -> None:
+    """On whichever side it is missing."""
+    with Site(tmp_path, broker, about={"zmq_auth": False}).client() as client:
+        assert refusal(client).endswith("fails: it speaks CURVE, while zmq_auth is false here")
+    plain = FakeBroker(uses_curve=False)
+    try:
+        with Site(tmp_path, plain).client() as client:
+            assert refusal(client).startswith(f"the handshake with the broker at {plain.endpoint} fails: ")
+        with Site(tmp_path, plain, about={"zmq_auth": False}).client() as client:
+            assert run(client) == {"w1": "w1"}
+            assert client.describe()["broker_key"] == "none: zmq_auth is false"
+    finally:
+        plain.stop()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_broker_that_says_nothing_is_told_before_anything_is_sent(broker: Any, client: Client) -> None:
+    """Its connection stands, its process hangs."""
+    run(client)
+    broker.is_silent = True
+    line = f"the broker at {broker.endpoint} doesn't answer: see whether it runs, and its log"
+    assert (refusal(client), len(broker.asked)) == (line, 1)
+    assert refusal(client, timeout=0.05) == line
+    broker.is_silent = False
+    assert run(client) == {"w1": "w1"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_something_that_only_listens_is_no_broker(tmp_path: Path, broker: Any) -> None:
+    """It takes the connection and no more."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        endpoint = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with Site(tmp_path, broker, about={"endpoint": endpoint}).client() as client:
+            line = f"the broker at {endpoint} takes connections but doesn't answer within 0.3 s: see its log"
+            assert refusal(client) == line
+
+
+def test_a_broker_restarted_between_two_jobs_is_found_again(broker: Any, client: Client) -> None:
+    """Over a new connection."""
+    assert run(client) == {"w1": "w1"}
+    broker.stop()
+    broker.start()
+    assert run(client) == {"w1": "w1"}
+
+
+def test_a_broker_restarted_in_the_moment_of_the_question_is_found_again(broker: Any, client: Client) -> None:
+    """The connection broke when nobody had yet noticed."""
+    assert run(client) == {"w1": "w1"}
+    transport: Any = client._transport
+    transport._link.connect_deadline = 0.0
+    ask = transport._link.ask
+
+    def late(task: str, **options: Any) -> Any:
+        broker.stop()
+        broker.start()
+        return ask(task, **options)
+
+    transport._link.ask = late
+    assert run(client) == {"w1": "w1"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: Client) -> None:
+    """Told on the way; that the workers aren't registered yet is no reason to give up, and nothing is sent twice."""
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
+
+    def restart() -> None:
+        ask = broker.heard.get(timeout=WAIT_SECONDS)
+        broker.stop()
+        broker.workers, broker.jobs = {}, {"w1": {ask.uuid: result("good")}}
+        broker.start()
+        while broker.heard.get(timeout=WAIT_SECONDS).command != GET:
+            pass
+        broker.heard.get(timeout=WAIT_SECONDS)  # was refused once by then
+        broker.workers = {"w1": "fastmcp"}
+
+    with beside(restart):
+        assert run(client) == {"w1": "good"}
+    at = f"the broker at {broker.endpoint}"
+    assert site.notices == [f"{at} has gone away: waiting for it, up to 20 s", f"{at} is back"]
+    assert [ask.command for ask in broker.asked].count(POST) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_outlives_a_broker_that_falls_silent(broker: Any, site: Any, client: Client) -> None:
+    """Two questions without an answer are silence; when it speaks again the result is fetched."""
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
+    told = threading.Event()
+
+    def tell(text: str) -> None:
+        site.notices.append(text)
+        told.set()
+
+    client._transport._notice = tell  # type: ignore[attr-defined]
+
+    def freeze() -> None:
+        ask = broker.heard.get(timeout=WAIT_SECONDS)
+        broker.is_silent = True
+        assert told.wait(WAIT_SECONDS)
+        broker.jobs = {"w1": {ask.uuid: result("good")}}
+        broker.is_silent = False
+
+    with beside(freeze):
+        assert run(client) == {"w1": "good"}
+    at = f"the broker at {broker.endpoint}"
+    assert site.notices == [f"{at} doesn't answer: waiting for it, up to 20 s", f"{at} is back"]
+    assert [ask.command for ask in broker.asked].count(POST) == 1
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("how", ["has gone away", "doesn't answer"])
+def test_a_broker_that_stays_away_fails_the_missing_workers(
+    broker: Any, client: Client, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the job's own time is up, in a line that says what to do; what had come already is kept."""
+    monkeypatch.setattr(delivery, "AWAY_SECONDS", 0.3)
+    broker.workers["w2"] = "fastmcp"
+    broker.on_ask = lambda ask: (
+        [broker.dispatched(ask, ask.names), done(ask, {"w2": result(2)})] if ask.command == POST else []
+    )
+
+    def end() -> None:
+        broker.heard.get(timeout=WAIT_SECONDS)
+        if how == "has gone away":
+            while broker.heard.get(timeout=WAIT_SECONDS).command != GET:  # the 202 has arrived
+                pass
+            broker.stop()
+
+    with beside(end):
+        results = run(client)
+    line = f"the broker at {broker.endpoint} {how} while the job ran: look what w1 has done before you repeat it"
+    assert results == {"w1": ("error", [line]), "w2": 2}
+
+
+def test_a_broker_that_stays_silent_is_given_up_on_time(
+    broker: Any, site: Any, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when the next question is due."""
+    for name, seconds in {"AWAY_SECONDS": 0.3, "PROMPT_SECONDS": 0.05, "POLL_SECONDS": 60.0}.items():
+        monkeypatch.setattr(delivery, name, seconds)
+    broker.on_ask = lambda _: []
+    (told,) = run(client).values()
+    assert told[1][0].startswith(f"the broker at {broker.endpoint} doesn't answer while the job ran: ")
+    assert site.notices == [f"the broker at {broker.endpoint} doesn't answer: waiting for it, up to 0.3 s"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_workers_that_do_not_come_back_behind_their_broker_are_given_up(
+    broker: Any, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had their time to register."""
+    monkeypatch.setattr(delivery, "AWAY_SECONDS", 0.5)
+    broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
+
+    def restart() -> None:
+        broker.heard.get(timeout=WAIT_SECONDS)
+        broker.stop()
+        broker.workers = {}
+        broker.start()
+
+    look = "look what it has done before you repeat it"
+    with beside(restart):
+        assert run(client) == {"w1": ("error", [f"worker w1 has gone away while the job ran: {look}"])}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_job_that_can_not_be_sent_any_more_reached_nobody(
+    broker: Any, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker was lost between the question who is there and the job."""
+    carry = fabric.FabricTransport.carry
+
+    def late(transport: Any, job: Any) -> None:
+        broker.stop()
+        while transport._link.is_up:
+            transport._link.wait(time.monotonic() + WAIT_SECONDS)
+        monkeypatch.setattr(transport, "_sound_link", lambda: transport._link)
+        carry(transport, job)
+
+    monkeypatch.setattr(fabric.FabricTransport, "carry", late)
+    assert refusal(client) == f"the broker at {broker.endpoint} has gone away"
+
+
+def test_the_hook_for_the_first_job_waits_for_workers_to_register(tmp_path: Path, broker: Any) -> None:
+    """A worker that has just become ready is given the job, however slow the broker is to note it."""
+    site = Site(tmp_path, broker, "w9")
+    locks: list[WorkerLock] = []
+
+    def start() -> None:
+        lock = WorkerLock.acquire(site.environment.lock_file("w9"))
+        lock.publish(ready=True, endpoint=broker.endpoint, url="")
+        locks.append(lock)
+
+    looks = iter(range(4))
+    broker.on_question = lambda _: broker.workers.update(w9="fastmcp") if next(looks, None) == 3 else None
+    with site.client(before_first_job=start) as client:
+        assert run(client, workers="w9") == {"w9": "w9"}
+    locks.pop().release()
+
+
+def test_workers_that_the_hook_for_the_first_job_started_get_the_job(broker: Any, site: Any) -> None:
+    """Whom `all` means is looked up again behind it."""
+    with site.client(before_first_job=lambda: broker.workers.update(w3="fastmcp")) as client:
+        assert run(client) == {"w1": "w1", "w3": "w3"}
+
+
+def test_the_question_who_is_there_takes_no_longer_than_the_job_may(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One time for all of it."""
+    given: list[float] = []
+    refresh = client._transport.refresh
+    monkeypatch.setattr(client._transport, "refresh", lambda seconds: given.append(seconds) or refresh(seconds))
+    for timeout in (1.5, 60):
+        run(client, timeout=timeout)
+    assert given == [1.5, 2.5]
+
+
+def test_a_worker_that_ended_is_started_again_for_the_job(tmp_path: Path, broker: Any) -> None:
+    """The names of those that aren't registered are given to the hook; what it raises is why one isn't reached."""
+    site, asked = Site(tmp_path, broker, "w8", "w9"), []
+
+    def again(name: str) -> bool:
+        asked.append(name)
+        if name == "w8":
+            raise NfcliError("w8 can't start: no luck")
+        broker.workers[name] = "fastmcp"
+        return True
+
+    with site.client(restart=again) as client:
+        assert run(client) == {"w1": "w1", "w8": ("error", ["w8 can't start: no luck"]), "w9": "w9"}
+    assert asked == ["w8", "w9"]
+
+
+def test_a_worker_of_this_machine_that_was_killed_is_started_again(tmp_path: Path, broker: Any) -> None:
+    """The broker takes it for alive for a while; its process has gone."""
+    broker.workers["w9"] = "fastmcp"
+    again: list[str] = []
+    with Site(tmp_path, broker, "w9").client(restart=lambda name: bool(again.append(name))) as client:
+        assert run(client) == {"w1": "w1", "w9": "w9"}
+    assert again == ["w9"]

@@ -1,0 +1,83 @@
+"""The client's sockets: bounded from the moment they are made, each one a peer of its own, and gone when closed."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from nfcli.models.environment.curve_keys import ensure_client_key
+from nfcli.models.environment.paths import DEFAULT_WORKER
+from nfcli.models.errors import NoWorkersError
+from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.protocol import connection as link
+from nfcli.shell.client.client import Client
+from nfcli.shell.transport.direct import DirectTransport
+from support.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[Any, Client]]:
+    """Return a worker that answers each job with `good`, and a client of it."""
+    with rogue_and_client(tmp_path) as (rogue, client):
+        rogue.script = lambda uuid: [answer(uuid, "200", result("good"))]
+        yield rogue, client
+
+
+def outcome(client: Client, timeout: float = WAIT_SECONDS) -> object:
+    """Run a job; return its value, or the lines that say why there is none."""
+    done = client.run_job("fastmcp", "x", timeout=timeout)[DEFAULT_WORKER]
+    return done["errors"] if done["failed"] else done["result"]
+
+
+def test_bounds_are_set_when_a_socket_is_made(both: tuple[Any, Client]) -> None:
+    """Left alone messages have no size that is too much, and what nobody takes holds up the end of the program."""
+    _, client = both
+    assert outcome(client) == "good"
+    transport = client._transport
+    assert isinstance(transport, DirectTransport)
+    dealer = transport._links[DEFAULT_WORKER].dealer
+    assert (dealer.getsockopt(zmq.LINGER), dealer.getsockopt(zmq.MAXMSGSIZE)) == (0, 512 * 1024 * 1024)
+
+
+def test_clients_of_one_program_are_peers_of_their_own(both: tuple[Any, Client]) -> None:
+    """A ROUTER takes no notice of a second connection under the name of one that is open."""
+    rogue, first = both
+    assert outcome(first) == "good"
+    inventory, keys = load_inventory(rogue.environment), ensure_client_key(rogue.environment)
+    transport = DirectTransport(rogue.environment, inventory, keys)
+    with Client(rogue.environment, inventory, keys, transport) as second:
+        assert outcome(second) == "good"
+        assert outcome(first) == "good"
+
+
+def test_an_answer_over_the_limit_is_not_taken(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is cut and the job fails with one line; the next one is answered."""
+    rogue, client = both
+    monkeypatch.setattr(link, "MAX_MESSAGE_BYTES", 10_000)
+    good, rogue.script = rogue.script, lambda uuid: [answer(uuid, "200", result("x" * 20_000))]
+    (line,) = outcome(client)  # type: ignore[misc]
+    assert re.fullmatch(rf"worker {DEFAULT_WORKER} [^\n]*has gone away[^\n]*", line)
+    rogue.script = good
+    assert outcome(client) == "good"
+
+
+def test_messages_that_nobody_takes_hold_up_no_end(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeroMQ would wait for ever to send them."""
+    rogue, client = both
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.1)
+    with socket.socket() as silent:  # bound and not listening
+        silent.bind(("127.0.0.1", 0))
+        rogue.lock.publish(endpoint=f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(NoWorkersError, match="no worker answered"):
+            client.run_job("fastmcp", "x")
+        closing = threading.Thread(target=client.close, daemon=True)
+        closing.start()
+        closing.join(WAIT_SECONDS)
+    assert not closing.is_alive()

@@ -1,0 +1,85 @@
+"""A worker whose tools call other services of a fabric."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
+from support.tool_entries import entry
+
+ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
+
+
+PING = "service_net__task_ping"
+
+
+Serve = Callable[..., Any]
+
+
+in_both_eras = pytest.mark.parametrize("era", ERAS)
+
+
+class Fabric:
+    """A fabric whose workers give `answer`, or raise it, at once; `hold` makes them wait for ever.
+
+    `calls` are the jobs; `has_begun` and `was_cancelled` tell of one that waits.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Any = {}
+        self.calls: list[tuple[Any, ...]] = []
+        self.hold = False
+        self.has_begun, self.was_cancelled = threading.Semaphore(0), threading.Event()
+
+    async def run_job(self, service: str, task: str, kwargs: dict[str, Any], *, timeout: float) -> Any:  # noqa: ASYNC109
+        """Run a job."""
+        self.calls.append((service, task, kwargs, timeout))
+        self.has_begun.release()
+        if self.hold:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.was_cancelled.set()
+                raise
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def fabric() -> Fabric:
+    """Return the fabric of `site`."""
+    return Fabric()
+
+
+@pytest.fixture
+def site(served_worker: Serve, fabric: Fabric) -> Any:
+    """Serve a worker on a fabric with the task `ping` of the service `net`."""
+    worker = served_worker(fabric=fabric, auth_bearer={"issuer_url": None})
+    worker.worker.catalogue.replace("net", [entry()])
+    return worker
+
+
+def with_client(worker: Any, use: Callable[[Client], Any], mode: str) -> Any:
+    """Use the SDK's client."""
+
+    async def run() -> Any:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, trust_env=False) as http,
+            Client(streamable_http_client(worker.url, http_client=http), mode=mode) as client,
+        ):
+            return await use(client)
+
+    return asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
+
+
+MODES = ["legacy", "auto"]

@@ -1,0 +1,109 @@
+"""Streams of list changes as clients of both eras open them, and a worker that has them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Self
+
+import pytest
+
+from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
+from support.tool_entries import entry
+
+TOOLS, PROMPTS = "notifications/tools/list_changed", "notifications/prompts/list_changed"
+NO_METADATA = {"issuer_url": None, "max_wrong_tokens_per_minute": 0}
+_ASKED = {"notifications": {"toolsListChanged": True, "promptsListChanged": True}}
+
+Serve = Callable[..., Any]
+in_both_eras = pytest.mark.parametrize("era", [HANDSHAKE_ERA, SINGLE_POST_ERA])
+
+
+class Stream:
+    """A stream as a client of that era opens it: with a GET, or with `subscriptions/listen`."""
+
+    def __init__(self, worker: Any, era: str, *headers: str, token: str | None = TOKEN) -> None:
+        self._connection = worker.connect()
+        self._connection.sendall(_request(worker, era, headers, token))
+        self._response = http.client.HTTPResponse(self._connection)
+        self._response.begin()
+        self.status = self._response.status
+        self.headers = {name.lower(): value for name, value in self._response.getheaders()}
+        self.is_open = self.headers["content-type"] == "text/event-stream"
+        if self.is_open and era == SINGLE_POST_ERA:
+            assert self.next()["method"] == "notifications/subscriptions/acknowledged"
+        elif self.is_open:
+            assert self._response.readline().startswith(b":")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def body(self) -> Any:
+        """Return the JSON of a refusal."""
+        return json.loads(self._response.read())
+
+    def next(self) -> Any:
+        """Return the next message, None when the stream has ended."""
+        while line := self._response.readline():
+            if line.startswith(b"data: "):
+                return json.loads(line.removeprefix(b"data: "))
+        return None
+
+    def methods(self) -> list[str | None]:
+        """Return the methods of all messages until the stream's end."""
+        found = []
+        while (message := self.next()) is not None:
+            found.append(message.get("method"))
+        return found
+
+    def has_ended(self) -> bool:
+        """Whether what has come so far has the end of the stream in it; no matter what is still to come."""
+        self._connection.setblocking(False)
+        received = b""
+        try:
+            while chunk := self._connection.recv(65_536):
+                received += chunk
+        except BlockingIOError:
+            return received.endswith(b"0\r\n\r\n")
+        finally:
+            self._connection.settimeout(WAIT_SECONDS)
+        return True
+
+
+def _request(worker: Any, era: str, headers: tuple[str, ...], token: str | None) -> bytes:
+    if era == SINGLE_POST_ERA:
+        pairs = tuple(tuple(line.split(": ", 1)) for line in headers)
+        request: bytes = worker.request("subscriptions/listen", _ASKED, era=era, token=token, headers=pairs)
+        return request
+    usual = {"host": worker.url.split("/")[2], "accept": "text/event-stream", "mcp-protocol-version": era}
+    if token is not None:
+        usual["authorization"] = f"Bearer {token}"
+    chosen = {**usual, **dict(line.split(": ", 1) for line in headers)}
+    lines = [f"{name}: {value}" for name, value in chosen.items() if value]
+    return "\r\n".join(["GET /mcp HTTP/1.1", *lines, "", ""]).encode()
+
+
+@pytest.fixture
+def site(served_worker: Serve) -> Any:
+    """Serve a worker on a fabric; it has a second token, `t`."""
+    worker = served_worker(fabric=object(), auth_bearer=NO_METADATA)
+    worker.store.store("other", "t", None)
+    return worker
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Stream]]:
+    """Open streams until the end of the test; arguments are those of `Stream`."""
+    with ExitStack() as streams:
+        yield lambda *args, **kwargs: streams.enter_context(Stream(*args, **kwargs))
+
+
+def change(worker: Any, *names: str, **changes: Any) -> None:
+    """Publish these tasks of another service."""
+    worker.worker.catalogue.replace("net", [entry(name, **changes) for name in names])

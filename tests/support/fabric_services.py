@@ -1,0 +1,170 @@
+"""What tests of a fabric share: hubs with clients, a catalogue to wait for, a fabric without a wire."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import zmq
+
+from nfcli.models.environment.curve_keys import KeyPair
+from nfcli.models.tasks.tools import tool_name
+from nfcli.worker.fabric.client import FabricClient
+from nfcli.worker.fabric.job import Patience
+from nfcli.worker.tools.discovery import Discovery, Pace
+from support import fabric_hub
+from support.fabric_hub import WAIT_SECONDS, Hub, pushes
+
+scripts = fabric_hub
+
+# Short where something has to happen, long where it must not.
+PATIENCE = Patience(poll=0.05, answer=WAIT_SECONDS, comeback=WAIT_SECONDS)
+PACE = Pace(look=0.02, answer=WAIT_SECONDS, retry=0.01, retry_max=0.05)
+NO_LIST = "the answer to list_tasks is no list of at most 1000 tasks"
+
+Connect = Callable[..., FabricClient]
+Make = Callable[..., Discovery]
+
+
+class Catalogue:
+    """Keeps what is published, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.by_service: dict[str, list[str]] = {}
+        self.kept: list[set[str]] = []
+        self.faulty: set[str] = set()
+        self._change = threading.Condition()
+
+    def replace(self, service: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Publish."""
+        if service in self.faulty:
+            raise RuntimeError
+        tools = [tool_name(service, entry["name"]) for entry in entries]
+        with self._change:
+            self.by_service[service] = tools
+            self._change.notify_all()
+        return tools
+
+    def keep_only(self, services: Collection[str]) -> None:
+        """Take away."""
+        with self._change:
+            self.kept.append(set(services))
+            self.by_service = {name: tools for name, tools in self.by_service.items() if name in services}
+            self._change.notify_all()
+
+    def wait_for(self, **by_service: list[str]) -> None:
+        """Wait until exactly this is published: services and their tasks."""
+        expected = {service: [tool_name(service, task) for task in tasks] for service, tasks in by_service.items()}
+        with self._change:
+            assert self._change.wait_for(lambda: self.by_service == expected, WAIT_SECONDS), self.by_service
+
+
+class Fabric:
+    """A fabric without a wire: rows of the broker, and what each service answers once `awaits` have been asked."""
+
+    def __init__(self, **services: Any) -> None:
+        self.services = services
+        self.rows = [{"name": f"{name}1", "service": name, "status": "alive", "alive (s)": "5"} for name in services]
+        self.fault: Exception | None = None
+        self.awaits = 1
+        self.asked: list[str] = []
+        self.most_at_once = 0
+        self._looks: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._under_way: list[Future[Any]] = []
+
+    def workers(self) -> list[dict[str, str]]:
+        """Return the rows."""
+        self._looks.put(None)
+        if self.fault is not None:
+            raise self.fault
+        return self.rows
+
+    def is_settling(self) -> bool:
+        """It is well."""
+        return False
+
+    def submit(self, service: str, task: str, kwargs: dict[str, Any], **_named: Any) -> Future[Any]:
+        """Answer, or raise what is there for that."""
+        assert (task, kwargs) == ("list_tasks", {})
+        self.asked.append(service)
+        answer = self.services[service]
+        if isinstance(answer, Exception):
+            raise answer
+        asked: Future[Any] = Future()
+        self._under_way.append(asked)
+        self.most_at_once = max(self.most_at_once, sum(not each.done() for each in self._under_way))
+        if self.most_at_once >= self.awaits:
+            for each in (each for each in self._under_way if not each.done()):
+                each.set_result({"w": {"failed": False, "result": answer}})
+        return asked
+
+    def wait_for_looks(self, count: int) -> None:
+        """Wait until the broker has been asked so many more times."""
+        for _ in range(count):
+            self._looks.get(timeout=WAIT_SECONDS)
+
+
+def lists(*tasks: str) -> Any:
+    """Be a worker with these tasks."""
+    return pushes([{"name": task} for task in tasks])
+
+
+def tools(service: str, *tasks: str) -> dict[str, list[str]]:
+    """Return what is found of a service."""
+    return {service: [tool_name(service, task) for task in tasks]}
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """Run a broker without workers."""
+    hub = Hub()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    """Return an empty one."""
+    return Catalogue()
+
+
+@pytest.fixture
+def connect(hub: Any) -> Iterator[Connect]:
+    """Start clients of the broker."""
+    with ExitStack() as started:
+
+        def start(*, address: Any = None, **patience: float) -> FabricClient:
+            chosen = Patience(**{**vars(PATIENCE), **patience})
+            keys = KeyPair(*zmq.curve_keypair())
+            client = FabricClient("w0", address or hub.address, keys, patience=chosen)
+            client.start()
+            started.callback(client.stop)
+            return client
+
+        yield start
+
+
+@pytest.fixture
+def make(connect: Connect, catalogue: Catalogue) -> Iterator[Make]:
+    """Make discoveries of service `own`, each with a client of the broker."""
+    with ExitStack() as opened:
+
+        def make_one(*, pace: Pace = PACE, **patience: float) -> Discovery:
+            client = connect(**patience)
+            discovery = Discovery("own", client, catalogue, pace=pace)
+            opened.callback(discovery.stop)
+            opened.callback(client.stop)
+            opened.callback(discovery.ask_to_stop)
+            return discovery
+
+        yield make_one
+
+
+def values(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the value of each result, or the errors of a failed one."""
+    return {name: each["errors"] if each["failed"] else each["result"] for name, each in results.items()}

@@ -1,0 +1,153 @@
+"""A worker with a few tasks in a fabric of the tests' own, and raw peers there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.tasks.base import TaskInput
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.executor import JobExecutor
+from nfcli.worker.jobs.task import TaskRegistry, task
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.transport.broker import FabricServer
+from nfcli.worker.transport.broker_jobs import client_name
+from support.fabric_broker import WAIT_SECONDS, FabricBroker, FabricPeer
+
+KEEPALIVE_SECONDS, HOLD_SECONDS = 0.1, 0.6
+
+
+class Joined:
+    """A worker with three tasks: `add` counts its runs, `quick` is run at once, `hold` waits for the gate."""
+
+    def __init__(self, environment: Environment, store: TokenStore, broker: Any) -> None:
+        self.runs, self.gate = 0, threading.Event()
+
+        def add(_worker: WorkerContext, _arguments: TaskInput) -> int:
+            self.runs += 1
+            return self.runs
+
+        def quick(_worker: WorkerContext, _arguments: TaskInput) -> int:
+            return 1
+
+        def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+            return self.gate.wait(WAIT_SECONDS)
+
+        tasks = ModuleType("tasks")
+        vars(tasks).update(
+            add=task(result=int)(add), hold=task(result=bool)(hold), quick=task(result=int, is_quick=True)(quick)
+        )
+        self.worker = WorkerContext(
+            name="w1",
+            service="fastmcp",
+            environment=environment,
+            inventory=WorkerInventory(service="fastmcp"),
+            registry=TaskRegistry(tasks),
+            store=store,
+            audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),
+        )
+        self.executor = JobExecutor(self.worker, client_name)
+        self.executor.start()
+        self._broker = broker
+        self._keys = ensure_key_pair(environment.keys_folder, "w1")
+        self.server = self.make_server()
+
+    def make_server(self, hold_seconds: float = HOLD_SECONDS) -> FabricServer:
+        """Make a connection for this worker."""
+        return FabricServer(
+            self.worker,
+            self.executor,
+            address=self._broker.address,
+            keys=self._keys,
+            keepalive_seconds=KEEPALIVE_SECONDS,
+            hold_seconds=hold_seconds,
+            connect_seconds=KEEPALIVE_SECONDS * 2,
+        )
+
+    def replace_server(self, hold_seconds: float = HOLD_SECONDS) -> None:
+        """Have another connection instead of the one that wasn't used."""
+        self.server.stop()
+        self.server = self.make_server(hold_seconds)
+
+    def join(self) -> None:
+        """Connect and serve."""
+        self.server.connect()
+        self.server.start()
+
+    def stop(self) -> None:
+        """End everything."""
+        self.gate.set()
+        self.executor.stop()
+        self.server.stop()
+        self.worker.audit.close()
+
+
+@pytest.fixture
+def broker() -> Iterator[Any]:
+    """Return a broker that runs."""
+    broker = FabricBroker(KEEPALIVE_SECONDS, HOLD_SECONDS)
+    broker.start()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def idle(tmp_path: Path, broker: Any) -> Iterator[Joined]:
+    """Return a worker that hasn't joined yet."""
+    environment = Environment(tmp_path, None)
+    environment.prepare()
+    with TokenStore.open(environment.tokens_folder("w1")) as store:
+        joined = Joined(environment, store, broker)
+        yield joined
+        joined.stop()
+
+
+@pytest.fixture
+def joined(idle: Joined) -> Joined:
+    """Return a worker that is registered."""
+    idle.join()
+    return idle
+
+
+@pytest.fixture
+def connect(broker: Any) -> Iterator[Callable[..., Any]]:
+    """Connect peers to the broker."""
+    peers: list[Any] = []
+
+    def make(name: bytes = b"client") -> Any:
+        peers.append(FabricPeer(broker, name))
+        return peers[-1]
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+Connect = Callable[..., Any]
+
+
+def runs_a_job(connect: Connect, name: bytes = b"somebody") -> bool:
+    """Whether a job that is sent now is answered."""
+    peer = connect(name)
+    peer.post("a-job", {"task": "quick"})
+    return bool(peer.statuses(3) == ["202", "event", "200"])
+
+
+def eventually(condition: Callable[[], Any]) -> bool:
+    """Wait until something holds that nobody tells of."""
+    pause, deadline = threading.Event(), time.monotonic() + WAIT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(KEEPALIVE_SECONDS / 10)
+    return True

@@ -1,0 +1,243 @@
+"""A worker's MCP server as clients meet it: a real uvicorn on a free port, in a thread with a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.http.server import HttpServer, new_event_loop
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.mcp.app import build_app
+from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tasks import introspection as service_tasks
+from nfcli.worker.tasks import tools as tool_tasks
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.tools.catalogue import ToolCatalogue
+from nfcli.worker.tools.policy import ToolRules
+
+START = 1_780_000_000.25
+WAIT_SECONDS = 10.0
+TOKEN = "secret-token"
+HANDSHAKE_ERA, SINGLE_POST_ERA = "2025-11-25", "2026-07-28"
+
+
+class McpAddress:
+    """An MCP server's `url`, and requests as clients of both eras send them there.
+
+    `wait_seconds` is how long a connection waits for the next bytes.
+    """
+
+    url: str
+    wait_seconds = WAIT_SECONDS
+
+    def connect(self, source: str | None = None) -> socket.socket:
+        """Open a connection without saying anything, from another address of this machine if one is given."""
+        parts = urlsplit(self.url)
+        address = (parts.hostname or "", parts.port or 0)
+        return socket.create_connection(
+            address, timeout=self.wait_seconds, source_address=(source, 0) if source else None
+        )
+
+    def ask(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes over a connection of their own; return status, headers and body of the answer."""
+        with self.connect(source) as connection:
+            connection.sendall(request)
+            return read_answer(connection, request.split(b" ")[0].decode())
+
+    def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Ask for a path; `headers` are whole lines beside Host."""
+        lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
+        return self.ask("\r\n".join(lines).encode("latin-1"))
+
+    def post(
+        self, method: str = "tools/list", *args: Any, source: str | None = None, **kwargs: Any
+    ) -> tuple[int, dict[str, str], Any]:
+        """Post one JSON-RPC request as `request` makes it; return status, headers and the JSON that came."""
+        status, answered, text = self.ask(self.request(method, *args, **kwargs), source)
+        return status, answered, json.loads(text) if text else None
+
+    def request(
+        self,
+        method: str = "tools/list",
+        params: dict[str, Any] | None = None,
+        *,
+        era: str = HANDSHAKE_ERA,
+        token: str | None = TOKEN,
+        path: str = "/mcp",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> bytes:
+        """Return a JSON-RPC request as a client of that era would send it.
+
+        `headers` replace those of the same names, all together.
+        """
+        usual = {**_usual_headers(self, era, method, params), **({"authorization": f"Bearer {token}"} if token else {})}
+        named = {name.lower() for name, _ in headers}
+        chosen = [*((name, value) for name, value in usual.items() if name not in named), *headers]
+        body = _body(era, method, params)
+        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in chosen)]
+        return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode("latin-1") + body
+
+
+class ServedWorker(McpAddress):
+    """A worker named `w1` with one token, `secret-token` of `automation`.
+
+    `now` is its clock, which a test may move; `looked_up` are the tokens that the store was asked for.
+
+    Args:
+        folder: where its tokens are kept.
+        fabric: the way to other services; None: there is none.
+        rules: what tools there may be; None: all.
+        tasks: modules of tasks beside those that every worker has.
+        grace_seconds: how long requests under way may go on when the `with` block ends.
+        settings: keys of the worker's inventory; without any it has authentication on, on a free port of loopback.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *tasks: ModuleType,
+        grace_seconds: float = 0.1,
+        fabric: Any = None,
+        rules: Any = None,
+        **settings: Any,
+    ) -> None:
+        configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
+        inventory = WorkerInventory.model_validate(configured)
+        self.now = START
+        self.grace_seconds = grace_seconds
+        self.store = TokenStore.open(folder, clock=lambda: self.now, ticks=lambda: 0.0)
+        self.store.store("automation", TOKEN, None)
+        self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
+        self.looked_up: list[str] = []
+        self._has_looked = threading.Condition()
+        self._watch_lookups(self.store.lookup)
+        registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks)
+        own = [spec.entry() for spec in registry]
+        self.worker = WorkerContext(
+            name="w1",
+            service="fastmcp",
+            environment=Environment(folder.parent, None),
+            inventory=inventory,
+            registry=registry,
+            store=self.store,
+            audit=self.audit,
+            endpoint="ipc:///w1.ipc",
+            clock=lambda: self.now,
+            started=START,
+            fabric=fabric,
+            catalogue=ToolCatalogue("w1", "fastmcp", own, rules or ToolRules(inventory.tools)),
+        )
+        app = build_app(self.worker)
+        self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)
+        self.url = self.worker.url = self.http.bind()
+        self._stop_asked = asyncio.Event()
+        self._runner = asyncio.Runner(loop_factory=new_event_loop)
+        self._thread = threading.Thread(target=self._run, name="served worker")
+
+    def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
+        def watched(token: str) -> BearerTokenRecord | None:
+            found = lookup(token)
+            with self._has_looked:
+                self.looked_up.append(token)
+                self._has_looked.notify_all()
+            return found
+
+        self.store.lookup = watched  # type: ignore[method-assign]
+
+    def _run(self) -> None:
+        with self._runner as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        serving = asyncio.create_task(self.http.serve())
+        await self._stop_asked.wait()
+        await self.http.stop(self.grace_seconds)
+        await serving
+
+    def __enter__(self) -> Self:
+        self._runner.get_loop()  # two threads must not make it
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and wait until it has ended."""
+        if self._thread.is_alive():
+            self._runner.get_loop().call_soon_threadsafe(self._stop_asked.set)
+            self._thread.join(WAIT_SECONDS)
+            assert not self._thread.is_alive()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.store.close()
+        self.audit.close()
+
+    def wait_for_lookups(self, count: int) -> None:
+        """Wait until the store was asked for tokens `count` times more."""
+        with self._has_looked:
+            enough = len(self.looked_up) + count
+            assert self._has_looked.wait_for(lambda: len(self.looked_up) >= enough, WAIT_SECONDS)
+
+
+def _usual_headers(worker: McpAddress, era: str, method: str, params: dict[str, Any] | None) -> dict[str, str]:
+    usual = {
+        "host": urlsplit(worker.url).netloc,
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": era,
+    }
+    if era == SINGLE_POST_ERA:
+        usual["mcp-method"] = method
+        if params and "name" in params:
+            usual["mcp-name"] = params["name"]
+    return usual
+
+
+def _body(era: str, method: str, params: dict[str, Any] | None) -> bytes:
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params or {})}
+    if era == SINGLE_POST_ERA:
+        message["params"]["_meta"] = {
+            "io.modelcontextprotocol/protocolVersion": era,
+            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+    return json.dumps(message).encode()
+
+
+def read_answer(connection: socket.socket, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers (names in small letters, without the date) and body of the response to `method`."""
+    response = http.client.HTTPResponse(connection, method=method)
+    try:
+        response.begin()
+        headers = {name.lower(): value for name, value in response.getheaders() if name.lower() != "date"}
+        return response.status, headers, response.read()
+    finally:
+        response.close()
+
+
+@pytest.fixture
+def served_worker(tmp_path: Path) -> Iterator[Callable[..., ServedWorker]]:
+    """Serve workers until the end of the test; arguments are those of `ServedWorker` without the folder."""
+    with ExitStack() as opened:
+
+        def serve(*tasks: ModuleType, **settings: Any) -> ServedWorker:
+            folder = tmp_path / f"w{len(list(tmp_path.iterdir()))}"
+            folder.mkdir(mode=0o700)
+            return opened.enter_context(ServedWorker(folder / "tokens", *tasks, **settings))
+
+        yield serve

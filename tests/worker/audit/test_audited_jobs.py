@@ -1,0 +1,286 @@
+"""Jobs and the audit trail: who asked, what came of it, and that no change is made without a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
+from nfcli.models.protocol.frames import ClientMessage, Command
+from nfcli.models.protocol.jobs import JobRequest
+from nfcli.models.tasks.audit import AuditEntry, AuditReport
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.executor import JobExecutor
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tasks import audit as audit_tasks
+from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tasks import introspection as service_tasks
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.direct import DirectServer
+
+WAIT_SECONDS = 10
+SECRET = "s3cr3t-t0k3n-of-ann"
+
+
+class Desk:
+    """An executor with a real store and trail, and a client whose key lies in `ann-laptop.key`."""
+
+    def __init__(self, folder: Path, store: TokenStore, trail: AuditTrail) -> None:
+        self.clients_folder = folder / "clients"
+        self.clients_folder.mkdir(mode=0o700)
+        self.key = ensure_key_pair(self.clients_folder, "ann-laptop").public.decode()
+        (self.clients_folder / "ann-laptop.key_secret").unlink()
+        self.store, self.trail = store, trail
+        self.worker = WorkerContext(
+            name="w1",
+            service="fastmcp",
+            environment=Environment(folder, None),
+            inventory=WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_ttl=500)),
+            registry=TaskRegistry(auth_tasks, audit_tasks, service_tasks),
+            store=store,
+            audit=trail,
+        )
+        self.executor = JobExecutor(self.worker, AllowedClients(self.clients_folder).name)
+        self.executor.start()
+        self._jobs = 0
+
+    def run(self, task: str, client: str = "", **request: Any) -> dict[str, Any]:
+        """Run a job; return its result."""
+        self._jobs += 1
+        answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self.executor.submit(
+            client or self.key,
+            f"u{self._jobs}",
+            JobRequest(task=task, **request),
+            lambda payload: answers.put(json.loads(payload)["w1"]),
+        )
+        return answers.get(timeout=WAIT_SECONDS)
+
+    def lines(self) -> list[tuple[Any, ...]]:
+        """Return what the trail tells, without times, fingerprints and chain."""
+        keys = ("actor", "operation", "username", "count", "expire", "outcome", "reason")
+        return [tuple(getattr(entry, key) for key in keys) for entry in self.trail.entries(1_000)]
+
+
+@pytest.fixture
+def desk(trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path) -> Iterator[Desk]:
+    """Serve jobs for the length of a test."""
+    with TokenStore.open(tmp_path / "tokens", clock=lambda: clock.now) as store:
+        desk = Desk(tmp_path, store, trail)
+        yield desk
+        desk.executor.stop()
+
+
+def store(**kwargs: object) -> dict[str, Any]:
+    """Return a request's arguments."""
+    return {"kwargs": {"username": "alice", "token": SECRET, **kwargs}}
+
+
+def test_each_job_that_changes_tokens_leaves_a_line_with_its_client(desk: Desk) -> None:
+    """Made or not; a lifetime is that which the token got, of a failed job that which was asked for."""
+    desk.run("bearer_token_store", **store(expire=60))
+    desk.run("bearer_token_store", **store())
+    desk.run("bearer_token_store", **store(username="bob", expire=7))
+    desk.run("bearer_token_store", **store(expire=0))
+    desk.run("bearer_token_delete", kwargs={"username": "bob"})
+    desk.run("bearer_token_delete", kwargs={"username": "alice"})
+    desk.run("bearer_token_delete")
+    who = "ann-laptop"
+    assert desk.lines() == [
+        (who, "create", "alice", 1, 60, "done", None),
+        (who, "renew", "alice", 1, 500, "done", None),
+        (
+            *(who, "create", "bob", 1, 7, "failed"),
+            "token is stored for another user, nothing changed: delete it there first",
+        ),
+        (who, "create", "alice", 1, None, "failed", "expire: must be 1 to 3155760000 whole seconds, got 0"),
+        (who, "delete", "bob", 0, None, "nothing matched", None),
+        (who, "delete", "alice", 1, None, "done", None),
+        (who, "delete", None, 0, None, "failed", "either username or token must be provided"),
+    ]
+    assert desk.trail.verify().lines == 7
+
+
+def test_a_job_that_was_not_even_run_leaves_its_line(desk: Desk) -> None:
+    """Positional arguments, a timeout in the queue, a worker that stops."""
+    desk.run("bearer_token_store", args=["alice", SECRET])
+    desk.run("bearer_token_store", timeout=0, **store())
+    desk.run("bearer_token_store", **store(token=""))
+    reasons = [line[-1] for line in desk.lines()]
+    assert reasons == [
+        "positional arguments are not supported: name each one in kwargs",
+        "timed out after 0 s in the queue, nothing was done",
+        "token: must be 1 to 1024 characters, got 0",
+    ]
+
+
+def test_jobs_that_change_no_tokens_leave_no_line(desk: Desk) -> None:
+    """Looking, also in vain."""
+    for task in ("bearer_token_list", "bearer_token_check", "get_audit", "verify_audit", "get_status", "echo", "none"):
+        desk.run(task, kwargs={"token": SECRET} if "check" in task else {})
+        desk.run(task, kwargs={"nonsense": SECRET})
+    assert desk.lines() == []
+
+
+def test_a_job_is_told_the_client_s_name_only_where_the_trail_needs_it(desk: Desk) -> None:
+    """Checks, which are answered in microseconds, pay nothing for it."""
+    names: list[str] = []
+    desk.executor._client_name = lambda key: names.append(key) or "x"  # type: ignore[func-returns-value]
+    desk.run("bearer_token_check", kwargs={"token": SECRET})
+    desk.run("bearer_token_list")
+    assert names == []
+    desk.run("bearer_token_store", **store())
+    assert (names, desk.worker.client) == ([desk.key], "")
+
+
+def test_a_token_that_is_stored_is_no_name_in_the_trail(desk: Desk) -> None:
+    """Somebody has typed a live token where the user's name belongs."""
+    desk.run("bearer_token_store", **store())
+    desk.run("bearer_token_delete", kwargs={"username": SECRET})
+    desk.run("bearer_token_delete", kwargs={"username": f"{SECRET} ", "token": "x"})
+    assert [line[2] for line in desk.lines()] == ["alice", "***", "*** "]
+    assert SECRET not in (desk.worker.environment.folder / "audit-w1.jsonl").read_text()
+
+
+def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """What matches nothing fails as well, since nobody would know of it; what was failing fails on; looking works."""
+    desk.run("bearer_token_store", **store())
+    file = desk.worker.environment.folder / "audit-w1.jsonl"
+    file.rename(file.with_name("moved"))
+    results = [
+        desk.run("bearer_token_store", **store(token="another")),
+        desk.run("bearer_token_delete", kwargs={"username": "alice"}),
+        desk.run("bearer_token_delete", kwargs={"username": "nobody"}),
+        desk.run("bearer_token_delete"),
+        desk.run("bearer_token_check", kwargs={"token": SECRET}),
+    ]
+    moved = (
+        f"the audit trail {file} was moved or altered, nothing changed: look with show fastmcp audit verify, "
+        "then restart the worker"
+    )
+    assert [(result["result"], result["errors"]) for result in results] == [
+        *[(None, [moved])] * 3,
+        (None, ["either username or token must be provided"]),
+        (True, []),
+    ]
+    assert [record.token for record in desk.store.records()] == [SECRET]
+    written = "that {} changed nothing was not written to the audit trail: {}"
+    assert caplog.messages == [
+        written.format("bearer_token_store", moved),
+        *[written.format("bearer_token_delete", moved)] * 3,
+    ]
+
+
+def test_a_fault_while_a_line_is_written_is_no_reason_to_leave_a_job_unanswered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its class is logged, never its text."""
+
+    def fail(**_values: object) -> None:
+        raise KeyError(SECRET)
+
+    monkeypatch.setattr(desk.trail, "write_undone", fail)
+    assert desk.run("bearer_token_delete")["errors"] == ["either username or token must be provided"]
+    assert desk.run("bearer_token_delete", kwargs={"token": "x"})["errors"] == ["KeyError"]
+    assert SECRET not in caplog.text
+
+
+def test_a_commit_that_fails_behind_its_line_leaves_a_second_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line tells of a change that wasn't made; the next one says so."""
+    database = desk.store._database
+    cache = database._cache
+    real = cache.writing
+
+    def writing(*args: Any, **kwargs: Any) -> Any:
+        cache._sql("PRAGMA max_page_count = 1")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(cache, "writing", writing)
+    result = desk.run("bearer_token_store", **store(token="x" * 1_000, username="y" * 256))
+    assert result["failed"] is True
+    assert [line[5] for line in desk.lines()][-1] == "failed"
+    assert desk.store.records() == []
+
+
+def test_the_trail_is_looked_at_by_tasks_that_are_no_tools(desk: Desk) -> None:
+    """Their results are what their models describe."""
+    for username in ("alice", "bob", "bob"):
+        desk.run("bearer_token_store", **store(username=username, token=f"{SECRET}-{username}"))
+    listed = desk.run("get_audit", kwargs={"last": 1, "username": "bob"})["result"]
+    entries = TypeAdapter(list[AuditEntry]).validate_python(listed)
+    assert [(entry.seq, entry.operation, entry.actor) for entry in entries] == [(3, "renew", "ann-laptop")]
+    assert len(desk.run("get_audit")["result"]) == 3
+    file = desk.worker.environment.folder / "audit-w1.jsonl"
+    report = AuditReport.model_validate(desk.run("verify_audit")["result"])
+    assert (report.file, report.lines, report.head) == (str(file), 3, desk.trail._file._head.digest)
+    file.write_bytes(file.read_bytes().replace(b"bob", b"eve", 1))
+    assert desk.run("verify_audit")["errors"] == [
+        f"the audit trail {file} is not as it was written: line 2 is altered; see man page tokens"
+    ]
+    assert [spec.mcp for spec in TaskRegistry(audit_tasks)] == [None, None]
+
+
+@pytest.mark.parametrize("last", [0, 1_001, "x", 1.5, True, None])
+def test_a_wrong_number_of_lines_is_refused(desk: Desk, last: object) -> None:
+    """In one line that has the rule."""
+    assert desk.run("get_audit", kwargs={"last": last})["errors"] == ["last: must be a whole number, 1 to 1000"]
+
+
+Named = tuple[AllowedClients, Callable[..., str]]
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Named:
+    """Return the clients of a folder, and what puts keys into files of it."""
+
+    def put(*names: str) -> str:
+        pair = ensure_key_pair(tmp_path, names[0])
+        for name in names[1:]:
+            (tmp_path / f"{name}.key").write_bytes((tmp_path / f"{names[0]}.key").read_bytes())
+            (tmp_path / f"{name}.key").chmod(0o600)
+        return pair.public.decode()
+
+    return AllowedClients(tmp_path), put
+
+
+def test_a_client_is_called_after_the_file_of_its_key(named: Named, tmp_path: Path) -> None:
+    """As the folder is now; by the key's beginning where there is none."""
+    clients, put = named
+    ann, bob = put("ann.laptop"), put("robert", "bob")
+    assert [clients.name(key) for key in (ann, bob, "x" * 40)] == ["ann.laptop", "bob", "x" * 8]
+    (tmp_path / "bob.key").unlink()
+    (tmp_path / "ann.laptop.key").unlink()
+    assert [clients.name(key) for key in (bob, ann)] == ["robert", ann[:8]]
+    (tmp_path / "robert.key").rename(tmp_path / "bob.key")
+    assert clients.name(bob) == "bob"
+
+
+def test_a_flood_with_a_key_that_is_not_allowed_leaves_ten_lines(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log and in the audit trail, by the key's beginning; the rest is counted."""
+    clients, keys = AllowedClients(desk.clients_folder), ensure_key_pair(tmp_path, "w1")
+    direct = DirectServer(desk.worker, desk.executor, keys=keys, clients=clients)
+    frames = ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}").frames()
+    for _ in range(30):
+        direct._handle(b"peer", frames, "stranger" * 5)
+    direct.stop()
+    desk.trail.close()
+    entries = desk.trail.entries(100)
+    assert [entry.suppressed for entry in entries] == [*[0] * 10, 20]
+    assert {(entry.actor, entry.operation, entry.reason) for entry in entries[:10]} == {
+        ("stranger", "refuse", "this client's key is not allowed")
+    }
+    assert caplog.messages == ["a connected client's key is no longer allowed: message refused"] * 10
+    assert direct.counters()["denied"] == 30

@@ -1,0 +1,260 @@
+"""Lines that vouch for each other: whatever is done to them shows, at the line where it was done."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfcli.worker.audit import chain as audit_chain
+from nfcli.worker.audit.chain import NO_LINE, Head, backwards, continuation, find_fault
+
+COUNT = 6
+
+
+def chain(count: int = COUNT, start: Head | None = None) -> list[bytes]:
+    """Return the lines of a trail, without newlines."""
+    head, lines = start or Head(), []
+    for number in range(count):
+        lines.append(head.line({"actor": f"client-{number}", "tokens": ["0123456789ab"]}))
+        head = head.after(lines[-1])
+    return lines
+
+
+def head_of(lines: list[bytes]) -> Head:
+    """Return the head of a whole trail."""
+    return list(accumulate(lines, Head.after, initial=Head()))[-1]
+
+
+LINES = chain()
+HEAD = head_of(LINES)
+
+
+def fault(lines: list[bytes], head: Head = HEAD) -> str | None:
+    """Look for a fault in a file of these lines."""
+    text = b"".join(line + b"\n" for line in lines)
+    return find_fault(io.BytesIO(text), len(text), head)
+
+
+def test_each_line_carries_its_number_and_the_hash_of_the_one_before() -> None:
+    """As `sha256sum` computes it; the first one carries zeros."""
+    places = [(json.loads(line)["seq"], json.loads(line)["previous"]) for line in LINES]
+    hashes = ["0" * 64, *(hashlib.sha256(line).hexdigest() for line in LINES)]
+    assert places == list(zip(range(1, COUNT + 1), hashes, strict=False))
+    assert (HEAD.seq, HEAD.digest) == (COUNT, hashes[-1])
+    assert json.loads(LINES[0]) == {
+        "seq": 1,
+        "actor": "client-0",
+        "tokens": ["0123456789ab"],
+        "previous": NO_LINE,
+    }
+    assert list(json.loads(LINES[0])) == ["seq", "actor", "tokens", "previous"]
+
+
+def test_what_was_not_touched_has_no_fault() -> None:
+    """Of any length, and looked at up to the given size only."""
+    assert [fault(LINES[:count], head_of(LINES[:count])) for count in range(COUNT + 1)] == [None] * (COUNT + 1)
+    text = b"".join(line + b"\n" for line in LINES)
+    assert find_fault(io.BytesIO(text + b"later"), len(text), HEAD) is None
+
+
+def altered(number: int, old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    """Return what changes one line, counted from 1, and no other."""
+    assert old in LINES[number - 1]
+    return lambda lines: [line.replace(old, new) if line == LINES[number - 1] else line for line in lines]
+
+
+FORGED = Head(3, head_of(LINES[:3]).digest).line({"actor": "mallory"})
+TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
+    "first line changed": (altered(1, b"client-0", b"client-9"), "line 1 is altered"),
+    "a middle line changed": (altered(4, b"client-3", b"client-9"), "line 4 is altered"),
+    "last line changed": (altered(6, b"client-5", b"client-9"), "line 6 is altered"),
+    "number changed": (altered(4, b'"seq": 4', b'"seq": 7'), "lines 4 to 6 are missing"),
+    "first hash changed": (altered(1, b"0" * 64, b"1" * 64), "line 1 is altered"),
+    "hash changed": (altered(4, head_of(LINES[:3]).digest.encode(), b"f" * 64), "line 4 is altered"),
+    "hash shortened": (altered(4, b'"previous": "', b'"previous": '), "line 4 is altered"),
+    "line emptied": (lambda lines: [*lines[:3], b"", *lines[4:]], "line 4 is altered"),
+    "first line removed": (lambda lines: lines[1:], "line 1 is missing"),
+    "first lines removed": (lambda lines: lines[3:], "lines 1 to 3 are missing"),
+    "a middle line removed": (lambda lines: [*lines[:3], *lines[4:]], "line 4 is missing"),
+    "last line removed": (lambda lines: lines[:-1], "line 6 is missing"),
+    "last lines removed": (lambda lines: lines[:2], "lines 3 to 6 are missing"),
+    "all removed": (lambda _lines: [], "lines 1 to 6 are missing"),
+    "two swapped": (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "line 3 is missing"),
+    "first and last swapped": (lambda lines: [lines[-1], *lines[1:-1], lines[0]], "lines 1 to 5 are missing"),
+    "a line doubled": (
+        lambda lines: [*lines[:3], *lines[2:]],
+        "line 4 is missing, in its place is one with number 3",
+    ),
+    "last line doubled": (lambda lines: [*lines, lines[-1]], "line 7 is missing, in its place is one with number 6"),
+    "a line put in": (
+        lambda lines: [*lines[:3], FORGED, *lines[3:]],
+        "line 5 is missing, in its place is one with number 4",
+    ),
+    "a line replaced": (lambda lines: [*lines[:3], FORGED, *lines[4:]], "line 4 is altered"),
+    "a line added": (lambda lines: [*lines, HEAD.line({"actor": "mallory"})], "line 7 was added by somebody else"),
+    "all made anew": (lambda _lines: chain(COUNT + 1)[1:], "line 1 is missing"),
+    "another chain": (
+        lambda lines: [line.replace(b"client", b"nobody") for line in lines],
+        "line 1 or line 2 is altered",
+    ),
+    "begun anew in the middle": (
+        lambda lines: [*lines[:3], *chain(3, Head(3, NO_LINE))],
+        "line 4 begins anew: lines before it may be missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tamper", "expected"), TAMPERED.values(), ids=TAMPERED)
+def test_the_first_line_that_was_tampered_with_is_named(
+    tamper: Callable[[list[bytes]], list[bytes]], expected: str
+) -> None:
+    """Altered, missing, moved, put in: each in its words."""
+    assert fault(tamper(LINES)) == expected
+
+
+def test_an_unfinished_line_is_a_fault() -> None:
+    """The worker cuts such a line off when it opens the file; while it runs there is none."""
+    text = b"".join(line + b"\n" for line in LINES)
+    assert find_fault(io.BytesIO(text[:-1]), len(text) - 1, HEAD) == "line 6 is altered"
+    assert find_fault(io.BytesIO(text + b"{"), len(text) + 1, HEAD) == "line 7 is altered"
+
+
+edits = st.one_of(
+    st.tuples(st.just("byte"), st.integers(0, 10_000), st.integers(0, 255)),
+    st.tuples(st.just("cut"), st.integers(0, 10_000), st.integers(1, 400)),
+    st.tuples(st.just("insert"), st.integers(0, 10_000), st.binary(min_size=1, max_size=40)),
+    st.tuples(st.just("copy"), st.integers(0, COUNT - 1), st.integers(0, COUNT)),
+    st.tuples(st.just("move"), st.integers(0, COUNT - 1), st.integers(0, COUNT - 1)),
+)
+
+
+def edited(text: bytes, edit: tuple[str, int, object]) -> bytes:
+    """Do one thing to a file's content."""
+    kind, at, what = edit
+    lines = text.splitlines(keepends=True)
+    if kind in {"copy", "move"} and lines:
+        assert isinstance(what, int)
+        line = lines[at % len(lines)]
+        if kind == "move":
+            lines.remove(line)
+        lines.insert(what, line)
+        return b"".join(lines)
+    at %= max(1, len(text))
+    if kind == "byte" and isinstance(what, int):
+        return text[:at] + bytes([what]) + text[at + 1 :]
+    if kind == "cut" and isinstance(what, int):
+        return text[:at] + text[at + what :]
+    return text[:at] + what + text[at:] if isinstance(what, bytes) else text
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(edits, min_size=1, max_size=4))
+def test_nothing_can_be_done_to_a_trail_without_a_fault(edits: list[tuple[str, int, object]]) -> None:
+    """Any bytes changed, cut out, put in, copied, moved: there is a fault exactly if the content differs."""
+    original = text = b"".join(line + b"\n" for line in LINES)
+    for edit in edits:
+        text = edited(text, edit)
+    assert (find_fault(io.BytesIO(text), len(text), HEAD) is None) == (text == original)
+
+
+def newest_first(lines: list[bytes]) -> Iterator[bytes]:
+    """Return lines as a trail's end is read."""
+    return iter(lines[::-1])
+
+
+def test_a_trail_goes_on_behind_its_last_line() -> None:
+    """Also where the head wasn't written before a crash, and from nothing."""
+    assert continuation(newest_first(LINES), HEAD) == (HEAD, [])
+    for count in range(COUNT):
+        assert continuation(newest_first(LINES), head_of(LINES[:count])) == (HEAD, [])
+    assert continuation(iter([]), Head()) == (Head(), [])
+    assert continuation(iter([]), None) == (Head(), [])
+
+
+def test_a_trail_that_is_whole_is_read_no_further_than_its_last_line() -> None:
+    """A start takes as long with a hundred megabytes as with one."""
+    lines = newest_first(LINES)
+    continuation(lines, HEAD)
+    assert next(lines) == LINES[-2]
+
+
+BROKEN_ENDS: dict[str, tuple[list[bytes], Head | None, Head, str]] = {
+    "cut": (LINES[:2], HEAD, HEAD, "lines 3 to 6 are missing"),
+    "empty": ([], HEAD, HEAD, "lines 1 to 6 are missing"),
+    "altered": (TAMPERED["last line changed"][0](LINES), HEAD, HEAD, "line 6 is altered"),
+    "nonsense": ([*LINES, b"nonsense"], HEAD, HEAD, "the last line is altered"),
+    "nonsense alone": ([b"nonsense"], None, Head(), "the last line is altered"),
+    "no head": (
+        LINES,
+        None,
+        Head(6, NO_LINE),
+        "the head file is missing or altered: lines at the end may be missing",
+    ),
+    "altered behind the head": (
+        TAMPERED["a middle line changed"][0](LINES),
+        head_of(LINES[:2]),
+        Head(6, NO_LINE),
+        "the lines behind line 2 don't follow on it",
+    ),
+    "a line missing behind the head": (
+        [*LINES[:3], *LINES[4:]],
+        head_of(LINES[:2]),
+        Head(6, NO_LINE),
+        "the lines behind line 2 don't follow on it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("lines", "known", "follows", "problem"), BROKEN_ENDS.values(), ids=BROKEN_ENDS)
+def test_an_end_that_is_not_as_it_was_written_shows_for_ever(
+    lines: list[bytes], known: Head | None, follows: Head, problem: str
+) -> None:
+    """The next line follows on what really was the last one, or on none: so later lines don't hide the gap."""
+    head, problems = continuation(newest_first(lines), known)
+    assert (head, problems) == (follows, [problem])
+    later = chain(2, head)
+    assert fault([*lines, *later], head.after(later[0]).after(later[1])) is not None
+
+
+def test_a_head_that_is_far_behind_is_not_caught_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has put it there: it must not make a start slow."""
+    monkeypatch.setattr(audit_chain, "LINES_BEHIND_MAX", 3)
+    assert continuation(newest_first(LINES), head_of(LINES[:3])) == (HEAD, [])
+    head, problems = continuation(newest_first(LINES), head_of(LINES[:2]))
+    assert (head, problems) == (Head(6, NO_LINE), ["the lines behind line 2 don't follow on it"])
+
+
+def test_heads_are_read_as_they_are_written() -> None:
+    """Always of the same length, so that one write replaces them; nothing else is a head."""
+    assert Head.decode(HEAD.encode()) == HEAD
+    assert {len(head.encode()) for head in (Head(), HEAD, Head(10**18, "f" * 64))} == {86}
+    for content in (b"", HEAD.encode()[:-1], HEAD.encode() + b"\n", b"0" * 86):
+        assert Head.decode(content) is None
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.binary(max_size=50).map(lambda part: part.replace(b"\n", b"")), max_size=12), st.integers(1, 70))
+def test_reading_backwards_yields_every_line_once(lines: list[bytes], block_bytes: int) -> None:
+    """Whatever the size of blocks; what stands behind the last newline comes first."""
+    text = b"\n".join(lines)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile(buffering=0) as stream:
+        patch.setattr(audit_chain, "BLOCK_BYTES", block_bytes)
+        stream.write(text)
+        assert list(backwards(stream.fileno(), len(text))) == (lines or [b""])[::-1]
+
+
+def test_reading_backwards_stops_at_a_file_that_has_become_shorter(tmp_path: Path) -> None:
+    """Somebody cuts it at that very moment: what is left is read."""
+    file = tmp_path / "lines"
+    file.write_bytes(b"a\nb\n")
+    with file.open("rb") as stream:
+        assert list(backwards(stream.fileno(), 10)) == [b"", b"b", b"a"]

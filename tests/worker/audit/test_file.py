@@ -1,0 +1,283 @@
+"""The trail's files: on disk before anything happens, refused where that can't be, and watched from both ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfcli.models.errors import AuditError
+from nfcli.worker.audit import file as audit_file
+from nfcli.worker.audit.chain import NO_LINE, Head
+from nfcli.worker.audit.file import ChainedFile
+from support.chained_files import file, head_path, open_file, path, refused  # noqa: F401  fixtures
+
+Open = Callable[[], ChainedFile]
+
+
+def actors(path: Path) -> list[str]:
+    """Return who is in the trail."""
+    return [json.loads(line)["actor"] for line in path.read_bytes().splitlines()]
+
+
+def test_both_files_are_private_and_say_the_same(path: Path, head_path: Path, open_file: Open) -> None:
+    """0600 whatever the umask; the head has the number of the last line and its hash."""
+    umask = os.umask(0)
+    try:
+        file = open_file()
+        assert (path.read_bytes(), head_path.read_bytes()) == (b"", Head().encode())
+        file.append({"actor": "ann"})
+    finally:
+        os.umask(umask)
+    assert path.read_bytes() == b'{"seq": 1, "actor": "ann", "previous": "%s"}\n' % NO_LINE.encode()
+    assert head_path.read_bytes() == Head().after(path.read_bytes()[:-1]).encode()
+    assert [oct(each.stat().st_mode) for each in (path, head_path)] == ["0o100600"] * 2
+    assert file.verify() == Head().after(path.read_bytes()[:-1])
+
+
+def test_a_line_is_on_disk_before_it_counts(
+    path: Path, head_path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the system is told to sync, the whole line is in the file and the head doesn't know it yet."""
+    seen: list[tuple[list[str], bytes]] = []
+    before = head_path.read_bytes()
+    monkeypatch.setattr(os, "fdatasync", lambda _descriptor: seen.append((actors(path), head_path.read_bytes())))
+    file.append({"actor": "ann"})
+    assert seen == [(["a0", "a1", "a2", "a3", "ann"], before)]
+
+
+def test_a_file_that_is_opened_again_goes_on_where_it_was(path: Path, file: ChainedFile, open_file: Open) -> None:
+    """After a stop, and after a process that was killed."""
+    file.close()
+    again = open_file()
+    again.append({"actor": "ann"})
+    killed_and_again = open_file()
+    killed_and_again.append({"actor": "bob"})
+    assert (again.found, killed_and_again.found) == ([], [])
+    assert actors(path) == ["a0", "a1", "a2", "a3", "ann", "bob"]
+    assert killed_and_again.verify().seq == 6
+
+
+def test_lines_behind_the_head_are_no_fault(
+    head_path: Path, file: ChainedFile, open_file: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash may come between the two files, a power cut may keep some writes of the head; no room is needed then."""
+    before = head_path.read_bytes()
+    file.append({"actor": "ann"})
+    file.append({"actor": "bob"})
+    head_path.write_bytes(before)
+    monkeypatch.setattr(audit_file, "write_private", lambda *_: pytest.fail("a full disk would stop the start"))
+    again = open_file()
+    monkeypatch.undo()
+    assert (again.found, again.verify().seq) == ([], 6)
+    again.append({"actor": "carol"})
+    assert again.verify().seq == 7
+
+
+@pytest.mark.parametrize("rest", [b"{", b'{"seq": 5, "actor": "ann", "prev', b"\0" * 100, b"x" * 100_000])
+def test_an_unfinished_line_is_cut_off_and_the_chain_goes_on(
+    path: Path, file: ChainedFile, open_file: Open, rest: bytes
+) -> None:
+    """A crash in the middle of a write leaves it; the change that it belonged to was never made."""
+    with path.open("ab") as stream:
+        stream.write(rest)
+    again = open_file()
+    assert again.found == [f"an unfinished line was cut off (bytes: {len(rest)})"]
+    again.append({"actor": "ann"})
+    assert actors(path) == ["a0", "a1", "a2", "a3", "ann"]
+    assert again.verify().seq == 5
+    del file
+
+
+def test_a_file_that_is_put_back_takes_lines_again(path: Path, file: ChainedFile) -> None:
+    """The same file, not a copy."""
+    moved = path.rename(path.with_name("moved"))
+    refused(file)
+    moved.rename(path)
+    file.append({"actor": "ann"})
+    assert file.verify().seq == 5
+
+
+@contextmanager
+def in_place_of(descriptor: int, device: str) -> Iterator[None]:
+    """Have writes to a descriptor reach a device."""
+    kept, other = os.dup(descriptor), os.open(device, os.O_RDWR)
+    os.dup2(other, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(other)
+
+
+@contextmanager
+def room_for(path: Path, more_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond the size of one and some bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + more_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_takes_no_part_of_a_line(path: Path, file: ChainedFile) -> None:
+    """Whether none of it fits or a part; what did is taken back, and with room again lines come behind the last."""
+    before = path.read_bytes()
+    with in_place_of(file._stream.fileno(), "/dev/full"):
+        refused(file, match=r"can't be written \(No space left on device\), nothing changed: make room on its disk")
+    for more_bytes in (0, 1, 50):
+        with room_for(path, more_bytes):
+            refused(file, match=r"can't be written \(\w[^)]*\), nothing changed: make room")
+        assert path.read_bytes() == before
+    file.append({"actor": "ann"})
+    assert actors(path) == ["a0", "a1", "a2", "a3", "ann"]
+    assert file.verify().seq == 5
+
+
+def test_a_line_that_is_not_sure_to_be_on_disk_is_taken_back(
+    path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync fails: nobody knows what a power cut would leave."""
+    before = path.read_bytes()
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        refused(file, match=r"can't be written \(Input/output error\)")
+        assert path.read_bytes() == before
+        patch.setattr(os, "ftruncate", lambda *_: fail(0))
+        refused(file, match=r"can't be written \(Input/output error\)")
+        assert len(path.read_bytes()) > len(before)
+    refused(file)  # the line that couldn't be taken back is noticed
+
+
+def test_a_head_that_can_t_be_written_is_logged(
+    path: Path, file: ChainedFile, open_file: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line is there, and a line behind the head is no fault."""
+    with in_place_of(file._head_stream.fileno(), "/dev/full"):
+        file.append({"actor": "ann"})
+    assert caplog.messages == [f"the head of the audit trail {path} can't be written: No space left on device"]
+    assert open_file().found == []
+
+
+def test_a_disk_that_can_not_be_read_is_an_error_in_one_line(
+    path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a fault of the trail nor one of the program."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(audit_file, "find_fault", fail)
+    monkeypatch.setattr(os, "pread", fail)
+    for read in (file.verify, lambda: next(file.lines_backwards())):
+        with pytest.raises(AuditError) as caught:
+            read()
+        assert str(caught.value) == f"the audit trail {path} can't be read: Input/output error"
+
+
+def test_a_closed_trail_takes_no_line(path: Path, file: ChainedFile, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing twice is closing once; a folder that has gone is logged."""
+    file.close()
+    file.close()
+    refused(file, match="^the audit trail is closed, nothing changed$")
+    other = ChainedFile.open(path)
+    shutil.rmtree(path.parent)
+    other.close()
+    assert caplog.messages == [f"the head of the audit trail {path} can't be written: No such file or directory"]
+
+
+def test_threads_write_whole_lines_one_after_the_other_while_others_verify(path: Path, file: ChainedFile) -> None:
+    """Eight of them; each line is there once, and no look at the trail meets half of one."""
+    heads: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: [file.append({"actor": f"t{n}-{i}"}) for i in range(25)]) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        heads.append(file.verify().seq)
+        assert next(file.lines_backwards()).endswith(b'"}')
+    for thread in threads:
+        thread.join()
+    assert file.verify().seq == 204
+    assert heads == sorted(heads)
+    assert sorted(actors(path)[4:]) == sorted(f"t{n}-{i}" for n in range(8) for i in range(25))
+
+
+def test_the_file_of_the_first_version_is_moved_aside(path: Path, open_file: Open) -> None:
+    """Its lines have no chain; it stays beside the new one, under the first free number."""
+    old = b'{"time": "2026-05-31T10:12:02.117+00:00", "client": "KEY", "task": "bearer_token_delete"}\n'
+    for number in (1, 2):
+        path.write_bytes(old)
+        path.chmod(0o600)
+        open_file().append({"actor": "ann"})
+        assert path.with_name(f"audit-w1.jsonl.{number}").read_bytes() == old
+        assert actors(path) == ["ann"]
+        path.with_suffix(".head").unlink()
+
+
+def spoilt(path: Path, action: str) -> None:
+    """Put something in the way."""
+    if action == "a folder":
+        path.mkdir()
+    elif action == "a link":
+        path.symlink_to("elsewhere")
+    else:
+        path.touch(0o644)
+        path.chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ("a folder", "{path} is in the way: a file is needed there"),
+        ("a link", "{path} is a symbolic link: put a real file there"),
+        ("open to others", "{path} has mode 0644 and is open to other users: run chmod 600 {path}"),
+    ],
+)
+def test_a_file_that_is_not_private_is_not_opened(path: Path, open_file: Open, action: str, reason: str) -> None:
+    """One line says what to do."""
+    spoilt(path, action)
+    with pytest.raises(AuditError) as caught:
+        open_file()
+    assert str(caught.value) == f"the audit trail can't be opened: {reason.format(path=path)}"
+
+
+def test_a_folder_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:
+    """The environment makes it before."""
+    path = tmp_path / "missing" / "audit-w1.jsonl"
+    with pytest.raises(AuditError) as caught:
+        ChainedFile.open(path)
+    assert str(caught.value) == f"the audit trail {path} can't be opened: No such file or directory"
+
+
+def test_opening_reads_the_end_only(path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trail of a hundred megabytes must not delay a start."""
+    for number in range(400):
+        file.append({"actor": f"a{number}", "filler": "x" * 1_000})
+    file.close()
+    read: list[Any] = []
+    real = os.pread
+
+    def pread(descriptor: int, count: int, offset: int) -> bytes:
+        read.append(count)
+        return real(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    ChainedFile.open(path).close()
+    assert sum(read) <= 64 * 1024 < path.stat().st_size

@@ -1,0 +1,321 @@
+"""The audit trail: a line for each change before it is made, and never a token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nfcli.models.errors import AuditError
+from nfcli.models.protocol.jobs import Result
+from nfcli.models.tasks.audit import AuditEntry
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.tokens.store import Change, TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+SECRET = "s3cr3t-t0k3n/with+more~=="
+KEY = bytes(32)
+TIME = "2026-05-28T20:26:40.250+00:00"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the file of the fixture `trail`."""
+    return tmp_path / "audit-w1.jsonl"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a trail."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def fingerprint(token: str) -> str:
+    """Return what stands for a token."""
+    return hmac.new(KEY, token.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def brief(path: Path) -> list[tuple[Any, ...]]:
+    """Return what differs most from line to line."""
+    return [
+        tuple(line[key] for key in ("seq", "operation", "username", "count", "expire", "outcome"))
+        for line in lines(path)
+    ]
+
+
+def test_a_stored_token_leaves_a_line_without_the_token(
+    trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
+) -> None:
+    """Number, time, who, what, for whom, which by its fingerprint, how long, what came of it, and the chain."""
+    open_store().store("alice", SECRET, 60, witness=trail.witness("client", expire=60))
+    expected = {
+        "seq": 1,
+        "time": TIME,
+        "actor": "client",
+        "operation": "create",
+        "username": "alice",
+        "tokens": [fingerprint(SECRET)],
+        "count": 1,
+        "expire": 60,
+        "outcome": "done",
+        "reason": None,
+        "previous": "0" * 64,
+    }
+    assert path.read_text() == json.dumps(expected) + "\n"
+    assert SECRET not in path.read_text()
+
+
+def test_each_change_leaves_one_line_and_what_changes_nothing_none(
+    trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
+) -> None:
+    """Created, renewed, deleted by token and by user; nothing matched, or only looked at."""
+    store = open_store()
+    for token, expire in (("a1", 60), ("a1", None), ("a2", 5), ("a3", None)):
+        store.store("alice", token, expire, witness=trail.witness("client", expire=expire))
+    store.delete(token="a2", witness=trail.witness("client"))
+    store.delete(token="a2", witness=trail.witness("client"))
+    store.delete(username="alice", witness=trail.witness("client"))
+    store.lookup("a1")
+    store.records()
+    assert brief(path) == [
+        (1, "create", "alice", 1, 60, "done"),
+        (2, "renew", "alice", 1, None, "done"),
+        (3, "create", "alice", 1, 5, "done"),
+        (4, "create", "alice", 1, None, "done"),
+        (5, "delete", "alice", 1, None, "done"),
+        (6, "delete", "alice", 2, None, "done"),
+    ]
+    assert [line["tokens"] for line in lines(path)[4:]] == [[fingerprint("a2")], [fingerprint("a1"), fingerprint("a3")]]
+    assert trail.verify().lines == 6
+
+
+def test_a_change_of_many_tokens_names_a_hundred_and_counts_all(trail: AuditTrail, path: Path) -> None:
+    """Of several users it names none."""
+    records = tuple(BearerTokenRecord(f"t{n}", f"u{n}", 0.0, None) for n in range(250))
+    trail.witness("client")(Change("restore", records))
+    trail.witness("client")(Change("restore", ()))
+    trail.write(operation="restore", actor="client", tokens=[record.token for record in records])
+    assert [(line["username"], line["count"]) for line in lines(path)] == [(None, 250), (None, 0), (None, 250)]
+    assert lines(path)[0]["tokens"] == [fingerprint(f"t{n}") for n in range(100)] == lines(path)[2]["tokens"]
+
+
+@pytest.mark.parametrize("change", ["create", "renew", "delete a token", "delete a user"])
+def test_a_change_that_no_line_can_tell_of_is_not_made(
+    trail: AuditTrail, open_store: Callable[[], TokenStore], stranger: Stranger, path: Path, change: str
+) -> None:
+    """The caller gets the reason, memory and disk stay as they were, and with the file back it works."""
+    store = open_store()
+    store.store("alice", "a1", 60)
+    before, rows = [(each.token, each.expires) for each in store.records()], stranger.keys()
+    changes: dict[str, Callable[[], object]] = {
+        "create": lambda: store.store("alice", "a2", None, witness=trail.witness("client")),
+        "renew": lambda: store.store("alice", "a1", 90, witness=trail.witness("client")),
+        "delete a token": lambda: store.delete(token="a1", witness=trail.witness("client")),
+        "delete a user": lambda: store.delete(username="alice", witness=trail.witness("client")),
+    }
+    moved = path.rename(path.with_name("moved"))
+    path.mkdir()
+    with pytest.raises(AuditError, match="was moved or altered, nothing changed: look with show fastmcp audit verify"):
+        changes[change]()
+    assert ([(each.token, each.expires) for each in store.records()], stranger.keys()) == (before, rows)
+    path.rmdir()
+    moved.rename(path)
+    changes[change]()
+    assert [line["operation"] for line in lines(path)] == [change.split(maxsplit=1)[0]]
+    assert [(each.token, each.expires) for each in store.records()] != before
+
+
+def test_eight_threads_of_changes_leave_a_line_for_each(
+    trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
+) -> None:
+    """The chain is right, and the lines, done one after the other, lead to the tokens that are there."""
+    store = open_store()
+
+    def change(number: int) -> None:
+        for n in range(12):
+            token = f"t{(number + n) % 10}"
+            if n % 3 == 2:
+                store.delete(token=token, witness=trail.witness(f"client-{number}"))
+            else:
+                store.store("alice", token, None, witness=trail.witness(f"client-{number}"))
+
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    there: set[str] = set()
+    for line in lines(path):
+        (token,) = line["tokens"]
+        assert (line["operation"] == "create") == (token not in there)
+        there.symmetric_difference_update([] if line["operation"] == "renew" else [token])
+    assert there == {fingerprint(record.token) for record in store.records()}
+    assert trail.verify().lines == len(lines(path)) >= 8 * 8
+
+
+def undone(trail: AuditTrail, task: str, result: Result, *known: str, **arguments: object) -> dict[str, Any]:
+    """Write that a task changed nothing; return the line as it lies in the file."""
+    trail.write_undone(task=task, actor="client", arguments=arguments, result=result, is_token=known.__contains__)
+    line: dict[str, Any] = json.loads(trail._file.path.read_bytes().splitlines()[-1])
+    return line
+
+
+FAILED = Result(failed=True, errors=["first reason", "second reason"])
+
+
+def test_changes_that_were_not_made_leave_their_outcome_and_why(trail: AuditTrail, path: Path) -> None:
+    """A deletion that found nothing is told from one that failed."""
+    undone(trail, "bearer_token_store", FAILED, username="alice", token="a1", expire=60)
+    undone(trail, "bearer_token_delete", FAILED, username="alice")
+    undone(trail, "bearer_token_delete", Result(result=False, messages=["no matching token"]), token="a1")
+    undone(trail, "restore_commit", FAILED, id="x")
+    assert brief(path) == [
+        (1, "create", "alice", 1, 60, "failed"),
+        (2, "delete", "alice", 0, None, "failed"),
+        (3, "delete", None, 1, None, "nothing matched"),
+        (4, "restore", None, 0, None, "failed"),
+    ]
+    assert [line["reason"] for line in lines(path)] == [
+        *["first reason; second reason"] * 2,
+        None,
+        "first reason; second reason",
+    ]
+    assert [line["tokens"] for line in lines(path)] == [[fingerprint("a1")], [], [fingerprint("a1")], []]
+
+
+@pytest.mark.parametrize(
+    ("username", "shown"),
+    [
+        (SECRET, "***"),
+        (f"x{SECRET}x", "x***x"),
+        ("of-somebody-else-a-token", "***"),
+        ("by mistake: of-somebody-else-a-token", "by mistake: ***"),
+        ("short", "***"),
+        ("shorter", "shorter"),
+        ("Bearer abc", "Bearer ***"),
+        ("a\nb\x1b", "a\nb\x1b"),
+        ("half \ud800", "half ?"),
+        ("u" * 5000, "u" * 256),
+        ({"token": SECRET}, "<dict>"),
+        ([SECRET], "<list>"),
+        (12345, "<int>"),
+        (True, "True"),
+        (1.5, "1.5"),
+        (None, None),
+    ],
+)
+def test_arguments_that_broke_the_rules_are_recorded_safely(trail: AuditTrail, username: object, shown: object) -> None:
+    """They come from outside: any type, any length, and a token where the name belongs, also one that is stored."""
+    known = ("of-somebody-else-a-token", "short")
+    line = undone(trail, "bearer_token_store", FAILED, *known, username=username, token=SECRET)
+    assert line["username"] == shown
+    content = trail._file.path.read_bytes()
+    assert SECRET.encode() not in content
+    assert content.isascii()
+    assert content.count(b"\n") == 1
+    assert trail.entries(1)[0].username == shown
+
+
+@pytest.mark.parametrize("value", [0, -1, 10**12, 10**400, True, 1.5, "60", "s3cr3t-t0k3n", None, [60]])
+def test_an_expiry_that_is_none_is_not_recorded(trail: AuditTrail, value: object) -> None:
+    """The reason has it, as far as it may."""
+    assert undone(trail, "bearer_token_store", FAILED, username="a", expire=value)["expire"] is None
+
+
+def test_a_reason_holds_no_token(trail: AuditTrail) -> None:
+    """Error lines quote values, long ones in part: a token that was typed where something else belongs."""
+    long = "t0k3n-" * 20
+    reasons = [
+        f"expire: must be 1 to 9 whole seconds, got {SECRET}",
+        f"expire: must be 1 to 9 whole seconds, got {long[:40]}",
+        "expire: must be 1 to 9 whole seconds, got of-somebody-else-a-token",
+        "Authorization: Bearer abc",
+    ]
+    for token in (SECRET, long):
+        result = Result(failed=True, errors=reasons)
+        line = undone(trail, "bearer_token_store", result, "of-somebody-else-a-token", username="a", token=token)
+        assert token[:40] not in line["reason"]
+        assert "somebody" not in line["reason"]
+        assert "abc" not in line["reason"]
+        assert len(line["reason"]) <= 256
+
+
+def test_a_name_that_is_the_token_is_not_recorded(
+    trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
+) -> None:
+    """Of changes that were made neither; a token of few letters blanks out no other name."""
+    store = open_store()
+    for username, token in (("alice", "alice"), (f"x{SECRET}", SECRET), ("alice", "a")):
+        store.store(username, token, None, witness=trail.witness("client"))
+    assert [line["username"] for line in lines(path)] == ["***", "x***", "alice"]
+
+
+def test_fingerprints_need_the_key(tmp_path: Path) -> None:
+    """Who has a trail can't try tokens against it; who has the key can tell whether two lines mean the same token."""
+    found = []
+    for number, key in enumerate((bytes(32), b"k" * 32)):
+        with AuditTrail.open(tmp_path / f"audit-{number}.jsonl", key) as trail:
+            for _ in range(2):
+                trail.write(operation="delete", actor="client", tokens=[SECRET])
+            found.append([entry.tokens for entry in trail.entries(2)])
+    assert found[0][0] == found[0][1] == [fingerprint(SECRET)]
+    assert found[1][0] == found[1][1] != found[0][0]
+
+
+def test_the_last_lines_are_listed_the_newest_one_last(trail: AuditTrail) -> None:
+    """All, or those about a user, whose name may be part of another's."""
+    for number, username in enumerate(["bob", "bobby", None, 'b"ob', "bob", "żółw"]):
+        trail.write(operation="delete", actor=f"a{number}", username=username)
+    assert [entry.seq for entry in trail.entries(3)] == [4, 5, 6]
+    assert [entry.seq for entry in trail.entries(100)] == [1, 2, 3, 4, 5, 6]
+    assert [entry.seq for entry in trail.entries(100, "bob")] == [1, 5]
+    assert [entry.seq for entry in trail.entries(1, "bob")] == [5]
+    assert [entry.seq for entry in trail.entries(9, 'b"ob')] == [4]
+    assert [entry.seq for entry in trail.entries(9, "żółw")] == [6]
+    assert trail.entries(9, "carol") == []
+
+
+def test_lines_that_can_not_be_read_are_listed_as_such(trail: AuditTrail, path: Path) -> None:
+    """Whoever has put them there; half a line isn't listed."""
+    trail.write(operation="delete", actor="ann")
+    bad = [b"nonsense", b"{}x", b'{"seq": 2, "actor": "\\ud800"}', b'{"seq": "x"}', b'{"no": 1}', b"\xff", b""]
+    with path.open("ab") as stream:
+        stream.write(b"".join(line + b"\n" for line in bad) + b'{"seq')
+    damaged = AuditEntry(reason="this line is damaged: look with show fastmcp audit verify")
+    assert trail.entries(100) == [trail.entries(100)[0], *[damaged] * len(bad)]
+    assert trail.entries(100)[0].actor == "ann"
+    with pytest.raises(AuditError, match="line 2 is altered"):
+        trail.verify()
+
+
+def test_what_opening_met_is_logged_and_gets_a_line(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also on a full disk a worker starts: it has tokens to check."""
+    with AuditTrail.open(path, KEY) as trail:
+        trail.write(operation="delete", actor="ann")
+    with path.open("ab") as stream:
+        stream.write(b"{")
+    with AuditTrail.open(path, KEY) as trail:
+        assert trail.verify().lines == 2
+        (entry,) = trail.entries(1)
+        assert (entry.operation, entry.actor, entry.outcome) == ("recover", "worker", "done")
+        assert entry.reason == "an unfinished line was cut off (bytes: 1)"
+    assert caplog.messages == [
+        f"opening the audit trail {path} found: {entry.reason}; show fastmcp audit verify tells more"
+    ]
+    with path.open("ab") as stream:
+        stream.write(b"{")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", lambda *_: 0)
+        AuditTrail.open(path, KEY).close()
+    assert caplog.messages[-1].startswith(f"what was found was not written down: the audit trail {path} can't be wri")
+    with AuditTrail.open(path, KEY) as trail:
+        assert trail.verify().lines == 2

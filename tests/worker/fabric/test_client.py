@@ -1,0 +1,270 @@
+"""Jobs that a worker sends to other services, through a broker that may be anything but well."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import wait as wait_for_all
+from typing import Any
+
+import pytest
+import zmq
+
+from nfcli.models.environment.curve_keys import KeyPair
+from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
+from nfcli.models.protocol.frames import Command
+from nfcli.worker.fabric import client as fabric_client
+from nfcli.worker.fabric.client import FabricClient
+from support.fabric_services import connect, hub, scripts, values  # noqa: F401  fixtures
+from support.served_worker import WAIT_SECONDS
+
+answers, is_asked, is_busy, is_silent = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.is_silent
+pushes, ready, result, say = scripts.pushes, scripts.ready, scripts.result, scripts.say
+
+SHORT = 1.0
+LOOK = "look what it has done before you repeat it"
+
+Connect = Callable[..., FabricClient]
+
+
+def run(client: FabricClient, service: str = "s", *, timeout: float = WAIT_SECONDS, **target: Any) -> dict[str, Any]:
+    """Run a task and return what came of it."""
+    return values(client.run(service, "t", {"a": 1}, timeout=timeout, **target))
+
+
+def test_all_workers_of_a_service_answer_in_one(hub: Any, connect: Connect) -> None:
+    """Those that send their results and those that want to be asked for them."""
+    hub.workers = {"w1": ("s", pushes(1)), "w2": ("s", is_asked([2])), "w3": ("other", pushes(3))}
+    client = connect()
+    assert run(client) == {"w1": 1, "w2": [2]}
+    assert run(client, "other") == {"w3": 3}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected", "frame"),
+    [
+        ("all", {"w1": 1, "w2": 2}, b"all"),
+        ("any", {"w1": 1}, b"any"),
+        ("w2", {"w2": 2}, b"w2"),
+        (["w2", "w3"], {"w2": 2}, b'["w2","w3"]'),
+    ],
+)
+def test_a_job_goes_to_whom_it_is_for(
+    hub: Any, connect: Connect, target: Any, expected: dict[str, int], frame: bytes
+) -> None:
+    """The broker chooses, as NFP has it."""
+    hub.workers = {"w1": ("s", pushes(1)), "w2": ("s", pushes(2))}
+    assert run(connect(), target=target) == expected
+    message = hub.wait_for(Command.POST)
+    assert (message.target, json.loads(message.data)) == (
+        frame,
+        {"task": "t", "kwargs": {"a": 1}, "args": [], "timeout": WAIT_SECONDS},
+    )
+
+
+def test_a_result_whose_event_was_lost_is_asked_for(hub: Any, connect: Connect) -> None:
+    """Again and again until it is there."""
+    hub.workers = {"w1": ("s", is_asked(1, tells=False)), "w2": ("s", is_busy)}
+    job = connect().submit("s", "t", {}, timeout=WAIT_SECONDS)
+    hub.wait_for(Command.GET, 3)
+    hub.workers["w2"] = ("s", is_asked(2))
+    assert values(job.result(WAIT_SECONDS)) == {"w1": 1, "w2": 2}
+
+
+def test_a_result_that_overtakes_the_brokers_word_counts(hub: Any, connect: Connect) -> None:
+    """No question is needed for it."""
+    hub.workers, hub.results_first = {"w1": ("s", pushes(1))}, True
+    assert run(connect(poll=WAIT_SECONDS)) == {"w1": 1}
+
+
+def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect: Connect) -> None:
+    """The last is answered first, all of them by a broker that was silent until all were there."""
+    hub.workers = {"w1": ("s", is_silent)}
+    client = connect(poll=WAIT_SECONDS)
+    jobs = [client.submit("s", "t", {"number": number}, timeout=WAIT_SECONDS) for number in range(150)]
+    posts = [hub.wait_for(Command.POST) for _ in jobs]
+    assert client.counters()["running"] == 150
+    for post in reversed(posts):
+        hub.send(say(post, "200", {"w1": result(json.loads(post.data)["kwargs"]["number"])}))
+    assert wait_for_all(jobs, WAIT_SECONDS).not_done == set()
+    assert [values(job.result()) for job in jobs] == [{"w1": number} for number in range(150)]
+    assert client.counters() == {"jobs": 150, "running": 0, "received": 300, "sent": 150, "invalid": 0, "reconnects": 0}
+
+
+def test_more_jobs_than_the_bound_are_refused_with_one_line(
+    hub: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that run go on, and one that ended makes room."""
+    monkeypatch.setattr(fabric_client, "MAX_JOBS", 2)
+    hub.workers = {"w1": ("s", is_silent), "w2": ("quick", pushes(2))}
+    client = connect()
+    first, _ = (client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(2))
+    with pytest.raises(NfcliError, match="2 jobs for other services are under way: try again when some have ended"):
+        run(client, "quick")
+    first.cancel()
+    assert run(client, "quick") == {"w2": 2}
+
+
+def test_a_service_without_workers_is_one_line(hub: Any, connect: Connect) -> None:
+    """At once."""
+    with pytest.raises(NoWorkersError) as caught:
+        run(connect())
+    assert str(caught.value).startswith(f"the broker at {hub.endpoint} has no worker of service s: ")
+
+
+def test_a_silent_worker_costs_the_time_out_and_has_a_failed_result(hub: Any, connect: Connect) -> None:
+    """As one that is busy for too long."""
+    hub.workers = {"w1": ("s", is_silent), "w2": ("s", is_busy)}
+    client = connect()
+    client.workers()
+    reason = [f"no answer within {SHORT:g} s"]
+    assert run(client, timeout=SHORT) == {"w1": reason, "w2": reason}
+
+
+def test_a_worker_that_is_gone_from_the_broker_is_not_waited_for(hub: Any, connect: Connect) -> None:
+    """The question for its result finds out."""
+    hub.workers = {"w1": ("s", is_busy)}
+    job = connect().submit("s", "t", {}, timeout=WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    hub.workers = {}
+    assert values(job.result(WAIT_SECONDS)) == {"w1": [f"worker w1 has gone away while the job ran: {LOOK}"]}
+
+
+HOSTILE = [
+    lambda _name, _message: [b""],
+    lambda _name, _message: [b""] * 7,
+    lambda _name, message: say(message, "200", b"{"),
+    lambda _name, message: say(message, "200", b"[" * 200_000),
+    lambda _name, message: say(message, "\N{GRINNING FACE}", {}),
+    lambda _name, message: say(message, "200", {"w2": result(2)}),
+    lambda _name, message: say(message, "202", {"workers": ["w2"], "target": "any"}),
+    lambda _name, message: say(message, "400", ["x"]),
+    lambda _name, message: say(message, "404", {"worker": ["w1"]}),
+    lambda _name, message: say(message, "200", {"worker": {}, "event_type": []}, Command.EVENT),
+    lambda _name, message: say(message, "200", b"\xff", Command.STREAM),
+    lambda _name, message: say(message, "200", [], Command.MMI),
+    lambda name, message: [*ready(name, message)[:4], b"another", *ready(name, message)[5:]],
+    lambda name, message: [*ready(name, message)[:4], b"\xff", *ready(name, message)[5:]],
+]
+
+
+def test_whatever_a_worker_sends_the_next_answer_is_heard(hub: Any, connect: Connect) -> None:
+    """Nothing that arrives ends the thread, or costs anybody else's result."""
+    end = lambda name, message: say(message, "200", {name: result(1)})  # noqa: E731  one of the list's own kind
+    hub.workers = {"w1": ("s", answers(*HOSTILE, end)), "w2": ("other", pushes(2))}
+    client = connect(poll=WAIT_SECONDS)
+    for _ in range(3):
+        assert run(client) == {"w1": 1}
+        assert run(client, "other") == {"w2": 2}
+
+
+def test_a_fault_of_ours_costs_one_message(hub: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next is read, and nobody hears of it but the log."""
+    seen: list[str] = []
+
+    def receive(job: Any, message: Any, **named: Any) -> None:
+        seen.append(message.status)
+        if len(seen) == 2:
+            raise KeyError
+        real(job, message, **named)
+
+    real = fabric_client.SentJob.receive
+    monkeypatch.setattr(fabric_client.SentJob, "receive", receive)
+    hub.workers = {"w1": ("s", pushes(1))}
+    client = connect()
+    assert run(client) == {"w1": 1}
+    assert (seen[:3], client.counters()["invalid"]) == (["202", "201", "200"], 1)
+
+
+def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect: Connect) -> None:
+    """An MCP client that goes away leaves nothing behind."""
+    hub.workers = {"w1": ("s", is_busy), "w2": ("other", pushes(2))}
+    client = connect()
+
+    async def main() -> None:
+        job = asyncio.create_task(client.run_job("s", "t", {}, timeout=WAIT_SECONDS))
+        await asyncio.to_thread(hub.wait_for, Command.GET)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert client.counters()["running"] == 0
+        assert values(await client.run_job("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
+
+    asyncio.run(main())
+    hub.send(*(say(hub.log[0], "200", {"w1": result(1)}) for _ in range(3)))
+    assert values(client.run("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
+
+
+def test_an_awaited_job_raises_what_a_blocking_one_does(connect: Connect) -> None:
+    """Decided here or by the broker."""
+    client = connect()
+
+    async def main() -> None:
+        with pytest.raises(NoWorkersError, match="has no worker of service s"):
+            await client.run_job("s", "t", {}, timeout=WAIT_SECONDS)
+        with pytest.raises(UsageError, match="values that JSON knows"):
+            await client.run_job("s", "t", {"a": {1}}, timeout=WAIT_SECONDS)
+
+    asyncio.run(main())
+
+
+def test_stopping_ends_all_that_wait_at_once(hub: Any, connect: Connect) -> None:
+    """Each with one line, as those that come later."""
+    hub.workers = {"w1": ("s", is_busy)}
+    client = connect()
+    jobs = [client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(3)]
+    hub.wait_for(Command.GET)
+    hub.says_nothing = True
+    started = time.monotonic()
+    client.stop()
+    stopped = "this worker is stopping: its jobs for other services are given up"
+    assert [str(job.exception(0)) for job in jobs] == [stopped] * 3
+    assert time.monotonic() - started < WAIT_SECONDS / 2
+    for late in (lambda: run(client), client.workers):
+        with pytest.raises(NfcliError, match=stopped):
+            late()
+    assert client.counters()["running"] == 0
+
+
+def test_a_client_that_was_never_started_can_be_stopped(hub: Any) -> None:
+    """It refuses jobs, too."""
+    client = FabricClient("w0", hub.address, KeyPair(*zmq.curve_keypair()))
+    with pytest.raises(NfcliError):
+        run(client)
+    client.stop()
+
+
+def test_a_question_that_stopping_overtakes_is_answered(hub: Any, connect: Connect) -> None:
+    """With the same line."""
+    client = connect()
+    hub.says_nothing = True
+
+    async def main() -> None:
+        asked = asyncio.create_task(asyncio.to_thread(client.workers))
+        await asyncio.to_thread(hub.wait_for, Command.MMI)
+        await asyncio.to_thread(client.stop)
+        with pytest.raises(NfcliError, match="this worker is stopping"):
+            await asked
+
+    asyncio.run(main())
+
+
+def test_the_brokers_workers_are_rows_by_name(hub: Any, connect: Connect) -> None:
+    """None where there are none."""
+    client = connect()
+    assert client.workers() == []
+    hub.workers = {"w2": ("s", is_busy), "w1": ("other", is_busy)}
+    assert client.workers() == [
+        {"name": "w1", "service": "other", "status": "alive", "alive (s)": "100"},
+        {"name": "w2", "service": "s", "status": "alive", "alive (s)": "100"},
+    ]
+    assert not client.is_settling()
+
+
+def test_two_clients_of_one_worker_do_not_take_each_others_answers(hub: Any, connect: Connect) -> None:
+    """Each connection has a name of its own."""
+    hub.workers = {"w1": ("s", pushes(lambda data: data["kwargs"]["n"]))}
+    first, second = connect(), connect()
+    for number in range(3):
+        for client, n in ((first, number), (second, -number)):
+            assert values(client.run("s", "t", {"n": n}, timeout=WAIT_SECONDS)) == {"w1": n}

@@ -1,0 +1,141 @@
+"""Jobs that a worker sends to other services, through a broker that goes away, comes back or falls silent."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from nfcli.models.errors import NoWorkersError
+from nfcli.models.protocol.frames import Command
+from nfcli.worker.fabric.client import FabricClient
+from support.fabric_hub import Hub
+from support.fabric_services import connect, hub, scripts, values  # noqa: F401  fixtures
+from support.served_worker import WAIT_SECONDS
+
+answers, is_asked, is_busy, pushes = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.pushes
+accepted, ready, result, say = scripts.accepted, scripts.ready, scripts.result, scripts.say
+
+SHORT = 1.0
+LOOK = "look what it has done before you repeat it"
+
+Connect = Callable[..., FabricClient]
+
+
+def refusal(future: Future[Any]) -> str:
+    """Return the one line that a job ended with."""
+    error = future.exception(timeout=WAIT_SECONDS)
+    assert isinstance(error, NoWorkersError)
+    return str(error)
+
+
+def test_a_broker_that_is_not_there_is_told_with_the_remedy(connect: Connect) -> None:
+    """Within the time that a broker has to answer."""
+    gone = Hub()
+    gone.stop()
+    client = connect(address=gone.address, answer=SHORT)
+    expected = f"no broker answered at {gone.endpoint} within {SHORT:g} s: start it, or correct endpoint"
+    assert refusal(client.submit("s", "t", {}, timeout=WAIT_SECONDS)) == expected
+    with pytest.raises(NoWorkersError, match="no broker answered"):
+        client.workers()
+
+
+def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect: Connect) -> None:
+    """Whoever is asked whether the job ran can't know; it is never sent again."""
+    client = connect(answer=SHORT)
+    client.workers()
+    hub.says_nothing = True
+    job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
+    with pytest.raises(NoWorkersError, match="doesn't answer: see whether it runs, and its log"):
+        client.workers()
+    assert refusal(job) == f"the broker at {hub.endpoint} did not take the job within {SHORT:g} s: {LOOK}"
+    hub.says_nothing, hub.workers = False, {"w1": ("s", pushes(1))}
+    assert len(client.workers()) == 1
+    assert [message.command for message in hub.log].count(Command.POST) == 1
+
+
+def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect: Connect) -> None:
+    """Workers register again after a while: until then the new broker's word against them doesn't count."""
+    hub.workers = {"w1": ("s", is_busy)}
+    client = connect()
+    job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    second = hub.again()
+    try:
+        second.wait_for(Command.GET, 2)
+        assert client.is_settling()
+        second.workers = {"w1": ("s", is_asked(1))}
+        assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
+        assert client.counters()["reconnects"] == 1
+        assert {message.command for message in second.log} == {Command.GET}
+    finally:
+        second.stop()
+
+
+def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect: Connect) -> None:
+    """What it has lost while it was away would be asked for much later; that it knows no worker yet is no answer."""
+    hub.workers = {"w1": ("s", answers(accepted, ready))}
+    job = connect(poll=WAIT_SECONDS).submit("s", "t", {}, timeout=2 * WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    second = hub.again()
+    try:
+        question = second.wait_for(Command.GET)
+        second.send(say(question, "200", {"w1": result(1)}))
+        assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
+    finally:
+        second.stop()
+
+
+def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, connect: Connect) -> None:
+    """Asking changes nothing."""
+    client = connect()
+    hub.says_nothing = True
+
+    async def main() -> None:
+        asked = asyncio.create_task(asyncio.to_thread(client.workers))
+        await asyncio.to_thread(hub.wait_for, Command.MMI)
+        second = hub.again()
+        try:
+            assert await asked == []
+        finally:
+            second.stop()
+
+    asyncio.run(main())
+
+
+def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect: Connect) -> None:
+    """Long before its own time-out; others are refused meanwhile."""
+    hub.workers = {"w1": ("s", is_busy)}
+    client = connect(comeback=SHORT, answer=SHORT)
+    job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    hub.stop()
+    away = f"the broker at {hub.endpoint} has gone away"
+    assert values(job.result(WAIT_SECONDS)) == {"w1": [f"{away}; the job was under way, {LOOK}"]}
+    assert refusal(client.submit("s", "t", {}, timeout=WAIT_SECONDS)) == away
+
+
+def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect: Connect) -> None:
+    """The connection stands all the time."""
+    hub.workers = {"w1": ("s", is_busy)}
+    job = connect(comeback=SHORT).submit("s", "t", {}, timeout=WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    hub.says_nothing = True
+    silent = f"the broker at {hub.endpoint} doesn't answer: see whether it runs, and its log"
+    assert values(job.result(WAIT_SECONDS)) == {"w1": [f"{silent}; the job was under way, {LOOK}"]}
+
+
+def test_a_broker_that_wakes_up_may_have_lost_workers_for_a_while(hub: Any, connect: Connect) -> None:
+    """One that was frozen drops them, and they come back."""
+    hub.workers = {"w1": ("s", is_busy)}
+    client = connect()
+    job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
+    hub.wait_for(Command.GET)
+    hub.says_nothing = True
+    hub.wait_for(Command.GET, 6)
+    hub.workers, hub.says_nothing = {}, False
+    hub.wait_for(Command.GET, 3)
+    assert client.is_settling()
+    hub.workers = {"w1": ("s", is_asked(1))}
+    assert values(job.result(WAIT_SECONDS)) == {"w1": 1}

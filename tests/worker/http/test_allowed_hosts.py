@@ -1,0 +1,70 @@
+"""Which Host and Origin headers are allowed."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.worker.http.allowed_hosts import Names, host_names, origin_names
+
+names = st.text(string.ascii_letters + string.digits + ".-", min_size=1)
+ports = st.integers(0, 65_535).map(str)
+
+
+@given(name=names, port=ports, other=ports)
+def test_pattern_allows_what_it_says(name: str, port: str, other: str) -> None:
+    """`NAME` stands for itself, `NAME:PORT` for that port, `NAME:*` for all."""
+    assert Names.of([name]).allows(name.swapcase())
+    assert not Names.of([name]).allows(f"{name}:{port}")
+    assert Names.of([f"{name}:{port}"]).allows(f"{name}:{other}") == (port == other)
+    assert not Names.of([f"{name}:{port}"]).allows(name)
+    assert Names.of([f"{name}:*"]).allows(f"{name}:{port}")
+    assert Names.of([f"{name}:*"]).allows(name)
+
+
+@given(name=names, value=st.text(), port=st.text(st.sampled_from("0189²x: @")))
+def test_nothing_but_the_name_and_a_port_is_allowed(name: str, value: str, port: str) -> None:
+    """Whatever a header holds."""
+    allowed = Names.of([f"{name}:*"])
+    assert allowed.allows(value) <= value.lower().startswith(name.lower())
+    assert allowed.allows(f"{name}:{port}") == (port.isascii() and port.isdigit())
+
+
+def test_patterns_of_the_sdk_want_a_port_where_there_is_a_star() -> None:
+    """So both forms are handed on."""
+    assert Names.of(["A.example.com:*", "b.example.com", "c.example.com:1"]).patterns() == [
+        "a.example.com",
+        "b.example.com",
+        "c.example.com:1",
+        "a.example.com:*",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "own"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8001/mcp", set()),
+        ("10.1.2.3", "http://10.1.2.3:8001/mcp", {"10.1.2.3"}),
+        ("fd00::1", "http://[fd00::1]:8001/mcp", {"[fd00::1]"}),
+        ("mcp.example.com", "http://mcp.example.com:8001/mcp", {"mcp.example.com"}),
+        ("", "http://127.0.0.1:8001/mcp", set()),
+    ],
+)
+def test_own_names_are_loopback_and_the_bind_address(host: str, url: str, own: set[str]) -> None:
+    """All interfaces have no name of their own; who reaches them by one says so in the inventory."""
+    inventory = WorkerInventory(service="fastmcp", host=host)
+    expected = {"localhost", "127.0.0.1", "[::1]"} | own
+    assert host_names(inventory, url) == Names(frozenset(expected), frozenset(expected))
+    origins = frozenset(f"{scheme}://{name}" for scheme in ("http", "https") for name in expected)
+    assert origin_names(inventory, url) == Names(origins, origins)
+
+
+def test_bare_name_of_the_inventory_goes_with_the_workers_port() -> None:
+    """And without one, behind a proxy; a name with a port goes with that one only."""
+    inventory = WorkerInventory(service="fastmcp", allowed_hosts=("a.example.com", "b.example.com:1", "[fd00::1]"))
+    given_names = host_names(inventory, "http://127.0.0.1:8001/mcp").exact - {"localhost", "127.0.0.1", "[::1]"}
+    assert given_names == {"a.example.com", "a.example.com:8001", "b.example.com:1", "[fd00::1]", "[fd00::1]:8001"}

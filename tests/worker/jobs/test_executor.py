@@ -1,0 +1,369 @@
+"""Jobs: each once per uuid, bounded, always answered, and heard of on the way."""
+
+import gc
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.errors import TaskError
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.protocol.jobs import JobRequest
+from nfcli.models.tasks.base import TaskInput
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs import executor as jobs
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.executor import JobExecutor, JobState
+from nfcli.worker.jobs.progress import LINES_AT_ONCE
+from nfcli.worker.jobs.task import TaskRegistry, task
+from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tokens.store import TokenStore
+
+WAIT_SECONDS = 10
+
+
+class Count(TaskInput):
+    """How much to count."""
+
+    amount: int = 1
+
+
+class Bench:
+    """An executor with the auth tasks and five more, and a gate that holds one of them up."""
+
+    def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
+        self.counted = 0
+        self.gate, self.entered = threading.Event(), SimpleQueue[None]()
+        tasks = ModuleType("tasks")
+        for function in (self.count, self.hold, self.odd, self.large, self.where):
+            marked = task(arguments=Count, result=Any, is_quick=function == self.where)(self._plain(function))
+            setattr(tasks, marked.__name__, marked)
+        self.told: SimpleQueue[WorkerContext] = SimpleQueue()
+
+        def tell(worker: WorkerContext, arguments: Count) -> str:
+            for number in range(arguments.amount):
+                worker.progress(f"step {number}")
+            self.told.put(worker)
+            return worker.uuid
+
+        tasks.tell = task(arguments=Count)(tell)  # type: ignore[attr-defined]
+        self.worker = WorkerContext(
+            name="w1",
+            service="demo",
+            environment=Environment(folder, None),
+            inventory=WorkerInventory(service="fastmcp"),
+            registry=TaskRegistry(tasks, auth_tasks),
+            store=store,
+            audit=trail,
+        )
+        self.executor = JobExecutor(self.worker, lambda key: f"name of {key}")
+        self.executor.start()
+
+    @staticmethod
+    def _plain(method: Callable[[Count], object]) -> Callable[[WorkerContext, Count], object]:
+        def function(_worker: WorkerContext, arguments: Count) -> object:
+            return method(arguments)
+
+        function.__name__ = method.__name__
+        return function
+
+    def count(self, arguments: Count) -> int:
+        """Add up."""
+        self.counted += arguments.amount
+        return self.counted
+
+    def hold(self, _arguments: Count) -> str:
+        """Stay until the gate opens."""
+        self.entered.put(None)
+        self.gate.wait(WAIT_SECONDS)
+        return "let go"
+
+    def odd(self, _arguments: Count) -> object:
+        """Return what no JSON can hold."""
+        return object()
+
+    def large(self, _arguments: Count) -> str:
+        """Return a lot."""
+        return "x" * 100_000
+
+    def where(self, _arguments: Count) -> str:
+        """Name the thread that runs it."""
+        return threading.current_thread().name
+
+    def submit(self, name: str, uuid: str, client: str = "c", **request: Any) -> "SimpleQueue[dict[str, Any]]":
+        """Send a job; return the queue that its answer lands in."""
+        answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        deliver = lambda payload: answers.put(json.loads(payload)["w1"])  # noqa: E731
+        self.executor.submit(client, uuid, JobRequest(task=name, **request), deliver)
+        return answers
+
+    def run(self, name: str, uuid: str, client: str = "c", **request: Any) -> dict[str, Any]:
+        """Send a job and wait for its answer."""
+        return self.submit(name, uuid, client, **request).get(timeout=WAIT_SECONDS)
+
+
+@pytest.fixture
+def bench(trail: AuditTrail, tmp_path: Path) -> Iterator[Bench]:
+    """An executor over a real store and a real audit trail."""
+    with TokenStore.open(tmp_path / "tokens") as store:
+        bench = Bench(store, trail, tmp_path)
+        yield bench
+        bench.gate.set()
+        bench.executor.stop()
+
+
+def test_a_uuid_sent_twice_runs_once_and_is_answered_twice_alike(bench: Bench) -> None:
+    """The second answer is the first one's copy, times included."""
+    first, second = bench.run("count", "u1"), bench.run("count", "u1")
+    assert first == second
+    assert (first["result"], bench.counted) == (1, 1)
+
+
+def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: Bench) -> None:
+    """Both senders get the one run's answer."""
+    first = bench.submit("hold", "u1")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    second = bench.submit("hold", "u1")
+    assert bench.executor.find("c", "u1") == (JobState.STARTED, None)
+    bench.gate.set()
+    assert first.get(timeout=WAIT_SECONDS) == second.get(timeout=WAIT_SECONDS)
+    assert bench.entered.empty()
+
+
+def test_two_clients_never_share_a_job(bench: Bench) -> None:
+    """Another client's uuid runs a job of its own, and finds nothing of the first one's."""
+    assert bench.run("count", "u1", client="a")["result"] == 1
+    assert bench.executor.find("b", "u1") is None
+    assert bench.run("count", "u1", client="b")["result"] == 2
+
+
+def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
+    """What can't be written as JSON, an unknown task, bad and positional arguments: each a failed result."""
+    errors = {
+        "odd": bench.run("odd", "u1")["errors"],
+        "nosuch": bench.run("nosuch", "u2")["errors"],
+        "bad": bench.run("count", "u3", kwargs={"amount": "x"})["errors"],
+        "extra": bench.run("count", "u4", kwargs={"more": 1})["errors"],
+        "args": bench.run("count", "u5", args=[1])["errors"],
+    }
+    assert errors == {
+        "odd": ["the result of task odd can't be written as JSON"],
+        "nosuch": ["unknown task 'nosuch': list_tasks names those there are"],
+        "bad": ["amount: Input should be a valid integer, unable to parse string as an integer"],
+        "extra": ["more: no such field"],
+        "args": ["positional arguments are not supported: name each one in kwargs"],
+    }
+    assert bench.run("count", "u6")["result"] == 1
+
+
+def test_a_quick_task_is_answered_before_its_submission_returns(bench: Bench) -> None:
+    """It runs in the caller's thread, also while all the others are busy."""
+    for n in range(jobs.THREADS):
+        bench.submit("hold", f"h{n}")
+    answer = bench.submit("where", "u1").get_nowait()
+    assert answer["result"] == threading.current_thread().name
+    bench.gate.set()
+
+
+def test_a_finished_job_keeps_nothing_of_what_was_sent(bench: Bench) -> None:
+    """Arguments may be tokens: neither the request nor the callbacks that close over it outlive the job."""
+
+    class Sent:
+        def __call__(self, _payload: bytes) -> None:
+            pass
+
+    sent = Sent()
+    kept = weakref.ref(sent)
+    request = JobRequest(task="where", kwargs={"amount": 7})
+    bench.executor.submit("c", "u1", request, sent, notify=sent)
+    del sent
+    gc.collect()
+    assert kept() is None
+    assert bench.executor._jobs["c", "u1"].request.kwargs == {}
+
+
+class Listener:
+    """Somebody who sends jobs and notes each event's message, and the answer, in the order in which they come."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.heard: SimpleQueue[str] = SimpleQueue()
+        self.events: list[dict[str, Any]] = []
+
+    def run(self, name: str, uuid: str, **kwargs: Any) -> list[str]:
+        """Run a job; return what was heard until its answer."""
+        request = JobRequest(task=name, kwargs=kwargs)
+        deliver = lambda payload: self.heard.put(f"answer {json.loads(payload)['w1']['result']}")  # noqa: E731
+        self._bench.executor.submit("c", uuid, request, deliver, notify=self._note)
+        said = [self.heard.get(timeout=WAIT_SECONDS)]
+        while not said[-1].startswith("answer"):
+            said.append(self.heard.get(timeout=WAIT_SECONDS))
+        return said
+
+    def _note(self, payload: bytes) -> None:
+        self.events.append(json.loads(payload))
+        self.heard.put(self.events[-1]["message"])
+
+
+def test_a_task_tells_its_client_how_far_it_is(bench: Bench) -> None:
+    """Each line is an event of the running job, between its start and its answer."""
+    listener = Listener(bench)
+    assert listener.run("tell", "u1", amount=2) == ["starting", "step 0", "step 1", "answer u1"]
+    assert all(event.pop("timestamp") for event in listener.events)
+    about = {"worker": "w1", "service": "demo", "uuid": "u1", "event_type": "progress", "status": "running"}
+    about |= {"task": "tell", "resource": [], "severity": "INFO"}  # type: ignore[dict-item]
+    assert listener.events[2] == {**about, "message": "step 1"}
+
+
+def test_what_a_task_tells_after_its_job_has_ended_reaches_nobody(bench: Bench) -> None:
+    """A thread that it left behind may go on as it likes."""
+    listener = Listener(bench)
+    listener.run("tell", "u1")
+    bench.told.get(timeout=WAIT_SECONDS).progress("too late")
+    assert listener.run("tell", "u2") == ["starting", "step 0", "answer u2"]
+
+
+def test_a_task_that_tells_without_end_is_heard_now_and_then(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The first lines come, most of the others are left out and counted."""
+    caplog.set_level("INFO")
+    heard = Listener(bench).run("tell", "u1", amount=20_000)
+    assert heard[: LINES_AT_ONCE + 1] == ["starting", *(f"step {n}" for n in range(LINES_AT_ONCE))]
+    left_out = 20_000 - (len(heard) - 2)
+    assert left_out > 10_000
+    assert f"task tell: lines of progress that were left out: {left_out}" in caplog.text
+
+
+def test_tasks_may_tell_where_nobody_listens(bench: Bench) -> None:
+    """A job without a listener, and a call that is no job, run all the same."""
+    assert bench.run("tell", "u1", kwargs={"amount": 3})["result"] == "u1"
+    assert bench.worker.registry.run(bench.worker, "tell", {}).result == ""
+
+
+def test_a_finished_job_keeps_no_listener_though_its_task_lives_on(bench: Bench) -> None:
+    """The callback closes over the client's message."""
+    listener = Listener(bench)
+    listener.run("tell", "u1")
+    worker = bench.told.get(timeout=WAIT_SECONDS)
+    kept = weakref.ref(listener)
+    # The thread that ran the job has let go of it once it runs another one.
+    bench.executor.stop()
+    del listener
+    gc.collect()
+    assert kept() is None
+    assert worker.progress.__self__._emit is None  # type: ignore[attr-defined]
+
+
+def test_a_job_that_can_not_be_answered_is_no_longer_in_flight(bench: Bench) -> None:
+    """A callback that fails, against its contract, uses up neither a thread nor a place."""
+
+    def fail(_payload: bytes) -> None:
+        raise OSError
+
+    with pytest.raises(OSError, match=r"^$"):
+        bench.executor.submit("c", "u1", JobRequest(task="where"), fail)
+    assert bench.executor.counters()["running_jobs"] == 0
+
+
+def test_a_job_whose_time_is_over_in_the_queue_is_not_run(bench: Bench) -> None:
+    """A client that has given up gets no late change behind its back."""
+    answer = bench.run("count", "u1", timeout=0)
+    assert (answer["status"], answer["failed"], bench.counted) == ("timeout", True, 0)
+
+
+def test_a_job_whose_time_was_over_in_the_queue_runs_when_it_is_sent_again(bench: Bench) -> None:
+    """Once: its uuid was not used up before, and it is then."""
+    assert [bench.run("count", "u1", timeout=0)["status"] for _ in range(2)] == ["timeout", "timeout"]
+    assert bench.counted == 0
+    assert [bench.run("count", "u1")["result"] for _ in range(2)] == [1, 1]
+
+
+def test_a_job_in_the_queue_has_as_much_time_as_its_most_patient_sender(bench: Bench) -> None:
+    """Both get the answer of the one run."""
+    for n in range(jobs.THREADS):
+        bench.submit("hold", f"h{n}")
+    answers = [bench.submit("count", "u1", timeout=seconds) for seconds in (0, 60, 0)]
+    bench.gate.set()
+    assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == [1, 1, 1]
+
+
+def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused uuid was not used up."""
+    monkeypatch.setattr(jobs, "MAX_JOBS_IN_FLIGHT", 1)
+    held = bench.submit("hold", "u1")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    with pytest.raises(TaskError, match="1 jobs are in flight, nothing was done"):
+        bench.submit("count", "u2")
+    bench.gate.set()
+    held.get(timeout=WAIT_SECONDS)
+    bench.executor.stop()
+
+
+def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that wait and run together; once they are answered there is room again."""
+    monkeypatch.setattr(jobs, "MAX_BYTES_IN_FLIGHT", 100)
+    held, counted = SimpleQueue[bytes](), SimpleQueue[bytes]()
+    bench.executor.submit("c", "u1", JobRequest(task="hold"), held.put, size=60)
+    with pytest.raises(TaskError, match="1 jobs are in flight, nothing was done"):
+        bench.executor.submit("c", "u2", JobRequest(task="count"), counted.put, size=41)
+    bench.gate.set()
+    held.get(timeout=WAIT_SECONDS)
+    bench.executor.stop()
+    bench.worker.stopping.clear()
+    bench.executor.submit("c", "u2", JobRequest(task="where"), counted.put, size=100)
+    assert json.loads(counted.get(timeout=WAIT_SECONDS))["w1"]["failed"] is False
+
+
+def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends it once more is told to come again; the others get their answer."""
+    monkeypatch.setattr(jobs, "MAX_WAITING", 2)
+    answers = [bench.submit("hold", "u1") for _ in range(2)]
+    with pytest.raises(TaskError, match="jobs are in flight, nothing was done"):
+        bench.submit("hold", "u1")
+    bench.gate.set()
+    assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == ["let go"] * 2
+
+
+def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound on bytes the oldest answer goes; its uuid stays known and says so."""
+    monkeypatch.setattr(jobs, "KEPT_RESULT_BYTES", 150_000)
+    bench.run("count", "u1")
+    bench.run("large", "u2")
+    bench.run("large", "u3")
+    again = bench.run("count", "u1")
+    assert bench.counted == 1
+    assert again["errors"] == ["the job was run, but its result is no longer kept: look at the state it left"]
+
+
+def test_a_stop_answers_running_and_queued_jobs_and_refuses_new_ones(bench: Bench) -> None:
+    """Running jobs end, queued ones are told that nothing was done, later ones are refused."""
+    running = [bench.submit("hold", f"r{n}") for n in range(jobs.THREADS)]
+    for _ in running:
+        bench.entered.get(timeout=WAIT_SECONDS)
+    queued = bench.submit("count", "q")
+    bench.worker.stopping.set()
+    bench.gate.set()
+    bench.executor.stop()
+    assert [answers.get(timeout=WAIT_SECONDS)["result"] for answers in running] == ["let go"] * jobs.THREADS
+    assert queued.get(timeout=WAIT_SECONDS)["failed"] is True
+    assert bench.counted == 0
+    with pytest.raises(TaskError, match="worker w1 is stopping"):
+        bench.submit("count", "late")
+
+
+def test_a_stop_does_not_wait_for_a_job_that_hangs(bench: Bench) -> None:
+    """The grace is bounded."""
+    bench.submit("hold", "u1")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    bench.executor.stop(grace_seconds=0.01)
+    assert bench.executor.counters()["running_jobs"] == 1

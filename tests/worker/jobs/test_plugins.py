@@ -1,0 +1,281 @@
+"""Plugins: what is taken in, and each reason for which a start is stopped, in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.errors import WorkerStartError
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.plugins import add_plugins, place_of
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.worker import TASK_MODULES
+
+HEAD = "from nfcli import TaskInput, ToolHints, WorkerContext, task\n"
+GREET = """
+class Whom(TaskInput):
+    name: str
+
+@task(arguments=Whom, result=str)
+def greet(worker: WorkerContext, arguments: Whom) -> str:
+    '''Greet somebody.'''
+    return f"hello {arguments.name}, from {worker.name}"
+"""
+
+
+class Lab:
+    """A folder with plugins, and a registry with the worker's own tasks that they are added to."""
+
+    def __init__(self, folder: Path, store: TokenStore, trail: AuditTrail) -> None:
+        self.folder = folder
+        self.registry = TaskRegistry(*TASK_MODULES)
+        inventory = WorkerInventory(service="fastmcp")
+        self.worker = WorkerContext("w1", "fastmcp", Environment(folder, None), inventory, self.registry, store, trail)
+
+    def add(self, *names: str, **sources: str) -> None:
+        """Write modules, the first `__` in a name standing for a slash, and add plugins, by default all of those."""
+        for name, text in sources.items():
+            file = self.folder / f"{name.replace('__', '/', 1)}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        add_plugins(self.registry, names or [*sources], self.folder)
+
+    def refusal(self, *names: str, **sources: str) -> str:
+        """Add plugins that can't be; return the line that says why."""
+        with pytest.raises(WorkerStartError) as caught:
+            self.add(*names, **sources)
+        return str(caught.value)
+
+    def run(self, name: str, /, **kwargs: Any) -> Any:
+        """Run a task."""
+        return self.registry.run(self.worker, name, kwargs)
+
+
+@pytest.fixture
+def lab(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> Iterator[Lab]:
+    """Make a lab; modules and search path are as before when the test is over."""
+    modules, path = set(sys.modules), [*sys.path]
+    yield Lab(tmp_path / "lab", open_store(), trail)
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+    sys.path[:] = path
+
+
+def test_a_plugins_tasks_are_tasks_like_all_others(lab: Lab) -> None:
+    """They check their arguments, can be described, and are tools unless they say no."""
+    hidden = "\n@task(mcp=False)\ndef hidden(worker, arguments):\n    return 1\n"
+    lab.add(lab_one=f"{HEAD}{GREET}{hidden}")
+    assert lab.run("greet", name="ann").result == "hello ann, from w1"
+    assert lab.run("greet").errors == ["name: field required"]
+    assert lab.run("greet", name="ann", more=1).errors == ["more: no such field"]
+    entry = lab.registry.get("greet").entry()
+    assert (entry["description"], entry["mcp"]["annotations"]["title"]) == ("Greet somebody.", "Greet")
+    assert lab.registry.get("hidden").mcp is None
+    assert "bearer_token_store" in lab.registry
+
+
+def test_without_plugins_the_search_path_is_left_alone(lab: Lab) -> None:
+    """An inventory's folder is nobody's business until it is asked for."""
+    before = [*sys.path]
+    add_plugins(lab.registry, [], lab.folder)
+    assert sys.path == before
+
+
+def test_a_module_beside_the_inventory_stands_in_for_no_other(lab: Lab) -> None:
+    """The folder is looked through last, whatever lies in it."""
+    assert lab.refusal(json=f"{HEAD}{GREET}").startswith("plugin json has no tasks: ")
+    assert sys.path[-1] == str(lab.folder)
+    assert sys.path.count(str(lab.folder)) == 1
+
+
+def test_a_package_of_plugins_may_share_its_tasks(lab: Lab) -> None:
+    """The same function under two names, or in two modules, is one task."""
+    lab.add(
+        *("lab_p.tasks", "lab_p"),
+        lab_p____init__=f"{HEAD}from .tasks import greet\n"
+        "from nfcli.worker.tasks.introspection import echo\nhello = greet\n",
+        lab_p__tasks=f"{HEAD}{GREET}",
+    )
+    assert lab.run("greet", name="ann").failed is False
+
+
+def test_a_plugin_that_is_nowhere_is_told_from_one_that_misses_another(lab: Lab) -> None:
+    """What is missing is named; only the first is a matter of the plugin's place."""
+    where = "put it beside the inventory or install it, or take it out of `plugins` in the worker's inventory"
+    assert lab.refusal("lab_nowhere") == f"plugin lab_nowhere was not found: {where}"
+    assert lab.refusal("lab_two.tasks", lab_two="") == f"plugin lab_two.tasks was not found: {where}"
+    assert lab.refusal(lab_three="\nimport lab_missing\n") == (
+        "plugin lab_three can't be loaded: ModuleNotFoundError: No module named 'lab_missing' "
+        f"(line 2 of {lab.folder}/lab_three.py): mend it, or take it out of `plugins` in the worker's inventory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise ValueError('first\\nsecond')", "ValueError: first (line 1 of FILE)"),
+        ("raise ValueError('a\\x1b[31mb')", "ValueError: a[31mb (line 1 of FILE)"),
+        ("raise ValueError", "ValueError (line 1 of FILE)"),
+        (f"raise ValueError({'x' * 1000!r})", f"ValueError: {'x' * 300} (line 1 of FILE)"),
+        ("class E(Exception):\n  def __str__(self): raise OSError\nraise E", "E (line 3 of FILE)"),
+        ("def f(:", "SyntaxError: invalid syntax (lab_four.py, line 1)"),
+        ("raise SystemExit(0)", "SystemExit: 0 (line 1 of FILE)"),
+        ("import sys\nsys.exit()", "SystemExit (line 2 of FILE)"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt (line 1 of FILE)"),
+        ("class Stop(BaseException): pass\nraise Stop('enough')", "Stop: enough (line 2 of FILE)"),
+        (
+            f"{HEAD}@task(mcp=True)\ndef a(worker, arguments): pass",
+            "TypeError: mcp must be ToolHints, a mapping, False or None",
+        ),
+    ],
+)
+def test_whatever_a_plugin_raises_is_one_line_with_its_name(lab: Lab, source: str, reason: str) -> None:
+    """Also what would end the process."""
+    line = lab.refusal(lab_four=source)
+    expected = f"plugin lab_four can't be loaded: {reason}".replace("FILE", str(lab.folder / "lab_four.py"))
+    assert line.startswith(expected)
+    assert line.endswith(": mend it, or take it out of `plugins` in the worker's inventory")
+    assert len(line.splitlines()) == 1
+
+
+REFUSALS = [
+    ("", " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory"),
+    (
+        "from nfcli.worker.tasks.introspection import echo",
+        " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory",
+    ),
+    (
+        "task.task_spec = 1",
+        " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's",
+    ),
+    (
+        "@task\ndef echo(worker, arguments): pass",
+        ": task echo is there already, from nfcli: rename the function",
+    ),
+    (
+        "@task\ndef bearer_token_store(worker, arguments): pass",
+        ": task bearer_token_store has a name that is kept for what manages tokens, bearer_token_*: rename the",
+    ),
+    (
+        "grüß = task(lambda worker, arguments: 1)",
+        ": task '<lambda>' must be named with 1 to 64 letters, digits and underscores, no digit first: rename the",
+    ),
+    (f"@task\ndef {'x' * 65}(worker, arguments): pass", f": task '{'x' * 65}' must be named with 1 to 64 letters"),
+    (
+        "@task\nasync def a(worker, arguments): pass",
+        ": task a is an async function: write it with def, it is run in a thread",
+    ),
+    (
+        "@task\nasync def a(worker, arguments): yield 1",
+        ": task a is an async function: write it with def, it is run in a thread",
+    ),
+    ("@task\ndef a(worker): pass", ": task a must take two arguments: write def a(worker, arguments)"),
+    ("@task\ndef a(worker, arguments, x): pass", ": task a must take two arguments: write def a(worker, argument"),
+    (
+        "class Odd: pass\n@task(result=Odd)\ndef a(worker, arguments): pass",
+        ": task a can't be described in JSON Schema: PydanticSchemaGenerationError: Unable to generate",
+    ),
+    (
+        "@task(mcp={'prompts': [{'x': object()}]})\ndef a(worker, arguments): pass",
+        ": task a can't be described in JSON Schema: PydanticSerializationError: Unable to serialize",
+    ),
+    (
+        "from pydantic import RootModel\n@task(arguments=RootModel[int])\ndef a(worker, arguments): pass",
+        ": the arguments of task a have no names: make them a subclass of TaskInput with fields",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "refusal"), REFUSALS)
+def test_a_task_that_can_not_be_taken_is_refused_with_the_remedy(lab: Lab, source: str, refusal: str) -> None:
+    """Before anybody could meet half of it."""
+    line = lab.refusal(lab_five=f"{HEAD}{source}\n")
+    assert line.startswith(f"plugin lab_five{refusal}")
+    assert len(line.splitlines()) == 1
+
+
+def test_two_plugins_may_not_make_the_same_task(lab: Lab) -> None:
+    """The line names both."""
+    assert lab.refusal(lab_six=f"{HEAD}{GREET}", lab_seven=f"{HEAD}{GREET}") == (
+        "plugin lab_seven: task greet is there already, from plugin lab_six: rename the function"
+    )
+
+
+RESULTS = """
+from nfcli import Result
+from nfcli.models.errors import TaskError
+from pydantic import BaseModel
+class Pair(BaseModel):
+    left: int = 1
+
+@task
+def pair(worker, arguments): return {Pair().left: Pair()}
+@task
+def counted(worker, arguments): return (n for n in range(3))
+@task
+def endless(worker, arguments): return float("inf")
+@task
+def whole(worker, arguments): return Result(result=Pair(), messages=["note"], status="unchanged")
+@task
+def odd(worker, arguments): return object()
+@task
+def half(worker, arguments): return "\\ud800"
+@task
+def broken(worker, arguments): return (1 // n for n in (1, 0))
+@task
+def wrong(worker, arguments): return Result(result=object())
+@task
+def refused(worker, arguments): raise TaskError("not today")
+@task
+def faulty(worker, arguments): return {}["secret"]
+"""
+
+
+def test_results_of_plugins_are_plain_json(lab: Lab) -> None:
+    """Whatever they are made of; what JSON doesn't know is a failed result of that task."""
+    lab.add(lab_eight=f"{HEAD}{RESULTS}")
+    assert [lab.run(name).result for name in ("pair", "counted", "endless")] == [{"1": {"left": 1}}, [0, 1, 2], None]
+    whole = lab.run("whole")
+    assert (whole.result, whole.messages, whole.status) == ({"left": 1}, ["note"], "unchanged")
+    assert {name: lab.run(name).errors for name in ("odd", "half", "broken", "wrong")} == {
+        name: [f"the result of task {name} can't be written as JSON"] for name in ("odd", "half", "broken", "wrong")
+    }
+    assert lab.run("refused").errors == ["not today"]
+
+
+def test_a_fault_in_a_plugin_is_logged_with_its_place_and_without_values(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its author finds the line; the client learns the kind of fault."""
+    lab.add(lab_nine=f"{HEAD}{RESULTS}")
+    assert lab.run("faulty").errors == ["internal error in task faulty: KeyError"]
+    line = f"{HEAD}{RESULTS}".splitlines().index('def faulty(worker, arguments): return {}["secret"]') + 1
+    assert f"task faulty failed (line {line} of {lab.folder}/lab_nine.py)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_plugin_is_never_run_in_the_thread_that_serves_everybody(lab: Lab) -> None:
+    """Whatever it says of itself: it might wait."""
+    lab.add(lab_ten=f"{HEAD}@task(is_quick=True)\ndef slow(worker, arguments): pass\n")
+    assert lab.registry.is_quick("slow") is False
+    assert lab.registry.is_quick("bearer_token_check") is True
+
+
+def test_a_look_for_a_plugin_runs_nothing_of_it(lab: Lab) -> None:
+    """`nfcli --check` tells where it would come from."""
+    lab.add(lab_eleven=f"{HEAD}{GREET}")
+    (lab.folder / "lab_twelve.py").write_text("raise SystemExit")
+    assert place_of("lab_twelve.tasks") == str(lab.folder / "lab_twelve.py")
+    (lab.folder / "lab_space").mkdir()
+    assert (place_of("lab_nowhere"), place_of("lab_space.x")) == (None, "a folder")
+    sys.modules["lab_placeless"] = ModuleType("lab_placeless")
+    assert place_of("lab_placeless") is None

@@ -1,0 +1,206 @@
+"""The task registry: what one model and one function yield, and which tasks are tools."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.protocol.jobs import Result
+from nfcli.models.tasks.base import TaskInput
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry, ToolHints, task
+from nfcli.worker.worker import TASK_MODULES
+
+
+class Greeting(TaskInput):
+    """Whom to greet."""
+
+    name: Annotated[str, Field(description="Whom to greet")]
+    times: int = 1
+
+
+def greet(_worker: WorkerContext, arguments: Greeting) -> str:
+    """Greet somebody.
+
+    As often as asked.
+    """
+    return " ".join([f"hello {arguments.name}"] * arguments.times)
+
+
+def registry() -> TaskRegistry:
+    """Return a registry with two tasks, one of them a tool."""
+    tasks = ModuleType("tasks")
+
+    def hidden(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+        return True
+
+    marked = task(arguments=Greeting, result=str, mcp=ToolHints("Greet", read_only=True))(greet)
+    vars(tasks).update(greet=marked, hidden=task(result=bool, mcp=False)(hidden), other=print)
+    return TaskRegistry(tasks)
+
+
+def test_an_entry_has_the_seven_keys_of_the_protocol() -> None:
+    """What other workers of a fabric need to publish the task."""
+    entry = registry().get("greet").entry()
+    assert sorted(entry["outputSchema"]["properties"]) == sorted(Result.model_fields)
+    assert "required" not in entry.pop("outputSchema")
+    assert entry == {
+        "name": "greet",
+        "description": "Greet somebody.\n\nAs often as asked.",
+        "inputSchema": {
+            "additionalProperties": False,
+            "properties": {
+                "name": {"description": "Whom to greet", "title": "Name", "type": "string"},
+                "times": {"default": 1, "title": "Times", "type": "integer"},
+            },
+            "required": ["name"],
+            "type": "object",
+        },
+        "fastapi": False,
+        "mcp": {
+            "annotations": {
+                "title": "Greet",
+                "readOnlyHint": True,
+                "destructiveHint": True,
+                "idempotentHint": False,
+                "openWorldHint": True,
+            }
+        },
+        "agent": {},
+    }
+
+
+def test_the_tools_of_every_worker_are_these_four_and_only_look() -> None:
+    """A new task of ours is a tool only if this list says so."""
+    specs = {spec.name: spec.mcp for spec in TaskRegistry(*TASK_MODULES) if spec.mcp is not None}
+    assert specs == {
+        name: ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
+        for name, title in (
+            ("get_inventory", "Get Inventory"),
+            ("get_status", "Get Status"),
+            ("get_tools", "Get MCP Tools"),
+            ("get_version", "Get Version"),
+        )
+    }
+
+
+def named(name: str, mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None) -> Any:
+    """Return what `list_tasks` tells of a task's tool."""
+    tasks = ModuleType("tasks")
+
+    def function(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+        return True
+
+    function.__name__ = name
+    tasks.function = task(mcp=mcp)(function)  # type: ignore[attr-defined]
+    return TaskRegistry(tasks).get(name).entry()["mcp"]
+
+
+def test_a_task_that_says_nothing_is_a_tool_that_may_do_anything() -> None:
+    """The hints are MCP's own defaults, the title is made of the name."""
+    assert named("show_all_routes") == {
+        "annotations": {
+            "title": "Show All Routes",
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": False,
+            "openWorldHint": True,
+        }
+    }
+
+
+def test_hints_in_norfabs_notation_say_the_same_as_ours() -> None:
+    """Rules travel as they are; those that aren't there are left out."""
+    rules = [{"name": "no reload", "field": "commands"}]
+    theirs = {"annotations": {"title": "Look", "readOnlyHint": True}, "guardrails": rules}
+    ours = ToolHints("Look", read_only=True, guardrails=rules)
+    assert named("look", theirs) == named("look", ours)
+    assert named("look", ours)["guardrails"] == rules
+    assert sorted(named("look", ours)) == ["annotations", "guardrails"]
+    prompts = ToolHints(prompts=({"name": "p"},), result_guardrails=({"name": "r"},))
+    assert sorted(named("look", prompts)) == ["annotations", "prompts", "result_guardrails"]
+
+
+@pytest.mark.parametrize("name", ["bearer_token_store", "bearer_token_x", "bearer_token_", "run_shell_cmd"])
+def test_what_manages_tokens_or_runs_commands_is_never_a_tool(name: str) -> None:
+    """Whatever the decorator says."""
+    assert named(name) is False
+    assert named(name, ToolHints("Harmless", read_only=True)) is False
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"mcp": True}, "mcp must be ToolHints, a mapping, False or None"),
+        ({"mcp": {"annotation": {}}}, "mcp has no key 'annotation'"),
+        ({"mcp": {"annotations": {"readOnly": True}}}, "mcp has no key 'readOnly'"),
+        ({"mcp": {"annotations": []}}, "annotations must be a mapping"),
+        ({"mcp": {"annotations": {"readOnlyHint": "yes"}}}, "read_only must be True or False"),
+        ({"mcp": {"annotations": {"title": 1}}}, "title must be text"),
+        ({"mcp": {"prompts": {"name": "p"}}}, "prompts must be a list of mappings"),
+        ({"mcp": {"guardrails": ["x"]}}, "guardrails must be a list of mappings"),
+        ({"arguments": dict}, "arguments must be a subclass of TaskInput"),
+        ({"arguments": TaskInput()}, "arguments must be a subclass of TaskInput"),
+    ],
+)
+def test_a_decorator_that_says_what_it_can_not_mean_is_refused(mistake: dict[str, Any], message: str) -> None:
+    """Where it is written, not when the first client asks for the tools."""
+    with pytest.raises(TypeError) as caught:
+        task(**mistake)(greet)
+    assert str(caught.value) == message
+
+
+def test_the_decorator_needs_no_brackets() -> None:
+    """Then the task takes no arguments and returns anything."""
+
+    @task
+    def plain(_worker: WorkerContext, _arguments: TaskInput) -> list[int]:
+        return [1]
+
+    tasks = ModuleType("tasks")
+    tasks.plain = plain  # type: ignore[attr-defined]
+    entry = TaskRegistry(tasks).get("plain").entry()
+    assert entry["inputSchema"]["properties"] == {}
+    assert "type" not in entry["outputSchema"]["properties"]["result"]["anyOf"][0]
+
+
+def test_a_task_that_ends_its_thread_fails_and_doesn_t(trail: Any, open_store: Any, tmp_path: Path) -> None:
+    """`sys.exit` in a task is a failed result like any fault."""
+
+    def leave(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+        raise SystemExit(3)
+
+    tasks = ModuleType("tasks")
+    tasks.leave = task(leave)  # type: ignore[attr-defined]
+    registry, inventory = TaskRegistry(tasks), WorkerInventory(service="fastmcp")
+    worker = WorkerContext("w1", "fastmcp", Environment(tmp_path, None), inventory, registry, open_store(), trail)
+    assert registry.run(worker, "leave", {}).errors == ["internal error in task leave: SystemExit"]
+
+
+def test_a_task_whose_decorator_says_false_is_no_tool() -> None:
+    """`mcp` false keeps a task off every MCP server, this one's and others'."""
+    assert [(spec.name, bool(spec.entry()["mcp"])) for spec in registry()] == [("greet", True), ("hidden", False)]
+
+
+def test_a_task_without_arguments_takes_none() -> None:
+    """Its schema is an empty object, and unknown keys are refused."""
+    assert registry().get("hidden").input_schema() == {
+        "additionalProperties": False,
+        "properties": {},
+        "type": "object",
+    }
+
+
+def test_what_plugins_are_written_with_is_light() -> None:
+    """A plugin's own tests and tools need neither a server nor a shell."""
+    code = "from nfcli import TaskError, TaskInput, ToolHints, WorkerContext, task\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"mcp", "uvicorn", "starlette", "zmq", "diskcache", "picle", "rich", "nfcli.shell", "nfcli.man"}
+    assert heavy & set(done.stdout.split()) == set()

@@ -1,0 +1,200 @@
+"""Streams of list changes end with their token, their client and their server, whatever is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from mcp.shared.exceptions import MCPError
+
+from nfcli.worker.http import active_requests as running
+from nfcli.worker.http import exchange
+from nfcli.worker.mcp import notifications as list_changes
+from nfcli.worker.mcp.notifications import ListChanges
+from support.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras, opened, site  # noqa: F401  fixtures
+from support.request_runs import Site, run
+from support.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, served_worker  # noqa: F401  fixtures
+
+Serve = Callable[..., Any]
+Open = Callable[..., Any]
+Send = Callable[[Any], Awaitable[None]]
+
+
+@in_both_eras
+def test_a_deleted_token_s_stream_has_ended_when_the_deletion_returns(
+    site: Any, opened: Open, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens later isn't told any more; other streams go on."""
+    monkeypatch.setattr(running, "REVOKE_SECONDS", WAIT_SECONDS)
+    ending, going_on = opened(site, era, token="t"), opened(site, era)
+    site.store.delete(token="t")
+    assert ending.has_ended()
+    change(site, "a")
+    assert going_on.next()["method"] == TOOLS
+    assert not going_on.has_ended()
+
+
+@in_both_eras
+def test_nothing_is_told_to_a_deleted_token(site: Any, opened: Open, era: str) -> None:
+    """The stream ends as a whole, not in the middle of a word."""
+    ending = opened(site, era, token="t")
+    site.store.delete(token="t")
+    change(site, "a")
+    assert ending.methods() == []
+
+
+@in_both_eras
+def test_an_expired_token_s_stream_ends(site: Any, opened: Open, era: str) -> None:
+    """Nobody tells of it: the server looks twice a second."""
+    site.store.store("other", "short", 60)
+    ending = opened(site, era, token="short")
+    site.now += 60
+    assert ending.methods() == []
+
+
+@in_both_eras
+def test_a_change_is_not_told_to_a_token_that_expired_a_moment_ago(
+    site: Any, opened: Open, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part of a stream is looked at, not only its beginning."""
+    monkeypatch.setattr(running, "LOOK_SECONDS", 10 * WAIT_SECONDS)
+    site.store.store("other", "short", 60)
+    ending = opened(site, era, token="short")
+    site.now += 60
+    change(site, "a")
+    assert ending.methods() == []
+
+
+@in_both_eras
+@pytest.mark.parametrize("has_authentication", [True, False])
+def test_streams_end_at_once_when_the_worker_stops(
+    served_worker: Serve, opened: Open, era: str, *, has_authentication: bool
+) -> None:
+    """They aren't given the time that other requests are."""
+    worker = served_worker(
+        fabric=object(),
+        grace_seconds=3 * WAIT_SECONDS,
+        authentication_enabled=has_authentication,
+        auth_bearer=NO_METADATA,
+    )
+    stream = opened(worker, era, token=TOKEN if has_authentication else None)
+    change(worker, "a")
+    assert stream.next()["method"] == TOOLS
+    worker.stop()
+    assert stream.methods() == ([None] if era == SINGLE_POST_ERA else [])
+
+
+def test_no_stream_begins_while_the_worker_stops() -> None:
+    """A connection that is still open may ask for one."""
+
+    async def test() -> None:
+        changes, sent = ListChanges(), []
+        changes.close()
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("status"))
+
+        await changes({"headers": [(b"accept", b"text/event-stream")]}, send, send)
+        assert sent[0] == 503
+        with pytest.raises(MCPError, match="the worker is stopping"):
+            await changes.listen(None, None)  # type: ignore[arg-type]
+
+    run(test)
+
+
+def test_a_deletion_is_not_held_up_by_a_stream_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last word is not waited for either: the connection is cut then."""
+    monkeypatch.setattr(exchange, "LAST_WORD_SECONDS", 0.01)
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"event", "more_body": True})
+
+    async def test() -> None:
+        is_full = asyncio.Event()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                is_full.set()
+                await asyncio.Event().wait()
+            sent.append(message)
+
+        async with site.open():
+            request = asyncio.create_task(site.post(send))
+            await is_full.wait()
+            await asyncio.to_thread(site.revoke)
+            await request
+
+    site = Site(app)
+    run(test)
+    assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+def test_a_deletion_returns_when_all_that_it_ends_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long they take to wind up: a stream of the SDK's has tasks of its own to end first."""
+    monkeypatch.setattr(running, "REVOKE_SECONDS", WAIT_SECONDS)
+    happened: list[str] = []
+
+    async def app(_scope: Any, _receive: Any, _send: Send) -> None:
+        has_begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(10):
+                    await asyncio.to_thread(int)
+            happened.append("ended")
+
+    async def test() -> None:
+        async with site.open():
+            requests = [asyncio.create_task(site.ask()) for _ in range(2)]
+            for _ in requests:
+                await has_begun.acquire()
+            await asyncio.to_thread(site.revoke)
+            happened.append("acknowledged")
+            await asyncio.gather(*requests)
+
+    has_begun = asyncio.Semaphore(0)
+    site = Site(app)
+    run(test)
+    assert happened == ["ended", "ended", "acknowledged"]
+
+
+def test_a_stream_is_broken_off_where_the_store_can_not_say_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    """What can't be checked is not told."""
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        site.live = None
+        await send({"type": "http.response.body", "body": b"second", "more_body": True})
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message.get("body"))
+
+        async with site.open():
+            await site.post(send)
+            site.live = set()
+
+    site = Site(app)
+    run(test)
+    assert sent == [None, b"first", b""]
+    assert caplog.messages == ["tokens can't be checked: TypeError"]
+
+
+@in_both_eras
+def test_a_client_that_goes_away_leaves_its_place(site: Any, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one may have to try again until that is noticed."""
+    monkeypatch.setattr(list_changes, "MAX_STREAMS", 1)
+    for _ in range(3):
+        is_open = False
+        while not is_open:
+            with Stream(site, era) as stream:
+                is_open = stream.is_open

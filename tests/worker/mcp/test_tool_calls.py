@@ -1,0 +1,251 @@
+"""Calls of tools of other services, as MCP clients see them: results, failures in one line, and waiting that ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from nfcli.models.errors import NoWorkersError
+from nfcli.models.tasks.base import TaskInput
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import ToolHints, task
+from nfcli.worker.mcp import tool_calls
+from support.called_tools import MODES, PING, Fabric, Serve, fabric, in_both_eras, site, with_client  # noqa: F401  fixtures
+from support.no_rules import NoRules
+from support.served_worker import WAIT_SECONDS, read_answer, served_worker  # noqa: F401  fixtures
+from support.tool_entries import entry
+
+
+def result(value: object = True, **changes: Any) -> dict[str, Any]:
+    """Return what one worker answers."""
+    return {"result": value, "failed": False, "errors": [], "messages": [], "status": "completed", **changes}
+
+
+def call(worker: Any, era: str, arguments: Mapping[str, Any] | None = None, name: str = PING) -> dict[str, Any]:
+    """Call a tool; return the result."""
+    params = {"name": name, "arguments": dict(arguments or {"target": "r1"})}
+    status, _, body = worker.post("tools/call", params, era=era)
+    assert (status, "error" in body) == (200, False), body
+    found: dict[str, Any] = body["result"]
+    return found
+
+
+def texts(found: dict[str, Any]) -> list[str]:
+    """Return the texts of a result."""
+    return [part["text"] for part in found["content"]]
+
+
+@in_both_eras
+def test_call_is_a_job_and_gives_each_worker_s_result(
+    site: Any, fabric: Fabric, era: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As structured content and as JSON; the log tells who called what, but no argument."""
+    caplog.set_level(logging.INFO)
+    fabric.answer = {"net-1": result(), "net-2": result(value=False)}
+    found = call(site, era, {"target": "r1-é"})
+    assert fabric.calls == [("net", "ping", {"target": "r1-é"}, 600.0)]
+    assert (found["isError"], found["structuredContent"]) == (False, fabric.answer)
+    assert [json.loads(text) for text in texts(found)] == [fabric.answer]
+    assert caplog.messages[-1:] == ["MCP client 'automation' calls ping of net"]
+
+
+@in_both_eras
+def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(site: Any, fabric: Fabric, era: str) -> None:
+    """Of a traceback nothing but that goes out; the others' results are there all the same."""
+    trace = "Traceback (most recent call last):\n  File x\nValueError: no\x1b such\tdevice\n"
+    fabric.answer = {
+        "net-1": result(),
+        "net-2": result(None, failed=True, errors=[trace]),
+        "net-3": result(None, failed=True, status="timeout", errors=["no answer within 600 s"]),
+    }
+    found = call(site, era)
+    told = {**fabric.answer, "net-2": fabric.answer["net-2"] | {"errors": ["ValueError: no\x1b such\tdevice"]}}
+    assert (found["isError"], found["structuredContent"]) == (True, told)
+    reasons, shown = texts(found)
+    assert reasons == "net-2: ValueError: no such device\nnet-3: no answer within 600 s"
+    assert json.loads(shown) == told
+
+
+@in_both_eras
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (NoWorkersError("no worker serves net"), "no worker serves net"),
+        (NoWorkersError("two\nlines"), "two lines"),
+        (ValueError("secret"), f"internal error in the call of {PING}: ValueError"),
+        ({}, "no worker of service net has answered: look with show norfab workers"),
+        ({"net-1": result(value=float("nan"))}, "the workers' answer can't be written as JSON"),
+        ({"net-1": result(value="\ud800")}, "the workers' answer can't be written as JSON"),
+    ],
+    ids=str,
+)
+def test_a_job_without_results_is_a_tool_error_of_one_line(
+    site: Any, fabric: Fabric, era: str, answer: Any, told: str
+) -> None:
+    """Not an error of the protocol: a model can read it."""
+    fabric.answer = answer
+    found = call(site, era)
+    assert (found["isError"], texts(found), "structuredContent" in found) == (True, [told], False)
+
+
+@in_both_eras
+def test_an_answer_that_is_no_result_counts_as_a_failure(site: Any, fabric: Fabric, era: str) -> None:
+    """Workers of other make answer too."""
+    fabric.answer = {
+        "net-1": "yes",
+        "net-2": {},
+        "net-3": {"failed": True, "errors": None},
+        "net\n4": {"failed": 1, "errors": 5, "messages": "no\nluck"},
+    }
+    found = call(site, era)
+    reasons = "net-1: the worker's answer is not a result\nnet-3: failed without a reason, status None\nnet 4: 5; luck"
+    assert (found["isError"], texts(found)[0]) == (True, reasons)
+
+
+@in_both_eras
+def test_a_job_that_takes_too_long_ends_even_where_the_fabric_does_not_end_it(
+    site: Any, fabric: Fabric, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing hangs."""
+    monkeypatch.setattr(tool_calls, "SLACK_SECONDS", -599.99)
+    fabric.hold = True
+    assert texts(call(site, era)) == ["service net has not answered within 600 s"]
+    assert fabric.was_cancelled.is_set()
+
+
+@in_both_eras
+def test_a_service_that_has_vanished_has_no_tools(site: Any, era: str) -> None:
+    """The call is refused as for any unknown tool."""
+    site.worker.catalogue.keep_only([])
+    error = site.post("tools/call", {"name": PING}, era=era)[2]["error"]
+    assert error == {"code": -32602, "message": f"unknown tool {PING!r}: tools/list names those there are"}
+
+
+@in_both_eras
+def test_a_tool_can_not_be_called_without_a_fabric(served_worker: Serve, era: str) -> None:
+    """It wouldn't be published there; one line all the same."""
+    worker = served_worker(auth_bearer={"issuer_url": None})
+    worker.worker.catalogue.replace("net", [entry()])
+    told = "service net can't be reached: this worker is not part of a fabric"
+    assert texts(call(worker, era)) == [told]
+
+
+@in_both_eras
+def test_a_client_that_goes_away_is_not_worked_for_any_more(site: Any, fabric: Fabric, era: str) -> None:
+    """The job is not waited for; other calls go on."""
+    fabric.hold = True
+    with site.connect() as connection:
+        connection.sendall(site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}, era=era))
+        assert fabric.has_begun.acquire(timeout=WAIT_SECONDS)
+        assert not fabric.was_cancelled.is_set()
+    assert fabric.was_cancelled.wait(WAIT_SECONDS)
+    fabric.hold, fabric.answer = False, {"net-1": result()}
+    assert call(site, era)["isError"] is False
+
+
+@in_both_eras
+def test_a_token_that_is_deleted_ends_the_wait_for_a_job(site: Any, fabric: Fabric, era: str) -> None:
+    """At once, and its client gets a 401."""
+    fabric.hold = True
+    site.store.store("other", "t", None)
+    answers: list[Any] = []
+    params = {"name": PING, "arguments": {"target": "r1"}}
+    caller = threading.Thread(
+        target=lambda: answers.append(site.post("tools/call", params, era=era, token="t")), daemon=True
+    )
+    caller.start()
+    assert fabric.has_begun.acquire(timeout=WAIT_SECONDS)
+    site.store.delete(username="other")
+    assert fabric.was_cancelled.wait(WAIT_SECONDS)
+    caller.join(WAIT_SECONDS)
+    assert answers[0][0] == 401
+
+
+class Rules(NoRules):
+    """Rules that refuse the target `r2` and hide what workers answer; `threads` are where they were asked."""
+
+    changes_results = True
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def refusal(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return why a call is refused."""
+        self.threads.append(threading.current_thread().name)
+        return "refused by a guardrail on target: not\nr2" if arguments.get("target") == "r2" else None
+
+    def apply(self, tool: str, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Change results."""
+        self.threads.append(threading.current_thread().name)
+        return {worker: {**each, "result": f"hidden by {tool}"} for worker, each in results.items()}
+
+    def entries(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rules."""
+        return {"guardrails": [{"field": "target"}], "result_guardrails": [{"type": "replace"}]}
+
+
+def echo_module() -> ModuleType:
+    """Return a module with the task `greet`."""
+
+    def greet(_worker: WorkerContext, _arguments: TaskInput) -> str:
+        """Say hello."""
+        return "hello"
+
+    tasks = ModuleType("tasks")
+    vars(tasks).update(greet=task(result=str, mcp=ToolHints("Greet"))(greet))
+    return tasks
+
+
+@in_both_eras
+def test_rules_refuse_calls_and_change_results(served_worker: Serve, fabric: Fabric, era: str) -> None:
+    """Of other services' tools and of the worker's own; never in the thread that serves everybody."""
+    rules = Rules()
+    worker = served_worker(echo_module(), fabric=fabric, rules=rules, auth_bearer={"issuer_url": None})
+    worker.worker.catalogue.replace("net", [entry()])
+    fabric.answer = {"net-1": result()}
+    refused = call(worker, era, {"target": "r2"})
+    assert (refused["isError"], texts(refused)) == (True, ["refused by a guardrail on target: not r2"])
+    assert fabric.calls == []
+    found = call(worker, era, {"target": "r1"})
+    assert found["structuredContent"]["net-1"]["result"] == f"hidden by {PING}"
+    assert "true" not in texts(found)[0].split('"failed"')[0]
+    own = "service_fastmcp__task_greet"
+    params = {"name": own, "arguments": {}}
+    structured = worker.post("tools/call", params, era=era)[2]["result"]["structuredContent"]
+    assert structured["w1"]["result"] == f"hidden by {own}"
+    assert "served worker" not in rules.threads
+
+
+def test_a_long_result_comes_as_a_whole(site: Any, fabric: Fabric) -> None:
+    """Once as structured content, once as text."""
+    fabric.answer = {"net-1": result("x" * 1_000_000)}
+    with site.connect() as connection:
+        connection.sendall(site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}))
+        status, _, body = read_answer(connection)
+    assert (status, len(body) > 2_000_000) == (200, True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_sdk_s_client_takes_what_a_tool_gives(site: Any, fabric: Fabric, mode: str) -> None:
+    """It checks the structured content against the schema that was published."""
+    fabric.answer = {"net-1": result(status="a", other=1)}
+
+    async def use(client: Client) -> Any:
+        await client.list_tools()
+        found = []
+        for value, changes in ((True, {"other": 1}), ("no truth value", {"failed": True}), ("no truth value", {})):
+            fabric.answer = {"net-1": result(value, status="a", **changes)}
+            try:
+                found.append((await client.call_tool(PING, {"target": "r1"})).structured_content == fabric.answer)
+            except RuntimeError as error:
+                found.append("Invalid structured content" in str(error))
+        return found
+
+    assert with_client(site, use, mode) == [True, True, True]

@@ -1,0 +1,181 @@
+"""The four auth tasks, run through the registry on a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
+from nfcli.models.protocol.jobs import Result
+from nfcli.models.tasks.auth import BearerTokenEntry
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tokens.store import TokenStore
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> WorkerContext:
+    """Return a worker with a default lifetime of tokens and no sockets."""
+    inventory = WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_ttl=500))
+    registry = TaskRegistry(auth_tasks)
+    return WorkerContext("w1", "fastmcp", Environment(tmp_path, None), inventory, registry, open_store(), trail)
+
+
+@pytest.fixture
+def run(worker: WorkerContext) -> Run:
+    """Run a task; give what of its result isn't empty and isn't the same for all."""
+
+    def run_task(task: str, **kwargs: object) -> dict[str, Any]:
+        result = worker.registry.run(worker, task, kwargs)
+        assert isinstance(result, Result)
+        same = {"task", "service", "task_started", "task_completed"}
+        shown = result.model_dump(exclude=same, exclude_defaults=True)
+        return {"result": result.result, **shown}
+
+    return run_task
+
+
+def ok(value: object) -> dict[str, Any]:
+    """Return what a task that succeeded gives."""
+    return {"result": value, "status": "completed"}
+
+
+def failed(*errors: str) -> dict[str, Any]:
+    """Return what a task that failed gives."""
+    return {"result": None, "failed": True, "errors": list(errors), "status": "error"}
+
+
+def test_the_four_tasks_exist_and_none_is_a_tool() -> None:
+    """Whatever the configuration: credentials can't be managed through the endpoint they guard."""
+    specs = list(TaskRegistry(auth_tasks))
+    assert [spec.name for spec in specs] == [
+        "bearer_token_check",
+        "bearer_token_delete",
+        "bearer_token_list",
+        "bearer_token_store",
+    ]
+    assert [spec.mcp for spec in specs] == [None] * 4
+    assert all(spec.entry()["mcp"] is False for spec in specs)
+
+
+def local_text(instant: float) -> str:
+    """Return an instant as lists show it: local time with microseconds."""
+    return f"{datetime.fromtimestamp(instant, UTC).astimezone():%Y-%m-%d %H:%M:%S.%f}"
+
+
+def test_a_token_s_life(run: Run, clock: SimpleNamespace) -> None:
+    """Stored, checked, listed, deleted, gone."""
+    assert run("bearer_token_store", username="automation", token="secret-token", expire=3600) == ok(True)
+    created = clock.now
+    clock.now += 89.5
+    assert run("bearer_token_check", token="secret-token") == ok(True)
+    entry = {
+        "username": "automation",
+        "token": "secret-token",
+        "age": "0:01:29.500000",
+        "creation": local_text(created),
+        "expires": local_text(created + 3600),
+    }
+    assert run("bearer_token_list") == ok([entry])
+    assert run("bearer_token_list", username="automation") == ok([entry])
+    assert run("bearer_token_list", username="vscode") == ok([])
+    assert run("bearer_token_delete", token="secret-token") == ok(True)
+    assert run("bearer_token_check", token="secret-token") == ok(False)
+    assert run("bearer_token_list") == ok([])
+
+
+def test_without_expire_the_inventory_s_lifetime_applies(
+    run: Run, worker: WorkerContext, clock: SimpleNamespace
+) -> None:
+    """An `expire` that was given wins, and null in the inventory means for ever."""
+    run("bearer_token_store", username="alice", token="a")
+    run("bearer_token_store", username="alice", token="b", expire=5)
+    worker.inventory = WorkerInventory(service="fastmcp")
+    run("bearer_token_store", username="alice", token="c")
+    run("bearer_token_store", username="alice", token="d", expire=None)
+    assert {record.token: record.expires for record in worker.store.records()} == {
+        "a": clock.now + 500,
+        "b": clock.now + 5,
+        "c": None,
+        "d": None,
+    }
+
+
+def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: WorkerContext) -> None:
+    """As the documented table shows it."""
+    worker.store.store("alice", "a", None)
+    [entry] = run("bearer_token_list")["result"]
+    assert (entry["expires"], entry["age"]) == ("None", "0:00:00")
+
+
+def test_another_user_s_token_is_refused_in_one_line(run: Run) -> None:
+    """And stays what it was."""
+    run("bearer_token_store", username="alice", token="secret-token")
+    assert run("bearer_token_store", username="bob", token="secret-token") == failed(
+        "token is stored for another user, nothing changed: delete it there first"
+    )
+    assert run("bearer_token_list", username="bob") == ok([])
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"username": "bob"}, {"token": "nope"}, {"username": "bob", "token": "secret-token"}], ids=str
+)
+def test_a_deletion_that_matches_nothing_says_so(run: Run, kwargs: dict[str, str]) -> None:
+    """It is no failure, and nothing is gone."""
+    run("bearer_token_store", username="alice", token="secret-token")
+    assert run("bearer_token_delete", **kwargs) == ok(False) | {"messages": ["no matching token"]}
+    assert run("bearer_token_check", token="secret-token") == ok(True)
+
+
+def test_a_user_s_tokens_go_together(run: Run, worker: WorkerContext) -> None:
+    """The others' stay."""
+    for username, token in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
+        run("bearer_token_store", username=username, token=token)
+    assert run("bearer_token_delete", username="alice") == ok(True)
+    assert [record.token for record in worker.store.records()] == ["b1"]
+
+
+@pytest.mark.parametrize(
+    ("task", "kwargs", "errors"),
+    [
+        ("bearer_token_delete", {}, ["either username or token must be provided"]),
+        ("bearer_token_delete", {"username": None, "token": None}, ["either username or token must be provided"]),
+        ("bearer_token_store", {}, ["token: field required", "username: field required"]),
+        ("bearer_token_check", {}, ["token: field required"]),
+        ("bearer_token_list", {"user": "alice"}, ["user: no such field"]),
+        (
+            "bearer_token_store",
+            {"username": "alice", "token": "a", "expire": 0},
+            ["expire: must be 1 to 3155760000 whole seconds, got 0"],
+        ),
+    ],
+)
+def test_bad_arguments_fail_with_one_line_each(
+    run: Run, task: str, kwargs: dict[str, object], errors: list[str]
+) -> None:
+    """Decided before anything is touched."""
+    assert run(task, **kwargs) == failed(*errors)
+
+
+def test_a_store_that_fails_is_told_in_one_line(run: Run, worker: WorkerContext) -> None:
+    """The task never says true of what isn't on disk."""
+    worker.store.close()
+    assert run("bearer_token_store", username="alice", token="a") == failed("token store is closed, nothing changed")
+
+
+def test_a_listed_token_is_what_the_entry_model_describes(run: Run, worker: WorkerContext) -> None:
+    """The task returns dicts because they are faster; they hold the model's fields, no more and no less."""
+    worker.store.store("alice", "a", 60)
+    [entry] = run("bearer_token_list")["result"]
+    assert BearerTokenEntry.model_validate(entry, strict=True).model_dump() == entry
+    assert worker.registry.get("bearer_token_list").result_type == list[BearerTokenEntry]

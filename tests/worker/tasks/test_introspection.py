@@ -1,0 +1,343 @@
+"""The tasks that only look, run through the registry."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.protocol.broker_connection import BrokerAddress
+from nfcli.models.protocol.broker_key import BrokerKey
+from nfcli.models.protocol.jobs import Result
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tasks import introspection as service_tasks
+from nfcli.worker.tasks import tools as tool_tasks
+from nfcli.worker.tasks.process_stats import process_stats
+from nfcli.worker.tokens.store import TokenStore
+
+TASKS = [
+    *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "discover", "echo"),
+    *("get_guardrails", "get_inventory", "get_prompts"),
+    *("get_stats", "get_status", "get_tools", "get_version", "get_worker_status", "list_tasks"),
+]
+TOOLS = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def worker(
+    open_store: Callable[[], TokenStore], trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path
+) -> WorkerContext:
+    """Return a worker that was started 90 seconds ago, with two live tokens and an expired one, all of alice."""
+    store = open_store()
+    store.store("alice", "a", None)
+    store.store("alice", "b", 100)
+    store.store("bob", "c", 90)
+    started = clock.now
+    clock.now += 90
+    return WorkerContext(
+        name="w1",
+        service="fastmcp",
+        environment=Environment(tmp_path, None),
+        inventory=WorkerInventory(
+            service="fastmcp", authentication_enabled=True, logging={"handlers": {"password": "hidden", "level": 10}}
+        ),
+        registry=TaskRegistry(auth_tasks, service_tasks, tool_tasks),
+        store=store,
+        audit=trail,
+        url="http://127.0.0.1:8001/mcp",
+        endpoint="ipc:///run/w1.ipc",
+        clock=lambda: clock.now,
+        started=started,
+    )
+
+
+@pytest.fixture
+def run(worker: WorkerContext) -> Run:
+    """Run a task that must succeed with a value of its declared type; return the value."""
+
+    def run_task(task: str, **kwargs: object) -> Any:
+        result = worker.registry.run(worker, task, kwargs)
+        assert result.errors == []
+        TypeAdapter(worker.registry.get(task).result_type).validate_python(result.result)
+        return result.result
+
+    return run_task
+
+
+def failure(worker: WorkerContext, task: str, **kwargs: object) -> list[str]:
+    """Run a task that must fail; return its errors."""
+    result: Result = worker.registry.run(worker, task, kwargs)
+    assert (result.failed, result.result) == (True, None)
+    return result.errors
+
+
+def test_status_tells_an_operator_where_and_how_the_worker_is(run: Run) -> None:
+    """Expired tokens don't count, nor do users who have no others."""
+    assert run("get_status") == {
+        "name": "w1",
+        "service": "fastmcp",
+        "status": "active",
+        "url": "http://127.0.0.1:8001/mcp",
+        "endpoint": "ipc:///run/w1.ipc",
+        "authentication_enabled": True,
+        "tokens_count": 2,
+        "users_count": 1,
+        "tools_count": 4,
+        "prompts_count": 0,
+        "version": version("nfcli"),
+        "pid": os.getpid(),
+        "started": "2026-05-28T20:26:40.250000Z",
+        "uptime_seconds": 90.0,
+    }
+
+
+def test_status_tells_of_the_stop(worker: WorkerContext, run: Run) -> None:
+    """A worker that was asked to end says so, in all three reports."""
+    worker.stopping.set()
+    assert [run(task)["status"] for task in ("get_status", "get_worker_status", "get_stats")] == ["stopping"] * 3
+
+
+def test_version_names_our_package_and_what_it_stands_on(run: Run) -> None:
+    """With the versions that are installed; a package that isn't has none."""
+    packages = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
+    expected = {package: version(package) for package in packages}
+    assert run("get_version") == {**expected, "python": platform.python_version(), "platform": sys.platform}
+
+
+def test_version_of_what_is_not_installed_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in NorFab."""
+    monkeypatch.setattr(service_tasks, "_PACKAGES", ("no-such-package",))
+    assert run("get_version")["no-such-package"] == ""
+
+
+def test_inventory_is_shown_without_its_secrets(run: Run, worker: WorkerContext) -> None:
+    """What isn't set shows its default."""
+    shown = run("get_inventory")
+    assert shown == worker.inventory.redacted()
+    assert shown["logging"] == {"handlers": {"password": "***", "level": 10}}
+    assert (shown["host"], shown["port"], shown["authentication_enabled"]) == ("127.0.0.1", 8001, True)
+
+
+def test_tools_are_those_that_mcp_clients_see(run: Run) -> None:
+    """With descriptions, schemas and hints; references in a schema can be resolved in it."""
+    tools = run("get_tools")
+    assert [tool["name"] for tool in tools] == TOOLS
+    assert tools[1]["description"].startswith("Tell where the worker listens")
+    assert tools[2]["inputSchema"]["properties"].keys() == {"brief", "service", "name"}
+    assert tools[1]["annotations"]["readOnlyHint"] is True
+    for tool in tools:
+        schema = tool["outputSchema"]
+        assert (schema["type"], list(schema["properties"])) == ("object", ["w1"])
+        assert "required" not in schema
+        assert "$defs" not in schema["properties"]["w1"]
+        assert "ResultStatus" in schema["$defs"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({}, TOOLS),
+        ({"service": "fastmcp"}, TOOLS),
+        ({"service": "nornir"}, []),
+        ({"name": "*version"}, TOOLS[3:]),
+        ({"name": "get_version"}, []),
+    ],
+)
+def test_tools_can_be_chosen_and_named_only(run: Run, kwargs: dict[str, str], expected: list[str]) -> None:
+    """The arguments are NorFab's."""
+    assert run("get_tools", brief=True, **kwargs) == expected
+    assert [tool["name"] for tool in run("get_tools", **kwargs)] == expected
+
+
+def test_a_pattern_of_any_length_is_not_read(run: Run, worker: WorkerContext) -> None:
+    """Some hundred thousand brackets take Python minutes, and whoever has a token can send them."""
+    assert failure(worker, "get_tools", name="[" * 257) == ["name: String should have at most 256 characters"]
+    assert run("get_tools", name="[" * 256) == []
+
+
+def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: WorkerContext) -> None:
+    """Seven keys each; the auth tasks are published nowhere else."""
+    entries = run("list_tasks")
+    assert [entry["name"] for entry in entries] == TASKS
+    assert entries == [spec.entry() for spec in worker.registry]
+    assert [set(entry) for entry in entries] == [
+        {"name", "description", "inputSchema", "outputSchema", "fastapi", "mcp", "agent"}
+    ] * len(TASKS)
+    assert {entry["name"] for entry in entries if entry["mcp"]} == {name.rpartition("__task_")[2] for name in TOOLS}
+    assert all(entry["description"] for entry in entries)
+
+
+def test_tasks_can_be_named_only_or_one_alone(run: Run, worker: WorkerContext) -> None:
+    """An unknown name is one line."""
+    assert run("list_tasks", brief=True) == TASKS
+    assert run("list_tasks", name="echo", brief=True) == ["echo"]
+    assert run("list_tasks", name="echo") == [worker.registry.get("echo").entry()]
+    assert failure(worker, "list_tasks", name="x") == ["unknown task 'x': list_tasks names those there are"]
+
+
+def test_echo_gives_back_what_came(run: Run) -> None:
+    """But the two special arguments."""
+    assert run("echo", a=1, b={"c": [None]}, sleep=0, raise_error=None) == {
+        "juuid": None,
+        "client_address": None,
+        "timeout": None,
+        "task": "echo",
+        "args": [],
+        "kwargs": {"a": 1, "b": {"c": [None]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [("no disk", "no disk"), (True, "echo was asked to fail: True"), (7, "echo was asked to fail: 7")],
+)
+def test_echo_fails_when_asked_to(worker: WorkerContext, value: object, error: str) -> None:
+    """For trying out what a failure looks like."""
+    assert failure(worker, "echo", raise_error=value) == [error]
+
+
+@pytest.mark.parametrize("value", [-1, 61, "x", float("nan"), float("inf")])
+def test_echo_does_not_wait_for_ever(worker: WorkerContext, value: object) -> None:
+    """One client must not hold all threads."""
+    errors = failure(worker, "echo", sleep=value)
+    assert [error.partition(":")[0] for error in errors] == ["sleep"]
+
+
+def test_echo_that_waits_ends_with_the_worker(worker: WorkerContext) -> None:
+    """It holds up no stop."""
+    results: list[Result] = []
+    waiting = threading.Thread(target=lambda: results.append(worker.registry.run(worker, "echo", {"sleep": 60})))
+    waiting.start()
+    worker.stopping.set()
+    waiting.join(10)
+    assert [result.failed for result in results] == [False]
+
+
+def test_worker_status_tells_folders_and_keys(run: Run, tmp_path: Path) -> None:
+    """In NorFab's shape."""
+    keys, clients = tmp_path / ".nfcli" / "keys", tmp_path / ".nfcli" / "clients"
+    assert run("get_worker_status") == {
+        "name": "w1",
+        "role": "worker",
+        "service": "fastmcp",
+        "status": "active",
+        "broker": "ipc:///run/w1.ipc",
+        "directories": {
+            "base_dir": str(tmp_path),
+            "public_keys_dir": str(clients),
+            "private_keys_dir": str(keys),
+        },
+        "security": {
+            "worker_private_key_file": str(keys / "w1.key_secret"),
+            "broker_public_key_file": None,
+            "zmq_auth": True,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "security"),
+    [
+        (BrokerKey(b"k" * 40, "/keys/broker.key"), {"broker_public_key_file": "/keys/broker.key", "zmq_auth": True}),
+        (None, {"broker_public_key_file": None, "zmq_auth": False}),
+    ],
+)
+def test_worker_status_tells_of_the_broker(
+    run: Run, worker: WorkerContext, tmp_path: Path, key: BrokerKey | None, security: dict[str, Any]
+) -> None:
+    """Where it is, and whether it is spoken to with CURVE."""
+    worker.broker = BrokerAddress("tcp://broker:5555", key)
+    worker.endpoint = worker.broker.endpoint
+    status = run("get_worker_status")
+    own = str(tmp_path / ".nfcli" / "keys" / "w1.key_secret")
+    assert (status["broker"], status["security"]) == (
+        "tcp://broker:5555",
+        {"worker_private_key_file": own, **security},
+    )
+
+
+def test_stats_tell_of_the_connection_to_the_broker(run: Run, worker: WorkerContext) -> None:
+    """As NorFab's workers do."""
+    worker.health = {"messaging": lambda: {"reconnects": 1, "keepalives_sent": 2, "keepalives_received": 3}}
+    stats = run("get_stats")
+    assert [stats[key] for key in ("reconnects", "keepalives_sent", "keepalives_received")] == [1, 2, 3]
+
+
+def test_stats_count_messages_and_jobs(run: Run, worker: WorkerContext, clock: SimpleNamespace) -> None:
+    """In NorFab's shape; a worker without sockets counts nothing."""
+    idle = run("get_stats")
+    assert (idle["running_jobs"], idle["jobs"]["total_jobs"]) == (0, 0)
+    worker.health = {
+        "messaging": lambda: {"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4},
+        "jobs": lambda: {"running_jobs": 1, "total_jobs": 6},
+    }
+    stats = run("get_stats")
+    assert stats.pop("process").keys() == {
+        *("cpu_percent", "memory_rss_mbyte", "uptime_seconds", "open_file_descriptors", "tcp_sockets", "threads")
+    }
+    assert stats == {
+        "schema_version": "1.0",
+        "collected_at": datetime.fromtimestamp(clock.now, UTC).isoformat(timespec="microseconds")[:-6] + "Z",
+        "name": "w1",
+        "role": "worker",
+        "status": "active",
+        "messaging": {"sent": 5, "received": 9, "events_received": 0, "send_failures": 4, "receive_failures": 3},
+        "service": "fastmcp",
+        "broker": "ipc:///run/w1.ipc",
+        "reconnects": 0,
+        "outbound_queue_depth": 0,
+        "running_jobs": 1,
+        "jobs": {"total_jobs": 6, "jobs_by_status": {"PENDING": 1, "COMPLETED": 5}},
+        "max_concurrent_jobs": 5,
+        "watchdog_runs": 0,
+        "keepalives_sent": 0,
+        "keepalives_received": 0,
+        "sid_inventory_status": "completed",
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a proc file system")
+def test_process_numbers_are_those_of_this_process() -> None:
+    """Read from `/proc`."""
+    before = process_stats(10.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        during = process_stats(10.0)
+    assert during.open_file_descriptors == (before.open_file_descriptors or 0) + 2
+    assert during.tcp_sockets == (before.tcp_sockets or 0) + 2
+    assert during.uptime_seconds == 10.0
+    assert during.threads >= threading.active_count()
+    assert 10 < during.memory_rss_mbyte < 4_000
+    assert during.cpu_percent > 0
+
+
+def test_process_numbers_without_proc_are_what_posix_tells(tmp_path: Path) -> None:
+    """As on macOS: no sockets, the peak of the memory, Python's own threads."""
+    stats = process_stats(0.0, proc=tmp_path)
+    assert stats.tcp_sockets is None
+    assert stats.threads == threading.active_count()
+    assert 10 < stats.memory_rss_mbyte < 4_000
+    assert stats.open_file_descriptors is not None
+
+
+def test_every_task_that_takes_nothing_refuses_what_it_does_not_know(worker: WorkerContext) -> None:
+    """A misspelt argument isn't passed over."""
+    for name in ("get_status", "get_version", "get_inventory", "get_worker_status", "get_stats", "get_tools"):
+        assert failure(worker, name, nmae="x") == ["nmae: no such field"]

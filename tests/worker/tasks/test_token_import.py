@@ -1,0 +1,248 @@
+"""The task that takes in tokens of another program, run through the registry on a real store."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.errors import AuditError, TokenStoreBusyError
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tasks import token_import as import_tasks
+from nfcli.worker.tokens.changes import Adopted, Change
+from nfcli.worker.tokens.store import TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+Rows = list[tuple[str, str, float, float | None]]
+OpenStore = Callable[[], TokenStore]
+
+
+class Desk:
+    """A worker without sockets, and a client that imports tokens there."""
+
+    def __init__(self, worker: WorkerContext, trail_file: Path) -> None:
+        self.worker = worker
+        self._trail_file = trail_file
+
+    def send(self, *tokens: tuple[object, ...]) -> dict[str, int]:
+        """Import tokens (token, user, creation, expiry); return the report."""
+        result = self._run(
+            [dict(zip(("token", "username", "created", "expires"), each, strict=False)) for each in tokens]
+        )
+        assert (result.failed, result.errors) == (False, [])
+        return dict(result.result)
+
+    def errors(self, tokens: Any) -> list[str]:
+        """Send what has to be refused; return the errors."""
+        result = self._run(tokens)
+        assert (result.failed, result.result) == (True, None)
+        return list(result.errors)
+
+    def _run(self, tokens: Any) -> Any:
+        return self.worker.registry.run(self.worker, "bearer_token_import", {"tokens": tokens})
+
+    def rows(self) -> Rows:
+        """Return all live tokens."""
+        return rows(self.worker.store)
+
+    def lines(self) -> list[tuple[Any, ...]]:
+        """Return what the audit trail tells."""
+        found = map(json.loads, self._trail_file.read_text().splitlines())
+        return [
+            (line["operation"], line["username"], line["count"], len(line["tokens"]), line["outcome"]) for line in found
+        ]
+
+
+def rows(store: TokenStore) -> Rows:
+    """Return all live records of a store."""
+    return [(record.token, record.username, record.created, record.expires) for record in store.records()]
+
+
+def report(imported: int = 0, present: int = 0, refused: int = 0, expired: int = 0) -> dict[str, int]:
+    """Return what the task answers."""
+    return {"imported": imported, "present": present, "refused": refused, "expired": expired}
+
+
+@pytest.fixture
+def desk(open_store: OpenStore, trail: AuditTrail, tmp_path: Path) -> Desk:
+    """Provide a worker with a token of alice's."""
+    worker = WorkerContext(
+        "w1",
+        "fastmcp",
+        Environment(tmp_path, None),
+        WorkerInventory(service="fastmcp"),
+        TaskRegistry(import_tasks),
+        open_store(),
+        trail,
+        client="ann-laptop",
+    )
+    worker.store.store("alice", "a1", None)
+    return Desk(worker, tmp_path / "audit-w1.jsonl")
+
+
+def test_the_task_is_no_tool(desk: Desk) -> None:
+    """Credentials can't be managed through the endpoint that they guard."""
+    assert [(spec.name, spec.mcp) for spec in desk.worker.registry] == [("bearer_token_import", None)]
+
+
+def test_imported_tokens_keep_their_creation_and_expiry(
+    desk: Desk, clock: SimpleNamespace, open_store: OpenStore
+) -> None:
+    """In memory and on disk, beside what was there; a whole number is an instant as well."""
+    now = clock.now
+    new = [
+        ("b1", "bob", now - 5000.123456, now + 7.5),
+        ("b2", "bob", 0, None),
+        ("c1", "carol", now + 60, int(now) + 99),
+    ]
+    before = desk.rows()
+    assert desk.send(*new) == report(imported=3)
+    assert desk.rows() == [*before, ("b2", "bob", 0.0, None), new[0], new[2]]
+    desk.worker.store.close()
+    assert rows(open_store()) == [*before, ("b2", "bob", 0.0, None), new[0], new[2]]
+
+
+def test_importing_again_changes_nothing(desk: Desk, clock: SimpleNamespace) -> None:
+    """Neither tokens nor the audit trail, also where a token was renewed meanwhile."""
+    tokens = [("b1", "bob", 1.0, clock.now + 50), ("b2", "bob", 2.0, None)]
+    desk.send(*tokens)
+    desk.worker.store.store("bob", "b1", 900)
+    before, lines = desk.rows(), desk.lines()
+    assert desk.send(*tokens) == report(present=2)
+    assert (desk.rows(), desk.lines()) == (before, lines)
+
+
+def test_a_token_of_another_users_is_refused_and_the_others_are_stored(desk: Desk) -> None:
+    """One that comes twice belongs to the first; a line of the audit trail tells of those that were refused."""
+    before = desk.rows()
+    given = [
+        ("a1", "mallory", 1.0, None),
+        ("m1", "mallory", 1.0, None),
+        ("m1", "alice", 1.0, None),
+        ("m1", "mallory", 3.0),
+    ]
+    assert desk.send(*given) == report(imported=1, present=1, refused=2)
+    assert desk.rows() == [*before, ("m1", "mallory", 1.0, None)]
+    assert desk.lines() == [("import", "mallory", 1, 1, "done"), ("import", None, 2, 2, "refused")]
+
+
+def test_expired_tokens_stay_away(desk: Desk, clock: SimpleNamespace) -> None:
+    """One that expires at this very moment has."""
+    before = desk.rows()
+    assert desk.send(("b1", "bob", 1.0, clock.now), ("b2", "bob", 1.0, 2.0)) == report(expired=2)
+    assert (desk.rows(), desk.lines()) == (before, [])
+
+
+def test_a_token_that_has_expired_here_is_nobodys(desk: Desk, clock: SimpleNamespace) -> None:
+    """What runs with it ends, as when it is stored anew."""
+    desk.worker.store.store("alice", "a2", 10)
+    clock.now += 10
+    revoked: list[Sequence[str]] = []
+    desk.worker.store.on_revoked.append(revoked.append)
+    assert desk.send(("a2", "bob", 1.0, None)) == report(imported=1)
+    record = desk.worker.store.lookup("a2")
+    assert record is not None
+    assert (record.username, revoked) == ("bob", [["a2"]])
+
+
+def test_each_user_has_a_line_in_the_audit_trail(desk: Desk) -> None:
+    """With the fingerprints of all that were imported."""
+    desk.send(*[(f"t{number}", f"user {number % 3}", 1.0, None) for number in range(100)])
+    assert desk.lines() == [
+        ("import", f"user {number}", count, count, "done") for number, count in enumerate((34, 33, 33))
+    ]
+
+
+def test_what_no_line_can_tell_of_is_not_imported(
+    desk: Desk, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch, stranger: Stranger
+) -> None:
+    """Not even the tokens of users whose line was written."""
+    before, keys = desk.rows(), stranger.keys()
+    write = trail.write
+
+    def fail_for_carol(**fields: Any) -> None:
+        if fields["username"] == "carol":
+            raise AuditError("the disk is full")
+        write(**fields)
+
+    monkeypatch.setattr(trail, "write", fail_for_carol)
+    tokens = [{"token": f"new-{user}", "username": user, "created": 1.0} for user in ("bob", "carol")]
+    assert desk.errors(tokens) == ["the disk is full"]
+    assert (desk.rows(), stranger.keys()) == (before, keys)
+    monkeypatch.undo()
+    assert desk.send(("new-carol", "carol", 1.0, None)) == report(imported=1)
+
+
+def test_nobody_is_asked_where_nothing_is_stored(desk: Desk, clock: SimpleNamespace) -> None:
+    """The database isn't touched either: a witness hears of changes only."""
+    heard: list[Change] = []
+    given = [BearerTokenRecord("a1", "alice", 1.0, None), BearerTokenRecord("b1", "bob", 1.0, clock.now)]
+    assert desk.worker.store.adopt(given, witness=heard.append) == Adopted(stored=0, present=1, refused=(), expired=1)
+    assert heard == []
+
+
+def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, stranger: Stranger) -> None:
+    """All or none, in memory too."""
+    before = desk.rows()
+    records = [BearerTokenRecord(f"b{number}", "bob", 1.0, None) for number in range(3)]
+    with stranger.connect() as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TokenStoreBusyError):
+            desk.worker.store.adopt(records)
+        connection.execute("ROLLBACK")
+    stranger.run(
+        "CREATE TRIGGER stop BEFORE INSERT ON Cache WHEN NEW.key LIKE '%b2' BEGIN SELECT RAISE(ABORT, ''); END"
+    )
+    assert (
+        len(
+            desk.errors(
+                [{"token": "b1", "username": "bob", "created": 1}, {"token": "b2", "username": "bob", "created": 1}]
+            )
+        )
+        == 1
+    )
+    assert (desk.rows(), stranger.keys()) == (before, ["bearer_token::a1"])
+    stranger.run("DROP TRIGGER stop")
+    assert desk.worker.store.adopt(records) == Adopted(stored=3, present=0, refused=(), expired=0)
+
+
+@pytest.mark.parametrize(
+    ("token", "error"),
+    [
+        ({"username": "bob"}, "tokens.0.token: field required"),
+        ({"username": " bob", "token": "b"}, "tokens.0.username: must not begin or end with a blank"),
+        ({"token": "b\u00e4"}, "tokens.0.token: must be made of A-Z a-z 0-9"),
+        ({"token": "b", "created": "1"}, "tokens.0.created: must be an instant in seconds since the epoch"),
+        ({"token": "b", "created": True}, "tokens.0.created: must be an instant in seconds since the epoch"),
+        ({"token": "b", "created": -1}, "tokens.0.created: must be an instant in seconds since the epoch"),
+        ({"token": "b", "created": math.nan}, "tokens.0.created: must be an instant in seconds since the epoch"),
+        ({"token": "b", "expires": 1e12}, "tokens.0.expires: must be an instant in seconds since the epoch"),
+        ({"token": "b", "value": "x"}, "tokens.0.value: no such field"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_whole(desk: Desk, token: dict[str, object], error: str) -> None:
+    """One sentence a field, never the token."""
+    before = desk.rows()
+    good = {"token": "good", "username": "bob", "created": 1.0}
+    (said,) = desk.errors([{"username": "bob", "created": 1.0, **token}, good])
+    assert said.startswith(error)
+    assert desk.rows() == before
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_an_import_has_1_to_100_tokens(desk: Desk, count: int) -> None:
+    """More would make a message that no worker takes."""
+    (said,) = desk.errors([{"token": f"t{number}", "username": "bob", "created": 1.0} for number in range(count)])
+    assert said.startswith("tokens: List should have at ")

@@ -1,0 +1,108 @@
+"""The tasks that tell what MCP clients see: tools of all services, prompts, and the rules about tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tasks import introspection as service_tasks
+from nfcli.worker.tasks import tools as tool_tasks
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.tools.catalogue import ToolCatalogue
+from support.no_rules import NoRules
+from support.tool_entries import PROMPT, entry
+
+LAB, NET = "service_lab__task_ping", "service_net__task_ping"
+OWN = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
+RULES = {
+    "guardrails": [{"field": "target", "type": "equals", "match": ["r2"], "message": "not r2", "description": ""}],
+    "result_guardrails": [{"type": "limit", "limit": 1000, "message": ""}],
+}
+
+Run = Callable[..., Any]
+
+
+class Rules(NoRules):
+    """Rules about the tools of the service `net`."""
+
+    def __init__(self, service: str = "") -> None:
+        self._service = service
+
+    def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> Rules:  # noqa: ARG002  as rules are asked
+        """Return rules for one tool."""
+        return Rules(service)
+
+    def entries(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rules."""
+        return RULES if self._service == "net" else {}
+
+
+@pytest.fixture
+def run(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> Run:
+    """Run a task of a worker that knows two other services; return its result."""
+    registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks)
+    catalogue = ToolCatalogue("w1", "fastmcp", [spec.entry() for spec in registry], Rules())
+    catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]}), entry("bearer_token_list")])
+    catalogue.replace("lab", [entry()])
+    worker = WorkerContext(
+        name="w1",
+        service="fastmcp",
+        environment=Environment(tmp_path, None),
+        inventory=WorkerInventory(service="fastmcp"),
+        registry=registry,
+        store=open_store(),
+        audit=trail,
+        catalogue=catalogue,
+    )
+
+    def run_task(name: str, /, **kwargs: object) -> Any:
+        result = registry.run(worker, name, kwargs)
+        assert (result.failed, result.errors) == (False, [])
+        return result.result
+
+    return run_task
+
+
+def test_tools_of_all_services_are_listed(run: Run) -> None:
+    """As MCP clients see them; none of those that manage tokens."""
+    assert run("get_tools", brief=True) == [*OWN, LAB, NET]
+    assert run("get_tools", brief=True, service="net") == [NET]
+    assert run("get_tools", brief=True, name="*ping") == [LAB, NET]
+    (tool,) = run("get_tools", service="lab")
+    assert tool.keys() == {"name", "description", "inputSchema", "outputSchema", "annotations"}
+    assert (tool["name"], tool["annotations"]) == (LAB, {"title": "Ping", "readOnlyHint": True})
+    assert run("get_tools", service="net")[0]["annotations"] == {}
+
+
+def test_prompts_are_listed_with_their_arguments(run: Run) -> None:
+    """Chosen as tools are."""
+    name = f"{NET}__prompt_look"
+    arguments = [{"name": "device", "description": "Which", "required": True}]
+    assert run("get_prompts") == [{"name": name, "description": "Look at it", "arguments": arguments}]
+    assert run("get_prompts", brief=True, service="net", name="*look") == [name]
+    assert run("get_prompts", service="lab") == run("get_prompts", name="look") == []
+
+
+def test_rules_are_listed_by_tool(run: Run) -> None:
+    """One row each, with what the rule says."""
+    assert run("get_guardrails") == [
+        {"tool": NET, "kind": "guardrail", **RULES["guardrails"][0]},
+        {"tool": NET, "kind": "result_guardrail", **RULES["result_guardrails"][0]},
+    ]
+    assert run("get_guardrails", brief=True) == [NET]
+    assert run("get_guardrails", service="lab") == run("get_guardrails", brief=True, name="x") == []
+
+
+def test_the_status_counts_what_is_published(run: Run) -> None:
+    """Of all services."""
+    status = run("get_status")
+    assert (status["tools_count"], status["prompts_count"]) == (6, 1)

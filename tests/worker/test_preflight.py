@@ -1,0 +1,353 @@
+"""What a worker tells of itself, running or not; a look at one that doesn't run changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nfcli.models.environment.curve_keys import ensure_audit_key
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.worker import preflight as check
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tokens.store import TokenStore
+
+if TYPE_CHECKING:
+    from conftest import EnvironmentFactory, Stranger
+
+OpenStore = Callable[[], TokenStore]
+
+# A worker that stores a token and is killed before its write-ahead log is folded in.
+KILLED = """
+import os, sys
+from pathlib import Path
+from nfcli.worker.tokens.store import TokenStore
+store = TokenStore.open(Path(sys.argv[1]))  # kept: a store that nobody has any more closes its database
+store.store("ann", "t1", None)
+os._exit(9)
+"""
+
+
+# A worker that runs
+
+
+@pytest.fixture
+def run(trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path) -> Callable[[TokenStore], Any]:
+    """Run the task at a worker with this store, whose time the test sets."""
+
+    def run_task(store: TokenStore) -> Any:
+        inventory = WorkerInventory(service="fastmcp")
+        registry = TaskRegistry(check)
+        environment = Environment(tmp_path, None)
+        worker = WorkerContext("w1", "fastmcp", environment, inventory, registry, store, trail, clock=lambda: clock.now)
+        return registry.run(worker, "check_store", {})
+
+    return run_task
+
+
+def test_the_task_is_no_tool() -> None:
+    """Nobody with a token only can keep the disk busy."""
+    assert [(spec.name, spec.mcp) for spec in TaskRegistry(check)] == [("check_store", None)]
+
+
+def test_a_worker_that_runs_tells_of_its_database(
+    run: Callable[[TokenStore], Any], open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+) -> None:
+    """Live tokens, rows that are none, and how far the system's clock was set back."""
+    with open_store() as store:
+        store.store("ann", "t1", None)
+        store.store("ann", "t2", 10)
+        stranger.plant(token="t3", value="x")
+        stranger.plant(token="t4", raw=0)
+    clock.now -= 100
+    store = open_store()
+    assert run(store).result == {"tokens": 2, "passed_over": 2, "clock_behind_seconds": 100.0}
+    clock.now += 200
+    assert run(store).result == {"tokens": 1, "passed_over": 2, "clock_behind_seconds": 0.0}
+
+
+def test_damage_that_comes_while_a_worker_runs_is_found(
+    run: Callable[[TokenStore], Any], open_store: OpenStore, tokens_folder: Path
+) -> None:
+    """In the file, where what is in memory is still good; in one line."""
+    with open_store() as store:
+        for number in range(200):
+            store.store("ann", f"token-{number}", None)
+    store = open_store()
+    assert run(store).result["tokens"] == 200
+    file = tokens_folder / "cache.db"
+    with file.open("r+b") as stream:
+        stream.seek(8192)
+        stream.write(b"\xff" * 12_288)
+    result = run(store)
+    remedy = "restore it from a backup, or move it away to begin with no tokens"
+    assert result.failed
+    assert result.errors == [f"{file} is damaged or no token database, nothing changed: {remedy}"]
+
+
+# One that doesn't
+
+
+@pytest.fixture
+def environment(environment_factory: EnvironmentFactory) -> Environment:
+    """Make an environment whose worker has run: two tokens, three lines in the audit trail."""
+    environment = environment_factory()
+    environment.prepare()
+    key = ensure_audit_key(environment.audit_key_file(DEFAULT_WORKER))
+    with (
+        TokenStore.open(environment.tokens_folder(DEFAULT_WORKER)) as store,
+        AuditTrail.open(environment.audit_file(DEFAULT_WORKER), key) as trail,
+    ):
+        for token in ("t1", "t2", "t3"):
+            store.store("ann", token, None, witness=trail.witness("client"))
+        store.delete(token="t3")
+    return environment
+
+
+@pytest.fixture
+def stopped(environment: Environment, stranger: Stranger) -> Stranger:
+    """Be somebody else at that worker's database."""
+    return type(stranger)(environment.tokens_folder(DEFAULT_WORKER))
+
+
+def lines(environment: Environment) -> list[str]:
+    """Return what is found, as it is printed; nothing on disk has changed by it."""
+    before = contents(environment.folder)
+    found = [finding.line() for finding in check.findings(environment, DEFAULT_WORKER)]
+    assert contents(environment.folder) == before
+    return found
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Return mode, time of change and hash of everything in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, digest)
+    return found
+
+
+def well(environment: Environment, *instead: str) -> list[str]:
+    """Return the lines of a worker that is well, some of them replaced by those that begin alike."""
+    usual = [
+        "ok    database: whole, tokens in it: 2",
+        "ok    clock: not behind what the token database has seen",
+        "ok    audit trail: whole, lines in it: 3",
+        "ok    MCP: a free port",
+        f"ok    endpoint: ipc://{environment.socket_file(DEFAULT_WORKER)}",
+    ]
+    new = {line[6:].split(":")[0]: line for line in instead}
+    return [new.get(line[6:].split(":")[0], line) for line in usual]
+
+
+def test_a_worker_that_could_start_is_well(environment: Environment) -> None:
+    """A line for each thing its start would need."""
+    assert lines(environment) == well(environment)
+
+
+def test_a_worker_that_never_ran_is_well(environment_factory: EnvironmentFactory) -> None:
+    """What its first start makes isn't missed, not even the environment's own folder."""
+    environment = environment_factory()
+    assert lines(environment) == [
+        "ok    database: none yet, the first start makes it",
+        "ok    audit trail: none yet, the first start makes it",
+        "ok    MCP: a free port",
+        f"ok    endpoint: ipc://{environment.socket_file(DEFAULT_WORKER)}",
+    ]
+
+
+def test_what_a_killed_worker_has_left_is_read_where_it_lies(environment: Environment) -> None:
+    """The write-ahead log counts; where SQLite can't read it without making a file it isn't read."""
+    folder = environment.tokens_folder(DEFAULT_WORKER)
+    (folder / "cache.db").unlink()
+    assert subprocess.run([sys.executable, "-c", KILLED, folder], check=False).returncode == 9
+    assert (folder / "cache.db-wal").stat().st_size > 0
+    assert lines(environment) == well(environment, "ok    database: whole, tokens in it: 1")
+    (folder / "cache.db-shm").unlink()
+    told = "ok    database: not looked into, as its log has to be folded in first: the start does it"
+    assert lines(environment) == [line for line in well(environment, told) if " clock" not in line]
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut short", "text"])
+def test_a_damaged_database_of_a_stopped_worker_is_found(environment: Environment, damage: str) -> None:
+    """With what to do about it."""
+    file = environment.tokens_folder(DEFAULT_WORKER) / "cache.db"
+    data = file.read_bytes()
+    file.write_bytes(
+        {"zeros": data[:8192] + bytes(12_288) + data[20_480:], "cut short": data[:9000], "text": b"x" * 9000}[damage]
+    )
+    fault = (
+        f"FAULT database: {file} is damaged or no token database: move it away and restore a backup, "
+        "see man page backup"
+    )
+    assert lines(environment) == [line for line in well(environment, fault) if " clock" not in line]
+
+
+def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: Stranger) -> None:
+    """Pickles and those that break a rule, together; the tokens aren't shown."""
+    stopped.plant(token="t7", value="x")
+    stopped.plant(token="t8", raw=0)
+    stopped.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    fault = (
+        "FAULT database: rows that hold no valid token and are passed over: 2: store these tokens again with "
+        "fastmcp auth create-token"
+    )
+    assert lines(environment) == well(environment, fault)
+
+
+def test_a_clock_that_was_set_back_is_found(environment: Environment, stopped: Stranger) -> None:
+    """Tokens would live longer than they should."""
+    stopped.run(f"UPDATE Cache SET value = '{time.time() + 3600!r}' WHERE key = 'latest_time'")  # noqa: S608
+    found = lines(environment)
+    (fault,) = [line for line in found if line.startswith("FAULT")]
+    assert fault in {
+        f"FAULT clock: it is {seconds} s behind the latest time that the token database has seen: "
+        "set this machine's clock right"
+        for seconds in range(3500, 3601)
+    }
+    assert found == well(environment, fault)
+
+
+def test_an_audit_trail_that_was_tampered_with_is_found(environment: Environment) -> None:
+    """An altered line, a missing one, a missing head; the unfinished line of a crash is no fault."""
+    path = environment.audit_file(DEFAULT_WORKER)
+    head = path.with_suffix(".head")
+    whole, known = path.read_bytes(), head.read_bytes()
+    first, second, third = whole.splitlines(keepends=True)
+    faults = {
+        first + second.replace(b"ann", b"bob") + third: "line 2 is altered",
+        first + third: "line 2 is missing",
+        first + second: "line 3 is missing",
+    }
+    for content, fault in faults.items():
+        path.write_bytes(content)
+        told = f"FAULT audit trail: {path} is not as it was written: {fault}: see man page tokens"
+        assert lines(environment) == well(environment, told)
+    path.write_bytes(whole)
+    head.unlink()
+    told = "the head file is missing or altered: lines at the end may be missing"
+    assert lines(environment) == well(
+        environment, f"FAULT audit trail: {path} is not as it was written: {told}: see man page tokens"
+    )
+    head.touch(mode=0o600)
+    head.write_bytes(known)
+    path.write_bytes(whole + b'{"seq": 4, "ti')
+    assert lines(environment) == well(environment)
+
+
+def test_an_audit_key_that_is_none_is_found(environment: Environment) -> None:
+    """Fingerprints couldn't be made."""
+    file = environment.audit_key_file(DEFAULT_WORKER)
+    file.write_text("x")
+    told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it to have a new one made"
+    assert lines(environment) == well(environment, told)
+
+
+def set_keys(environment: Environment, **keys: object) -> None:
+    """Set keys of the worker."""
+    assert environment.inventory_file is not None
+    inventory = json.loads(environment.inventory_file.read_text())
+    inventory["workers"][DEFAULT_WORKER][0] |= keys
+    environment.inventory_file.write_text(json.dumps(inventory))
+
+
+def test_ports_that_are_taken_are_found(environment: Environment) -> None:
+    """Of the MCP server and of the endpoint; both are given back where they aren't."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        set_keys(environment, port=port, endpoint=f"tcp://127.0.0.1:{port}")
+        assert lines(environment) == well(
+            environment,
+            f"FAULT MCP: port {port} on 127.0.0.1 is taken: end what listens there, "
+            "or set another port in the worker's inventory (0 takes a free one)",
+            f"FAULT endpoint: tcp://127.0.0.1:{port} can't be bound: Address already in use: "
+            "free it or change `endpoint` in the inventory",
+        )
+    for _ in range(2):
+        assert lines(environment) == well(
+            environment,
+            f"ok    MCP: http://127.0.0.1:{port}/mcp can be had",
+            f"ok    endpoint: tcp://127.0.0.1:{port}",
+        )
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://*:*", "tcp://[::1]:*", "tcp://localhost:0"])
+def test_endpoints_of_every_form_are_tried(environment: Environment, endpoint: str) -> None:
+    """Wildcards, IPv6, names."""
+    set_keys(environment, endpoint=endpoint)
+    assert lines(environment) == well(environment, f"ok    endpoint: {endpoint}")
+
+
+def test_addresses_of_other_machines_are_found(environment: Environment) -> None:
+    """They can't be bound here."""
+    set_keys(environment, host="192.0.2.1", endpoint="tcp://192.0.2.1:5555")
+    assert lines(environment) == well(
+        environment,
+        "FAULT MCP: host 192.0.2.1 is not an address of this machine: "
+        "set host in the worker's inventory to one that is",
+        "FAULT endpoint: tcp://192.0.2.1:5555 can't be bound: Cannot assign requested address: free it or "
+        "change `endpoint` in the inventory",
+    )
+
+
+def test_sockets_that_cannot_be_made_are_found(environment: Environment, tmp_path: Path) -> None:
+    """No folder for it, a folder in its place."""
+    for path, problem in [
+        (tmp_path / "missing" / "w.ipc", f"no folder {tmp_path / 'missing'} that can be written to"),
+        (tmp_path, "a folder is in the way"),
+    ]:
+        set_keys(environment, endpoint=f"ipc://{path}")
+        fault = f"ipc://{path} can't be bound: {problem}: free it or change `endpoint` in the inventory"
+        assert lines(environment) == well(environment, f"FAULT endpoint: {fault}")
+    set_keys(environment, endpoint=f"ipc://{tmp_path / 'w.ipc'}")
+    assert lines(environment) == well(environment, f"ok    endpoint: ipc://{tmp_path / 'w.ipc'}")
+
+
+def test_a_short_folder_for_sockets_that_others_can_enter_is_found() -> None:
+    """It is used where the environment's path is too long, and made by the first start only."""
+    environment, inventory = Environment(Path("/" + "x" * 110), None), WorkerInventory(service="fastmcp")
+    file = environment.socket_file(DEFAULT_WORKER)
+    folder = file.parent
+    assert folder == Path(os.environ["XDG_RUNTIME_DIR"]) / "nfcli"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    assert check._socket_problem(environment, file, inventory) is None
+    folder.chmod(0o755)
+    try:
+        problem = f"{folder} has mode 0755 and is open to other users: run chmod 700 {folder}"
+        assert check._socket_problem(environment, file, inventory) == problem
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_broken_inventory_keeps_nothing_else_from_being_looked_at(environment: Environment) -> None:
+    """The shell tells of the inventory."""
+    set_keys(environment, prot=1)
+    assert lines(environment) == well(environment)[:3]
+    assert environment.inventory_file is not None
+    environment.inventory_file.write_text("workers: {a: [")
+    assert lines(environment) == well(environment)[:3]
+
+
+def test_the_program_prints_what_it_finds_as_json_lines(environment: Environment) -> None:
+    """That is how the shell asks."""
+    command = [sys.executable, "-m", "nfcli.worker.preflight", "--name", DEFAULT_WORKER]
+    where = ["--inventory", str(environment.inventory_file)]
+    done = subprocess.run([*command, *where], capture_output=True, check=True, text=True)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        finding.model_dump() for finding in check.findings(environment, DEFAULT_WORKER)
+    ]
+    assert done.stderr == ""

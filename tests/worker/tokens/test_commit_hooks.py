@@ -1,0 +1,243 @@
+"""The witness of a change: asked once, before the commit, and able to refuse."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nfcli.models.errors import NfcliError, TaskError, TokenOwnerError, TokenStoreError, TokenStoreFullError
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.tokens.store import Change, TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+OpenStore = Callable[[], TokenStore]
+Fields = tuple[str, str, float, float | None]
+Told = tuple[str, list[Fields]]
+
+
+def contents(store: TokenStore) -> list[Fields]:
+    """Return all live records of a store."""
+    return [fields(record) for record in store.records()]
+
+
+def fields(record: BearerTokenRecord) -> Fields:
+    """Return all that a record holds."""
+    return record.token, record.username, record.created, record.expires
+
+
+def told(change: Change) -> Told:
+    """Return all that a witness was told."""
+    return change.operation, [fields(record) for record in change.records]
+
+
+class RefusedError(NfcliError):
+    """What a witness says no with."""
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> TokenStore:
+    """Open a store with two tokens of alice's and one of bob's."""
+    store = open_store()
+    for username, token in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
+        store.store(username, token, 10)
+    return store
+
+
+@pytest.fixture
+def rows(store: TokenStore) -> Callable[[], int]:
+    """Count the rows as the open transaction has them; in the store's thread only."""
+    statement = "SELECT count(*) FROM Cache WHERE key LIKE 'bearer%'"
+    return lambda: int(store._database._cache._sql(statement).fetchone()[0])
+
+
+def test_a_witness_hears_of_each_change_once(store: TokenStore, clock: SimpleNamespace) -> None:
+    """Whether a token is new or renewed, and all that a deletion takes."""
+    heard: list[Told] = []
+    start = clock.now
+
+    def witness(change: Change) -> None:
+        heard.append(told(change))
+
+    store.store("alice", "a3", None, witness=witness)
+    store.store("alice", "a1", 20, witness=witness)
+    store.delete(token="a2", witness=witness)
+    store.delete(username="alice", witness=witness)
+    assert heard == [
+        ("create", [("a3", "alice", start, None)]),
+        ("renew", [("a1", "alice", start, start + 20)]),
+        ("delete", [("a2", "alice", start, start + 10)]),
+        ("delete", [("a1", "alice", start, start + 20), ("a3", "alice", start, None)]),
+    ]
+
+
+def test_a_witness_is_not_asked_where_nothing_changes(store: TokenStore, clock: SimpleNamespace) -> None:
+    """Nothing matched, what matched has expired, another user's token, arguments that break a rule, a sweep."""
+    heard: list[Change] = []
+    for arguments in ({"token": "c1"}, {"username": "carol"}, {"username": "bob", "token": "a1"}, {}):
+        assert store.delete(**arguments, witness=heard.append) == 0
+    with pytest.raises(TokenOwnerError):
+        store.store("bob", "a1", None, witness=heard.append)
+    with pytest.raises(TaskError):
+        store.store("bob", "not a token", None, witness=heard.append)
+    clock.now += 10
+    assert store.delete(username="alice", witness=heard.append) == 0
+    assert store.sweep() == 1
+    assert heard == []
+
+
+def test_an_expired_token_stored_anew_is_told_as_created(store: TokenStore, clock: SimpleNamespace) -> None:
+    """Whoever had it before; and of what a deletion removes only the live ones count."""
+    heard: list[Told] = []
+    clock.now += 10
+    store.store("alice", "live", None)
+    store.store("alice", "b1", None, witness=lambda change: heard.append(told(change)))
+    store.store("alice", "a1", None, witness=lambda change: heard.append(told(change)))
+    assert store.delete(username="alice", witness=lambda change: heard.append(told(change))) == 3
+    assert heard == [
+        ("create", [("b1", "alice", clock.now, None)]),
+        ("create", [("a1", "alice", clock.now, None)]),
+        ("delete", [(token, "alice", clock.now, None) for token in heard_tokens(heard[-1])]),
+    ]
+    assert sorted(heard_tokens(heard[-1])) == ["a1", "b1", "live"]
+
+
+def heard_tokens(one: Told) -> list[str]:
+    """Return the tokens that a witness was told of."""
+    return [record[0] for record in one[1]]
+
+
+def test_a_witness_is_asked_between_the_rows_and_the_commit(
+    store: TokenStore, stranger: Stranger, rows: Callable[[], int]
+) -> None:
+    """The rows are in the transaction, nobody else sees them, and no look-up does."""
+    seen: list[tuple[int, int, bool]] = []
+
+    def witness(change: Change) -> None:
+        seen.append((rows(), len(stranger.keys()), store.lookup(change.records[0].token) is not None))
+
+    store.store("alice", "a3", None, witness=witness)
+    store.delete(username="alice", witness=witness)
+    assert seen == [(4, 3, False), (1, 4, True)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RefusedError("the audit trail can't be written"),
+        OSError(28, "No space left on device"),
+        sqlite3.OperationalError("disk I/O error"),
+        TokenStoreFullError("a full disk, but not the store's"),
+        ValueError("a fault in the witness"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
+    store: TokenStore, stranger: Stranger, open_store: OpenStore, error: Exception
+) -> None:
+    """The very object, whatever it is; memory and disk are as before, nobody is told off, and the store goes on."""
+    before, keys = contents(store), stranger.keys()
+    calls: list[Change] = []
+    revoked: list[object] = []
+    store.on_revoked.append(revoked.append)
+
+    def refuse(change: Change) -> None:
+        calls.append(change)
+        raise error
+
+    for write in (
+        lambda: store.store("alice", "a3", None, witness=refuse),
+        lambda: store.store("alice", "a1", 500, witness=refuse),
+        lambda: store.delete(token="a1", witness=refuse),
+        lambda: store.delete(username="alice", witness=refuse),
+    ):
+        calls.clear()
+        with pytest.raises(type(error)) as raised:
+            write()
+        assert raised.value is error
+        assert (contents(store), stranger.keys(), len(calls), revoked) == (before, keys, 1, [])
+    store.store("carol", "c1", None)
+    assert store.delete(username="alice") == 2
+    expected = contents(store)
+    store.close()
+    assert contents(open_store()) == expected
+
+
+def test_the_cause_of_a_refusal_is_kept(store: TokenStore) -> None:
+    """Who logs it finds what the witness met."""
+
+    def refuse(_change: Change) -> None:
+        raise RefusedError("the audit trail can't be written") from OSError(28, "No space left on device")
+
+    with pytest.raises(RefusedError) as raised:
+        store.delete(username="alice", witness=refuse)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+@contextmanager
+def failing_commits(store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, count: int) -> Iterator[None]:
+    """Have the next commits fail as on a full disk: all of them are tried when the rows are written."""
+    cache = store._database._cache
+    transact, left = cache.transact, [count]
+
+    @contextmanager
+    def fail(*, retry: bool) -> Iterator[None]:
+        with transact(retry=retry):
+            yield
+            if left[0]:
+                left[0] -= 1
+                # Within the transaction, so diskcache rolls back as it does when COMMIT fails.
+                cache._sql("PRAGMA max_page_count = 1")
+                cache._sql("CREATE TABLE too_much AS SELECT hex(randomblob(100000)) AS text")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "transact", fail)
+        try:
+            yield
+        finally:
+            store._run(lambda: cache._sql("PRAGMA max_page_count = 100000"))
+
+
+@pytest.mark.parametrize(("failures", "is_done"), [(1, True), (2, False)])
+def test_a_write_that_is_tried_again_asks_its_witness_once(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, failures: int, is_done: bool
+) -> None:
+    """A full disk gets a second try; when that fails as well, the caller has the store's own error."""
+    calls: list[Change] = []
+    before = contents(store)
+    with failing_commits(store, monkeypatch, count=failures):
+        if is_done:
+            assert store.delete(token="a1", witness=calls.append) == 1
+        else:
+            with pytest.raises(TokenStoreFullError):
+                store.delete(token="a1", witness=calls.append)
+    assert len(calls) == 1
+    assert len(contents(store)) == len(before) - is_done
+
+
+def test_a_commit_that_fails_after_the_witness_is_the_stores_error(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was witnessed did not happen, and the caller is told so."""
+    cache = store._database._cache
+    calls: list[Change] = []
+    before = contents(store)
+
+    @contextmanager
+    def transact(*, retry: bool) -> Iterator[None]:
+        assert not retry
+        cache._sql("BEGIN IMMEDIATE")
+        yield
+        cache._sql("COMMIT AND FAIL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "transact", transact)
+        with pytest.raises(TokenStoreError):
+            store.delete(token="a1", witness=calls.append)
+    assert (len(calls), contents(store)) == (1, before)

@@ -1,0 +1,277 @@
+"""Every fault of the disk against everything that a token store does: an error in time and nothing changed, or done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nfcli.models.errors import (
+    TokenStoreBusyError,
+    TokenStoreDamagedError,
+    TokenStoreError,
+    TokenStoreFullError,
+    TokenStoreReadOnlyError,
+)
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.tokens.database import read_backup
+from nfcli.worker.tokens.store import TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+OpenStore = Callable[[], TokenStore]
+Fault = Callable[[TokenStore], object]
+
+IN_TIME_SECONDS = 6.0
+PAGE = 4096
+WRITES: dict[str, Callable[[TokenStore], object]] = {
+    "create": lambda store: store.store("carol", "new", 60),
+    "renew": lambda store: store.store("alice", "a1", 5),
+    "delete a token": lambda store: store.delete(token="a1"),
+    "delete a user": lambda store: store.delete(username="alice"),
+    "sweep": lambda store: store.sweep(),
+    "replace": lambda store: store.replace([BearerTokenRecord("r1", "rita", 0.0, None)]),
+}
+
+
+@pytest.fixture
+def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
+    """Open a store with tokens of two users and one that has expired, nothing of it in SQLite's memory."""
+    store = open_store()
+    for username, token, expire in (("alice", "a1", 100), ("alice", "a2", None), ("bob", "b1", 10)):
+        store.store(username, token, expire)
+    clock.now += 20
+    pragma(store, "shrink_memory")
+    return store
+
+
+def pragma(store: TokenStore, text: str) -> object:
+    """Run a PRAGMA on the store's own connection, in the store's own thread."""
+    return store._run(lambda: store._database._cache.pragma(text))
+
+
+def answers(store: TokenStore) -> object:
+    """Return what a store says to all questions."""
+    records = [(record.token, record.username, record.created, record.expires) for record in store.records()]
+    of_alice = [record.token for record in store.records("alice")]
+    found = [store.lookup(token) is not None for token in ("a1", "a2", "b1", "new", "r1")]
+    return records, of_alice, found, len(store), store.usernames(), store.has_expired()
+
+
+def outcome(store: TokenStore, write: Callable[[TokenStore], object], said: str) -> str:
+    """Return the name of the error that a write raises in time and with nothing changed; `said` is in its one line."""
+    before = answers(store)
+    started = time.monotonic()
+    with pytest.raises(TokenStoreError) as refused:
+        write(store)
+    assert time.monotonic() - started < IN_TIME_SECONDS
+    assert answers(store) == before
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    return type(refused.value).__name__
+
+
+def outcomes(store: TokenStore, said: str) -> dict[str, str]:
+    """Return the outcome of each write."""
+    return {name: outcome(store, write, said) for name, write in WRITES.items()}
+
+
+def backed_up(store: TokenStore, file: Path) -> list[tuple[str, str]]:
+    """Back a store up and return what the backup holds."""
+    store.backup(file)
+    return [(record.token, record.username) for record in read_backup(file).records]
+
+
+ALL_THREE = [("a1", "alice"), ("a2", "alice"), ("b1", "bob")]
+
+
+def assert_all_is_well(store: TokenStore, open_store: OpenStore) -> None:
+    """Once the fault has gone everything works, and what the store says is what is on disk."""
+    store.check()
+    for name in ("create", "renew", "delete a token", "sweep"):
+        WRITES[name](store)
+    before = answers(store)
+    store.close()
+    store = open_store()
+    assert answers(store) == before
+    assert store.usernames() == ["alice", "carol"]
+
+
+def test_a_lock_held_by_another_process(
+    store: TokenStore, open_store: OpenStore, stranger: Stranger, tmp_path: Path
+) -> None:
+    """Writes are refused; reading goes on, from the disk as well."""
+    with stranger.connect() as other:
+        other.execute("BEGIN EXCLUSIVE")
+        found = outcomes(store, "token store busy, nothing changed: another process holds its database")
+        assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
+        store.check()
+        other.execute("ROLLBACK")
+    assert found == dict.fromkeys(WRITES, TokenStoreBusyError.__name__)
+    assert_all_is_well(store, open_store)
+
+
+def test_a_crowd_that_waits_for_a_lock_waits_no_longer_than_one(tokens_folder: Path, stranger: Stranger) -> None:
+    """Eight writes and a sweep at once: all are answered when the first is."""
+    with TokenStore.open(tokens_folder, lock_timeout_seconds=1.0) as store, stranger.connect() as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+        def write(number: int) -> float:
+            started = time.monotonic()
+            with pytest.raises(TokenStoreBusyError):
+                store.store("alice", f"t{number}", None)
+            return time.monotonic() - started
+
+        with ThreadPoolExecutor(8) as pool:
+            assert max(pool.map(write, range(8))) < IN_TIME_SECONDS
+        other.execute("ROLLBACK")
+        store.store("alice", "t", None)
+        assert pragma(store, "busy_timeout") == (1000,)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "remedy"), [("cache.db", 0o400, 600), ("cache.db-wal", 0o400, 600), (".", 0o500, 700)]
+)
+def test_files_that_turn_read_only(  # noqa: PLR0917  fixtures
+    store: TokenStore, open_store: OpenStore, tokens_folder: Path, tmp_path: Path, name: str, mode: int, remedy: int
+) -> None:
+    """SQLite could still write, the next start couldn't; so it is said now, with the remedy."""
+    path = tokens_folder / name
+    usual = path.stat().st_mode
+    path.chmod(mode)
+    found = outcomes(store, f"{path} can't be written, nothing changed: run chmod {remedy} {path}")
+    assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
+    path.chmod(usual)
+    assert found == dict.fromkeys(WRITES, TokenStoreReadOnlyError.__name__)
+    assert_all_is_well(store, open_store)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Mount a file system of 1 MiB; only root may."""
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+    if (
+        os.geteuid()
+        or not shutil.which("mount")
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a small file system can't be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk(request: pytest.FixtureRequest, tokens_folder: Path, tmp_path: Path) -> None:
+    """To the last byte, with no room left in the write-ahead log either; a backup elsewhere can be made."""
+    with small_disk(tokens_folder):
+        store: TokenStore = request.getfixturevalue("store")
+        open_store: OpenStore = request.getfixturevalue("open_store")
+        pragma(store, "wal_checkpoint(TRUNCATE)")
+        ballast = tokens_folder / "ballast"
+        with ballast.open("ab", buffering=0) as stream, suppress(OSError):
+            while True:
+                stream.write(bytes(PAGE))
+        found = outcomes(store, f"the disk of {tokens_folder} is full, nothing changed: make room on it")
+        assert outcome(store, lambda store: store.backup(tokens_folder / "backup.db"), "is full") == (
+            TokenStoreFullError.__name__
+        )
+        assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
+        ballast.unlink()
+        assert found == dict.fromkeys(WRITES, TokenStoreFullError.__name__)
+        assert_all_is_well(store, open_store)
+        store.close()
+
+
+def test_a_byte_that_was_flipped(store: TokenStore, tokens_folder: Path, tmp_path: Path) -> None:
+    """In the index that leads to the tokens: nothing that can't be found again is written, and no backup is made."""
+    file = tokens_folder / "cache.db"
+    pragma(store, "wal_checkpoint(TRUNCATE)")
+    pragma(store, "shrink_memory")
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'")
+    with file.open("r+b") as stream:
+        stream.seek((page - 1) * PAGE)
+        stream.write(b"\xa5")
+    writes = WRITES | {"backup": lambda store: store.backup(tmp_path / "backup.db"), "check": TokenStore.check}
+    found = {name: outcome(store, write, f"{file} is damaged or no token database") for name, write in writes.items()}
+    assert found == dict.fromkeys(writes, TokenStoreDamagedError.__name__)
+    assert not (tmp_path / "backup.db").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 32, 0.5])
+def test_a_write_ahead_log_that_was_cut_off(
+    store: TokenStore, open_store: OpenStore, tokens_folder: Path, tmp_path: Path, kept: float
+) -> None:
+    """SQLite would write on behind the end, with success, and the next start would find none of it."""
+    log = tokens_folder / "cache.db-wal"
+    os.truncate(log, kept if isinstance(kept, int) else int(log.stat().st_size * kept))
+    writes = WRITES | {"backup": lambda store: store.backup(tmp_path / "backup.db"), "check": TokenStore.check}
+    said = f"the write-ahead log of the token database in {tokens_folder} was cut off, nothing changed: "
+    found = {name: outcome(store, write, said) for name, write in writes.items()}
+    assert found == dict.fromkeys(writes, TokenStoreDamagedError.__name__)
+    assert not (tmp_path / "backup.db").exists()
+    store.close()
+    open_store().store("alice", "a3", None)
+
+
+@pytest.mark.parametrize("is_by_sqlite", [True, False])
+def test_a_write_ahead_log_that_others_have_folded_in(
+    store: TokenStore, tokens_folder: Path, stranger: Stranger, tmp_path: Path, *, is_by_sqlite: bool
+) -> None:
+    """As a database browser may: nothing is missing, everything goes on, and the next start finds it."""
+    with stranger.connect() as other:
+        other.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_by_sqlite else 'FULL'})").fetchall()
+    if not is_by_sqlite:
+        os.truncate(tokens_folder / "cache.db-wal", 0)
+    store.check()
+    assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
+    store.store("carol", "new", None)
+    store.delete(token="a1")
+    shutil.copytree(tokens_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*-shm"))
+    with TokenStore.open(tmp_path / "copy", clock=store.now) as copy:
+        assert [record.token for record in copy.records()] == ["a2", "new"]
+
+
+@pytest.mark.parametrize("mishap", ["renamed", "removed", "log removed"])
+def test_a_folder_that_has_gone(store: TokenStore, tokens_folder: Path, tmp_path: Path, mishap: str) -> None:
+    """What is still open can still be saved; nothing is written to where nobody finds it."""
+    if mishap == "renamed":
+        tokens_folder.rename(tmp_path / "moved")
+    elif mishap == "removed":
+        shutil.rmtree(tokens_folder)
+    else:
+        (tokens_folder / "cache.db-wal").unlink()
+    writes = WRITES | {"check": TokenStore.check}
+    said = f"the token database in {tokens_folder} was moved or replaced, nothing changed: restart the worker"
+    found = {name: outcome(store, write, said) for name, write in writes.items()}
+    assert found == dict.fromkeys(writes, TokenStoreDamagedError.__name__)
+    assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
+
+
+def test_a_folder_that_is_closed(tmp_path: Path, clock: SimpleNamespace) -> None:
+    """The files can't even be looked at: an error of ours, with the system's reason."""
+    folder = tmp_path / "closed" / "tokens"
+    with TokenStore.open(folder, clock=lambda: clock.now) as store:
+        store.store("alice", "a1", None)
+        folder.parent.rename(tmp_path / "elsewhere")
+        folder.parent.touch()  # a file where the folder was
+        said = f"the token database in {folder} can't be reached (Not a directory), nothing changed: "
+        assert set(outcomes_but_sweep(store, said).values()) == {TokenStoreReadOnlyError.__name__}
+
+
+def outcomes_but_sweep(store: TokenStore, said: str) -> dict[str, str]:
+    """Return the outcome of each write, where there is nothing to sweep."""
+    return {name: outcome(store, write, said) for name, write in WRITES.items() if name != "sweep"}

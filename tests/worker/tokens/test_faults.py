@@ -1,0 +1,390 @@
+"""A token store when other processes and the disk fail it: locks, full disks, damage. The disk is real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nfcli.models.errors import (
+    TokenStoreBusyError,
+    TokenStoreDamagedError,
+    TokenStoreError,
+    TokenStoreFullError,
+    TokenStoreReadOnlyError,
+)
+from nfcli.worker.tokens import database as token_disk
+from nfcli.worker.tokens.store import TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+OpenStore = Callable[[], TokenStore]
+
+NOBODY = 65_534
+
+
+def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
+    """Return all live records of a store."""
+    return [(record.token, record.username, record.created, record.expires) for record in store.records()]
+
+
+def open_files() -> int:
+    """Count this process's file descriptors."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def pragma(store: TokenStore, text: str) -> object:
+    """Run a PRAGMA on the store's own connection, in the store's own thread."""
+    return store._run(lambda: store._database._cache._sql(f"PRAGMA {text}").fetchone())
+
+
+# Locks
+
+
+def test_a_lock_held_by_somebody_else_fails_every_write_in_time(
+    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+) -> None:
+    """One clear error each, nothing changed in memory or on disk, look-ups untouched, and all is well afterwards."""
+    store = open_store()
+    store.store("alice", "short", 10)
+    store.store("alice", "long", 1000)
+    clock.now += 10
+    before = contents(store)
+    with stranger.connect() as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for write in (
+            lambda: store.store("alice", "long", 5),
+            lambda: store.store("alice", "new", 5),
+            lambda: store.delete(username="alice"),
+            store.sweep,
+        ):
+            started = time.monotonic()
+            with pytest.raises(TokenStoreBusyError, match=r"^token store busy, nothing changed: ") as refused:
+                write()
+            assert time.monotonic() - started < 6
+            assert "\n" not in str(refused.value)
+        assert contents(store) == before
+        assert store.lookup("long") is not None
+        other.execute("ROLLBACK")
+    assert stranger.keys() == ["bearer_token::short", "bearer_token::long"]
+    assert store.sweep() == 1
+    assert store.delete(username="alice") == 1
+
+
+def test_opening_a_locked_database_fails_in_time(open_store: OpenStore, stranger: Stranger) -> None:
+    """Left to itself diskcache would try for a minute."""
+    open_store().close()
+    threads = threading.active_count()
+    with stranger.connect() as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        with pytest.raises(TokenStoreBusyError, match=r"^token store busy, nothing changed: "):
+            open_store()
+        assert time.monotonic() - started < 6
+    assert threading.active_count() == threads
+    open_store()
+
+
+def test_the_time_to_wait_for_a_lock_is_five_seconds() -> None:
+    """The tests above set it lower; with this an operation ends within six."""
+    assert token_disk.LOCK_TIMEOUT_SECONDS == 5
+
+
+def test_a_lock_does_not_delay_look_ups(open_store: OpenStore, stranger: Stranger) -> None:
+    """The verifier's answers don't wait for a write that waits."""
+    store = open_store()
+    store.store("alice", "secret-token", None)
+    with stranger.connect() as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(store.delete, username="alice")
+            answers = 0
+            while not waiting.done():
+                assert store.lookup("secret-token") is not None
+                answers += 1
+        with pytest.raises(TokenStoreBusyError):
+            waiting.result()
+    assert answers > 100
+
+
+# Disks that are read-only, full or broken
+
+
+@contextmanager
+def without_privileges(folder: Path) -> Iterator[None]:
+    """Be a user whom modes stop, owner of `folder`: root passes over modes."""
+    if os.geteuid():
+        yield
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "is_new"), [("cache.db", 0o400, False), ("", 0o500, False), ("", 0o500, True)]
+)
+def test_a_read_only_database_is_refused_at_open(name: str, mode: int, *, is_new: bool) -> None:
+    """A file, a folder in which the write-ahead log can't be made, or the database itself can't."""
+    with tempfile.TemporaryDirectory() as top:  # pytest's own folders keep other users out
+        Path(top).chmod(0o755)
+        folder = Path(top, "tokens")
+        TokenStore.open(folder).close()
+        if is_new:
+            (folder / "cache.db").unlink()
+        (folder / name).chmod(mode)
+        with without_privileges(folder):
+            with pytest.raises(TokenStoreReadOnlyError, match=r"can't be .*, nothing changed: ") as refused:
+                TokenStore.open(folder)
+            assert "\n" not in str(refused.value)
+            folder.chmod(0o700)
+            if not is_new:
+                (folder / "cache.db").chmod(0o600)
+            TokenStore.open(folder).close()
+
+
+def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, stranger: Stranger) -> None:
+    """The error is its own, and when it can be written again it is."""
+    store = open_store()
+    store.store("alice", "old", None)
+    pragma(store, "query_only = 1")
+    for write in (lambda: store.store("alice", "new", None), lambda: store.delete(token="old")):
+        with pytest.raises(TokenStoreReadOnlyError, match=r"can't be written, nothing changed: "):
+            write()
+    assert [record.token for record in store.records()] == ["old"]
+    pragma(store, "query_only = 0")
+    assert store.delete(token="old") == 1
+    assert stranger.keys() == []
+
+
+def test_a_full_disk_changes_nothing(open_store: OpenStore, stranger: Stranger) -> None:
+    """What is stored stays, deletion still works, and with room again so does storing."""
+    store = open_store()
+    pragma(store, "max_page_count = 24")
+    count = 0
+
+    def fill() -> None:
+        nonlocal count
+        while count < 1000:
+            store.store("alice", f"{count}-{'x' * 900}", None)
+            count += 1
+
+    with pytest.raises(TokenStoreFullError, match=r"^the disk of .* is full, nothing changed: make room on it$"):
+        fill()
+    assert count > 0
+    assert [record.token.split("-")[0] for record in store.records()] == [str(number) for number in range(count)]
+    assert len(stranger.keys()) == count
+    assert store.delete(token=f"0-{'x' * 900}") == 1
+    pragma(store, "max_page_count = 100000")
+    store.store("alice", "again", None)
+    before = contents(store)
+    store.close()
+    assert contents(open_store()) == before
+
+
+@pytest.fixture
+def small_disk(tokens_folder: Path) -> Iterator[Path]:
+    """Mount a file system of 1 MiB; only root may."""
+    folder = tokens_folder
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
+    if (
+        os.geteuid()
+        or not shutil.which("mount")
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a small file system can't be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # -l: also when a failed test left a file open
+
+
+def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, stranger: Stranger) -> None:
+    """The room that the write-ahead log takes is given back for it."""
+    with TokenStore.open(small_disk) as store:
+        store.store("alice", "secret-token", None)
+    with TokenStore.open(small_disk) as store:
+        for _ in range(20):
+            store.store("alice", "secret-token", None)
+        _fill(small_disk)
+        assert store.delete(token="secret-token") == 1
+        assert stranger.keys() == []
+        _fill(small_disk)
+        with pytest.raises(TokenStoreFullError):
+            store.store("alice", "x" * 1000, None)
+        assert contents(store) == []
+
+
+def _fill(folder: Path) -> None:
+    with (folder / "ballast").open("ab", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite keeps the transaction after some failures; the next write must not stumble over it."""
+    store = open_store()
+    cache = store._database._cache
+
+    @contextmanager
+    def transact(*, retry: bool) -> Iterator[None]:
+        assert not retry
+        cache._sql("BEGIN IMMEDIATE")
+        yield
+        cache._sql("COMMIT AND FAIL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "transact", transact)
+        with pytest.raises(TokenStoreError):
+            store.store("alice", "secret-token", None)
+    assert contents(store) == []
+    store.store("alice", "secret-token", None)
+    assert [record.token for record in store.records()] == ["secret-token"]
+
+
+def test_an_error_of_the_disk_changes_nothing(tokens_folder: Path) -> None:
+    """The system refuses the write at the commit; the store tells, forgets, and goes on when the disk does."""
+    code = """
+import resource, sys
+from pathlib import Path
+from nfcli.models.errors import TokenStoreError
+from nfcli.worker.tokens.store import TokenStore
+folder = Path(sys.argv[1])
+store = TokenStore.open(folder)
+store.store("alice", "old", None)
+size = (folder / "cache.db-wal").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
+try:
+    store.store("alice", "new", None)
+except TokenStoreError as error:
+    print(type(error).__name__, error)
+print([record.token for record in store.records()])
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+store.store("alice", "newer", None)
+store.close()
+print([record.token for record in TokenStore.open(folder).records()])
+"""
+    command = [sys.executable, "-c", code, str(tokens_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == (
+        f"TokenStoreError the token database in {tokens_folder} reports a disk I/O error, nothing changed: "
+        "see to that disk\n['old']\n['old', 'newer']\n"
+    ), done.stderr
+
+
+# Damage
+
+
+def _garbage(file: Path) -> None:
+    file.write_bytes(os.urandom(20_000))
+
+
+def _cut(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size // 2 + 100)
+
+
+def _overwrite_a_page(file: Path) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(3 * 4096)
+        stream.write(b"\xa5" * 4096)
+
+
+def _overwrite_an_index(file: Path) -> None:
+    """Damage what no reading of the tokens comes across, only the check."""
+    with closing(sqlite3.connect(file)) as connection:
+        [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_tag_rowid'")
+    with file.open("r+b") as stream:
+        stream.seek((page - 1) * 4096)
+        stream.write(b"\xa5" * 4096)
+
+
+def _another_database(file: Path) -> None:
+    file.unlink()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE Cache(something, quite, different)")
+
+
+@pytest.mark.parametrize("damage", [_garbage, _cut, _overwrite_a_page, _overwrite_an_index, _another_database])
+def test_a_damaged_database_is_refused_at_open(
+    open_store: OpenStore, tokens_folder: Path, damage: Callable[[Path], None]
+) -> None:
+    """One plain line with a remedy; moving the file away is enough to begin anew."""
+    store = open_store()
+    for number in range(100):
+        store.store("alice", f"token-{number}", None)
+    store.close()
+    file = tokens_folder / "cache.db"
+    damage(file)
+    with pytest.raises(TokenStoreDamagedError) as refused:
+        open_store()
+    assert str(refused.value) == (
+        f"{file} is damaged or no token database, nothing changed: "
+        "restore it from a backup, or move it away to begin with no tokens"
+    )
+    shutil.move(file, tokens_folder.parent / "damaged.db")
+    for name in ("cache.db-wal", "cache.db-shm"):
+        (tokens_folder / name).unlink(missing_ok=True)
+    assert contents(open_store()) == []
+
+
+@pytest.mark.parametrize("mishap", ["removed", "replaced"])
+def test_a_database_that_was_moved_away_is_not_written_to(
+    open_store: OpenStore, tokens_folder: Path, mishap: str
+) -> None:
+    """SQLite would report success for rows that no restart will find."""
+    store = open_store()
+    store.store("alice", "old", None)
+    file = tokens_folder / "cache.db"
+    file.rename(tokens_folder / "moved.db")
+    if mishap == "replaced":
+        file.touch()
+    for write in (lambda: store.store("alice", "new", None), lambda: store.delete(token="old")):
+        with pytest.raises(
+            TokenStoreDamagedError, match=r"was moved or replaced, nothing changed: restart the worker$"
+        ):
+            write()
+    assert [record.token for record in store.records()] == ["old"]
+
+
+def test_an_opening_whose_sweep_fails_fails_and_leaves_nothing_open(
+    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+) -> None:
+    """A database that can't forget is not one to serve from."""
+    store = open_store()
+    store.store("alice", "secret-token", 10)
+    store.close()
+    stranger.run("CREATE TRIGGER keep BEFORE DELETE ON Cache BEGIN SELECT RAISE(ABORT, 'no'); END")
+    clock.now += 10
+    threads, files = threading.active_count(), open_files()
+    with pytest.raises(TokenStoreDamagedError):
+        open_store()
+    assert (threading.active_count(), open_files()) == (threads, files)
+
+
+def test_a_failed_open_leaves_no_thread_and_no_file_open(open_store: OpenStore, tokens_folder: Path) -> None:
+    """A worker that can't start must not hold what the next try needs."""
+    open_store().close()
+    _garbage(tokens_folder / "cache.db")
+    threads, files = threading.active_count(), open_files()
+    for _ in range(5):
+        with pytest.raises(TokenStoreDamagedError):
+            open_store()
+    assert (threading.active_count(), open_files()) == (threads, files)

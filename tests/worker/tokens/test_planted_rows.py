@@ -1,0 +1,282 @@
+"""A token store whose file somebody wrote to: pickles, rows that are no tokens, settings that undo its promises."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import diskcache
+import pytest
+
+from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
+from nfcli.worker.tokens import database as token_disk
+from nfcli.worker.tokens.store import TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+OpenStore = Callable[[], TokenStore]
+
+
+def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
+    """Return all live records of a store."""
+    return [(record.token, record.username, record.created, record.expires) for record in store.records()]
+
+
+def pragma(store: TokenStore, text: str) -> object:
+    """Run a PRAGMA on the store's own connection, in the store's own thread."""
+    return store._run(lambda: store._database._cache._sql(f"PRAGMA {text}").fetchone())
+
+
+def open_files() -> int:
+    """Count this process's file descriptors."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+# Planted rows
+
+
+class _Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def _plant_bombs(folder: Path, stranger: Stranger, proof: Path) -> None:
+    bomb = pickle.dumps(_Bomb(proof))
+    stranger.plant(token="as-value", mode=4, value=bomb)
+    stranger.plant(key=bomb, raw=0)
+    stranger.plant(key=pickle.dumps(("bearer_token::", _Bomb(proof))), raw=None)
+    (folder / "bomb.val").write_bytes(bomb)
+    stranger.plant(token="as-file", mode=4, value=None, filename="bomb.val")
+
+
+def test_planted_pickles_never_run(
+    open_store: OpenStore, tokens_folder: Path, stranger: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are counted and named in one line; tokens beside them work, and storing over one makes it good."""
+    store = open_store()
+    store.store("alice", "good", None)
+    store.close()
+    proof = tokens_folder / "it ran"
+    _plant_bombs(tokens_folder, stranger, proof)
+    store = open_store()
+    assert [record.token for record in store.records()] == ["good"]
+    assert (store.pickled_rows, store.invalid_rows) == (4, 0)
+    assert store.lookup("as-value") is None
+    [said] = caplog.messages
+    assert said == (
+        f"4 rows of the token database in {tokens_folder} are pickled and were not read, since that could run "
+        "anybody's code (NorFab workers write such rows): take their tokens over with nfcli --import-norfab "
+        f"{tokens_folder}"
+    )
+    store.store("bob", "as-value", None)
+    store.delete(token="as-file")
+    store.sweep()
+    store.close()
+    assert open_store().usernames() == ["alice", "bob"]
+    assert not proof.exists()
+
+
+def test_the_planted_pickles_are_live(
+    open_store: OpenStore, tokens_folder: Path, stranger: Stranger, tmp_path: Path
+) -> None:
+    """The control: read by diskcache as it comes, they run."""
+    open_store().close()
+    proof = tmp_path / "it ran"
+    _plant_bombs(tokens_folder, stranger, proof)
+    with diskcache.Cache(str(tokens_folder)) as cache:
+        cache.get("bearer_token::as-value")
+    assert proof.exists()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda disk: disk.put(("a", 1)),
+        lambda disk: disk.put(b"bytes"),
+        lambda disk: disk.get(pickle.dumps("a"), 0),
+        lambda disk: disk.get(pickle.dumps("a"), 1),
+        lambda disk: disk.store({"a": 1}, False),
+        lambda disk: disk.store(b"bytes", False),
+        lambda disk: disk.store("text", True),
+        lambda disk: disk.fetch(4, None, pickle.dumps("a"), False),
+        lambda disk: disk.fetch(3, "../other.val", None, False),
+        lambda disk: disk.fetch(1, None, b"bytes", False),
+    ],
+)
+def test_the_disk_takes_and_gives_text_only(tmp_path: Path, use: Callable[[diskcache.Disk], object]) -> None:
+    """Whatever diskcache would pickle, unpickle or put into a file of its own is refused in both directions."""
+    with pytest.raises((TypeError, TokenStoreDamagedError)):
+        use(token_disk.NoPickleDisk(str(tmp_path)))
+
+
+def test_the_disk_passes_text_through(tmp_path: Path) -> None:
+    """Text comes back as it went in."""
+    disk = token_disk.NoPickleDisk(str(tmp_path))
+    size, mode, filename, value = disk.store("value", False)
+    assert (disk.get(*disk.put("key")), disk.fetch(mode, filename, value, False), size) == ("key", "value", 0)
+
+
+def _value(**changes: object) -> str:
+    return json.dumps({"token": "planted", "username": "alice", "created": "2026-05-31T12:08:51Z"} | changes)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"value": _value(token="plan ted"), "key": "bearer_token::plan ted"},
+        {"value": _value(token="other")},
+        {"value": _value(username="a\tb"), "tag": "a\tb"},
+        {"value": _value(username="bob")},
+        {"tag": "bob"},
+        {"tag": None},
+        {"value": _value(username=7), "tag": 7},
+        {"value": _value(created="yesterday")},
+        {"value": _value(created=None)},
+        {"value": _value(created="9999-12-31T23:59:59")},
+        {"value": _value(created="0001-01-01T00:00:00")},
+        {"value": '{"token": "planted"'},
+        {"value": "[]"},
+        {"value": 12},
+        {"value": None},
+        {"value": _value().encode()},
+        {"expire_time": float("inf")},
+        {"expire_time": -5.0},
+        {"expire_time": 1e300},
+        {"expire_time": "soon"},
+        {"mode": 3, "value": None, "filename": "../../../../etc/passwd"},
+        {"filename": "x.val"},
+    ],
+    ids=str,
+)
+def test_an_invalid_row_is_passed_over_and_counted(
+    open_store: OpenStore,
+    tokens_folder: Path,
+    stranger: Stranger,
+    caplog: pytest.LogCaptureFixture,
+    columns: dict[str, object],
+) -> None:
+    """It is no token, it stops nothing, and one line says so without its content."""
+    store = open_store()
+    store.store("alice", "good", None)
+    store.close()
+    stranger.plant(**columns)
+    store = open_store()
+    assert [record.token for record in store.records()] == ["good"]
+    assert [record.entry(store.now())["token"] for record in store.records()] == ["good"]
+    assert (store.pickled_rows, store.invalid_rows) == (0, 1)
+    [said] = caplog.messages
+    assert said == (
+        f"1 rows of the token database in {tokens_folder} hold no valid token and were passed over: "
+        "store these tokens again with fastmcp auth create-token"
+    )
+
+
+def test_text_that_is_not_utf_8_is_passed_over(open_store: OpenStore, stranger: Stranger) -> None:
+    """In any column; read as text by SQLite's module it would make the whole table unreadable."""
+    open_store().close()
+    good = ["'bearer_token::x'", "1", "'alice'", "1", "'{}'"]
+    for number, column in ((0, "key"), (2, "tag"), (4, "value")):
+        row = good.copy()
+        row[number] = f"CAST(x'{(b'bearer_token::' + column.encode()).hex()}ff' AS TEXT)"
+        row[0] = row[0] if number == 0 else f"'bearer_token::{column}'"
+        with stranger.connect() as other:
+            other.execute(f"INSERT INTO Cache(key, raw, tag, mode, value) VALUES({', '.join(row)})")
+    store = open_store()
+    assert (contents(store), store.invalid_rows) == ([], 3)
+
+
+def test_rows_of_others_are_left_alone(open_store: OpenStore, stranger: Stranger) -> None:
+    """A key without our prefix is neither a token nor a fault."""
+    open_store().close()
+    stranger.plant(key="something else")
+    stranger.plant(key=5)
+    store = open_store()
+    assert (contents(store), store.pickled_rows, store.invalid_rows) == ([], 0, 0)
+    store.store("alice", "secret-token", None)
+    assert len(stranger.keys()) == 3
+
+
+# Settings
+
+
+def test_settings_planted_in_the_file_do_not_count(open_store: OpenStore, stranger: Stranger) -> None:
+    """A tiny size limit evicts nothing, no planted PRAGMA runs, no planted attribute is set: 1,000 tokens stay."""
+    open_store().close()
+    planted = {
+        "size_limit": 1,
+        "cull_limit": 100,
+        "eviction_policy": "least-recently-stored",
+        "statistics": 1,
+        "sqlite_synchronous": 0,
+        "sqlite_secure_delete": 0,
+        "sqlite_journal_mode": "off",
+        "sqlite_query_only": 1,
+        "sqlite_no = such; pragma": "'",
+        "disk_unknown": 1,
+        "_cull": "not callable",
+        b"bytes": None,
+    }
+    with stranger.connect() as other:
+        other.executemany("INSERT OR REPLACE INTO Settings VALUES(?, ?)", planted.items())
+        other.execute("UPDATE Settings SET value = 'much' WHERE key = 'size'")
+    store = open_store()
+    for number in range(1000):
+        store.store(f"user-{number % 10}", f"token-{number}", 10 + number)
+    before = contents(store)
+    assert len(before) == 1000
+    _assert_durable(store)
+    store.close()
+    assert contents(open_store()) == before
+
+
+def test_the_settings_are_those_of_the_durable_recipe(open_store: OpenStore) -> None:
+    """On the connection that writes, and again after a reopening."""
+    store = open_store()
+    _assert_durable(store)
+    store.close()
+    _assert_durable(open_store())
+
+
+def _assert_durable(store: TokenStore) -> None:
+    names = ("journal_mode", "synchronous", "secure_delete", "mmap_size", "fullfsync")
+    assert [pragma(store, name) for name in names] == [("wal",), (2,), (1,), (0,), (1,)]
+    cache = store._database._cache
+    assert (cache.eviction_policy, cache.cull_limit, cache.statistics, cache.tag_index) == ("none", 0, 0, 1)
+
+
+def test_settings_that_did_not_take_are_refused(
+    open_store: OpenStore, tokens_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without shared memory, say, keeps SQLite from using a write-ahead log."""
+    found = token_disk._SETTINGS | token_disk._PRAGMAS | {"journal_mode": "delete"}
+    monkeypatch.setattr(token_disk._Cache, "settings_in_force", lambda _cache: found)
+    files = open_files()
+    with pytest.raises(TokenStoreError) as refused:
+        open_store()
+    assert str(refused.value) == (
+        f"the token database in {tokens_folder} can't be used safely: journal_mode is delete where wal is needed; "
+        "keep it on a local disk"
+    )
+    assert open_files() == files
+
+
+def test_a_database_that_drops_what_is_written_is_found_out(open_store: OpenStore, stranger: Stranger) -> None:
+    """A trigger planted in the file makes every INSERT a lie."""
+    open_store().close()
+    with stranger.connect() as other:
+        other.execute(
+            "CREATE TRIGGER swallow AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid = NEW.rowid; END"
+        )
+    store = open_store()
+    with pytest.raises(TokenStoreDamagedError, match="doesn't keep rows"):
+        store.store("alice", "secret-token", None)
+    assert store.lookup("secret-token") is None

@@ -1,0 +1,145 @@
+"""What diskcache does to a cache, as its name says, and must not do to tokens: evict, expire, unpickle, guess."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import diskcache
+import pytest
+
+from nfcli.models.errors import TokenStoreDamagedError
+from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.tokens import database as token_disk
+from nfcli.worker.tokens.store import TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+OpenStore = Callable[[], TokenStore]
+
+LONG_AGO = 1_000_000_000.25
+
+
+def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
+    """Return all live records of a store."""
+    return [(record.token, record.username, record.created, record.expires) for record in store.records()]
+
+
+def cache_of(store: TokenStore) -> diskcache.Cache:
+    """Return the cache below a store."""
+    return store._database._cache
+
+
+def in_its_thread(store: TokenStore, call: Callable[[], Any]) -> Any:
+    """Make a call in the store's own thread."""
+    return store._run(call)
+
+
+def test_a_size_limit_evicts_no_token(open_store: OpenStore, stranger: Stranger) -> None:
+    """With a limit of one byte in force a thousand tokens stay; a cache would drop the oldest ones without a word."""
+    store = open_store()
+    in_its_thread(store, lambda: cache_of(store).reset("size_limit", 1))
+    for number in range(1_000):
+        store.store(f"user-{number % 10}", f"token-{number}", 10 + number)
+    before = contents(store)
+    assert (len(before), cache_of(store).size_limit) == (1_000, 1)
+    assert len(stranger.keys()) == 1_000
+    store.close()
+    assert contents(open_store()) == before
+
+
+def test_the_store_alone_decides_what_has_expired(
+    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+) -> None:
+    """Rows that diskcache, by the system's clock, holds to be long dead are neither culled nor hidden from anything."""
+    clock.now = LONG_AGO
+    store = open_store()
+    for number in range(50):
+        store.store("alice", f"token-{number}", 60)
+    assert in_its_thread(store, lambda: cache_of(store).get("bearer_token::token-7")) is None
+    before = contents(store)
+    assert (len(before), len(stranger.keys())) == (50, 50)
+    store.store("alice", "token-7", 120)
+    assert store.lookup("token-7") is not None
+    assert store.delete(token="token-8") == 1
+    assert len(stranger.keys()) == 49
+    store.close()
+    assert len(open_store()) == 49
+
+
+def test_a_token_that_expired_at_the_very_beginning_of_time_has_expired(
+    open_store: OpenStore, stranger: Stranger
+) -> None:
+    """Zero is an instant like any other, not the word for never."""
+    open_store().close()
+    stranger.plant(token="old", expire_time=0.0)
+    store = open_store()
+    assert (store.invalid_rows, stranger.keys()) == (0, [])  # swept at the opening
+    store._index.put(BearerTokenRecord("old", "alice", 0.0, 0.0))
+    assert (store.lookup("old"), store.records(), len(store), store.usernames()) == (None, [], 0, [])
+
+
+class _Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_no_method_of_the_open_cache_unpickles(open_store: OpenStore, stranger: Stranger, tmp_path: Path) -> None:
+    """Not those either that the store doesn't call today: planted rows are an error to all that would read them."""
+    proof = tmp_path / "it ran"
+    store = open_store()
+    stranger.plant(token="as-value", mode=4, value=pickle.dumps(_Bomb(proof)))
+    stranger.plant(key=pickle.dumps(_Bomb(proof)), raw=0)
+    cache = cache_of(store)
+    for read in (
+        lambda: cache.get("bearer_token::as-value"),
+        lambda: cache["bearer_token::as-value"],
+        lambda: list(cache),
+        cache.peekitem,
+    ):
+        with pytest.raises(TokenStoreDamagedError):
+            in_its_thread(store, read)
+    for write in (
+        lambda: cache.set("key", {"a": 1}),
+        lambda: cache.set(("a", 1), "value"),
+        lambda: cache.add("k", b"v"),
+    ):
+        with pytest.raises(TypeError):
+            in_its_thread(store, write)
+    assert not proof.exists()
+
+
+def test_a_copy_that_was_torn_is_refused(open_store: OpenStore, tokens_folder: Path, tmp_path: Path) -> None:
+    """Its halves are of different moments, as where a file is copied while the worker writes, without its log."""
+    store = open_store()
+    halves = []
+    for turn in range(2):
+        for number in range(200):
+            store.store(f"user-{turn}-{number}", f"{turn}-{number}-{'x' * 200}", None)
+        if turn:
+            store.delete(username="user-0-7")
+        in_its_thread(store, cache_of(store).shrink)
+        halves.append((tokens_folder / token_disk.DATABASE_NAME).read_bytes())
+    copy = tmp_path / "copy"
+    copy.mkdir(mode=0o700)
+    file = copy / token_disk.DATABASE_NAME
+    file.touch(mode=0o600)
+    middle = len(halves[0]) // 4096 // 2 * 4096
+    file.write_bytes(halves[1][:middle] + halves[0][middle:])
+    with pytest.raises(TokenStoreDamagedError) as refused:
+        TokenStore.open(copy)
+    assert str(refused.value) == (
+        f"{file} is damaged or no token database, nothing changed: "
+        "restore it from a backup, or move it away to begin with no tokens"
+    )
+    shutil.rmtree(copy)

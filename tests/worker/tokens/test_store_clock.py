@@ -1,0 +1,364 @@
+"""A token store while somebody sets the clock: nothing that has expired comes back, and nothing lives too long."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nfcli.models.errors import TokenStoreBusyError
+from nfcli.worker.tokens.database import TokenDatabase
+from nfcli.worker.tokens.store import SWEEP_AGAIN_SECONDS, TokenStore
+
+if TYPE_CHECKING:
+    from conftest import Stranger
+
+OpenStore = Callable[[], TokenStore]
+CrashAndOpen = Callable[[TokenStore], TokenStore]
+
+WAIT_SECONDS = 20.0
+HOUR = 3600.0
+YEAR = 365 * 24 * HOUR
+
+
+@pytest.fixture
+def crash_and_open(tmp_path: Path, clock: SimpleNamespace) -> Iterator[CrashAndOpen]:
+    """End a store as kill -9 would and open what is on disk then."""
+    with ExitStack() as opened:
+
+        def again(store: TokenStore) -> TokenStore:
+            copy = tmp_path / f"copy-{len(list(tmp_path.glob('copy-*')))}"
+            shutil.copytree(store._database._folder, copy, ignore=shutil.ignore_patterns("*-shm"))
+            clocks = {"clock": lambda: clock.now, "ticks": lambda: clock.ticks}
+            return opened.enter_context(TokenStore.open(copy, **clocks))
+
+        yield again
+
+
+def wait(clock: SimpleNamespace, seconds: float) -> None:
+    """Let time pass for both clocks."""
+    clock.now += seconds
+    clock.ticks += seconds
+
+
+def settled(store: TokenStore) -> TokenStore:
+    """Wait until the store's thread has done all it was given."""
+    store._run(lambda: None)
+    return store
+
+
+def test_setting_the_clock_back_revives_nothing(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """What was found expired is expired, and time goes on from there."""
+    store = open_store()
+    store.store("alice", "secret-token", 10)
+    wait(clock, 10)
+    assert store.lookup("secret-token") is None
+    latest = clock.now
+    clock.now -= HOUR
+    assert (store.lookup("secret-token"), store.records(), store.now()) == (None, [], latest)
+    wait(clock, 5)
+    assert store.now() == latest + 5
+
+
+@pytest.mark.parametrize("step", [-YEAR, -HOUR, -60.0, 0.0, 60.0, HOUR, YEAR])
+def test_a_token_dies_in_time_whatever_the_clock_was_set_to_before(
+    open_store: OpenStore, clock: SimpleNamespace, step: float
+) -> None:
+    """Sixty seconds are sixty seconds, also for one that is stored while the clock is behind."""
+    store = open_store()
+    clock.now += step
+    store.store("alice", "secret-token", 60)
+    wait(clock, 59.9)
+    assert store.lookup("secret-token") is not None
+    wait(clock, 0.2)
+    assert store.lookup("secret-token") is None
+
+
+def test_a_token_survives_no_step_back_during_its_life(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """Set back by an hour half way, again and again, it still dies after its minute."""
+    store = open_store()
+    store.store("alice", "secret-token", 60)
+    for _ in range(6):
+        wait(clock, 9.9)
+        assert store.lookup("secret-token") is not None
+        clock.now -= HOUR
+    wait(clock, 0.7)
+    assert store.lookup("secret-token") is None
+
+
+def test_a_leap_of_a_year_and_back_brings_nothing_back(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """Seen by a single look-up, before and after restarts; what is stored then has its time."""
+    store = open_store()
+    store.store("alice", "secret-token", 3600)
+    store.store("alice", "lasting-token", None)
+    clock.now += YEAR
+    assert store.lookup("secret-token") is None
+    clock.now -= YEAR
+    for _ in range(3):
+        settled(store).store("alice", "new-token", 60)
+        wait(clock, 30)
+        assert [record.token for record in store.records()] == ["lasting-token", "new-token"]
+        store.close()
+        store = open_store()
+        assert (store.lookup("secret-token"), store.lookup("new-token") is None) == (None, False)
+    wait(clock, 31)
+    assert [record.token for record in store.records()] == ["lasting-token"]
+
+
+@pytest.mark.parametrize("back", [10.0, HOUR, YEAR])
+def test_time_goes_on_over_a_restart_with_the_clock_set_back(
+    open_store: OpenStore, clock: SimpleNamespace, back: float
+) -> None:
+    """The database keeps the latest time, also of a store that only read."""
+    store = open_store()
+    token = store.store("alice", "secret-token", 60)
+    wait(clock, 50)
+    store.close()
+    clock.now -= back
+    store = open_store()
+    assert (store.now(), store.records()[0].expires) == (token.created + 50, token.expires)
+    wait(clock, 11)
+    assert store.lookup("secret-token") is None
+    clock.now += back + 100
+    assert store.now() == clock.now
+
+
+@pytest.mark.parametrize("write", ["store", "delete", "sweep", "replace"])
+def test_each_write_keeps_the_latest_time(
+    open_store: OpenStore, crash_and_open: CrashAndOpen, clock: SimpleNamespace, write: str
+) -> None:
+    """In the same transaction: after a crash it is there when the write is."""
+    store = open_store()
+    store.store("alice", "short", 10)
+    store.store("alice", "long", None)
+    wait(clock, 100)
+    seen = store.now()
+    {
+        "store": lambda: store.store("bob", "new", 60),
+        "delete": lambda: store.delete(token="long"),
+        "sweep": store.sweep,
+        "replace": lambda: store.replace([]),
+    }[write]()
+    clock.now -= HOUR
+    assert crash_and_open(store).now() == seen
+
+
+def test_what_was_seen_expired_stays_expired_after_a_crash(
+    open_store: OpenStore, crash_and_open: CrashAndOpen, clock: SimpleNamespace, stranger: Stranger
+) -> None:
+    """The look-up that found it has it taken off the disk, and nobody waits for that."""
+    store = open_store()
+    revoked: list[object] = []
+    store.on_revoked.append(revoked.append)
+    store.store("alice", "secret-token", 10)
+    store.store("alice", "lasting-token", None)
+    wait(clock, 10)
+    assert store.lookup("secret-token") is None
+    settled(store)
+    assert (stranger.keys(), revoked, store.has_expired()) == (
+        ["bearer_token::lasting-token"],
+        [["secret-token"]],
+        False,
+    )
+    clock.now -= HOUR
+    store = crash_and_open(store)
+    assert [record.token for record in store.records()] == ["lasting-token"]
+
+
+def test_closing_takes_what_has_expired_off_the_disk(
+    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+) -> None:
+    """With the time, so that a clock set back while the worker is down changes nothing."""
+    store = open_store()
+    revoked: list[object] = []
+    store.on_revoked.append(revoked.append)
+    store.store("alice", "secret-token", 10)
+    wait(clock, 10)
+    store.close()
+    assert (stranger.keys(), revoked) == ([], [["secret-token"]])
+    clock.now -= HOUR
+    assert open_store().lookup("secret-token") is None
+
+
+def test_a_closing_that_can_not_sweep_closes(
+    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody holds the lock: one line in the log, and the worker ends in time."""
+    store = open_store()
+    store.store("alice", "secret-token", 10)
+    wait(clock, 10)
+    with stranger.connect() as other:
+        other.execute("BEGIN EXCLUSIVE")
+        store.close()
+        other.execute("ROLLBACK")
+    assert caplog.messages == [
+        "expired tokens were not swept: token store busy, nothing changed: another process holds its database"
+    ]
+    assert open_store().records() == []
+
+
+@pytest.fixture
+def removals(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Count the removals from disk; each waits until `go` is set, and fails while `error` is."""
+    seen = SimpleNamespace(count=0, go=threading.Event(), error=None)
+    seen.go.set()
+    remove = TokenDatabase.remove
+
+    def counted(database: TokenDatabase, *args: object, **options: object) -> None:
+        assert seen.go.wait(WAIT_SECONDS)
+        seen.count += 1
+        if seen.error is not None:
+            raise seen.error
+        remove(database, *args, **options)
+
+    monkeypatch.setattr(TokenDatabase, "remove", counted)
+    return seen
+
+
+def test_many_look_ups_bring_one_sweep_and_wait_for_none(
+    open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand come while the disk is still at the first; four threads at once."""
+    store = open_store()
+    sweeps: list[str] = []
+    sweep = store._sweep_unasked
+
+    def noted() -> None:
+        sweeps.append("sweep")
+        sweep()
+
+    monkeypatch.setattr(store, "_sweep_unasked", noted)
+    for number in range(5):
+        store.store("alice", f"t{number}", 10)
+    wait(clock, 10)
+    removals.go.clear()
+
+    def look(number: int) -> object:
+        return store.lookup(f"t{number % 5}")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(look, range(1000))) == {None}
+    removals.go.set()
+    assert len(settled(store)._index) == 0
+    assert len(sweeps) <= 4  # one for each thread that asked at the very same moment
+    assert removals.count == 1
+    store.store("alice", "another", 10)
+    wait(clock, 10)
+    sweeps.clear()
+    assert store.lookup("another") is None
+    assert (len(settled(store)._index), sweeps, removals.count) == (0, ["sweep"], 2)
+
+
+def test_look_ups_leave_a_disk_alone_that_fails(
+    open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They never raise; a while later the sweep is tried again, and one line tells of each failure."""
+    store = open_store()
+    store.store("alice", "secret-token", 10)
+    wait(clock, 10)
+    removals.error = TokenStoreBusyError("token store busy, nothing changed")
+    for _ in range(5):
+        assert store.lookup("secret-token") is None
+        settled(store)
+    assert removals.count == 1
+    wait(clock, SWEEP_AGAIN_SECONDS)
+    for _ in range(5):
+        assert store.lookup("secret-token") is None
+        settled(store)
+    assert removals.count == 2
+    assert caplog.messages == ["expired tokens were not swept: token store busy, nothing changed"] * 2
+    removals.error = None
+    wait(clock, SWEEP_AGAIN_SECONDS)
+    assert store.lookup("secret-token") is None
+    assert not settled(store).has_expired()
+
+
+def test_a_look_up_that_meets_the_closing_does_not_raise(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """The store's thread has gone; the answer is the same."""
+    store = open_store()
+    store.store("alice", "secret-token", 10)
+    wait(clock, 10)
+    store._executor.shutdown()
+    assert store.lookup("secret-token") is None
+    store._is_closed = True
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"value": "soon"},
+        {"value": ""},
+        {"value": "nan"},
+        {"value": "inf"},
+        {"value": "-1"},
+        {"value": "253370764800"},
+        {"value": 1_780_000_000.0},
+        {"value": b"1780000000"},
+        {"value": None},
+        {"tag": None},
+        {"mode": 4},
+        {"filename": "x.val"},
+    ],
+    ids=str,
+)
+def test_a_planted_time_that_is_none_is_passed_over(  # noqa: PLR0917  fixtures
+    open_store: OpenStore,
+    tokens_folder: Path,
+    stranger: Stranger,
+    clock: SimpleNamespace,
+    caplog: pytest.LogCaptureFixture,
+    columns: dict[str, object],
+) -> None:
+    """One line says so; it is no token either, and the next write puts it right."""
+    open_store().close()
+    stranger.run("DELETE FROM Cache")
+    stranger.plant(**{"key": "latest_time", "tag": "", "value": repr(clock.now), **columns})
+    store = open_store()
+    assert (store.now(), store.invalid_rows) == (clock.now, 0)
+    said = f"the latest time that the token database in {tokens_folder} has seen is no time and was passed over"
+    assert caplog.messages == [said]
+    caplog.clear()
+    wait(clock, 100)
+    store.store("alice", "secret-token", None)
+    store.close()
+    clock.now -= 50
+    assert open_store().now() == clock.now + 50
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("back", "said"), [(60.0, None), (61.0, "0:01:01"), (3723.4, "1:02:03"), (YEAR, "365 days, 0:00:00")]
+)
+def test_a_clock_that_is_behind_is_told_once(
+    open_store: OpenStore, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture, back: float, said: str | None
+) -> None:
+    """By how much, what that means, and what to do."""
+    store = open_store()
+    folder = store._database._folder
+    store.close()
+    clock.now -= back
+    open_store()
+    line = (
+        f"the clock is {said} behind the latest time that the token database in {folder} has seen: "
+        "tokens expire by the later time, so set the clock right"
+    )
+    assert caplog.messages == ([] if said is None else [line])
+
+
+def test_a_clock_that_has_gone_on_says_nothing(
+    open_store: OpenStore, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that was down for a year finds its clock ahead, as it should."""
+    caplog.set_level(logging.INFO)
+    open_store().close()
+    clock.now += YEAR
+    assert open_store().now() == clock.now
+    assert caplog.messages == []

@@ -1,0 +1,87 @@
+"""A token store under several callers at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from nfcli.models.errors import TokenOwnerError, TokenStoreError
+from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
+
+OpenStore = Callable[[], TokenStore]
+
+
+def contents(store: TokenStore) -> set[tuple[str, str, float, float | None]]:
+    """Return all live records of a store."""
+    return {(record.token, record.username, record.created, record.expires) for record in store.records()}
+
+
+def test_many_threads_leave_memory_and_disk_alike(open_store: OpenStore) -> None:
+    """Stores, deletions, sweeps and reads at once."""
+    store = open_store()
+
+    def work(worker: int) -> None:
+        for number in range(20):
+            store.store(f"user-{worker % 3}", f"t-{worker}-{number}", None)
+            assert store.lookup(f"t-{worker}-{number}") is not None
+            store.records()
+            if number % 3 == 0:
+                assert store.delete(token=f"t-{worker}-{number}") == 1
+            store.sweep()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    expected = {f"t-{worker}-{number}" for worker in range(8) for number in range(20) if number % 3}
+    before = contents(store)
+    assert {record.token for record in store.records()} == expected
+    store.close()
+    assert contents(open_store()) == before
+
+
+def test_two_users_racing_for_one_token_leave_one_owner(open_store: OpenStore) -> None:
+    """Exactly one is served, the others are refused."""
+    store = open_store()
+    barrier = threading.Barrier(6)
+
+    def grab(username: str) -> bool:
+        barrier.wait()
+        try:
+            store.store(username, "secret-token", None)
+        except TokenOwnerError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        served = list(pool.map(grab, [f"user-{number}" for number in range(6)]))
+    assert sorted(served) == [False] * 5 + [True]
+    assert store.usernames() == [f"user-{served.index(True)}"]
+
+
+def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """Between two of its transactions others get their turn, and the sweep sees what they did."""
+    store = open_store()
+    for number in range(SWEEP_BATCH_TOKENS + 2):
+        store.store("alice", f"t{number:04}", 10)
+    clock.now += 10
+    last = f"t{SWEEP_BATCH_TOKENS + 1:04}"
+
+    def store_again(tokens: Sequence[str]) -> None:
+        if "t0000" in tokens:
+            store.store("alice", last, None)
+
+    store.on_revoked.append(store_again)
+    assert store.sweep() == SWEEP_BATCH_TOKENS + 1
+    assert [record.token for record in store.records()] == [last]
+
+
+def test_a_call_that_meets_the_closing_is_refused(open_store: OpenStore) -> None:
+    """Between the look at whether the store is open and the use of its thread."""
+    store = open_store()
+    store._executor.shutdown()
+    with pytest.raises(TokenStoreError, match=r"^token store is closed, nothing changed$"):
+        store.delete(username="alice")
+    store._is_closed = True

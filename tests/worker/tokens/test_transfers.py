@@ -1,0 +1,139 @@
+"""Room for one transfer: who may have it, for how long, and what is left of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from nfcli.models.errors import TaskError
+from nfcli.worker.tokens.transfers import IDLE_SECONDS, Slot, Transfer
+
+BUSY = (
+    r"^another backup of this worker is under way, nothing was done: try again when it is done "
+    r"\(one that was left is dropped after 30 s\)$"
+)
+GONE = (
+    r"^this backup is not under way \(any more\), nothing was done: begin again "
+    r"\(one that was left is dropped after 30 s\)$"
+)
+
+
+@pytest.fixture
+def ticks() -> SimpleNamespace:
+    """Return the clock by which transfers grow old."""
+    return SimpleNamespace(now=1000.0)
+
+
+@pytest.fixture
+def slot(ticks: SimpleNamespace) -> Slot:
+    """Return room for a backup."""
+    return Slot("backup", lambda: ticks.now)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of transfers; it doesn't exist yet."""
+    return tmp_path / "w1.backup"
+
+
+def begun(slot: Slot, folder: Path) -> Transfer:
+    """Begin a transfer that has a file."""
+    with slot.begin(folder) as transfer:
+        transfer.file.write_bytes(b"tokens")
+        return slot.hold(transfer, size=6, sha256="")
+
+
+def test_each_use_is_a_sign_of_life(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+    """A slow client keeps what it began for as long as it goes on."""
+    transfer = begun(slot, folder)
+    for _ in range(3):
+        ticks.now += IDLE_SECONDS - 1
+        slot.drop_if_left()
+        with slot.use(transfer.id) as used:
+            assert used == transfer
+    with pytest.raises(TaskError, match=BUSY), slot.begin(folder):
+        pass
+    assert transfer.file.read_bytes() == b"tokens"
+
+
+def test_what_is_left_is_dropped_with_its_file(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+    """By the worker, at the very moment; its id is dead."""
+    transfer = begun(slot, folder)
+    ticks.now += IDLE_SECONDS
+    slot.drop_if_left()
+    assert not folder.exists()
+    with pytest.raises(TaskError, match=GONE), slot.use(transfer.id):
+        pass
+
+
+def test_the_next_one_takes_the_place_of_one_that_was_left(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+    """Also where the worker hasn't looked meanwhile."""
+    first = begun(slot, folder)
+    ticks.now += IDLE_SECONDS
+    second = begun(slot, folder)
+    with pytest.raises(TaskError, match=GONE), slot.use(first.id):
+        pass
+    with slot.use(second.id):
+        assert second.file.exists()
+
+
+def test_what_is_in_use_is_not_dropped_for_its_age(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+    """A long commit isn't a client that has gone. Nobody waits: a thread that did would be missing for all jobs."""
+    transfer = begun(slot, folder)
+    with slot.use(transfer.id):
+        ticks.now += IDLE_SECONDS
+        slot.drop_if_left()
+        with pytest.raises(TaskError, match=BUSY), slot.begin(folder):
+            pass
+        with (
+            pytest.raises(TaskError, match=r"^a step of this backup is still being done: wait for it$"),
+            slot.use(transfer.id),
+        ):
+            pass
+    with slot.use(transfer.id):
+        assert transfer.file.exists()
+
+
+def test_while_one_begins_no_other_may(slot: Slot, folder: Path) -> None:
+    """It takes its time; the folder is not pulled away from under it."""
+    with slot.begin(folder):
+        with pytest.raises(TaskError, match=BUSY), slot.begin(folder):
+            pass
+        assert folder.exists()
+    assert not folder.exists()
+
+
+def test_a_beginning_that_fails_leaves_nothing(slot: Slot, folder: Path) -> None:
+    """The room is free again."""
+
+    def fail() -> None:
+        with slot.begin(folder) as transfer:
+            transfer.file.write_bytes(b"tokens")
+            raise TaskError("no")
+
+    with pytest.raises(TaskError, match=r"^no$"):
+        fail()
+    assert not folder.exists()
+    assert begun(slot, folder).file.exists()
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_last_step_ends_the_transfer_also_when_it_fails(slot: Slot, folder: Path, is_last: bool) -> None:
+    """Others leave it as it was."""
+    transfer = begun(slot, folder)
+    with pytest.raises(TaskError, match=r"^no$"), slot.use(transfer.id, is_last=is_last):
+        raise TaskError("no")
+    assert folder.exists() is not is_last
+
+
+def test_a_link_in_the_folders_place_is_not_followed(slot: Slot, folder: Path, tmp_path: Path) -> None:
+    """What it points to is left alone."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    folder.symlink_to(elsewhere)
+    with pytest.raises(TaskError, match=r"w1\.backup is a symbolic link: put what it points to in its place$"):
+        begun(slot, folder)
+    assert [path.name for path in elsewhere.iterdir()] == ["file"]

@@ -1,0 +1,350 @@
+"""What is published of services that come and go, whatever they say of themselves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfcli.models.errors import NfcliError
+from nfcli.models.protocol.jobs import Result
+from nfcli.worker.tools import catalogue as catalogue_module
+from nfcli.worker.tools.catalogue import ListChange, ToolCatalogue
+from support.no_rules import NoRules
+from support.tool_entries import PROMPT, RESULT, entry
+
+
+class Rules(NoRules):
+    """Rules that reject the task `closed`, can't read the ones of `broken`, and change the results of `changed`."""
+
+    def __init__(self, task: str = "") -> None:
+        self.changes_results = task == "changed"
+
+    def is_allowed(self, service: str, task: str) -> bool:  # noqa: ARG002  as rules are asked
+        """Whether a task may be a tool."""
+        return task != "closed"
+
+    def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> Rules:  # noqa: ARG002  the same
+        """Return rules for one tool."""
+        if task == "broken":
+            raise NfcliError("guardrails[0].type: must be contains, equals or regex")
+        return Rules(task)
+
+
+@pytest.fixture
+def catalogue() -> ToolCatalogue:
+    """Return the catalogue of a worker whose service has one task."""
+    return ToolCatalogue("w1", "fastmcp", [entry("own")], Rules())
+
+
+def names(catalogue: ToolCatalogue) -> list[str]:
+    """Return the names of all tools."""
+    return [tool.name for tool in catalogue.tools()]
+
+
+def published(catalogue: ToolCatalogue, **changes: Any) -> dict[str, Any]:
+    """Publish one task; return its tool as clients see it."""
+    (name,) = catalogue.replace("net", [entry(**changes)])
+    tool = catalogue.find(name)
+    assert tool is not None
+    return tool.tool.model_dump(by_alias=True, exclude_none=True)
+
+
+def test_a_task_of_another_service_becomes_a_tool(catalogue: ToolCatalogue) -> None:
+    """With description, schemas and hints; each worker's result has the task's schema, null where it failed."""
+    assert published(catalogue) == {
+        "name": "service_net__task_ping",
+        "description": "Ping devices.\n\nAll of them.",
+        "inputSchema": {"type": "object", "properties": {"target": {"type": "string"}}, "required": ["target"]},
+        "outputSchema": {
+            "type": "object",
+            "additionalProperties": {
+                "title": "BoolResult",
+                "type": "object",
+                "properties": {
+                    "result": {"anyOf": [{"type": "boolean", "default": False}, {"type": "null"}]},
+                    "status": {"$ref": "#/$defs/Kind"},
+                },
+            },
+            "$defs": {"Kind": {"enum": ["a", "b"], "type": "string"}},
+        },
+        "annotations": {"title": "Ping", "readOnlyHint": True},
+    }
+
+
+def test_a_worker_s_own_tool_names_the_worker_in_its_schema() -> None:
+    """It is the only one that answers; an argument named job is the task's own."""
+    schema = {"type": "object", "properties": {"job": {"type": "string"}}}
+    (tool,) = ToolCatalogue("w1", "fastmcp", [entry(inputSchema=schema)], NoRules()).tools()
+    assert (tool.is_own, tool.tool.input_schema) == (True, schema)
+    assert list((tool.tool.output_schema or {})["properties"]) == ["w1"]
+
+
+def test_the_job_is_no_argument_of_other_services_tools(catalogue: ToolCatalogue) -> None:
+    """NorFab's workers pass it in themselves and declare it as required."""
+    properties = {"job": {}, "target": {"type": "string"}}
+    tool = published(catalogue, inputSchema={"type": "object", "properties": properties, "required": ["job", "target"]})
+    assert tool["inputSchema"] == {
+        "type": "object",
+        "properties": {"target": {"type": "string"}},
+        "required": ["target"],
+    }
+    tool = published(catalogue, inputSchema={"type": "object", "properties": {"job": {}}, "required": ["job"]})
+    assert tool["inputSchema"] == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        {},
+        {"type": "string"},
+        {**RESULT, "properties": []},
+        {**RESULT, "$defs": []},
+        {**RESULT, "properties": {"result": {"$ref": "#/properties/status"}}},
+        {**RESULT, "properties": {"result": {"$ref": "https://evil.example.com/schema"}}},
+        {**RESULT, "properties": {"result": {"type": "text"}}},
+        {**RESULT, "$id": "https://evil.example.com/schema"},
+        {**RESULT, "description": "x" * 65_536},
+    ],
+    ids=str,
+)
+def test_a_result_s_schema_that_can_not_be_used_gives_way(catalogue: ToolCatalogue, schema: object) -> None:
+    """To one that lets every value pass; the tool can be called."""
+    result = published(catalogue, outputSchema=schema)["outputSchema"]["additionalProperties"]
+    assert result["properties"].keys() == Result.model_fields.keys()
+    assert [result["properties"][name] for name in ("result", "diff")] == [{}, {}]
+
+
+def test_rules_that_change_results_loosen_the_schema(catalogue: ToolCatalogue) -> None:
+    """What they leave needn't be what the task gives."""
+    catalogue.replace("net", [entry("changed")])
+    tool = catalogue.find("service_net__task_changed")
+    assert tool is not None
+    assert (tool.tool.output_schema or {})["additionalProperties"]["properties"]["result"] == {}
+
+
+BROKEN = [
+    (None, "the entry is no object"),
+    (entry(name="a b"), "the task's name is not 1 to 64 letters, digits, dots, dashes and underscores"),
+    (entry(name=7), "the task's name is not 1 to 64 letters, digits, dots, dashes and underscores"),
+    (entry(name="x" * 65), "the task's name is not 1 to 64 letters, digits, dots, dashes and underscores"),
+    (entry(mcp=None), "mcp is neither an object nor false"),
+    (entry(inputSchema=None), "inputSchema is not the schema of an object"),
+    (entry(inputSchema={"type": "array"}), "inputSchema is not the schema of an object"),
+    (entry(inputSchema={"type": "object", "properties": 1}), "inputSchema is not the schema of an object"),
+    (entry(inputSchema={"type": "object", "required": "x"}), "inputSchema is not the schema of an object"),
+    (entry(inputSchema={"type": "object", "title": "x" * 65_536}), "inputSchema is longer than 65536 bytes"),
+    (entry(inputSchema={"type": "object", "title": "\ud800"}), "inputSchema can't be written as JSON"),
+    (entry(inputSchema={"type": "object", "maximum": float("nan")}), "inputSchema can't be written as JSON"),
+    (entry(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}}), "names a type that JSON Schema"),
+    (entry(inputSchema={"type": "object", "anyOf": [{"$ref": "#/$defs/a"}]}), "inputSchema refers to what isn't in it"),
+    (entry(inputSchema={"type": "object", "items": {"$ref": 7}}), "inputSchema refers to what isn't in it"),
+    (entry(inputSchema={"type": "object", "required": [1]}), "MCP has no such tool: see to its schemas"),
+    (entry(mcp={"annotations": {"readOnlyHint": "maybe"}}), "annotations are not those of an MCP tool"),
+    (entry(mcp={"annotations": [1]}), "annotations are not those of an MCP tool"),
+    (entry(name="broken"), "guardrails[0].type: must be contains, equals or regex"),
+]
+
+
+@pytest.mark.parametrize(("broken", "reason"), BROKEN, ids=[reason for _, reason in BROKEN])
+def test_a_broken_entry_is_named_once_and_spoils_no_other(
+    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, broken: Any, reason: str
+) -> None:
+    """Services are asked again and again; their log lines must not fill the disk."""
+    for _ in range(3):
+        assert catalogue.replace("net", [broken, entry()]) == ["service_net__task_ping"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert caplog.messages[0].startswith("not published over MCP: net ")
+    assert reason in caplog.messages[0]
+    assert len(caplog.messages[0].splitlines()) == 1
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused(
+    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Written out it would overflow somebody's stack."""
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(5_000):
+        schema = {"type": "object", "not": schema}
+    assert catalogue.replace("net", [entry(inputSchema=schema)]) == []
+    assert "inputSchema is nested more than 40 levels deep" in caplog.text
+
+
+def test_tasks_that_are_no_tools_are_not_published(catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither those that say so, nor those that a rule rejects, nor the ones that manage tokens; nothing is logged."""
+    hidden = [entry(mcp=False), entry("closed"), entry("bearer_token_list"), entry("bearer_token_x")]
+    assert catalogue.replace("net", hidden) == []
+    assert catalogue.replace("net", [entry(mcp=True)]) == ["service_net__task_ping"]
+    assert names(ToolCatalogue("w1", "fastmcp", hidden, Rules())) == []
+    assert names(ToolCatalogue("w1", "fastmcp", [entry("run_shell_cmd")], NoRules())) == []
+    assert caplog.messages == []
+
+
+def test_texts_are_cleaned_and_cut(catalogue: ToolCatalogue) -> None:
+    """A terminal and a model read them; what isn't text is none."""
+    tool = published(catalogue, description="a\x1b[31m\ud800\tb" + "x" * 5_000, mcp={"title": " T\n itle\x00 "})
+    assert tool["description"].startswith("a[31m")
+    assert (len(tool["description"]), tool["description"][-1]) == (4_000, "…")
+    assert (tool["title"], "annotations" in tool) == ("T itle", False)
+    assert published(catalogue, description=None)["description"] == ""
+
+
+def test_prompts_come_with_their_task_and_broken_ones_are_passed_over(
+    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task's tool is published all the same."""
+    call = {**PROMPT, "messages": [{"role": "user", "content": {"type": "text", "text": "{{ device() }}"}}]}
+    assert len(catalogue.replace("net", [entry(mcp={"prompts": [PROMPT, call, PROMPT, 7]})])) == 1
+    (prompt,) = catalogue.prompts()
+    assert catalogue.find_prompt("service_net__task_ping__prompt_look") is prompt
+    assert prompt.prompt.model_dump(exclude_none=True) == {
+        "name": "service_net__task_ping__prompt_look",
+        "title": "Look",
+        "description": "Look at it",
+        "arguments": [{"name": "device", "description": "Which", "required": True}],
+    }
+    assert len(caplog.messages) == 3
+    assert "a part that isn't allowed in prompts: call" in caplog.messages[0]
+    catalogue.replace("net", [entry(mcp={"prompts": [PROMPT] * 65})])
+    assert "mcp.prompts is not a list of at most 64 prompts" in caplog.messages[-1]
+    catalogue.replace("net", [entry("closed", mcp={"prompts": [PROMPT]})])
+    assert catalogue.prompts() == ()
+
+
+def test_services_are_replaced_and_vanish_as_a_whole(catalogue: ToolCatalogue) -> None:
+    """The worker's own tools always stay; all are in their names' order."""
+    catalogue.replace("net", [entry("b"), entry("a")])
+    catalogue.replace("lab", [entry()])
+    own, lab = "service_fastmcp__task_own", "service_lab__task_ping"
+    assert names(catalogue) == [own, lab, "service_net__task_a", "service_net__task_b"]
+    catalogue.replace("net", [entry("c")])
+    assert names(catalogue) == [own, lab, "service_net__task_c"]
+    catalogue.keep_only(["net"])
+    assert names(catalogue) == [own, "service_net__task_c"]
+    catalogue.keep_only([])
+    assert names(catalogue) == [own]
+    assert catalogue.find(lab) is None
+
+
+@pytest.mark.parametrize("service", ["fastmcp", "a b", "", "x" * 65, "net\n"])
+def test_a_service_can_not_take_this_worker_s_name_or_an_odd_one(catalogue: ToolCatalogue, service: str) -> None:
+    """Anybody on a fabric may register any name."""
+    assert catalogue.replace(service, [entry("own"), entry("other")]) == []
+    assert names(catalogue) == ["service_fastmcp__task_own"]
+
+
+@pytest.mark.parametrize("answer", [None, 7, "tasks", {"name": "x"}])
+def test_an_answer_that_is_no_list_changes_nothing(catalogue: ToolCatalogue, answer: Any) -> None:
+    """A service that is confused for a moment keeps its tools."""
+    catalogue.replace("net", [entry()])
+    assert catalogue.replace("net", answer) == ["service_net__task_ping"]
+
+
+def test_of_two_tools_of_one_name_the_first_stays(catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever comes first in whichever answer: nobody pushes a tool out that is published."""
+    catalogue.replace("z", [])
+    catalogue.replace("a", [entry("b__task_c", description="first", mcp={"prompts": [PROMPT]})])
+    assert catalogue.replace("a__task_b", [entry("c", description="second"), entry("d"), entry("d")]) == [
+        "service_a__task_b__task_d"
+    ]
+    tool = catalogue.find("service_a__task_b__task_c")
+    assert tool is not None
+    assert (tool.service, tool.tool.description) == ("a", "first")
+    catalogue.replace("z", [entry("x__task_y", description="third")])
+    catalogue.replace("z__task_x", [entry("y", description="fourth")])
+    catalogue.replace("z", [entry("other")])
+    assert catalogue.replace("z__task_x", [entry("y", description="fourth")]) == ["service_z__task_x__task_y"]
+    assert catalogue.replace("z", [entry("x__task_y", description="third")]) == []
+    assert sum("already" in message for message in caplog.messages) == 4
+
+
+def test_numbers_are_bounded(
+    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks of a service, tools and prompts in all; those that are published stay."""
+    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES_OF_A_SERVICE", 3)
+    monkeypatch.setattr(catalogue_module, "MAX_TOOLS", 5)
+    monkeypatch.setattr(catalogue_module, "MAX_PROMPTS", 1)
+    prompts = [PROMPT, {**PROMPT, "name": "other"}]
+    tasks = [entry(f"t{number}", mcp={"prompts": prompts}) for number in range(4)]
+    assert catalogue.replace("net", tasks) == [f"service_net__task_t{number}" for number in range(3)]
+    assert catalogue.replace("a", tasks[:3]) == ["service_a__task_t0"]
+    assert len(catalogue.prompts()) == 1
+    monkeypatch.setattr(catalogue_module, "MAX_PROMPTS_OF_A_SERVICE", 3)
+    assert len(catalogue.replace("net", [*tasks[:2], entry("t2", mcp={"prompts": 7})])) == 3
+    told = ("more than 3 tasks", "more than 5 tools", "more than 1 prompts", "more than 3 prompts")
+    assert [sum(text in message for message in caplog.messages) for text in told] == [1, 1, 1, 1]
+
+
+def test_the_log_is_bounded(
+    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service can make up new names for ever."""
+    monkeypatch.setattr(catalogue_module, "_MAX_LOGGED", 5)
+    catalogue.replace("net", [entry(f"t{number}", mcp=None) for number in range(10)])
+    assert len(caplog.messages) == 5
+
+
+def test_those_who_listen_are_told_what_has_changed_and_only_then(catalogue: ToolCatalogue) -> None:
+    """The new snapshot is in place when they are."""
+    told: list[tuple[ListChange, int]] = []
+    catalogue.on_change.append(lambda change: told.append((change, len(catalogue.tools()))))
+    catalogue.replace("net", [entry()])
+    catalogue.replace("net", [entry()])
+    catalogue.keep_only(["net"])
+    catalogue.replace("net", [entry(mcp={**entry()["mcp"], "prompts": [PROMPT]})])
+    catalogue.replace("net", [entry(description="new", mcp={**entry()["mcp"], "prompts": [PROMPT]})])
+    catalogue.replace("lab", [entry(mcp=False)])
+    catalogue.keep_only([])
+    tools, prompts = ListChange(tools=True, prompts=False), ListChange(tools=False, prompts=True)
+    assert told == [(tools, 2), (prompts, 2), (tools, 2), (ListChange(tools=True, prompts=True), 1)]
+
+
+def test_threads_find_whole_snapshots(catalogue: ToolCatalogue) -> None:
+    """Either all tools of a service or none, however many replace and read at the same time."""
+    tasks = [entry(f"t{number}") for number in range(10)]
+    seen: set[int] = set()
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.add(sum(tool.service == "net" for tool in catalogue.tools()))
+
+    def change(service: str) -> None:
+        for _ in range(20):
+            catalogue.replace(service, tasks)
+            catalogue.replace(service, [])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    changing = [threading.Thread(target=change, args=(service,)) for service in ("net", "lab")]
+    for thread in changing:
+        thread.start()
+    for thread in changing:
+        thread.join()
+    ended.set()
+    reader.join()
+    assert seen <= {0, 10}
+    assert names(catalogue) == ["service_fastmcp__task_own"]
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*entry(), "other"]), _json), _json)
+def test_no_answer_is_too_odd(changes: dict[str, Any], answer: Any) -> None:
+    """Property: whatever a service says, others' tools stay, and nothing is raised."""
+    catalogue = ToolCatalogue("w1", "fastmcp", [entry("own")], NoRules())
+    catalogue.replace("net", [{**entry(), **changes}, entry("good")])
+    catalogue.replace("lab", answer)
+    assert {"service_fastmcp__task_own", "service_net__task_good"} <= set(names(catalogue))

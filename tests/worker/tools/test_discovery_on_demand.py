@@ -1,0 +1,188 @@
+"""The other services of a fabric, asked on demand; and discovery without a wire."""
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import zmq
+
+from nfcli.models.environment.curve_keys import KeyPair
+from nfcli.models.errors import NfcliError, NoWorkersError, TaskError
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.other_services import OtherServices
+from nfcli.worker.tasks import tools as discovery_tasks
+from nfcli.worker.tools import discovery as discovery_module
+from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
+from support.fabric_services import NO_LIST, Fabric, catalogue, connect, hub, lists, make, scripts, tools  # noqa: F401  fixtures
+
+is_busy, is_silent = scripts.is_busy, scripts.is_silent
+
+Catalogue = Any
+Make = Callable[..., Discovery]
+
+
+@pytest.fixture
+def found(catalogue: Catalogue) -> Callable[..., Discovery]:
+    """Make a discovery of a fabric without a wire."""
+    return lambda fabric, **pace: Discovery("own", fabric, catalogue, pace=Pace(**pace))
+
+
+def test_many_services_are_asked_side_by_side_and_not_all_at_once(found: Callable[..., Discovery]) -> None:
+    """Each is asked, whatever the others do."""
+    fabric = Fabric(**{f"s{number:02}": [{"name": "t"}] for number in range(70)})
+    fabric.awaits = discovery_module.ASKED_AT_ONCE
+    assert len(found(fabric).discover().tools) == 70
+    assert (len(fabric.asked), fabric.most_at_once) == (70, discovery_module.ASKED_AT_ONCE)
+
+
+def test_more_services_than_the_bound_are_passed_over(
+    found: Callable[..., Discovery], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so once."""
+    monkeypatch.setattr(discovery_module, "MAX_SERVICES", 2)
+    discovery = found(Fabric(a=[], b=[], c=[]))
+    for _ in range(2):
+        assert discovery.discover().tools == {"a": [], "b": []}
+    assert [record.getMessage() for record in caplog.records] == [
+        "the broker has more than 2 services: the others are passed over"
+    ]
+
+
+def test_pauses_between_retries_grow_to_a_bound(found: Callable[..., Discovery]) -> None:
+    """And begin anew once the service has answered."""
+    fabric = Fabric(a=NfcliError("no"))
+    discovery = found(fabric)
+    pauses = []
+    for _ in range(6):
+        discovery.discover()
+        pauses.append(discovery.a.pause)
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    fabric.services["a"] = []
+    discovery.discover()
+    assert discovery.a.pause == 0
+
+
+@pytest.mark.parametrize("uptime", ["", "x", "nan", "inf", "-1e999"])
+def test_an_uptime_that_is_none_means_nothing(found: Callable[..., Discovery], uptime: str) -> None:
+    """Nobody is asked again and again for it."""
+    fabric = Fabric(a=[])
+    fabric.rows = [{**fabric.rows[0], "alive (s)": uptime}]
+    discovery = found(fabric)
+    for _ in range(3):
+        discovery._look()
+    assert fabric.asked == ["a"]
+
+
+def test_a_worker_that_registered_anew_is_asked_once(found: Callable[..., Discovery]) -> None:
+    """It is up for less long than before; one that joins counts as well."""
+    fabric = Fabric(a=[])
+    (row,) = fabric.rows
+    discovery = found(fabric)
+    for uptimes in (["5"], ["6"], ["1"], ["2"], ["6", "3"], ["6", "4"]):
+        fabric.rows = [{**row, "name": name, "alive (s)": each} for name, each in zip("xy", uptimes, strict=False)]
+        discovery._look()
+    assert len(fabric.asked) == 3
+
+
+def test_dead_workers_are_no_service(found: Callable[..., Discovery]) -> None:
+    """As rows without what they should have."""
+    fabric = Fabric(a=[])
+    fabric.rows = [{"name": "a1", "service": "a", "status": "dead"}, {"name": "a2", "service": "a"}]
+    assert found(fabric).discover() == Discovered()
+
+
+def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalogue, make: Make) -> None:
+    """With nothing looking at regular times."""
+    hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
+    discovery = make()
+    assert discovery.discover() == Discovered({**tools("a", "x"), **tools("b", "y")})
+    hub.workers = {"a1": ("a", lists("z")), "b1": ("b", lists("z"))}
+    assert discovery.discover("a") == Discovered(tools("a", "z"))
+    catalogue.wait_for(a=["z"], b=["y"])
+
+
+@pytest.mark.parametrize(
+    ("service", "message"),
+    [
+        ("c", "unknown service 'c': there is a, b"),
+        ("own", "service own is this worker's own: its tools are always published"),
+        ("b", "service b: no answer within 1 s"),
+    ],
+)
+def test_what_can_not_be_found_on_demand_is_one_line(hub: Any, make: Make, service: str, message: str) -> None:
+    """Of a service that was named."""
+    hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_busy)}
+    with pytest.raises(TaskError) as caught:
+        make(pace=Pace(answer=1.0)).discover(service)
+    assert str(caught.value) == message
+
+
+def test_without_services_an_unknown_one_is_told_so(make: Make) -> None:
+    """And none is no error."""
+    discovery = make()
+    assert discovery.discover() == Discovered()
+    with pytest.raises(TaskError, match="unknown service 'a': there is none"):
+        discovery.discover("a")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """Return what the task has told its client on the way."""
+    return []
+
+
+@pytest.fixture
+def run(said: list[str]) -> Callable[..., Any]:
+    """Run the task `discover` on a worker with that discovery."""
+
+    def run_task(discovery: Discovery | None, **kwargs: Any) -> Any:
+        said.clear()
+        worker: Any = SimpleNamespace(name="w0", service="own", discovery=discovery, progress=said.append)
+        return TaskRegistry(discovery_tasks).run(worker, "discover", kwargs)
+
+    return run_task
+
+
+def test_the_task_names_the_tools_and_tells_of_services_that_fail(
+    run: Any, said: list[str], found: Callable[..., Discovery]
+) -> None:
+    """The others' are there all the same."""
+    discovery = found(Fabric(a=[{"name": "x"}], b="nonsense"))
+    result = run(discovery)
+    assert (result.failed, result.result, result.messages) == (False, tools("a", "x"), [f"service b: {NO_LIST}"])
+    assert said == ["service a: tools found: 1"]
+    assert run(discovery, service="a").result == tools("a", "x")
+
+
+def test_the_task_fails_with_one_line(run: Any, found: Callable[..., Discovery]) -> None:
+    """Without a broker, with one that is away, for a service that isn't there."""
+    fabric = Fabric()
+    fabric.fault = NoWorkersError("no broker answered")
+    assert run(found(fabric)).errors == ["no broker answered"]
+    assert run(found(Fabric()), service="x").errors == ["unknown service 'x': there is none"]
+    assert run(None).errors == ["this worker has no broker: there are no other services to discover"]
+
+
+def test_the_task_is_no_tool() -> None:
+    """What it takes and gives is declared."""
+    entry = TaskRegistry(discovery_tasks).get("discover").entry()
+    assert entry["mcp"] is False
+    assert list(entry["inputSchema"]["properties"]) == ["service"]
+
+
+def test_a_worker_gets_its_fabric_and_gives_it_up_at_once(
+    hub: Any, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service that is waited for doesn't hold it up, and the log hears nothing of it."""
+    hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_silent)}
+    worker: Any = SimpleNamespace(name="w0", service="own", health={}, catalogue=catalogue)
+    others = OtherServices(worker, hub.address, KeyPair(*zmq.curve_keypair()))
+    others.start()
+    catalogue.wait_for(a=["x"])
+    assert worker.health["fabric_jobs"]()["running"] == 1
+    others.stop()
+    assert [thread.name for thread in threading.enumerate() if thread.name in {"discovery", "fabric-client"}] == []
+    assert caplog.records == []
+    assert (worker.fabric.counters()["running"], worker.discovery.stop()) == (0, None)

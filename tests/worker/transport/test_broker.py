@@ -1,0 +1,234 @@
+"""A worker's place in a fabric: kept on the broker's bad days, and not taken from somebody else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from nfcli.models.errors import WorkerStartError
+from nfcli.models.protocol.frames import Command
+from support.fabric_broker import FabricBroker
+from support.fabric_worker import HOLD_SECONDS, KEEPALIVE_SECONDS, broker, connect, eventually, idle, joined, runs_a_job  # noqa: F401  fixtures
+from support.served_worker import WAIT_SECONDS
+
+Connect = Callable[..., Any]
+
+
+def test_keepalives_go_out_while_jobs_run_and_are_counted(joined: Any, broker: Any, connect: Connect) -> None:
+    """In both directions."""
+    connect().post("u1", {"task": "hold"})
+    broker.wait_for(lambda: broker.entries[b"w1"].received > 5)
+    broker.wait_for(lambda: joined.server.counters()["keepalives_sent"] > 5)
+    counters = joined.server.counters()
+    assert counters["keepalives_received"] > 3
+
+
+def test_a_broker_that_was_restarted_gets_the_worker_back(joined: Any, broker: Any, connect: Connect) -> None:
+    """It drops all else from workers it doesn't know, and says nothing."""
+    broker.stop()
+    broker.start()
+    broker.wait_until_registered()
+    assert runs_a_job(connect)
+    assert joined.server.counters()["reconnects"] == 1
+
+
+def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
+    joined: Any, broker: Any, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Longer than the hold time; the log says once that it is gone and once that it is back."""
+    caplog.set_level(logging.INFO)
+    broker.stop()
+    server = joined.server
+    assert eventually(lambda: server._link is None)
+    broker.start()
+    broker.wait_until_registered()
+    assert runs_a_job(connect)
+    heard = server.counters()["keepalives_received"]
+    assert eventually(lambda: server.counters()["keepalives_received"] > heard + 2)
+    assert caplog.messages.count(f"the broker at {broker.endpoint} is heard again") == 1
+    assert [text.partition(";")[0] for text in caplog.messages if "has gone away" in text] == [
+        f"the broker at {broker.endpoint} has gone away"
+    ]
+
+
+def test_a_worker_that_was_taken_for_dead_registers_again(joined: Any, broker: Any, connect: Connect) -> None:
+    """The broker doesn't tell; its silence does."""
+    broker.wait_for(lambda: broker.entries[b"w1"].received > 1)
+    broker.forget("w1")
+    broker.wait_until_registered()
+    assert runs_a_job(connect)
+    assert joined.server.counters()["reconnects"] == 0
+
+
+@pytest.mark.parametrize("frames", [(Command.DISCONNECT, b"fastmcp"), (b"fastmcp", Command.DISCONNECT)])
+def test_a_disconnect_is_answered_with_a_registration(joined: Any, broker: Any, frames: tuple[bytes, ...]) -> None:
+    """In the order of the protocol and in that of norfab 0.25.0."""
+    broker.wait_for(lambda: broker.entries[b"w1"].received > 2)
+    sent = broker.count(Command.READY)
+    broker.forget("w1")
+    broker.send(b"w1", b"", b"NFPB01", *frames)
+    broker.wait_for(lambda: broker.count(Command.READY) > sent)
+    broker.wait_until_registered()
+    assert joined.server.counters()["invalid"] == 0
+
+
+def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(joined: Any, broker: Any, connect: Connect) -> None:
+    """Longer than the hold time: the worker has left its connection and makes a new one, under its own name only."""
+    first = joined.server._link
+    broker.freeze()
+    assert eventually(lambda: joined.server._link is not first)
+    broker.thaw()
+    broker.wait_for(lambda: b"w1" in broker.entries and broker.entries[b"w1"].received > 1)
+    assert {name for name, command in broker.seen if command == Command.READY} == {b"w1"}
+    assert runs_a_job(connect)
+
+
+def test_a_job_that_ends_while_the_broker_is_away_can_be_asked_for_later(
+    joined: Any, broker: Any, connect: Connect
+) -> None:
+    """It is run once; the answer that got lost is given to a GET."""
+    peer = connect()
+    peer.post("u1", {"task": "hold"})
+    assert peer.statuses(3) == ["202", "201", "event"]
+    broker.stop()
+    assert eventually(lambda: joined.server._link is None or not joined.server._link.is_up)
+    joined.gate.set()
+    assert eventually(lambda: joined.server.counters()["dropped"] > 0)
+    broker.start()
+    broker.wait_until_registered()
+    again = connect()
+    again.post("u1", {}, command=Command.GET)
+    assert again.statuses(2) == ["202", "200"]
+
+
+def test_a_worker_starts_without_a_broker_and_joins_when_it_comes(
+    idle: Any, broker: Any, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its MCP clients are served meanwhile; one warning tells why no jobs come."""
+    broker.stop()
+    idle.join()
+    assert any("the worker joins it when it can" in text for text in caplog.messages)
+    broker.start()
+    broker.wait_until_registered()
+    assert runs_a_job(connect)
+
+
+def test_the_wrong_key_is_told_in_the_log(idle: Any, broker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The worker can't know whether the broker or its own inventory is wrong."""
+    wrong = FabricBroker(KEEPALIVE_SECONDS, HOLD_SECONDS)
+    wrong.keys, wrong.endpoint = idle._keys, broker.endpoint
+    idle._broker = wrong
+    idle.replace_server()
+    idle.join()
+    wrong.close()
+    assert any("fails: the key of broker.shared_key is not its key" in text for text in caplog.messages)
+
+
+def test_a_stop_hands_the_answers_over_and_signs_off(joined: Any, broker: Any, connect: Connect) -> None:
+    """So that the broker sends nobody's job there any more."""
+    peer = connect()
+    peer.post("u1", {"task": "hold"})
+    assert peer.statuses(3) == ["202", "201", "event"]
+    joined.gate.set()
+    joined.executor.stop()
+    joined.server.stop()
+    assert peer.statuses(1) == ["200"]
+    broker.wait_for(lambda: b"w1" not in broker.entries)
+    assert broker.seen[-1] == (b"w1", Command.DISCONNECT)
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def keep_alive(peer: Any, stopping: threading.Event) -> None:
+    """Serve as a worker of another make."""
+    peer.signal(Command.READY)
+    while not stopping.wait(KEEPALIVE_SECONDS / 2):
+        peer.signal(Command.KEEPALIVE)
+
+
+@pytest.fixture
+def twin(connect: Connect) -> Iterator[Callable[[], Callable[[], None]]]:
+    """Have another worker named w1; what is returned ends it without a word."""
+    running: list[tuple[threading.Event, threading.Thread]] = []
+
+    def start() -> Callable[[], None]:
+        peer, stopping = connect(b"w1"), threading.Event()
+        thread = threading.Thread(target=keep_alive, args=(peer, stopping))
+        thread.start()
+        running.append((stopping, thread))
+
+        def end() -> None:
+            stopping.set()
+            thread.join(WAIT_SECONDS)
+            peer.close()
+
+        return end
+
+    yield start
+    for stopping, thread in running:
+        stopping.set()
+        thread.join(WAIT_SECONDS)
+
+
+def test_a_name_that_somebody_serves_under_is_not_taken(idle: Any, broker: Any, twin: Any) -> None:
+    """Each would get some of the jobs, and neither know."""
+    twin()
+    broker.wait_until_registered()
+    with pytest.raises(WorkerStartError) as caught:
+        idle.server.connect()
+    assert str(caught.value) == (
+        f"worker w1 is already registered at the broker at {broker.endpoint}: stop that one or choose another name"
+    )
+    assert broker.count(Command.DISCONNECT) == 0
+
+
+def test_what_a_killed_worker_left_at_the_broker_is_no_hindrance(idle: Any, broker: Any, connect: Connect) -> None:
+    """It stays listed until its hold time is over; the new one is registered for its own service."""
+    broker.hold_seconds = 3_600
+    broker.add_entry("w1", "other")
+    idle.join()
+    broker.wait_for(lambda: b"w1" in broker.entries and broker.entries[b"w1"].service == "fastmcp")
+    assert runs_a_job(connect)
+
+
+def test_a_worker_whose_name_is_taken_away_does_not_fight_for_it(
+    idle: Any, broker: Any, connect: Connect, twin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so once, stays away while the other one is there, and comes back when that has gone."""
+    idle.replace_server(hold_seconds=3_600)
+    idle.join()
+    end = twin()
+    assert eventually(lambda: idle.server._link is None)
+    taken = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert [record.getMessage().partition(":")[0] for record in taken] == [
+        "another worker has taken the name w1 at the broker at ipc"
+    ]
+    asked = len(broker.questions)
+    broker.wait_for(lambda: len(broker.questions) > asked + 10)
+    assert idle.server._link is None
+    end()
+    broker.wait_for(lambda: idle.server._link is not None and b"w1" in broker.entries)
+    broker.wait_for(lambda: broker.entries[b"w1"].received > 1)
+    assert runs_a_job(connect)
+    assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
+
+
+def test_a_name_that_is_taken_while_the_broker_was_away_is_left_alone(
+    idle: Any, broker: Any, twin: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Started without a broker, the worker asks before it joins."""
+    broker.stop()
+    idle.join()
+    broker.is_dumb = True
+    broker.start()
+    end = twin()
+    broker.wait_until_registered()
+    broker.is_dumb = False
+    assert eventually(lambda: any(record.levelno == logging.CRITICAL for record in caplog.records))
+    end()
+    broker.wait_for(lambda: idle.server._link is not None and b"w1" in broker.entries)

@@ -1,0 +1,268 @@
+"""The worker's ROUTER from the attacker's seat and from a client's."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.errors import WorkerStartError
+from nfcli.models.protocol.frames import BrokerMessage, Command
+from nfcli.worker.transport import direct
+from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.direct import MAX_MESSAGE_BYTES, DirectServer
+from support.direct_server import WAIT_MILLISECONDS, connect, server, stranger  # noqa: F401  fixtures
+
+Connect = Callable[..., Any]
+
+
+def test_a_post_is_answered_dispatched_and_then_with_the_result(connect: Connect) -> None:
+    """One round trip: 202 names the worker, an event says that the task starts, 200 carries its result."""
+    peer = connect()
+    peer.send(Command.POST, "u1", {"task": "add"})
+    assert peer.read() == (
+        "202",
+        {"workers": ["w1"], "uuid": "u1", "target": "all", "status": "DISPATCHED", "service": "fastmcp"},
+    )
+    status, data = peer.read()
+    assert (status, data["w1"]["result"], data["w1"]["juuid"]) == ("200", 1, "u1")
+    (event,) = peer.events
+    assert re.fullmatch(r"\d\d-[A-Z][a-z][a-z]-\d{4} \d\d:\d\d:\d\d\.\d{3}", event.pop("timestamp"))
+    assert event == {
+        "worker": "w1",
+        "service": "fastmcp",
+        "uuid": "u1",
+        "event_type": "progress",
+        "message": "starting",
+        "task": "add",
+        "status": "running",
+        "resource": [],
+        "severity": "INFO",
+    }
+
+
+def test_what_a_task_tells_is_sent_while_it_runs(
+    server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, though nothing else wakes the thread that sends; in order, and before the answer."""
+    monkeypatch.setattr(direct, "SUPERVISION_SECONDS", 3_600)
+    peer = connect()
+    peer.send(Command.MMI, "u0", {"task": "show_workers"}, service="mmi.service.broker")
+    assert peer.read()[0] == "200"  # from here on the thread waits for as long as it is set now
+    peer.send(Command.POST, "u1", {"task": "tell"})
+    assert peer.read()[0] == "202"
+    assert [peer.read_event() for _ in range(3)] == ["starting", "one", "two"]
+    assert not server.gate.is_set()
+    server.gate.set()
+    assert (peer.read()[0], peer.events) == ("200", [])
+
+
+@pytest.mark.parametrize(
+    ("service", "to", "runs"),
+    [
+        ("fastmcp", b"any", 1),
+        ("all", b"all", 1),
+        ("fastmcp", b"w1", 1),
+        ("fastmcp", b'["w2","w1"]', 1),
+        ("fastmcp", b"w2", 0),
+        ("fastmcp", b'["all"]', 0),
+        ("other", b"all", 0),
+        ("fastmcp", b"[1]", 0),
+    ],
+)
+def test_targets_are_matched_as_a_broker_would(
+    server: Any, connect: Connect, service: str, to: bytes, runs: int
+) -> None:
+    """What isn't for this worker is a 400 with one reason, and isn't run."""
+    peer = connect()
+    peer.send(Command.POST, "u1", {"task": "add"}, service=service, to=to)
+    status, data = peer.read()
+    if runs:
+        assert (status, peer.read()[0]) == ("202", "200")
+    else:
+        assert (status, data["status"], len(data["errors"])) == ("400", "FAILED", 1)
+    assert server.runs == runs
+
+
+def test_get_answers_the_result_the_state_or_not_found(server: Any, connect: Connect) -> None:
+    """A client that polls is served too: 200 when done, 300 while running, 404 for an unknown uuid."""
+    peer = connect()
+    peer.send(Command.GET, "u1")
+    assert (peer.read()[0], peer.read()) == (
+        "202",
+        ("404", {"worker": "w1", "uuid": "u1", "service": "fastmcp", "status": "JOB NOT FOUND"}),
+    )
+    peer.send(Command.POST, "u1", {"task": "hold"})
+    assert peer.read()[0] == "202"
+    peer.send(Command.GET, "u1")
+    assert [peer.read()[0], peer.read()[0]] == ["202", "300"]
+    server.gate.set()
+    pushed = peer.read()
+    peer.send(Command.GET, "u1", to=b'["w1"]')
+    assert [peer.read()[0], peer.read()] == ["202", pushed]
+
+
+def test_show_workers_answers_with_this_worker(connect: Connect) -> None:
+    """The management call of a broker works on a lone worker."""
+    peer = connect()
+    peer.send(Command.MMI, "u1", {"task": "show_workers"}, service="mmi.service.broker")
+    status, rows = peer.read()
+    assert (status, [(row["name"], row["service"], row["status"]) for row in rows]) == (
+        "200",
+        [("w1", "fastmcp", "alive")],
+    )
+    peer.send(Command.MMI, "u2", {"task": "drop"}, service="mmi.service.broker")
+    assert peer.read() == ("200", "Unsupported task 'drop'")
+
+
+def test_a_strangers_key_is_refused_and_told_so(server: Any, connect: Connect) -> None:
+    """The handshake fails with an authentication error, and nothing reaches the worker."""
+    peer = connect(stranger())
+    peer.send(Command.POST, "u1", {"task": "add"})
+    peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+    assert server.direct.counters()["received"] == 0
+
+
+def test_a_client_without_curve_gets_nothing(server: Any, connect: Connect) -> None:
+    """There is no way in without a key."""
+    peer = connect(None)
+    peer.send(Command.POST, "u1", {"task": "add"})
+    peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_DISCONNECTED)
+    assert server.direct.counters()["received"] == 0
+
+
+def test_a_key_taken_away_is_out_at_the_next_message(server: Any, connect: Connect) -> None:
+    """A connection that was let in is no longer worth anything once its key file is gone."""
+    peer = connect()
+    peer.send(Command.POST, "u1", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+    (server.environment.clients_folder / "client.key").unlink()
+    peer.send(Command.POST, "u2", {"task": "add"})
+    status, data = peer.read()
+    assert (status, data["error"]) == ("403", "this client's key is not allowed")
+    peer.send(Command.GET, "u1")
+    assert peer.read()[0] == "403"
+    assert (server.runs, server.direct.counters()["denied"]) == (1, 2)
+
+
+def test_a_key_replaced_in_its_file_is_out_and_the_new_one_in(server: Any, connect: Connect) -> None:
+    """The list is what the files say now, not what they said at the connection."""
+    peer, new = connect(), ensure_key_pair(server.environment.keys_folder, "new")
+    peer.send(Command.POST, "u1", {"task": "add"})
+    assert peer.read()[0] == "202"
+    public = server.environment.keys_folder / "new.key"
+    public.replace(server.environment.clients_folder / "client.key")
+    other = connect(new)
+    other.send(Command.POST, "u2", {"task": "add"})
+    assert other.read()[0] == "202"
+    assert peer.read()[0] == "200"
+    peer.send(Command.POST, "u3", {"task": "add"})
+    assert peer.read()[0] == "403"
+
+
+def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(server: Any, connect: Connect) -> None:
+    """A dead ZAP handler means no to strangers, never yes; it is started again."""
+    access = server.direct._access
+    authenticator = access._authenticator
+    assert authenticator is not None
+    authenticator.pipe.send(b"TERMINATE")
+    authenticator.thread.join(WAIT_MILLISECONDS / 1_000)
+    unknown = connect(stranger())
+    unknown.send(Command.POST, "u1", {"task": "add"})
+    known = connect()
+    known.send(Command.POST, "u2", {"task": "add"})
+    assert [known.read()[0], known.read()[0]] == ["202", "200"]
+    assert access._authenticator is not authenticator
+    unknown.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+    assert server.runs == 1
+
+
+def test_a_dead_authenticator_is_started_again_while_messages_keep_coming(server: Any, connect: Connect) -> None:
+    """A client that never pauses doesn't keep new ones out."""
+    access, peer = server.direct._access, connect()
+    peer.send(Command.POST, "u0", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+    dead = access._authenticator
+    assert dead is not None
+    dead.pipe.send(b"TERMINATE")
+    deadline = time.monotonic() + WAIT_MILLISECONDS / 1_000
+    while access._authenticator is dead:
+        assert time.monotonic() < deadline
+        peer.send(Command.GET, "u0")
+        assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+
+
+def test_no_heartbeat_can_end_the_process(server: Any) -> None:
+    """One that is due for a peer that left while its messages waited would (libzmq 4.3.5, `!_io_error`)."""
+    assert server.direct._router.getsockopt(zmq.HEARTBEAT_IVL) == 0
+
+
+def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Any, connect: Connect) -> None:
+    """A second connection under the same identity doesn't take over the first one's replies."""
+    owner = connect(identity=b"me")
+    owner.send(Command.POST, "u1", {"task": "hold"})
+    assert owner.read()[0] == "202"
+    thief = connect(identity=b"me")
+    thief.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    server.gate.set()
+    assert owner.read()[0] == "200"
+    assert thief.dealer.poll(0) == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"not json", b'{"task":1}', b'{"kwargs":{}}', b'{"task":"add","args":1}'])
+def test_a_post_that_is_no_request_is_a_400_for_its_uuid(server: Any, connect: Connect, data: bytes) -> None:
+    """The sender learns why; the next job runs as if nothing had been."""
+    peer = connect()
+    peer.send(Command.POST, "u1", data)
+    status, answer = peer.read()
+    assert (status, answer["uuid"], answer["status"]) == ("400", "u1", "FAILED")
+    peer.send(Command.POST, "u2", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+    assert server.direct.counters()["invalid"] == 1
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(messages=st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=9), max_size=20))
+def test_garbage_ends_nothing(connect: Connect, messages: list[list[bytes]]) -> None:
+    """Whatever frames an allowed client sends, the next proper job is served."""
+    peer = connect()
+    for frames in messages:
+        peer.dealer.send_multipart(frames)
+    peer.send(Command.POST, "after", {"task": "add"})
+    while peer.read()[0] != "200":
+        pass
+    peer.close()
+
+
+def test_a_message_over_the_limit_is_not_taken_and_ends_nothing(connect: Connect) -> None:
+    """The connection is cut; the worker serves on."""
+    peer = connect()
+    peer.send(Command.POST, "u1", b"x" * (MAX_MESSAGE_BYTES + 1))
+    peer.wait_for(zmq.EVENT_DISCONNECTED)
+    other = connect()
+    other.send(Command.POST, "u2", {"task": "add"})
+    assert other.read()[0] == "202"
+
+
+def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect: Connect) -> None:
+    """The worker neither waits for a client that has gone nor stumbles."""
+    server.direct._outbox.put((b"gone", BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b"{}")))
+    peer = connect()
+    peer.send(Command.POST, "u2", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+    assert server.direct.counters()["dropped"] == 1
+
+
+def test_an_endpoint_that_is_taken_is_one_clear_error(server: Any) -> None:
+    """The message names the endpoint and the inventory key."""
+    second = DirectServer(
+        server.worker, server.executor, keys=server.keys, clients=AllowedClients(server.environment.clients_folder)
+    )
+    with pytest.raises(WorkerStartError, match=f"endpoint {server.endpoint} can't be bound: Address already in use: "):
+        second.bind(server.endpoint)
+    second.stop()

@@ -1,0 +1,83 @@
+"""Lines about refused requests: a few of many, written by a thread of their own, so that no flood holds anybody up."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...models.errors import NfcliError
+
+log = logging.getLogger(__name__)
+
+BURST_LINES = 10
+SECONDS_A_LINE = 6.0
+STOP_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A refused request that leaves a line; before it `suppressed` others left none.
+
+    `fingerprint` is that of the token that came with it, None where there was none.
+    """
+
+    actor: str
+    reason: str
+    fingerprint: str | None
+    suppressed: int
+
+
+class Refusals:
+    """Chooses the refused requests that leave a line: ten at once, then one in six seconds; the rest is counted.
+
+    Args:
+        write: writes the line, from this object's thread; a `NfcliError` that it raises is logged.
+        monotonic: seconds, from any beginning.
+    """
+
+    def __init__(self, write: Callable[[Refusal], None], monotonic: Callable[[], float]) -> None:
+        self._write = write
+        self._monotonic = monotonic
+        self._lock = threading.Lock()  # held for some additions, never while anything waits
+        self._lines_left = float(BURST_LINES)
+        self._filled_at = monotonic()
+        self._suppressed = 0
+        self._is_closed = False
+        self._queue: queue.SimpleQueue[Refusal | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="audit-refusals", daemon=True)
+        self._thread.start()
+
+    def take(self, actor: str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
+        """Count a refused request, or have its line written; return which: true for a line. From any thread."""
+        with self._lock:
+            now = self._monotonic()
+            refilled = (now - self._filled_at) / SECONDS_A_LINE
+            self._lines_left, self._filled_at = min(float(BURST_LINES), self._lines_left + refilled), now
+            if self._is_closed:
+                return False
+            if self._lines_left < 1:
+                self._suppressed += 1
+                return False
+            self._lines_left -= 1
+            suppressed, self._suppressed = self._suppressed, 0
+        self._queue.put(Refusal(actor, reason, fingerprint(), suppressed))
+        return True
+
+    def close(self) -> int:
+        """Write what waits to be written, and no more after that; return how many requests were only counted."""
+        with self._lock:
+            self._is_closed = True
+            suppressed, self._suppressed = self._suppressed, 0
+        self._queue.put(None)
+        self._thread.join(STOP_SECONDS)
+        return suppressed
+
+    def _serve(self) -> None:
+        while (refusal := self._queue.get()) is not None:
+            try:
+                self._write(refusal)
+            except NfcliError as error:
+                log.warning("a refused request was not written down: %s", error)

@@ -1,0 +1,1 @@
+"""ZeroMQ, outgoing jobs to other services of a fabric."""

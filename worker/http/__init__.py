@@ -1,0 +1,1 @@
+"""HTTP: server, middleware, authentication, rate limit, active requests. Knows no MCP methods."""

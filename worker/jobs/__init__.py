@@ -1,0 +1,1 @@
+"""Jobs: executor, `@task` and registry, plugins, progress, the context that tasks get."""

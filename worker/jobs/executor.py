@@ -1,0 +1,318 @@
+"""Run jobs: each once per uuid, in a few threads, with a bound on how many are in flight.
+
+The executor knows neither sockets nor frames; a transport (direct or fabric) submits requests and gets the result's
+bytes through a callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from ...models.errors import NfcliError, TaskError
+from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
+from ..audit.trail import AUDITED_TASKS
+from .context import WorkerContext
+from .progress import Progress
+
+log = logging.getLogger(__name__)
+
+THREADS = 5
+MAX_JOBS_IN_FLIGHT = 1_000
+MAX_BYTES_IN_FLIGHT = 8 * 1024 * 1024  # as they came; in memory some twenty times as many
+MAX_WAITING = 100
+KEPT_JOBS = 10_000
+KEPT_RESULT_BYTES = 8 * 1024 * 1024
+STOP_GRACE_SECONDS = 3.0
+
+Deliver = Callable[[bytes], None]
+
+
+class JobState(StrEnum):
+    """Where a job stands; the values are NFP's."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    COMPLETED = "COMPLETED"
+
+
+@dataclass(eq=False)
+class Job:
+    """One job of one client; `payload` is the answer's JSON once `state` is COMPLETED (None: no longer kept).
+
+    `size` is how many bytes its request had.
+    """
+
+    client: str
+    uuid: str
+    request: JobRequest
+    deadline: float
+    size: int = 0
+    state: JobState = JobState.PENDING
+    payload: bytes | None = None
+    was_run: bool = False
+    waiting: list[Deliver] = field(default_factory=list)
+    notify: Deliver | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What the job is found by."""
+        return self.client, self.uuid
+
+
+class JobExecutor:
+    """Runs the jobs of one worker; all methods may be called from any thread.
+
+    `client_name` turns a client's public key into the name that the audit trail has of it.
+    """
+
+    def __init__(self, worker: WorkerContext, client_name: Callable[[str], str]) -> None:
+        self._worker = worker
+        self._client_name = client_name
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._with_payload: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._kept_bytes = 0
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._in_flight = 0
+        self._bytes_in_flight = 0
+        self._total = 0
+        self._idle = threading.Condition(self._lock)
+        self._threads = [threading.Thread(target=self._serve, name=f"jobs-{n}", daemon=True) for n in range(THREADS)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self,
+        client: str,
+        uuid: str,
+        request: JobRequest,
+        deliver: Deliver,
+        *,
+        notify: Deliver | None = None,
+        size: int = 0,
+    ) -> None:
+        """Run a job and hand its result to `deliver`, from whichever thread ran it: for a quick task, the caller's.
+
+        A uuid that the same client has sent before isn't run again: `deliver` gets the first run's result, at once
+        where it is there. A job that was answered without being run, since its time was over, is new when it comes
+        again; while it waits for its run, it waits for the longest of the timeouts that it was sent with.
+
+        Args:
+            client: who asks; jobs of different clients never meet, whatever uuid they choose.
+            uuid: the job's name.
+            request: task and arguments.
+            deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
+            notify: gets the JSON of a `JobEvent` when the task starts, and then whenever it tells how far it is, always
+                before `deliver` gets the result; must neither block nor raise.
+            size: how many bytes the request had.
+
+        Raises:
+            TaskError: too many or too long jobs are in flight, or the worker is stopping; the job wasn't run and may
+                be sent again.
+        """
+        deadline = time.monotonic() + (request.timeout if request.timeout is not None else float("inf"))
+        with self._lock:
+            known = self._jobs.get((client, uuid))
+            if known is not None and known.state is JobState.COMPLETED and not known.was_run:
+                self._forget(known)
+                known = None
+            if known is None:
+                job = Job(client, uuid, request, deadline, size, waiting=[deliver], notify=notify)
+                self._admit(job)
+            elif known.state is not JobState.COMPLETED:
+                self._assert_room(len(known.waiting) < MAX_WAITING)
+                known.deadline = max(known.deadline, deadline)
+                known.waiting.append(deliver)
+                return
+        if known is not None:
+            deliver(known.payload or self._no_longer_kept(known))
+            return
+        if self._worker.registry.is_quick(request.task):
+            self._answer(job)
+        else:
+            self._queue.put(job)
+
+    def find(self, client: str, uuid: str) -> tuple[JobState, bytes | None] | None:
+        """Return a job's state and, once it is completed, its answer; None for a uuid this client never sent."""
+        with self._lock:
+            job = self._jobs.get((client, uuid))
+            if job is None:
+                return None
+            state, payload = job.state, job.payload
+        if state is JobState.COMPLETED and payload is None:
+            payload = self._no_longer_kept(job)
+        return state, payload
+
+    def counters(self) -> dict[str, int]:
+        """Return how many jobs are running or queued, and how many there were since the start."""
+        with self._lock:
+            return {"running_jobs": self._in_flight, "total_jobs": self._total}
+
+    def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
+        """Take no new jobs, answer queued ones as failed, and give running ones `grace_seconds` to end."""
+        self._worker.stopping.set()
+        with self._lock:
+            self._idle.wait_for(lambda: self._in_flight == 0, timeout=grace_seconds)
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _admit(self, job: Job) -> None:
+        if self._worker.stopping.is_set():
+            raise TaskError(f"worker {self._worker.name} is stopping, nothing was done: send the job again later")
+        self._assert_room(
+            self._in_flight < MAX_JOBS_IN_FLIGHT and self._bytes_in_flight + job.size <= MAX_BYTES_IN_FLIGHT
+        )
+        self._jobs[job.key] = job
+        self._in_flight += 1
+        self._bytes_in_flight += job.size
+        self._total += 1
+
+    def _assert_room(self, has_room: bool) -> None:
+        if not has_room:
+            raise TaskError(f"{self._in_flight} jobs are in flight, nothing was done: send the job again later")
+
+    def _serve(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                self._answer(job)
+            except Exception as error:  # noqa: BLE001  a fault here must not end a thread that runs everybody's jobs
+                log.error("a job was not answered: %s", type(error).__name__)
+            del job
+
+    def _answer(self, job: Job) -> None:
+        """Run one job and hand its answer over; in `_serve` it would live on until the thread's next job."""
+        try:
+            payload = self._run(job)
+            with self._lock:
+                waiting = self._complete(job, payload)
+            for deliver in waiting:
+                deliver(payload)
+        finally:
+            # A stop waits for the answers to be handed over, not only for the tasks to end.
+            with self._lock:
+                self._in_flight -= 1
+                self._bytes_in_flight -= job.size
+                self._idle.notify_all()
+
+    def _run(self, job: Job) -> bytes:
+        """Run one job; whatever happens, the answer is JSON."""
+        if self._worker.registry.is_quick(job.request.task):
+            return self._run_as(job, self._worker)
+        progress = Progress(partial(self._notify, job))
+        client = self._client_name(job.client) if job.request.task in AUDITED_TASKS else ""
+        try:
+            return self._run_as(job, replace(self._worker, client=client, uuid=job.uuid, progress=progress.say))
+        finally:
+            progress.end()
+            if progress.left_out:
+                log.info("task %s: lines of progress that were left out: %d", job.request.task[:64], progress.left_out)
+
+    def _run_as(self, job: Job, worker: WorkerContext) -> bytes:
+        request = job.request
+        is_audited = request.task in AUDITED_TASKS
+        if self._worker.stopping.is_set():
+            result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
+        elif time.monotonic() >= job.deadline:
+            result = self._failure(job, f"timed out after {request.timeout:g} s in the queue, nothing was done")
+            result.status = ResultStatus.TIMEOUT
+        elif request.args:
+            result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
+        else:
+            job.state, job.was_run = JobState.STARTED, True
+            self._notify(job, "starting")
+            result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
+        if is_audited and (result.failed or result.result is False):
+            result = self._written_down(job, worker, result)
+        try:
+            return to_json({self._worker.name: result})
+        except (PydanticSerializationError, ValueError):
+            failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
+            return to_json({self._worker.name: failure})
+
+    def _written_down(self, job: Job, worker: WorkerContext, result: Result) -> Result:
+        """Write down a change that was not made; return the result, a failed one if it should have been and can't be.
+
+        A change that was made has its line already.
+        """
+        request = job.request
+        try:
+            worker.audit.write_undone(
+                task=request.task,
+                actor=worker.client,
+                arguments=request.kwargs,
+                result=result,
+                is_token=worker.store.lookup,
+            )
+        except Exception as error:  # noqa: BLE001  the job has to be answered
+            reason = str(error) if isinstance(error, NfcliError) else type(error).__name__
+            log.error("that %s changed nothing was not written to the audit trail: %s", request.task, reason)
+            return result if result.failed else self._failure(job, reason)
+        return result
+
+    def _notify(self, job: Job, message: str) -> None:
+        if job.notify is None:
+            return
+        event = JobEvent(
+            worker=self._worker.name,
+            service=self._worker.service,
+            uuid=job.uuid,
+            event_type="progress",
+            message=message,
+            task=job.request.task[:64],
+            status="running",
+        )
+        job.notify(to_json(event))
+
+    def _failure(self, job: Job, reason: str) -> Result:
+        return Result(
+            failed=True,
+            errors=[reason],
+            status=ResultStatus.ERROR,
+            task=f"{self._worker.name}:{job.request.task}",
+            service=self._worker.service,
+            juuid=job.uuid,
+        )
+
+    def _no_longer_kept(self, job: Job) -> bytes:
+        reason = "the job was run, but its result is no longer kept: look at the state it left"
+        return to_json({self._worker.name: self._failure(job, reason)})
+
+    def _complete(self, job: Job, payload: bytes) -> list[Deliver]:
+        """Keep the answer for late questions, within the bounds on number and bytes."""
+        job.state, job.payload = JobState.COMPLETED, payload
+        # Arguments may hold secrets: they aren't kept, nor are the callbacks, which close over the whole message.
+        job.request, job.notify = JobRequest(task=job.request.task), None
+        waiting, job.waiting = job.waiting, []
+        self._with_payload[job.key] = job
+        self._kept_bytes += len(payload)
+        while self._kept_bytes > KEPT_RESULT_BYTES and len(self._with_payload) > 1:
+            self._forget_payload(next(iter(self._with_payload)))
+        while len(self._jobs) > KEPT_JOBS:
+            oldest = next(iter(self._jobs.values()))
+            if oldest.state is not JobState.COMPLETED:
+                break
+            self._forget(oldest)
+        return waiting
+
+    def _forget(self, job: Job) -> None:
+        if job.key in self._with_payload:
+            self._forget_payload(job.key)
+        del self._jobs[job.key]
+
+    def _forget_payload(self, key: tuple[str, str]) -> None:
+        job = self._with_payload.pop(key)
+        self._kept_bytes -= len(job.payload or b"")
+        job.payload = None

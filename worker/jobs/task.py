@@ -1,0 +1,294 @@
+"""The task registry: one model and one function make a task.
+
+`@task(...)` attaches a `TaskSpec` to a plain function `(worker, arguments)`; a `TaskRegistry` collects the functions of
+modules and yields everything that is derived from them: validated runs, `list_tasks` entries, MCP tools.
+
+Plugins import this module too (`from nfcli import task`), so it loads neither the MCP server nor ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from ...models.errors import TaskError, TokenStoreError, sentences
+from ...models.protocol.jobs import Result, ResultStatus
+from ...models.tasks.base import TaskInput
+
+if TYPE_CHECKING:
+    from .context import WorkerContext
+
+log = logging.getLogger(__name__)
+
+TaskFunction = Callable[["WorkerContext", Any], Any]
+FunctionT = TypeVar("FunctionT", bound=TaskFunction)
+Rule = Mapping[str, Any]
+
+# What manages tokens, and the task of NorFab's workers that runs commands: never tools, whatever their decorator says.
+_NEVER_TOOLS = re.compile(r"bearer_token_.*|run_shell_cmd", re.DOTALL)
+_HINTS = {
+    "readOnlyHint": "read_only",
+    "destructiveHint": "destructive",
+    "idempotentHint": "idempotent",
+    "openWorldHint": "open_world",
+}
+_RULES = ("prompts", "guardrails", "result_guardrails")
+
+
+@dataclass(frozen=True)
+class ToolHints:
+    """How an MCP client may treat the tool made of a task.
+
+    The flags mean what MCP's `ToolAnnotations` of those names do, and so do their defaults: who says nothing has made a
+    tool that may do anything. Without a title the task's name makes one. The three others are in NorFab's shapes, and
+    travel as they are to those who publish the task.
+
+    Raises:
+        TypeError: a flag that isn't one, a title that isn't text, rules that aren't a list of mappings.
+    """
+
+    title: str = ""
+    read_only: bool = False
+    destructive: bool = True
+    idempotent: bool = False
+    open_world: bool = True
+    prompts: Sequence[Rule] = ()
+    guardrails: Sequence[Rule] = ()
+    result_guardrails: Sequence[Rule] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.title, str):
+            raise TypeError("title must be text")
+        for name in _HINTS.values():
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False")
+        for name in _RULES:
+            rules = getattr(self, name)
+            if not isinstance(rules, list | tuple) or not all(isinstance(rule, Mapping) for rule in rules):
+                raise TypeError(f"{name} must be a list of mappings")
+
+    @classmethod
+    def parse(cls, mcp: Mapping[str, Any]) -> ToolHints:
+        """Return the hints that NorFab's notation gives: `annotations` with MCP's names, and the rules.
+
+        Raises:
+            TypeError: a key that isn't known, a value that isn't what its key needs.
+        """
+        annotations = mcp.get("annotations", {})
+        if not isinstance(annotations, Mapping):
+            raise TypeError("annotations must be a mapping")
+        unknown = sorted({*mcp} - {"annotations", *_RULES}) + sorted({*annotations} - {"title", *_HINTS})
+        if unknown:
+            raise TypeError(f"mcp has no key {unknown[0]!r}")
+        given: dict[str, Any] = {_HINTS.get(str(key), str(key)): value for key, value in annotations.items()}
+        return cls(**given, **{key: mcp[key] for key in _RULES if key in mcp})
+
+    def annotations(self) -> dict[str, Any]:
+        """Return the annotations under their names on the wire."""
+        return {"title": self.title, **{wire: getattr(self, name) for wire, name in _HINTS.items()}}
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `list_tasks` tells of them: the annotations, and those rules that there are."""
+        rules = {name: [dict(rule) for rule in getattr(self, name)] for name in _RULES}
+        return {"annotations": self.annotations(), **{name: each for name, each in rules.items() if each}}
+
+
+def looks(title: str) -> ToolHints:
+    """Return the hints of a tool that only looks at what is here."""
+    return ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task: its name, function, input model, type of result value, and hints for MCP (None: never a tool).
+
+    `is_quick`: it only reads memory, so that handing it to another thread would take longer than running it.
+    """
+
+    name: str
+    function: TaskFunction
+    input_model: type[BaseModel]
+    result_type: Any
+    mcp: ToolHints | None
+    is_quick: bool = False
+
+    def __post_init__(self) -> None:
+        if _NEVER_TOOLS.fullmatch(self.name):
+            object.__setattr__(self, "mcp", None)
+
+    @property
+    def description(self) -> str:
+        """The function's docstring, unindented."""
+        return inspect.getdoc(self.function) or ""
+
+    def input_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of the keyword arguments, without a top-level title."""
+        schema = self.input_model.model_json_schema()
+        schema.pop("title", None)
+        schema.pop("description", None)
+        schema.setdefault("properties", {})
+        return schema
+
+    def output_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of a `Result` whose `result` has this task's type."""
+        schema = Result.model_json_schema(mode="serialization")
+        value = TypeAdapter(self.result_type).json_schema(mode="serialization")
+        schema.setdefault("$defs", {}).update(value.pop("$defs", {}))
+        value["description"] = "Value the task returned, null when it failed"
+        schema["properties"]["result"] = {"anyOf": [value, {"type": "null"}]}
+        schema.pop("required", None)
+        return schema
+
+    def entry(self) -> dict[str, Any]:
+        """Return this task's `list_tasks` entry (seven keys, NFP section "list_tasks")."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "inputSchema": self.input_schema(),
+            "outputSchema": self.output_schema(),
+            "fastapi": False,
+            "mcp": self.mcp.entry() if self.mcp else False,
+            "agent": {},
+        }
+
+
+@overload
+def task(function: FunctionT, /) -> FunctionT: ...
+
+
+@overload
+def task(
+    *,
+    arguments: type[BaseModel] = ...,
+    result: Any = ...,
+    mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = ...,
+    is_quick: bool = ...,
+) -> Callable[[FunctionT], FunctionT]: ...
+
+
+def task(
+    function: TaskFunction | None = None,
+    /,
+    *,
+    arguments: type[BaseModel] = TaskInput,
+    result: Any = Any,
+    mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None,
+    is_quick: bool = False,
+) -> Any:
+    """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
+
+    Args:
+        function: the function, where the decorator stands without brackets.
+        arguments: input model; what the function gets as its second parameter is a validated instance of it.
+        result: type of the value the function returns (it may return a whole `Result` as well).
+        mcp: hints for MCP clients, `ToolHints` or NorFab's notation; None makes a tool that may do anything, for all
+            that clients know; False keeps the task off the MCP endpoint whatever the configuration says.
+        is_quick: the function takes microseconds and never waits: no disk, no lock, no network. Plugins' are not
+            believed.
+
+    Raises:
+        TypeError: `arguments` is no model, or `mcp` is none of these.
+    """
+
+    def mark(function: TaskFunction) -> TaskFunction:
+        name = function.__name__
+        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), is_quick)
+        function.task_spec = spec  # type: ignore[attr-defined]
+        return function
+
+    if not (isinstance(arguments, type) and issubclass(arguments, BaseModel)):
+        raise TypeError("arguments must be a subclass of TaskInput")
+    return mark if function is None else mark(function)
+
+
+def _hints(name: str, mcp: ToolHints | Mapping[str, Any] | Literal[False] | None) -> ToolHints | None:
+    if mcp is False:
+        return None
+    if isinstance(mcp, Mapping):
+        mcp = ToolHints.parse(mcp)
+    elif mcp is None:
+        mcp = ToolHints()
+    elif not isinstance(mcp, ToolHints):
+        raise TypeError("mcp must be ToolHints, a mapping, False or None")
+    return mcp if mcp.title else replace(mcp, title=name.replace("_", " ").strip().title())
+
+
+def specs_of(module: ModuleType) -> list[TaskSpec]:
+    """Return the tasks among a module's names, in their order there."""
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    specs = [vars(function).get("task_spec") for function in functions]
+    return [spec for spec in specs if isinstance(spec, TaskSpec)]
+
+
+class TaskRegistry:
+    """The tasks of one worker, by name."""
+
+    def __init__(self, *modules: ModuleType) -> None:
+        self._specs = {spec.name: spec for module in modules for spec in specs_of(module)}
+
+    def __iter__(self) -> Iterator[TaskSpec]:
+        """Iterate over the tasks by name."""
+        return iter(self._specs[name] for name in sorted(self._specs))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a task of that name."""
+        return name in self._specs
+
+    def add(self, spec: TaskSpec) -> None:
+        """Take a task in; the name must be free, and nobody may be using the registry yet."""
+        self._specs[spec.name] = spec
+
+    def get(self, name: str) -> TaskSpec:
+        """Return the task of that name.
+
+        Raises:
+            TaskError: there is none.
+        """
+        try:
+            return self._specs[name]
+        except KeyError:
+            raise TaskError(f"unknown task {name[:64]!r}: list_tasks names those there are") from None
+
+    def is_quick(self, name: str) -> bool:
+        """Whether there is a task of that name that may be run in a thread that has other things to do."""
+        return name in self._specs and self._specs[name].is_quick
+
+    def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
+        """Validate the arguments, run the task and wrap what it returns; never raises.
+
+        May be called from any thread; the function runs in the caller's.
+        """
+        started = time.ctime()
+        try:
+            spec = self.get(name)
+            value = spec.function(worker, spec.input_model.model_validate(kwargs))
+            result = value if isinstance(value, Result) else Result(result=value)
+            result.status = result.status or ResultStatus.COMPLETED
+        except ValidationError as error:
+            result = _failed(sentences(error))
+        except TokenStoreError as error:
+            # Nothing that the caller did: whoever runs the worker has to see to the disk.
+            log.error("task %s failed: %s", name[:64], error)
+            result = _failed([str(error)])
+        except TaskError as error:
+            result = _failed([str(error)])
+        except BaseException as error:  # noqa: BLE001  nothing that a task raises may end the thread that serves others
+            log.error("task %s failed: %s", name[:64], type(error).__name__)
+            result = _failed([f"internal error in task {name[:64]}: {type(error).__name__}"])
+        result.task = f"{worker.name}:{name}"
+        result.service = worker.service
+        result.juuid = uuid
+        result.task_started, result.task_completed = started, time.ctime()
+        return result
+
+
+def _failed(errors: list[str]) -> Result:
+    return Result(result=None, failed=True, errors=errors, status=ResultStatus.ERROR)

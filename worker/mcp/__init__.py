@@ -1,0 +1,1 @@
+"""MCP: application, handlers, tool calls, notifications."""

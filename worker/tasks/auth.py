@@ -1,0 +1,60 @@
+"""The four tasks that manage bearer tokens.
+
+None of them is ever an MCP tool: credentials can't be managed through the endpoint that they guard.
+"""
+
+from __future__ import annotations
+
+from ...models.errors import TaskError
+from ...models.protocol.jobs import Result
+from ...models.tasks.auth import (
+    BearerTokenCheckInput,
+    BearerTokenDeleteInput,
+    BearerTokenEntry,
+    BearerTokenListInput,
+    BearerTokenStoreInput,
+)
+from ..jobs.context import WorkerContext
+from ..jobs.task import task
+
+
+@task(arguments=BearerTokenStoreInput, result=bool, mcp=False)
+def bearer_token_store(worker: WorkerContext, arguments: BearerTokenStoreInput) -> bool:
+    """Store a bearer token for a user, or renew the expiry of one the user already has.
+
+    Without `expire` the token lives for `auth_bearer.token_ttl` seconds of the worker's inventory, or for ever when
+    that is null. A token of another user is refused. The token is on disk when the task returns true, and before it the
+    line of the audit trail.
+    """
+    expire = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
+    witness = worker.audit.witness(worker.client, expire=expire)
+    worker.store.store(arguments.username, arguments.token, expire, witness=witness)
+    return True
+
+
+@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False)
+def bearer_token_list(worker: WorkerContext, arguments: BearerTokenListInput) -> list[dict[str, str]]:
+    """List the live bearer tokens of all users or of one, by user name and then by creation."""
+    records = worker.store.records(arguments.username)
+    now = worker.store.now()
+    return [record.entry(now) for record in records]
+
+
+@task(arguments=BearerTokenDeleteInput, result=bool, mcp=False)
+def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput) -> Result:
+    """Delete one bearer token or all of a user; given both, the token only if it is that user's.
+
+    The result is true when something was deleted, and then it is gone from disk; false when nothing matched.
+    """
+    if arguments.username is None and arguments.token is None:
+        raise TaskError("either username or token must be provided")
+    witness = worker.audit.witness(worker.client)
+    if worker.store.delete(username=arguments.username, token=arguments.token, witness=witness):
+        return Result(result=True)
+    return Result(result=False, messages=["no matching token"])
+
+
+@task(arguments=BearerTokenCheckInput, result=bool, mcp=False, is_quick=True)
+def bearer_token_check(worker: WorkerContext, arguments: BearerTokenCheckInput) -> bool:
+    """Tell whether a bearer token is stored and has not expired."""
+    return worker.store.lookup(arguments.token) is not None

@@ -1,0 +1,168 @@
+"""The tasks that carry tokens away and back: a backup while the worker runs, a restore that replaces all it has.
+
+A database travels in chunks, each a job of its own. A chunk that is sent or asked for again does no harm. What a client
+sends is never trusted, nor does it ever name a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...models.environment.private_files import open_private
+from ...models.errors import EnvironmentFolderError, TaskError, TokenStoreDamagedError
+from ...models.protocol.jobs import Result
+from ...models.tasks.backup import (
+    CHUNK_BYTES,
+    DATABASE_MAGIC,
+    MAX_BACKUP_BYTES,
+    BackupBegun,
+    BackupEndInput,
+    BackupReadInput,
+    RestoreBeginInput,
+    RestoreBegun,
+    RestoreCommitInput,
+    Restored,
+    RestoreWriteInput,
+)
+from ...models.tasks.base import TaskInput
+from ..jobs.context import WorkerContext
+from ..jobs.task import task
+from ..tokens.backup import read_backup
+from ..tokens.rows import LoadedTokens
+from ..tokens.transfers import Transfer, remove, snapshot_folder, upload_folder
+
+
+@task(result=BackupBegun, mcp=False)
+def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Take a snapshot of all tokens, to be fetched with `backup_read` and given up with `backup_end`.
+
+    The snapshot is what the database held at one moment, looked through and found whole. One is kept at a time, for 30
+    seconds after it was last used.
+    """
+    slot, folder = worker.transfers.snapshot, snapshot_folder(worker.environment.run_folder, worker.name)
+    with slot.begin(folder) as begun, _told(folder):
+        tokens = worker.store.backup(begun.file)
+        size = begun.file.stat().st_size
+        if size > MAX_BACKUP_BYTES:
+            raise TaskError(f"the token database has {size} bytes, more than a backup may have ({MAX_BACKUP_BYTES})")
+        sha256 = _sha256(begun.file)
+        worker.audit.write(operation="backup", actor=worker.client, count=tokens)
+        snapshot = slot.hold(begun, size=size, sha256=sha256)
+    return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens).model_dump()
+
+
+@task(arguments=BackupReadInput, result=str, mcp=False)
+def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
+    """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty behind its end."""
+    slot = worker.transfers.snapshot
+    with slot.use(arguments.id) as snapshot, _told(snapshot.file.parent), open_private(snapshot.file, "rb") as stream:
+        stream.seek(arguments.offset)
+        return base64.b64encode(stream.read(CHUNK_BYTES)).decode()
+
+
+@task(arguments=BackupEndInput, result=bool, mcp=False)
+def backup_end(worker: WorkerContext, arguments: BackupEndInput) -> bool:
+    """Give the snapshot up; its file is removed."""
+    with worker.transfers.snapshot.use(arguments.id, is_last=True):
+        return True
+
+
+@task(arguments=RestoreBeginInput, result=RestoreBegun, mcp=False)
+def restore_begin(worker: WorkerContext, arguments: RestoreBeginInput) -> dict[str, Any]:
+    """Announce a database, to be sent with `restore_write` and put in place of all tokens with `restore_commit`.
+
+    One upload is kept at a time, for 30 seconds after it was last used.
+    """
+    slot, folder = worker.transfers.upload, upload_folder(worker.environment.run_folder, worker.name)
+    with slot.begin(folder) as begun, _told(folder):
+        open_private(begun.file, "xb").close()
+        upload = slot.hold(begun, size=arguments.size, sha256=arguments.sha256)
+    return RestoreBegun(id=upload.id).model_dump()
+
+
+@task(arguments=RestoreWriteInput, result=bool, mcp=False)
+def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
+    """Write a chunk of the announced database; writing it again does no harm."""
+    try:
+        data = base64.b64decode(arguments.data, validate=True)
+    except ValueError:
+        raise TaskError("data: must be Base64") from None
+    slot = worker.transfers.upload
+    with slot.use(arguments.id) as upload, _told(upload.file.parent):
+        if arguments.offset + len(data) > upload.size:
+            raise TaskError(f"offset: the chunk ends behind the announced {upload.size} bytes")
+        with open_private(upload.file, "r+b") as stream:
+            stream.seek(arguments.offset)
+            stream.write(data)
+    return True
+
+
+@task(arguments=RestoreCommitInput, result=Restored, mcp=False)
+def restore_commit(worker: WorkerContext, arguments: RestoreCommitInput) -> Result:
+    """Put the tokens of the uploaded database in place of all that are stored, in one step or not at all.
+
+    Tokens that have expired meanwhile are passed over. Those that are not in the backup are refused at once. The
+    upload is removed, whatever comes of it.
+    """
+    with worker.transfers.upload.use(arguments.id, is_last=True) as upload, _told(upload.file.parent):
+        loaded = _trusted(upload)
+        replaced = worker.store.replace(loaded.records, witness=worker.audit.witness(worker.client))
+    answer = Restored(restored=replaced.stored, removed=replaced.removed, expired=replaced.expired)
+    passed_over = loaded.pickled + loaded.invalid
+    messages = (
+        [f"rows of the backup that hold no valid token and were passed over: {passed_over}"] if passed_over else []
+    )
+    return Result(result=answer.model_dump(), messages=messages)
+
+
+def remove_transfers(worker: WorkerContext) -> None:
+    """Remove what is on its way, or what a worker of this name that was killed has left."""
+    worker.transfers.close()
+    for folder in (snapshot_folder, upload_folder):
+        remove(folder(worker.environment.run_folder, worker.name))
+
+
+def _trusted(upload: Transfer) -> LoadedTokens:
+    """Return the tokens of an upload once everything about it is as it should be."""
+    if upload.file.stat().st_size != upload.size or _sha256(upload.file) != upload.sha256:
+        raise TaskError("what arrived is not what was announced, nothing was changed: restore again")
+    with open_private(upload.file, "rb") as stream:
+        is_database = stream.read(len(DATABASE_MAGIC)) == DATABASE_MAGIC
+    try:
+        loaded = read_backup(upload.file) if is_database else None
+    except TokenStoreDamagedError:  # it names our side's file, of which the client knows nothing
+        loaded = None
+    if loaded is None:
+        raise TaskError("the backup is damaged or holds no token database, nothing was changed: take another one")
+    if not loaded.records and loaded.pickled + loaded.invalid:
+        raise TaskError("the backup holds rows but no valid token, nothing was changed: take another one")
+    return loaded
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open_private(file, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn what the system says of our side's files into an error that a client can be told."""
+    try:
+        yield
+    except EnvironmentFolderError as error:
+        raise TaskError(str(error)) from None
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise TaskError(f"the disk of {folder.parent} is full, nothing changed: make room on it") from error
+        reason = error.strerror or os.strerror(error.errno or 0)
+        raise TaskError(f"{folder} can't be used: {reason}, nothing changed: see to that disk") from error

@@ -1,0 +1,20 @@
+"""The task that checks the token database of a running worker."""
+
+from __future__ import annotations
+
+from ...models.tasks.base import TaskInput
+from ...models.tasks.health import StoreReport
+from ..jobs.context import WorkerContext
+from ..jobs.task import task
+
+
+@task(result=StoreReport, mcp=False)
+def check_store(worker: WorkerContext, _arguments: TaskInput) -> dict[str, object]:
+    """Look through the whole token database and tell what is in it; fail where it is damaged."""
+    store = worker.store
+    store.check()
+    return StoreReport(
+        tokens=len(store),
+        passed_over=store.pickled_rows + store.invalid_rows,
+        clock_behind_seconds=round(max(0.0, store.now() - worker.clock()), 3),
+    ).model_dump()

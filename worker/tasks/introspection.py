@@ -1,0 +1,158 @@
+"""The tasks that only look: what a worker is, runs, offers, and the harmless ones that every NorFab worker answers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ...models.errors import TaskError
+from ...models.tasks.base import TaskInput
+from ...models.tasks.introspection import (
+    EchoInput,
+    EchoReport,
+    JobsStats,
+    ListTasksInput,
+    MessagingStats,
+    StatsReport,
+    StatusReport,
+    TaskEntry,
+    WorkerDirectories,
+    WorkerSecurity,
+    WorkerStatusReport,
+)
+from ..jobs.context import WorkerContext
+from ..jobs.executor import THREADS
+from ..jobs.task import looks, task
+from .process_stats import process_stats
+
+_PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
+
+
+@task(result=StatusReport, mcp=looks("Get Status"))
+def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
+    return StatusReport(
+        name=worker.name,
+        service=worker.service,
+        status=_state(worker),
+        url=worker.url,
+        endpoint=worker.endpoint,
+        authentication_enabled=worker.inventory.authentication_enabled,
+        tokens_count=len(worker.store),
+        users_count=len(worker.store.usernames()),
+        tools_count=len(worker.catalogue.tools()),
+        prompts_count=len(worker.catalogue.prompts()),
+        version=version("nfcli"),
+        pid=os.getpid(),
+        started=_utc_text(worker.started),
+        uptime_seconds=_uptime_seconds(worker),
+    ).model_dump()
+
+
+@task(result=dict[str, str], mcp=looks("Get Version"))
+def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
+    """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
+    versions = {package: _version(package) for package in _PACKAGES}
+    return {**versions, "python": platform.python_version(), "platform": sys.platform}
+
+
+@task(result=dict[str, Any], mcp=looks("Get Inventory"))
+def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell how the worker is configured; secrets are shown as `***`."""
+    return worker.inventory.redacted()
+
+
+@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
+def list_tasks(worker: WorkerContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
+    """List the tasks of the worker with their descriptions and schemas, one of them by name, or all names."""
+    specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
+    return [spec.name for spec in specs] if arguments.brief else [spec.entry() for spec in specs]
+
+
+@task(arguments=EchoInput, result=EchoReport, mcp=False)
+def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
+    """Answer with the arguments that came, after a wait if asked for, or fail if asked to."""
+    if arguments.sleep:
+        worker.stopping.wait(arguments.sleep)
+    if arguments.raise_error:
+        is_text = isinstance(arguments.raise_error, str)
+        raise TaskError(arguments.raise_error if is_text else f"echo was asked to fail: {arguments.raise_error}")
+    return EchoReport(task="echo", kwargs=arguments.model_extra or {}).model_dump()
+
+
+@task(result=WorkerStatusReport, mcp=False)
+def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell identity, folders and key files of the worker."""
+    environment, broker = worker.environment, worker.broker
+    key = None if broker is None else broker.key
+    return WorkerStatusReport(
+        name=worker.name,
+        service=worker.service,
+        status=_state(worker),
+        broker=worker.endpoint,
+        directories=WorkerDirectories(
+            base_dir=str(environment.folder),
+            public_keys_dir=str(environment.clients_folder),
+            private_keys_dir=str(environment.keys_folder),
+        ),
+        security=WorkerSecurity(
+            worker_private_key_file=str(environment.keys_folder / f"{worker.name}.key_secret"),
+            broker_public_key_file=None if key is None else key.source,
+            zmq_auth=broker is None or key is not None,
+        ),
+    ).model_dump()
+
+
+@task(result=StatsReport, mcp=False)
+def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+    """Tell what the worker's process uses and count its messages and jobs."""
+    messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")
+    running, total = jobs.get("running_jobs", 0), jobs.get("total_jobs", 0)
+    return StatsReport(
+        collected_at=_utc_text(worker.clock()),
+        name=worker.name,
+        status=_state(worker),
+        process=process_stats(_uptime_seconds(worker)),
+        messaging=MessagingStats(
+            sent=messages.get("sent", 0),
+            received=messages.get("received", 0),
+            send_failures=messages.get("dropped", 0),
+            receive_failures=messages.get("invalid", 0) + messages.get("denied", 0),
+        ),
+        service=worker.service,
+        broker=worker.endpoint,
+        reconnects=messages.get("reconnects", 0),
+        keepalives_sent=messages.get("keepalives_sent", 0),
+        keepalives_received=messages.get("keepalives_received", 0),
+        running_jobs=running,
+        jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
+        max_concurrent_jobs=THREADS,
+    ).model_dump()
+
+
+def _state(worker: WorkerContext) -> str:
+    return "stopping" if worker.stopping.is_set() else "active"
+
+
+def _counters(worker: WorkerContext, part: str) -> dict[str, int]:
+    read = worker.health.get(part)
+    return {} if read is None else read()
+
+
+def _uptime_seconds(worker: WorkerContext) -> float:
+    return round(max(0.0, worker.clock() - worker.started), 3)
+
+
+def _utc_text(epoch_seconds: float) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,75 @@
+"""What this process uses of the machine: from `/proc` where there is one, else from what POSIX tells."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+from pathlib import Path
+
+from ...models.tasks.introspection import ProcessStats
+
+_MIB = 1024 * 1024
+_TCP_TABLES = ("tcp", "tcp6")
+_INODE_COLUMN = 9
+
+
+def process_stats(uptime_seconds: float, *, proc: Path = Path("/proc/self")) -> ProcessStats:
+    """Return what the process uses; `proc` is its folder in the proc file system, which macOS doesn't have."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    descriptors = _descriptors(proc)
+    return ProcessStats(
+        cpu_percent=round(100 * (used.ru_utime + used.ru_stime) / max(uptime_seconds, 0.001), 2),
+        memory_rss_mbyte=round((_resident_bytes(proc) or _peak_bytes(used.ru_maxrss)) / _MIB, 3),
+        uptime_seconds=round(uptime_seconds, 3),
+        open_file_descriptors=None if descriptors is None else len(descriptors),
+        tcp_sockets=_tcp_sockets(proc, descriptors or []),
+        threads=_threads(proc) or threading.active_count(),
+    )
+
+
+def _resident_bytes(proc: Path) -> int | None:
+    text = _read(proc / "statm")
+    return None if text is None else int(text.split()[1]) * resource.getpagesize()
+
+
+def _peak_bytes(ru_maxrss: int) -> int:
+    return ru_maxrss if sys.platform == "darwin" else ru_maxrss * 1024
+
+
+def _threads(proc: Path) -> int | None:
+    text = _read(proc / "status") or ""
+    counts = (line.split()[1] for line in text.splitlines() if line.startswith("Threads:"))
+    return next((int(count) for count in counts), None)
+
+
+def _descriptors(proc: Path) -> list[str] | None:
+    """Return what each open file descriptor points to; elsewhere than on Linux `/dev/fd` has their numbers only."""
+    for folder in (proc / "fd", Path("/dev/fd")):
+        try:
+            return [_target(path) for path in folder.iterdir()]
+        except OSError:
+            continue
+    return None
+
+
+def _target(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:  # closed since the folder was listed, or not a link
+        return ""
+
+
+def _tcp_sockets(proc: Path, descriptors: list[str]) -> int | None:
+    tables = [text for name in _TCP_TABLES if (text := _read(proc / "net" / name)) is not None]
+    if not tables:
+        return None
+    inodes = {line.split()[_INODE_COLUMN] for table in tables for line in table.splitlines()[1:] if line.strip()}
+    return sum(target.removeprefix("socket:[").removesuffix("]") in inodes for target in descriptors)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return None

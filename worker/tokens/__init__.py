@@ -1,0 +1,1 @@
+"""The token database: store, index, rows, files, backup, transfers."""

@@ -1,0 +1,104 @@
+"""Backups of a token database: made while it is in use, and read without trusting a byte of them.
+
+A backup is one file, a whole SQLite database with nothing beside it; `models/environment/untrusted_sqlite.py` opens it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+from ...models.environment.private_files import open_private, sync_folder
+from ...models.environment.untrusted_sqlite import is_whole, open_foreign
+from ...models.errors import TaskError, TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
+from .errors import damaged, translated
+from .files import companion
+from .rows import LoadedTokens, read_rows
+
+READ_SECONDS = 30.0
+"""How long SQLite may be at work on a foreign file; 100,000 tokens take one second."""
+
+_COMPANIONS = ("-journal", "-wal", "-shm")
+
+
+def write_backup(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:
+    """Copy the database of an open connection, in that connection's thread, into a new file with mode 0600.
+
+    What comes out is what the database held at one moment; it is checked, and on disk when this returns. Nothing is
+    left of a copy that fails.
+
+    Raises:
+        TaskError: there is a file of that name.
+        TokenStoreError: its subclasses say what is wrong, with the copy's disk or with the database.
+    """
+    with translated(database, backup=path):
+        try:
+            open_private(path, "xb").close()
+        except FileExistsError:
+            raise TaskError(f"{path} exists already, nothing changed: name another file for the backup") from None
+        try:
+            _copy(source, database, path, lock_timeout_seconds)
+            sync_folder(path.parent)
+        except BaseException:
+            for leftover in (path, *(companion(path, ending) for ending in _COMPANIONS)):
+                with suppress(OSError):
+                    leftover.unlink(missing_ok=True)
+            raise
+
+
+def _copy(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:
+    deadline = time.monotonic() + lock_timeout_seconds
+
+    def wait(status: int, _remaining: int, _total: int) -> None:
+        # `backup` itself would wait for ever.
+        if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} and time.monotonic() > deadline:
+            raise TokenStoreBusyError("token store busy, nothing changed: another process holds its database")
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        source.backup(copy, progress=wait)
+        copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # the copy says that it has a write-ahead log
+        if copy.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+            raise damaged(database)
+
+
+def read_backup(path: Path) -> LoadedTokens:
+    """Read the tokens of a backup, whoever wrote it: nothing in the file is run, unpickled or changed.
+
+    Raises:
+        TokenStoreDamagedError: it is damaged, no backup, or takes longer than `READ_SECONDS` to look through.
+        TokenStoreError: it can't be read.
+    """
+    try:
+        status = path.stat()
+        is_readable = os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+    except OSError as error:
+        raise TokenStoreError(f"the backup {path} can't be read: {error.strerror}") from error
+    if not is_readable:
+        raise TokenStoreError(f"the backup {path} can't be read: see to its owner and mode")
+    if not stat.S_ISREG(status.st_mode):
+        raise _no_backup(path)
+    for ending in _COMPANIONS:
+        beside = companion(path, ending)
+        if beside.exists():
+            raise TokenStoreDamagedError(
+                f"{path} is no backup but a database in use, since there is a {beside.name} beside it, "
+                "nothing changed: use another one"
+            )
+    # Immutable: no lock is taken, and nothing is made beside the file.
+    try:
+        with open_foreign(path, "mode=ro&immutable=1", READ_SECONDS) as connection:
+            if not is_whole(connection):
+                raise _no_backup(path)
+            return read_rows(connection)
+    except sqlite3.Error as error:
+        raise _no_backup(path) from error
+
+
+def _no_backup(path: Path) -> TokenStoreDamagedError:
+    return TokenStoreDamagedError(
+        f"{path} is damaged or no backup of a token database, nothing changed: use another one"
+    )

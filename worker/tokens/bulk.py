@@ -1,0 +1,58 @@
+"""Changes of many tokens at once, each in one transaction: all tokens replaced, tokens of another program taken in.
+
+They run in the store's own thread. The database has a change before the index has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...models.tokens import BearerTokenRecord
+from .changes import Adopted, Change, Replaced, Witness, told
+from .database import TokenDatabase
+from .index import TokenIndex
+
+
+def replace(
+    database: TokenDatabase, old: TokenIndex, given: Sequence[BearerTokenRecord], now: float, witness: Witness | None
+) -> tuple[TokenIndex, Replaced, list[str]]:
+    """Put tokens in the place of all that `old` has; return the new index, what was done, and the revoked tokens.
+
+    Raises:
+        TokenStoreError: the disk refused; nothing changed.
+    """
+    live = [record for record in given if record.is_live(now)]
+    index = TokenIndex(live)
+    records = index.records()
+    database.replace(records, now=now, before_commit=told(witness, Change("restore", tuple(records))))
+    owners = {record.token: record.username for record in records}
+    gone = [record for record in old.records() if owners.get(record.token) != record.username]
+    removed = sum(record.is_live(now) for record in gone)
+    return index, Replaced(len(records), removed, len(given) - len(live)), [record.token for record in gone]
+
+
+def adopt(
+    database: TokenDatabase, index: TokenIndex, given: Sequence[BearerTokenRecord], now: float, witness: Witness | None
+) -> tuple[Adopted, list[str]]:
+    """Store those tokens that nobody has, all or none; return what was done, and the revoked tokens.
+
+    Raises:
+        TokenStoreError: the disk refused; nothing changed.
+    """
+    new: dict[str, BearerTokenRecord] = {}
+    refused = []
+    live = [record for record in given if record.is_live(now)]
+    for record in live:
+        held = index.by_token.get(record.token)
+        if held is None or not held.is_live(now):
+            held = new.setdefault(record.token, record)
+        if held.username != record.username:
+            refused.append(record)
+    records = tuple(new.values())
+    revoked = [token for token in new if token in index.by_token]
+    if records:
+        database.put(*records, now=now, before_commit=told(witness, Change("import", records)))
+        for record in records:
+            index.put(record)
+    present = len(live) - len(records) - len(refused)
+    return Adopted(len(records), present, tuple(refused), len(given) - len(live)), revoked

@@ -1,0 +1,124 @@
+"""The files of a token database: made privately, looked through before use, and watched while they are in use.
+
+SQLite writes on, with success, where no restart will find it: into a file that was removed or replaced, behind the end
+of a write-ahead log that was cut off. `DatabaseFiles.verify` comes before each write.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import stat
+from contextlib import closing, suppress
+from pathlib import Path
+
+from ...models.environment.private_files import make_private_folder, open_private, sync_folder
+from ...models.errors import TokenStoreDamagedError, TokenStoreReadOnlyError
+
+DATABASE_NAME = "cache.db"  # diskcache's
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder and an empty database file in it, or verify that the folder there is private.
+
+    Raises:
+        EnvironmentFolderError: the folder is open to others or isn't this user's.
+        TokenStoreReadOnlyError: a file in it can't be written.
+    """
+    is_new = not folder.exists()
+    make_private_folder(folder, parents=True)
+    if is_new:
+        sync_folder(folder.parent)
+    # SQLite gives its write-ahead log and shared memory the mode of the database file. A file that is there is not
+    # opened: closing it would drop the locks that SQLite may have on it in this process (sqlite.org/howtocorrupt.html).
+    file = folder / DATABASE_NAME
+    with suppress(FileExistsError):
+        open_private(file, "xb").close()
+    # With a database file that it can't write SQLite makes companions that it can't write either, and leaves them.
+    for path in (file, companion(file, "-wal"), companion(file, "-shm")):
+        if path.exists():
+            _verify_writable(path, path.stat())
+
+
+def check_file(file: Path, lock_timeout_seconds: float) -> None:
+    """See that the file is whole and can be written, and forget the settings in it.
+
+    diskcache retries for a minute on a lock while it opens, runs the settings it finds as PRAGMA statements and as
+    attributes of itself, and notices damage only where it stumbles over it.
+
+    Raises:
+        sqlite3.Error: as SQLite does; `DatabaseError` when the file is damaged.
+    """
+    with closing(sqlite3.connect(file, timeout=lock_timeout_seconds, isolation_level=None)) as connection:
+        report = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if report != "ok":
+            raise sqlite3.DatabaseError(report)
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Settings'").fetchone():
+            connection.execute("DELETE FROM Settings WHERE key NOT IN ('count', 'size', 'hits', 'misses')")
+        connection.execute("COMMIT")
+
+
+def companion(file: Path, ending: str) -> Path:
+    """Return the path of a file that SQLite keeps beside a database: `-wal`, `-shm`, `-journal`."""
+    return file.with_name(file.name + ending)
+
+
+def foreign_databases(folder: Path) -> list[Path]:
+    """Return the databases that a NorFab worker has left in folders of their own; nothing of them is opened here."""
+    return sorted(folder.glob(f"[0-9][0-9][0-9]/{DATABASE_NAME}"))
+
+
+class DatabaseFiles:
+    """The database's files as they were when it was opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / DATABASE_NAME
+        self._log = companion(self._file, "-wal")
+        self._identities = _identity(self._file.stat()), _identity(self._log.stat())
+        self._log_size = 0
+
+    def note_log(self) -> None:
+        """Remember how long the write-ahead log is: it never gets shorter by itself."""
+        with suppress(FileNotFoundError):  # `verify` will tell
+            self._log_size = self._log.stat().st_size
+
+    def is_log_cut(self) -> bool:
+        """Whether the write-ahead log is shorter than it was: somebody has cut it, or has folded it in."""
+        with suppress(FileNotFoundError):  # a folder that has gone is none of this
+            return self._log.stat().st_size < self._log_size
+        return False
+
+    def verify(self) -> None:
+        """See that a write would go where the next start reads it.
+
+        Raises:
+            TokenStoreDamagedError: the folder or a file in it was moved, removed or replaced.
+            TokenStoreReadOnlyError: one of them was made read-only, though SQLite could still write to it.
+            OSError: they can't be reached.
+        """
+        try:
+            folder, file, log = self._folder.stat(), self._file.stat(), self._log.stat()
+            is_in_place = (_identity(file), _identity(log)) == self._identities
+        except FileNotFoundError:
+            is_in_place = False
+        if not is_in_place:
+            raise TokenStoreDamagedError(
+                f"the token database in {self._folder} was moved or replaced, nothing changed: restart the worker"
+            )
+        for path, status in ((self._folder, folder), (self._file, file), (self._log, log)):
+            _verify_writable(path, status)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _verify_writable(path: Path, status: os.stat_result) -> None:
+    if not status.st_mode & stat.S_IWUSR:
+        mode = 700 if stat.S_ISDIR(status.st_mode) else 600
+        raise TokenStoreReadOnlyError(
+            f"{path} can't be written, nothing changed: run chmod {mode} {shlex.quote(str(path))}"
+        )

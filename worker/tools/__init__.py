@@ -1,0 +1,1 @@
+"""What is published over MCP: discovery, catalogue, definitions, prompts, schemas, policy."""

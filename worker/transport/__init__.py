@@ -1,0 +1,1 @@
+"""ZeroMQ, incoming jobs: a direct ROUTER with CURVE and ZAP, or a broker connection."""
