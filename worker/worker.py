@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import IO
 
 from ..models.environment.curve_keys import ensure_audit_key, ensure_key_pair
+from ..models.environment.file_lock import FileLock
 from ..models.environment.paths import Environment
 from ..models.environment.worker_lease import wait_until_unneeded
 from ..models.environment.worker_lock import WorkerLock
@@ -54,7 +54,7 @@ class WorkerProcess:
         self._opened = ExitStack()
         self._stop_asked = asyncio.Event()
         self._exit_status = EXIT_OK
-        self._unneeded: IO[bytes] | None = None
+        self._unneeded: FileLock | None = None
 
     def start(self) -> dict[str, object]:
         """Open configuration, lock, plugins, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.

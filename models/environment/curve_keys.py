@@ -5,20 +5,19 @@ pyzmq's own functions write secrets with the umask's mode and swallow what goes 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import secrets
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 
 from ..errors import EnvironmentFolderError, KeyFileError
+from .file_lock import lock_folder
 from .paths import Environment, open_private, write_private
 
 CLIENT_NAME = "client"
@@ -93,7 +92,7 @@ def ensure_audit_key(path: Path) -> bytes:
         KeyFileError: it can't be read or written, isn't such a file, or isn't private.
     """
     try:
-        with _exclusive(path.parent):
+        with lock_folder(path.parent):
             if not os.path.lexists(path):
                 write_private(path, f"{secrets.token_hex(AUDIT_KEY_BYTES)}\n".encode())
     except OSError as error:
@@ -163,7 +162,7 @@ def _public_key(path: Path, values: dict[bytes, bytes]) -> bytes:
 def _ensure(folder: Path, name: str, before_creation: Callable[[bytes], None]) -> KeyPair:
     public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
     try:
-        with _exclusive(folder):
+        with lock_folder(folder):
             if not os.path.lexists(secret_file):
                 _verify_no_public_file(public_file, secret_file)
                 public, secret = zmq.curve_keypair()
@@ -188,17 +187,6 @@ def _verify_no_public_file(public_file: Path, secret_file: Path) -> None:
 def _verify_public_file(public_file: Path, secret_file: Path, pair: KeyPair) -> None:
     if read_public_key(public_file) != pair.public:
         raise KeyFileError(f"{public_file} doesn't belong to {secret_file}: remove it to have it written again")
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes out of `folder` while keys are made: a flock on the folder itself."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _certificate(public: bytes, secret: bytes | None = None) -> bytes:

@@ -7,13 +7,11 @@ end. The kernel drops the locks of a process that dies, however it dies.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from pathlib import Path
-from typing import IO
 
 from ..errors import WorkerStartError
-from .private_files import open_private
+from .file_lock import FileLock
 
 _PAUSE_SECONDS = 0.02
 
@@ -31,8 +29,8 @@ class WorkerNeed:
     """
 
     def __init__(self, lock_file: Path, deadline: float) -> None:
-        self._stream = _open(lock_file)
-        while not self._try_lock(fcntl.LOCK_SH):
+        self._lock = _open(lock_file)
+        while not self._lock.try_acquire(shared=True):
             if time.monotonic() > deadline:
                 self.end()
                 raise WorkerStartError(f"worker {lock_file.stem} is ending and doesn't come to its end: kill it")
@@ -40,32 +38,23 @@ class WorkerNeed:
 
     def is_last(self) -> bool:
         """Give the need up; return whether nobody else has it, and then let nobody begin until `end`."""
-        return self._try_lock(fcntl.LOCK_EX)
+        return self._lock.try_acquire()
 
     def end(self) -> None:
         """Let others in. Safe to repeat."""
-        self._stream.close()
-
-    def _try_lock(self, kind: int) -> bool:
-        try:
-            fcntl.flock(self._stream, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fcntl.flock(self._stream, fcntl.LOCK_UN)  # not every system lets go of the former lock
-            return False
-        return True
+        self._lock.close()
 
 
-def wait_until_unneeded(lock_file: Path) -> IO[bytes]:
-    """Wait until nobody needs the worker; nobody can begin to while the file that is returned is open.
+def wait_until_unneeded(lock_file: Path) -> FileLock:
+    """Wait until nobody needs the worker; nobody can begin to until the lock that is returned is closed.
 
     Raises:
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
-    stream = _open(lock_file)
-    fcntl.flock(stream, fcntl.LOCK_EX)
-    return stream
+    lock = _open(lock_file)
+    lock.acquire()
+    return lock
 
 
-def _open(lock_file: Path) -> IO[bytes]:
-    stream: IO[bytes] = open_private(lock_file.with_suffix(".users"), "ab")
-    return stream
+def _open(lock_file: Path) -> FileLock:
+    return FileLock(lock_file.with_suffix(".users"))

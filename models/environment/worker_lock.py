@@ -7,15 +7,15 @@ beside it, because only a rename replaces content in one step, and a rename woul
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import EnvironmentFolderError, WorkerStartError
+from .file_lock import FileLock
 from .paths import open_private, write_private
 
 # A probe (`read_owner`) holds a shared lock for microseconds; an owner publishes as soon as it has the lock.
@@ -40,9 +40,9 @@ class LockOwner:
 class WorkerLock:
     """A worker's hold on its name, until `release` or the end of the process."""
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+    def __init__(self, path: Path, lock: FileLock) -> None:
         self._path = path
-        self._stream = stream
+        self._lock = lock
         self._info: dict[str, Any] = {
             "pid": os.getpid(),
             "ready": False,
@@ -61,11 +61,11 @@ class WorkerLock:
         """
         deadline = time.monotonic() + ACQUIRE_RETRY_SECONDS
         try:
-            while (stream := _try_lock(path)) is None:
+            while (held := _try_lock(path)) is None:
                 if time.monotonic() >= deadline:
-                    raise WorkerStartError(_taken(path))
+                    raise WorkerStartError(_held_message(path))
                 time.sleep(_PAUSE_SECONDS)
-            lock = cls(path, stream)
+            lock = cls(path, held)
             try:
                 lock.publish()
             except BaseException:
@@ -88,11 +88,11 @@ class WorkerLock:
 
     def release(self) -> None:
         """Give the name up; safe to repeat."""
-        if self._stream.closed:
+        if self._lock.stream.closed:
             return
         with contextlib.suppress(OSError):
             _content_file(self._path).unlink(missing_ok=True)
-        self._stream.close()
+        self._lock.close()
 
 
 def read_owner(path: Path) -> LockOwner | None:
@@ -124,8 +124,8 @@ def has_owner(path: Path) -> bool:
         OSError: it can't be opened.
     """
     try:
-        with path.open("rb") as stream:
-            return _is_locked(stream)
+        with FileLock(path, "rb", is_private=False) as probe:
+            return not probe.try_acquire(shared=True)
     except FileNotFoundError:
         return False
 
@@ -134,41 +134,28 @@ def _content_file(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _try_lock(path: Path) -> IO[bytes] | None:
-    """Return the locked file, or None when somebody else has the lock at this moment."""
-    stream = open_private(path, "ab")
+def _try_lock(path: Path) -> FileLock | None:
+    """Return the lock, None while another process holds it."""
+    lock = FileLock(path)
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = os.path.samestat(os.fstat(stream.fileno()), path.lstat())  # not one removed before we had it
-    except (BlockingIOError, FileNotFoundError):
-        is_ours = False
+        if lock.try_acquire() and lock.is_at_path():
+            return lock
     except BaseException:
-        stream.close()
+        lock.close()
         raise
-    if is_ours:
-        return stream
-    stream.close()
+    lock.close()
     return None
 
 
 def _is_held(path: Path) -> bool:
     try:
-        stream = open_private(path, "rb")
+        probe = FileLock(path, "rb")
     except FileNotFoundError:
         return False
     except OSError as error:
         raise EnvironmentFolderError(f"{path} can't be read: {error.strerror}") from error
-    with stream:
-        return _is_locked(stream)
-
-
-def _is_locked(stream: IO[bytes]) -> bool:
-    try:
-        # Shared, so that probes don't meet each other; closing the file drops it.
-        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
+    with probe:
+        return not probe.try_acquire(shared=True)  # shared, so that probes don't exclude each other
 
 
 def _read_content(path: Path) -> LockOwner | None:
@@ -195,7 +182,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _taken(path: Path) -> str:
+def _held_message(path: Path) -> str:
     owner = read_owner(path)
     who = f"process {owner.pid}" if owner is not None and owner.pid is not None else "another process"
     return f"worker {path.stem} is already running here, owned by {who}: stop that one first"

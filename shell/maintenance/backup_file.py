@@ -7,7 +7,6 @@ disk. A run that was killed leaves at most `FILE.nfcli-part`, which the next one
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -16,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from ...models.environment.private_files import open_private, sync_folder
+from ...models.environment.file_lock import FileLock
+from ...models.environment.private_files import sync_folder
 from ...models.errors import EnvironmentFolderError, TaskError
 from ...models.tasks.backup import CHUNK_BYTES, DATABASE_MAGIC, MAX_BACKUP_BYTES, SEAL_BYTES, sealed_sha256
 
@@ -47,11 +47,11 @@ def new_file(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
     try:
         _assert_free(file)
         part = file.with_name(f"{file.name}{PART_SUFFIX}")
-        with _claimed(part, file) as stream:
+        with _open_part(part, file) as lock:
             try:
-                yield stream, lambda: _finish(stream, part, file)
+                yield lock.stream, lambda: _finish(lock.stream, part, file)
             finally:
-                if _is_at(stream, part):
+                if lock.is_at_path():
                     part.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFolderError(
@@ -64,33 +64,18 @@ def _assert_free(file: Path) -> None:
         raise EnvironmentFolderError(f"{file} exists already: nothing was overwritten, name another file")
 
 
-def _claimed(part: Path, file: Path) -> IO[bytes]:
-    """Return a new file, which others can't have as long as it is open."""
+def _open_part(part: Path, file: Path) -> FileLock:
+    """Create the file to write to, and lock it."""
     while True:
-        stream: IO[bytes] = open_private(part, "ab")
-        if not _is_had(stream, part):
-            stream.close()
+        lock = FileLock(part)
+        if not (lock.try_acquire() and lock.is_at_path()):
+            lock.close()
             raise EnvironmentFolderError(f"{file} is being written by another nfcli: name another file")
-        if stream.tell() == 0:
-            return stream
-        # Left by a run that was killed; never cut off, as it may be a second name of a backup that was just finished.
+        if lock.stream.tell() == 0:
+            return lock
+        # Left by a run that was killed; never truncated, as it may be a second name of a backup just finished.
         part.unlink()
-        stream.close()
-
-
-def _is_had(stream: IO[bytes], part: Path) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return _is_at(stream, part)  # and not one that was removed before we had it
-
-
-def _is_at(stream: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.lstat())
-    except FileNotFoundError:
-        return False
+        lock.close()
 
 
 def _finish(stream: IO[bytes], part: Path, file: Path) -> None:

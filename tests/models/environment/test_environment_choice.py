@@ -148,7 +148,7 @@ def test_full_disk_is_told_while_an_environment_is_created(tmp_path: Path, monke
     def refuse(_path: Path, _mode: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nfcli.models.environment.paths.open_private", refuse)
+    monkeypatch.setattr("nfcli.models.inventory.scaffold.open_private", refuse)
     with pytest.raises(EnvironmentFolderError) as caught:
         create_environment(tmp_path)
     file = tmp_path / "fastmcp" / "fastmcp-worker-1.yaml"

@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 import pytest
 
+from nfcli.models.environment.file_lock import FileLock
 from nfcli.models.environment.worker_lease import WorkerNeed, wait_until_unneeded
 from nfcli.models.errors import EnvironmentFolderError, WorkerStartError
 
@@ -33,7 +33,7 @@ class Waiting:
     """A worker that waits, in a thread, until nobody needs it."""
 
     def __init__(self, path: Path) -> None:
-        self.has_begun, self.file = threading.Event(), list[IO[bytes]]()
+        self.has_begun, self.file = threading.Event(), list[FileLock]()
         self._thread = threading.Thread(target=self._wait, args=(path,))
         self._thread.start()
         assert self.has_begun.wait(SECONDS)
@@ -42,7 +42,7 @@ class Waiting:
         self.has_begun.set()
         self.file.append(wait_until_unneeded(path))
 
-    def end(self) -> IO[bytes]:
+    def end(self) -> FileLock:
         """Wait for the end of the waiting; return the file that keeps others out."""
         self._thread.join(SECONDS)
         return self.file[0]

@@ -1,0 +1,86 @@
+"""Advisory file locks (`flock`), which the kernel releases when their holder ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Self
+
+from .private_files import open_private
+
+
+class FileLock:
+    """An open file, and the lock on it: shared by several holders, or held by one exclusively.
+
+    Two locks on the same file exclude each other within a process as well. `stream` is the file; closing it releases
+    the lock.
+
+    Args:
+        path: the file to lock.
+        mode: as in `open`; with `a`, `w` or `x` a missing file is created.
+        is_private: create the file with mode 0600, and refuse one that is open to other users.
+
+    Raises:
+        EnvironmentFolderError: the file isn't private.
+        OSError: it can't be opened.
+    """
+
+    def __init__(self, path: Path, mode: str = "ab", *, is_private: bool = True) -> None:
+        self._path = path
+        self.stream: IO[bytes] = open_private(path, mode) if is_private else path.open(mode)
+
+    def acquire(self, *, shared: bool = False) -> None:
+        """Wait until the lock is available, and take it.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        fcntl.flock(self.stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+    def try_acquire(self, *, shared: bool = False) -> bool:
+        """Take the lock if it is available, without waiting; if it isn't, one that is already held is released.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        try:
+            fcntl.flock(self.stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self.stream, fcntl.LOCK_UN)  # a failed conversion keeps the former lock on some systems
+            return False
+        return True
+
+    def is_at_path(self) -> bool:
+        """Whether the path still names this file; a lock on a file that was removed or replaced excludes no one."""
+        try:
+            return os.path.samestat(os.fstat(self.stream.fileno()), self._path.lstat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close the file and release the lock; safe to repeat."""
+        self.stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder for the length of a `with` block, once it is available.
+
+    Raises:
+        OSError: the folder can't be opened or is a symbolic link, or its file system has no locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
