@@ -9,6 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..fields import Seconds, Token, Username
 from .base import TaskInput
 
+RESERVED_PREFIX = "bearer_token_"
+
+
+def is_token_task(name: str) -> bool:
+    """Whether a task manages bearer tokens, as its name says in any letter case.
+
+    Such a task is never an MCP tool, and no plugin may define one.
+    """
+    return name.casefold().startswith(RESERVED_PREFIX)
+
 
 class BearerTokenStoreInput(TaskInput):
     """Arguments of `bearer_token_store`."""

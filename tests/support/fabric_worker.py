@@ -45,7 +45,7 @@ class Joined:
 
         tasks = ModuleType("tasks")
         vars(tasks).update(
-            add=task(result=int)(add), hold=task(result=bool)(hold), quick=task(result=int, is_quick=True)(quick)
+            add=task(result=int)(add), hold=task(result=bool)(hold), quick=task(result=int, run_inline=True)(quick)
         )
         self.worker = WorkerContext(
             name="w1",

@@ -37,15 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUDITED_TASKS: Mapping[str, Operation] = {
-    "bearer_token_store": "create",
-    "bearer_token_delete": "delete",
-    "bearer_token_import": "import",
-    "backup_begin": "backup",
-    "restore_commit": "restore",
-}
-"""The tasks that write lines, and the operation of the line that is written when they fail."""
-
 FINGERPRINT_DIGITS = 12
 FINGERPRINTS_MAX = 100
 TEXT_MAX_CHARACTERS = 256
@@ -184,7 +175,7 @@ class AuditTrail:
     def write_undone(
         self,
         *,
-        task: str,
+        operation: Operation,
         actor: str,
         arguments: Mapping[str, object],
         result: Result,
@@ -193,7 +184,7 @@ class AuditTrail:
         """Write the line of a change that was asked for and not made; on disk (fsync) when this returns.
 
         Args:
-            task: one of `AUDITED_TASKS`.
+            operation: what was asked for.
             actor: name of the client that asked.
             arguments: as they arrived, valid or not: of any type, with a token where the name belongs.
             result: what the task answered: it failed, or nothing matched.
@@ -206,7 +197,7 @@ class AuditTrail:
         tokens = [token] if isinstance(token, str) else []
         username = _text(arguments.get("username"))
         self.write(
-            operation=AUDITED_TASKS[task],
+            operation=operation,
             actor=actor,
             username=None if username is None else redact(_masked(username, tokens, is_token)),
             tokens=tokens,

@@ -20,7 +20,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
-from ..audit.trail import AUDITED_TASKS
+from ...models.tasks.audit import Operation
 from .context import WorkerContext
 from .progress import Progress
 
@@ -140,7 +140,7 @@ class JobExecutor:
         if known is not None:
             deliver(known.payload or self._no_longer_kept(known))
             return
-        if self._worker.registry.is_quick(request.task):
+        if self._worker.registry.runs_inline(request.task):
             self._answer(job)
         else:
             self._queue.put(job)
@@ -209,20 +209,22 @@ class JobExecutor:
 
     def _run(self, job: Job) -> bytes:
         """Run one job; whatever happens, the answer is JSON."""
-        if self._worker.registry.is_quick(job.request.task):
+        spec = self._worker.registry.find(job.request.task)
+        if spec is not None and spec.run_inline:
             return self._run_as(job, self._worker)
         progress = Progress(partial(self._notify, job))
-        client = self._client_name(job.client) if job.request.task in AUDITED_TASKS else ""
+        audit = None if spec is None else spec.audit
+        client = "" if audit is None else self._client_name(job.client)
+        worker = replace(self._worker, client=client, uuid=job.uuid, progress=progress.say)
         try:
-            return self._run_as(job, replace(self._worker, client=client, uuid=job.uuid, progress=progress.say))
+            return self._run_as(job, worker, audit)
         finally:
             progress.end()
             if progress.left_out:
                 log.info("task %s: lines of progress that were left out: %d", job.request.task[:64], progress.left_out)
 
-    def _run_as(self, job: Job, worker: WorkerContext) -> bytes:
+    def _run_as(self, job: Job, worker: WorkerContext, audit: Operation | None = None) -> bytes:
         request = job.request
-        is_audited = request.task in AUDITED_TASKS
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
         elif time.monotonic() >= job.deadline:
@@ -234,23 +236,23 @@ class JobExecutor:
             job.state, job.was_run = JobState.STARTED, True
             self._notify(job, "starting")
             result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
-        if is_audited and (result.failed or result.result is False):
-            result = self._written_down(job, worker, result)
+        if audit is not None and (result.failed or result.result is False):
+            result = self._record_unchanged(job, worker, audit, result)
         try:
             return to_json({self._worker.name: result})
         except (PydanticSerializationError, ValueError):
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
 
-    def _written_down(self, job: Job, worker: WorkerContext, result: Result) -> Result:
-        """Write down a change that was not made; return the result, a failed one if it should have been and can't be.
+    def _record_unchanged(self, job: Job, worker: WorkerContext, operation: Operation, result: Result) -> Result:
+        """Write the audit line of a job that changed nothing; return the result, a failed one if that can't be done.
 
-        A change that was made has its line already.
+        The task itself writes the line of a change, before it is committed.
         """
         request = job.request
         try:
             worker.audit.write_undone(
-                task=request.task,
+                operation=operation,
                 actor=worker.client,
                 arguments=request.kwargs,
                 result=result,
@@ -258,7 +260,7 @@ class JobExecutor:
             )
         except Exception as error:  # noqa: BLE001  the job has to be answered
             reason = str(error) if isinstance(error, NfcliError) else type(error).__name__
-            log.error("that %s changed nothing was not written to the audit trail: %s", request.task, reason)
+            log.error("audit line of task %s, which changed nothing, not written: %s", request.task, reason)
             return result if result.failed else self._failure(job, reason)
         return result
 

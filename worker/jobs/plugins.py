@@ -25,13 +25,13 @@ from pydantic_core import from_json, to_json
 
 from ...models.errors import TaskError, WorkerStartError
 from ...models.protocol.jobs import Result
+from ...models.tasks.auth import RESERVED_PREFIX, is_token_task
 from .context import WorkerContext
 from .task import TaskFunction, TaskRegistry, TaskSpec, specs_of
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_RESERVED = "bearer_token_"
 _REASON_MAX_CHARACTERS = 300
 _NOT_THE_PLUGINS = (__file__, importlib.__file__)
 
@@ -40,7 +40,7 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
     """Import plugins and add their tasks to the registry, which must hold all others already.
 
     Modules are looked for where Python finds any, and then in `folder`, so that what lies there stands in for nothing
-    else. Tasks of plugins are never quick, and what they return is made plain JSON before anybody else sees it.
+    else. Tasks of plugins never run inline, and what they return is made plain JSON before anybody else sees it.
 
     Raises:
         WorkerStartError: a plugin isn't found, can't be imported, has no tasks, or one that can't be taken; one line.
@@ -68,7 +68,7 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
                     f"plugin {plugin}: task {spec.name} is there already, from {maker}: rename the function"
                 )
             makers[spec.name] = (f"plugin {plugin}", spec)
-            registry.add(replace(spec, function=_plain(spec.function), is_quick=False))
+            registry.add(replace(spec, function=_plain(spec.function), audit=None, run_inline=False))
 
 
 def let_in(folder: Path) -> None:
@@ -114,9 +114,9 @@ def _check(plugin: str, spec: TaskSpec) -> None:
             f"plugin {plugin}: task {name[:80]!r} must be named with 1 to 64 letters, digits and underscores, "
             "no digit first: rename the function"
         )
-    if name.startswith(_RESERVED):
+    if is_token_task(name):
         raise WorkerStartError(
-            f"plugin {plugin}: task {name} has a name that is kept for what manages tokens, {_RESERVED}*: "
+            f"plugin {plugin}: task {name} has a name reserved for tasks that manage tokens ({RESERVED_PREFIX}*): "
             "rename the function"
         )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

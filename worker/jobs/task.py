@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ...models.errors import TaskError, TokenStoreError, sentences
 from ...models.protocol.jobs import Result, ResultStatus
+from ...models.tasks.audit import Operation
+from ...models.tasks.auth import is_token_task
 from ...models.tasks.base import TaskInput
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ TaskFunction = Callable[["WorkerContext", Any], Any]
 FunctionT = TypeVar("FunctionT", bound=TaskFunction)
 Rule = Mapping[str, Any]
 
-# What manages tokens, and the task of NorFab's workers that runs commands: never tools, whatever their decorator says.
-_NEVER_TOOLS = re.compile(r"bearer_token_.*|run_shell_cmd", re.DOTALL)
+# The task of NorFab's workers that runs operating-system commands: never a tool, whatever its decorator says.
+_SHELL_TASK = "run_shell_cmd"
 _HINTS = {
     "readOnlyHint": "read_only",
     "destructiveHint": "destructive",
@@ -101,16 +102,23 @@ class ToolHints:
         return {"annotations": self.annotations(), **{name: each for name, each in rules.items() if each}}
 
 
-def looks(title: str) -> ToolHints:
-    """Return the hints of a tool that only looks at what is here."""
+def read_only_hints(title: str) -> ToolHints:
+    """Return the hints of a tool that changes nothing and reads only this worker's state."""
     return ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: its name, function, input model, type of result value, and hints for MCP (None: never a tool).
+    """The declaration of one task.
 
-    `is_quick`: it only reads memory, so that handing it to another thread would take longer than running it.
+    Attributes:
+        name: the function's name.
+        function: called with the context and the validated arguments.
+        input_model: model of the arguments.
+        result_type: type of the result's value.
+        mcp: hints for MCP clients; None: never a tool.
+        audit: operation of the audit line that is written when the task changes nothing; None: not audited.
+        run_inline: the task only reads memory, so the thread that receives the job runs it.
     """
 
     name: str
@@ -118,10 +126,11 @@ class TaskSpec:
     input_model: type[BaseModel]
     result_type: Any
     mcp: ToolHints | None
-    is_quick: bool = False
+    audit: Operation | None = None
+    run_inline: bool = False
 
     def __post_init__(self) -> None:
-        if _NEVER_TOOLS.fullmatch(self.name):
+        if is_token_task(self.name) or self.name == _SHELL_TASK:
             object.__setattr__(self, "mcp", None)
 
     @property
@@ -170,7 +179,8 @@ def task(
     arguments: type[BaseModel] = ...,
     result: Any = ...,
     mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = ...,
-    is_quick: bool = ...,
+    audit: Operation | None = ...,
+    run_inline: bool = ...,
 ) -> Callable[[FunctionT], FunctionT]: ...
 
 
@@ -181,7 +191,8 @@ def task(
     arguments: type[BaseModel] = TaskInput,
     result: Any = Any,
     mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None,
-    is_quick: bool = False,
+    audit: Operation | None = None,
+    run_inline: bool = False,
 ) -> Any:
     """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
 
@@ -191,8 +202,10 @@ def task(
         result: type of the value the function returns (it may return a whole `Result` as well).
         mcp: hints for MCP clients, `ToolHints` or NorFab's notation; None makes a tool that may do anything, for all
             that clients know; False keeps the task off the MCP endpoint whatever the configuration says.
-        is_quick: the function takes microseconds and never waits: no disk, no lock, no network. Plugins' are not
-            believed.
+        audit: operation that the audit trail records when a job of the task fails or changes nothing; the function
+            itself records what it changed, before the change is committed. Ignored for plugins.
+        run_inline: the thread that receives jobs runs the function itself; only for functions that take microseconds
+            and never wait: no disk, no lock, no network. Ignored for plugins.
 
     Raises:
         TypeError: `arguments` is no model, or `mcp` is none of these.
@@ -200,7 +213,7 @@ def task(
 
     def mark(function: TaskFunction) -> TaskFunction:
         name = function.__name__
-        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), is_quick)
+        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), audit, run_inline)
         function.task_spec = spec  # type: ignore[attr-defined]
         return function
 
@@ -252,14 +265,19 @@ class TaskRegistry:
         Raises:
             TaskError: there is none.
         """
-        try:
-            return self._specs[name]
-        except KeyError:
-            raise TaskError(f"unknown task {name[:64]!r}: list_tasks names those there are") from None
+        spec = self.find(name)
+        if spec is None:
+            raise TaskError(f"unknown task {name[:64]!r}: call list_tasks for the available names")
+        return spec
 
-    def is_quick(self, name: str) -> bool:
-        """Whether there is a task of that name that may be run in a thread that has other things to do."""
-        return name in self._specs and self._specs[name].is_quick
+    def find(self, name: str) -> TaskSpec | None:
+        """Return the task of that name, None for an unknown one."""
+        return self._specs.get(name)
+
+    def runs_inline(self, name: str) -> bool:
+        """Whether the task of that name is run by the thread that receives the job."""
+        spec = self.find(name)
+        return spec is not None and spec.run_inline
 
     def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
         """Validate the arguments, run the task and wrap what it returns; never raises.

@@ -18,7 +18,7 @@ from ..jobs.context import WorkerContext
 from ..jobs.task import task
 
 
-@task(arguments=BearerTokenStoreInput, result=bool, mcp=False)
+@task(arguments=BearerTokenStoreInput, result=bool, mcp=False, audit="create")
 def bearer_token_store(worker: WorkerContext, arguments: BearerTokenStoreInput) -> bool:
     """Store a bearer token for a user, or renew the expiry of one the user already has.
 
@@ -40,7 +40,7 @@ def bearer_token_list(worker: WorkerContext, arguments: BearerTokenListInput) ->
     return [record.entry(now) for record in records]
 
 
-@task(arguments=BearerTokenDeleteInput, result=bool, mcp=False)
+@task(arguments=BearerTokenDeleteInput, result=bool, mcp=False, audit="delete")
 def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput) -> Result:
     """Delete one bearer token or all of a user; given both, the token only if it is that user's.
 
@@ -54,7 +54,7 @@ def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput
     return Result(result=False, messages=["no matching token"])
 
 
-@task(arguments=BearerTokenCheckInput, result=bool, mcp=False, is_quick=True)
+@task(arguments=BearerTokenCheckInput, result=bool, mcp=False, run_inline=True)
 def bearer_token_check(worker: WorkerContext, arguments: BearerTokenCheckInput) -> bool:
     """Tell whether a bearer token is stored and has not expired."""
     return worker.store.lookup(arguments.token) is not None

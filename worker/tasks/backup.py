@@ -39,7 +39,7 @@ from ..tokens.rows import LoadedTokens
 from ..tokens.transfers import Transfer, remove, snapshot_folder, upload_folder
 
 
-@task(result=BackupBegun, mcp=False)
+@task(result=BackupBegun, mcp=False, audit="backup")
 def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Take a snapshot of all tokens, to be fetched with `backup_read` and given up with `backup_end`.
 
@@ -104,7 +104,7 @@ def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
     return True
 
 
-@task(arguments=RestoreCommitInput, result=Restored, mcp=False)
+@task(arguments=RestoreCommitInput, result=Restored, mcp=False, audit="restore")
 def restore_commit(worker: WorkerContext, arguments: RestoreCommitInput) -> Result:
     """Put the tokens of the uploaded database in place of all that are stored, in one step or not at all.
 

@@ -26,13 +26,13 @@ from ...models.tasks.introspection import (
 )
 from ..jobs.context import WorkerContext
 from ..jobs.executor import THREADS
-from ..jobs.task import looks, task
+from ..jobs.task import read_only_hints, task
 from .process_stats import process_stats
 
 _PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
 
-@task(result=StatusReport, mcp=looks("Get Status"))
+@task(result=StatusReport, mcp=read_only_hints("Get Status"))
 def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
     return StatusReport(
@@ -53,14 +53,14 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     ).model_dump()
 
 
-@task(result=dict[str, str], mcp=looks("Get Version"))
+@task(result=dict[str, str], mcp=read_only_hints("Get Version"))
 def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
     """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
-@task(result=dict[str, Any], mcp=looks("Get Inventory"))
+@task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"))
 def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell how the worker is configured; secrets are shown as `***`."""
     return worker.inventory.redacted()

@@ -12,7 +12,7 @@ from ..jobs.context import WorkerContext
 from ..jobs.task import task
 
 
-@task(arguments=BearerTokenImportInput, result=Imported, mcp=False)
+@task(arguments=BearerTokenImportInput, result=Imported, mcp=False, audit="import")
 def bearer_token_import(worker: WorkerContext, arguments: BearerTokenImportInput) -> dict[str, Any]:
     """Store at most 100 tokens with their creation and expiry, in one step or not at all.
 

@@ -20,7 +20,7 @@ from ...models.tasks.tools import (
     ToolEntry,
 )
 from ..jobs.context import WorkerContext
-from ..jobs.task import looks, task
+from ..jobs.task import read_only_hints, task
 from ..tools.definitions import PublishedPrompt, PublishedTool
 
 _KINDS = {"guardrails": "guardrail", "result_guardrails": "result_guardrail"}
@@ -30,7 +30,7 @@ _Choice = GetToolsInput | GetPromptsInput | GetGuardrailsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
 
-@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=looks("Get MCP Tools"))
+@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"))
 def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
     """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
     chosen = _chosen(worker.catalogue.tools(), arguments)

@@ -13,9 +13,9 @@ from operator import attrgetter
 from typing import Any
 
 from ...models.errors import EntryError
+from ...models.tasks.auth import is_token_task
 from .definitions import (
     NAME,
-    NEVER_PUBLISHED,
     TELLS_OF_JOBS,
     PublishedPrompt,
     PublishedTool,
@@ -142,9 +142,7 @@ class ToolCatalogue:
     def _published(self, service: str, entries: Iterable[object], worker: str | None = None) -> Iterator[PublishedTool]:
         count = 0
         entries = list(entries)
-        if not self._rules.is_named(service, TELLS_OF_JOBS) and any(
-            NEVER_PUBLISHED.fullmatch(_name(entry)) for entry in entries
-        ):
+        if not self._rules.is_named(service, TELLS_OF_JOBS) and any(is_token_task(_name(entry)) for entry in entries):
             entries = [entry for entry in entries if _name(entry) != TELLS_OF_JOBS]
         for entry in entries:
             count += count_prompts(entry)

@@ -16,13 +16,13 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
 from ...models.errors import EntryError, NfcliError, PromptError
+from ...models.tasks.auth import is_token_task
 from ...models.tasks.tools import tool_name
 from .prompts import PromptTemplate
 from .schemas import clean_line, clean_text, input_schema, output_schema, plain_json
 
 MAX_PROMPTS_OF_A_TASK = 64
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-NEVER_PUBLISHED = re.compile(r"bearer_token_.*", re.DOTALL)
 # What jobs were given and gave back: of a service that manages tokens that are tokens.
 TELLS_OF_JOBS = "job_details"
 
@@ -127,7 +127,7 @@ def publish(
         raise EntryError("the task's name is not 1 to 64 letters, digits, dots, dashes and underscores")
     if not isinstance(mcp, Mapping):
         raise EntryError("mcp is neither an object nor false")
-    if NEVER_PUBLISHED.fullmatch(task) or not rules.is_allowed(service, task):
+    if is_token_task(task) or not rules.is_allowed(service, task):
         return None
     try:
         guards = rules.guards(service, task, mcp)

@@ -18,6 +18,7 @@ from ...models.inventory.tool_policy import PolicyRule, TaskGuardrail, TaskResul
 from ...models.inventory.validation import validate
 from ...models.patterns.bounded import Budget, OverBudgetError, Pattern, Template, compile_pattern, compile_template
 from ...models.protocol.jobs import Result
+from ...models.tasks.auth import is_token_task
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 CALL_SECONDS: Final = 0.25
 RESULT_SECONDS: Final = 1.0
 
-_NEVER = "bearer_token_"
 _ONLY_BY_NAME = "run_shell_cmd"
 _GLOB = frozenset("*?[")
 # The parts of a Result that can hold what a task came across.
@@ -51,7 +51,7 @@ class ToolRules:
         Never for tasks that manage tokens. A task that runs shell commands must be named, and so must its service, by
         the rule that allows it.
         """
-        if task.casefold().startswith(_NEVER):
+        if is_token_task(task):
             return False
         if task == _ONLY_BY_NAME:
             return self.is_named(service, task)

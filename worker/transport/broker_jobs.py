@@ -63,7 +63,7 @@ class FabricJobs:
         except ProtocolError as error:
             self._fail(job, str(error))
             raise
-        if not self._worker.registry.is_quick(request.task):
+        if not self._worker.registry.runs_inline(request.task):
             self._say(job, Status.ACCEPTED, "ACCEPTED")
         client, uuid, size, taker = job.client, job.uuid, len(job.data), threading.current_thread()
 

@@ -175,7 +175,7 @@ def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogC
         (True, []),
     ]
     assert [record.token for record in desk.store.records()] == [SECRET]
-    written = "that {} changed nothing was not written to the audit trail: {}"
+    written = "audit line of task {}, which changed nothing, not written: {}"
     assert caplog.messages == [
         written.format("bearer_token_store", moved),
         *[written.format("bearer_token_delete", moved)] * 3,

@@ -15,7 +15,7 @@ import pytest
 
 from nfcli.models.errors import AuditError
 from nfcli.models.protocol.jobs import Result
-from nfcli.models.tasks.audit import AuditEntry
+from nfcli.models.tasks.audit import AuditEntry, Operation
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.tokens.store import Change, TokenStore
@@ -162,9 +162,11 @@ def test_eight_threads_of_changes_leave_a_line_for_each(
     assert trail.verify().lines == len(lines(path)) >= 8 * 8
 
 
-def undone(trail: AuditTrail, task: str, result: Result, *known: str, **arguments: object) -> dict[str, Any]:
+def undone(trail: AuditTrail, operation: Operation, result: Result, *known: str, **arguments: object) -> dict[str, Any]:
     """Write that a task changed nothing; return the line as it lies in the file."""
-    trail.write_undone(task=task, actor="client", arguments=arguments, result=result, is_token=known.__contains__)
+    trail.write_undone(
+        operation=operation, actor="client", arguments=arguments, result=result, is_token=known.__contains__
+    )
     line: dict[str, Any] = json.loads(trail._file.path.read_bytes().splitlines()[-1])
     return line
 
@@ -174,10 +176,10 @@ FAILED = Result(failed=True, errors=["first reason", "second reason"])
 
 def test_changes_that_were_not_made_leave_their_outcome_and_why(trail: AuditTrail, path: Path) -> None:
     """A deletion that found nothing is told from one that failed."""
-    undone(trail, "bearer_token_store", FAILED, username="alice", token="a1", expire=60)
-    undone(trail, "bearer_token_delete", FAILED, username="alice")
-    undone(trail, "bearer_token_delete", Result(result=False, messages=["no matching token"]), token="a1")
-    undone(trail, "restore_commit", FAILED, id="x")
+    undone(trail, "create", FAILED, username="alice", token="a1", expire=60)
+    undone(trail, "delete", FAILED, username="alice")
+    undone(trail, "delete", Result(result=False, messages=["no matching token"]), token="a1")
+    undone(trail, "restore", FAILED, id="x")
     assert brief(path) == [
         (1, "create", "alice", 1, 60, "failed"),
         (2, "delete", "alice", 0, None, "failed"),
@@ -216,7 +218,7 @@ def test_changes_that_were_not_made_leave_their_outcome_and_why(trail: AuditTrai
 def test_arguments_that_broke_the_rules_are_recorded_safely(trail: AuditTrail, username: object, shown: object) -> None:
     """They come from outside: any type, any length, and a token where the name belongs, also one that is stored."""
     known = ("of-somebody-else-a-token", "short")
-    line = undone(trail, "bearer_token_store", FAILED, *known, username=username, token=SECRET)
+    line = undone(trail, "create", FAILED, *known, username=username, token=SECRET)
     assert line["username"] == shown
     content = trail._file.path.read_bytes()
     assert SECRET.encode() not in content
@@ -228,7 +230,7 @@ def test_arguments_that_broke_the_rules_are_recorded_safely(trail: AuditTrail, u
 @pytest.mark.parametrize("value", [0, -1, 10**12, 10**400, True, 1.5, "60", "s3cr3t-t0k3n", None, [60]])
 def test_an_expiry_that_is_none_is_not_recorded(trail: AuditTrail, value: object) -> None:
     """The reason has it, as far as it may."""
-    assert undone(trail, "bearer_token_store", FAILED, username="a", expire=value)["expire"] is None
+    assert undone(trail, "create", FAILED, username="a", expire=value)["expire"] is None
 
 
 def test_a_reason_holds_no_token(trail: AuditTrail) -> None:
@@ -242,7 +244,7 @@ def test_a_reason_holds_no_token(trail: AuditTrail) -> None:
     ]
     for token in (SECRET, long):
         result = Result(failed=True, errors=reasons)
-        line = undone(trail, "bearer_token_store", result, "of-somebody-else-a-token", username="a", token=token)
+        line = undone(trail, "create", result, "of-somebody-else-a-token", username="a", token=token)
         assert token[:40] not in line["reason"]
         assert "somebody" not in line["reason"]
         assert "abc" not in line["reason"]

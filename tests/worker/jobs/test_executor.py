@@ -43,7 +43,7 @@ class Bench:
         self.gate, self.entered = threading.Event(), SimpleQueue[None]()
         tasks = ModuleType("tasks")
         for function in (self.count, self.hold, self.odd, self.large, self.where):
-            marked = task(arguments=Count, result=Any, is_quick=function == self.where)(self._plain(function))
+            marked = task(arguments=Count, result=Any, run_inline=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
         self.told: SimpleQueue[WorkerContext] = SimpleQueue()
 
@@ -155,7 +155,7 @@ def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
     }
     assert errors == {
         "odd": ["the result of task odd can't be written as JSON"],
-        "nosuch": ["unknown task 'nosuch': list_tasks names those there are"],
+        "nosuch": ["unknown task 'nosuch': call list_tasks for the available names"],
         "bad": ["amount: Input should be a valid integer, unable to parse string as an integer"],
         "extra": ["more: no such field"],
         "args": ["positional arguments are not supported: name each one in kwargs"],

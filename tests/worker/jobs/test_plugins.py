@@ -163,7 +163,7 @@ REFUSALS = [
     ),
     (
         "@task\ndef bearer_token_store(worker, arguments): pass",
-        ": task bearer_token_store has a name that is kept for what manages tokens, bearer_token_*: rename the",
+        ": task bearer_token_store has a name reserved for tasks that manage tokens (bearer_token_*): rename the",
     ),
     (
         "grüß = task(lambda worker, arguments: 1)",
@@ -265,9 +265,9 @@ def test_a_fault_in_a_plugin_is_logged_with_its_place_and_without_values(
 
 def test_a_plugin_is_never_run_in_the_thread_that_serves_everybody(lab: Lab) -> None:
     """Whatever it says of itself: it might wait."""
-    lab.add(lab_ten=f"{HEAD}@task(is_quick=True)\ndef slow(worker, arguments): pass\n")
-    assert lab.registry.is_quick("slow") is False
-    assert lab.registry.is_quick("bearer_token_check") is True
+    lab.add(lab_ten=f"{HEAD}@task(run_inline=True)\ndef slow(worker, arguments): pass\n")
+    assert lab.registry.runs_inline("slow") is False
+    assert lab.registry.runs_inline("bearer_token_check") is True
 
 
 def test_a_look_for_a_plugin_runs_nothing_of_it(lab: Lab) -> None:

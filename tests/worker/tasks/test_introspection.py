@@ -190,7 +190,7 @@ def test_tasks_can_be_named_only_or_one_alone(run: Run, worker: WorkerContext) -
     assert run("list_tasks", brief=True) == TASKS
     assert run("list_tasks", name="echo", brief=True) == ["echo"]
     assert run("list_tasks", name="echo") == [worker.registry.get("echo").entry()]
-    assert failure(worker, "list_tasks", name="x") == ["unknown task 'x': list_tasks names those there are"]
+    assert failure(worker, "list_tasks", name="x") == ["unknown task 'x': call list_tasks for the available names"]
 
 
 def test_echo_gives_back_what_came(run: Run) -> None:

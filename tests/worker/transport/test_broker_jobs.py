@@ -229,5 +229,5 @@ def test_results_are_json(joined: Any, connect: Connect) -> None:
     assert (status, json.loads(json.dumps(data)), failed_with(data)) == (
         "200",
         data,
-        "unknown task 'nothing-like-it': list_tasks names those there are",
+        "unknown task 'nothing-like-it': call list_tasks for the available names",
     )
