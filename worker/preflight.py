@@ -22,8 +22,8 @@ from ..models.environment.paths import Environment, find_environment
 from ..models.environment.private_files import open_private, tree_problems
 from ..models.errors import EXIT_OK, EnvironmentFolderError, InventoryError, KeyFileError, WorkerStartError
 from ..models.inventory.schema import WorkerInventory, load_inventory
-from ..models.tasks.health import Finding, clock_finding, rows_finding
-from .audit.chain import Head, backwards, continuation, find_fault
+from ..models.tasks.health import CheckResult, clock_result, rows_result
+from .audit.chain import Head, backwards, recover_head, verify_chain
 from .http.server import HttpServer
 from .jobs.plugins import let_in, not_found, place_of
 from .tokens.files import DATABASE_NAME, companion
@@ -32,7 +32,7 @@ from .tokens.rows import LoadedTokens, read_rows
 _HEAD_MAX_BYTES = 100
 
 
-def findings(environment: Environment, name: str) -> Iterator[Finding]:
+def findings(environment: Environment, name: str) -> Iterator[CheckResult]:
     """Look at everything that the start of a worker that isn't running would need; faults stop nothing."""
     yield from _database(environment.tokens_folder(name) / DATABASE_NAME)
     yield _audit(environment, name)
@@ -46,14 +46,14 @@ def findings(environment: Environment, name: str) -> Iterator[Finding]:
         yield _endpoint(environment, name, inventory)
 
 
-def _database(file: Path) -> Iterator[Finding]:
+def _database(file: Path) -> Iterator[CheckResult]:
     try:
         if not file.exists() or file.stat().st_size == 0:
-            yield Finding(what="database", note="none yet, the first start makes it")
+            yield CheckResult(subject="database", detail="none yet, the first start makes it")
             return
         if _has_log(file) and not companion(file, "-shm").exists():
-            yield Finding(
-                what="database", note="not looked into, as its log has to be folded in first: the start does it"
+            yield CheckResult(
+                subject="database", detail="not looked into, as its log has to be folded in first: the start does it"
             )
             return
         with closing(_opened(file)) as connection:
@@ -62,15 +62,15 @@ def _database(file: Path) -> Iterator[Finding]:
     except sqlite3.Error:
         loaded = None
     except OSError as error:
-        yield Finding(
-            what="database", fault=f"{file} can't be read: {error.strerror}: see to its owner, mode and mount"
+        yield CheckResult(
+            subject="database", error=f"{file} can't be read: {error.strerror}: see to its owner, mode and mount"
         )
         return
     if loaded is not None:
         yield from _contents(loaded)
     else:
         fault = f"{file} is damaged or no token database: move it away and restore a backup, see man page backup"
-        yield Finding(what="database", fault=fault)
+        yield CheckResult(subject="database", error=fault)
 
 
 def _has_log(file: Path) -> bool:
@@ -78,11 +78,11 @@ def _has_log(file: Path) -> bool:
     return log.exists() and log.stat().st_size > 0
 
 
-def _contents(loaded: LoadedTokens) -> Iterator[Finding]:
+def _contents(loaded: LoadedTokens) -> Iterator[CheckResult]:
     now = time.time()
     tokens = sum(record.is_live(now) for record in loaded.records)
-    yield rows_finding(tokens, loaded.pickled + loaded.invalid)
-    yield clock_finding(0.0 if loaded.latest is None else loaded.latest - now)
+    yield rows_result(tokens, loaded.pickled + loaded.invalid)
+    yield clock_result(0.0 if loaded.latest is None else loaded.latest - now)
 
 
 def _opened(file: Path) -> sqlite3.Connection:
@@ -94,21 +94,21 @@ def _opened(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _audit(environment: Environment, name: str) -> Finding:
+def _audit(environment: Environment, name: str) -> CheckResult:
     path, key = environment.audit_file(name), environment.audit_key_file(name)
     try:
         if os.path.lexists(key):
             ensure_audit_key(key)
         if not os.path.lexists(path):
-            return Finding(what="audit trail", note="none yet, the first start makes it")
+            return CheckResult(subject="audit trail", detail="none yet, the first start makes it")
         head, fault = _audit_fault(path)
     except (EnvironmentFolderError, KeyFileError) as error:
-        return Finding(what="audit trail", fault=str(error))
+        return CheckResult(subject="audit trail", error=str(error))
     except OSError as error:
-        return Finding(what="audit trail", fault=f"{path} can't be read: {error.strerror}: see to that disk")
+        return CheckResult(subject="audit trail", error=f"{path} can't be read: {error.strerror}: see to that disk")
     if fault:
         fault = f"{path} is not as it was written: {fault}: see man page tokens"
-    return Finding(what="audit trail", fault=fault or "", note=f"whole, lines in it: {head.seq}")
+    return CheckResult(subject="audit trail", error=fault or "", detail=f"whole, lines in it: {head.seq}")
 
 
 def _audit_fault(path: Path) -> tuple[Head, str | None]:
@@ -122,36 +122,38 @@ def _audit_fault(path: Path) -> tuple[Head, str | None]:
         size = os.fstat(stream.fileno()).st_size
         lines = backwards(stream.fileno(), size)
         unfinished = len(next(lines))
-        head, found = continuation(lines, known)
-        return head, "; ".join(found) or find_fault(stream, size - unfinished, head)
+        head, found = recover_head(lines, known)
+        return head, "; ".join(found) or verify_chain(stream, size - unfinished, head)
 
 
-def _plugins(environment: Environment, inventory: WorkerInventory) -> Iterator[Finding]:
+def _plugins(environment: Environment, inventory: WorkerInventory) -> Iterator[CheckResult]:
     if inventory.plugins:
         let_in(environment.folder)
     for name in inventory.plugins:
         place = place_of(name)
         if place is None:
-            yield Finding(what="plugins", fault=str(not_found(name)))
+            yield CheckResult(subject="plugins", error=str(not_found(name)))
         else:
-            yield Finding(what="plugins", note=f"{name} would be imported from {place}, which is not done to look")
+            yield CheckResult(
+                subject="plugins", detail=f"{name} would be imported from {place}, which is not done to look"
+            )
 
 
 async def _no_app(*_: object) -> None:
     """Serve nobody: the server is only bound."""
 
 
-def _mcp(inventory: WorkerInventory) -> Finding:
+def _mcp(inventory: WorkerInventory) -> CheckResult:
     server = HttpServer(_no_app, inventory)
     try:
         url = server.bind()
     except WorkerStartError as error:
-        return Finding(what="MCP", fault=str(error))
+        return CheckResult(subject="MCP", error=str(error))
     server.close()
-    return Finding(what="MCP", note="a free port" if inventory.port == 0 else f"{url} can be had")
+    return CheckResult(subject="MCP", detail="a free port" if inventory.port == 0 else f"{url} can be had")
 
 
-def _endpoint(environment: Environment, name: str, inventory: WorkerInventory) -> Finding:
+def _endpoint(environment: Environment, name: str, inventory: WorkerInventory) -> CheckResult:
     endpoint = inventory.endpoint or f"ipc://{environment.socket_file(name)}"
     try:
         if endpoint.startswith("ipc://"):
@@ -162,8 +164,8 @@ def _endpoint(environment: Environment, name: str, inventory: WorkerInventory) -
         problem = error.strerror
     if problem:
         fault = f"{endpoint} can't be bound: {problem}: free it or change `endpoint` in the inventory"
-        return Finding(what="endpoint", fault=fault)
-    return Finding(what="endpoint", note=endpoint)
+        return CheckResult(subject="endpoint", error=fault)
+    return CheckResult(subject="endpoint", detail=endpoint)
 
 
 def _socket_problem(environment: Environment, file: Path, inventory: WorkerInventory) -> str | None:

@@ -174,7 +174,7 @@ class WorkerProcess:
         while True:
             await asyncio.sleep(seconds)
             seconds = SWEEP_SECONDS
-            self.worker.transfers.drop_left()
+            self.worker.transfers.expire()
             if not self.worker.store.has_expired():
                 continue
             try:

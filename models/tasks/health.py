@@ -12,21 +12,21 @@ class _Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Finding(_Described):
-    """One thing that was looked at; all is well with it unless there is a `fault`."""
+class CheckResult(_Described):
+    """One thing that was looked at; all is well with it unless there is a `error`."""
 
-    what: str = Field(description="What was looked at")
-    fault: str = Field(default="", description="What is wrong and what to do about it, empty where nothing is")
-    note: str = Field(default="", description="What there is to know of it where all is well")
+    subject: str = Field(description="What was looked at")
+    error: str = Field(default="", description="What is wrong and what to do about it, empty where nothing is")
+    detail: str = Field(default="", description="What there is to know of it where all is well")
 
     def line(self) -> str:
         """Return it as one line of output."""
-        text = self.fault or self.note
-        return f"{'FAULT' if self.fault else 'ok   '} {self.what}{f': {text}' if text else ''}"
+        text = self.error or self.detail
+        return f"{'FAULT' if self.error else 'ok   '} {self.subject}{f': {text}' if text else ''}"
 
-    def of(self, worker: str) -> Finding:
+    def for_worker(self, worker: str) -> CheckResult:
         """Return it as a finding about this worker."""
-        return self.model_copy(update={"what": f"{worker} {self.what}".rstrip()})
+        return self.model_copy(update={"subject": f"{worker} {self.subject}".rstrip()})
 
 
 class StoreReport(_Described):
@@ -37,23 +37,23 @@ class StoreReport(_Described):
     clock_behind_seconds: float = Field(description="How far the clock is behind the latest time seen, or 0")
 
 
-def clock_finding(behind_seconds: float) -> Finding:
+def clock_result(behind_seconds: float) -> CheckResult:
     """Return the finding about a clock, by how far it is behind the latest time that a token database has seen."""
     if behind_seconds <= CLOCK_SLACK_SECONDS:
-        return Finding(what="clock", note="not behind what the token database has seen")
-    return Finding(
-        what="clock",
-        fault=f"it is {behind_seconds:.0f} s behind the latest time that the token database has seen: "
+        return CheckResult(subject="clock", detail="not behind what the token database has seen")
+    return CheckResult(
+        subject="clock",
+        error=f"it is {behind_seconds:.0f} s behind the latest time that the token database has seen: "
         "set this machine's clock right",
     )
 
 
-def rows_finding(tokens: int, passed_over: int) -> Finding:
+def rows_result(tokens: int, passed_over: int) -> CheckResult:
     """Return the finding about a whole token database, by how many live tokens it has and how many rows are none."""
     if passed_over == 0:
-        return Finding(what="database", note=f"whole, tokens in it: {tokens}")
-    return Finding(
-        what="database",
-        fault=f"rows that hold no valid token and are passed over: {passed_over}: store these tokens again with "
+        return CheckResult(subject="database", detail=f"whole, tokens in it: {tokens}")
+    return CheckResult(
+        subject="database",
+        error=f"rows that hold no valid token and are passed over: {passed_over}: store these tokens again with "
         "fastmcp auth create-token",
     )

@@ -19,7 +19,7 @@ from ...models.errors import EXIT_FAILED, EXIT_OK, InventoryError, KeyFileError
 from ...models.inventory.schema import Inventory, load_inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.protocol.broker_key import FILE_NAME as BROKER_KEY
-from ...models.tasks.health import Finding
+from ...models.tasks.health import CheckResult
 from ..client.norfab import broker_address
 from ..output.console import Console
 from ..text import one_line
@@ -38,18 +38,18 @@ def check(inventory: Path | None) -> int:
     has_fault = False
     said: set[str] = set()
     for finding in _findings(inventory):
-        has_fault |= bool(finding.fault)
-        if not finding.fault or finding.fault not in said:  # a file that is open to others is met in several places
+        has_fault |= bool(finding.error)
+        if not finding.error or finding.error not in said:  # a file that is open to others is met in several places
             console.result(one_line(finding.line()))
-        said.add(finding.fault)
+        said.add(finding.error)
     return EXIT_FAILED if has_fault else EXIT_OK
 
 
-def _findings(inventory_path: Path | None) -> Iterator[Finding]:
+def _findings(inventory_path: Path | None) -> Iterator[CheckResult]:
     try:
         environment = find_environment(inventory_path)
     except InventoryError as error:
-        yield Finding(what="inventory", fault=str(error))
+        yield CheckResult(subject="inventory", error=str(error))
         return
     yield from _folder(environment)
     inventory, faults = _inventory(environment)
@@ -68,16 +68,16 @@ def _findings(inventory_path: Path | None) -> Iterator[Finding]:
     with ThreadPoolExecutor(max(1, Site.LOOKS * len(names))) as pool:
         pending = [(name, site.begin(pool, name)) for name in names]
         for name, looks in pending:
-            yield from (finding.of(name) for look in looks for finding in look.result())
+            yield from (finding.for_worker(name) for look in looks for finding in look.result())
 
 
-def _folder(environment: Environment) -> Iterator[Finding]:
+def _folder(environment: Environment) -> Iterator[CheckResult]:
     state = environment.state_folder
     if not os.path.lexists(state):
         fault = (
             f"there is none yet in {environment.folder}: the first command that needs a worker makes it, or nfcli -w"
         )
-        yield Finding(what="environment", fault=fault)
+        yield CheckResult(subject="environment", error=fault)
         return
     problems = [problem for problem, _ in tree_problems(state)]
     problems += [
@@ -90,12 +90,12 @@ def _folder(environment: Environment) -> Iterator[Finding]:
         for folder in environment.private_folders
         if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK)
     ]
-    yield from (Finding(what="environment", fault=problem) for problem in problems)
+    yield from (CheckResult(subject="environment", error=problem) for problem in problems)
     if not problems:
-        yield Finding(what="environment", note=f"{state} is for this user alone")
+        yield CheckResult(subject="environment", detail=f"{state} is for this user alone")
 
 
-def _inventory(environment: Environment) -> tuple[Inventory | None, list[Finding]]:
+def _inventory(environment: Environment) -> tuple[Inventory | None, list[CheckResult]]:
     where = str(environment.inventory_file or "built in")
     faults: list[InventoryError] = []
     inventory: Inventory | None = None
@@ -104,22 +104,22 @@ def _inventory(environment: Environment) -> tuple[Inventory | None, list[Finding
     except InventoryError as error:
         faults.append(error)
     if inventory is None or faults:
-        return inventory, [Finding(what="inventory", fault=str(fault)) for fault in faults]
+        return inventory, [CheckResult(subject="inventory", error=str(fault)) for fault in faults]
     names = ", ".join(inventory.topology.workers) or "no worker"
-    return inventory, [Finding(what="inventory", note=f"{where}, to run here: {names}")]
+    return inventory, [CheckResult(subject="inventory", detail=f"{where}, to run here: {names}")]
 
 
-def _broker(environment: Environment, inventory: Inventory | None) -> tuple[BrokerAddress | None, list[Finding]]:
+def _broker(environment: Environment, inventory: Inventory | None) -> tuple[BrokerAddress | None, list[CheckResult]]:
     """Return where the broker is, None where the inventory has none, and what there is to say of its key."""
     try:
         address = None if inventory is None else broker_address(environment, inventory)
     except InventoryError as error:
-        return None, [Finding(what="broker key", fault=str(error))]
+        return None, [CheckResult(subject="broker key", error=str(error))]
     if address is None:
         return None, []
     if address.key is None:
-        return address, [Finding(what="broker key", note="none, zmq_auth is false: nothing is encrypted")]
-    return address, [Finding(what="broker key", note=address.key.notice or address.key.source)]
+        return address, [CheckResult(subject="broker key", detail="none, zmq_auth is false: nothing is encrypted")]
+    return address, [CheckResult(subject="broker key", detail=address.key.notice or address.key.source)]
 
 
 def _workers_here(environment: Environment, inventory: Inventory | None) -> list[str]:
@@ -132,20 +132,20 @@ def _workers_here(environment: Environment, inventory: Inventory | None) -> list
     return [name for name in names if worker_name_problem(name) is None]
 
 
-def _client_key(environment: Environment, *, is_direct: bool) -> tuple[KeyPair | None, Finding]:
+def _client_key(environment: Environment, *, is_direct: bool) -> tuple[KeyPair | None, CheckResult]:
     what, clients = "client key", environment.clients_folder
     try:
         pair = find_key_pair(environment.keys_folder, CLIENT_NAME)
     except KeyFileError as error:
-        return None, Finding(what=what, fault=str(error))
+        return None, CheckResult(subject=what, error=str(error))
     if pair is None:
-        return None, Finding(what=what, note="none yet, the first command makes it")
+        return None, CheckResult(subject=what, detail="none yet, the first command makes it")
     if not is_direct:
-        return pair, Finding(what=what, note="a pair; the broker lets in any")
+        return pair, CheckResult(subject=what, detail="a pair; the broker lets in any")
     if pair.public in {key for key in map(_public_key, sorted(clients.glob("*.key"))) if key}:
-        return pair, Finding(what=what, note="let in")
+        return pair, CheckResult(subject=what, detail="let in")
     fault = f"no file in {clients} lets it in: copy {environment.keys_folder / f'{CLIENT_NAME}.key'} there"
-    return pair, Finding(what=what, fault=fault)
+    return pair, CheckResult(subject=what, error=fault)
 
 
 def _public_key(path: Path) -> bytes | None:
@@ -155,7 +155,7 @@ def _public_key(path: Path) -> bytes | None:
         return None
 
 
-def _other_keys(environment: Environment, inventory: Inventory | None) -> Iterator[Finding]:
+def _other_keys(environment: Environment, inventory: Inventory | None) -> Iterator[CheckResult]:
     """Look at the workers' keys, those of workers elsewhere included, and at those of the clients that are let in."""
     folder = environment.keys_folder
     names = {path.stem for path in folder.iterdir() if path.suffix in {".key", ".key_secret"}}
@@ -165,23 +165,23 @@ def _other_keys(environment: Environment, inventory: Inventory | None) -> Iterat
     elif inventory is not None:
         elsewhere = set(inventory.workers) - here
     for name in sorted((names | here | elsewhere) - others):
-        yield _worker_key(folder, name, is_elsewhere=name in elsewhere).of(name)
+        yield _worker_key(folder, name, is_elsewhere=name in elsewhere).for_worker(name)
     for path in sorted(environment.clients_folder.glob("*.key")):
         try:
             read_public_key(path)
         except KeyFileError as error:
-            yield Finding(what=f"clients/{path.name}", fault=str(error))
+            yield CheckResult(subject=f"clients/{path.name}", error=str(error))
         else:
-            yield Finding(what=f"clients/{path.name}", note="let in")
+            yield CheckResult(subject=f"clients/{path.name}", detail="let in")
 
 
-def _worker_key(folder: Path, name: str, *, is_elsewhere: bool) -> Finding:
+def _worker_key(folder: Path, name: str, *, is_elsewhere: bool) -> CheckResult:
     public = folder / f"{name}.key"
     try:
         if is_elsewhere and not os.path.lexists(folder / f"{name}.key_secret"):
             read_public_key(public)
-            return Finding(what="key", note="the public one of a worker elsewhere")
+            return CheckResult(subject="key", detail="the public one of a worker elsewhere")
         pair = find_key_pair(folder, name)
     except KeyFileError as error:
-        return Finding(what="key", fault=str(error))
-    return Finding(what="key", note="a pair" if pair else "none yet, the first start makes it")
+        return CheckResult(subject="key", error=str(error))
+    return CheckResult(subject="key", detail="a pair" if pair else "none yet, the first start makes it")

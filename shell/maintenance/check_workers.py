@@ -24,7 +24,7 @@ from ...models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWork
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.tasks.audit import AuditReport
-from ...models.tasks.health import Finding, StoreReport, clock_finding, rows_finding
+from ...models.tasks.health import CheckResult, StoreReport, clock_result, rows_result
 from ..client.client import Client
 from ..client.norfab import make_transport
 from ..transport.broker import FabricTransport
@@ -52,25 +52,27 @@ class Site:
     keys: KeyPair | None
     broker: BrokerAddress | None = None
 
-    def begin(self, pool: ThreadPoolExecutor, name: str) -> list[Future[list[Finding]]]:
+    def begin(self, pool: ThreadPoolExecutor, name: str) -> list[Future[list[CheckResult]]]:
         """Begin to look at a worker; what is found comes in the order of the list."""
         return [pool.submit(look, name) for look in (self._process, self._exposure, self._health)]
 
-    def look_at_broker(self, address: BrokerAddress, inventory: Inventory) -> Finding:
+    def look_at_broker(self, address: BrokerAddress, inventory: Inventory) -> CheckResult:
         """Ask the broker which workers it has."""
         with closing(FabricTransport(self.environment, inventory, self.keys, address)) as transport:
             try:
                 transport.refresh(ALIVE_SECONDS)
             except NoWorkersError as error:
-                return Finding(what="broker", fault=str(error))
-            return Finding(what="broker", note=f"{address.endpoint}, workers registered: {len(transport.registered)}")
+                return CheckResult(subject="broker", error=str(error))
+            return CheckResult(
+                subject="broker", detail=f"{address.endpoint}, workers registered: {len(transport.registered)}"
+            )
 
-    def _process(self, name: str) -> list[Finding]:
+    def _process(self, name: str) -> list[CheckResult]:
         """Look at the worker's process and at what it keeps."""
         try:
             owner = self._owner(name)
         except EnvironmentFolderError as error:
-            return [Finding(what="", fault=str(error)), *([] if self._has_owner(name) else self._stopped(name))]
+            return [CheckResult(subject="", error=str(error)), *([] if self._has_owner(name) else self._stopped(name))]
         return self._stopped(name) if owner is None else self._running(name, owner)
 
     def _owner(self, name: str) -> LockOwner | None:
@@ -87,44 +89,46 @@ class Site:
         except OSError:  # what can't be told is taken for the case in which less is looked at
             return True
 
-    def _exposure(self, name: str) -> list[Finding]:
+    def _exposure(self, name: str) -> list[CheckResult]:
         worker = self.inventory.workers.get(name) if self.inventory is not None else None
         if worker is None:
             return []
         if worker.exposure_problem:
-            return [Finding(what="exposure", fault=worker.exposure_problem)]
+            return [CheckResult(subject="exposure", error=worker.exposure_problem)]
         reached = "this machine" if worker.is_loopback else "other machines"
         needed = "with a token" if worker.authentication_enabled else "without a token"
-        return [Finding(what="exposure", note=f"reached from {reached}, {needed}")]
+        return [CheckResult(subject="exposure", detail=f"reached from {reached}, {needed}")]
 
-    def _stopped(self, name: str) -> list[Finding]:
+    def _stopped(self, name: str) -> list[CheckResult]:
         """Let a process of the worker's look at what its start would meet."""
         if self.inventory is not None and name in self.inventory.remote_workers:
-            return [Finding(what="", note="not running; the broker has its inventory")]
+            return [CheckResult(subject="", detail="not running; the broker has its inventory")]
         command = [sys.executable, "-P", "-m", "nfcli.worker.preflight", "--name", name, *self.environment.arguments]
         try:
             done = subprocess.run(  # noqa: S603  our own interpreter, no shell
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=WHOLE_SECONDS, check=False
             )
-            found = [Finding.model_validate_json(line) for line in done.stdout.splitlines()]
+            found = [CheckResult.model_validate_json(line) for line in done.stdout.splitlines()]
         except subprocess.TimeoutExpired:
             fault = f"it can't be looked at within {WHOLE_SECONDS:g} s: see to that disk"
-            return [Finding(what="", fault=fault)]
+            return [CheckResult(subject="", error=fault)]
         except ValidationError:
             found = []
         if done.returncode != EXIT_OK or not found:
-            return [Finding(what="", fault=f"looking at it ended with status {done.returncode}: please report it")]
+            return [
+                CheckResult(subject="", error=f"looking at it ended with status {done.returncode}: please report it")
+            ]
         # Behind a broker no endpoint is bound.
-        met = [each for each in found if self.broker is None or each.what != "endpoint"]
-        return [Finding(what="", note="not running"), *met]
+        met = [each for each in found if self.broker is None or each.subject != "endpoint"]
+        return [CheckResult(subject="", detail="not running"), *met]
 
-    def _running(self, name: str, owner: LockOwner) -> list[Finding]:
+    def _running(self, name: str, owner: LockOwner) -> list[CheckResult]:
         who = f"pid {owner.pid or '?'}"
         if not owner.ready:
             fault = f"{who} has not become ready within {ALIVE_SECONDS:g} s: see its log, or end it and start it again"
-            return [Finding(what="", fault=fault)]
+            return [CheckResult(subject="", error=fault)]
         where = f"at {owner.endpoint}" if self.broker is None else f"reached through {self.broker.endpoint}"
-        alive = Finding(what="", note=f"runs, {who}, {where}")
+        alive = CheckResult(subject="", detail=f"runs, {who}, {where}")
         if self.keys is None or self.inventory is None:
             return [alive]
         if self.broker is None and name not in self.inventory.workers:
@@ -135,11 +139,11 @@ class Site:
             try:
                 jobs.run("get_status", ALIVE_SECONDS)
             except NfcliError as error:
-                return [Finding(what="", fault=f"{who}: {error}")]
-            looks: Sequence[Callable[[], list[Finding]]] = (jobs.store, jobs.audit)
+                return [CheckResult(subject="", error=f"{who}: {error}")]
+            looks: Sequence[Callable[[], list[CheckResult]]] = (jobs.store, jobs.audit)
             return [alive, *(finding for look in looks for finding in look())]
 
-    def _health(self, name: str) -> list[Finding]:
+    def _health(self, name: str) -> list[CheckResult]:
         """Ask the MCP server of a worker that runs whether it is there."""
         try:
             owner = self._owner(name)
@@ -167,28 +171,28 @@ class _Jobs:
             raise NfcliError(reason)
         return result.get("result")
 
-    def store(self) -> list[Finding]:
+    def store(self) -> list[CheckResult]:
         """Tell of the token database."""
         try:
             report = StoreReport.model_validate(self.run("check_store", WHOLE_SECONDS))
         except (NfcliError, ValidationError) as error:
-            return [Finding(what="database", fault=_reason(error))]
-        return [rows_finding(report.tokens, report.passed_over), clock_finding(report.clock_behind_seconds)]
+            return [CheckResult(subject="database", error=_reason(error))]
+        return [rows_result(report.tokens, report.passed_over), clock_result(report.clock_behind_seconds)]
 
-    def audit(self) -> list[Finding]:
+    def audit(self) -> list[CheckResult]:
         """Tell of the audit trail."""
         try:
             report = AuditReport.model_validate(self.run("verify_audit", WHOLE_SECONDS))
         except (NfcliError, ValidationError) as error:
-            return [Finding(what="audit trail", fault=_reason(error))]
-        return [Finding(what="audit trail", note=f"whole, lines in it: {report.lines}")]
+            return [CheckResult(subject="audit trail", error=_reason(error))]
+        return [CheckResult(subject="audit trail", detail=f"whole, lines in it: {report.lines}")]
 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, NfcliError) else "the worker's answer is not what nfcli's workers give"
 
 
-def _health(url: str) -> Finding:
+def _health(url: str) -> CheckResult:
     parts = urlsplit(url)
     try:
         with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=ALIVE_SECONDS)) as connection:
@@ -197,7 +201,7 @@ def _health(url: str) -> Finding:
     except (OSError, HTTPException) as error:
         problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if problem == "status 200":
-        return Finding(what="MCP", note=f"{url} answers")
-    return Finding(
-        what="MCP", fault=f"{url} doesn't answer as it should ({problem}): see the worker's log, or restart it"
+        return CheckResult(subject="MCP", detail=f"{url} answers")
+    return CheckResult(
+        subject="MCP", error=f"{url} doesn't answer as it should ({problem}): see the worker's log, or restart it"
     )

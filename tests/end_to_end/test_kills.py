@@ -34,7 +34,7 @@ TokenDatabase.remove = lambda *_, **__: None
 """
 LEAVES_NO_TRAIL = """
 from nfcli.worker.audit.trail import AuditTrail
-AuditTrail.witness = lambda *_, **__: lambda change: None
+AuditTrail.before_commit = lambda *_, **__: lambda change: None
 """
 
 

@@ -112,7 +112,7 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
         AuditTrail.open(environment.audit_file(DEFAULT_WORKER), key) as trail,
     ):
         for token in ("t1", "t2", "t3"):
-            store.store("ann", token, None, witness=trail.witness("client"))
+            store.store("ann", token, None, before_commit=trail.before_commit("client"))
         store.delete(token="t3")
     return environment
 

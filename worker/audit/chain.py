@@ -53,7 +53,7 @@ class Head:
         """Return the head once this line (without its newline) has been added."""
         return Head(self.seq + 1, digest_of(line))
 
-    def is_followed_by(self, line: bytes) -> bool:
+    def links_to(self, line: bytes) -> bool:
         """Whether a line says that it is the next one and carries the right hash; what is between isn't looked at."""
         # The rest is vouched for by the next line or by the head: parsing JSON would take three times as long.
         return line.startswith(b'{"seq": %d, ' % (self.seq + 1)) and line.endswith(
@@ -66,13 +66,13 @@ def digest_of(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def place_of(line: bytes) -> tuple[int, str] | None:
+def parse_link(line: bytes) -> tuple[int, str] | None:
     """Return the number and the hash of the line before that a line carries, None for what is no line of a trail."""
     found = _LINE.fullmatch(line)
     return (int(found[1]), found[2].decode()) if found else None
 
 
-def find_fault(stream: IO[bytes], size: int, head: Head) -> str | None:
+def verify_chain(stream: IO[bytes], size: int, head: Head) -> str | None:
     """Read a trail from its beginning; return what is wrong at the first line that is altered or missing, else None.
 
     Takes about 0.3 s for 100,000 lines.
@@ -87,7 +87,7 @@ def find_fault(stream: IO[bytes], size: int, head: Head) -> str | None:
         text = stream.readline(left)
         left -= len(text)
         line = text.removesuffix(b"\n")
-        if not text.endswith(b"\n") or not at.is_followed_by(line):
+        if not text.endswith(b"\n") or not at.links_to(line):
             return _fault(at, line, stream.readline(left) if left > 0 else b"", head)
         at = at.after(line)
     if at.seq < head.seq:
@@ -100,7 +100,7 @@ def find_fault(stream: IO[bytes], size: int, head: Head) -> str | None:
 def _fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
     """Say what is wrong with a line that doesn't follow on `at`; `following` is the one behind it, if there is one."""
     number = at.seq + 1
-    seq, previous = place_of(line) or (number, at.digest)
+    seq, previous = parse_link(line) or (number, at.digest)
     if seq > number:
         return _missing(number, seq - 1)
     if seq < number:
@@ -109,7 +109,7 @@ def _fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
         return f"line {number} begins anew: lines before it may be missing"
     if previous == at.digest or number == 1:
         return f"line {number} is altered"
-    after = place_of(following.removesuffix(b"\n"))
+    after = parse_link(following.removesuffix(b"\n"))
     return _altered(at, line, previous, vouched=after[1] if after else head.digest)
 
 
@@ -126,7 +126,7 @@ def _missing(first: int, last: int) -> str:
     return f"line {first} is missing" if first == last else f"lines {first} to {last} are missing"
 
 
-def continuation(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[str]]:
+def recover_head(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[str]]:
     """Tell how a trail that is there goes on, and what is wrong with it as far as that can be seen from its end.
 
     Where lines are missing or altered, the next line follows on the one that was really the last, or on none where
@@ -150,7 +150,7 @@ def continuation(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[
     # A crash or a power cut between a line and the head: the lines behind the head have to follow on it.
     behind = [newest or b"", *islice(lines, min(last.seq - head.seq, LINES_BEHIND_MAX) - 1)]
     at = head
-    while behind and at.is_followed_by(behind[-1]):
+    while behind and at.links_to(behind[-1]):
         at = at.after(behind.pop())
     if at == last:
         return last, []
@@ -158,7 +158,7 @@ def continuation(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[
 
 
 def _head_of(line: bytes) -> Head | None:
-    place = place_of(line)
+    place = parse_link(line)
     return Head(place[0], digest_of(line)) if place else None
 
 

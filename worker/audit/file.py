@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ...models.environment.private_files import open_private, sync_folder, write_private
 from ...models.errors import AuditError, EnvironmentFolderError
-from .chain import Head, backwards, continuation, find_fault
+from .chain import Head, backwards, recover_head, verify_chain
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class ChainedFile:
             status = os.fstat(stream.fileno())
             known = _read_head(_head_path(self.path))
         with stream, _reading(self.path):
-            fault = find_fault(stream, status.st_size, head)
+            fault = verify_chain(stream, status.st_size, head)
         if fault is None and (status.st_dev, status.st_ino) != self._identity:
             fault = "another file is in its place"
         if fault is None and known != head:
@@ -214,7 +214,7 @@ def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str]]:
     size = os.fstat(descriptor).st_size
     lines = backwards(descriptor, size)
     unfinished = len(next(lines))
-    head, found = continuation(lines, known)
+    head, found = recover_head(lines, known)
     if unfinished:
         os.ftruncate(descriptor, size - unfinished)
         found = [f"an unfinished line was cut off (bytes: {unfinished})", *found]

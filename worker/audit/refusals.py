@@ -30,7 +30,7 @@ class Refusal:
     suppressed: int
 
 
-class Refusals:
+class RefusalLog:
     """Chooses the refused requests that leave a line: ten at once, then one in six seconds; the rest is counted.
 
     Args:
@@ -50,7 +50,7 @@ class Refusals:
         self._thread = threading.Thread(target=self._serve, name="audit-refusals", daemon=True)
         self._thread.start()
 
-    def take(self, actor: str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
+    def record(self, actor: str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
         """Count a refused request, or have its line written; return which: true for a line. From any thread."""
         with self._lock:
             now = self._monotonic()

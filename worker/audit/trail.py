@@ -29,11 +29,11 @@ from ...models.protocol.jobs import Result
 from ...models.tasks.audit import AuditEntry, AuditReport, Operation, Outcome
 from ..logging import redact
 from .file import ChainedFile
-from .refusals import Refusal, Refusals
+from .refusals import Refusal, RefusalLog
 
 if TYPE_CHECKING:
     from ...models.tokens import BearerTokenRecord
-    from ..tokens.store import Change, Witness
+    from ..tokens.store import BeforeCommit, TokenChange
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class AuditTrail:
         self._file = file
         self._key = key
         self._clock = clock
-        self._refusals = Refusals(self._write_refusal, monotonic)
+        self._refusals = RefusalLog(self._write_refusal, monotonic)
 
     @classmethod
     def open(
@@ -82,10 +82,10 @@ class AuditTrail:
             AuditError: the files can't be opened privately, read or written.
         """
         trail = cls(ChainedFile.open(file), key, clock, monotonic)
-        trail._tell_what_was_found()
+        trail._report_recovery()
         return trail
 
-    def _tell_what_was_found(self) -> None:
+    def _report_recovery(self) -> None:
         found = "; ".join(self._file.found)
         if not found:
             return
@@ -113,7 +113,7 @@ class AuditTrail:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def witness(self, actor: str, *, expire: int | None = None) -> Witness:
+    def before_commit(self, actor: str, *, expire: int | None = None) -> BeforeCommit:
         """Return what writes the line of a change before it is committed, and raises `AuditError` to refuse it.
 
         An import has one line a user.
@@ -123,7 +123,7 @@ class AuditTrail:
             expire: seconds that a stored token is to live, None for ever.
         """
 
-        def write(change: Change) -> None:
+        def write(change: TokenChange) -> None:
             for records in _by_user(change.records) if change.operation == "import" else [change.records]:
                 users = {record.username for record in records}
                 tokens = [record.token for record in records[:FINGERPRINTS_MAX]]
@@ -172,7 +172,7 @@ class AuditTrail:
         fields |= {"count": len(tokens) if count is None else count, "expire": expire}
         self._file.append(fields)
 
-    def write_undone(
+    def log_failed_change(
         self,
         *,
         operation: Operation,
@@ -219,7 +219,7 @@ class AuditTrail:
         Returns:
             True where there will be a line.
         """
-        return self._refusals.take(actor, reason, lambda: None if token is None else self._fingerprint(token))
+        return self._refusals.record(actor, reason, lambda: None if token is None else self._fingerprint(token))
 
     def entries(self, last: int, username: str | None = None) -> list[AuditEntry]:
         """Return the last lines, or the last ones about a user, in the order they were written.

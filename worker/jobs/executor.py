@@ -251,7 +251,7 @@ class JobExecutor:
         """
         request = job.request
         try:
-            worker.audit.write_undone(
+            worker.audit.log_failed_change(
                 operation=operation,
                 actor=worker.client,
                 arguments=request.kwargs,

@@ -27,8 +27,8 @@ def bearer_token_store(worker: WorkerContext, arguments: BearerTokenStoreInput) 
     line of the audit trail.
     """
     expire = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
-    witness = worker.audit.witness(worker.client, expire=expire)
-    worker.store.store(arguments.username, arguments.token, expire, witness=witness)
+    before_commit = worker.audit.before_commit(worker.client, expire=expire)
+    worker.store.store(arguments.username, arguments.token, expire, before_commit=before_commit)
     return True
 
 
@@ -48,8 +48,8 @@ def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput
     """
     if arguments.username is None and arguments.token is None:
         raise TaskError("either username or token must be provided")
-    witness = worker.audit.witness(worker.client)
-    if worker.store.delete(username=arguments.username, token=arguments.token, witness=witness):
+    before_commit = worker.audit.before_commit(worker.client)
+    if worker.store.delete(username=arguments.username, token=arguments.token, before_commit=before_commit):
         return Result(result=True)
     return Result(result=False, messages=["no matching token"])
 

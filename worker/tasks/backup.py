@@ -46,23 +46,27 @@ def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]
     The snapshot is what the database held at one moment, looked through and found whole. One is kept at a time, for 30
     seconds after it was last used.
     """
-    slot, folder = worker.transfers.snapshot, snapshot_folder(worker.environment.run_folder, worker.name)
-    with slot.begin(folder) as begun, _told(folder):
+    session, folder = worker.transfers.snapshot, snapshot_folder(worker.environment.run_folder, worker.name)
+    with session.open(folder) as begun, _told(folder):
         tokens = worker.store.backup(begun.file)
         size = begun.file.stat().st_size
         if size > MAX_BACKUP_BYTES:
             raise TaskError(f"the token database has {size} bytes, more than a backup may have ({MAX_BACKUP_BYTES})")
         sha256 = _sha256(begun.file)
         worker.audit.write(operation="backup", actor=worker.client, count=tokens)
-        snapshot = slot.hold(begun, size=size, sha256=sha256)
+        snapshot = session.commit(begun, size=size, sha256=sha256)
     return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens).model_dump()
 
 
 @task(arguments=BackupReadInput, result=str, mcp=False)
 def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
     """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty behind its end."""
-    slot = worker.transfers.snapshot
-    with slot.use(arguments.id) as snapshot, _told(snapshot.file.parent), open_private(snapshot.file, "rb") as stream:
+    session = worker.transfers.snapshot
+    with (
+        session.acquire(arguments.id) as snapshot,
+        _told(snapshot.file.parent),
+        open_private(snapshot.file, "rb") as stream,
+    ):
         stream.seek(arguments.offset)
         return base64.b64encode(stream.read(CHUNK_BYTES)).decode()
 
@@ -70,7 +74,7 @@ def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
 @task(arguments=BackupEndInput, result=bool, mcp=False)
 def backup_end(worker: WorkerContext, arguments: BackupEndInput) -> bool:
     """Give the snapshot up; its file is removed."""
-    with worker.transfers.snapshot.use(arguments.id, is_last=True):
+    with worker.transfers.snapshot.acquire(arguments.id, is_last=True):
         return True
 
 
@@ -80,10 +84,10 @@ def restore_begin(worker: WorkerContext, arguments: RestoreBeginInput) -> dict[s
 
     One upload is kept at a time, for 30 seconds after it was last used.
     """
-    slot, folder = worker.transfers.upload, upload_folder(worker.environment.run_folder, worker.name)
-    with slot.begin(folder) as begun, _told(folder):
+    session, folder = worker.transfers.upload, upload_folder(worker.environment.run_folder, worker.name)
+    with session.open(folder) as begun, _told(folder):
         open_private(begun.file, "xb").close()
-        upload = slot.hold(begun, size=arguments.size, sha256=arguments.sha256)
+        upload = session.commit(begun, size=arguments.size, sha256=arguments.sha256)
     return RestoreBegun(id=upload.id).model_dump()
 
 
@@ -94,8 +98,8 @@ def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
         data = base64.b64decode(arguments.data, validate=True)
     except ValueError:
         raise TaskError("data: must be Base64") from None
-    slot = worker.transfers.upload
-    with slot.use(arguments.id) as upload, _told(upload.file.parent):
+    session = worker.transfers.upload
+    with session.acquire(arguments.id) as upload, _told(upload.file.parent):
         if arguments.offset + len(data) > upload.size:
             raise TaskError(f"offset: the chunk ends behind the announced {upload.size} bytes")
         with open_private(upload.file, "r+b") as stream:
@@ -111,9 +115,9 @@ def restore_commit(worker: WorkerContext, arguments: RestoreCommitInput) -> Resu
     Tokens that have expired meanwhile are passed over. Those that are not in the backup are refused at once. The
     upload is removed, whatever comes of it.
     """
-    with worker.transfers.upload.use(arguments.id, is_last=True) as upload, _told(upload.file.parent):
+    with worker.transfers.upload.acquire(arguments.id, is_last=True) as upload, _told(upload.file.parent):
         loaded = _trusted(upload)
-        replaced = worker.store.replace(loaded.records, witness=worker.audit.witness(worker.client))
+        replaced = worker.store.replace(loaded.records, before_commit=worker.audit.before_commit(worker.client))
     answer = Restored(restored=replaced.stored, removed=replaced.removed, expired=replaced.expired)
     passed_over = loaded.pickled + loaded.invalid
     messages = (

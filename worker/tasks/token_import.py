@@ -21,7 +21,7 @@ def bearer_token_import(worker: WorkerContext, arguments: BearerTokenImportInput
     task answers, and before them the lines of the audit trail, one a user.
     """
     records = [token.record() for token in arguments.tokens]
-    adopted = worker.store.adopt(records, witness=worker.audit.witness(worker.client))
+    adopted = worker.store.import_tokens(records, before_commit=worker.audit.before_commit(worker.client))
     if adopted.refused:
         worker.audit.write(
             operation="import",

@@ -15,7 +15,7 @@ from pathlib import Path
 from ...models.environment.private_files import open_private, sync_folder
 from ...models.environment.untrusted_sqlite import is_whole, open_foreign
 from ...models.errors import TaskError, TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
-from .errors import damaged, translated
+from .errors import convert_errors, damaged
 from .files import companion
 from .rows import LoadedTokens, read_rows
 
@@ -35,7 +35,7 @@ def write_backup(source: sqlite3.Connection, database: Path, path: Path, lock_ti
         TaskError: there is a file of that name.
         TokenStoreError: its subclasses say what is wrong, with the copy's disk or with the database.
     """
-    with translated(database, backup=path):
+    with convert_errors(database, backup=path):
         try:
             open_private(path, "xb").close()
         except FileExistsError:

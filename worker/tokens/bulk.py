@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...models.tokens import BearerTokenRecord
-from .changes import Adopted, Change, Replaced, Witness, told
+from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_hook
 from .database import TokenDatabase
 from .index import TokenIndex
 
 
 def replace(
-    database: TokenDatabase, old: TokenIndex, given: Sequence[BearerTokenRecord], now: float, witness: Witness | None
-) -> tuple[TokenIndex, Replaced, list[str]]:
+    database: TokenDatabase,
+    old: TokenIndex,
+    given: Sequence[BearerTokenRecord],
+    now: float,
+    before_commit: BeforeCommit | None,
+) -> tuple[TokenIndex, ReplaceResult, list[str]]:
     """Put tokens in the place of all that `old` has; return the new index, what was done, and the revoked tokens.
 
     Raises:
@@ -24,16 +28,20 @@ def replace(
     live = [record for record in given if record.is_live(now)]
     index = TokenIndex(live)
     records = index.records()
-    database.replace(records, now=now, before_commit=told(witness, Change("restore", tuple(records))))
+    database.replace(records, now=now, before_commit=bind_hook(before_commit, TokenChange("restore", tuple(records))))
     owners = {record.token: record.username for record in records}
     gone = [record for record in old.records() if owners.get(record.token) != record.username]
     removed = sum(record.is_live(now) for record in gone)
-    return index, Replaced(len(records), removed, len(given) - len(live)), [record.token for record in gone]
+    return index, ReplaceResult(len(records), removed, len(given) - len(live)), [record.token for record in gone]
 
 
-def adopt(
-    database: TokenDatabase, index: TokenIndex, given: Sequence[BearerTokenRecord], now: float, witness: Witness | None
-) -> tuple[Adopted, list[str]]:
+def import_tokens(
+    database: TokenDatabase,
+    index: TokenIndex,
+    given: Sequence[BearerTokenRecord],
+    now: float,
+    before_commit: BeforeCommit | None,
+) -> tuple[ImportResult, list[str]]:
     """Store those tokens that nobody has, all or none; return what was done, and the revoked tokens.
 
     Raises:
@@ -51,8 +59,8 @@ def adopt(
     records = tuple(new.values())
     revoked = [token for token in new if token in index.by_token]
     if records:
-        database.put(*records, now=now, before_commit=told(witness, Change("import", records)))
+        database.put(*records, now=now, before_commit=bind_hook(before_commit, TokenChange("import", records)))
         for record in records:
             index.put(record)
     present = len(live) - len(records) - len(refused)
-    return Adopted(len(records), present, tuple(refused), len(given) - len(live)), revoked
+    return ImportResult(len(records), present, tuple(refused), len(given) - len(live)), revoked

@@ -11,7 +11,7 @@ from ...models.tokens import BearerTokenRecord
 
 
 @dataclass(frozen=True)
-class Change:
+class TokenChange:
     """What is about to be done to the database: the records that it writes or, for a deletion, those that it removes.
 
     A token of somebody's that has expired counts as absent: who stores it anew creates it.
@@ -21,7 +21,7 @@ class Change:
     records: tuple[BearerTokenRecord, ...]
 
 
-Witness = Callable[[Change], None]
+BeforeCommit = Callable[[TokenChange], None]
 """Called with a change in the store's thread, after its rows are written and before they are committed.
 
 At most once for each call that changes something; it must not call the store. What it raises rolls the change back and
@@ -30,7 +30,7 @@ reaches the caller as it is. A change that it let pass may still fail, and then 
 
 
 @dataclass(frozen=True)
-class Replaced:
+class ReplaceResult:
     """How many tokens a restoration stored, took away from who had them, and passed over since they have expired."""
 
     stored: int
@@ -39,7 +39,7 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class Adopted:
+class ImportResult:
     """What became of tokens that came from elsewhere.
 
     `stored` and `present` count those that are stored now and those that their users had already; `refused` are those
@@ -52,6 +52,6 @@ class Adopted:
     expired: int
 
 
-def told(witness: Witness | None, change: Change) -> Callable[[], None] | None:
+def bind_hook(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:
     """Return what tells a witness of a change, None for no witness."""
-    return None if witness is None else partial(witness, change)
+    return None if before_commit is None else partial(before_commit, change)

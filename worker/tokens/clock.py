@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 
-SLACK_SECONDS = 1.0
+SLEW_SECONDS = 1.0
 """Being behind by less isn't being set back: two clocks never run quite alike, and the wall clock is trimmed."""
 
-NEAR_SECONDS = 0.01
+JITTER_SECONDS = 0.01
 """Being behind by less is nothing."""
 
 
-class SteadyClock:
+class MonotonicWallClock:
     """Epoch seconds that only ever grow.
 
     Args:
@@ -43,36 +43,36 @@ class SteadyClock:
         self._latest = 0.0
         self._latest_ticks = ticks()
         # Time at a reading of the ticks, from which it goes on as they do; None while the wall clock isn't followed.
-        self._followed: tuple[float, float] | None = None
+        self._anchor: tuple[float, float] | None = None
 
     def now(self) -> float:
         """Return the time; from any thread, and none ever gets an earlier one than another has had."""
-        followed = self._followed
-        if followed is not None:
+        anchor = self._anchor
+        if anchor is not None:
             # The wall clock first: a pause between the two then makes time pass once, not twice.
             wall = self._clock() - self._start
-            now = followed[0] + (self._ticks() - followed[1])
+            now = anchor[0] + (self._ticks() - anchor[1])
             # Unless it was taken back meanwhile: who does that counts from ticks that come after these.
-            if -NEAR_SECONDS < wall - now <= 0 and self._followed is followed:
+            if -JITTER_SECONDS < wall - now <= 0 and self._anchor is anchor:
                 return self._start + now
-        return self._look()
+        return self._resynchronize()
 
-    def _look(self) -> float:
+    def _resynchronize(self) -> float:
         """Return the time where the wall clock runs differently, or may do so; takes three times as long."""
         with self._lock:
-            followed, self._followed = self._followed, None
+            anchor, self._anchor = self._anchor, None
             wall = self._clock() - self._start
             ticks = self._ticks()
-            if followed is not None:
+            if anchor is not None:
                 # Others may have been given a time as late as this.
-                self._latest, self._latest_ticks = followed[0] + (ticks - followed[1]), ticks
+                self._latest, self._latest_ticks = anchor[0] + (ticks - anchor[1]), ticks
             passed = ticks - self._latest_ticks
             latest = self._latest + passed
             behind = latest - wall
-            if behind < NEAR_SECONDS:
+            if behind < JITTER_SECONDS:
                 latest = max(latest, wall)
-                self._followed = (latest, ticks)
-            elif behind < SLACK_SECONDS:
+                self._anchor = (latest, ticks)
+            elif behind < SLEW_SECONDS:
                 # Half the pace, rather than none, until the wall clock has caught up.
                 latest = max(self._latest + passed / 2, wall)
             self._latest, self._latest_ticks = latest, ticks

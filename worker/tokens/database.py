@@ -24,7 +24,7 @@ import diskcache
 from ...models.errors import TokenStoreDamagedError, TokenStoreError, TokenStoreFullError
 from ...models.tokens import BearerTokenRecord
 from .backup import read_backup, write_backup
-from .errors import damaged, translated
+from .errors import convert_errors, damaged
 from .files import DATABASE_NAME, DatabaseFiles, check_file, prepare_folder
 from .rows import KEY_PREFIX, LATEST_TIME_KEY, LoadedTokens, columns, read_rows
 
@@ -138,7 +138,7 @@ class _Cache(diskcache.Cache):
         if kept != max(written, 0):
             raise _rows_are_lost()
 
-    def keep_time(self, latest: float) -> None:
+    def save_high_water_mark(self, latest: float) -> None:
         """Write the row that says how late it is."""
         # Columns that have an index are left alone: a row where they are wrong is written anew.
         statement = f"""
@@ -171,7 +171,7 @@ def _rows_are_lost() -> TokenStoreDamagedError:
     return TokenStoreDamagedError("the token database doesn't keep rows that are written to it")
 
 
-class _CarriedError(Exception):
+class _HookError(Exception):
     """Carries what `before_commit` raised past those who translate errors of the database."""
 
     def __init__(self, error: BaseException) -> None:
@@ -179,7 +179,7 @@ class _CarriedError(Exception):
         self.error = error
 
 
-class _Once:
+class _RunOnce:
     """Calls a function the first time it is called itself, and never again."""
 
     def __init__(self, function: Callable[[], None] | None) -> None:
@@ -191,7 +191,7 @@ class _Once:
             try:
                 function()
             except BaseException as error:  # carried to the caller, whatever it is
-                raise _CarriedError(error) from error
+                raise _HookError(error) from error
 
 
 class TokenDatabase:
@@ -221,12 +221,12 @@ class TokenDatabase:
             TokenStoreError: its subclasses say whether it is read-only, full or damaged.
         """
         file = folder / DATABASE_NAME
-        with translated(file):
+        with convert_errors(file):
             prepare_folder(folder)
             check_file(file, lock_timeout_seconds)
             cache = _Cache(folder, lock_timeout_seconds)
         try:
-            with translated(file):
+            with convert_errors(file):
                 database = cls(folder, cache, lock_timeout_seconds)
                 database._assert_settings()
         except BaseException:
@@ -247,13 +247,13 @@ class TokenDatabase:
         """Set how long the operations that follow wait for a lock, to a tenth of a second."""
         wait_ms = math.ceil(max(seconds, 0.0) * 10) * 100
         if wait_ms != self._wait_ms:
-            with translated(self._file):
+            with convert_errors(self._file):
                 self._cache.pragma(f"busy_timeout = {wait_ms}")
             self._wait_ms = wait_ms
 
     def load(self) -> LoadedTokens:
         """Read every token; rows that are pickled or break a rule are counted, never read further."""
-        with translated(self._file):
+        with convert_errors(self._file):
             return read_rows(self._cache.connection)
 
     def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None = None) -> None:
@@ -277,39 +277,39 @@ class TokenDatabase:
         self._write(lambda: self._cache.replace(map(columns, records)), now, before_commit)
         with suppress(sqlite3.Error):  # else the write-ahead log keeps the size that this took
             self._cache.shrink()
-        self._files.note_log()
+        self._files.record_log_size()
 
-    def keep_time(self, now: float) -> None:
+    def save_high_water_mark(self, now: float) -> None:
         """Keep the latest time, and change nothing else."""
         self._write(lambda: None, now, None)
 
     def _write(self, write: Callable[[], None], now: float, before_commit: Callable[[], None] | None) -> None:
-        once = _Once(before_commit)
+        once = _RunOnce(before_commit)
 
         def in_a_transaction() -> None:
-            with translated(self._file), self._cache.writing():
+            with convert_errors(self._file), self._cache.writing():
                 write()
-                self._cache.keep_time(now)
+                self._cache.save_high_water_mark(now)
                 once()
 
         self._verify_files()
         try:
             self._do_or_make_room(in_a_transaction)
-        except _CarriedError as carried:
+        except _HookError as carried:
             refused = carried.error
         else:
-            self._files.note_log()
+            self._files.record_log_size()
             return
         raise refused
 
     def _verify_files(self) -> None:
-        with translated(self._file):
-            self._files.verify()
+        with convert_errors(self._file):
+            self._files.check()
             self._verify_log()
 
     def _verify_log(self) -> None:
         """See that all of a write-ahead log that got shorter is in the database file, or can be put there."""
-        if not self._files.is_log_cut():
+        if not self._files.is_log_truncated():
             return
         try:
             is_busy, length, folded = self._cache.pragma("wal_checkpoint(PASSIVE)")
@@ -327,14 +327,14 @@ class TokenDatabase:
         except TokenStoreFullError:
             # The write-ahead log holds megabytes that folding it in gives back. A token must not outlive its
             # revocation because a disk is full.
-            with translated(self._file):
+            with convert_errors(self._file):
                 self._cache.shrink()
-                self._files.note_log()
+                self._files.record_log_size()
             write()
 
     def backup(self, path: Path) -> None:
         """Copy the database into a new private file: see `token_backup.write_backup`."""
-        with translated(self._file):
+        with convert_errors(self._file):
             self._verify_log()
         write_backup(self._cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
 
@@ -345,7 +345,7 @@ class TokenDatabase:
             TokenStoreDamagedError: it isn't.
         """
         self._verify_files()
-        with translated(self._file):
+        with convert_errors(self._file):
             self._cache.pragma("shrink_memory")  # what is in memory may be better than what is on disk
             if self._cache.pragma("integrity_check(1)")[0] != "ok":
                 raise damaged(self._file)

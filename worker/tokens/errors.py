@@ -18,7 +18,7 @@ from ...models.errors import (
 
 
 @contextmanager
-def translated(file: Path, *, backup: Path | None = None) -> Iterator[None]:
+def convert_errors(file: Path, *, backup: Path | None = None) -> Iterator[None]:
     """Turn errors of the database `file` into `TokenStoreError` and its subclasses.
 
     With `backup`, what can't be written is that file, which is made of the database.

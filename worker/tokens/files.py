@@ -1,7 +1,7 @@
 """The files of a token database: made privately, looked through before use, and watched while they are in use.
 
 SQLite writes on, with success, where no restart will find it: into a file that was removed or replaced, behind the end
-of a write-ahead log that was cut off. `DatabaseFiles.verify` comes before each write.
+of a write-ahead log that was cut off. `DatabaseFiles.check` comes before each write.
 """
 
 from __future__ import annotations
@@ -80,18 +80,18 @@ class DatabaseFiles:
         self._identities = _identity(self._file.stat()), _identity(self._log.stat())
         self._log_size = 0
 
-    def note_log(self) -> None:
+    def record_log_size(self) -> None:
         """Remember how long the write-ahead log is: it never gets shorter by itself."""
-        with suppress(FileNotFoundError):  # `verify` will tell
+        with suppress(FileNotFoundError):  # `check` reports it
             self._log_size = self._log.stat().st_size
 
-    def is_log_cut(self) -> bool:
+    def is_log_truncated(self) -> bool:
         """Whether the write-ahead log is shorter than it was: somebody has cut it, or has folded it in."""
         with suppress(FileNotFoundError):  # a folder that has gone is none of this
             return self._log.stat().st_size < self._log_size
         return False
 
-    def verify(self) -> None:
+    def check(self) -> None:
         """See that a write would go where the next start reads it.
 
         Raises:

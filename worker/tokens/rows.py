@@ -56,14 +56,14 @@ class LoadedTokens:
     """What a database held: its tokens in the order they were first stored, and how many rows were passed over.
 
     `latest` is the latest time that the database has seen, in epoch seconds; None where it has none, or (and then
-    `has_wrong_latest`) one that is no time.
+    `has_invalid_latest`) one that is no time.
     """
 
     records: list[BearerTokenRecord]
     pickled: int
     invalid: int
     latest: float | None = None
-    has_wrong_latest: bool = False
+    has_invalid_latest: bool = False
 
 
 def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
@@ -75,13 +75,13 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
     found: dict[str, BearerTokenRecord] = {}
     pickled = invalid = 0
     latest: float | None = None
-    has_wrong_latest = False
+    has_invalid_latest = False
     connection.text_factory = bytes  # planted texts need not be UTF-8
     try:
         for key, tag, value, expires, is_plain, is_pickled, is_token, is_latest in connection.execute(_SELECT):
             if is_latest:
                 latest = _instant(value) if is_plain else None
-                has_wrong_latest = latest is None
+                has_invalid_latest = latest is None
             elif is_pickled:
                 pickled += 1
             elif is_token:
@@ -92,7 +92,7 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
                     found[record.token] = record
     finally:
         connection.text_factory = str
-    return LoadedTokens(list(found.values()), pickled, invalid, latest, has_wrong_latest)
+    return LoadedTokens(list(found.values()), pickled, invalid, latest, has_invalid_latest)
 
 
 def columns(record: BearerTokenRecord) -> tuple[str, str, str, float | None]:

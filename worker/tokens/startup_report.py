@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 _BEHIND_SECONDS = 60.0
 
 
-def report(loaded: LoadedTokens, folder: Path, now: float) -> None:
+def log_open_report(loaded: LoadedTokens, folder: Path, now: float) -> None:
     """Log what is remarkable about the database in `folder`; `now` is what the clock shows, epoch seconds."""
     if loaded.pickled:
         log.warning(
@@ -35,7 +35,7 @@ def report(loaded: LoadedTokens, folder: Path, now: float) -> None:
             "take its tokens over with nfcli --import-norfab %s",
             *(folder, foreign[0].relative_to(folder), shlex.quote(str(folder))),
         )
-    if loaded.has_wrong_latest:
+    if loaded.has_invalid_latest:
         log.warning("the latest time that the token database in %s has seen is no time and was passed over", folder)
     if loaded.latest is not None and loaded.latest - now > _BEHIND_SECONDS:
         log.warning(

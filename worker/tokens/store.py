@@ -26,14 +26,14 @@ from ...models.errors import TaskError, TokenOwnerError, TokenStoreError, senten
 from ...models.tasks.auth import BearerTokenStoreInput
 from ...models.tokens import BearerTokenRecord
 from . import bulk as batches
-from .changes import Adopted, Change, Replaced, Witness, told
-from .clock import SteadyClock
+from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_hook
+from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS, TokenDatabase
 from .index import TokenIndex
 from .rows import LoadedTokens
-from .startup_report import report
+from .startup_report import log_open_report
 
-__all__ = ["SWEEP_AGAIN_SECONDS", "SWEEP_BATCH_TOKENS", "Change", "Replaced", "TokenStore", "Witness"]
+__all__ = ["SWEEP_AGAIN_SECONDS", "SWEEP_BATCH_TOKENS", "BeforeCommit", "ReplaceResult", "TokenChange", "TokenStore"]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class TokenStore:
         database: TokenDatabase,
         executor: ThreadPoolExecutor,
         loaded: LoadedTokens,
-        clock: SteadyClock,
+        clock: MonotonicWallClock,
         *,
         ticks: Callable[[], float],
         lock_timeout_seconds: float,
@@ -96,7 +96,7 @@ class TokenStore:
 
         The caller makes sure that no other process has it open. An operation gives up `lock_timeout_seconds` after it
         was asked for if somebody holds the database's lock nevertheless. `clock` and `ticks` are those of a
-        `SteadyClock`.
+        `MonotonicWallClock`.
 
         Raises:
             EnvironmentFolderError: the folder or a file in it is open to others.
@@ -109,8 +109,8 @@ class TokenStore:
                 TokenDatabase.open, directory, lock_timeout_seconds=lock_timeout_seconds
             ).result()
             loaded = executor.submit(database.load).result()
-            report(loaded, directory, clock())
-            steady = SteadyClock(clock, ticks, latest=-math.inf if loaded.latest is None else loaded.latest)
+            log_open_report(loaded, directory, clock())
+            steady = MonotonicWallClock(clock, ticks, latest=-math.inf if loaded.latest is None else loaded.latest)
             store = cls(database, executor, loaded, steady, ticks=ticks, lock_timeout_seconds=lock_timeout_seconds)
             store.sweep()
         except BaseException:
@@ -140,7 +140,7 @@ class TokenStore:
             self._database.limit_wait(min(_UNASKED_WAIT_SECONDS, self._lock_timeout_seconds))
             while batch := self._sweep(now):
                 removed += batch
-            self._database.keep_time(now)
+            self._database.save_high_water_mark(now)
         except TokenStoreError as error:
             log.warning("expired tokens were not swept: %s", error)
         finally:
@@ -199,7 +199,7 @@ class TokenStore:
         return self.now() >= self._index.next_expiry
 
     def store(
-        self, username: str, token: str, expire_seconds: int | None, *, witness: Witness | None = None
+        self, username: str, token: str, expire_seconds: int | None, *, before_commit: BeforeCommit | None = None
     ) -> BearerTokenRecord:
         """Store a token, or renew the expiry of one that the same user has; on disk (fsync) when this returns.
 
@@ -207,7 +207,7 @@ class TokenStore:
             username: whose token it is.
             token: an RFC 6750 `b64token`.
             expire_seconds: whole seconds from now until it dies; None for never, also where it had an expiry before.
-            witness: is told of the change before it is committed, and may refuse it.
+            before_commit: is told of the change before it is committed, and may refuse it.
 
         Raises:
             TaskError: an argument breaks its rule (`models/fields.py`).
@@ -218,13 +218,13 @@ class TokenStore:
             BearerTokenStoreInput(username=username, token=token, expire=expire_seconds)
         except ValidationError as error:
             raise TaskError("; ".join(sentences(error))) from None
-        record, has_replaced_expired = self._run(self._store, username, token, expire_seconds, witness)
+        record, has_replaced_expired = self._run(self._store, username, token, expire_seconds, before_commit)
         if has_replaced_expired:
             self._tell_revoked([token])
         return record
 
     def _store(
-        self, username: str, token: str, expire_seconds: int | None, witness: Witness | None
+        self, username: str, token: str, expire_seconds: int | None, before_commit: BeforeCommit | None
     ) -> tuple[BearerTokenRecord, bool]:
         # Microseconds are what the database keeps of a creation; the expiry shows the same fraction.
         now = round(self.now(), 6)
@@ -235,12 +235,14 @@ class TokenStore:
         created = now if live is None else live.created
         expires = None if expire_seconds is None else now + expire_seconds
         record = BearerTokenRecord(token, username, created, expires)
-        change = Change("create" if live is None else "renew", (record,))
-        self._database.put(record, now=self.now(), before_commit=told(witness, change))
+        change = TokenChange("create" if live is None else "renew", (record,))
+        self._database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
         self._index.put(record)
         return record, old is not None and live is None
 
-    def delete(self, *, username: str | None = None, token: str | None = None, witness: Witness | None = None) -> int:
+    def delete(
+        self, *, username: str | None = None, token: str | None = None, before_commit: BeforeCommit | None = None
+    ) -> int:
         """Remove a token, a user's tokens, or a token if it is that user's, all in one transaction.
 
         `witness` is told of the live ones before the removal is committed, and may refuse it; it isn't asked when
@@ -253,11 +255,13 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        removed, live = self._run(self._delete, username, token, witness)
+        removed, live = self._run(self._delete, username, token, before_commit)
         self._tell_revoked(removed)
         return live
 
-    def _delete(self, username: str | None, token: str | None, witness: Witness | None) -> tuple[list[str], int]:
+    def _delete(
+        self, username: str | None, token: str | None, before_commit: BeforeCommit | None
+    ) -> tuple[list[str], int]:
         if token is not None:
             found = self._index.by_token.get(token)
             records = [found] if found is not None and username in (None, found.username) else []
@@ -267,10 +271,12 @@ class TokenStore:
             return [], 0
         now = self.now()
         live = tuple(record for record in records if record.is_live(now))
-        before_commit = told(witness, Change("delete", live)) if live else None
-        return self._remove(records, now, before_commit), len(live)
+        hook = bind_hook(before_commit, TokenChange("delete", live)) if live else None
+        return self._remove(records, now, hook), len(live)
 
-    def replace(self, records: Iterable[BearerTokenRecord], *, witness: Witness | None = None) -> Replaced:
+    def replace(
+        self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
+    ) -> ReplaceResult:
         """Put tokens in the place of all that are stored, with their creation and expiry, in one transaction.
 
         The tokens come from `read_backup`, or obey the same rules. Those that have expired are passed over. `witness`
@@ -280,15 +286,19 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        replaced, revoked = self._run(self._replace, list(records), witness)
+        replaced, revoked = self._run(self._replace, list(records), before_commit)
         self._tell_revoked(revoked)
         return replaced
 
-    def _replace(self, given: list[BearerTokenRecord], witness: Witness | None) -> tuple[Replaced, list[str]]:
-        self._index, replaced, revoked = batches.replace(self._database, self._index, given, self.now(), witness)
+    def _replace(
+        self, given: list[BearerTokenRecord], before_commit: BeforeCommit | None
+    ) -> tuple[ReplaceResult, list[str]]:
+        self._index, replaced, revoked = batches.replace(self._database, self._index, given, self.now(), before_commit)
         return replaced, revoked
 
-    def adopt(self, records: Sequence[BearerTokenRecord], *, witness: Witness | None = None) -> Adopted:
+    def import_tokens(
+        self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
+    ) -> ImportResult:
         """Store tokens that nobody has here, with their creation and expiry, in one transaction.
 
         They obey the rules of `models/fields.py`. Those that have expired or are stored are passed over. `witness` is
@@ -297,7 +307,9 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        adopted, revoked = self._run(lambda: batches.adopt(self._database, self._index, records, self.now(), witness))
+        adopted, revoked = self._run(
+            lambda: batches.import_tokens(self._database, self._index, records, self.now(), before_commit)
+        )
         self._tell_revoked(revoked)
         return adopted
 

@@ -31,7 +31,7 @@ class Transfer:
     sha256: str = ""
 
 
-class Slot:
+class TransferSession:
     """Room for one transfer; all methods may be called from any thread, none of them waits for another.
 
     Args:
@@ -48,10 +48,10 @@ class Slot:
         self._last_used = 0.0
 
     @contextlib.contextmanager
-    def begin(self, folder: Path) -> Iterator[Transfer]:
-        """Make room for a transfer in `folder`, which is made anew; it is there for others once `hold` was called.
+    def open(self, folder: Path) -> Iterator[Transfer]:
+        """Make room for a transfer in `folder`, which is made anew; it is there for others once `commit` was called.
 
-        If the block raises, or doesn't call `hold`, the folder is removed.
+        If the block raises, or doesn't call `commit`, the folder is removed.
 
         Raises:
             TaskError: another transfer is under way, or the folder can't be made.
@@ -77,7 +77,7 @@ class Slot:
                 if self._held is None:
                     remove(folder)
 
-    def hold(self, transfer: Transfer, *, size: int, sha256: str) -> Transfer:
+    def commit(self, transfer: Transfer, *, size: int, sha256: str) -> Transfer:
         """Keep a transfer that was begun for its client; return it with what it has to be."""
         with self._lock:
             self._held = replace(transfer, size=size, sha256=sha256)
@@ -85,7 +85,7 @@ class Slot:
             return self._held
 
     @contextlib.contextmanager
-    def use(self, transfer_id: str, *, is_last: bool = False) -> Iterator[Transfer]:
+    def acquire(self, transfer_id: str, *, is_last: bool = False) -> Iterator[Transfer]:
         """Have the transfer of this id to oneself; `is_last` ends it, also when the block raises.
 
         Raises:
@@ -110,7 +110,7 @@ class Slot:
                 if is_last:
                     self._drop()
 
-    def drop_if_left(self) -> None:
+    def expire(self) -> None:
         """Drop a transfer that nobody has used for `IDLE_SECONDS`; cheap."""
         with self._lock:
             if self._held is not None and not self._is_used and self._is_idle():
@@ -134,13 +134,13 @@ class Transfers:
     """The two slots of a worker; nothing on disk is made or looked at before the first transfer begins."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.snapshot = Slot("backup", clock)
-        self.upload = Slot("restore", clock)
+        self.snapshot = TransferSession("backup", clock)
+        self.upload = TransferSession("restore", clock)
 
-    def drop_left(self) -> None:
+    def expire(self) -> None:
         """Drop what clients have left; cheap."""
-        self.snapshot.drop_if_left()
-        self.upload.drop_if_left()
+        self.snapshot.expire()
+        self.upload.expire()
 
     def close(self) -> None:
         """Drop both transfers."""

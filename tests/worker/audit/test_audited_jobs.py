@@ -190,7 +190,7 @@ def test_a_fault_while_a_line_is_written_is_no_reason_to_leave_a_job_unanswered(
     def fail(**_values: object) -> None:
         raise KeyError(SECRET)
 
-    monkeypatch.setattr(desk.trail, "write_undone", fail)
+    monkeypatch.setattr(desk.trail, "log_failed_change", fail)
     assert desk.run("bearer_token_delete")["errors"] == ["either username or token must be provided"]
     assert desk.run("bearer_token_delete", kwargs={"token": "x"})["errors"] == ["KeyError"]
     assert SECRET not in caplog.text

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfcli.worker.audit import chain as audit_chain
-from nfcli.worker.audit.chain import NO_LINE, Head, backwards, continuation, find_fault
+from nfcli.worker.audit.chain import NO_LINE, Head, backwards, recover_head, verify_chain
 
 COUNT = 6
 
@@ -41,7 +41,7 @@ HEAD = head_of(LINES)
 def fault(lines: list[bytes], head: Head = HEAD) -> str | None:
     """Look for a fault in a file of these lines."""
     text = b"".join(line + b"\n" for line in lines)
-    return find_fault(io.BytesIO(text), len(text), head)
+    return verify_chain(io.BytesIO(text), len(text), head)
 
 
 def test_each_line_carries_its_number_and_the_hash_of_the_one_before() -> None:
@@ -63,7 +63,7 @@ def test_what_was_not_touched_has_no_fault() -> None:
     """Of any length, and looked at up to the given size only."""
     assert [fault(LINES[:count], head_of(LINES[:count])) for count in range(COUNT + 1)] == [None] * (COUNT + 1)
     text = b"".join(line + b"\n" for line in LINES)
-    assert find_fault(io.BytesIO(text + b"later"), len(text), HEAD) is None
+    assert verify_chain(io.BytesIO(text + b"later"), len(text), HEAD) is None
 
 
 def altered(number: int, old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
@@ -124,8 +124,8 @@ def test_the_first_line_that_was_tampered_with_is_named(
 def test_an_unfinished_line_is_a_fault() -> None:
     """The worker cuts such a line off when it opens the file; while it runs there is none."""
     text = b"".join(line + b"\n" for line in LINES)
-    assert find_fault(io.BytesIO(text[:-1]), len(text) - 1, HEAD) == "line 6 is altered"
-    assert find_fault(io.BytesIO(text + b"{"), len(text) + 1, HEAD) == "line 7 is altered"
+    assert verify_chain(io.BytesIO(text[:-1]), len(text) - 1, HEAD) == "line 6 is altered"
+    assert verify_chain(io.BytesIO(text + b"{"), len(text) + 1, HEAD) == "line 7 is altered"
 
 
 edits = st.one_of(
@@ -163,7 +163,7 @@ def test_nothing_can_be_done_to_a_trail_without_a_fault(edits: list[tuple[str, i
     original = text = b"".join(line + b"\n" for line in LINES)
     for edit in edits:
         text = edited(text, edit)
-    assert (find_fault(io.BytesIO(text), len(text), HEAD) is None) == (text == original)
+    assert (verify_chain(io.BytesIO(text), len(text), HEAD) is None) == (text == original)
 
 
 def newest_first(lines: list[bytes]) -> Iterator[bytes]:
@@ -173,17 +173,17 @@ def newest_first(lines: list[bytes]) -> Iterator[bytes]:
 
 def test_a_trail_goes_on_behind_its_last_line() -> None:
     """Also where the head wasn't written before a crash, and from nothing."""
-    assert continuation(newest_first(LINES), HEAD) == (HEAD, [])
+    assert recover_head(newest_first(LINES), HEAD) == (HEAD, [])
     for count in range(COUNT):
-        assert continuation(newest_first(LINES), head_of(LINES[:count])) == (HEAD, [])
-    assert continuation(iter([]), Head()) == (Head(), [])
-    assert continuation(iter([]), None) == (Head(), [])
+        assert recover_head(newest_first(LINES), head_of(LINES[:count])) == (HEAD, [])
+    assert recover_head(iter([]), Head()) == (Head(), [])
+    assert recover_head(iter([]), None) == (Head(), [])
 
 
 def test_a_trail_that_is_whole_is_read_no_further_than_its_last_line() -> None:
     """A start takes as long with a hundred megabytes as with one."""
     lines = newest_first(LINES)
-    continuation(lines, HEAD)
+    recover_head(lines, HEAD)
     assert next(lines) == LINES[-2]
 
 
@@ -219,7 +219,7 @@ def test_an_end_that_is_not_as_it_was_written_shows_for_ever(
     lines: list[bytes], known: Head | None, follows: Head, problem: str
 ) -> None:
     """The next line follows on what really was the last one, or on none: so later lines don't hide the gap."""
-    head, problems = continuation(newest_first(lines), known)
+    head, problems = recover_head(newest_first(lines), known)
     assert (head, problems) == (follows, [problem])
     later = chain(2, head)
     assert fault([*lines, *later], head.after(later[0]).after(later[1])) is not None
@@ -228,8 +228,8 @@ def test_an_end_that_is_not_as_it_was_written_shows_for_ever(
 def test_a_head_that_is_far_behind_is_not_caught_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has put it there: it must not make a start slow."""
     monkeypatch.setattr(audit_chain, "LINES_BEHIND_MAX", 3)
-    assert continuation(newest_first(LINES), head_of(LINES[:3])) == (HEAD, [])
-    head, problems = continuation(newest_first(LINES), head_of(LINES[:2]))
+    assert recover_head(newest_first(LINES), head_of(LINES[:3])) == (HEAD, [])
+    head, problems = recover_head(newest_first(LINES), head_of(LINES[:2]))
     assert (head, problems) == (Head(6, NO_LINE), ["the lines behind line 2 don't follow on it"])
 
 

@@ -182,7 +182,7 @@ def test_a_disk_that_can_not_be_read_is_an_error_in_one_line(
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(audit_file, "find_fault", fail)
+    monkeypatch.setattr(audit_file, "verify_chain", fail)
     monkeypatch.setattr(os, "pread", fail)
     for read in (file.verify, lambda: next(file.lines_backwards())):
         with pytest.raises(AuditError) as caught:

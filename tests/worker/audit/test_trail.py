@@ -18,7 +18,7 @@ from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.audit import AuditEntry, Operation
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.tokens.store import Change, TokenStore
+from nfcli.worker.tokens.store import TokenChange, TokenStore
 
 if TYPE_CHECKING:
     from conftest import Stranger
@@ -56,7 +56,7 @@ def test_a_stored_token_leaves_a_line_without_the_token(
     trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
 ) -> None:
     """Number, time, who, what, for whom, which by its fingerprint, how long, what came of it, and the chain."""
-    open_store().store("alice", SECRET, 60, witness=trail.witness("client", expire=60))
+    open_store().store("alice", SECRET, 60, before_commit=trail.before_commit("client", expire=60))
     expected = {
         "seq": 1,
         "time": TIME,
@@ -80,10 +80,10 @@ def test_each_change_leaves_one_line_and_what_changes_nothing_none(
     """Created, renewed, deleted by token and by user; nothing matched, or only looked at."""
     store = open_store()
     for token, expire in (("a1", 60), ("a1", None), ("a2", 5), ("a3", None)):
-        store.store("alice", token, expire, witness=trail.witness("client", expire=expire))
-    store.delete(token="a2", witness=trail.witness("client"))
-    store.delete(token="a2", witness=trail.witness("client"))
-    store.delete(username="alice", witness=trail.witness("client"))
+        store.store("alice", token, expire, before_commit=trail.before_commit("client", expire=expire))
+    store.delete(token="a2", before_commit=trail.before_commit("client"))
+    store.delete(token="a2", before_commit=trail.before_commit("client"))
+    store.delete(username="alice", before_commit=trail.before_commit("client"))
     store.lookup("a1")
     store.records()
     assert brief(path) == [
@@ -101,8 +101,8 @@ def test_each_change_leaves_one_line_and_what_changes_nothing_none(
 def test_a_change_of_many_tokens_names_a_hundred_and_counts_all(trail: AuditTrail, path: Path) -> None:
     """Of several users it names none."""
     records = tuple(BearerTokenRecord(f"t{n}", f"u{n}", 0.0, None) for n in range(250))
-    trail.witness("client")(Change("restore", records))
-    trail.witness("client")(Change("restore", ()))
+    trail.before_commit("client")(TokenChange("restore", records))
+    trail.before_commit("client")(TokenChange("restore", ()))
     trail.write(operation="restore", actor="client", tokens=[record.token for record in records])
     assert [(line["username"], line["count"]) for line in lines(path)] == [(None, 250), (None, 0), (None, 250)]
     assert lines(path)[0]["tokens"] == [fingerprint(f"t{n}") for n in range(100)] == lines(path)[2]["tokens"]
@@ -117,10 +117,10 @@ def test_a_change_that_no_line_can_tell_of_is_not_made(
     store.store("alice", "a1", 60)
     before, rows = [(each.token, each.expires) for each in store.records()], stranger.keys()
     changes: dict[str, Callable[[], object]] = {
-        "create": lambda: store.store("alice", "a2", None, witness=trail.witness("client")),
-        "renew": lambda: store.store("alice", "a1", 90, witness=trail.witness("client")),
-        "delete a token": lambda: store.delete(token="a1", witness=trail.witness("client")),
-        "delete a user": lambda: store.delete(username="alice", witness=trail.witness("client")),
+        "create": lambda: store.store("alice", "a2", None, before_commit=trail.before_commit("client")),
+        "renew": lambda: store.store("alice", "a1", 90, before_commit=trail.before_commit("client")),
+        "delete a token": lambda: store.delete(token="a1", before_commit=trail.before_commit("client")),
+        "delete a user": lambda: store.delete(username="alice", before_commit=trail.before_commit("client")),
     }
     moved = path.rename(path.with_name("moved"))
     path.mkdir()
@@ -144,9 +144,9 @@ def test_eight_threads_of_changes_leave_a_line_for_each(
         for n in range(12):
             token = f"t{(number + n) % 10}"
             if n % 3 == 2:
-                store.delete(token=token, witness=trail.witness(f"client-{number}"))
+                store.delete(token=token, before_commit=trail.before_commit(f"client-{number}"))
             else:
-                store.store("alice", token, None, witness=trail.witness(f"client-{number}"))
+                store.store("alice", token, None, before_commit=trail.before_commit(f"client-{number}"))
 
     threads = [threading.Thread(target=change, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -164,7 +164,7 @@ def test_eight_threads_of_changes_leave_a_line_for_each(
 
 def undone(trail: AuditTrail, operation: Operation, result: Result, *known: str, **arguments: object) -> dict[str, Any]:
     """Write that a task changed nothing; return the line as it lies in the file."""
-    trail.write_undone(
+    trail.log_failed_change(
         operation=operation, actor="client", arguments=arguments, result=result, is_token=known.__contains__
     )
     line: dict[str, Any] = json.loads(trail._file.path.read_bytes().splitlines()[-1])
@@ -257,7 +257,7 @@ def test_a_name_that_is_the_token_is_not_recorded(
     """Of changes that were made neither; a token of few letters blanks out no other name."""
     store = open_store()
     for username, token in (("alice", "alice"), (f"x{SECRET}", SECRET), ("alice", "a")):
-        store.store(username, token, None, witness=trail.witness("client"))
+        store.store(username, token, None, before_commit=trail.before_commit("client"))
     assert [line["username"] for line in lines(path)] == ["***", "x***", "alice"]
 
 

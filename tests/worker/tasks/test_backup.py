@@ -217,7 +217,7 @@ def test_one_transfer_at_a_time_until_it_is_left_for_too_long(desk: Desk) -> Non
     assert desk.run("backup_begin")["id"] != first
     assert desk.refusal("backup_read", id=first, offset=0) == GONE.format("backup")
     desk.ticks.now += IDLE_SECONDS
-    desk.worker.transfers.drop_left()
+    desk.worker.transfers.expire()
     assert desk.files() == {}
 
 

@@ -19,7 +19,7 @@ from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import token_import as import_tasks
-from nfcli.worker.tokens.changes import Adopted, Change
+from nfcli.worker.tokens.changes import ImportResult, TokenChange
 from nfcli.worker.tokens.store import TokenStore
 
 if TYPE_CHECKING:
@@ -187,9 +187,11 @@ def test_what_no_line_can_tell_of_is_not_imported(
 
 def test_nobody_is_asked_where_nothing_is_stored(desk: Desk, clock: SimpleNamespace) -> None:
     """The database isn't touched either: a witness hears of changes only."""
-    heard: list[Change] = []
+    heard: list[TokenChange] = []
     given = [BearerTokenRecord("a1", "alice", 1.0, None), BearerTokenRecord("b1", "bob", 1.0, clock.now)]
-    assert desk.worker.store.adopt(given, witness=heard.append) == Adopted(stored=0, present=1, refused=(), expired=1)
+    assert desk.worker.store.import_tokens(given, before_commit=heard.append) == ImportResult(
+        stored=0, present=1, refused=(), expired=1
+    )
     assert heard == []
 
 
@@ -200,7 +202,7 @@ def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, stranger: S
     with stranger.connect() as connection:
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(TokenStoreBusyError):
-            desk.worker.store.adopt(records)
+            desk.worker.store.import_tokens(records)
         connection.execute("ROLLBACK")
     stranger.run(
         "CREATE TRIGGER stop BEFORE INSERT ON Cache WHEN NEW.key LIKE '%b2' BEGIN SELECT RAISE(ABORT, ''); END"
@@ -215,7 +217,7 @@ def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, stranger: S
     )
     assert (desk.rows(), stranger.keys()) == (before, ["bearer_token::a1"])
     stranger.run("DROP TRIGGER stop")
-    assert desk.worker.store.adopt(records) == Adopted(stored=3, present=0, refused=(), expired=0)
+    assert desk.worker.store.import_tokens(records) == ImportResult(stored=3, present=0, refused=(), expired=0)
 
 
 @pytest.mark.parametrize(

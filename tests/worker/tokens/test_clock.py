@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfcli.worker.tokens.clock import NEAR_SECONDS, SLACK_SECONDS, SteadyClock
+from nfcli.worker.tokens.clock import JITTER_SECONDS, SLEW_SECONDS, MonotonicWallClock
 
 START = 1_780_000_000.25
 HOUR = 3600.0
@@ -27,14 +27,14 @@ def hands() -> SimpleNamespace:
 
 
 @pytest.fixture
-def steady(hands: SimpleNamespace) -> SteadyClock:
+def steady(hands: SimpleNamespace) -> MonotonicWallClock:
     """Return a steady clock on the two."""
     return on(hands)
 
 
-def on(hands: SimpleNamespace, **arguments: float) -> SteadyClock:
+def on(hands: SimpleNamespace, **arguments: float) -> MonotonicWallClock:
     """Make a steady clock of two hands."""
-    return SteadyClock(lambda: hands.wall, lambda: hands.ticks, **arguments)
+    return MonotonicWallClock(lambda: hands.wall, lambda: hands.ticks, **arguments)
 
 
 def wait(hands: SimpleNamespace, seconds: float) -> None:
@@ -43,7 +43,7 @@ def wait(hands: SimpleNamespace, seconds: float) -> None:
     hands.ticks += seconds
 
 
-def test_the_wall_clock_is_followed(steady: SteadyClock, hands: SimpleNamespace) -> None:
+def test_the_wall_clock_is_followed(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
     """While it runs on, and when it leaps ahead, by a little or by a year."""
     for step, leap in ((0.0, 0.0), (1.0, 0.0), (1e-6, 0.0), (0.3, 0.000_001), (5.0, 2.5), (0.0, YEAR), (HOUR, 0.0)):
         wait(hands, step)
@@ -51,7 +51,7 @@ def test_the_wall_clock_is_followed(steady: SteadyClock, hands: SimpleNamespace)
         assert steady.now() == pytest.approx(hands.wall, abs=1e-6)
 
 
-def test_a_leap_ahead_is_followed_to_the_last_bit(steady: SteadyClock, hands: SimpleNamespace) -> None:
+def test_a_leap_ahead_is_followed_to_the_last_bit(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
     """By the smallest step there is as well."""
     for leap in (YEAR, 1.0, 0.000_001):
         hands.wall += leap
@@ -60,9 +60,9 @@ def test_a_leap_ahead_is_followed_to_the_last_bit(steady: SteadyClock, hands: Si
         assert steady.now() == hands.wall
 
 
-@pytest.mark.parametrize("back", [SLACK_SECONDS, 2.0, HOUR, YEAR])
+@pytest.mark.parametrize("back", [SLEW_SECONDS, 2.0, HOUR, YEAR])
 def test_time_goes_on_at_its_pace_when_the_clock_is_set_back(
-    steady: SteadyClock, hands: SimpleNamespace, back: float
+    steady: MonotonicWallClock, hands: SimpleNamespace, back: float
 ) -> None:
     """From the latest reading, until the wall clock is ahead of it again."""
     wait(hands, 10)
@@ -77,7 +77,9 @@ def test_time_goes_on_at_its_pace_when_the_clock_is_set_back(
     assert steady.now() == hands.wall
 
 
-def test_a_clock_set_back_again_and_again_does_not_hold_time_up(steady: SteadyClock, hands: SimpleNamespace) -> None:
+def test_a_clock_set_back_again_and_again_does_not_hold_time_up(
+    steady: MonotonicWallClock, hands: SimpleNamespace
+) -> None:
     """By a minute each minute, the wall clock stands still; time doesn't."""
     start = steady.now()
     for _ in range(100):
@@ -87,15 +89,17 @@ def test_a_clock_set_back_again_and_again_does_not_hold_time_up(steady: SteadyCl
     assert steady.now() == pytest.approx(start + 6000, abs=1e-3)
 
 
-def test_a_clock_that_is_trimmed_is_followed(steady: SteadyClock, hands: SimpleNamespace) -> None:
+def test_a_clock_that_is_trimmed_is_followed(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
     """One that runs slower than the other by 500 parts in a million, over days, is right; ours stays with it."""
     for _ in range(1000):
         hands.ticks += 300
         hands.wall += 300 * (1 - 500e-6)
-        assert 0 <= steady.now() - hands.wall < NEAR_SECONDS + 1e-6
+        assert 0 <= steady.now() - hands.wall < JITTER_SECONDS + 1e-6
 
 
-def test_a_small_step_back_slows_time_down_until_it_is_made_up(steady: SteadyClock, hands: SimpleNamespace) -> None:
+def test_a_small_step_back_slows_time_down_until_it_is_made_up(
+    steady: MonotonicWallClock, hands: SimpleNamespace
+) -> None:
     """Time neither goes back nor stands still, and soon is the wall clock's."""
     steady.now()
     wait(hands, 128)
@@ -106,11 +110,11 @@ def test_a_small_step_back_slows_time_down_until_it_is_made_up(steady: SteadyClo
         wait(hands, 0.05)
         seen.append(steady.now())
     assert all(later - earlier >= 0.02 for earlier, later in pairwise(seen))
-    assert 0 <= seen[-1] - hands.wall < NEAR_SECONDS + 1e-6
+    assert 0 <= seen[-1] - hands.wall < JITTER_SECONDS + 1e-6
 
 
 def test_small_steps_back_without_end_cost_half_of_the_time_at_most(
-    steady: SteadyClock, hands: SimpleNamespace
+    steady: MonotonicWallClock, hands: SimpleNamespace
 ) -> None:
     """What looks like trimming can't be used to hold time up."""
     start = steady.now()
@@ -138,7 +142,7 @@ def test_a_pause_between_the_two_readings_counts_once(hands: SimpleNamespace) ->
         wait(hands, pauses.pop(0) if pauses else 0)
         return float(hands.ticks)
 
-    steady = SteadyClock(lambda: hands.wall, ticks)
+    steady = MonotonicWallClock(lambda: hands.wall, ticks)
     for passed in (1, 1, 0):
         wait(hands, passed)
         assert steady.now() == pytest.approx(hands.wall, abs=1e-6)
@@ -157,9 +161,9 @@ def test_a_reading_that_another_one_overtakes_is_done_again(hands: SimpleNamespa
     def set_back() -> None:
         hands.wall -= 0.5
         steady.now()
-        wait(hands, NEAR_SECONDS * 0.75)
+        wait(hands, JITTER_SECONDS * 0.75)
 
-    steady = SteadyClock(clock, lambda: hands.ticks)
+    steady = MonotonicWallClock(clock, lambda: hands.ticks)
     first = steady.now()
     meanwhile.append(set_back)
     second = steady.now()
@@ -169,7 +173,7 @@ def test_a_reading_that_another_one_overtakes_is_done_again(hands: SimpleNamespa
 def test_one_thread_at_a_time_changes_what_others_count_from(hands: SimpleNamespace) -> None:
     """The clocks are read under the same lock: an older reading never comes last."""
     held: list[bool] = []
-    steady = SteadyClock(lambda: held.append(steady._lock.locked()) or hands.wall if held else hands.wall)
+    steady = MonotonicWallClock(lambda: held.append(steady._lock.locked()) or hands.wall if held else hands.wall)
     steady.now()
     hands.wall += HOUR
     held.append(True)
@@ -206,7 +210,7 @@ def test_no_thread_sees_an_earlier_time_than_another_did() -> None:
         number = next(readings)
         return START + number * 1e-3 - (HOUR if number % 3 == 0 else 0.0)
 
-    steady = SteadyClock(leaping)
+    steady = MonotonicWallClock(leaping)
     board = [0.0]
 
     def look(_: int) -> bool:

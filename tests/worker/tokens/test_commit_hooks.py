@@ -12,7 +12,7 @@ import pytest
 
 from nfcli.models.errors import NfcliError, TaskError, TokenOwnerError, TokenStoreError, TokenStoreFullError
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens.store import Change, TokenStore
+from nfcli.worker.tokens.store import TokenChange, TokenStore
 
 if TYPE_CHECKING:
     from conftest import Stranger
@@ -32,7 +32,7 @@ def fields(record: BearerTokenRecord) -> Fields:
     return record.token, record.username, record.created, record.expires
 
 
-def told(change: Change) -> Told:
+def told(change: TokenChange) -> Told:
     """Return all that a witness was told."""
     return change.operation, [fields(record) for record in change.records]
 
@@ -62,13 +62,13 @@ def test_a_witness_hears_of_each_change_once(store: TokenStore, clock: SimpleNam
     heard: list[Told] = []
     start = clock.now
 
-    def witness(change: Change) -> None:
+    def before_commit(change: TokenChange) -> None:
         heard.append(told(change))
 
-    store.store("alice", "a3", None, witness=witness)
-    store.store("alice", "a1", 20, witness=witness)
-    store.delete(token="a2", witness=witness)
-    store.delete(username="alice", witness=witness)
+    store.store("alice", "a3", None, before_commit=before_commit)
+    store.store("alice", "a1", 20, before_commit=before_commit)
+    store.delete(token="a2", before_commit=before_commit)
+    store.delete(username="alice", before_commit=before_commit)
     assert heard == [
         ("create", [("a3", "alice", start, None)]),
         ("renew", [("a1", "alice", start, start + 20)]),
@@ -79,15 +79,15 @@ def test_a_witness_hears_of_each_change_once(store: TokenStore, clock: SimpleNam
 
 def test_a_witness_is_not_asked_where_nothing_changes(store: TokenStore, clock: SimpleNamespace) -> None:
     """Nothing matched, what matched has expired, another user's token, arguments that break a rule, a sweep."""
-    heard: list[Change] = []
+    heard: list[TokenChange] = []
     for arguments in ({"token": "c1"}, {"username": "carol"}, {"username": "bob", "token": "a1"}, {}):
-        assert store.delete(**arguments, witness=heard.append) == 0
+        assert store.delete(**arguments, before_commit=heard.append) == 0
     with pytest.raises(TokenOwnerError):
-        store.store("bob", "a1", None, witness=heard.append)
+        store.store("bob", "a1", None, before_commit=heard.append)
     with pytest.raises(TaskError):
-        store.store("bob", "not a token", None, witness=heard.append)
+        store.store("bob", "not a token", None, before_commit=heard.append)
     clock.now += 10
-    assert store.delete(username="alice", witness=heard.append) == 0
+    assert store.delete(username="alice", before_commit=heard.append) == 0
     assert store.sweep() == 1
     assert heard == []
 
@@ -97,9 +97,9 @@ def test_an_expired_token_stored_anew_is_told_as_created(store: TokenStore, cloc
     heard: list[Told] = []
     clock.now += 10
     store.store("alice", "live", None)
-    store.store("alice", "b1", None, witness=lambda change: heard.append(told(change)))
-    store.store("alice", "a1", None, witness=lambda change: heard.append(told(change)))
-    assert store.delete(username="alice", witness=lambda change: heard.append(told(change))) == 3
+    store.store("alice", "b1", None, before_commit=lambda change: heard.append(told(change)))
+    store.store("alice", "a1", None, before_commit=lambda change: heard.append(told(change)))
+    assert store.delete(username="alice", before_commit=lambda change: heard.append(told(change))) == 3
     assert heard == [
         ("create", [("b1", "alice", clock.now, None)]),
         ("create", [("a1", "alice", clock.now, None)]),
@@ -119,11 +119,11 @@ def test_a_witness_is_asked_between_the_rows_and_the_commit(
     """The rows are in the transaction, nobody else sees them, and no look-up does."""
     seen: list[tuple[int, int, bool]] = []
 
-    def witness(change: Change) -> None:
+    def before_commit(change: TokenChange) -> None:
         seen.append((rows(), len(stranger.keys()), store.lookup(change.records[0].token) is not None))
 
-    store.store("alice", "a3", None, witness=witness)
-    store.delete(username="alice", witness=witness)
+    store.store("alice", "a3", None, before_commit=before_commit)
+    store.delete(username="alice", before_commit=before_commit)
     assert seen == [(4, 3, False), (1, 4, True)]
 
 
@@ -143,19 +143,19 @@ def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
 ) -> None:
     """The very object, whatever it is; memory and disk are as before, nobody is told off, and the store goes on."""
     before, keys = contents(store), stranger.keys()
-    calls: list[Change] = []
+    calls: list[TokenChange] = []
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
 
-    def refuse(change: Change) -> None:
+    def refuse(change: TokenChange) -> None:
         calls.append(change)
         raise error
 
     for write in (
-        lambda: store.store("alice", "a3", None, witness=refuse),
-        lambda: store.store("alice", "a1", 500, witness=refuse),
-        lambda: store.delete(token="a1", witness=refuse),
-        lambda: store.delete(username="alice", witness=refuse),
+        lambda: store.store("alice", "a3", None, before_commit=refuse),
+        lambda: store.store("alice", "a1", 500, before_commit=refuse),
+        lambda: store.delete(token="a1", before_commit=refuse),
+        lambda: store.delete(username="alice", before_commit=refuse),
     ):
         calls.clear()
         with pytest.raises(type(error)) as raised:
@@ -172,11 +172,11 @@ def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
 def test_the_cause_of_a_refusal_is_kept(store: TokenStore) -> None:
     """Who logs it finds what the witness met."""
 
-    def refuse(_change: Change) -> None:
+    def refuse(_change: TokenChange) -> None:
         raise RefusedError("the audit trail can't be written") from OSError(28, "No space left on device")
 
     with pytest.raises(RefusedError) as raised:
-        store.delete(username="alice", witness=refuse)
+        store.delete(username="alice", before_commit=refuse)
     assert isinstance(raised.value.__cause__, OSError)
 
 
@@ -209,14 +209,14 @@ def test_a_write_that_is_tried_again_asks_its_witness_once(
     store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, failures: int, is_done: bool
 ) -> None:
     """A full disk gets a second try; when that fails as well, the caller has the store's own error."""
-    calls: list[Change] = []
+    calls: list[TokenChange] = []
     before = contents(store)
     with failing_commits(store, monkeypatch, count=failures):
         if is_done:
-            assert store.delete(token="a1", witness=calls.append) == 1
+            assert store.delete(token="a1", before_commit=calls.append) == 1
         else:
             with pytest.raises(TokenStoreFullError):
-                store.delete(token="a1", witness=calls.append)
+                store.delete(token="a1", before_commit=calls.append)
     assert len(calls) == 1
     assert len(contents(store)) == len(before) - is_done
 
@@ -226,7 +226,7 @@ def test_a_commit_that_fails_after_the_witness_is_the_stores_error(
 ) -> None:
     """What was witnessed did not happen, and the caller is told so."""
     cache = store._database._cache
-    calls: list[Change] = []
+    calls: list[TokenChange] = []
     before = contents(store)
 
     @contextmanager
@@ -239,5 +239,5 @@ def test_a_commit_that_fails_after_the_witness_is_the_stores_error(
     with monkeypatch.context() as patch:
         patch.setattr(cache, "transact", transact)
         with pytest.raises(TokenStoreError):
-            store.delete(token="a1", witness=calls.append)
+            store.delete(token="a1", before_commit=calls.append)
     assert (len(calls), contents(store)) == (1, before)

@@ -12,7 +12,7 @@ import pytest
 
 from nfcli.models.errors import TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens.store import Change, Replaced, TokenStore
+from nfcli.worker.tokens.store import ReplaceResult, TokenChange, TokenStore
 
 if TYPE_CHECKING:
     from conftest import Stranger
@@ -64,7 +64,7 @@ def test_exactly_the_given_live_tokens_are_there_afterwards(
 ) -> None:
     """With the creation and expiry that they came with, in memory and on disk."""
     expected = [fields(record) for record in others[:4]]
-    assert store.replace(others) == Replaced(stored=4, removed=1, expired=1)
+    assert store.replace(others) == ReplaceResult(stored=4, removed=1, expired=1)
     assert contents(store) == expected
     assert (store.usernames(), len(store)) == (["alice", "dave"], 4)
     store.close()
@@ -107,9 +107,9 @@ def test_whoever_lost_a_token_is_told_once(store: TokenStore, others: list[Beare
 
 def test_nothing_in_the_place_of_all_is_possible(store: TokenStore, stranger: Stranger) -> None:
     """An empty backup is one."""
-    assert store.replace([]) == Replaced(stored=0, removed=3, expired=0)
+    assert store.replace([]) == ReplaceResult(stored=0, removed=3, expired=0)
     assert (contents(store), stranger.keys()) == ([], [])
-    assert store.replace([]) == Replaced(stored=0, removed=0, expired=0)
+    assert store.replace([]) == ReplaceResult(stored=0, removed=0, expired=0)
 
 
 def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, stranger: Stranger) -> None:
@@ -131,12 +131,12 @@ def test_a_witness_hears_of_the_restoration_and_may_refuse_it(
     store.on_revoked.append(revoked.append)
     refusal = OSError(28, "No space left on device")
 
-    def refuse(change: Change) -> None:
+    def refuse(change: TokenChange) -> None:
         heard.append((change.operation, [fields(record) for record in change.records]))
         raise refusal
 
     with pytest.raises(OSError, match="No space left") as raised:
-        store.replace(others, witness=refuse)
+        store.replace(others, before_commit=refuse)
     assert raised.value is refusal
     assert heard == [("restore", [fields(record) for record in others[:4]])]
     assert (contents(store), stranger.keys(), revoked) == (before, keys, [])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from nfcli.models.errors import TaskError
-from nfcli.worker.tokens.transfers import IDLE_SECONDS, Slot, Transfer
+from nfcli.worker.tokens.transfers import IDLE_SECONDS, Transfer, TransferSession
 
 BUSY = (
     r"^another backup of this worker is under way, nothing was done: try again when it is done "
@@ -27,9 +27,9 @@ def ticks() -> SimpleNamespace:
 
 
 @pytest.fixture
-def slot(ticks: SimpleNamespace) -> Slot:
+def session(ticks: SimpleNamespace) -> TransferSession:
     """Return room for a backup."""
-    return Slot("backup", lambda: ticks.now)
+    return TransferSession("backup", lambda: ticks.now)
 
 
 @pytest.fixture
@@ -38,102 +38,108 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "w1.backup"
 
 
-def begun(slot: Slot, folder: Path) -> Transfer:
+def begun(session: TransferSession, folder: Path) -> Transfer:
     """Begin a transfer that has a file."""
-    with slot.begin(folder) as transfer:
+    with session.open(folder) as transfer:
         transfer.file.write_bytes(b"tokens")
-        return slot.hold(transfer, size=6, sha256="")
+        return session.commit(transfer, size=6, sha256="")
 
 
-def test_each_use_is_a_sign_of_life(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+def test_each_use_is_a_sign_of_life(session: TransferSession, folder: Path, ticks: SimpleNamespace) -> None:
     """A slow client keeps what it began for as long as it goes on."""
-    transfer = begun(slot, folder)
+    transfer = begun(session, folder)
     for _ in range(3):
         ticks.now += IDLE_SECONDS - 1
-        slot.drop_if_left()
-        with slot.use(transfer.id) as used:
+        session.expire()
+        with session.acquire(transfer.id) as used:
             assert used == transfer
-    with pytest.raises(TaskError, match=BUSY), slot.begin(folder):
+    with pytest.raises(TaskError, match=BUSY), session.open(folder):
         pass
     assert transfer.file.read_bytes() == b"tokens"
 
 
-def test_what_is_left_is_dropped_with_its_file(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+def test_what_is_left_is_dropped_with_its_file(session: TransferSession, folder: Path, ticks: SimpleNamespace) -> None:
     """By the worker, at the very moment; its id is dead."""
-    transfer = begun(slot, folder)
+    transfer = begun(session, folder)
     ticks.now += IDLE_SECONDS
-    slot.drop_if_left()
+    session.expire()
     assert not folder.exists()
-    with pytest.raises(TaskError, match=GONE), slot.use(transfer.id):
+    with pytest.raises(TaskError, match=GONE), session.acquire(transfer.id):
         pass
 
 
-def test_the_next_one_takes_the_place_of_one_that_was_left(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+def test_the_next_one_takes_the_place_of_one_that_was_left(
+    session: TransferSession, folder: Path, ticks: SimpleNamespace
+) -> None:
     """Also where the worker hasn't looked meanwhile."""
-    first = begun(slot, folder)
+    first = begun(session, folder)
     ticks.now += IDLE_SECONDS
-    second = begun(slot, folder)
-    with pytest.raises(TaskError, match=GONE), slot.use(first.id):
+    second = begun(session, folder)
+    with pytest.raises(TaskError, match=GONE), session.acquire(first.id):
         pass
-    with slot.use(second.id):
+    with session.acquire(second.id):
         assert second.file.exists()
 
 
-def test_what_is_in_use_is_not_dropped_for_its_age(slot: Slot, folder: Path, ticks: SimpleNamespace) -> None:
+def test_what_is_in_use_is_not_dropped_for_its_age(
+    session: TransferSession, folder: Path, ticks: SimpleNamespace
+) -> None:
     """A long commit isn't a client that has gone. Nobody waits: a thread that did would be missing for all jobs."""
-    transfer = begun(slot, folder)
-    with slot.use(transfer.id):
+    transfer = begun(session, folder)
+    with session.acquire(transfer.id):
         ticks.now += IDLE_SECONDS
-        slot.drop_if_left()
-        with pytest.raises(TaskError, match=BUSY), slot.begin(folder):
+        session.expire()
+        with pytest.raises(TaskError, match=BUSY), session.open(folder):
             pass
         with (
             pytest.raises(TaskError, match=r"^a step of this backup is still being done: wait for it$"),
-            slot.use(transfer.id),
+            session.acquire(transfer.id),
         ):
             pass
-    with slot.use(transfer.id):
+    with session.acquire(transfer.id):
         assert transfer.file.exists()
 
 
-def test_while_one_begins_no_other_may(slot: Slot, folder: Path) -> None:
+def test_while_one_begins_no_other_may(session: TransferSession, folder: Path) -> None:
     """It takes its time; the folder is not pulled away from under it."""
-    with slot.begin(folder):
-        with pytest.raises(TaskError, match=BUSY), slot.begin(folder):
+    with session.open(folder):
+        with pytest.raises(TaskError, match=BUSY), session.open(folder):
             pass
         assert folder.exists()
     assert not folder.exists()
 
 
-def test_a_beginning_that_fails_leaves_nothing(slot: Slot, folder: Path) -> None:
+def test_a_beginning_that_fails_leaves_nothing(session: TransferSession, folder: Path) -> None:
     """The room is free again."""
 
     def fail() -> None:
-        with slot.begin(folder) as transfer:
+        with session.open(folder) as transfer:
             transfer.file.write_bytes(b"tokens")
             raise TaskError("no")
 
     with pytest.raises(TaskError, match=r"^no$"):
         fail()
     assert not folder.exists()
-    assert begun(slot, folder).file.exists()
+    assert begun(session, folder).file.exists()
 
 
 @pytest.mark.parametrize("is_last", [True, False])
-def test_a_last_step_ends_the_transfer_also_when_it_fails(slot: Slot, folder: Path, is_last: bool) -> None:
+def test_a_last_step_ends_the_transfer_also_when_it_fails(
+    session: TransferSession, folder: Path, is_last: bool
+) -> None:
     """Others leave it as it was."""
-    transfer = begun(slot, folder)
-    with pytest.raises(TaskError, match=r"^no$"), slot.use(transfer.id, is_last=is_last):
+    transfer = begun(session, folder)
+    with pytest.raises(TaskError, match=r"^no$"), session.acquire(transfer.id, is_last=is_last):
         raise TaskError("no")
     assert folder.exists() is not is_last
 
 
-def test_a_link_in_the_folders_place_is_not_followed(slot: Slot, folder: Path, tmp_path: Path) -> None:
+def test_a_link_in_the_folders_place_is_not_followed(session: TransferSession, folder: Path, tmp_path: Path) -> None:
     """What it points to is left alone."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").touch()
     folder.symlink_to(elsewhere)
     with pytest.raises(TaskError, match=r"w1\.backup is a symbolic link: put what it points to in its place$"):
-        begun(slot, folder)
+        begun(session, folder)
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
