@@ -1,4 +1,4 @@
-"""A NorFab broker of the tests' own: a ROUTER with handover and CURVE, which can be frozen, restarted, made to forget."""
+"""A NorFab broker for tests: a ROUTER with handover and CURVE, which can be frozen, restarted, made to forget."""
 
 from __future__ import annotations
 
