@@ -14,7 +14,7 @@ from ..models.errors import EXIT_OK, NfcliError, UsageError
 from ..models.inventory.scaffold import create_environment
 from .client.norfab import NorFab
 from .output.console import Console
-from .output.progress import Progress
+from .output.progress_line import ProgressLine
 from .processes.supervisor import Supervisor
 from .repl.script import abandon_stdout, run_script, run_words
 from .repl.session import Session
@@ -134,11 +134,11 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     """Run one command, a script or the prompt; a command that needs no worker starts none."""
-    progress = Progress(Console(sys.stdout, sys.stderr))
+    progress = ProgressLine(Console(sys.stdout, sys.stderr))
     client = norfab.make_client(
         start_workers=not arguments.client,
         notice=lambda text: progress.console.note(f"nfcli: {text}"),
-        on_progress=progress.tell,
+        on_progress=progress.update,
     )
     log_file = norfab.environment.logs_folder / "shell.log"
     if arguments.words:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-SHOWN_CHARACTERS = 64
+QUOTED_CHARACTERS = 64
 _LATIN_1_MAX = 0xFF
 
 # What a terminal acts on: C0 and C1 controls, line separators, what turns the direction of text, lone surrogates.
@@ -15,21 +15,21 @@ _IN_LINE = re.compile(f"[\t\n{_UNSAFE}]")
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
-def one_line(value: Any) -> str:
+def escape_line(value: Any) -> str:
     r"""Return a value as text on one line, in which control characters show as `\n`, `\x1b`, `\u202e`."""
     text = value if isinstance(value, str) else str(value)
     return text if text.isprintable() else _IN_LINE.sub(_escaped, text)
 
 
-def visible(text: str) -> str:
+def escape_text(text: str) -> str:
     """Return text of several lines in which control characters other than newline and tab show as escapes."""
     return _IN_TEXT.sub(_escaped, text)
 
 
-def shown(word: str) -> str:
+def quote_for_message(word: str) -> str:
     """Return a word of the user's for a message: in quotes, on one line, not longer than 64 characters."""
-    short = word if len(word) <= SHOWN_CHARACTERS else f"{word[:SHOWN_CHARACTERS]}…"
-    return f"'{one_line(short)}'"
+    short = word if len(word) <= QUOTED_CHARACTERS else f"{word[:QUOTED_CHARACTERS]}…"
+    return f"'{escape_line(short)}'"
 
 
 def cell_width(text: str) -> int:

@@ -1,8 +1,8 @@
 """What may follow a `|`: picle's pipe functions, with options that typed text can be given to.
 
-Only the words are described here; `shell/output/pipes.py` does the work. This module imports picle, which takes about
-0.2 s: it is loaded when a pipe is first used. Where a type here differs from picle's, a default of None
-breaks picle's, or typed text can't have it.
+Only the words are described here; `shell/output/pipeline.py` does the work. This module imports picle, which takes
+about 0.2 s: it is loaded when a pipe is first used. Where a type here differs from picle's, picle's rejects its own
+default of None, or no typed text converts to it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from ...models.protocol.broker_key import FILE_NAME as BROKER_KEY
 from ...models.tasks.health import CheckResult
 from ..client.norfab import broker_address
 from ..output.console import Console
-from ..text import one_line
+from ..text import escape_line
 from .check_workers import Site
 
 
@@ -40,7 +40,7 @@ def check(inventory: Path | None) -> int:
     for finding in _findings(inventory):
         has_fault |= bool(finding.error)
         if not finding.error or finding.error not in said:  # a file that is open to others is met in several places
-            console.result(one_line(finding.line()))
+            console.result(escape_line(finding.line()))
         said.add(finding.error)
     return EXIT_FAILED if has_fault else EXIT_OK
 

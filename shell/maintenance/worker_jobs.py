@@ -11,7 +11,7 @@ from ...models.errors import NoWorkersError, TaskError, UsageError
 from ...models.protocol.jobs import ResultStatus
 from ..client.client import Client
 from ..output.console import Console
-from ..text import one_line
+from ..text import escape_line
 
 SERVICE = "fastmcp"
 
@@ -59,7 +59,7 @@ class WorkerJobs:
         results = self._client.run_job(SERVICE, task, kwargs=kwargs, workers=[self._worker], timeout=seconds)
         result = results[self._worker]
         if result.get("failed"):
-            reason = "; ".join(one_line(error) for error in result.get("errors") or ["failed without a reason"])
+            reason = "; ".join(escape_line(error) for error in result.get("errors") or ["failed without a reason"])
             if task == "restore_commit" and result.get("status") == ResultStatus.TIMEOUT:
                 reason += ": whether the tokens were replaced is not known, restore again"
             raise TaskError(f"{self._worker}: {reason}")

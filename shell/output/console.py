@@ -9,7 +9,7 @@ import threading
 from typing import TextIO
 
 from ...models.errors import NfcliError
-from ..text import cell_width, one_line
+from ..text import cell_width, escape_line
 
 CLEAR_LINE = "\r\x1b[K"
 USUAL_COLUMNS = 80
@@ -17,7 +17,7 @@ USUAL_COLUMNS = 80
 
 
 class Console:
-    """The two streams. `place` is put before errors: a script's `line 3: `.
+    """The two streams. `error_prefix` is put before errors: a script's `line 3: `.
 
     Characters that a stream's encoding lacks come out as escapes rather than as errors. `can_draw`: stderr is a
     terminal on which a line can be drawn and taken away again; any thread may do so.
@@ -26,7 +26,7 @@ class Console:
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self.out = out
         self.err = err
-        self.place = ""
+        self.error_prefix = ""
         self.can_draw = err.isatty() and os.environ.get("TERM") != "dumb"
         self._drawn = False
         self._lock = threading.Lock()
@@ -57,11 +57,11 @@ class Console:
 
     def note(self, text: str) -> None:
         """Tell something that is neither a result nor an error."""
-        self._tell(one_line(text))
+        self._write_line(escape_line(text))
 
     def error(self, text: str) -> None:
         """Tell what went wrong."""
-        self._tell(self.place + one_line(text))
+        self._write_line(self.error_prefix + escape_line(text))
 
     def draw(self, text: str) -> None:
         """Show a line until another one is drawn or told in its place; empty: take it away.
@@ -71,13 +71,13 @@ class Console:
         with self._lock, contextlib.suppress(OSError):
             if text:
                 columns = os.get_terminal_size(self.err.fileno()).columns or USUAL_COLUMNS
-                self.err.write(CLEAR_LINE + _cut(one_line(text), columns - 1))
+                self.err.write(CLEAR_LINE + _cut(escape_line(text), columns - 1))
             elif self._drawn:
                 self.err.write(CLEAR_LINE)
             self._drawn = bool(text)
             self.err.flush()
 
-    def _tell(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError):  # nobody reads stderr: there is nowhere left to say so
             self.err.write(f"{CLEAR_LINE if self._drawn else ''}{line}\n")
             self._drawn = False

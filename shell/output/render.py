@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...models.commands.base import Summary
-from ..text import _IN_TEXT, cell_width, one_line, visible
+from ..text import _IN_TEXT, cell_width, escape_line, escape_text
 
 LISTED_ITEMS = 3
 _GAP = "  "
@@ -15,10 +15,10 @@ _GAP = "  "
 
 def to_json(data: Any) -> str:
     """Return data as indented JSON; other scripts stay readable, what a terminal acts on is escaped as JSON does."""
-    return visible_json(json.dumps(data, indent=4, ensure_ascii=False, default=str))
+    return escape_json(json.dumps(data, indent=4, ensure_ascii=False, default=str))
 
 
-def visible_json(text: str) -> str:
+def escape_json(text: str) -> str:
     """Return the same JSON with what a terminal acts on escaped as JSON does."""
     return _IN_TEXT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
@@ -29,7 +29,7 @@ def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     Nothing stands for None; of a list the first three items and how many more there are; of a text in a `Summary` its
     first paragraph. 100,000 rows of six columns take about 0.15 s.
     """
-    cells = [[one_line(column), *[_of(column)(row.get(column, "")) for row in rows]] for column in columns]
+    cells = [[escape_line(column), *[_of(column)(row.get(column, "")) for row in rows]] for column in columns]
     filled = [*map(_padded, cells[:-1]), *cells[-1:]]
     return "\n".join([f" {_GAP.join(line)}".rstrip(" ") for line in zip(*filled, strict=True)])
 
@@ -45,17 +45,17 @@ def _summary(value: Any) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return value if value.isprintable() else one_line(value)
+        return value if value.isprintable() else escape_line(value)
     if isinstance(value, list):
         more = [f"+{len(value) - LISTED_ITEMS}"] if len(value) > LISTED_ITEMS else []
-        return " ".join([*map(one_line, value[:LISTED_ITEMS]), *more])
-    return "" if value is None else one_line(value)
+        return " ".join([*map(escape_line, value[:LISTED_ITEMS]), *more])
+    return "" if value is None else escape_line(value)
 
 
 def to_text(data: Any, columns: Sequence[str] = ()) -> str:
     """Return data as it is printed when no pipe says otherwise: text as it is, rows as a table, the rest as JSON."""
     if isinstance(data, str):
-        return visible(data)
+        return escape_text(data)
     return to_table(data, columns) if columns else to_json(data)
 
 

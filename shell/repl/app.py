@@ -23,7 +23,7 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from ...models.errors import UsageError
-from ..output.progress import Progress
+from ..output.progress_line import ProgressLine
 from ..syntax.lexer import HELP, VERBOSE_HELP, split_typed
 from .completion import complete
 from .history import HistoryFile, redacted
@@ -48,7 +48,7 @@ class App(PicleApp):
         self,
         client: ShellClient,
         *,
-        progress: Progress | None = None,
+        progress: ProgressLine | None = None,
         history_file: Path | None = None,
         log_file: Path | None = None,
         intro: str = INTRO,
@@ -163,12 +163,12 @@ class App(PicleApp):
         words, tail = split_typed(text)
         if tail.open_quote:
             return True
-        reader = self.session.reader()
+        parser = self.session.parser()
         try:
-            reader.read(words)
+            parser.feed_all(words)
         except UsageError:
             return False
-        return reader.pending is not None and bool(tail.word.text)
+        return parser.expected_value is not None and bool(tail.word.text)
 
 
 def _terminal() -> Output:

@@ -34,26 +34,26 @@ def complete(session: Session, line: str) -> Completions:
         if words[0].text != "help":
             return nothing
         words = words[1:]
-    reader = session.reader()
+    parser = session.parser()
     try:
-        reader.read(words)
+        parser.feed_all(words)
     except UsageError:
         return nothing
-    entry = reader.pending or reader.scope.positional()
+    entry = parser.expected_value or parser.scope.positional()
     values = _values(session, entry, typed.text) if entry is not None else []
-    if reader.pending is not None:
+    if parser.expected_value is not None:
         return Completions(typed.start, values)
     if typed.is_quoted:
         return Completions(typed.start, values)
-    names = list(reader.scope.choices())
+    names = list(parser.scope.choices())
     names += [*SHELL_WORDS] if at_start else []
-    names += [PIPE] if reader.can_pipe() else []
+    names += [PIPE] if parser.can_pipe() else []
     found = [f"{name} " for name in names if name.startswith(typed.text)]
     return Completions(typed.start, [*sorted(found), *values])
 
 
 def _values(session: Session, entry: Entry, typed: str) -> list[str]:
-    values = session.sources.values(entry, typed)
+    values = session.suggester.suggest(entry, typed)
     if entry.key != "workers" or "," not in typed:
         return _matching(values, typed)
     head, _, last = typed.rpartition(",")

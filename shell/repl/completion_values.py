@@ -29,7 +29,7 @@ class NamingClient(Protocol):
         """Return the names of the workers."""
 
 
-class Sources:
+class ValueSuggester:
     """Looks up what a field could be given. Failures give an empty list: completion must never get in the way.
 
     User names are kept for 10 s; after a failure neither workers nor broker are asked again for 30 s. `clock` gives
@@ -46,7 +46,7 @@ class Sources:
         self._users_until = float("-inf")
         self._names_after = float("-inf")
 
-    def values(self, entry: Entry, typed: str = "") -> list[str]:
+    def suggest(self, entry: Entry, typed: str = "") -> list[str]:
         """Return values for a field, all that begin with `typed` among them."""
         if entry.is_secret:
             return []
@@ -63,7 +63,7 @@ class Sources:
         except Exception:  # noqa: BLE001  whatever fails here, the user goes on typing
             return []
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Ask for user names anew next time: a command may have changed them."""
         if self._users:
             self._users_until = float("-inf")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...models.commands.base import Entry
 from ..syntax.lexer import PIPE
-from ..syntax.parser import Reader
+from ..syntax.parser import Parser
 
 _GAP = "    "
 _SHOWN_VALUES = 20
@@ -15,7 +15,7 @@ _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false
 
 
 def help_text(
-    reader: Reader,
+    parser: Parser,
     *,
     prefix: str = "",
     is_verbose: bool = False,
@@ -25,30 +25,30 @@ def help_text(
     """Return a line for each thing that may come next.
 
     Args:
-        reader: has read the words before the place.
+        parser: has read the words before the place.
         prefix: tell only of words that begin so.
         is_verbose: add type, default, and whether it must be given.
         shell_words: words of the shell itself that may stand here, with descriptions.
         values: values to choose from, where a value must come next.
     """
-    if reader.pending is not None:
-        return _aligned(_value_lines(reader, reader.pending, values, is_verbose=is_verbose))
+    if parser.expected_value is not None:
+        return _aligned(_value_lines(parser, parser.expected_value, values, is_verbose=is_verbose))
     rows = []
-    for name, entry in reader.scope.choices().items():
+    for name, entry in parser.scope.choices().items():
         if name.startswith(prefix):
             mark = "*" if _is_required(entry) else ""
-            rows.append((f"{mark}{name}", _described(reader, entry, is_verbose=is_verbose)))
-    positional = reader.scope.positional()
+            rows.append((f"{mark}{name}", _described(parser, entry, is_verbose=is_verbose)))
+    positional = parser.scope.positional()
     if positional is not None:
-        rows.append((f"<{positional.name}>", _described(reader, positional, is_verbose=is_verbose)))
+        rows.append((f"<{positional.name}>", _described(parser, positional, is_verbose=is_verbose)))
     rows += [(name, text) for name, text in (shell_words or {}).items() if name.startswith(prefix)]
     if not prefix:
-        rows += _ending(reader)
+        rows += _ending(parser)
     return _aligned(rows) if rows else f" nothing begins with {prefix} here"
 
 
-def _value_lines(reader: Reader, entry: Entry, values: Sequence[str], *, is_verbose: bool) -> list[tuple[str, str]]:
-    rows = [(f"<{entry.name}>", _described(reader, entry, is_verbose=is_verbose))]
+def _value_lines(parser: Parser, entry: Entry, values: Sequence[str], *, is_verbose: bool) -> list[tuple[str, str]]:
+    rows = [(f"<{entry.name}>", _described(parser, entry, is_verbose=is_verbose))]
     if entry.is_secret:
         rows.append(("-", "Ask for it, so that it is not shown"))
     if values:
@@ -57,12 +57,12 @@ def _value_lines(reader: Reader, entry: Entry, values: Sequence[str], *, is_verb
     return rows
 
 
-def _ending(reader: Reader) -> list[tuple[str, str]]:
-    rows = [(PIPE, "Send the result through a pipe function")] if reader.can_pipe() else []
-    if reader.command is None:
-        return [*rows, ("<ENTER>", f"Enter {reader.scope.name}")] if reader.has_entered() else rows
-    from_command = [entry for entry in reader.command.choices().values() if _is_required(entry)]
-    open_pipe = reader.scope.is_single and not reader.scope.given
+def _ending(parser: Parser) -> list[tuple[str, str]]:
+    rows = [(PIPE, "Send the result through a pipe function")] if parser.can_pipe() else []
+    if parser.command is None:
+        return [*rows, ("<ENTER>", f"Enter {parser.scope.name}")] if parser.has_entered() else rows
+    from_command = [entry for entry in parser.command.choices().values() if _is_required(entry)]
+    open_pipe = parser.scope.is_single and not parser.scope.values
     return rows if from_command or open_pipe else [*rows, ("<ENTER>", "Run the command")]
 
 
@@ -70,17 +70,17 @@ def _is_required(entry: Entry) -> bool:
     return entry.model is None and entry.field.is_required()
 
 
-def _described(reader: Reader, entry: Entry, *, is_verbose: bool) -> str:
+def _described(parser: Parser, entry: Entry, *, is_verbose: bool) -> str:
     text = entry.field.description or ""
     if not is_verbose or entry.model is not None:
         return text
-    facts = [_type(reader, entry), "required" if _is_required(entry) else "", _default(entry)]
+    facts = [_type(parser, entry), "required" if _is_required(entry) else "", _default(entry)]
     return f"{text} ({', '.join(filter(None, facts))})"
 
 
-def _type(reader: Reader, entry: Entry) -> str:
+def _type(parser: Parser, entry: Entry) -> str:
     """Put the field's JSON Schema into words."""
-    document = reader.scope.model.model_json_schema()
+    document = parser.scope.model.model_json_schema()
     schema = document["properties"][entry.name]
     options = [schema, *schema.get("anyOf", ())]
     options += [document.get("$defs", {}).get(str(part.get("$ref", "")).rsplit("/", 1)[-1], {}) for part in options]

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...models.environment.private_files import open_private, write_private
 from ...models.errors import NfcliError, UsageError
 from ..syntax.lexer import HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
-from ..syntax.parser import Reader, Scope, secret_words, vocabulary
+from ..syntax.parser import Parser, Scope, secret_words, vocabulary
 
 MASK = "***"
 KEPT_LINES = 1000
@@ -76,17 +76,17 @@ def redacted(line: str, location: Sequence[Scope], shell_words: Collection[str])
     words, tail = split_typed(line)
     if tail.word.text or tail.word.is_quoted:
         words = [*words, tail.word]
-    reader = Reader(location)
+    parser = Parser(location)
     first = 1 if words and words[0].text in shell_words else 0
     position = first
     try:
         for position in range(first, len(words)):
-            reader.take(words[position])
+            parser.feed(words[position])
     except UsageError:
-        suspects = _suspects(reader, words, position, {*shell_words, PIPE, HELP, VERBOSE_HELP})
+        suspects = _suspects(parser, words, position, {*shell_words, PIPE, HELP, VERBOSE_HELP})
     else:
         suspects = {len(words) - 1} if tail.open_quote else set()
-    secrets = {first + number for number in reader.secrets if words[first + number].text != "-"}
+    secrets = {first + number for number in parser.secrets if words[first + number].text != "-"}
     return _with_masks(line, words, secrets | suspects | _sought_tokens(words))
 
 
@@ -99,9 +99,9 @@ def _sought_tokens(words: Sequence[Word]) -> set[int]:
     }
 
 
-def _suspects(reader: Reader, words: Sequence[Word], wrong: int, shell_words: Collection[str]) -> set[int]:
+def _suspects(parser: Parser, words: Sequence[Word], wrong: int, shell_words: Collection[str]) -> set[int]:
     """Return the positions from the first wrong word on that may hold a secret."""
-    root = reader.groups[0].model
+    root = parser.groups[0].model
     secret = secret_words(root)
     known = vocabulary(root) | set(shell_words)
     suspects = set()
@@ -110,7 +110,7 @@ def _suspects(reader: Reader, words: Sequence[Word], wrong: int, shell_words: Co
         follows_secret = position > 0 and (
             words[position - 1].text in secret or _is_typo(words[position - 1].text, secret)
         )
-        is_wrong_name = position == wrong and _is_typo(text, reader.scope.choices())
+        is_wrong_name = position == wrong and _is_typo(text, parser.scope.choices())
         if follows_secret or not (text in known or is_wrong_name):
             suspects.add(position)
     return suspects

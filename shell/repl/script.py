@@ -33,7 +33,7 @@ def run_script(session: Session, stream: BinaryIO, *, stop_on_error: bool = Fals
             line = lines.next()
             if line is None:
                 break
-            session.console.place = f"line {lines.number}: "
+            session.console.error_prefix = f"line {lines.number}: "
             status = _run_line(session, line)
             first_failure = first_failure or status
     except BrokenPipeError:
@@ -42,7 +42,7 @@ def run_script(session: Session, stream: BinaryIO, *, stop_on_error: bool = Fals
         session.console.error("interrupted")
         return EXIT_INTERRUPTED
     finally:
-        session.console.place = ""
+        session.console.error_prefix = ""
     return first_failure
 
 

@@ -21,12 +21,12 @@ from ...models.environment.private_files import open_private
 from ...models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
 from ...models.protocol.jobs import failure_reason
 from ..output.console import Console
-from ..output.progress import Progress
+from ..output.progress_line import ProgressLine
 from ..output.render import to_text
 from ..syntax.lexer import PIPE, VERBOSE_HELP, Word, arguments, is_comment, split
-from ..syntax.parser import Reader, Scope, secret_words, split_help
-from ..text import one_line, shown
-from .completion_values import Sources
+from ..syntax.parser import Parser, Scope, secret_words, split_help
+from ..text import escape_line, quote_for_message
+from .completion_values import ValueSuggester
 from .help import help_text
 from .local_commands import LocalCommands, ShellClient
 
@@ -75,18 +75,18 @@ class Session:
         client: ShellClient,
         *,
         console: Console | None = None,
-        progress: Progress | None = None,
+        progress: ProgressLine | None = None,
         secrets: SecretSource | None = None,
         history: Callable[[], Sequence[str]] | None = None,
         log_file: Path | None = None,
     ) -> None:
         self.client = client
         self.root = Root
-        self.progress = progress or Progress(console or Console(sys.stdout, sys.stderr))
+        self.progress = progress or ProgressLine(console or Console(sys.stdout, sys.stderr))
         self.console = self.progress.console
         self.secrets = secrets
         self.history = history
-        self.sources = Sources(client, self.root)
+        self.suggester = ValueSuggester(client, self.root)
         self.location: tuple[Scope, ...] = (Scope("root", self.root),)
         self.has_ended = False
         self.handlers = LocalCommands(client, self.root, self.report).handlers()
@@ -146,9 +146,9 @@ class Session:
         """Turn data into text, where no pipe does it."""
         return to_text(data, columns)
 
-    def reader(self) -> Reader:
-        """Return a reader of words that begins where the user is."""
-        return Reader(self.location)
+    def parser(self) -> Parser:
+        """Return a parser of words that begins where the user is."""
+        return Parser(self.location)
 
     def help(self, words: list[Word], prefix: str = "", *, is_verbose: bool = False) -> str:
         """Return what may follow the words, or which words that begin with `prefix` may.
@@ -156,11 +156,11 @@ class Session:
         Raises:
             UsageError: one of the words is wrong.
         """
-        reader = self.reader()
-        reader.read(words)
-        values = self.sources.values(reader.pending) if reader.pending else ()
+        parser = self.parser()
+        parser.feed_all(words)
+        values = self.suggester.suggest(parser.expected_value) if parser.expected_value else ()
         shell_words = None if words else SHELL_WORDS
-        return help_text(reader, prefix=prefix, is_verbose=is_verbose, shell_words=shell_words, values=values)
+        return help_text(parser, prefix=prefix, is_verbose=is_verbose, shell_words=shell_words, values=values)
 
     def _guarded(self, run: Callable[[], int]) -> int:
         try:
@@ -191,41 +191,41 @@ class Session:
             self.console.result(self.help(before, prefix, is_verbose=mark == VERBOSE_HELP))
         else:
             with self._secret_dropped(line):
-                reader = self.reader()
-                reader.read(words)
-                reader.finish()
-            if reader.command is not None:
-                return self._run_command(reader, reader.command, words)
-            self._enter(reader, is_line=bool(line))
+                parser = self.parser()
+                parser.feed_all(words)
+                parser.finish()
+            if parser.command is not None:
+                return self._run_command(parser, parser.command, words)
+            self._enter(parser, is_line=bool(line))
         return EXIT_OK
 
-    def _run_command(self, reader: Reader, command: Scope, words: list[Word]) -> int:
-        self._fill_secrets(reader, command, words)
+    def _run_command(self, parser: Parser, command: Scope, words: list[Word]) -> int:
+        self._fill_secrets(parser, command, words)
         render: Render | None = None
-        if reader.stages():
-            from ..output.pipes import Pipeline  # noqa: PLC0415  loads picle: 0.2 s, only when a pipe is used
+        if parser.stages():
+            from ..output.pipeline import Pipeline  # noqa: PLC0415  loads picle: 0.2 s, only when a pipe is used
 
-            render = Pipeline(reader.stages()).run
+            render = Pipeline(parser.stages()).run
         self._has_failed = False
-        self.sources.forget()
+        self.suggester.invalidate()
         model = command.model
         try:
-            with self.progress.shown():
-                text = model.run(picle_app=self, render=render, **command.given)  # type: ignore[attr-defined]
+            with self.progress.displayed():
+                text = model.run(picle_app=self, render=render, **command.values)  # type: ignore[attr-defined]
         except UsageError as error:
             raise UsageError(f"{command.name}: {error}") from None
         if text:
             self.console.result(text)
         return EXIT_FAILED if self._has_failed else EXIT_OK
 
-    def _fill_secrets(self, reader: Reader, command: Scope, words: list[Word]) -> None:
+    def _fill_secrets(self, parser: Parser, command: Scope, words: list[Word]) -> None:
         """Read the secrets that the user has put a `-` in the place of."""
-        for position, key in reader.secrets.items():
+        for position, key in parser.secrets.items():
             if words[position].text != ASK or words[position].is_quoted:
                 continue
             if self.secrets is None:
                 raise UsageError(f"{command.name}: {key}: - asks for the value, but there is nobody to ask")
-            command.given[key] = self.secrets.read(key)
+            command.values[key] = self.secrets.read(key)
 
     @contextmanager
     def _secret_dropped(self, line: str) -> Iterator[None]:
@@ -239,11 +239,11 @@ class Session:
                 self.secrets.skip()
             raise
 
-    def _enter(self, reader: Reader, *, is_line: bool) -> None:
+    def _enter(self, parser: Parser, *, is_line: bool) -> None:
         if not is_line:
-            choices = ", ".join(reader.scope.choices())
+            choices = ", ".join(parser.scope.choices())
             raise UsageError(f"incomplete command, possible completions: {choices}")
-        self.location = tuple(reader.groups)
+        self.location = tuple(parser.groups)
 
     def _run_shell_word(self, word: str, rest: list[Word]) -> None:
         if word == "help":
@@ -251,7 +251,7 @@ class Session:
         elif [other for other in rest if other.is_help]:
             self.console.result(f" {word}    {SHELL_WORDS[word]}")
         elif rest:
-            raise UsageError(f"{word}: takes no words, got {shown(rest[0].text)}")
+            raise UsageError(f"{word}: takes no words, got {quote_for_message(rest[0].text)}")
         else:
             self._words[word]()
 
@@ -286,7 +286,7 @@ class Session:
     def _show_history(self) -> None:
         lines = self.history() if self.history is not None else ()
         if lines:
-            self.console.result("\n".join(f" {one_line(line)}" for line in lines))
+            self.console.result("\n".join(f" {escape_line(line)}" for line in lines))
 
     def _cls(self) -> None:
         self.console.raw(CLEAR_SCREEN)

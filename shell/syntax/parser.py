@@ -1,6 +1,6 @@
 """Words to a command: which group or command they lead to, which field each value belongs to, which pipes follow.
 
-One reader serves running, help, completion and history alike, so that they can't disagree. After a field that takes a
+One parser serves running, help, completion and history alike, so that they can't disagree. After a field that takes a
 value the next word is the value, whatever it looks like.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from ...models.commands.base import Command, CommandGroup, Entry, entries
 from ...models.errors import UsageError
-from ..text import shown
+from ..text import quote_for_message
 from .lexer import HELP, PIPE, VERBOSE_HELP, Word
 
 _SWITCH_VALUES = {"true", "false"}
@@ -26,28 +26,28 @@ _SWITCH_VALUES = {"true", "false"}
 class Scope:
     """A place where words are chosen from: a group, a command's fields, the pipe functions, or the options of one.
 
-    `given` has the values by the fields' names in Python. `is_single`: one choice ends it.
+    `values` has the values by the fields' names in Python. `is_single`: one choice ends it.
     """
 
     name: str
     model: type[BaseModel]
-    given: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
     is_single: bool = False
 
     def choices(self) -> dict[str, Entry]:
         """Return what can still be said here, by the word to type; values without a name left out."""
-        if self.is_single and self.given:
+        if self.is_single and self.values:
             return {}
         return {
             name: entry
             for name, entry in entries(self.model).items()
-            if entry.key not in self.given and not entry.is_positional
+            if entry.key not in self.values and not entry.is_positional
         }
 
     def positional(self) -> Entry | None:
         """Return the field that a word which is no name is the value of, if there is one left."""
         waiting = (entry for entry in entries(self.model).values() if entry.is_positional)
-        return next((entry for entry in waiting if entry.key not in self.given), None)
+        return next((entry for entry in waiting if entry.key not in self.values), None)
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Stage:
     name: str
     key: str
     options: type[BaseModel] | None
-    given: dict[str, str]
+    values: dict[str, str]
 
 
-class Reader:
+class Parser:
     """Reads words one after the other; between words it tells what may come next.
 
-    `groups` are the groups passed so far, outermost first; `pending` is the field whose value must come next; `secrets`
-    maps the positions, among the words read, of values that must not be shown to their fields' names in Python.
+    `groups` are the groups passed so far, outermost first; `expected_value` is the field whose value must come next;
+    `secrets` maps positions of words that are values of secret fields to the fields' names in Python.
     """
 
     def __init__(self, groups: Sequence[Scope]) -> None:
@@ -72,32 +72,32 @@ class Reader:
         self._depth = len(self.groups)
         self.command: Scope | None = None
         self.scope = self.groups[-1]
-        self.pending: Entry | None = None
+        self.expected_value: Entry | None = None
         self.secrets: dict[int, str] = {}
         self._stages: list[tuple[Scope, Scope | None]] = []
         self._switch: Entry | None = None
         self._count = 0
 
-    def read(self, words: Iterable[Word]) -> None:
+    def feed_all(self, words: Iterable[Word]) -> None:
         """Read several words.
 
         Raises:
             UsageError: a word can't stand where it does; the message names it and what could.
         """
         for word in words:
-            self.take(word)
+            self.feed(word)
 
-    def take(self, word: Word) -> None:
+    def feed(self, word: Word) -> None:
         """Read one word; raises as `read` does and is then where it was before."""
         switch, self._switch = self._switch, None
-        if self.pending is not None:
-            self._take_value(self.pending, word)
+        if self.expected_value is not None:
+            self._feed_value(self.expected_value, word)
         elif switch is not None and word.text in _SWITCH_VALUES:
-            self.scope.given[switch.key] = word.text
+            self.scope.values[switch.key] = word.text
         elif word.is_pipe:
             self._open_pipe()
         else:
-            self._take_name(word)
+            self._feed_name(word)
         self._count += 1
 
     def finish(self) -> None:
@@ -106,18 +106,18 @@ class Reader:
         Raises:
             UsageError: a value or a pipe function is missing.
         """
-        if self.pending is not None:
-            raise UsageError(self._said(f"{self.pending.name}: a value must follow"))
-        if self._stages and not self._stages[-1][0].given:
+        if self.expected_value is not None:
+            raise UsageError(self._in_scope(f"{self.expected_value.name}: a value must follow"))
+        if self._stages and not self._stages[-1][0].values:
             raise UsageError(f"a pipe function must follow the |: {_listed(self.scope.choices())}")
 
     def stages(self) -> list[Stage]:
         """Return the pipe functions read, in order."""
         found = []
         for menu, options in self._stages:
-            key, value = next(iter(menu.given.items()))
+            key, value = next(iter(menu.values.items()))
             entry = next(entry for entry in entries(menu.model).values() if entry.key == key)
-            given = {key: value} if options is None else options.given
+            given = {key: value} if options is None else options.values
             found.append(Stage(entry.name, key, entry.model, given))
         return found
 
@@ -127,37 +127,37 @@ class Reader:
 
     def can_pipe(self) -> bool:
         """Whether a `|` may come next."""
-        if self.pending is not None or self.command is None:
+        if self.expected_value is not None or self.command is None:
             return False
-        return not self._stages or bool(self._stages[-1][0].given)
+        return not self._stages or bool(self._stages[-1][0].values)
 
-    def _take_value(self, entry: Entry, word: Word) -> None:
+    def _feed_value(self, entry: Entry, word: Word) -> None:
         if word.is_operator:
             what = "quote it to have it as the value"
-            raise UsageError(self._said(f"{entry.name}: a value must follow, not {word.text}: {what}"))
-        self.scope.given[entry.key] = word.text
-        self.pending = None
+            raise UsageError(self._in_scope(f"{entry.name}: a value must follow, not {word.text}: {what}"))
+        self.scope.values[entry.key] = word.text
+        self.expected_value = None
         if entry.is_secret:
             self.secrets[self._count] = entry.key
 
-    def _take_name(self, word: Word) -> None:
+    def _feed_name(self, word: Word) -> None:
         entry = entries(self.scope.model).get(word.text)
         if entry is None or entry.is_positional:
             entry = self.scope.positional()
             if entry is None or word.is_operator:
                 raise self._unknown(word)
-            self.scope.given[entry.key] = word.text
-        elif entry.key in self.scope.given:
-            raise UsageError(self._said(f"{entry.name} is given twice: say it once"))
+            self.scope.values[entry.key] = word.text
+        elif entry.key in self.scope.values:
+            raise UsageError(self._in_scope(f"{entry.name} is given twice: say it once"))
         elif entry.name not in self.scope.choices():
             raise self._unknown(word)
         elif entry.model is not None:
             self._enter(entry, entry.model)
         elif entry.is_switch:
-            self.scope.given[entry.key] = "true"
+            self.scope.values[entry.key] = "true"
             self._switch = entry
         else:
-            self.pending = entry
+            self.expected_value = entry
 
     def _enter(self, entry: Entry, model: type[BaseModel]) -> None:
         below = Scope(entry.name, model)
@@ -167,13 +167,13 @@ class Reader:
             self.command = below
         else:
             menu = self.scope
-            menu.given[entry.key] = ""
+            menu.values[entry.key] = ""
             self._stages[-1] = (menu, below)
         self.scope = below
 
     def _open_pipe(self) -> None:
         if self.command is None:
-            raise UsageError(self._said(f"a command must come before the |: {_listed(self.scope.choices())}"))
+            raise UsageError(self._in_scope(f"a command must come before the |: {_listed(self.scope.choices())}"))
         if not self.can_pipe():
             raise UsageError(f"a pipe function must follow the |: {_listed(self.scope.choices())}")
         self.scope = Scope(PIPE, _pipes(self.command.model), is_single=True)
@@ -184,7 +184,9 @@ class Reader:
         completions = [name for name in choices if name.startswith(word.text)]
         if completions and word.text:
             return UsageError(
-                self._said(f"incomplete command {shown(word.text)}, possible completions: {_listed(completions)}")
+                self._in_scope(
+                    f"incomplete command {quote_for_message(word.text)}, possible completions: {_listed(completions)}"
+                )
             )
         names = [*choices, *([PIPE] if self.can_pipe() else [])]
         expected = f"expected {_listed(names)}" if names else "expected nothing more"
@@ -192,9 +194,9 @@ class Reader:
         hint = f" (did you mean {close[0]}?)" if close else ""
         if not hint and self.command is None and self._depth > 1 and word.text in entries(self.groups[0].model):
             hint = " (go to the top first: top)"
-        return UsageError(self._said(f"{shown(word.text)} can't stand here: {expected}{hint}"))
+        return UsageError(self._in_scope(f"{quote_for_message(word.text)} can't stand here: {expected}{hint}"))
 
-    def _said(self, text: str) -> str:
+    def _in_scope(self, text: str) -> str:
         """Put the name of the place before a message, where it has one."""
         at_root = self.scope is self.groups[0] and len(self.groups) == 1
         return text if at_root else f"{self.scope.name}: {text}"
@@ -204,7 +206,7 @@ def split_help(groups: Sequence[Scope], words: list[Word]) -> tuple[list[Word], 
     """Return the words before a request for help, the beginning of the name asked for, and the mark; None if it isn't.
 
     A request is a last word `?` or `??`, or one of them at the end of the last word, `fast?`, unless that is a value.
-    `groups` is where reading begins, as in `Reader`.
+    `groups` is where reading begins, as in `Parser`.
     """
     if not words or words[-1].is_quoted:
         return None
@@ -215,12 +217,12 @@ def split_help(groups: Sequence[Scope], words: list[Word]) -> tuple[list[Word], 
     mark = last.text[len(name) :]
     if mark not in {HELP, VERBOSE_HELP}:
         return None
-    reader = Reader(groups)
+    parser = Parser(groups)
     try:
-        reader.read(before)
+        parser.feed_all(before)
     except UsageError:
         return None
-    return None if reader.pending else (before, name, mark)
+    return None if parser.expected_value else (before, name, mark)
 
 
 @cache

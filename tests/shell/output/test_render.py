@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nfcli.models.commands.base import Summary
 from nfcli.shell.output.render import to_json, to_table, to_text
-from nfcli.shell.text import cell_width, one_line, shown, visible
+from nfcli.shell.text import cell_width, escape_line, escape_text, quote_for_message
 
 COLUMNS = ("worker", "username", "token")
 json_values = st.recursive(
@@ -28,7 +28,7 @@ def test_json_comes_back_and_holds_nothing_a_terminal_acts_on(value: object) -> 
     """Whatever the data, the JSON is the same data, and only newlines and printable or harmless characters."""
     text = to_json(value)
     assert json.loads(text) == value
-    assert text == visible(text)
+    assert text == escape_text(text)
 
 
 def test_json_keeps_other_scripts_readable() -> None:
@@ -114,7 +114,7 @@ def test_false_and_empty_results_are_printed(data: object, text: str) -> None:
 
 def test_words_in_messages_are_short_and_printable() -> None:
     """A message quotes at most 64 characters of what was typed."""
-    assert shown("a\x1bb") == "'a\\x1bb'"
-    assert shown("x" * 65) == f"'{'x' * 64}…'"
-    assert one_line(17) == "17"
-    assert one_line("a\tb\n") == "a\\tb\\n"
+    assert quote_for_message("a\x1bb") == "'a\\x1bb'"
+    assert quote_for_message("x" * 65) == f"'{'x' * 64}…'"
+    assert escape_line(17) == "17"
+    assert escape_line("a\tb\n") == "a\\tb\\n"

@@ -11,7 +11,7 @@ from nfcli.models.commands.fastmcp import CheckToken, ListTokens
 from nfcli.models.commands.root import Root
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.completion import complete
-from nfcli.shell.repl.completion_values import Sources
+from nfcli.shell.repl.completion_values import ValueSuggester
 
 MakeBench = Callable[..., Any]
 USERNAME = entries(ListTokens)["username"]
@@ -101,17 +101,17 @@ def clock() -> SimpleNamespace:
 
 def test_user_names_are_asked_for_once_in_a_while(client: Any, clock: SimpleNamespace) -> None:
     """A short time limit, one question in ten seconds, and a new one after a command."""
-    sources = Sources(client, Root, clock=lambda: clock.now)
+    suggester = ValueSuggester(client, Root, clock=lambda: clock.now)
     client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
     client.calls.clear()
-    assert sources.values(USERNAME) == ["bob"]
+    assert suggester.suggest(USERNAME) == ["bob"]
     clock.now += 9
-    assert sources.values(USERNAME) == ["bob"]
+    assert suggester.suggest(USERNAME) == ["bob"]
     assert client.calls == [{"service": "fastmcp", "task": "bearer_token_list", "workers": "all", "timeout": 1.0}]
     clock.now += 1
-    sources.values(USERNAME)
-    sources.forget()
-    sources.values(USERNAME)
+    suggester.suggest(USERNAME)
+    suggester.invalidate()
+    suggester.suggest(USERNAME)
     assert len(client.calls) == 3
 
 
@@ -122,22 +122,22 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
     """No names, no error, and no second wait for half a minute, whatever is typed meanwhile."""
     client.raising = error
     client.failing["fastmcp-worker-1"] = "no answer within 1 s"
-    sources = Sources(client, Root, clock=lambda: clock.now)
-    assert sources.values(USERNAME) == []
-    sources.forget()
+    suggester = ValueSuggester(client, Root, clock=lambda: clock.now)
+    assert suggester.suggest(USERNAME) == []
+    suggester.invalidate()
     clock.now += 29
-    assert sources.values(USERNAME) == []
+    assert suggester.suggest(USERNAME) == []
     assert len(client.calls) == 1
     client.raising = None
     client.failing.clear()
     client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
     clock.now += 1
-    assert sources.values(USERNAME) == ["bob"]
+    assert suggester.suggest(USERNAME) == ["bob"]
 
 
 def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: SimpleNamespace) -> None:
     """What needs no broker is offered all the same, and its workers when it is back."""
-    sources, workers = Sources(client, Root, clock=lambda: clock.now), entries(ListTokens)["workers"]
+    suggester, workers = ValueSuggester(client, Root, clock=lambda: clock.now), entries(ListTokens)["workers"]
     names, asked = client.worker_names, []
 
     def away(service: str) -> list[str]:
@@ -145,24 +145,24 @@ def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: Simp
         raise NoWorkersError("no broker answered")
 
     client.worker_names = away
-    assert [sources.values(workers) for _ in range(3)] == [["all", "any"]] * 3
+    assert [suggester.suggest(workers) for _ in range(3)] == [["all", "any"]] * 3
     assert len(asked) == 1
     client.worker_names = lambda service: [*names(service), "bad\x1b[2J"]
     clock.now += 29
-    assert sources.values(workers) == ["all", "any"]
+    assert suggester.suggest(workers) == ["all", "any"]
     clock.now += 2
-    assert [sources.values(workers) for _ in range(2)] == [["all", "any", "fastmcp-worker-1"]] * 2
+    assert [suggester.suggest(workers) for _ in range(2)] == [["all", "any", "fastmcp-worker-1"]] * 2
 
 
 def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None:
     """A worker of other make may list anything."""
     client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]
-    assert Sources(client, Root).values(USERNAME) == ["ok"]
+    assert ValueSuggester(client, Root).suggest(USERNAME) == ["ok"]
 
 
 def test_secrets_have_no_values(client: Any) -> None:
     """Whatever asks, a secret field has nothing to choose from."""
-    sources = Sources(client, Root)
-    assert sources.values(entries(CheckToken)["token"]) == []
-    assert sources.values(USERNAME._replace(is_secret=True)) == []
+    suggester = ValueSuggester(client, Root)
+    assert suggester.suggest(entries(CheckToken)["token"]) == []
+    assert suggester.suggest(USERNAME._replace(is_secret=True)) == []
     assert client.calls == []

@@ -11,7 +11,7 @@ from nfcli.models.commands.root import Root
 from nfcli.shell.repl.history import KEPT_LINES, HistoryFile, redacted
 from nfcli.shell.repl.session import SHELL_WORDS
 from nfcli.shell.syntax.lexer import split
-from nfcli.shell.syntax.parser import Reader, Scope
+from nfcli.shell.syntax.parser import Parser, Scope
 
 ROOT = (Scope("root", Root),)
 SECRET = "Sup3r.S3cret"
@@ -19,9 +19,9 @@ SECRET = "Sup3r.S3cret"
 
 def kept(line: str, where: str = "") -> str:
     """Return what is kept of a line typed in a group."""
-    reader = Reader(ROOT)
-    reader.read(split(where))
-    return redacted(line, reader.groups, SHELL_WORDS)
+    parser = Parser(ROOT)
+    parser.feed_all(split(where))
+    return redacted(line, parser.groups, SHELL_WORDS)
 
 
 @pytest.mark.parametrize(

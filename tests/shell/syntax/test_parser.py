@@ -12,7 +12,7 @@ from nfcli.models.commands.root import Root
 from nfcli.models.errors import UsageError
 from nfcli.models.fields import Username
 from nfcli.shell.syntax.lexer import arguments, split
-from nfcli.shell.syntax.parser import Reader, Scope, secret_words, vocabulary
+from nfcli.shell.syntax.parser import Parser, Scope, secret_words, vocabulary
 
 ROOT = (Scope("root", Root),)
 VALUES = ["t", "u", "e", "w", "token", "username", "expire", "workers", "12345", "000123", "true", "None", "1.5", "-5"]
@@ -33,12 +33,12 @@ usernames = st.one_of(st.sampled_from(VALUES + TRICKY_USERS), st.text(min_size=1
 tokens = st.one_of(st.sampled_from(VALUES), st.from_regex(r"[A-Za-z0-9._~+/-]{1,40}={0,2}", fullmatch=True))
 
 
-def read(line: str) -> Reader:
+def read(line: str) -> Parser:
     """Read a whole line from the root."""
-    reader = Reader(ROOT)
-    reader.read(split(line))
-    reader.finish()
-    return reader
+    parser = Parser(ROOT)
+    parser.feed_all(split(line))
+    parser.finish()
+    return parser
 
 
 @given(usernames, tokens)
@@ -46,12 +46,14 @@ def test_any_name_and_token_reach_the_command_unchanged(username: str, token: st
     """Whatever a valid value looks like, quoted as a shell wants it, or as a word of its own, it arrives as it is."""
     line = f"fastmcp auth create-token username {shlex.quote(username)} token {shlex.quote(token)} expire 60"
     expected = {"username": username, "token": token, "expire": "60"}
-    reader = Reader(ROOT)
-    reader.read(arguments(["fastmcp", "auth", "create-token", "username", username, "token", token, "expire", "60"]))
-    for found in (read(line), reader):
+    parser = Parser(ROOT)
+    parser.feed_all(
+        arguments(["fastmcp", "auth", "create-token", "username", username, "token", token, "expire", "60"])
+    )
+    for found in (read(line), parser):
         assert found.command is not None
-        assert found.command.given == expected
-        assert found.command.model.model_validate(found.command.given).model_dump(
+        assert found.command.values == expected
+        assert found.command.model.model_validate(found.command.values).model_dump(
             include={"username", "token", "expire"}
         ) == {**expected, "expire": 60}
 
@@ -61,7 +63,7 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
     """Values that look like fields, numbers or options stay what was typed."""
     found = read(f"fastmcp auth create-token username {value} token {value}").command
     assert found is not None
-    assert found.given == {"username": value, "token": value}
+    assert found.values == {"username": value, "token": value}
 
 
 @pytest.mark.parametrize(
@@ -107,24 +109,24 @@ def test_a_wrong_word_is_named_with_what_could_stand_there(line: str, message: s
 
 def test_a_word_of_the_top_typed_in_a_subshell_says_how_to_get_there() -> None:
     """Somebody who forgot where they are is told."""
-    reader = Reader((*ROOT, *read("fastmcp").groups[1:]))
+    parser = Parser((*ROOT, *read("fastmcp").groups[1:]))
     with pytest.raises(
         UsageError, match=r"^fastmcp: 'show' can't stand here: expected auth, discover \(go to the top first: top\)$"
     ):
-        reader.read(split("show norfab workers"))
+        parser.feed_all(split("show norfab workers"))
 
 
 def test_a_word_without_a_field_is_the_value_of_the_manual_s_commands() -> None:
     """`man tree PATH` needs no field name, even where the value looks like it."""
     found = read("man tree path").command
     assert found is not None
-    assert found.given == {"path": "path"}
+    assert found.values == {"path": "path"}
 
 
 def test_pipes_come_apart_into_functions_and_options() -> None:
     """Functions with a value, with options and with switches are told apart; a switch may be turned off."""
     stages = read("fastmcp auth list-tokens | json indent 2 sort-keys false | include 'a | b' | markdown").stages()
-    assert [(stage.name, stage.key, stage.given) for stage in stages] == [
+    assert [(stage.name, stage.key, stage.values) for stage in stages] == [
         ("json", "json_", {"indent": "2", "sort_keys": "false"}),
         ("include", "include", {"include": "a | b"}),
         ("markdown", "markdown", {"markdown": "true"}),
@@ -141,8 +143,8 @@ def test_positions_of_secrets_are_known() -> None:
 @pytest.mark.parametrize("value", ["|", "?", "a b", "'", '"a', "token", "-5", "\\", "#"])
 def test_words_of_a_command_line_are_values_as_they_are(value: str) -> None:
     """After a field even a lone bar is a value; nothing is split or unquoted again."""
-    reader = Reader(ROOT)
-    reader.read(arguments(["fastmcp", "auth", "list-tokens", "username", value, "|", "json"]))
-    assert reader.command is not None
-    assert reader.command.given == {"username": value}
-    assert [stage.name for stage in reader.stages()] == ["json"]
+    parser = Parser(ROOT)
+    parser.feed_all(arguments(["fastmcp", "auth", "list-tokens", "username", value, "|", "json"]))
+    assert parser.command is not None
+    assert parser.command.values == {"username": value}
+    assert [stage.name for stage in parser.stages()] == ["json"]

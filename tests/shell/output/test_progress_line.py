@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from nfcli.shell.output import progress as progress_module
+from nfcli.shell.output import progress_line as progress_line_module
 from nfcli.shell.output.console import CLEAR_LINE, Console
-from nfcli.shell.output.progress import Progress
+from nfcli.shell.output.progress_line import ProgressLine
 
 WAIT_SECONDS = 10.0
 
@@ -23,7 +23,7 @@ class Screen:
     def __init__(self) -> None:
         self.reader, writer = os.openpty()
         self.stream = os.fdopen(writer, "w", encoding="utf-8")
-        self.progress = Progress(Console(io.StringIO(), self.stream))
+        self.progress = ProgressLine(Console(io.StringIO(), self.stream))
         self.text = ""
 
     def read(self) -> str:
@@ -47,7 +47,7 @@ class Screen:
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
     """A terminal at which the line comes at once."""
-    monkeypatch.setattr(progress_module, "SHOWN_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(progress_line_module, "SHOWN_AFTER_SECONDS", 0.0)
     screen = Screen()
     yield screen
     screen.stream.close()
@@ -57,11 +57,11 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
 def test_without_a_terminal_each_thing_said_is_a_line() -> None:
     """What a terminal would act on shows as escapes: it comes from other programs."""
     err = io.StringIO()
-    progress = Progress(Console(io.StringIO(), err))
-    with progress.shown():
-        progress.tell("w1", "half\nway\x1b[2J")
-        progress.tell("w\x07", "done")
-    progress.tell("w1", "not now")
+    progress = ProgressLine(Console(io.StringIO(), err))
+    with progress.displayed():
+        progress.update("w1", "half\nway\x1b[2J")
+        progress.update("w\x07", "done")
+    progress.update("w1", "not now")
     assert err.getvalue() == "w1: half\\nway\\x1b[2J\nw\\x07: done\n"
 
 
@@ -77,28 +77,28 @@ def test_a_terminal_that_knows_no_codes_gets_plain_lines(monkeypatch: pytest.Mon
 
 def test_the_line_shows_seconds_and_the_latest_that_was_said_and_leaves_no_trace(screen: Screen) -> None:
     """It moves, and is gone when the job is done."""
-    with screen.progress.shown():
+    with screen.progress.displayed():
         screen.wait_for("| 0 s")
         screen.wait_for("/ 0 s")
-        screen.progress.tell("w1", "half\x1b[2J")
+        screen.progress.update("w1", "half\x1b[2J")
         screen.wait_for(" 0 s  w1: half\\x1b[2J")
     assert screen.left() == ""
-    with screen.progress.shown():
+    with screen.progress.displayed():
         screen.wait_for(f"{CLEAR_LINE}{CLEAR_LINE}| 0 s")
     assert (screen.left(), "\x1b[2J" in screen.text) == ("", False)
 
 
 def test_a_quick_command_draws_nothing(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second is nothing that needs a line."""
-    monkeypatch.setattr(progress_module, "SHOWN_AFTER_SECONDS", 60.0)
-    with screen.progress.shown():
-        screen.progress.tell("w1", "half way")
+    monkeypatch.setattr(progress_line_module, "SHOWN_AFTER_SECONDS", 60.0)
+    with screen.progress.displayed():
+        screen.progress.update("w1", "half way")
     assert screen.read() == ""
 
 
 def test_notes_and_errors_stand_on_lines_of_their_own(screen: Screen) -> None:
     """The line makes room for them, and comes back below."""
-    with screen.progress.shown():
+    with screen.progress.displayed():
         screen.wait_for("| 0 s")
         screen.progress.console.note("the broker is back")
         screen.wait_for(f"{CLEAR_LINE}the broker is back\r\n")
@@ -110,7 +110,7 @@ def test_an_interrupted_job_leaves_the_terminal_clean(screen: Screen) -> None:
     """Ctrl-C ends the line as well."""
 
     def interrupted() -> None:
-        with screen.progress.shown():
+        with screen.progress.displayed():
             screen.wait_for("| 0 s")
             raise KeyboardInterrupt
 
@@ -142,10 +142,10 @@ def test_a_line_longer_than_the_terminal_is_cut(screen: Screen, monkeypatch: pyt
 
 def test_the_latest_of_one_command_is_not_shown_at_the_next(screen: Screen) -> None:
     """Each begins anew."""
-    with screen.progress.shown():
-        screen.progress.tell("w1", "first")
+    with screen.progress.displayed():
+        screen.progress.update("w1", "first")
         screen.wait_for("first")
     screen.text = ""
-    with screen.progress.shown():
+    with screen.progress.displayed():
         screen.wait_for("| 0 s")
     assert "first" not in screen.read()

@@ -14,7 +14,7 @@ _FRAMES = "|/-\\"
 _FRAME_SECONDS = 0.1
 
 
-class Progress:
+class ProgressLine:
     """Shows that a command is under way.
 
     At a terminal, from half a second on, there is a line with the elapsed seconds and the latest that a worker has
@@ -27,7 +27,7 @@ class Progress:
         self._latest = ""
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def displayed(self) -> Iterator[None]:
         """Show the line for as long as the block takes; to be entered once at a time."""
         self._latest, self._is_running = "", True
         done = threading.Event()
@@ -42,7 +42,7 @@ class Progress:
             if thread.ident is not None:
                 thread.join()
 
-    def tell(self, worker: str, message: str) -> None:
+    def update(self, worker: str, message: str) -> None:
         """Take in what a worker says; what a terminal would act on shows as escapes.
 
         Between commands nothing is shown: completion asks workers too.

@@ -20,8 +20,8 @@ from ...models.commands.pipes import Pipes
 from ...models.environment.private_files import make_private_folder, write_private
 from ...models.errors import NfcliError, UsageError, sentences
 from ..syntax.parser import Stage
-from ..text import one_line
-from .render import to_table, to_text, visible_json
+from ..text import escape_line
+from .render import escape_json, to_table, to_text
 
 Rows = list[dict[str, Any]]
 
@@ -68,8 +68,8 @@ def _text(value: Any, columns: Sequence[str]) -> str:
 def _options(stage: Stage) -> BaseModel:
     try:
         if stage.options is None:
-            return Pipes.model_validate_strings(stage.given, by_name=True)
-        return stage.options.model_validate_strings(stage.given, by_alias=True, by_name=True)
+            return Pipes.model_validate_strings(stage.values, by_name=True)
+        return stage.options.model_validate_strings(stage.values, by_alias=True, by_name=True)
     except ValidationError as error:
         lines = [line.removeprefix(f"{stage.key}: ") for line in sentences(error)]
         raise UsageError("; ".join(f"{stage.name}: {line}" for line in lines)) from None
@@ -97,18 +97,18 @@ def _save(text: str, name: str) -> str:
     path = Path(name).expanduser()
     try:
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-            raise NfcliError(f"save: {one_line(path)} is there and no regular file: name another one")
+            raise NfcliError(f"save: {escape_line(path)} is there and no regular file: name another one")
         if not path.parent.exists():
             make_private_folder(path.parent, parents=True)
         write_private(path, f"{text}\n".encode("utf-8", "backslashreplace"))
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise NfcliError(f"save: {one_line(path)} can't be written: {reason}") from error
+        raise NfcliError(f"save: {escape_line(path)} can't be written: {reason}") from error
     return text
 
 
 def _json(data: Any, options: Any) -> str:
-    return visible_json(str(Pipes.outputter_json(data, **dict(options))))
+    return escape_json(str(Pipes.outputter_json(data, **dict(options))))
 
 
 def _yaml(data: Any, options: Any) -> str:
@@ -138,7 +138,7 @@ def _table(data: Any, options: Any) -> str:
 
 def _rich_table(data: Any, options: Any) -> str:
     rows, columns = _selected(data, options.headers, options.sortby)
-    title = [] if options.title is None else [f" {one_line(options.title)}"]
+    title = [] if options.title is None else [f" {escape_line(options.title)}"]
     return "\n".join([*title, to_table([{key: _cell(row[key]) for key in row} for row in rows], columns)])
 
 
@@ -187,7 +187,7 @@ def _is_table(value: Any) -> bool:
 def _tabulated(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], table_format: str, **options: Any) -> str:
     # disable_numparse: the token 000123 must not come out as 123.
     cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    headers = [one_line(column) for column in columns]
+    headers = [escape_line(column) for column in columns]
     return str(tabulate(cells, headers=headers, tablefmt=table_format, disable_numparse=True, **options))
 
 
@@ -199,7 +199,7 @@ def _selected(
     known = list(dict.fromkeys(key for row in rows for key in row))
     unknown = [name for name in (*(headers or ()), *([sort_by] if sort_by else [])) if name not in known]
     if unknown and rows:
-        raise UsageError(f"no column {one_line(unknown[0])!r}: there is {', '.join(map(one_line, known))}")
+        raise UsageError(f"no column {escape_line(unknown[0])!r}: there is {', '.join(map(escape_line, known))}")
     if sort_by:
         rows = sorted(rows, key=lambda row: str(row.get(sort_by, "")), reverse=is_reversed)
     return rows, list(headers or known)
@@ -218,16 +218,16 @@ def _rows(data: Any) -> Rows:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict | list):
-        return one_line(json.dumps(value, ensure_ascii=False, default=str))
-    return one_line(value)
+        return escape_line(json.dumps(value, ensure_ascii=False, default=str))
+    return escape_line(value)
 
 
 def _lines(data: Any) -> Any:
     """Return data with each text in it on one line, so that no value can pass for several."""
     if isinstance(data, str):
-        return one_line(data)
+        return escape_line(data)
     if isinstance(data, Mapping):
-        return {one_line(key): _lines(value) for key, value in data.items()}
+        return {escape_line(key): _lines(value) for key, value in data.items()}
     return [_lines(item) for item in data] if isinstance(data, list | tuple) else data
 
 
