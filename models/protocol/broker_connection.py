@@ -20,8 +20,8 @@ from ..environment.paths import Environment
 from ..errors import NoWorkersError, ProtocolError
 from ..inventory.schema import Broker
 from .broker_key import BrokerKey, find_broker_key
-from .broker_replies import Managed, interpret, question, worker_rows
-from .connection import MAX_WAITING, Link
+from .broker_replies import ManagementReply, management_request, parse_reply, worker_rows
+from .connection import MAX_WAITING, Connection
 from .frames import BROKER_SERVICE, BrokerMessage
 
 ANSWER_SECONDS = 2.5
@@ -45,12 +45,12 @@ class BrokerAddress:
         return cls(broker.endpoint, find_broker_key(environment, broker))
 
 
-def random_name(owner: str) -> bytes:
+def random_routing_id(owner: str) -> bytes:
     """Return a name for a connection that nobody else has: the owner's, with some random digits."""
     return f"{owner}-nfcli-{secrets.token_hex(8)}".encode()
 
 
-class BrokerLink(Link):
+class BrokerConnection(Connection):
     """A connection to a broker; used by one thread at a time.
 
     Messages that can't be sent at once are refused: a job must not be run long after it was given up.
@@ -58,9 +58,9 @@ class BrokerLink(Link):
     Args:
         context: of the sockets.
         address: the broker's.
-        name: this connection's, `random_name` or that of a worker.
+        name: this connection's, `random_routing_id` or that of a worker.
         keys: this side's CURVE pair; any will do, the broker lets in everybody who knows its own public key.
-        max_message_bytes, max_waiting: as of `Link`.
+        max_message_bytes, max_waiting: as of `Connection`.
     """
 
     def __init__(
@@ -86,16 +86,16 @@ class BrokerLink(Link):
         )
         self.address = address
 
-    def problem(self) -> str:
+    def error_text(self) -> str:
         """Return why the broker isn't there, or says nothing, in one line with what to do."""
         at = f"the broker at {self.endpoint}"
         if self.is_up:
             return f"{at} doesn't answer: see whether it runs, and its log"
-        if self.losses:
+        if self.disconnects:
             return f"{at} has gone away"
         if self.is_denied:
             return f"{at} doesn't let this address in: see ip_allowlist in its inventory"
-        if self.broken_handshakes:
+        if self.failed_handshakes:
             return f"the handshake with {at} fails: {self._key_problem()}"
         if self.is_accepted:
             return f"{at} takes connections but doesn't answer within {self.connect_seconds:g} s: see its log"
@@ -115,7 +115,7 @@ class BrokerLink(Link):
         self.read_monitor()
         while not self.is_up:
             if time.monotonic() >= deadline:
-                raise NoWorkersError(self.problem())
+                raise NoWorkersError(self.error_text())
             self.wait(deadline)
 
     def ask(
@@ -142,14 +142,14 @@ class BrokerLink(Link):
         deadline = time.monotonic() + seconds
         self.wait_until_up(min(deadline, max(time.monotonic(), self.connect_deadline)))
         uuid = uuids.uuid4().hex
-        frames = question(uuid, task, service=service, **kwargs).frames()
+        frames = management_request(uuid, task, service=service, **kwargs).frames()
         while not self.send(frames):
             self._assert_time(deadline)
             self.wait(deadline, until_writable=True)
         while True:
             for message in self.broker_messages():
-                heard = interpret(message) if message.uuid == uuid else None
-                if isinstance(heard, Managed):
+                heard = parse_reply(message) if message.uuid == uuid else None
+                if isinstance(heard, ManagementReply):
                     return heard.value
                 if heard is None and others is not None:
                     others(message)
@@ -176,4 +176,4 @@ class BrokerLink(Link):
 
     def _assert_time(self, deadline: float) -> None:
         if not self.is_up or time.monotonic() >= deadline:
-            raise NoWorkersError(self.problem())
+            raise NoWorkersError(self.error_text())

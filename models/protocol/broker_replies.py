@@ -41,7 +41,7 @@ class Dispatched:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """The broker has no worker for a POST or GET; `asked` are the names that it was for, None where unknown."""
 
     asked: tuple[str, ...] | None
@@ -63,14 +63,14 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ResultReady:
     """A worker has finished the job: its result can be had with a GET."""
 
     worker: str
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ProgressUpdate:
     """A worker tells how far it is."""
 
     worker: str
@@ -78,7 +78,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
+class UnknownJob:
     """A worker doesn't know the job."""
 
     worker: str
@@ -93,23 +93,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Managed:
+class ManagementReply:
     """The broker itself has answered a question (MMI)."""
 
     value: Any
 
 
-Heard = Dispatched | Refused | Finished | Running | Ready | Progress | Unknown | Failed | Managed
+Reply = (
+    Dispatched | Rejected | Finished | Running | ResultReady | ProgressUpdate | UnknownJob | Failed | ManagementReply
+)
 
 
-def interpret(message: BrokerMessage) -> Heard | None:
+def parse_reply(message: BrokerMessage) -> Reply | None:
     """Return what a message says, None for one that says nothing, or nothing that can be understood."""
     try:
         data = decode_data(message.data)
     except ProtocolError:
         return None
     if message.command == Command.MMI:
-        return Managed(data)
+        return ManagementReply(data)
     if not isinstance(data, dict):
         return None
     if message.command == Command.EVENT:
@@ -117,8 +119,8 @@ def interpret(message: BrokerMessage) -> Heard | None:
     return _response(message.status, data) if message.command == Command.RESPONSE else None
 
 
-def question(uuid: str, task: str, *, service: str = BROKER_SERVICE, **kwargs: Any) -> ClientMessage:
-    """Return the message that asks the broker itself; it answers twice, with a RESPONSE and with `Managed`."""
+def management_request(uuid: str, task: str, *, service: str = BROKER_SERVICE, **kwargs: Any) -> ClientMessage:
+    """Return the message that asks the broker itself; it answers twice, with a RESPONSE and with `ManagementReply`."""
     data = encode_data({"task": task, "kwargs": kwargs, "args": []})
     return ClientMessage(Command.MMI, service, ALL.encode(), uuid, data)
 
@@ -130,16 +132,16 @@ def worker_rows(value: Any) -> list[dict[str, str]]:
     return sorted((row for row in texts if row.get("name") and row.get("service")), key=lambda row: row["name"])
 
 
-def _event(data: dict[str, Any]) -> Heard | None:
+def _event(data: dict[str, Any]) -> Reply | None:
     worker, kind = _text(data, "worker"), data.get("event_type")
     if not worker:
         return None
     if kind == "result_ready":
-        return Ready(worker)
-    return Progress(worker, _text(data, "message")) if kind == "progress" else None
+        return ResultReady(worker)
+    return ProgressUpdate(worker, _text(data, "message")) if kind == "progress" else None
 
 
-def _response(status: str, data: dict[str, Any]) -> Heard | None:
+def _response(status: str, data: dict[str, Any]) -> Reply | None:
     worker = _text(data, "worker")
     if status == Status.DONE:
         return Finished({name: value for name, value in data.items() if name})
@@ -148,8 +150,8 @@ def _response(status: str, data: dict[str, Any]) -> Heard | None:
         return Dispatched(_names(workers), _asked(data)) if isinstance(workers, list) else None
     if Status.is_error(status):
         if not worker:
-            return Refused(_asked(data), _reason(status, data))
-        return Unknown(worker) if status == Status.NOT_FOUND else Failed(worker, _reason(status, data))
+            return Rejected(_asked(data), _reason(status, data))
+        return UnknownJob(worker) if status == Status.NOT_FOUND else Failed(worker, _reason(status, data))
     return Running(worker) if worker else None
 
 

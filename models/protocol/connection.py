@@ -32,12 +32,12 @@ _MONITORED = (
 )
 
 
-class Link:
+class Connection:
     """A DEALER that connects, and connects again, to one endpoint; used by one thread at a time.
 
     As far as `read_monitor` has heard: `handshakes` counts the connections that came about, `losses` those that broke
     again, `is_up` says whether the last of them stands. `is_denied`: the other side doesn't let this key in.
-    `is_refused`: nobody listens. `is_accepted`: somebody does. `broken_handshakes` counts connections that ended before
+    `is_refused`: nobody listens. `is_accepted`: somebody does. `failed_handshakes` counts connections that ended before
     they came about.
 
     Args:
@@ -68,11 +68,11 @@ class Link:
         self.endpoint = endpoint
         self.is_up = False
         self.handshakes = 0
-        self.losses = 0
+        self.disconnects = 0
         self.is_denied = False
         self.is_refused = False
         self.is_accepted = False
-        self.broken_handshakes = 0
+        self.failed_handshakes = 0
         self.connect_seconds = CONNECT_SECONDS
         self.connect_deadline = time.monotonic() + self.connect_seconds
         self.dealer = context.socket(zmq.DEALER)
@@ -113,13 +113,13 @@ class Link:
                 self.is_denied = True
             elif event == zmq.EVENT_DISCONNECTED and self.is_up:
                 self.is_up = False
-                self.losses += 1
+                self.disconnects += 1
             elif event == zmq.EVENT_CONNECT_RETRIED:
                 self.is_refused = True
             elif event == zmq.EVENT_CONNECTED:
                 self.is_accepted = True
             else:
-                self.broken_handshakes += 1
+                self.failed_handshakes += 1
 
     def wait(self, deadline: float, *, until_writable: bool = False) -> None:
         """Wait until something has come, or the monitor tells something, or `deadline` (monotonic seconds) is there.

@@ -76,7 +76,7 @@ def failure_reason(result: Mapping[str, Any]) -> str:
     return "; ".join(map(_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
 
 
-def without_tracebacks(result: Mapping[str, Any]) -> dict[str, Any]:
+def strip_tracebacks(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result whose errors say what went wrong, but not the way there, which leads through somebody's files."""
     errors = result.get("errors")
     if not isinstance(errors, list):
@@ -160,7 +160,7 @@ def _event_time(instant: datetime) -> str:
     return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"
 
 
-def whole_result(answer: Any) -> dict[str, Any]:
+def normalize_result(answer: Any) -> dict[str, Any]:
     """Return what a worker answered with all fields of a `Result`; of what isn't a result, a failed one.
 
     It says if it failed, and its texts are lists of lines: whoever reads it may rely on that, and on nothing more.

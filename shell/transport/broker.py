@@ -13,7 +13,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import NfcliError, NoWorkersError
 from ...models.inventory.schema import SERVICE, Inventory
-from ...models.protocol.broker_connection import BrokerAddress, BrokerLink, random_name
+from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import INVENTORY_SERVICE, worker_rows
 from ...models.protocol.frames import ALL
 from .broker_job import Delivery
@@ -55,9 +55,9 @@ class FabricTransport:
         self._address = address
         self._notice = notice or (lambda _: None)
         # Workers tell a job that comes again by its uuid and this name, which outlives a broken connection.
-        self._name = random_name("client")
+        self._name = random_routing_id("client")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link: BrokerLink | None = None
+        self._link: BrokerConnection | None = None
         self._rows: dict[str, dict[str, str]] = {}
         self._remote_services: dict[str, str] = {}
 
@@ -77,20 +77,20 @@ class FabricTransport:
         try:
             answer = link.ask(_SHOW_WORKERS, seconds=seconds)
         except NoWorkersError:
-            if link.is_up or not link.losses:
+            if link.is_up or not link.disconnects:
                 raise
             # It broke this very moment: the broker may have been started again.
             answer = self._sound_link().ask(_SHOW_WORKERS, seconds=max(0.0, deadline - time.monotonic()))
         self._rows = {row["name"]: row for row in worker_rows(answer)}
 
-    def _sound_link(self) -> BrokerLink:
+    def _sound_link(self) -> BrokerConnection:
         if self._link is not None:
             self._link.read_monitor()
             if not self._link.is_up:
                 self._link.close()
                 self._link = None
         if self._link is None:
-            self._link = BrokerLink(self._context, self._address, name=self._name, keys=self._keys)
+            self._link = BrokerConnection(self._context, self._address, name=self._name, keys=self._keys)
         return self._link
 
     def settle(self) -> None:

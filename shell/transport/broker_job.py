@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable, Iterable
 
 from ...models.errors import NoWorkersError
-from ...models.protocol.broker_connection import BrokerLink
+from ...models.protocol.broker_connection import BrokerConnection
 from ...models.protocol.broker_replies import (
     Dispatched,
     Failed,
     Finished,
-    Heard,
-    Progress,
-    Ready,
-    Refused,
+    ProgressUpdate,
+    Rejected,
+    Reply,
+    ResultReady,
     Running,
-    Unknown,
-    interpret,
+    UnknownJob,
+    parse_reply,
 )
 from ...models.protocol.frames import BrokerMessage, ClientMessage, Command, Status, encode_target
 from ...models.protocol.jobs import LOOK
@@ -47,7 +47,7 @@ class Delivery:
         notice: told when the broker goes and when it is back.
     """
 
-    def __init__(self, link: BrokerLink, job: Job, notice: Callable[[str], None]) -> None:
+    def __init__(self, link: BrokerConnection, job: Job, notice: Callable[[str], None]) -> None:
         self._link = link
         self._job = job
         self._notice = notice
@@ -57,7 +57,7 @@ class Delivery:
         self._asks = 0
         self._unanswered = 0
         self._asked_at = self._poll_at = 0.0
-        self._losses = link.losses
+        self._losses = link.disconnects
         self._away_since: float | None = None
         self._settled_at = 0.0
 
@@ -129,9 +129,9 @@ class Delivery:
 
     def _watch(self, now: float) -> None:
         """Tell when the broker goes and when it is back; give the job up when it is away for too long."""
-        has_broken = self._link.losses > self._losses
+        has_broken = self._link.disconnects > self._losses
         if has_broken:
-            self._losses, self._unanswered = self._link.losses, 0
+            self._losses, self._unanswered = self._link.disconnects, 0
         reason = self._reason(now)
         if self._away_since is None and (reason or has_broken):
             self._away_since = now
@@ -146,12 +146,12 @@ class Delivery:
                 self._job.fail(name, f"{reason} while the job ran: look what {name} has done before you repeat it")
 
     def _take(self, message: BrokerMessage) -> None:
-        heard = interpret(message)
+        heard = parse_reply(message)
         missing = self._job.missing
         if isinstance(heard, Finished):
             for name in sorted(missing & heard.results.keys()):
                 self._job.finish(name, heard.results[name])
-        elif isinstance(heard, Dispatched | Refused):
+        elif isinstance(heard, Dispatched | Rejected):
             self._dispatched(heard)
         elif heard is None:
             # Nobody says whose result it is meant to be.
@@ -160,11 +160,11 @@ class Delivery:
         else:
             self._said(heard)
 
-    def _dispatched(self, heard: Dispatched | Refused) -> None:
+    def _dispatched(self, heard: Dispatched | Rejected) -> None:
         reached = heard.workers if isinstance(heard, Dispatched) else ()
         is_first = not self._taken and not self._job.asked_again
         asked = self._job.missing if heard.asked is None and is_first else heard.asked or ()
-        if isinstance(heard, Refused) and heard.asked is None and not is_first:
+        if isinstance(heard, Rejected) and heard.asked is None and not is_first:
             if len(self._job.missing) == 1:  # a worker's own error that doesn't name it; a broker names whom it was for
                 self._job.fail(next(iter(self._job.missing)), heard.reason)
             return
@@ -182,21 +182,21 @@ class Delivery:
             missing = f"worker {name} is not registered at {self._at}: see whether it runs, and its log"
             job.lose(name, job.not_started.get(name, NoWorkersError(missing)))
 
-    def _said(self, heard: Heard) -> None:
+    def _said(self, heard: Reply) -> None:
         """Take in what a worker says of the job, if it is one that has to."""
         worker = getattr(heard, "worker", "")
         if worker not in self._job.missing:
             return
-        if isinstance(heard, Progress):
+        if isinstance(heard, ProgressUpdate):
             self._job.progress(worker, heard.message)
         elif isinstance(heard, Failed):
             self._job.fail(worker, heard.reason)
         elif isinstance(heard, Running):
             self._unknown_at.pop(worker, None)
-        elif isinstance(heard, Ready) and worker not in self._fetched:
+        elif isinstance(heard, ResultReady) and worker not in self._fetched:
             self._fetched.add(worker)
             self._ask([worker])
-        elif isinstance(heard, Unknown) and self._unknown_at.setdefault(worker, self._asks) != self._asks:
+        elif isinstance(heard, UnknownJob) and self._unknown_at.setdefault(worker, self._asks) != self._asks:
             # Not the first time: workers of norfab 0.25.0 may look for a job before they have written it down.
             reason = f"worker {worker} doesn't know the job: it was restarted, or the job got lost on its way"
             self._job.fail(worker, f"{reason}: {LOOK}")

@@ -18,8 +18,8 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
-from ...models.protocol.broker_replies import Progress, interpret
-from ...models.protocol.connection import Link
+from ...models.protocol.broker_replies import ProgressUpdate, parse_reply
+from ...models.protocol.connection import Connection
 from ...models.protocol.frames import (
     BROKER_SERVICE,
     BrokerMessage,
@@ -65,7 +65,7 @@ class DirectTransport:
         self._inventory = inventory
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, _WorkerConnection] = {}
 
     def refresh(self, seconds: float) -> None:
         """Do nothing: the inventory was read once."""
@@ -208,7 +208,7 @@ class DirectTransport:
                 self._close(link.name)
                 yield failure
 
-    def _owner_gone(self, link: _Link) -> Lost | None:
+    def _owner_gone(self, link: _WorkerConnection) -> Lost | None:
         """Return that nobody runs a worker whose socket was refused: one that was killed leaves its file behind."""
         if not link.is_refused or link.handshakes:
             return None
@@ -225,7 +225,7 @@ class DirectTransport:
             self._close(name)
         self._context.destroy(linger=0)
 
-    def _sound_link(self, name: str) -> _Link | None:
+    def _sound_link(self, name: str) -> _WorkerConnection | None:
         """Return the connection to a worker; one that has broken is closed and isn't one."""
         link = self._links.get(name)
         if link is not None:
@@ -235,20 +235,22 @@ class DirectTransport:
                 return None
         return link
 
-    def _connect(self, name: str) -> _Link:
+    def _connect(self, name: str) -> _WorkerConnection:
         endpoint = self.endpoint(name)
         key_file = self._environment.keys_folder / f"{name}.key"
         try:
             server_key = read_public_key(key_file)
         except KeyFileError as error:
             raise NoWorkersError(f"worker {name} can't be reached without its public key: {error}") from None
-        return _Link(self._context, name, endpoint, keys=self._keys, server_key=server_key, key_file=key_file)
+        return _WorkerConnection(
+            self._context, name, endpoint, keys=self._keys, server_key=server_key, key_file=key_file
+        )
 
     def _close(self, name: str) -> None:
         self._links.pop(name).close()
 
 
-class _Link(Link):
+class _WorkerConnection(Connection):
     """A connection to one worker."""
 
     def __init__(
@@ -270,7 +272,7 @@ class _Link(Link):
     @property
     def is_broken(self) -> bool:
         """Whether another connection is needed, even if this one has come about again: its messages are lost."""
-        return self.is_denied or self.losses > 0
+        return self.is_denied or self.disconnects > 0
 
     def answers(self) -> Iterator[Answer]:
         """Yield what has arrived, up to a bound: the caller has a deadline to keep. What isn't NFP is dropped."""
@@ -292,7 +294,7 @@ class _Link(Link):
             error = NoWorkersError(f"worker {self.name} at {self.endpoint} has gone away")
         elif self.is_up or time.monotonic() < self.connect_deadline:
             return None
-        elif self.broken_handshakes:
+        elif self.failed_handshakes:
             error = NoWorkersError(
                 f"the handshake with {self.endpoint} fails: {self._key_file} is not the key of the worker there"
             )
@@ -311,8 +313,8 @@ class _Link(Link):
 def _answered(job: Job, event: Answer) -> None:
     message, name = event.message, event.worker
     if message.command == Command.EVENT and job.on_progress is not None:
-        heard = interpret(message)
-        if isinstance(heard, Progress):
+        heard = parse_reply(message)
+        if isinstance(heard, ProgressUpdate):
             job.progress(name, heard.message)
     if message.command != Command.RESPONSE:
         return

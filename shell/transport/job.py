@@ -8,7 +8,7 @@ from typing import Any
 
 from ...models.errors import NfcliError, UsageError
 from ...models.protocol.frames import encode_data
-from ...models.protocol.jobs import LOOK, ResultStatus, failed_result, whole_result
+from ...models.protocol.jobs import LOOK, ResultStatus, failed_result, normalize_result
 
 Results = dict[str, dict[str, Any]]
 OnProgress = Callable[[str, str], None]
@@ -52,7 +52,7 @@ class Job:
 
     def finish(self, name: str, value: object) -> None:
         """Take in a worker's result as it came; what isn't one is a failed result that says so."""
-        self.results[name] = whole_result(value)
+        self.results[name] = normalize_result(value)
         self.missing.discard(name)
 
     def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:

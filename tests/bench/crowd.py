@@ -15,7 +15,7 @@ import zmq
 
 from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.errors import ProtocolError
-from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerLink
+from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.models.protocol.broker_replies import KEEPALIVE_SECONDS
 from nfcli.models.protocol.frames import (
@@ -40,7 +40,7 @@ class Service:
         self._service = name
         self._entries = [_entry(number) for number in range(tasks)]
         keys = KeyPair(*zmq.curve_keypair())
-        self.link = BrokerLink(context, address, name=self._name.encode(), keys=keys)
+        self.link = BrokerConnection(context, address, name=self._name.encode(), keys=keys)
 
     def join(self) -> None:
         """Register."""

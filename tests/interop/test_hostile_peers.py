@@ -18,7 +18,7 @@ import zmq
 
 from nfcli import Client, NoWorkersError
 from nfcli.models.environment.curve_keys import KeyPair
-from nfcli.models.protocol.broker_connection import BrokerLink, random_name
+from nfcli.models.protocol.broker_connection import BrokerConnection, random_routing_id
 from nfcli.models.protocol.frames import CLIENT_HEADER, WORKER_HEADER, BrokerMessage, Command
 from support.norfab.observers import BrokerView, ping, until
 
@@ -48,14 +48,14 @@ NO_JOBS = {
 }
 
 
-class Stranger(BrokerLink):
+class Stranger(BrokerConnection):
     """A peer with a key pair that nobody knows, and the broker's public key."""
 
     def __init__(self, fabric: Any) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         address = BrokerView(fabric.endpoint, fabric.shared_key).address
         keys = KeyPair(*zmq.curve_keypair())
-        super().__init__(self._context, address, name=random_name("stranger"), keys=keys)
+        super().__init__(self._context, address, name=random_routing_id("stranger"), keys=keys)
 
     def __enter__(self) -> Self:
         self.wait_until_up(time.monotonic() + WAIT_SECONDS)

@@ -21,8 +21,8 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import NfcliError, NoWorkersError
-from ...models.protocol.broker_connection import BrokerAddress, BrokerLink, random_name
-from ...models.protocol.broker_replies import Managed, interpret, question, worker_rows
+from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
+from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
 from ...models.protocol.frames import ALL, BrokerMessage, Command
 from ..mailbox import Outbox
 from .job import Patience, Results, SentJob
@@ -65,7 +65,7 @@ class FabricClient:
         self._patience = patience or Patience()
         self._endpoint = address.endpoint
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link = BrokerLink(self._context, address, name=random_name(worker), keys=keys)
+        self._link = BrokerConnection(self._context, address, name=random_routing_id(worker), keys=keys)
         self._link.connect_seconds = self._patience.answer
         self._inbox: Outbox[SentJob | _Question] = Outbox()
         self._poller = zmq.Poller()
@@ -162,7 +162,9 @@ class FabricClient:
             NfcliError: this worker stops.
         """
         uuid = uuids.uuid4().hex
-        asked = _Question(uuid, question(uuid, "show_workers").frames(), time.monotonic() + self._patience.answer)
+        asked = _Question(
+            uuid, management_request(uuid, "show_workers").frames(), time.monotonic() + self._patience.answer
+        )
         with self._lock:
             if not self._is_running:
                 raise NfcliError(_STOPPED)
@@ -249,8 +251,8 @@ class FabricClient:
             job.receive(message, is_settling=self.is_settling())
             job.settle()
         elif message.uuid in self._questions and message.command == Command.MMI:
-            heard = interpret(message)
-            if isinstance(heard, Managed):
+            heard = parse_reply(message)
+            if isinstance(heard, ManagementReply):
                 self._questions.pop(message.uuid).future.set_result(heard.value)
 
     def _note_heard(self, now: float) -> None:
@@ -291,7 +293,7 @@ class FabricClient:
         return True
 
     def _look_at_time(self, now: float) -> None:
-        problem = self._link.problem()
+        problem = self._link.error_text()
         is_lost = self._silent_since is not None and now - self._silent_since >= self._patience.comeback
         for job in self._jobs.values():
             job.look_at_time(now, problem, is_lost=is_lost)

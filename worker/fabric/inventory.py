@@ -17,7 +17,7 @@ from ...models.inventory.loader import Merged, Source
 from ...models.inventory.schema import SERVICE, WorkerInventory, parse_worker
 from ...models.inventory.sources import is_misspelt
 from ...models.inventory.types import kind_of
-from ...models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddress, BrokerLink, random_name
+from ...models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import INVENTORY_SERVICE
 
 FETCH_SECONDS = 10.0
@@ -58,7 +58,7 @@ def _ask(address: BrokerAddress, name: str, deadline: float, seconds: float) -> 
         # Its own pair is made once it is known that this worker runs here at all: the broker takes any.
         keys = KeyPair(*zmq.curve_keypair())
         while (left := deadline - time.monotonic()) > 0:
-            link = BrokerLink(context, address, name=random_name(name), keys=keys)
+            link = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
             try:
                 return link.ask(
                     "get_inventory", service=INVENTORY_SERVICE, seconds=min(left, ANSWER_SECONDS), name=name

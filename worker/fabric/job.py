@@ -21,15 +21,15 @@ from ...models.protocol.broker_replies import (
     Dispatched,
     Failed,
     Finished,
-    Heard,
-    Ready,
-    Refused,
+    Rejected,
+    Reply,
+    ResultReady,
     Running,
-    Unknown,
-    interpret,
+    UnknownJob,
+    parse_reply,
 )
 from ...models.protocol.frames import BrokerMessage, ClientMessage, Command, encode_data, encode_target
-from ...models.protocol.jobs import LOOK, ResultStatus, failed_result, whole_result
+from ...models.protocol.jobs import LOOK, ResultStatus, failed_result, normalize_result
 
 MAX_RESULT_BYTES = 64 * 1024 * 1024
 MAX_WORKERS = 1_000
@@ -147,10 +147,10 @@ class SentJob:
         if size > MAX_RESULT_BYTES:
             self._take({_first_key(message.data): self._failed(_too_large())}, 0)
             return
-        heard = interpret(message)
+        heard = parse_reply(message)
         if isinstance(heard, Dispatched):
             self._dispatched(heard, is_settling=is_settling)
-        elif isinstance(heard, Refused):
+        elif isinstance(heard, Rejected):
             self._refused(heard, is_settling=is_settling)
         elif isinstance(heard, Finished):
             self._take(heard.results, size)
@@ -172,7 +172,7 @@ class SentJob:
         early, self._early = self._early, {}
         self._take(early, 0)
 
-    def _refused(self, heard: Refused, *, is_settling: bool) -> None:
+    def _refused(self, heard: Rejected, *, is_settling: bool) -> None:
         if not self.is_dispatched:
             self.fail(NoWorkersError(self._nobody()))
         elif heard.asked is not None and not is_settling:
@@ -191,19 +191,19 @@ class SentJob:
             self._early.update(list(wanted.items())[: MAX_WORKERS - len(self._early)])
             return
         for name, answer in wanted.items():
-            self._results[name] = whole_result(answer)
+            self._results[name] = normalize_result(answer)
             self.missing.discard(name)
 
-    def _told(self, heard: Heard) -> None:
+    def _told(self, heard: Reply) -> None:
         """Take in what one worker says of itself."""
-        if isinstance(heard, Ready) and (heard.worker in self.missing or not self.is_dispatched):
+        if isinstance(heard, ResultReady) and (heard.worker in self.missing or not self.is_dispatched):
             if len(self._ready) < MAX_WORKERS:
                 self._ready.add(heard.worker)
         elif isinstance(heard, Running) and heard.worker in self.missing:
             self._acknowledged.add(heard.worker)
         elif isinstance(heard, Failed):
             self._lose([heard.worker], " ".join(heard.reason.split()))
-        elif isinstance(heard, Unknown) and heard.worker in self.missing:
+        elif isinstance(heard, UnknownJob) and heard.worker in self.missing:
             # A question may overtake its job: workers of norfab 0.25.0 read the two in different threads.
             if heard.worker in self._acknowledged:
                 self._lose([heard.worker], f"the worker was restarted while the job ran: {LOOK}")

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
 
 from ...models.errors import NfcliError, ToolCallError
-from ...models.protocol.jobs import failure_reason, without_tracebacks
+from ...models.protocol.jobs import failure_reason, strip_tracebacks
 from ..jobs.context import FabricJobs, WorkerContext
 from ..tools.definitions import PublishedTool
 from ..tools.schemas import clean_line
@@ -111,7 +111,7 @@ class ToolCalls:
 
 def _checked(result: object) -> object:
     if isinstance(result, Mapping):
-        return without_tracebacks(result)
+        return strip_tracebacks(result)
     return {"result": None, "failed": True, "errors": ["the worker's answer is not a result"], "messages": []}
 
 

@@ -15,7 +15,7 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import NoWorkersError, ProtocolError, WorkerStartError
-from ...models.protocol.broker_connection import BrokerAddress, BrokerLink, random_name
+from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import HOLD_SECONDS, KEEPALIVE_SECONDS
 from ...models.protocol.connection import CONNECT_SECONDS
 from ...models.protocol.frames import BROKER_HEADER, WORKER_HEADER, Command, Signal, WorkerJob, WorkerMessage
@@ -75,7 +75,7 @@ class FabricServer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._outbox: Outbox[WorkerMessage] = Outbox()
         self._jobs = FabricJobs(worker, executor, self._outbox)
-        self._link: BrokerLink | None = None
+        self._link: BrokerConnection | None = None
         self._handshakes = 0
         self._registration = self._new_registration(is_left=False)
         self._watch: NameWatch | None = None
@@ -137,7 +137,8 @@ class FabricServer:
         self._outbox.close()
 
     def _wait_until_listed(self, deadline: float) -> None:
-        link = BrokerLink(self._context, self._address, name=random_name(self._worker.name), keys=self._keys)
+        name = random_routing_id(self._worker.name)
+        link = BrokerConnection(self._context, self._address, name=name, keys=self._keys)
         try:
             while self._said_ready.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
                 if any(row["name"] == self._worker.name for row in link.workers()):
@@ -247,7 +248,7 @@ class FabricServer:
             )
             self._drop_link()
 
-    def _keep_up(self, link: BrokerLink, now: float) -> None:
+    def _keep_up(self, link: BrokerConnection, now: float) -> None:
         registration = self._registration
         if link.handshakes > self._handshakes:
             self._counts["reconnects"] += int(self._said_ready.is_set())
@@ -280,7 +281,7 @@ class FabricServer:
                 log.info("registered at the broker at %s", self._address.endpoint)
         return True
 
-    def _give_up(self, link: BrokerLink) -> None:
+    def _give_up(self, link: BrokerConnection) -> None:
         """Leave a connection on which the broker has been silent for too long; a new one is made once it answers.
 
         Meanwhile somebody else may have been given the name.
@@ -298,7 +299,7 @@ class FabricServer:
 
     def _connect(self) -> None:
         self._handshakes = 0
-        self._link = BrokerLink(
+        self._link = BrokerConnection(
             self._context,
             self._address,
             name=self._worker.name.encode(),
@@ -307,7 +308,7 @@ class FabricServer:
             max_waiting=MAX_WAITING_MESSAGES,
         )
 
-    def _renew(self, broken: BrokerLink) -> None:
+    def _renew(self, broken: BrokerConnection) -> None:
         """Connect anew: ZeroMQ does it by itself, but not where a message was longer than allowed."""
         # What came before the break is still there.
         for frames in broken.messages():
@@ -341,8 +342,8 @@ class FabricServer:
         self._counts["sent" if is_sent else "dropped"] += 1
         return is_sent
 
-    def _tell_absent(self, link: BrokerLink) -> None:
-        self._tell(f"{link.problem()}; the worker joins it when it can, MCP clients are served meanwhile")
+    def _tell_absent(self, link: BrokerConnection) -> None:
+        self._tell(f"{link.error_text()}; the worker joins it when it can, MCP clients are served meanwhile")
 
     def _tell(self, text: str, level: int = logging.WARNING) -> None:
         """Log a state of things, once until the broker is heard again."""

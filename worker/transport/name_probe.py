@@ -13,8 +13,8 @@ from enum import Enum
 import zmq
 
 from ...models.environment.curve_keys import KeyPair
-from ...models.protocol.broker_connection import BrokerAddress, BrokerLink, random_name
-from ...models.protocol.broker_replies import Managed, interpret, question, worker_rows
+from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
+from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
 
 # In intervals between keepalives: a worker that is alive sends one meanwhile, a busy machine's included.
 WATCH_INTERVALS = 1.4
@@ -61,7 +61,7 @@ class NameWatch:
         keepalive_seconds: float,
         is_patient: bool,
     ) -> None:
-        self.link = BrokerLink(context, address, name=random_name(name), keys=keys)
+        self.link = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
         self.began = self.heard_at = time.monotonic()
         self._handshakes = 0
         self._name = name
@@ -82,15 +82,15 @@ class NameWatch:
         if self.link.handshakes > self._handshakes:
             self._handshakes, self.heard_at = self.link.handshakes, now
         for message in self.link.broker_messages():
-            heard = interpret(message) if message.uuid == self._uuid else None
-            if isinstance(heard, Managed):
+            heard = parse_reply(message) if message.uuid == self._uuid else None
+            if isinstance(heard, ManagementReply):
                 self._uuid, self._ask_at, self.heard_at = "", now + self._pause, now
                 found = self._judge(heard.value, now)
                 if found is not None:
                     return found
         if self.link.is_up and now >= self._ask_at:
             self._uuid = uuids.uuid4().hex
-            self.link.send(question(self._uuid, "show_workers").frames())
+            self.link.send(management_request(self._uuid, "show_workers").frames())
             # One that was lost with a connection is asked again.
             self._ask_at = now + _LOOKS_PER_INTERVAL * self._pause
         return None

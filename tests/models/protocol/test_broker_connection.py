@@ -14,7 +14,7 @@ from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol import broker_connection as broker_link
 from nfcli.models.protocol import connection as link
-from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerLink, random_name
+from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command, encode_data
 
@@ -74,15 +74,15 @@ def broker() -> Iterator[FakeBroker]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[..., BrokerLink]]:
+def connect() -> Iterator[Callable[..., BrokerConnection]]:
     """Connect to brokers, with any key of ours."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links: list[BrokerLink] = []
+    links: list[BrokerConnection] = []
 
-    def make(endpoint: str, key: bytes | None, name: bytes = b"") -> BrokerLink:
+    def make(endpoint: str, key: bytes | None, name: bytes = b"") -> BrokerConnection:
         address = BrokerAddress(endpoint, None if key is None else BrokerKey(key, "broker.shared_key"))
         keys = KeyPair(*zmq.curve_keypair())
-        links.append(BrokerLink(context, address, name=name or random_name("x"), keys=keys))
+        links.append(BrokerConnection(context, address, name=name or random_routing_id("x"), keys=keys))
         return links[-1]
 
     yield make
@@ -98,23 +98,23 @@ def problem_of(call: Callable[[], Any]) -> str:
     return str(caught.value)
 
 
-def test_a_broker_tells_its_workers(broker: FakeBroker, connect: Callable[..., BrokerLink]) -> None:
+def test_a_broker_tells_its_workers(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
     """Over one connection, as often as asked; the copy of each answer is left alone."""
     made = connect(broker.endpoint, broker.keys.public, b"a name")
     assert [made.workers(), made.workers(), made.workers()] == [ROWS] * 3
     assert set(broker.names) == {b"a name"}
-    assert (made.handshakes, made.losses, made.is_up) == (1, 0, True)
+    assert (made.handshakes, made.disconnects, made.is_up) == (1, 0, True)
 
 
 def test_names_of_connections_differ() -> None:
     """A broker hands a name over to whoever comes last with it."""
-    names = {random_name("client") for _ in range(100)}
+    names = {random_routing_id("client") for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith(b"client-nfcli-") for name in names)
 
 
 def test_messages_of_jobs_that_come_meanwhile_are_not_lost(
-    broker: FakeBroker, connect: Callable[..., BrokerLink]
+    broker: FakeBroker, connect: Callable[..., BrokerConnection]
 ) -> None:
     """They go to whoever asked for them; what isn't NFP goes nowhere."""
     others: list[BrokerMessage] = []
@@ -135,7 +135,7 @@ def test_messages_of_jobs_that_come_meanwhile_are_not_lost(
     ],
 )
 def test_a_handshake_that_fails_is_told(
-    curve: bool, key: str | None, reason: str, connect: Callable[..., BrokerLink], monkeypatch: pytest.MonkeyPatch
+    curve: bool, key: str | None, reason: str, connect: Callable[..., BrokerConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a monitor it would look as if the broker were dead."""
     monkeypatch.setattr(link, "CONNECT_SECONDS", 1.0)
@@ -149,7 +149,7 @@ def test_a_handshake_that_fails_is_told(
         broker.stop()
 
 
-def test_nobody_there_is_told_within_three_seconds(connect: Callable[..., BrokerLink]) -> None:
+def test_nobody_there_is_told_within_three_seconds(connect: Callable[..., BrokerConnection]) -> None:
     """With what to do."""
     made = connect("ipc:///nonexistent/broker", None)
     begun = time.monotonic()
@@ -158,7 +158,7 @@ def test_nobody_there_is_told_within_three_seconds(connect: Callable[..., Broker
     assert line == "no broker answered at ipc:///nonexistent/broker within 2.5 s: start it, or correct endpoint"
 
 
-def test_a_broker_that_says_nothing_is_told(broker: FakeBroker, connect: Callable[..., BrokerLink]) -> None:
+def test_a_broker_that_says_nothing_is_told(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
     """It is there, its connections stand, and it is stuck."""
     broker.answer = lambda _: []
     made = connect(broker.endpoint, broker.keys.public)
@@ -168,7 +168,7 @@ def test_a_broker_that_says_nothing_is_told(broker: FakeBroker, connect: Callabl
     assert broker_link.ANSWER_SECONDS < 3
 
 
-def test_a_broker_that_goes_away_is_told(broker: FakeBroker, connect: Callable[..., BrokerLink]) -> None:
+def test_a_broker_that_goes_away_is_told(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
     """At once, not when the time is over; and what is sent then isn't kept for the next broker."""
     made = connect(broker.endpoint, broker.keys.public)
     assert made.workers() == ROWS
@@ -176,10 +176,10 @@ def test_a_broker_that_goes_away_is_told(broker: FakeBroker, connect: Callable[.
     line = f"the broker at {broker.endpoint} has gone away"
     assert problem_of(lambda: made.ask("show_workers", seconds=WAIT_SECONDS)) == line
     assert made.send([b"", b"x"]) is False
-    assert (made.is_up, made.losses) == (False, 1)
+    assert (made.is_up, made.disconnects) == (False, 1)
 
 
-def test_a_broker_that_comes_back_is_met_again(broker: FakeBroker, connect: Callable[..., BrokerLink]) -> None:
+def test_a_broker_that_comes_back_is_met_again(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
     """The connection comes about by itself; a worker sees it in `handshakes`."""
     made = connect(broker.endpoint, broker.keys.public)
     assert made.workers() == ROWS
@@ -192,6 +192,6 @@ def test_a_broker_that_comes_back_is_met_again(broker: FakeBroker, connect: Call
             assert time.monotonic() < deadline
             made.wait(deadline)
         assert made.workers() == ROWS
-        assert (made.handshakes, made.losses) == (2, 1)
+        assert (made.handshakes, made.disconnects) == (2, 1)
     finally:
         again.stop()

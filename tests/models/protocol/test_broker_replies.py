@@ -16,15 +16,15 @@ from nfcli.models.protocol.broker_replies import (
     Dispatched,
     Failed,
     Finished,
-    Heard,
-    Managed,
-    Progress,
-    Ready,
-    Refused,
+    ManagementReply,
+    ProgressUpdate,
+    Rejected,
+    Reply,
+    ResultReady,
     Running,
-    Unknown,
-    interpret,
-    question,
+    UnknownJob,
+    management_request,
+    parse_reply,
     worker_rows,
 )
 from nfcli.models.protocol.frames import BrokerMessage, Command, encode_data
@@ -40,9 +40,9 @@ VALUES = st.recursive(
 )
 
 
-def heard(status: str, data: Any, command: bytes = Command.RESPONSE) -> Heard | None:
+def heard(status: str, data: Any, command: bytes = Command.RESPONSE) -> Reply | None:
     """Return what a message with this status and data says."""
-    return interpret(BrokerMessage(command, "s", "u", status, encode_data(data)))
+    return parse_reply(BrokerMessage(command, "s", "u", status, encode_data(data)))
 
 
 def captured_messages() -> list[BrokerMessage]:
@@ -62,11 +62,20 @@ def test_every_message_of_a_real_broker_says_something() -> None:
     """But for the copies of its answers as RESPONSE, which hold no names, and the events about inputs."""
     kinds: Counter[str] = Counter()
     for message in captured_messages():
-        said = interpret(message)
+        said = parse_reply(message)
         kinds[type(said).__name__] += 1
         if said is None:
             assert message.service.endswith(".service.broker") or b'"input_' in message.data
-    assert set(kinds) >= {"Dispatched", "Finished", "Running", "Ready", "Progress", "Unknown", "Refused", "Managed"}
+    assert set(kinds) >= {
+        "Dispatched",
+        "Finished",
+        "Running",
+        "ResultReady",
+        "ProgressUpdate",
+        "UnknownJob",
+        "Rejected",
+        "ManagementReply",
+    }
 
 
 @pytest.mark.parametrize(
@@ -82,15 +91,15 @@ def test_every_message_of_a_real_broker_says_something() -> None:
         ("300", {"worker": "w1", "status": "STARTED"}, Running("w1")),
         ("102", {"worker": "w1", "status": "WAITING_CLIENT_INPUT"}, Running("w1")),
         ("300", {"worker": ["w1"]}, None),
-        ("404", {"worker": "w1", "status": "JOB NOT FOUND"}, Unknown("w1")),
+        ("404", {"worker": "w1", "status": "JOB NOT FOUND"}, UnknownJob("w1")),
         ("500", {"worker": "w1", "status": "UNKNOWN STATUS"}, Failed("w1", "UNKNOWN STATUS")),
-        ("400", {"workers": None, "target": "w9", "status": "FAILED", "errors": ["no w9"]}, Refused(("w9",), "no w9")),
-        ("400", {"error": "no", "errors": ["other"]}, Refused(None, "no")),
-        ("400", {"target": "x", "errors": 7}, Refused(("x",), "status 400")),
-        ("499", {"target": "x", "error": "y" * 5_000}, Refused(("x",), "y" * 2_000)),
+        ("400", {"workers": None, "target": "w9", "status": "FAILED", "errors": ["no w9"]}, Rejected(("w9",), "no w9")),
+        ("400", {"error": "no", "errors": ["other"]}, Rejected(None, "no")),
+        ("400", {"target": "x", "errors": 7}, Rejected(("x",), "status 400")),
+        ("499", {"target": "x", "error": "y" * 5_000}, Rejected(("x",), "y" * 2_000)),
     ],
 )
-def test_a_response_means(status: str, data: Any, expected: Heard | None) -> None:
+def test_a_response_means(status: str, data: Any, expected: Reply | None) -> None:
     """Names that aren't text, or data of another kind, mean nothing."""
     assert heard(status, data) == expected
 
@@ -98,14 +107,14 @@ def test_a_response_means(status: str, data: Any, expected: Heard | None) -> Non
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"worker": "w1", "event_type": "result_ready", "message": "completed"}, Ready("w1")),
-        ({"worker": "w1", "event_type": "progress", "message": "3 of 10"}, Progress("w1", "3 of 10")),
-        ({"worker": "w1", "event_type": "progress", "message": 3}, Progress("w1", "")),
+        ({"worker": "w1", "event_type": "result_ready", "message": "completed"}, ResultReady("w1")),
+        ({"worker": "w1", "event_type": "progress", "message": "3 of 10"}, ProgressUpdate("w1", "3 of 10")),
+        ({"worker": "w1", "event_type": "progress", "message": 3}, ProgressUpdate("w1", "")),
         ({"worker": "w1", "event_type": "input_request"}, None),
         ({"event_type": "result_ready"}, None),
     ],
 )
-def test_an_event_means(data: Any, expected: Heard | None) -> None:
+def test_an_event_means(data: Any, expected: Reply | None) -> None:
     """Only these two are acted upon."""
     assert heard("200", data, Command.EVENT) == expected
 
@@ -114,17 +123,17 @@ def test_an_event_means(data: Any, expected: Heard | None) -> None:
 def test_nothing_that_comes_is_raised_about(command: bytes, status: str, data: Any) -> None:
     """A message of the wrong shape must not end the thread that reads it."""
     payload = data if isinstance(data, bytes) else encode_data(data)
-    said = interpret(BrokerMessage(command, "s", "u", status, payload))
-    assert said is None or isinstance(said, Heard)
+    said = parse_reply(BrokerMessage(command, "s", "u", status, payload))
+    assert said is None or isinstance(said, Reply)
 
 
 def test_a_question_is_answered_once() -> None:
     """Of the broker's two answers the RESPONSE says nothing, whatever it holds."""
-    message = question("u1", "show_workers", service="mmi.service.broker", status="alive")
+    message = management_request("u1", "show_workers", service="mmi.service.broker", status="alive")
     assert (message.command, message.target, message.uuid) == (Command.MMI, b"all", "u1")
     assert message.data == b'{"task":"show_workers","kwargs":{"status":"alive"},"args":[]}'
     rows = [{"name": "w1", "service": "s"}]
-    assert heard("200", rows, Command.MMI) == Managed(rows)
+    assert heard("200", rows, Command.MMI) == ManagementReply(rows)
     assert heard("200", rows) is None
 
 
@@ -145,6 +154,6 @@ def test_rows_are_text_by_name() -> None:
 
 def test_a_message_that_is_no_json_says_nothing() -> None:
     """It is no reason to raise."""
-    assert interpret(BrokerMessage(Command.RESPONSE, "s", "u", "200", b"{not json")) is None
+    assert parse_reply(BrokerMessage(Command.RESPONSE, "s", "u", "200", b"{not json")) is None
     with pytest.raises(ProtocolError):
         BrokerMessage.parse([b"", b"NFPB01"])

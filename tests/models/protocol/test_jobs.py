@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from nfcli.models.errors import sentences
-from nfcli.models.protocol.jobs import JobRequest, failure_reason, without_tracebacks
+from nfcli.models.protocol.jobs import JobRequest, failure_reason, strip_tracebacks
 
 
 def test_a_task_name_that_is_no_unicode_is_refused() -> None:
@@ -68,5 +68,5 @@ def test_the_reason_of_a_failure_is_one_line(errors: object, messages: object, t
 def test_the_way_to_a_failure_is_left_out() -> None:
     """It names files and lines of the worker's machine; all else stays, of whatever kind it is."""
     trace = "Traceback (most recent call last):\n  File x, line 1\nRuntimeError: no\n"
-    assert without_tracebacks({"errors": [trace, "b", 5], "x": 1}) == {"errors": ["RuntimeError: no", "b", 5], "x": 1}
-    assert without_tracebacks({"errors": trace, "failed": True}) == {"errors": trace, "failed": True}
+    assert strip_tracebacks({"errors": [trace, "b", 5], "x": 1}) == {"errors": ["RuntimeError: no", "b", 5], "x": 1}
+    assert strip_tracebacks({"errors": trace, "failed": True}) == {"errors": trace, "failed": True}

@@ -19,7 +19,7 @@ import zmq
 from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import NoWorkersError
-from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerLink, random_name
+from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.worker.tokens.store import TokenStore
 
@@ -49,7 +49,8 @@ class BrokerView:
     def rows(self) -> dict[str, dict[str, str]]:
         """Return the rows of the workers, by name; none when the broker isn't there or doesn't answer."""
         with zmq.Context() as context:
-            link = BrokerLink(context, self.address, name=random_name("observer"), keys=KeyPair(*zmq.curve_keypair()))
+            keys = KeyPair(*zmq.curve_keypair())
+            link = BrokerConnection(context, self.address, name=random_routing_id("observer"), keys=keys)
             try:
                 return {row["name"]: row for row in link.workers()}
             except NoWorkersError:

@@ -19,7 +19,7 @@ import zmq
 from nfcli import Client, NorFab
 from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.environment.paths import Environment
-from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerLink
+from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection
 from nfcli.models.protocol.broker_replies import KEEPALIVE_SECONDS
 from nfcli.models.protocol.frames import WORKER_HEADER, Command, Signal
 from support.norfab.observers import BrokerView, changes_by_token, mcp_client, store_token, until
@@ -167,7 +167,7 @@ class Thief:
         self.heard = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         keys = KeyPair(*zmq.curve_keypair())
-        self._link = BrokerLink(self._context, address, name=name.encode(), keys=keys)
+        self._link = BrokerConnection(self._context, address, name=name.encode(), keys=keys)
         self._due = time.monotonic()
 
     def __enter__(self) -> Self:
