@@ -35,7 +35,7 @@ _M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; 
 
 def _end_to_wait_for(process: WorkerProcess, arguments: argparse.Namespace) -> Callable[[], None] | None:
     if arguments.while_needed:
-        return process.wait_until_unneeded
+        return process.wait_until_unused
     return _wait_for_end_of_stdin if arguments.until_stdin_ends else None
 
 

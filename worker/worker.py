@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ..models.environment.curve_keys import ensure_audit_key, ensure_key_pair
 from ..models.environment.file_lock import FileLock
 from ..models.environment.paths import Environment
-from ..models.environment.worker_lease import wait_until_unneeded
+from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.inventory.schema import WorkerInventory
@@ -143,11 +143,11 @@ class WorkerProcess:
         self._opened.close()
         log.info("stopped")
 
-    def wait_until_unneeded(self) -> None:
+    def wait_until_unused(self) -> None:
         """Wait until the shell that started this worker has gone, and all others that need it; keep new ones away."""
         _wait_for_end_of_stdin()
         try:
-            self._unneeded = wait_until_unneeded(self.environment.lock_file(self.name))
+            self._unneeded = wait_until_unused(self.environment.lock_file(self.name))
         except (OSError, NfcliError) as error:
             log.warning("who needs this worker can't be told: %s", error)
 

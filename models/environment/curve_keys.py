@@ -1,6 +1,6 @@
-"""CURVE key files in the text format of pyzmq certificates, read and written by our own parser.
+"""CURVE key files in the text format of pyzmq certificates, read and written by a parser of our own.
 
-pyzmq's own functions write secrets with the umask's mode and swallow what goes wrong while loading a folder.
+pyzmq's functions write secret keys with the umask's mode, and ignore errors while they load a folder.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import zmq
 
 from ..errors import EnvironmentFolderError, KeyFileError
 from .file_lock import lock_folder
-from .paths import Environment, open_private, write_private
+from .paths import Environment
+from .private_files import open_private, write_private
 
 CLIENT_NAME = "client"
 KEY_FILE_MAX_BYTES = 4096
 AUDIT_KEY_BYTES = 32
 
 _AUDIT_KEY = re.compile(rb"[0-9a-f]{%d}" % (2 * AUDIT_KEY_BYTES))
-# The alphabet of ZeroMQ RFC 32; 40 characters stand for 32 bytes.
+# The alphabet of ZeroMQ RFC 32; 40 characters encode 32 bytes.
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
@@ -38,37 +39,37 @@ class KeyPair:
 
 
 def ensure_key_pair(folder: Path, name: str) -> KeyPair:
-    """Return the pair `NAME.key` (public) and `NAME.key_secret` of `folder`, creating it when neither file exists.
+    """Return the pair `NAME.key` (public) and `NAME.key_secret` of `folder`, creating it if neither file exists.
 
-    Processes that do this at the same time end up with the same pair. A missing public file is written again from the
-    secret one, which holds both keys.
+    Safe to call from several processes at the same time: all get the same pair. A missing public file is restored from
+    the secret one, which holds both keys.
 
     Raises:
-        KeyFileError: only the public file exists, the two don't belong together, or one isn't a private key file.
+        KeyFileError: only the public file exists, the two don't match, or one isn't a valid key file with mode 0600.
     """
-    return _ensure(folder, name, lambda _public: None)
+    return _ensure_pair(folder, name, lambda _public: None)
 
 
 def ensure_client_key(environment: Environment) -> KeyPair:
-    """Return the local client's pair; when it is created, and only then, let its public key in.
+    """Return the local client's pair; authorize its public key when the pair is created, and only then.
 
-    So a key that somebody removed from `clients/` stays out.
+    A key that was removed from `clients/` thus stays unauthorized.
 
     Raises:
         KeyFileError: as `ensure_key_pair`.
     """
-    published = environment.clients_folder / f"{CLIENT_NAME}.key"
+    authorized = environment.clients_folder / f"{CLIENT_NAME}.key"
 
-    def publish(public: bytes) -> None:
-        write_private(published, _certificate(public))
+    def authorize(public: bytes) -> None:
+        write_private(authorized, _format_certificate(public))
 
-    return _ensure(environment.keys_folder, CLIENT_NAME, publish)
+    return _ensure_pair(environment.keys_folder, CLIENT_NAME, authorize)
 
 
 def find_key_pair(folder: Path, name: str) -> KeyPair | None:
-    """Return the pair `NAME.key` and `NAME.key_secret` of `folder`, None where `ensure_key_pair` would make one.
+    """Return the pair `NAME.key` and `NAME.key_secret` of `folder`, None where `ensure_key_pair` would create one.
 
-    Nothing is made or changed.
+    Changes nothing.
 
     Raises:
         KeyFileError: as `ensure_key_pair`.
@@ -84,12 +85,12 @@ def find_key_pair(folder: Path, name: str) -> KeyPair | None:
 
 
 def ensure_audit_key(path: Path) -> bytes:
-    """Return the key of an audit trail's fingerprints, 32 bytes in hexadecimal digits, made when the file is missing.
+    """Return the 32-byte key of an audit trail's fingerprints, creating its file if that is missing.
 
-    Processes that do this at the same time end up with the same key.
+    Safe to call from several processes at the same time: all get the same key.
 
     Raises:
-        KeyFileError: it can't be read or written, isn't such a file, or isn't private.
+        KeyFileError: the file can't be read or written, holds no such key in hexadecimal digits, or isn't private.
     """
     try:
         with lock_folder(path.parent):
@@ -97,9 +98,9 @@ def ensure_audit_key(path: Path) -> bytes:
                 write_private(path, f"{secrets.token_hex(AUDIT_KEY_BYTES)}\n".encode())
     except OSError as error:
         raise KeyFileError(f"{error.filename or path} can't be read or written: {error.strerror}") from error
-    text = _content(path).strip()
+    text = _read_private(path).strip()
     if not _AUDIT_KEY.fullmatch(text):
-        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it to have a new one made")
+        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it and a new one will be created")
     return bytes.fromhex(text.decode())
 
 
@@ -107,18 +108,18 @@ def read_key_pair(path: Path) -> KeyPair:
     """Read a `.key_secret` file.
 
     Raises:
-        KeyFileError: it can't be read, isn't a key file, isn't private, or its two keys don't belong together.
+        KeyFileError: it can't be read, isn't a key file, isn't private, or its two keys don't match.
     """
-    values = _read(path, _content(path))
+    values = _parse_certificate(path, _read_private(path))
     public, secret = values.get(b"public-key"), values.get(b"secret-key")
     if public is None or secret is None:
         raise KeyFileError(f"{path} is not a secret key file: it needs a line public-key and a line secret-key")
     try:
         expected = zmq.curve_public(secret)
     except (zmq.ZMQError, ValueError) as error:
-        raise KeyFileError(f"{path} is not a secret key file: its secret-key is no CURVE key") from error
+        raise KeyFileError(f"{path} is not a secret key file: its secret-key is not a CURVE key") from error
     if expected != public:
-        raise KeyFileError(f"{path} is damaged: its public-key doesn't belong to its secret-key")
+        raise KeyFileError(f"{path} is damaged, its public-key doesn't match its secret-key: restore it")
     return KeyPair(public=public, secret=secret)
 
 
@@ -126,18 +127,18 @@ def read_public_key(path: Path) -> bytes:
     """Read the key of a `.key` file.
 
     Raises:
-        KeyFileError: it can't be read, isn't a key file, isn't private (others could put their key there), or holds a
-            secret key, which nobody should hand out.
+        KeyFileError: it can't be read, isn't a key file, isn't private (other users could replace the key), or holds a
+            secret key, which must not be handed out.
     """
-    return _public_key(path, _read(path, _content(path)))
+    return _public_key(path, _parse_certificate(path, _read_private(path)))
 
 
 def read_shared_key(path: Path) -> bytes:
     """Read the key of a `.key` file that others may read, as NorFab writes them.
 
     Raises:
-        KeyFileError: it can't be read, isn't a key file, holds a secret key, or could be changed by anybody: the folder
-            that it lies in, too, belongs to this user, or root, alone.
+        KeyFileError: it can't be read, isn't a key file, holds a secret key, or other users could change it: the file
+            and its folder must belong to this user or root, and not be writable by others.
     """
     try:
         for each in (path.parent, path):
@@ -148,31 +149,31 @@ def read_shared_key(path: Path) -> bytes:
             content = stream.read(KEY_FILE_MAX_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
-    return _public_key(path, _read(path, content))
+    return _public_key(path, _parse_certificate(path, content))
 
 
 def _public_key(path: Path, values: dict[bytes, bytes]) -> bytes:
     if b"secret-key" in values:
-        raise KeyFileError(f"{path} holds a secret key: put the file that ends in .key there, and replace that pair")
+        raise KeyFileError(f"{path} holds a secret key: put the .key file there instead, and replace that pair")
     if b"public-key" not in values:
         raise KeyFileError(f"{path} is not a public key file: it needs a line public-key")
     return values[b"public-key"]
 
 
-def _ensure(folder: Path, name: str, before_creation: Callable[[bytes], None]) -> KeyPair:
+def _ensure_pair(folder: Path, name: str, before_creation: Callable[[bytes], None]) -> KeyPair:
     public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
     try:
         with lock_folder(folder):
             if not os.path.lexists(secret_file):
                 _verify_no_public_file(public_file, secret_file)
                 public, secret = zmq.curve_keypair()
-                # The secret file makes the pair exist, so it comes last of what must not be missed: after a crash
-                # before it everything is done again, after a crash behind it the public file is written again.
+                # The pair exists once its secret file does, so that file is written after all that must not be missed:
+                # after a crash before it all steps are repeated, after a crash behind it the public file is restored.
                 before_creation(public)
-                write_private(secret_file, _certificate(public, secret))
+                write_private(secret_file, _format_certificate(public, secret))
             pair = read_key_pair(secret_file)
             if not os.path.lexists(public_file):
-                write_private(public_file, _certificate(pair.public))
+                write_private(public_file, _format_certificate(pair.public))
     except OSError as error:
         raise KeyFileError(f"{error.filename or folder} can't be read or written: {error.strerror}") from error
     _verify_public_file(public_file, secret_file, pair)
@@ -181,15 +182,17 @@ def _ensure(folder: Path, name: str, before_creation: Callable[[bytes], None]) -
 
 def _verify_no_public_file(public_file: Path, secret_file: Path) -> None:
     if os.path.lexists(public_file):
-        raise KeyFileError(f"{secret_file} is missing: put it back, or remove {public_file} to have a new pair made")
+        raise KeyFileError(
+            f"{secret_file} is missing: restore it, or remove {public_file} and a new pair will be created"
+        )
 
 
 def _verify_public_file(public_file: Path, secret_file: Path, pair: KeyPair) -> None:
     if read_public_key(public_file) != pair.public:
-        raise KeyFileError(f"{public_file} doesn't belong to {secret_file}: remove it to have it written again")
+        raise KeyFileError(f"{public_file} doesn't match {secret_file}: remove it and it will be restored")
 
 
-def _certificate(public: bytes, secret: bytes | None = None) -> bytes:
+def _format_certificate(public: bytes, secret: bytes | None = None) -> bytes:
     kind = b"Public" if secret is None else b"**Secret**"
     lines = [
         b"#   ZeroMQ CURVE " + kind + b" Certificate",
@@ -203,7 +206,7 @@ def _certificate(public: bytes, secret: bytes | None = None) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _content(path: Path) -> bytes:
+def _read_private(path: Path) -> bytes:
     try:
         with open_private(path, "rb") as stream:
             content: bytes = stream.read(KEY_FILE_MAX_BYTES + 1)
@@ -214,8 +217,8 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _read(path: Path, content: bytes) -> dict[bytes, bytes]:
-    """Return the keys in a certificate file's content by their names, each verified to be 40 Z85 characters."""
+def _parse_certificate(path: Path, content: bytes) -> dict[bytes, bytes]:
+    """Return the keys of a certificate file by name, each verified to be 40 Z85 characters."""
     if len(content) > KEY_FILE_MAX_BYTES:
         raise KeyFileError(f"{path} is not a key file: it is longer than {KEY_FILE_MAX_BYTES} bytes")
     values: dict[bytes, bytes] = {}
@@ -224,7 +227,7 @@ def _read(path: Path, content: bytes) -> dict[bytes, bytes]:
         line = raw.strip()
         if line == b"curve":
             is_curve = True
-        # A key may hold # and = itself: only a leading # makes a comment, only the first = ends the name.
+        # A key may contain # and =: only a leading # starts a comment, only the first = ends the name.
         elif is_curve and line and not line.startswith(b"#"):
             name, _, value = line.partition(b"=")
             value = value.strip(b" \t'\"")

@@ -1,7 +1,7 @@
-"""Where things lie on disk, and the modes that keep them private.
+"""Paths of an environment, and the rule of worker names.
 
-An environment is the folder that holds `inventory.yaml`; what nfcli itself writes lies in `.nfcli/` inside it, folders
-0700 and files 0600 whatever the umask (`models/environment/private_files.py`).
+An environment is the folder that holds `inventory.yaml`; what nfcli itself writes is stored in `.nfcli/` inside it,
+folders 0700 and files 0600 whatever the umask (`models/environment/private_files.py`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import EnvironmentFolderError, InventoryError
-from .private_files import make_private_folder, open_private, sync_folder, verify_tree, write_private
-
-__all__ = [
-    "DEFAULT_WORKER",
-    "Environment",
-    "find_environment",
-    "make_private_folder",
-    "open_private",
-    "sync_folder",
-    "worker_name_problem",
-    "write_private",
-]
+from .private_files import make_private_folder, open_private, verify_tree
 
 DEFAULT_WORKER = "fastmcp-worker-1"
 INVENTORY_NAME = "inventory.yaml"
@@ -37,7 +26,7 @@ WORKER_NAME_MAX_CHARACTERS = 64
 SOCKET_PATH_MAX_BYTES = 103 if sys.platform == "darwin" else 107
 
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-# `all` and `any` address several workers; keys/client.key belongs to the local client.
+# `all` and `any` address several workers; keys/client.key is the local client's.
 _RESERVED_NAMES = frozenset({"all", "any", "client"})
 
 
@@ -45,8 +34,8 @@ _RESERVED_NAMES = frozenset({"all", "any", "client"})
 class Environment:
     """An environment folder and its inventory file, None when the built-in default inventory applies.
 
-    The methods that take a worker's name raise `EnvironmentFolderError` for one that breaks the rule of worker names,
-    so no name can lead out of the folder.
+    Methods that take a worker's name raise `EnvironmentFolderError` for one that breaks the rule of worker names, so no
+    name can lead out of the folder.
     """
 
     folder: Path
@@ -54,7 +43,7 @@ class Environment:
 
     @property
     def arguments(self) -> list[str]:
-        """The words that name this environment to a process of a worker's."""
+        """The command-line arguments by which a worker process finds this environment."""
         if self.inventory_file is not None:
             return ["--inventory", str(self.inventory_file)]
         return ["--environment", str(self.folder)]
@@ -71,7 +60,7 @@ class Environment:
 
     @property
     def clients_folder(self) -> Path:
-        """Public keys of the clients that the workers let in."""
+        """Public keys of the clients that the workers authorize."""
         return self.state_folder / "clients"
 
     @property
@@ -86,34 +75,34 @@ class Environment:
 
     @property
     def history_file(self) -> Path:
-        """The shell's history."""
+        """The history of the prompt."""
         return self.state_folder / "history"
 
     def tokens_folder(self, name: str) -> Path:
-        """Return the token database's folder of a worker."""
-        return self.state_folder / "tokens" / _checked(name)
+        """Return the folder of a worker's token database."""
+        return self.state_folder / "tokens" / _validated_name(name)
 
     def lock_file(self, name: str) -> Path:
-        """Return the file whose flock says who owns the worker's name (`models/environment/worker_lock.py`)."""
-        return self.run_folder / f"{_checked(name)}.lock"
+        """Return the lock file of the worker's name (`models/environment/worker_lock.py`)."""
+        return self.run_folder / f"{_validated_name(name)}.lock"
 
     def log_file(self, name: str) -> Path:
         """Return a worker's structured log."""
-        return self.logs_folder / f"{_checked(name)}.jsonl"
+        return self.logs_folder / f"{_validated_name(name)}.jsonl"
 
     def audit_file(self, name: str) -> Path:
         """Return a worker's audit trail."""
-        return self.logs_folder / f"audit-{_checked(name)}.jsonl"
+        return self.logs_folder / f"audit-{_validated_name(name)}.jsonl"
 
     def audit_key_file(self, name: str) -> Path:
         """Return the key of the fingerprints in a worker's audit trail."""
-        return self.keys_folder / f"{_checked(name)}.audit_key"
+        return self.keys_folder / f"{_validated_name(name)}.audit_key"
 
     def socket_endpoint(self, name: str) -> str:
-        """Return `ipc://` and the path of a worker's socket; its folder is made, or verified, where it lies outside.
+        """Return the ZeroMQ endpoint of a worker's socket; a folder outside the environment is created or verified.
 
         Raises:
-            EnvironmentFolderError: the folder outside can't be made or isn't private.
+            EnvironmentFolderError: that folder can't be created or isn't private.
         """
         file = self.socket_file(name)
         if file.parent != self.run_folder.absolute():
@@ -121,49 +110,49 @@ class Environment:
         return f"ipc://{file}"
 
     def socket_file(self, name: str) -> Path:
-        """Return where a worker's socket belongs; nothing is made or looked at.
+        """Return the path of a worker's socket, without touching the disk.
 
-        Where the path in `run/` would be longer than a socket's may be, it is one in a short folder outside, which has
-        to be a 0700 folder of this user. That folder depends on `XDG_RUNTIME_DIR`, so the lock file's content, not this
-        method, says where a running worker listens.
+        If the path in `run/` would exceed the limit for sockets, it is one in a shorter folder outside the environment,
+        which must be a 0700 folder of this user. That folder depends on `XDG_RUNTIME_DIR`: ask the worker's lock, not
+        this method, where a running worker listens.
         """
-        file = self.run_folder.absolute() / f"{_checked(name)}.ipc"
-        if _fits_a_socket(str(file)):
+        file = self.run_folder.absolute() / f"{_validated_name(name)}.ipc"
+        if _fits_socket_path(str(file)):
             return file
         label = hashlib.sha256(os.fsencode(self.folder.resolve()) + b"\0" + name.encode()).hexdigest()[:24]
-        return _short_folder() / label
+        return _short_socket_folder() / label
 
     @property
     def private_folders(self) -> tuple[Path, ...]:
-        """The folders that `prepare` makes, the state folder first."""
+        """The folders that `prepare` creates, the state folder first."""
         inside = (self.keys_folder, self.clients_folder, self.run_folder, self.logs_folder)
         return self.state_folder, *inside, self.state_folder / "tokens"
 
     def prepare(self) -> None:
-        """Create what is missing of the `.nfcli/` tree and verify owner and mode of all that exists.
+        """Create what is missing of the `.nfcli/` tree, and verify owner and mode of everything in it.
 
-        Safe to repeat and to run beside other processes that do the same.
+        Safe to repeat, and to call from several processes at the same time.
 
         Raises:
-            EnvironmentFolderError: something can't be created or read, is a symbolic link, belongs to another user,
-                or lets other users in; the message has the `chmod` that mends it.
+            EnvironmentFolderError: something can't be created or read, is a symbolic link, belongs to another user, or
+                is open to other users; the message names the `chmod` that fixes it.
         """
         make_private_folder(self.folder, parents=True, verify=False)
         for folder in self.private_folders:
             make_private_folder(folder)
-        # An environment often lies in a repository; keys and tokens must not end up in it.
+        # Environments are often part of a repository; keys and tokens must not be committed.
         with contextlib.suppress(FileExistsError), open_private(self.state_folder / ".gitignore", "x") as stream:
             stream.write("*\n")
         verify_tree(self.state_folder)
 
 
 def find_environment(inventory: str | Path | None = None) -> Environment:
-    """Return the environment of an inventory file (or of the folder that holds one), else the one that applies here.
+    """Return the environment of an inventory file, or of the folder that holds one.
 
-    Without `inventory` that is the working folder if it holds `inventory.yaml`, else the user's default environment.
+    Without `inventory` it is the working folder if that holds `inventory.yaml`, else the user's default environment.
 
     Raises:
-        InventoryError: `inventory` doesn't exist, or one that may apply can't be read.
+        InventoryError: `inventory` doesn't exist, or can't be accessed.
     """
     if inventory is not None:
         return _named_environment(Path(inventory))
@@ -172,13 +161,13 @@ def find_environment(inventory: str | Path | None = None) -> Environment:
         if Path(INVENTORY_NAME).is_file():
             return Environment(folder=Path.cwd(), inventory_file=Path.cwd() / INVENTORY_NAME)
         has_inventory = (default / INVENTORY_NAME).is_file()
-    except OSError as error:  # a state folder of somebody else's, for instance root's
+    except OSError as error:  # another user's folder, for instance root's
         raise InventoryError(f"{error.filename}: can't be read: {error.strerror}") from error
     return Environment(folder=default, inventory_file=default / INVENTORY_NAME if has_inventory else None)
 
 
 def worker_name_problem(name: str) -> str | None:
-    """Return what is wrong with a worker's name, as the end of a sentence, or None."""
+    """Return the rule that a worker's name breaks, as the end of a sentence, or None."""
     if not 1 <= len(name) <= WORKER_NAME_MAX_CHARACTERS:
         return f"must be 1 to {WORKER_NAME_MAX_CHARACTERS} characters, got {len(name)}"
     if not _WORKER_NAME.fullmatch(name):
@@ -190,7 +179,7 @@ def worker_name_problem(name: str) -> str | None:
     return None
 
 
-def _checked(name: str) -> str:
+def _validated_name(name: str) -> str:
     problem = worker_name_problem(name)
     if problem:
         raise EnvironmentFolderError(f"worker name {name[:80]!r} {problem}")
@@ -200,7 +189,7 @@ def _checked(name: str) -> str:
 def _named_environment(inventory: Path) -> Environment:
     try:
         path = inventory.expanduser().absolute()
-        # The file itself may be a link (a mounted configuration); the environment is where the link lies.
+        # The file itself may be a link (a mounted configuration); the environment is the link's folder.
         path = path.parent.resolve() / path.name
         file = path / INVENTORY_NAME if path.is_dir() else path
         is_file = file.is_file()
@@ -209,22 +198,22 @@ def _named_environment(inventory: Path) -> Environment:
         raise InventoryError(f"{inventory}: can't be found: {reason}") from error
     if not is_file:
         raise InventoryError(
-            f"{file}: no such inventory file: name an existing one with -i, or make one with --create-env DIR"
+            f"{file}: no such inventory file: name an existing one with -i, or create one with --create-env DIR"
         )
     return Environment(folder=file.parent, inventory_file=file)
 
 
-def _fits_a_socket(path: str) -> bool:
+def _fits_socket_path(path: str) -> bool:
     try:
         return len(path.encode()) <= SOCKET_PATH_MAX_BYTES
-    except UnicodeEncodeError:  # bytes that aren't UTF-8; pyzmq couldn't pass such a path on
+    except UnicodeEncodeError:  # not UTF-8: pyzmq can't pass such a path on
         return False
 
 
-def _short_folder() -> Path:
+def _short_socket_folder() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     folder = Path(runtime) / "nfcli"
     # 25: a slash and the label of 24 characters.
-    if not (Path(runtime).is_absolute() and Path(runtime).is_dir() and _fits_a_socket(f"{folder}{'x' * 25}")):
-        folder = Path("/tmp") / f"nfcli-{os.geteuid()}"  # noqa: S108  owner, mode and linklessness are verified before use
+    if not (Path(runtime).is_absolute() and Path(runtime).is_dir() and _fits_socket_path(f"{folder}{'x' * 25}")):
+        folder = Path("/tmp") / f"nfcli-{os.geteuid()}"  # noqa: S108  verified before use: owner, mode, not a link
     return folder

@@ -1,6 +1,6 @@
-"""Files and folders of this user alone: 0600 and 0700 whatever the umask, verified before use, no link followed.
+"""Private files and folders: modes 0600 and 0700 whatever the umask, verified before use; links are not followed.
 
-What exists is never silently mended: a mode that lets others in says that they may have been in.
+A wrong mode is reported, never silently corrected: other users may have read or changed the file already.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def make_private_folder(path: Path, *, parents: bool = False, verify: bool = Tru
     """Create a folder with mode 0700 whatever the umask; one that exists is verified unless `verify` is false.
 
     Raises:
-        EnvironmentFolderError: it can't be created, is no folder of this user, or lets others in.
+        EnvironmentFolderError: it can't be created, isn't a folder of this user, or is open to other users.
     """
     try:
         if parents and not path.parent.exists():
@@ -37,11 +37,11 @@ def make_private_folder(path: Path, *, parents: bool = False, verify: bool = Tru
             if verify:
                 _verify(path, path.lstat(), is_folder=True)
             elif not path.is_dir():
-                raise EnvironmentFolderError(f"{path} is in the way: a folder is needed there") from None
+                raise EnvironmentFolderError(_wrong_kind(path, "a folder")) from None
         else:
             path.chmod(_FOLDER_MODE)  # the umask may have taken even the owner's own bits
     except OSError as error:
-        raise EnvironmentFolderError(f"{path} can't be made a folder: {error.strerror}") from error
+        raise EnvironmentFolderError(f"folder {path} can't be created: {error.strerror}") from error
 
 
 def open_private(path: Path, mode: str = "r") -> IO[Any]:
@@ -50,27 +50,27 @@ def open_private(path: Path, mode: str = "r") -> IO[Any]:
     A symbolic link is never followed, and an existing file is verified before a byte of it is changed.
 
     Args:
-        path: where.
-        mode: as in `open`: one of r, w, a, x, with b and + as wanted.
+        path: the file.
+        mode: as in `open`: one of r, w, a, x, optionally with b and +.
 
     Raises:
-        EnvironmentFolderError: what is there is a link, not a file, another user's, or open to other users.
+        EnvironmentFolderError: the path is a link, not a regular file, another user's, or open to other users.
         OSError: as `open` does.
     """
     action = mode.strip("bt+")
     descriptor = _open_descriptor(path, action, update="+" in mode)
     try:
-        return open(descriptor, mode, encoding=None if "b" in mode else "utf-8")  # noqa: PTH123  a descriptor, no path
+        return open(descriptor, mode, encoding=None if "b" in mode else "utf-8")  # noqa: PTH123  a descriptor, not a path
     except BaseException:
         os.close(descriptor)
         raise
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step, mode 0600: readers see the old content or the new, also after a crash.
+    """Replace a file's content atomically, mode 0600: readers see the old content or the new one, also after a crash.
 
     Raises:
-        OSError: as `open` does; the old content is then still there.
+        OSError: as `open` does; the old content is kept.
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
@@ -95,7 +95,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _open_descriptor(path: Path, action: str, *, update: bool) -> int:
-    # O_NONBLOCK: a FIFO somebody put there must not hang us; it means nothing for regular files.
+    # O_NONBLOCK: opening a FIFO must not block; regular files ignore it.
     flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     flags |= os.O_RDWR if update else os.O_RDONLY if action == "r" else os.O_WRONLY
     flags |= os.O_APPEND if action == "a" else 0
@@ -119,7 +119,7 @@ def _open_existing(path: Path, flags: int, *, truncate: bool) -> int:
         descriptor = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise EnvironmentFolderError(f"{path} is a symbolic link: put a real file there") from error
+            raise EnvironmentFolderError(_link_problem(path)) from error
         raise
     try:
         _verify(path, os.fstat(descriptor))
@@ -132,15 +132,23 @@ def _open_existing(path: Path, flags: int, *, truncate: bool) -> int:
 
 
 def _verify(path: Path, status: os.stat_result, *, is_folder: bool = False) -> None:
-    """Raise unless `path` is a file (or folder) of this user, private, and no link."""
+    """Raise unless `path` is a private file (or folder) of this user, and not a link."""
     _verify_owner(path, status)
     if is_folder and not stat.S_ISDIR(status.st_mode):
-        raise EnvironmentFolderError(f"{path} is in the way: a folder is needed there")
+        raise EnvironmentFolderError(_wrong_kind(path, "a folder"))
     if not is_folder and not stat.S_ISREG(status.st_mode):
-        raise EnvironmentFolderError(f"{path} is in the way: a file is needed there")
-    remedy = _remedy(path, status)
-    if remedy:
-        raise EnvironmentFolderError(remedy)
+        raise EnvironmentFolderError(_wrong_kind(path, "a regular file"))
+    problem = _mode_problem(path, status)
+    if problem:
+        raise EnvironmentFolderError(problem)
+
+
+def _wrong_kind(path: Path, expected: str) -> str:
+    return f"{path} must be {expected}: move away what is there"
+
+
+def _link_problem(path: Path) -> str:
+    return f"{path} is a symbolic link: replace it with what it points to"
 
 
 def _verify_owner(path: Path, status: os.stat_result) -> None:
@@ -151,19 +159,19 @@ def _verify_owner(path: Path, status: os.stat_result) -> None:
 
 def _owner_problem(path: Path, status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
-        return f"{path} is a symbolic link: put what it points to in its place"
+        return _link_problem(path)
     if status.st_uid != os.geteuid():
         return (
-            f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()}, who runs this: "
-            f"run as that user or remove it"
+            f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs nfcli: "
+            f"run nfcli as that user, or remove it"
         )
     return None
 
 
-def _remedy(path: Path, status: os.stat_result) -> str | None:
-    """Return what to say of a file or folder whose mode is too wide, else None.
+def _mode_problem(path: Path, status: os.stat_result) -> str | None:
+    """Return the message for a file or folder whose mode is too wide, None where it isn't.
 
-    A socket's mode is the umask's doing and is not looked at: its folder keeps others out.
+    The modes of sockets follow the umask and aren't checked: their folder keeps other users out.
     """
     mode = stat.S_IMODE(status.st_mode)
     wanted = {stat.S_IFDIR: _FOLDER_MODE, stat.S_IFREG: _FILE_MODE}.get(stat.S_IFMT(status.st_mode))
@@ -173,29 +181,28 @@ def _remedy(path: Path, status: os.stat_result) -> str | None:
 
 
 def verify_tree(top: Path) -> None:
-    """Verify owner and mode of everything from `top` down; what disappears meanwhile doesn't matter.
+    """Verify owner and mode of everything from `top` down; files that disappear meanwhile are ignored.
 
     Raises:
-        EnvironmentFolderError: something is a link, another user's, open to other users, or can't be read; names the
-            `chmod` that mends it, and how many more there are.
+        EnvironmentFolderError: something is a link, another user's, open to other users, or can't be read; the message
+            names the `chmod` that fixes it, and how many more problems there are.
     """
-    remedies = []
-    for text, is_wide in tree_problems(top):
-        if not is_wide:
-            raise EnvironmentFolderError(text)
-        remedies.append(text)
-    if len(remedies) == 1:
-        raise EnvironmentFolderError(remedies[0])
-    if remedies:
-        everything = f"chmod -R go-rwx {shlex.quote(str(top))}"
-        raise EnvironmentFolderError(f"{remedies[0]} (and {len(remedies) - 1} more: {everything} mends all)")
+    wide = []
+    for problem, is_mode in tree_problems(top):
+        if not is_mode:
+            raise EnvironmentFolderError(problem)
+        wide.append(problem)
+    if len(wide) == 1:
+        raise EnvironmentFolderError(wide[0])
+    if wide:
+        command = f"chmod -R go-rwx {shlex.quote(str(top))}"
+        raise EnvironmentFolderError(f"{wide[0]} (and {len(wide) - 1} more: run {command} to fix all)")
 
 
 def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
-    """Yield all that `verify_tree` would raise, and whether it is a mode that is too wide; nothing is changed.
+    """Yield each problem that `verify_tree` would raise, and whether it is a mode that is too wide; changes nothing.
 
-    A link isn't followed, a folder of another user's not entered. Of what is only open to others the content is
-    looked at as well.
+    Doesn't follow links or enter other users' folders, but enters folders whose mode is too wide.
     """
     pending = [top]
     while pending:
@@ -206,9 +213,9 @@ def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
             if problem:
                 yield problem, False
                 continue
-            remedy = _remedy(path, status)
-            if remedy:
-                yield remedy, True
+            problem = _mode_problem(path, status)
+            if problem:
+                yield problem, True
             if stat.S_ISDIR(status.st_mode):
                 pending.extend(sorted(path.iterdir(), reverse=True))
         except FileNotFoundError:

@@ -1,6 +1,7 @@
-"""Reading diskcache databases of others: who can write to one may have put anything into it.
+"""Safe reading of SQLite databases from untrusted sources.
 
-Views and triggers that run when it is read, a damaged tree that leads in circles, rows without an end.
+Whoever could write to such a file may have put views and triggers into it that run when it is read, a page tree with
+cycles, or rows of any size.
 """
 
 from __future__ import annotations
@@ -12,34 +13,34 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 _MAX_ROW_BYTES = 1024 * 1024
-_STEPS_BETWEEN_LOOKS = 100_000
+_STEPS_BETWEEN_DEADLINE_CHECKS = 100_000
 
 
 @contextmanager
-def open_foreign(file: Path, parameters: str, seconds: float) -> Iterator[sqlite3.Connection]:
-    """Open a database for the length of a `with` block, so that nothing in it runs and no statement takes for ever.
+def open_untrusted(file: Path, parameters: str, seconds: float) -> Iterator[sqlite3.Connection]:
+    """Open a database for the length of a `with` block; nothing stored in it is executed, and time is limited.
 
     Args:
         file: the database.
         parameters: those of SQLite's URI: `mode=ro&immutable=1`.
-        seconds: how long SQLite may be at work on it, in all.
+        seconds: time limit for all statements together.
 
     Raises:
-        sqlite3.Error: as SQLite does, in the block too; `SQLITE_INTERRUPT` when the time is over.
+        sqlite3.Error: as SQLite does, in the block too; `SQLITE_INTERRUPT` once the time is up.
     """
     uri = f"{file.absolute().as_uri()}?{parameters}"
     deadline = time.monotonic() + seconds
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")  # no function with effects from views, triggers or the schema
         connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute("PRAGMA mmap_size = 0")  # a file that gets shorter would end the process
+        connection.execute("PRAGMA mmap_size = 0")  # reading beyond the end of a file that was truncated would be fatal
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_ROW_BYTES)
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
         yield connection
 
 
-def is_whole(connection: sqlite3.Connection) -> bool:
-    """Whether every page is as it should be, and `Cache` is one table, no column of which is computed.
+def is_intact(connection: sqlite3.Connection) -> bool:
+    """Whether the database passes SQLite's integrity check, and `Cache` is a plain table without generated columns.
 
     Raises:
         sqlite3.Error: as SQLite does.

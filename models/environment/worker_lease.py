@@ -1,8 +1,8 @@
-"""Who needs a worker that shells run: it goes on until the last of them has gone, whichever of them started it.
+"""Shared use of a worker by several shells: the worker ends once the last of them has released its lease.
 
-Each process holds a shared flock on `run/NAME.users` while it needs the worker. To end, a worker that has lost the
-process that started it takes the flock for itself alone: it waits for the others, and who comes meanwhile waits for its
-end. The kernel drops the locks of a process that dies, however it dies.
+Each process holds a shared lock on `run/NAME.users` while it uses the worker. A worker whose parent process has ended
+takes that lock exclusively before it shuts down: it waits for the other processes, and processes that come meanwhile
+wait for its end. The kernel releases the locks of a process that ends, however it ends.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 from ..errors import WorkerStartError
 from .file_lock import FileLock
 
-_PAUSE_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
-class WorkerNeed:
-    """A process's need of one worker, until `end` or the end of the process.
+class WorkerLease:
+    """A process's claim on one worker, until `release` or the end of the process.
 
     Args:
-        lock_file: the worker's lock file (`models/environment/worker_lock.py`); the need is told beside it.
-        deadline: monotonic seconds until which to wait while a worker that nobody needed any more ends.
+        lock_file: the worker's lock file (`models/environment/worker_lock.py`); the leases' file is stored beside it.
+        deadline: monotonic seconds until which to wait for a worker that is shutting down.
 
     Raises:
         WorkerStartError: that worker has not ended by then.
@@ -32,21 +32,21 @@ class WorkerNeed:
         self._lock = _open(lock_file)
         while not self._lock.try_acquire(shared=True):
             if time.monotonic() > deadline:
-                self.end()
-                raise WorkerStartError(f"worker {lock_file.stem} is ending and doesn't come to its end: kill it")
-            time.sleep(_PAUSE_SECONDS)
+                self.release()
+                raise WorkerStartError(f"worker {lock_file.stem} is not shutting down: kill it")
+            time.sleep(_POLL_SECONDS)
 
-    def is_last(self) -> bool:
-        """Give the need up; return whether nobody else has it, and then let nobody begin until `end`."""
+    def make_exclusive(self) -> bool:
+        """Return whether this is the last lease; new ones then wait until `release`. Otherwise this one is released."""
         return self._lock.try_acquire()
 
-    def end(self) -> None:
-        """Let others in. Safe to repeat."""
+    def release(self) -> None:
+        """Give the lease back. Safe to repeat."""
         self._lock.close()
 
 
-def wait_until_unneeded(lock_file: Path) -> FileLock:
-    """Wait until nobody needs the worker; nobody can begin to until the lock that is returned is closed.
+def wait_until_unused(lock_file: Path) -> FileLock:
+    """Wait until all leases of the worker are released; new ones wait until the returned lock is closed.
 
     Raises:
         EnvironmentFolderError, OSError: the file can't be opened privately.

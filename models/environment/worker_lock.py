@@ -1,7 +1,7 @@
-"""Who owns a worker's name: a flock on `run/NAME.lock`, and what the owner says of itself in `run/NAME.json`.
+"""Ownership of a worker's name: a lock on `run/NAME.lock`, and the owner's published state in `run/NAME.json`.
 
-The flock is the truth: the kernel drops it when its holder dies, however it dies. What the owner says lies in a file
-beside it, because only a rename replaces content in one step, and a rename would take the locked inode away.
+The lock decides: the kernel releases it when its holder ends, however it ends. The state is stored in a file of its
+own, because only a rename replaces content atomically, and a rename would replace the locked inode.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 
 from ..errors import EnvironmentFolderError, WorkerStartError
 from .file_lock import FileLock
-from .paths import open_private, write_private
+from .private_files import open_private, write_private
 
 # A probe (`read_owner`) holds a shared lock for microseconds; an owner publishes as soon as it has the lock.
 ACQUIRE_RETRY_SECONDS = 0.5
 PUBLISH_GRACE_SECONDS = 0.2
-_PAUSE_SECONDS = 0.005
+_POLL_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
 class LockOwner:
-    """What the process that owns a worker's name says of itself.
+    """Published state of the process that owns a worker's name.
 
-    `pid` is None when it hasn't said yet. `ready` is true once it answers at `endpoint` (ZeroMQ) and `url` (MCP).
+    `pid` is None before it has published any. `ready` is true once it answers at `endpoint` (ZeroMQ) and `url` (MCP).
     """
 
     pid: int | None
@@ -38,7 +38,7 @@ class LockOwner:
 
 
 class WorkerLock:
-    """A worker's hold on its name, until `release` or the end of the process."""
+    """A process's ownership of a worker's name, until `release` or the end of the process."""
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self._path = path
@@ -53,10 +53,10 @@ class WorkerLock:
 
     @classmethod
     def acquire(cls, path: Path) -> WorkerLock:
-        """Take the lock and say who has it; what an owner that died left behind is replaced.
+        """Take the lock and publish this process as its owner, in place of what a dead owner left behind.
 
         Raises:
-            WorkerStartError: another process has it (the message names its pid), or the file can't be written.
+            WorkerStartError: another process holds it (the message names its pid), or the file can't be written.
             EnvironmentFolderError: the lock file is a link, another user's, or open to other users.
         """
         deadline = time.monotonic() + ACQUIRE_RETRY_SECONDS
@@ -64,7 +64,7 @@ class WorkerLock:
             while (held := _try_lock(path)) is None:
                 if time.monotonic() >= deadline:
                     raise WorkerStartError(_held_message(path))
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(_POLL_SECONDS)
             lock = cls(path, held)
             try:
                 lock.publish()
@@ -76,49 +76,49 @@ class WorkerLock:
         return lock
 
     def publish(self, **info: Any) -> None:
-        """Add to what the owner says of itself (`ready`, `endpoint`, `url`, anything JSON can hold).
+        """Add to the owner's published state: `ready`, `endpoint`, `url`, or anything else that JSON can hold.
 
-        Readers see the whole old content or the whole new one.
+        Readers see either the old state or the new one, never a part.
 
         Raises:
-            OSError: it can't be written; readers see the old content.
+            OSError: it can't be written; readers still see the old state.
         """
         self._info.update(info)
-        write_private(_content_file(self._path), json.dumps(self._info).encode())
+        write_private(_state_file(self._path), json.dumps(self._info).encode())
 
     def release(self) -> None:
-        """Give the name up; safe to repeat."""
+        """Release the name and remove the published state; safe to repeat."""
         if self._lock.stream.closed:
             return
         with contextlib.suppress(OSError):
-            _content_file(self._path).unlink(missing_ok=True)
+            _state_file(self._path).unlink(missing_ok=True)
         self._lock.close()
 
 
 def read_owner(path: Path) -> LockOwner | None:
-    """Return what the owner of the lock file says of itself, None when nobody holds the lock.
+    """Return the published state of a lock file's owner, None if no process holds the lock.
 
-    May be called by any process of the same user at any time. Takes up to 0.2 s when an owner has the lock but says
-    nothing yet.
+    Any process of the same user may call this at any time. It takes up to 0.2 s if an owner holds the lock but has
+    published nothing yet.
 
     Raises:
         EnvironmentFolderError: the lock file can't be read, is a link, another user's, or open to other users.
     """
     deadline = time.monotonic() + PUBLISH_GRACE_SECONDS
     while _is_held(path):
-        owner = _read_content(path)
-        # Content of a dead process is what a crashed owner left, until the new one has replaced it. Once that must
-        # have happened, the pid is alive in a place we can't see: a container that shares this folder.
+        owner = _read_state(path)
+        # The state of a dead process is what a crashed owner left, until the new one has replaced it. If it is still
+        # there after the grace period, its process runs where its pid can't be seen: in a container with this folder.
         if owner is not None and owner.pid is not None and _is_alive(owner.pid):
             return owner
         if time.monotonic() >= deadline:
             return owner or LockOwner(pid=None)
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return None
 
 
 def has_owner(path: Path) -> bool:
-    """Whether somebody holds the lock file, also where `read_owner` refuses to use one that is open to others.
+    """Whether a process holds the lock file; unlike `read_owner` it accepts a file that is open to other users.
 
     Raises:
         OSError: it can't be opened.
@@ -130,7 +130,7 @@ def has_owner(path: Path) -> bool:
         return False
 
 
-def _content_file(path: Path) -> Path:
+def _state_file(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
@@ -158,9 +158,9 @@ def _is_held(path: Path) -> bool:
         return not probe.try_acquire(shared=True)  # shared, so that probes don't exclude each other
 
 
-def _read_content(path: Path) -> LockOwner | None:
+def _read_state(path: Path) -> LockOwner | None:
     try:
-        with open_private(_content_file(path), "rb") as stream:
+        with open_private(_state_file(path), "rb") as stream:
             content = json.loads(stream.read())
         return LockOwner(
             pid=int(content["pid"]),
@@ -185,4 +185,4 @@ def _is_alive(pid: int) -> bool:
 def _held_message(path: Path) -> str:
     owner = read_owner(path)
     who = f"process {owner.pid}" if owner is not None and owner.pid is not None else "another process"
-    return f"worker {path.stem} is already running here, owned by {who}: stop that one first"
+    return f"worker {path.stem} is already running in this environment, owned by {who}: stop that process first"

@@ -1,4 +1,4 @@
-"""The files that `--create-env` writes; they load unchanged, and every key that is commented out shows its default."""
+"""The files that `--create-env` writes. They load unchanged; each key that is commented out shows its default."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ auth_bearer:
 
 
 def create_environment(folder: Path) -> Environment:
-    """Write a commented inventory with one worker, authentication on, into `folder`, which is created if missing.
+    """Write a commented inventory with one worker, authentication on, into `folder`, creating that if missing.
 
     Raises:
         EnvironmentFolderError: one of the files exists already (nothing is changed then), or can't be written.
@@ -59,7 +59,7 @@ def create_environment(folder: Path) -> Environment:
     try:
         folder = folder.expanduser().resolve()
     except (OSError, RuntimeError) as error:  # a loop of links, ~ of an unknown user
-        raise EnvironmentFolderError(f"{folder} can't be made a folder: {error}") from error
+        raise EnvironmentFolderError(f"folder {folder} can't be created: {error}") from error
     inventory_file = folder / INVENTORY_NAME
     worker_file = folder / "fastmcp" / f"{DEFAULT_WORKER}.yaml"
     for file in (inventory_file, worker_file):

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from ...models.environment.untrusted_sqlite import is_whole, open_foreign
+from ...models.environment.untrusted_sqlite import is_intact, open_untrusted
 from ...models.errors import NorfabDatabaseError, sentences
 from ...models.tasks.token_import import ImportedToken
 
@@ -134,8 +134,8 @@ def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
     found = NorfabTokens()
     for file in files:
         try:
-            with open_foreign(file, _parameters(file), READ_SECONDS) as connection:
-                if not is_whole(connection):
+            with open_untrusted(file, _parameters(file), READ_SECONDS) as connection:
+                if not is_intact(connection):
                     raise _damaged(file)
                 connection.text_factory = bytes  # planted texts need not be UTF-8
                 for key, tag, expires, is_plain, pickled in connection.execute(_SELECT):

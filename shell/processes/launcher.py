@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from ...models.environment.paths import Environment
-from ...models.environment.worker_lease import WorkerNeed
+from ...models.environment.worker_lease import WorkerLease
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import WorkerStartError
 from .worker_process import READY_SECONDS, WorkerHandle
@@ -35,7 +35,7 @@ class Launcher:
         self.names = list(names)
         self._log_level = log_level
         self._is_shared = is_shared
-        self._needs: dict[str, WorkerNeed] = {}
+        self._needs: dict[str, WorkerLease] = {}
         self.own: set[str] = set()
         self.handles: dict[str, WorkerHandle] = {}
 
@@ -84,7 +84,7 @@ class Launcher:
             for name in started:
                 self._discard(name)
             for name in needs:
-                self._needs.pop(name).end()
+                self._needs.pop(name).release()
             raise
         return started
 
@@ -96,7 +96,7 @@ class Launcher:
         """Keep workers that others started from ending under us; return the names of those that it is new for."""
         names = [name for name in self.names if self._is_shared and name not in self._needs]
         for name in names:
-            self._needs[name] = WorkerNeed(self._environment.lock_file(name), deadline)
+            self._needs[name] = WorkerLease(self._environment.lock_file(name), deadline)
         return names
 
     def _is_ours(self, handle: WorkerHandle, deadline: float) -> bool:
@@ -137,7 +137,7 @@ class Launcher:
         """Stop the workers that were started here and that nobody else needs, all at once."""
         handles, self.handles = self.handles, {}
         needs, self._needs = self._needs, {}
-        unneeded = {name for name in handles if name not in needs or needs[name].is_last()}
+        unneeded = {name for name in handles if name not in needs or needs[name].make_exclusive()}
         for name in unneeded:
             handles[name].ask_to_stop()
         for name, handle in handles.items():
@@ -146,7 +146,7 @@ class Launcher:
             else:
                 handle.leave()
         for need in needs.values():
-            need.end()
+            need.release()
 
     def __enter__(self) -> Self:
         return self

@@ -173,7 +173,7 @@ def test_without_its_trail_a_worker_changes_no_token_and_goes_on_checking_them(
     assert "was moved or altered, nothing changed" in done.stderr
     assert shown(nfcli, environment, "verify")[::2] == (
         1,
-        f"{worker.name}: the audit trail can't be read: {file} is in the way: a file is needed there\n",
+        f"{worker.name}: the audit trail can't be read: {file} must be a regular file: move away what is there\n",
     )
     file.rmdir()
     moved.rename(file)

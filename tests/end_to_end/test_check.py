@@ -125,7 +125,7 @@ def link_a_file(site: Environment) -> Faults:
     """Put a link where it is met before all else."""
     link = site.state_folder / ".a-link"
     link.symlink_to("/dev/null")
-    return {"environment": [f"{link} is a symbolic link: put what it points to in its place"]}
+    return {"environment": [f"{link} is a symbolic link: replace it with what it points to"]}
 
 
 def give_a_file_away(site: Environment) -> Faults:
@@ -135,7 +135,7 @@ def give_a_file_away(site: Environment) -> Faults:
     file = site.logs_folder / "theirs"
     file.touch(mode=0o600)
     shutil.chown(file, 12345)
-    said = f"{file} belongs to user 12345, not to user 0, who runs this: run as that user or remove it"
+    said = f"{file} belongs to user 12345, not to user 0 who runs nfcli: run nfcli as that user, or remove it"
     return {"environment": [said]}
 
 
@@ -143,7 +143,7 @@ def swap_the_workers_public_key(site: Environment) -> Faults:
     """Put the client's public key in the place of the worker's."""
     public = site.keys_folder / f"{NAME}.key"
     public.write_bytes((site.keys_folder / "client.key").read_bytes())
-    return {f"{NAME} key": [f"{public} doesn't belong to {public}_secret: remove it to have it written again"]}
+    return {f"{NAME} key": [f"{public} doesn't match {public}_secret: remove it and it will be restored"]}
 
 
 def shut_the_client_out(site: Environment) -> Faults:
@@ -280,7 +280,7 @@ def test_without_an_inventory_it_still_looks_at_what_there_is(site: Environment,
     assert (status, [lines[0], *lines[2:]]) == (1, kept)
     assert lines[1].startswith(f"FAULT inventory: {site.inventory_file}:1: ")
     missing = Environment(tmp_path, tmp_path / "no.yaml")
-    remedy = "name an existing one with -i, or make one with --create-env DIR"
+    remedy = "name an existing one with -i, or create one with --create-env DIR"
     assert check(missing) == (1, [f"FAULT inventory: {missing.inventory_file}: no such inventory file: {remedy}"])
 
 

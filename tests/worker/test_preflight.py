@@ -253,7 +253,7 @@ def test_an_audit_key_that_is_none_is_found(environment: Environment) -> None:
     """Fingerprints couldn't be made."""
     file = environment.audit_key_file(DEFAULT_WORKER)
     file.write_text("x")
-    told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it to have a new one made"
+    told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it and a new one will be created"
     assert lines(environment) == well(environment, told)
 
 

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from ...models.environment.private_files import open_private, sync_folder
-from ...models.environment.untrusted_sqlite import is_whole, open_foreign
+from ...models.environment.untrusted_sqlite import is_intact, open_untrusted
 from ...models.errors import TaskError, TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
 from .errors import convert_errors, damaged
 from .files import companion
@@ -90,8 +90,8 @@ def read_backup(path: Path) -> LoadedTokens:
             )
     # Immutable: no lock is taken, and nothing is made beside the file.
     try:
-        with open_foreign(path, "mode=ro&immutable=1", READ_SECONDS) as connection:
-            if not is_whole(connection):
+        with open_untrusted(path, "mode=ro&immutable=1", READ_SECONDS) as connection:
+            if not is_intact(connection):
                 raise _no_backup(path)
             return read_rows(connection)
     except sqlite3.Error as error:

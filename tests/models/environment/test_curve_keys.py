@@ -1,4 +1,4 @@
-"""CURVE key files: made once, private, readable by pyzmq, and refused with a reason when they aren't right."""
+"""CURVE key files: created once, private, readable by pyzmq, and refused with a reason if they aren't valid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from nfcli.models.environment.curve_keys import (
     read_key_pair,
     read_public_key,
 )
-from nfcli.models.environment.paths import Environment, write_private
+from nfcli.models.environment.paths import Environment
+from nfcli.models.environment.private_files import write_private
 from nfcli.models.errors import EnvironmentFolderError, KeyFileError
 
 Modes = Callable[[Path], dict[str, str]]
@@ -34,7 +35,7 @@ PUBLIC_ALONE = 'metadata\ncurve\n    public-key = "{key}"\n'
 
 @pytest.mark.usefixtures("umask")
 def test_new_pair_is_private_and_a_curve_pair(tmp_path: Path, modes: Modes) -> None:
-    """Both files are 0600 whatever the umask; the keys belong together."""
+    """Both files are 0600 whatever the umask; the keys match."""
     pair = ensure_key_pair(tmp_path, "w")
     assert modes(tmp_path) == {"w.key": "0600", "w.key_secret": "0600"}
     assert zmq.curve_public(pair.secret) == pair.public
@@ -50,7 +51,7 @@ def test_pyzmq_reads_our_files(tmp_path: Path) -> None:
 
 
 def test_we_read_pyzmqs_files(tmp_path: Path) -> None:
-    """A pair that NorFab or pyzmq made is understood, once its mode is right."""
+    """A pair that NorFab or pyzmq created is read, once its mode is right."""
     public_file, secret_file = zmq.auth.create_certificates(tmp_path, "w", metadata={"owner": "=#x"})
     Path(public_file).chmod(0o600)
     Path(secret_file).chmod(0o600)
@@ -65,7 +66,7 @@ def test_we_read_pyzmqs_files(tmp_path: Path) -> None:
     raw=st.binary(min_size=32, max_size=32), quote=st.sampled_from(["", '"', "'"]), blanks=st.sampled_from(["", " \t"])
 )
 def test_any_public_key_is_read_back(tmp_path: Path, raw: bytes, quote: str, blanks: str) -> None:
-    """Keys may hold `#` and `=` anywhere; quotes and blanks around them mean nothing."""
+    """Keys may hold `#` and `=` anywhere; quotes and blanks around them are ignored."""
     key = z85.encode(raw)
     text = (
         f"# a comment\nmetadata\n\ncurve\n{blanks}public-key{blanks}={blanks}{quote}{key.decode()}{quote}{blanks}\r\n"
@@ -74,14 +75,14 @@ def test_any_public_key_is_read_back(tmp_path: Path, raw: bytes, quote: str, bla
     assert read_public_key(tmp_path / "k.key") == key
 
 
-def test_pair_is_made_once(tmp_path: Path) -> None:
-    """The second call reads what the first one made."""
+def test_pair_is_created_once(tmp_path: Path) -> None:
+    """The second call reads what the first one created."""
     assert ensure_key_pair(tmp_path, "w") == ensure_key_pair(tmp_path, "w")
     assert ensure_key_pair(tmp_path, "w") != ensure_key_pair(tmp_path, "v")
 
 
 def test_threads_that_start_together_get_one_pair(environment: Environment) -> None:
-    """Whoever comes first makes it; the others wait and read it."""
+    """The first one creates it; the others wait and read it."""
     barrier = threading.Barrier(8)
 
     def ensure() -> KeyPair:
@@ -111,13 +112,13 @@ def test_processes_that_start_together_get_one_pair(environment: Environment) ->
 
 
 def test_secret_is_not_in_the_repr(tmp_path: Path) -> None:
-    """A repr may end in a log."""
+    """A repr may be logged."""
     pair = ensure_key_pair(tmp_path, "w")
     assert repr(pair) == f"KeyPair(public={pair.public!r})"
 
 
-def test_client_key_is_let_in_when_it_is_made(environment: Environment, modes: Modes) -> None:
-    """The first start of a shell is all that a lone machine needs."""
+def test_client_key_is_authorized_when_it_is_created(environment: Environment, modes: Modes) -> None:
+    """On a single machine no further step is needed."""
     pair = ensure_client_key(environment)
     assert read_public_key(environment.clients_folder / "client.key") == pair.public
     assert modes(environment.clients_folder) == {"client.key": "0600"}
@@ -125,14 +126,14 @@ def test_client_key_is_let_in_when_it_is_made(environment: Environment, modes: M
 
 
 def test_revoked_client_key_stays_revoked(environment: Environment) -> None:
-    """Only the making of a key publishes it."""
+    """A key is authorized only when it is created."""
     pair = ensure_client_key(environment)
     (environment.clients_folder / "client.key").unlink()
     assert ensure_client_key(environment) == pair
     assert not list(environment.clients_folder.iterdir())
 
 
-def test_client_key_made_anew_replaces_the_old_one(environment: Environment) -> None:
+def test_new_client_key_replaces_the_authorized_one(environment: Environment) -> None:
     """Removing both files is how a key is rotated."""
     old = ensure_client_key(environment)
     for file in environment.keys_folder.iterdir():
@@ -143,10 +144,10 @@ def test_client_key_made_anew_replaces_the_old_one(environment: Environment) -> 
 
 
 @pytest.mark.parametrize("file", ["clients/client.key", "keys/client.key_secret", "keys/client.key"])
-def test_crash_while_a_key_is_made_locks_nobody_out(
+def test_crash_while_a_key_is_created_is_recovered_from(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    """A process that dies at any step leaves nothing that the next one can't finish."""
+    """Whichever step a process dies at, the next one finishes the work."""
 
     def crash(path: Path, data: bytes) -> None:
         if path == environment.state_folder / file:
@@ -161,7 +162,7 @@ def test_crash_while_a_key_is_made_locks_nobody_out(
     assert read_public_key(environment.clients_folder / "client.key") == pair.public
 
 
-def test_missing_public_file_is_written_again(tmp_path: Path) -> None:
+def test_missing_public_file_is_restored(tmp_path: Path) -> None:
     """The secret file holds both keys."""
     pair = ensure_key_pair(tmp_path, "w")
     (tmp_path / "w.key").unlink()
@@ -170,30 +171,31 @@ def test_missing_public_file_is_written_again(tmp_path: Path) -> None:
 
 
 def test_missing_secret_file_is_an_error(tmp_path: Path) -> None:
-    """A new secret would shut out whoever knows the public key; that is for the user to decide."""
+    """A new pair would lock out the peers that know the public key; that is for the user to decide."""
     ensure_key_pair(tmp_path, "w")
     (tmp_path / "w.key_secret").unlink()
     with pytest.raises(KeyFileError) as caught:
         ensure_key_pair(tmp_path, "w")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.key_secret'} is missing: put it back, or remove {tmp_path / 'w.key'} to have a new pair made"
+        f"{tmp_path / 'w.key_secret'} is missing: restore it, or remove {tmp_path / 'w.key'} and a new pair will be "
+        "created"
     )
 
 
 def test_files_of_two_pairs_are_an_error(tmp_path: Path) -> None:
-    """Somebody copied one file of two."""
+    """As when only one of the two files was copied."""
     ensure_key_pair(tmp_path, "v")
     ensure_key_pair(tmp_path, "w")
     (tmp_path / "v.key").replace(tmp_path / "w.key")
     with pytest.raises(KeyFileError) as caught:
         ensure_key_pair(tmp_path, "w")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.key'} doesn't belong to {tmp_path / 'w.key_secret'}: remove it to have it written again"
+        f"{tmp_path / 'w.key'} doesn't match {tmp_path / 'w.key_secret'}: remove it and it will be restored"
     )
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    """What the system says comes out in one line."""
+    """The message has the system's reason."""
     with pytest.raises(KeyFileError) as caught:
         ensure_key_pair(tmp_path / "missing", "w")
     assert str(caught.value) == f"{tmp_path / 'missing'} can't be read or written: No such file or directory"
@@ -208,18 +210,21 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
             "public-key = {key}\nsecret-key = {key}",
             "is not a secret key file: it needs a line public-key and a line secret-key",
         ),
-        (f"{PUBLIC_ALONE}secret-key = {{key}}\n", "is damaged: its public-key doesn't belong to its secret-key"),
+        (
+            f"{PUBLIC_ALONE}secret-key = {{key}}\n",
+            "is damaged, its public-key doesn't match its secret-key: restore it",
+        ),
         (
             f"{PUBLIC_ALONE}other = x\nsecret-key = {'#' * 40}\n",
-            "is not a secret key file: its secret-key is no CURVE key",
+            "is not a secret key file: its secret-key is not a CURVE key",
         ),
         (f"{PUBLIC_ALONE}secret-key = short\n", "line 4: secret-key must be 40 Z85 characters"),
         (f"{PUBLIC_ALONE}secret-key = {'%' * 39}ä\n", "line 4: secret-key must be 40 Z85 characters"),
         ("curve\n" + "#" * 5000, "is not a key file: it is longer than 4096 bytes"),
     ],
 )
-def test_what_is_no_secret_key_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
-    """The reason is one line and holds no key."""
+def test_invalid_secret_key_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    """The message has the reason, and no key."""
     key = ensure_key_pair(tmp_path, "other").public.decode()
     write_private(tmp_path / "w.key_secret", text.replace("{key}", key).encode())
     with pytest.raises(KeyFileError) as caught:
@@ -228,18 +233,18 @@ def test_what_is_no_secret_key_file_is_refused(tmp_path: Path, text: str, reason
 
 
 def test_secret_file_among_public_keys_is_refused(tmp_path: Path) -> None:
-    """A secret key that was handed out is no secret any more."""
+    """A secret key that was handed out must be replaced."""
     ensure_key_pair(tmp_path, "w")
     with pytest.raises(KeyFileError) as caught:
         read_public_key(tmp_path / "w.key_secret")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.key_secret'} holds a secret key: put the file that ends in .key there, and replace that pair"
+        f"{tmp_path / 'w.key_secret'} holds a secret key: put the .key file there instead, and replace that pair"
     )
 
 
 @pytest.mark.parametrize("reader", [read_public_key, read_key_pair])
 def test_key_file_that_others_can_read_or_change_is_refused(tmp_path: Path, reader: Callable[[Path], object]) -> None:
-    """The remedy is in the line; one such file never stops the others from being read."""
+    """The message has the remedy, and the class is the one that readers of several key files catch."""
     ensure_key_pair(tmp_path, "w")
     file = tmp_path / "w.key_secret"
     file.chmod(0o620)
@@ -250,14 +255,14 @@ def test_key_file_that_others_can_read_or_change_is_refused(tmp_path: Path, read
 
 
 def test_missing_key_file_is_named(tmp_path: Path) -> None:
-    """So that a client can say whose key it lacks."""
+    """The message has the system's reason."""
     with pytest.raises(KeyFileError) as caught:
         read_public_key(tmp_path / "w.key")
     assert str(caught.value) == f"{tmp_path / 'w.key'} can't be read: No such file or directory"
 
 
 def test_file_without_a_key_is_refused(tmp_path: Path) -> None:
-    """An empty file is no key."""
+    """An empty one, for instance."""
     write_private(tmp_path / "w.key", b"")
     with pytest.raises(KeyFileError) as caught:
         read_public_key(tmp_path / "w.key")
@@ -265,7 +270,7 @@ def test_file_without_a_key_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("umask")
-def test_an_audit_key_is_made_once_and_private(tmp_path: Path, modes: Modes) -> None:
+def test_an_audit_key_is_created_once_and_private(tmp_path: Path, modes: Modes) -> None:
     """32 random bytes as hexadecimal digits, 0600 whatever the umask; threads that start together get the same."""
     file = tmp_path / "w.audit_key"
     barrier = threading.Barrier(8)
@@ -283,18 +288,18 @@ def test_an_audit_key_is_made_once_and_private(tmp_path: Path, modes: Modes) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"f" * 63, b"F" * 64, b"g" * 64, b"f" * 66, b"f" * 64 + b"\n" + b"f" * 64])
-def test_what_is_no_audit_key_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_invalid_audit_key_is_refused(tmp_path: Path, content: bytes) -> None:
     """It is neither used nor overwritten: older lines' fingerprints need it."""
     file = tmp_path / "w.audit_key"
     write_private(file, content)
     with pytest.raises(KeyFileError) as caught:
         ensure_audit_key(file)
-    assert str(caught.value) == f"{file} is not an audit key: restore it, or remove it to have a new one made"
+    assert str(caught.value) == f"{file} is not an audit key: restore it, or remove it and a new one will be created"
     assert file.read_bytes() == content
 
 
-def test_an_audit_key_that_can_not_be_had_is_an_error_in_one_line(tmp_path: Path) -> None:
-    """A folder that isn't there; a key that others can read."""
+def test_an_audit_key_that_is_not_available_is_named(tmp_path: Path) -> None:
+    """Its folder is missing, or other users can read it."""
     with pytest.raises(KeyFileError, match="missing can't be read or written: No such file or directory"):
         ensure_audit_key(tmp_path / "missing" / "w.audit_key")
     file = tmp_path / "w.audit_key"

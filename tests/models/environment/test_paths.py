@@ -1,4 +1,4 @@
-"""Where things lie, which modes they have, and what is refused."""
+"""Paths of an environment: the layout, the modes, and what is refused."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ worker_names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", fullmatch=True
 )
 
 
-def test_everything_lies_below_the_state_folder(tmp_path: Path) -> None:
-    """The layout is that of architecture section 3."""
+def test_all_paths_are_in_the_state_folder(tmp_path: Path) -> None:
+    """The layout of `.nfcli/`."""
     environment = Environment(tmp_path, None)
     state = tmp_path / ".nfcli"
     assert {
@@ -57,7 +57,7 @@ def test_everything_lies_below_the_state_folder(tmp_path: Path) -> None:
 
 @given(one=worker_names, other=worker_names)
 def test_no_two_workers_share_a_path(one: str, other: str) -> None:
-    """Every path of a worker lies in its place, and no other worker's name leads to it."""
+    """Every path of a worker is in the state folder, and no other worker's name leads to it."""
     environment = Environment(Path("/e"), None)
 
     def paths(name: str) -> set[Path]:
@@ -87,8 +87,8 @@ def test_no_two_workers_share_a_path(one: str, other: str) -> None:
         ("audit-w", "must not begin with audit-"),
     ],
 )
-def test_name_that_breaks_the_rule_leads_nowhere(tmp_path: Path, name: str, problem: str) -> None:
-    """Each part of the rule is told in one line."""
+def test_name_that_breaks_the_rule_is_refused(tmp_path: Path, name: str, problem: str) -> None:
+    """Each part of the rule has its message."""
     with pytest.raises(EnvironmentFolderError) as caught:
         Environment(tmp_path, None).lock_file(name)
     assert str(caught.value) == f"worker name {name!r} {problem}"
@@ -96,7 +96,7 @@ def test_name_that_breaks_the_rule_leads_nowhere(tmp_path: Path, name: str, prob
 
 @pytest.mark.usefixtures("umask")
 def test_prepared_tree_is_private_whatever_the_umask(tmp_path: Path, modes: Modes) -> None:
-    """Folders are 0700 and files 0600, the environment's own folder included when it is made."""
+    """Folders are 0700 and files 0600, the environment's own folder included when it is created."""
     environment = Environment(tmp_path / "a" / "b", None)
     environment.prepare()
     assert modes(tmp_path) == {
@@ -129,7 +129,7 @@ def test_secrets_stay_out_of_a_repository(environment: Environment) -> None:
 
 
 def test_preparing_again_changes_nothing(environment: Environment, modes: Modes) -> None:
-    """A second start finds everything as it must be."""
+    """A second start finds everything as it has to be."""
     before = modes(environment.folder)
     environment.prepare()
     assert modes(environment.folder) == before
@@ -149,7 +149,7 @@ def test_preparing_again_changes_nothing(environment: Environment, modes: Modes)
 def test_wide_mode_is_an_error_whose_remedy_works(
     environment: Environment, relative: str, mode: int, wanted: str
 ) -> None:
-    """The message has mode and command; the command, given to a shell, mends it."""
+    """The message has mode and command; the command, run in a shell, fixes the mode."""
     database = environment.tokens_folder("w")
     database.mkdir(mode=0o700)
     for file in (database / "cache.db", database / "cache.db-wal", environment.clients_folder / "a.key"):
@@ -160,12 +160,12 @@ def test_wide_mode_is_an_error_whose_remedy_works(
         environment.prepare()
     command = f"chmod {wanted} '{path}'"
     assert str(caught.value) == f"{path} has mode {mode:04o} and is open to other users: run {command}"
-    subprocess.run(command, shell=True, check=True)  # noqa: S602  what the user is told to type
+    subprocess.run(command, shell=True, check=True)  # noqa: S602  the command of the message
     environment.prepare()
 
 
-def test_several_wide_modes_are_mended_by_one_command(environment: Environment) -> None:
-    """A copied environment has many wide modes; the first is named, and what mends all of them."""
+def test_several_wide_modes_are_fixed_by_one_command(environment: Environment) -> None:
+    """A copied environment has many wide modes; the message names the first, and the command that fixes all."""
     for name in ("a.key", "b.key", "c.key"):
         (environment.clients_folder / name).touch()
         (environment.clients_folder / name).chmod(0o644)
@@ -174,22 +174,23 @@ def test_several_wide_modes_are_mended_by_one_command(environment: Environment) 
     with pytest.raises(EnvironmentFolderError) as caught:
         environment.prepare()
     assert str(caught.value) == (
-        f"{first} has mode 0644 and is open to other users: run chmod 600 '{first}' (and 2 more: {command} mends all)"
+        f"{first} has mode 0644 and is open to other users: run chmod 600 '{first}' "
+        f"(and 2 more: run {command} to fix all)"
     )
-    subprocess.run(command, shell=True, check=True)  # noqa: S602  what the user is told to type
+    subprocess.run(command, shell=True, check=True)  # noqa: S602  the command of the message
     environment.prepare()
 
 
 @pytest.mark.parametrize("relative", [".nfcli", ".nfcli/keys", ".nfcli/clients/x.key", ".nfcli/tokens/w"])
 def test_symbolic_link_is_refused(tmp_path: Path, environment: Environment, relative: str) -> None:
-    """A link could lead to files of somebody else's choosing."""
+    """A link could lead to files that another user chose."""
     path = environment.folder / relative
     target = tmp_path / "elsewhere"
     shutil.move(path, target) if path.exists() else target.mkdir(mode=0o700)
     path.symlink_to(target)
     with pytest.raises(EnvironmentFolderError) as caught:
         environment.prepare()
-    assert str(caught.value) == f"{path} is a symbolic link: put what it points to in its place"
+    assert str(caught.value) == f"{path} is a symbolic link: replace it with what it points to"
 
 
 def test_files_of_another_user_are_refused(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,32 +200,32 @@ def test_files_of_another_user_are_refused(environment: Environment, monkeypatch
     with pytest.raises(EnvironmentFolderError) as caught:
         environment.prepare()
     assert str(caught.value) == (
-        f"{environment.state_folder} belongs to user {owner}, not to user {owner + 1}, who runs this: "
-        "run as that user or remove it"
+        f"{environment.state_folder} belongs to user {owner}, not to user {owner + 1} who runs nfcli: "
+        "run nfcli as that user, or remove it"
     )
 
 
 @pytest.mark.parametrize("relative", [".nfcli", ".nfcli/run"])
-def test_file_in_a_folders_place_is_named(tmp_path: Path, relative: str) -> None:
-    """A file where a folder is needed is never removed."""
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path, relative: str) -> None:
+    """It is never removed."""
     path = tmp_path / relative
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.touch()
     with pytest.raises(EnvironmentFolderError) as caught:
         Environment(tmp_path, None).prepare()
-    assert str(caught.value) == f"{path} is in the way: a folder is needed there"
+    assert str(caught.value) == f"{path} must be a folder: move away what is there"
 
 
-def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    """What the system says comes out in one line."""
+def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    """The message has the system's reason."""
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFolderError) as caught:
         Environment(tmp_path / "file" / "environment", None).prepare()
-    assert str(caught.value) == f"{tmp_path / 'file' / 'environment'} can't be made a folder: Not a directory"
+    assert str(caught.value) == f"folder {tmp_path / 'file' / 'environment'} can't be created: Not a directory"
 
 
-def test_sockets_are_judged_by_their_folder(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket's mode follows the umask of whoever bound it; its folder keeps others out."""
+def test_modes_of_sockets_are_not_checked(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's mode follows the umask of the process that bound it; its folder keeps other users out."""
     monkeypatch.chdir(environment.run_folder)
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("w.ipc")
@@ -233,14 +234,14 @@ def test_sockets_are_judged_by_their_folder(environment: Environment, monkeypatc
 
 
 def test_file_that_disappears_meanwhile_does_no_harm(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Databases and atomic writes make and remove files at any moment."""
+    """Databases and atomic writes create and remove files at any moment."""
     real = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda folder: [*real(folder), folder / "gone"])
     environment.prepare()
 
 
 def test_folder_that_cannot_be_read_is_named(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder whose owner's bits are missing stops the start; the test may run as root, so the refusal is set up."""
+    """The refusal is simulated, as the test may run as root."""
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
@@ -252,8 +253,8 @@ def test_folder_that_cannot_be_read_is_named(environment: Environment, monkeypat
     assert str(caught.value) == f"{state} can't be read: run chmod 700 '{state}'"
 
 
-def test_socket_lies_in_the_run_folder(tmp_path: Path) -> None:
-    """Where the path is short enough, the socket is where everything else is."""
+def test_socket_is_in_the_run_folder(tmp_path: Path) -> None:
+    """Provided that its path is short enough."""
     short = Path("/e")
     assert Environment(short, None).socket_endpoint("w") == "ipc:///e/.nfcli/run/w.ipc"
     assert not list(tmp_path.iterdir())
@@ -262,15 +263,15 @@ def test_socket_lies_in_the_run_folder(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(length=st.integers(min_value=1, max_value=300))
 def test_socket_path_always_fits(length: int) -> None:
-    """Whatever the folder, the path has at most 107 bytes and one folder always gives the same path."""
+    """Whatever the folder, the path has at most 107 bytes, and a folder always gives the same path."""
     environment = Environment(Path("/" + "é" * length), None)
     endpoint = environment.socket_endpoint("w")
     assert endpoint == environment.socket_endpoint("w")
     assert len(os.fsencode(endpoint.removeprefix("ipc://"))) <= 107
 
 
-def test_socket_of_a_long_path_lies_in_a_private_folder(tmp_path: Path) -> None:
-    """The short folder is private, a socket can be bound there, and workers and environments don't meet in it."""
+def test_socket_of_a_long_path_is_in_a_private_folder(tmp_path: Path) -> None:
+    """A socket can be bound there, and each worker of each environment has a path of its own."""
     runtime = Path(os.environ["XDG_RUNTIME_DIR"])
     first, second = Environment(tmp_path / ("a" * 100), None), Environment(tmp_path / ("b" * 100), None)
     endpoints = [first.socket_endpoint("v"), first.socket_endpoint("w"), second.socket_endpoint("v")]
@@ -283,26 +284,25 @@ def test_socket_of_a_long_path_lies_in_a_private_folder(tmp_path: Path) -> None:
     path.unlink()
 
 
-def test_socket_of_a_path_that_is_not_utf8_lies_in_the_short_folder() -> None:
-    """Such a path can't be passed on to ZeroMQ."""
+def test_socket_of_a_path_that_is_not_utf8_is_in_the_short_folder() -> None:
+    """Pyzmq can't pass such a path on."""
     folder = Path(os.fsdecode(b"/caf\xe9"))
     assert Environment(folder, None).socket_endpoint("w").startswith(f"ipc://{os.environ['XDG_RUNTIME_DIR']}/nfcli/")
 
 
 @pytest.mark.parametrize("runtime", ["", "relative", "/no/such/folder", "/" + "x" * 100])
 def test_short_folder_without_a_runtime_folder_is_in_tmp(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unusable XDG_RUNTIME_DIR is as good as none."""
+    """An unusable XDG_RUNTIME_DIR is ignored."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     endpoint = Environment(Path("/" + "x" * 100), None).socket_endpoint("w")
     assert endpoint.startswith(f"ipc:///tmp/nfcli-{os.geteuid()}/")
 
 
-def test_short_folder_that_others_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who made the folder first could listen in our place."""
+def test_short_folder_that_another_user_created_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That user could listen in the worker's place."""
     runtime = Path(os.environ["XDG_RUNTIME_DIR"]) / "r"
     runtime.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     (runtime / "nfcli").symlink_to(tmp_path)
-    with pytest.raises(EnvironmentFolderError) as caught:
+    with pytest.raises(EnvironmentFolderError, match=r"/nfcli is a symbolic link"):
         Environment(Path("/" + "x" * 100), None).socket_endpoint("w")
-    assert str(caught.value) == f"{runtime / 'nfcli'} is a symbolic link: put what it points to in its place"

@@ -1,4 +1,4 @@
-"""Files that only this user can read: how they are made, and what is refused instead of being opened."""
+"""Private files: how they are created, and which are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nfcli.models.environment.paths import open_private, write_private
+from nfcli.models.environment.private_files import open_private, write_private
 from nfcli.models.errors import EnvironmentFolderError
 
 Modes = Callable[[Path], dict[str, str]]
@@ -30,7 +30,7 @@ def test_new_file_is_private_whatever_the_umask(tmp_path: Path, modes: Modes, mo
     ("mode", "expected"), [("w", "now"), ("a", "before now"), ("r+", "nowore "), ("w+", "now"), ("a+", "before now")]
 )
 def test_existing_file_is_opened_as_open_does(tmp_path: Path, mode: str, expected: str) -> None:
-    """The letters mean what they mean to the built-in `open`."""
+    """The modes mean what they mean to the built-in `open`."""
     with open_private(tmp_path / "file", "x") as stream:
         stream.write("before ")
     with open_private(tmp_path / "file", mode) as stream:
@@ -40,7 +40,7 @@ def test_existing_file_is_opened_as_open_does(tmp_path: Path, mode: str, expecte
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:
-    """The locale has no say."""
+    """Whatever the locale."""
     with open_private(tmp_path / "file", "w") as stream:
         stream.write("Grüße")
     assert (tmp_path / "file").read_bytes() == "Grüße".encode()
@@ -54,8 +54,8 @@ def test_exclusive_creation_refuses_an_existing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["r", "w", "x"])
-def test_missing_folder_is_told_as_open_does(tmp_path: Path, mode: str) -> None:
-    """Callers tell a file that isn't there from one that is refused."""
+def test_missing_folder_raises_as_open_does(tmp_path: Path, mode: str) -> None:
+    """Callers distinguish a missing file from a refused one."""
     with pytest.raises(FileNotFoundError):
         open_private(tmp_path / "missing" / "file", mode)
 
@@ -75,28 +75,27 @@ def test_wide_file_is_refused_before_it_is_changed(tmp_path: Path, mode: str) ->
 @pytest.mark.parametrize("mode", ["r", "w", "a"])
 @pytest.mark.parametrize("target", ["target", "missing"])
 def test_link_is_never_followed(tmp_path: Path, mode: str, target: str) -> None:
-    """A link can't make us read, change or create what it points to."""
+    """What it points to is neither read, changed nor created."""
     (tmp_path / "target").write_text("content")
     (tmp_path / "target").chmod(0o600)
     (tmp_path / "link").symlink_to(tmp_path / target)
-    with pytest.raises(EnvironmentFolderError) as caught:
+    with pytest.raises(EnvironmentFolderError, match=r"/link is a symbolic link"):
         open_private(tmp_path / "link", mode)
-    assert str(caught.value) == f"{tmp_path / 'link'} is a symbolic link: put a real file there"
     assert {path.name: path.read_text() for path in tmp_path.iterdir() if not path.is_symlink()} == {
         "target": "content"
     }
 
 
 def test_fifo_is_refused_and_does_not_hang(tmp_path: Path) -> None:
-    """Opening a FIFO waits for its other end, for ever."""
+    """Opening a FIFO would block until its other end is opened."""
     os.mkfifo(tmp_path / "fifo", 0o600)
     with pytest.raises(EnvironmentFolderError) as caught:
         open_private(tmp_path / "fifo")
-    assert str(caught.value) == f"{tmp_path / 'fifo'} is in the way: a file is needed there"
+    assert str(caught.value) == f"{tmp_path / 'fifo'} must be a regular file: move away what is there"
 
 
 def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever owns it could change it at any moment."""
+    """Its owner could change it at any moment."""
     open_private(tmp_path / "file", "x").close()
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
@@ -133,14 +132,14 @@ def test_written_file_is_private_and_nothing_else_remains(tmp_path: Path, modes:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.binary(max_size=10_000))
 def test_written_bytes_are_read_back(tmp_path: Path, data: bytes) -> None:
-    """No byte is translated."""
+    """No byte is converted."""
     write_private(tmp_path / "file", data)
     with open_private(tmp_path / "file", "rb") as stream:
         assert stream.read() == data
 
 
 def test_reader_of_the_old_content_keeps_it(tmp_path: Path) -> None:
-    """A file is replaced, not rewritten: who has it open sees the old content to its end."""
+    """A file is replaced, not rewritten: a reader that has it open sees the old content to its end."""
     write_private(tmp_path / "file", b"old content")
     with open_private(tmp_path / "file", "rb") as stream:
         write_private(tmp_path / "file", b"new")
@@ -158,7 +157,7 @@ def test_content_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch
 
 
 def test_failed_write_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
-    """No temporary file stays behind when the replacement fails."""
+    """The temporary file is removed when the replacement fails."""
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         write_private(tmp_path / "file", b"content")

@@ -1,4 +1,4 @@
-"""Who owns a worker's name: one process at a time, told by the kernel, undisturbed by who asks."""
+"""Ownership of a worker's name: one process at a time, undisturbed by processes that ask who it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from nfcli.models.environment.paths import open_private, write_private
+from nfcli.models.environment.private_files import open_private, write_private
 from nfcli.models.environment.worker_lock import LockOwner, WorkerLock, has_owner, read_owner
 from nfcli.models.errors import EnvironmentFolderError, WorkerStartError
 
@@ -31,13 +31,13 @@ HOLDER = (
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where a lock file may be made; its name has a dot, as worker names may."""
+    """Return where a lock file may be created; its name has a dot, as worker names may."""
     return tmp_path / "w.1.lock"
 
 
 @contextmanager
-def _owner_process(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that owns the lock and has said all of itself."""
+def owner_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that owns the lock and has published its whole state."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -56,14 +56,14 @@ def dead_pid() -> int:
 
 
 def test_owner_is_known_from_the_start(path: Path) -> None:
-    """A worker that is starting can already be told from one that isn't there."""
+    """Before a worker is ready its lock already has an owner."""
     lock = WorkerLock.acquire(path)
     assert read_owner(path) == LockOwner(pid=os.getpid(), ready=False, endpoint=None, url=None)
     lock.release()
 
 
-def test_owner_says_more_as_it_gets_ready(path: Path) -> None:
-    """What was published before stays; anything JSON can hold may be added."""
+def test_owner_publishes_more_as_it_gets_ready(path: Path) -> None:
+    """What was published before is kept; anything that JSON can hold may be added."""
     lock = WorkerLock.acquire(path)
     lock.publish(endpoint="ipc://e", note=[1])
     lock.publish(ready=True, url="http://u")
@@ -83,7 +83,7 @@ def test_lock_files_are_private(path: Path, modes: Callable[[Path], dict[str, st
 
 
 def test_released_name_is_free(path: Path) -> None:
-    """Nobody owns it, nothing is said, the next one can have it; releasing twice does no harm."""
+    """It has no owner and no state, and can be acquired; releasing twice is harmless."""
     lock = WorkerLock.acquire(path)
     lock.release()
     lock.release()
@@ -93,27 +93,28 @@ def test_released_name_is_free(path: Path) -> None:
 
 
 @pytest.mark.parametrize("relative", ["missing.lock", "missing/w.lock"])
-def test_name_that_was_never_taken_has_no_owner(tmp_path: Path, relative: str) -> None:
-    """Asking makes no file."""
+def test_name_that_was_never_acquired_has_no_owner(tmp_path: Path, relative: str) -> None:
+    """Asking creates no file."""
     assert read_owner(tmp_path / relative) is None
     assert not list(tmp_path.iterdir())
 
 
-def test_second_worker_is_told_who_owns_the_name(path: Path) -> None:
-    """The first one isn't disturbed: it still owns the name and says the same."""
-    with _owner_process(path) as process:
+def test_second_worker_is_refused_with_the_owners_pid(path: Path) -> None:
+    """The first one isn't disturbed: it still owns the name, with the same state."""
+    with owner_process(path) as process:
         expected = LockOwner(pid=process.pid, ready=True, endpoint="ipc://e", url="http://u")
         with pytest.raises(WorkerStartError) as caught:
             WorkerLock.acquire(path)
         assert str(caught.value) == (
-            f"worker w.1 is already running here, owned by process {process.pid}: stop that one first"
+            f"worker w.1 is already running in this environment, owned by process {process.pid}: "
+            "stop that process first"
         )
         assert read_owner(path) == expected
 
 
 def test_killed_owner_leaves_the_name_free(path: Path) -> None:
-    """The kernel drops the lock; what the dead one said of itself counts no more."""
-    with _owner_process(path) as process:
+    """The kernel releases the lock; the dead owner's state is ignored."""
+    with owner_process(path) as process:
         process.kill()
         process.wait(30)
         assert path.with_name("w.1.json").exists()
@@ -123,8 +124,8 @@ def test_killed_owner_leaves_the_name_free(path: Path) -> None:
         lock.release()
 
 
-def test_owner_can_be_taken_over_while_others_keep_asking(path: Path) -> None:
-    """A probe holds the lock for an instant, which must not make a worker's start fail."""
+def test_lock_can_be_acquired_while_others_keep_asking(path: Path) -> None:
+    """A probe holds the lock for an instant; that must not make a worker's start fail."""
     done = threading.Event()
 
     def ask() -> set[LockOwner | None]:
@@ -156,8 +157,8 @@ def test_probe_at_the_wrong_moment_only_delays_a_start(path: Path, monkeypatch: 
     lock.release()
 
 
-def test_content_is_never_seen_half_written(path: Path) -> None:
-    """Readers see one whole state or another while the owner rewrites it."""
+def test_state_is_never_seen_half_written(path: Path) -> None:
+    """Readers see one complete state or another while the owner replaces it."""
     lock = WorkerLock.acquire(path)
     lock.publish(ready=True, endpoint="", url="")
     done = threading.Event()
@@ -192,10 +193,10 @@ def test_probes_do_not_take_each_other_for_an_owner(path: Path) -> None:
         assert read_owner(path) is None
 
 
-def test_content_of_a_dead_owner_is_not_taken_for_the_new_ones(
+def test_state_of_a_dead_owner_is_not_taken_for_the_new_ones(
     path: Path, dead_pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between taking the lock and saying so, the old content is still there: the reader waits for the new one."""
+    """Until a new owner has published its state, the old one is still there: the reader waits."""
     write_private(path.with_name("w.1.json"), _content(pid=dead_pid))
     stream = _locked(path)
     monkeypatch.setattr(
@@ -205,8 +206,8 @@ def test_content_of_a_dead_owner_is_not_taken_for_the_new_ones(
     stream.close()
 
 
-def test_owner_whose_pid_is_not_visible_here_is_believed(path: Path, dead_pid: int) -> None:
-    """A worker in a container that shares the folder has a pid of its own world."""
+def test_owner_whose_pid_is_not_visible_is_believed(path: Path, dead_pid: int) -> None:
+    """A worker in a container that shares the folder has a pid of another namespace."""
     write_private(path.with_name("w.1.json"), _content(pid=dead_pid))
     stream = _locked(path)
     assert read_owner(path) == LockOwner(pid=dead_pid, ready=True, endpoint="e", url="u")
@@ -214,7 +215,7 @@ def test_owner_whose_pid_is_not_visible_here_is_believed(path: Path, dead_pid: i
 
 
 def test_owner_of_another_user_counts_as_alive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel refuses a signal to it, which is proof of life."""
+    """The kernel refuses to signal it, so it exists."""
 
     def refuse(_pid: int, _signal: int) -> None:
         raise PermissionError
@@ -229,20 +230,20 @@ def test_owner_of_another_user_counts_as_alive(path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "content", [None, b"", b"[]", b"{", b"{}", b'{"pid": "x", "ready": 1, "endpoint": 1, "url": 1}']
 )
-def test_owner_that_says_nothing_is_still_an_owner(path: Path, content: bytes | None) -> None:
-    """Held is held: the flock is the truth, the content only tells more."""
+def test_owner_without_a_valid_state_is_still_an_owner(path: Path, content: bytes | None) -> None:
+    """The lock decides; the state only adds to it."""
     stream = _locked(path)
     if content is not None:
         write_private(path.with_name("w.1.json"), content)
     assert read_owner(path) == LockOwner(pid=None)
     with pytest.raises(WorkerStartError) as caught:
         WorkerLock.acquire(path)
-    assert str(caught.value) == "worker w.1 is already running here, owned by another process: stop that one first"
+    assert "owned by another process" in str(caught.value)
     stream.close()
 
 
-def test_lock_file_removed_at_the_wrong_moment_is_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock on a file that is no longer at its path would keep nobody out."""
+def test_lock_file_removed_at_the_wrong_moment_is_created_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file that is no longer at its path would exclude no one."""
     real = fcntl.flock
     removed = []
 
@@ -258,16 +259,16 @@ def test_lock_file_removed_at_the_wrong_moment_is_made_again(path: Path, monkeyp
     lock.release()
 
 
-def test_folder_that_is_missing_is_told_in_one_line(tmp_path: Path) -> None:
-    """The start fails with the system's reason."""
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    """The message has the system's reason."""
     path = tmp_path / "missing" / "w.lock"
     with pytest.raises(WorkerStartError) as caught:
         WorkerLock.acquire(path)
     assert str(caught.value) == f"{path} can't be written: No such file or directory"
 
 
-def test_file_system_without_locks_is_told_in_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a lock no worker runs: two owners would damage the token database."""
+def test_file_system_without_locks_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two owners would damage the token database."""
 
     def refuse(_stream: Any, _operation: int) -> None:
         raise OSError(37, "No locks available")
@@ -278,8 +279,8 @@ def test_file_system_without_locks_is_told_in_one_line(path: Path, monkeypatch: 
     assert str(caught.value) == f"{path} can't be written: No locks available"
 
 
-def test_owner_that_cannot_say_anything_gives_the_name_up(path: Path) -> None:
-    """A worker nobody could find must not keep the name."""
+def test_owner_that_cannot_publish_its_state_releases_the_name(path: Path) -> None:
+    """A worker that clients couldn't find must not keep the name."""
     path.with_name("w.1.json").mkdir()
     with pytest.raises(WorkerStartError, match=r"w\.1\.lock can't be written: "):
         WorkerLock.acquire(path)
@@ -289,7 +290,7 @@ def test_owner_that_cannot_say_anything_gives_the_name_up(path: Path) -> None:
 
 @pytest.mark.parametrize("call", [WorkerLock.acquire, read_owner])
 def test_lock_file_that_others_can_open_is_refused(path: Path, call: Callable[[Path], object]) -> None:
-    """Whoever can open it can hold the lock."""
+    """Whoever can open the file can hold the lock."""
     path.touch()
     path.chmod(0o644)
     with pytest.raises(EnvironmentFolderError) as caught:
@@ -298,7 +299,7 @@ def test_lock_file_that_others_can_open_is_refused(path: Path, call: Callable[[P
 
 
 def test_lock_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """What the system says comes out in one line."""
+    """The message has the system's reason."""
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFolderError) as caught:
         read_owner(tmp_path / "file" / "w.lock")
@@ -310,14 +311,14 @@ def _content(*, pid: int) -> bytes:
 
 
 def _locked(path: Path) -> Any:
-    """Hold the lock without saying anything, as an owner does for its first moment."""
+    """Hold the lock without a published state, as an owner does for its first moment."""
     stream = open_private(path, "ab")
     fcntl.flock(stream, fcntl.LOCK_EX)
     return stream
 
 
-def test_an_owner_is_seen_also_where_the_file_is_open_to_others(tmp_path: Path) -> None:
-    """Who only looks must not take the worker for one that has ended; nothing is made for it."""
+def test_owner_of_a_lock_file_that_others_can_open_is_found(tmp_path: Path) -> None:
+    """`has_owner` must not take such a worker for one that has ended; it creates no file."""
     file = tmp_path / "w.lock"
     assert not has_owner(file)
     assert not file.exists()

@@ -342,7 +342,7 @@ def test_what_sqlite_says_is_told_in_our_words(norfab: Norfab, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(norfab_database, "is_whole", fail)
+    monkeypatch.setattr(norfab_database, "is_intact", fail)
     with pytest.raises(NorfabDatabaseError, match=said):
         read(norfab.folder)
 

@@ -245,8 +245,8 @@ def spoilt(path: Path, action: str) -> None:
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
-        ("a folder", "{path} is in the way: a file is needed there"),
-        ("a link", "{path} is a symbolic link: put a real file there"),
+        ("a folder", "{path} must be a regular file: move away what is there"),
+        ("a link", "{path} is a symbolic link: replace it with what it points to"),
         ("open to others", "{path} has mode 0644 and is open to other users: run chmod 600 {path}"),
     ],
 )

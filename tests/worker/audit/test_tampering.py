@@ -30,7 +30,7 @@ def first_two(path: Path) -> bytes:
 
 MOVED: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (lambda path: path.unlink(), "can't be read: No such file"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "can't be read: .* is in the way: a file is needed there"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "can't be read: .* must be a regular file"),
     "a link to itself": (
         lambda path: path.rename(path.with_name("moved")) and path.symlink_to("moved"),
         "can't be read: .* is a symbolic link",

@@ -368,7 +368,7 @@ def test_a_backup_of_a_locked_database_fails_and_leaves_nothing(desk: Desk, stra
 def test_what_is_in_the_way_of_a_transfer_is_told(desk: Desk) -> None:
     """A file where the folder belongs."""
     (desk.run_folder / "w1.backup").touch(mode=0o600)
-    assert desk.refusal("backup_begin") == f"{desk.run_folder / 'w1.backup'} is in the way: a folder is needed there"
+    assert desk.refusal("backup_begin") == f"{desk.run_folder / 'w1.backup'} must be a folder: move away what is there"
 
 
 def test_a_database_that_is_too_large_is_not_handed_out(

@@ -140,6 +140,6 @@ def test_a_link_in_the_folders_place_is_not_followed(session: TransferSession, f
     elsewhere.mkdir()
     (elsewhere / "file").touch()
     folder.symlink_to(elsewhere)
-    with pytest.raises(TaskError, match=r"w1\.backup is a symbolic link: put what it points to in its place$"):
+    with pytest.raises(TaskError, match=r"w1\.backup is a symbolic link"):
         begun(session, folder)
     assert [path.name for path in elsewhere.iterdir()] == ["file"]

@@ -89,7 +89,7 @@ def _dangling(folder: Path) -> str:
 def _folder(folder: Path) -> str:
     file = folder / "a-folder.key"
     file.mkdir()
-    return f"{file} is in the way"
+    return f"{file} must be a regular file"
 
 
 @pytest.mark.parametrize("spoil", [_garbled, _wide, _secret, _dangling, _folder])
