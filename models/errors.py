@@ -1,7 +1,7 @@
-"""Every error that nfcli raises on purpose, and the exit status that belongs to each.
+"""The errors that nfcli raises, and the exit status of each: a class for each cause.
 
 A message is one line that names the value, the rule and the remedy; it never holds a secret. The worker and the shell
-raise the same classes: an error that a task raises travels as one sentence in its `Result`.
+raise the same classes; the message of an error that a task raises is sent in its `Result`.
 """
 
 from __future__ import annotations
@@ -17,113 +17,149 @@ EXIT_UNREACHABLE = 3
 
 
 class NfcliError(Exception):
-    """Base of all errors of this package; `str(error)` is one line fit for a user."""
+    """Base class of this package's errors; `str(error)` is one line for a user. Exit status 1.
+
+    Raised itself where the cause is only known as a worker's or broker's message.
+    """
 
     exit_status: ClassVar[int] = EXIT_FAILED
 
 
 class UsageError(NfcliError):
-    """Words or arguments that don't parse or break a field's rule; decided before anything is sent."""
+    """Input that doesn't parse or breaks a field's rule. Raised by the shell and the client before anything is sent.
+
+    Exit status 2.
+    """
 
     exit_status = EXIT_USAGE
 
 
 class InventoryError(NfcliError):
-    """The inventory can't be read or breaks its schema; names file, key path and what was expected."""
+    """The inventory can't be read or breaks its schema; the message names file, key path and what was expected.
+
+    Raised while an environment is opened, by shell and worker. Exit status 1.
+    """
 
 
 class EnvironmentFolderError(NfcliError):
-    """A folder or file under `.nfcli/` is missing, has too wide a mode or belongs to somebody else."""
+    """A file or folder can't be used: it is missing, open to other users, another user's, or not of the right type.
+
+    Raised for whatever nfcli keeps private, and for files named on the command line. Exit status 1.
+    """
 
 
 class KeyFileError(NfcliError):
-    """A CURVE key file can't be read or isn't one."""
+    """A CURVE or audit key file can't be read or written, isn't private, or holds no valid key.
+
+    Raised by `models/environment/curve_keys.py`. Exit status 1.
+    """
 
 
 class NoWorkersError(NfcliError):
-    """No worker could be reached: unknown name or service, or nothing answers at its endpoint."""
+    """No worker could be reached: unknown name or service, or nothing answers at the endpoint.
+
+    Raised by the client. Exit status 3.
+    """
 
     exit_status = EXIT_UNREACHABLE
 
 
 class AccessDeniedError(NoWorkersError):
-    """The worker at the endpoint doesn't know this client's key."""
+    """The worker or broker at the endpoint refused this client's key. Raised by the client. Exit status 3."""
 
 
 class WorkerStartError(NfcliError):
-    """A worker can't start: port taken, name already owned, refused configuration."""
+    """A worker can't start: port in use, name owned by another process, refused configuration.
+
+    Raised by the worker's start, and by the shell that launches workers. Exit status 1.
+    """
 
 
 class NorfabDatabaseError(NfcliError):
-    """A NorFab worker's token database can't be found or read; nothing was imported."""
+    """A NorFab worker's token database can't be found or read; nothing was imported.
+
+    Raised by `--import-norfab`. Exit status 1.
+    """
 
 
 class ProtocolError(NfcliError):
-    """Frames that aren't NFP (nfp: see `models/protocol/frames.py`); the message never holds their content."""
+    """Frames that aren't NFP; the message never holds their content.
+
+    Raised by `models/protocol/` for what a peer sent; shell and worker log it or answer with it. Exit status 1.
+    """
 
 
 class TaskError(NfcliError):
-    """A task can't do what it was asked for; its text becomes the failed result's only error line."""
+    """A task can't be carried out; the message becomes the failed result's only error line.
+
+    Raised by tasks, and by the shell for a task whose result it needs. Exit status 1.
+    """
 
 
 class EntryError(NfcliError):
-    """What a task declares of itself can't be published over MCP."""
+    """A task's declaration can't be published over MCP. Raised and logged by the worker."""
 
 
 class PromptError(NfcliError):
-    """A prompt that can't be published, or arguments that it can't be rendered with."""
+    """A prompt can't be published, or not be rendered with the given arguments. Raised by the worker's MCP server."""
 
 
 class ToolCallError(NfcliError):
-    """A tool's call has no results that could be given back."""
+    """A tool call yielded no result that could be returned. Raised by the worker's MCP server."""
 
 
 class TokenOwnerError(TaskError):
-    """The token is stored for another user; nothing was changed."""
+    """The token is stored for another user; nothing was changed. Raised by the token store."""
 
 
 class TokenStoreError(TaskError):
-    """The token database refused an operation; nothing was changed."""
+    """The token database refused an operation; nothing was changed. Raised by the token store."""
 
 
 class TokenStoreBusyError(TokenStoreError):
-    """Another process holds the database's lock."""
+    """Another process holds the lock of the token database."""
 
 
 class TokenStoreReadOnlyError(TokenStoreError):
-    """The database or its folder can't be written."""
+    """The token database or its folder can't be accessed or written."""
 
 
 class TokenStoreFullError(TokenStoreError):
-    """The disk is full."""
+    """The token database can't grow: the disk is full."""
 
 
 class TokenStoreDamagedError(TokenStoreError):
-    """The database file is not one, or fails its integrity check."""
+    """The file isn't a token database, or fails its integrity check."""
 
 
 class ToolRuleError(NfcliError):
-    """The rules that a task brings along for its tool are no rules; names service, task, key and what was expected."""
+    """A task of another service declares invalid rules for its tool; names service, task, key and what was expected.
+
+    Raised and logged by the worker.
+    """
 
 
 class AuditError(TaskError):
-    """The audit trail can't be written, or isn't as it was written; a change that it should tell of isn't made."""
+    """The audit trail can't be written or was altered; the change that would have been recorded isn't made.
+
+    Raised by `worker/audit/`.
+    """
 
 
-def sentences(error: ValidationError) -> list[str]:
-    """Turn a pydantic error into one sentence per field: `username: field required`.
+def validation_messages(error: ValidationError) -> list[str]:
+    """Return one message for each field that a pydantic error names: `username: field required`.
 
-    Input values are left out on purpose unless a rule's own message names them: they may be secrets.
+    Input values are left out unless the message of a rule has them: they may be secrets.
     """
     lines = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         path = ".".join(str(part) for part in item["loc"])
-        text = _WORDING.get(item["type"], item["msg"])
+        text = _MESSAGES.get(item["type"], item["msg"])
         lines.append(f"{path}: {text}" if path else text)
     return lines
 
 
-_WORDING = {
+_MESSAGES = {
     "missing": "field required",
     "extra_forbidden": "no such field",
     "string_type": "must be text",

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from ..errors import UsageError, sentences
+from ..errors import UsageError, validation_messages
 from ..fields import TimeoutSeconds
 from ..protocol.jobs import DEFAULT_TIMEOUT_SECONDS
 from ..tasks.base import TaskInput
@@ -104,7 +104,7 @@ class Command(TaskInput):
         try:
             command = cls.model_validate(values)
         except ValidationError as error:
-            raise UsageError("; ".join(sentences(error))) from None
+            raise UsageError("; ".join(validation_messages(error))) from None
         data = command.answer(picle_app)
         return "" if data is None else (render or picle_app.render)(data, command.columns())
 

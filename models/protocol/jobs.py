@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from ..errors import ProtocolError, sentences
+from ..errors import ProtocolError, validation_messages
 from .frames import decode_object
 
 DEFAULT_TIMEOUT_SECONDS = 60
@@ -127,7 +127,7 @@ class JobRequest(BaseModel):
         try:
             return cls.model_validate(decode_object(data))
         except ValidationError as error:
-            raise ProtocolError(f"the data is not a job request: {'; '.join(sentences(error))}") from None
+            raise ProtocolError(f"the data is not a job request: {'; '.join(validation_messages(error))}") from None
 
     @field_validator("task")
     @classmethod

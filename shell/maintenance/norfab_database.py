@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from ...models.environment.untrusted_sqlite import is_intact, open_untrusted
-from ...models.errors import NorfabDatabaseError, sentences
+from ...models.errors import NorfabDatabaseError, validation_messages
 from ...models.tasks.token_import import ImportedToken
 
 READ_SECONDS = 30.0
@@ -188,7 +188,7 @@ def _take(found: NorfabTokens, stored: dict[str, str], key: bytes, tag: bytes, e
         token = ImportedToken(token=stored["token"], username=stored["username"], created=created, expires=expires)
     except ValidationError as error:
         (first, *_) = error.errors(include_url=False, include_context=False, include_input=False)
-        found.refuse(f"{first['loc']} {first['type']}", sentences(error)[0])
+        found.refuse(f"{first['loc']} {first['type']}", validation_messages(error)[0])
         return
     if key != _KEY_PREFIX + token.token.encode():
         found.refuse("key", "token: is not the one that its row is found by")

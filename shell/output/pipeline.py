@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from ...models.commands.pipes import Pipes
 from ...models.environment.private_files import make_private_folder, write_private
-from ...models.errors import NfcliError, UsageError, sentences
+from ...models.errors import NfcliError, UsageError, validation_messages
 from ..syntax.parser import Stage
 from ..text import escape_line
 from .render import escape_json, to_table, to_text
@@ -71,7 +71,7 @@ def _options(stage: Stage) -> BaseModel:
             return Pipes.model_validate_strings(stage.values, by_name=True)
         return stage.options.model_validate_strings(stage.values, by_alias=True, by_name=True)
     except ValidationError as error:
-        lines = [line.removeprefix(f"{stage.key}: ") for line in sentences(error)]
+        lines = [line.removeprefix(f"{stage.key}: ") for line in validation_messages(error)]
         raise UsageError("; ".join(f"{stage.name}: {line}" for line in lines)) from None
 
 

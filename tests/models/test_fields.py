@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from nfcli.models.errors import sentences
+from nfcli.models.errors import validation_messages
 from nfcli.models.fields import EXPIRE_MAX_SECONDS, Seconds, TimeoutSeconds, Token, Username
 
 USERNAME, TOKEN = TypeAdapter(Username), TypeAdapter(Token)
@@ -20,7 +20,7 @@ def refusal(adapter: TypeAdapter[Any], value: object) -> str:
     """Return the one sentence with which a value is refused."""
     with pytest.raises(ValidationError) as caught:
         adapter.validate_python(value)
-    (sentence,) = sentences(caught.value)
+    (sentence,) = validation_messages(caught.value)
     return sentence
 
 

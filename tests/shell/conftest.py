@@ -14,7 +14,7 @@ import diskcache
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from nfcli.models.errors import sentences
+from nfcli.models.errors import validation_messages
 from nfcli.models.inventory.schema import Inventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.auth import (
@@ -86,7 +86,7 @@ class FakeClient:
                 value = self.answers[task] if task in self.answers else getattr(self, task)(worker, model)
                 result = Result(result=value, messages=self.messages.get(worker, []))
             except ValidationError as error:
-                result = Result(failed=True, errors=sentences(error), status="error")
+                result = Result(failed=True, errors=validation_messages(error), status="error")
         return result.model_dump(mode="json")
 
     def bearer_token_store(self, worker: str, arguments: BearerTokenStoreInput) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ...models.errors import TaskError, TokenStoreError, sentences
+from ...models.errors import TaskError, TokenStoreError, validation_messages
 from ...models.protocol.jobs import Result, ResultStatus
 from ...models.tasks.audit import Operation
 from ...models.tasks.auth import is_token_task
@@ -291,7 +291,7 @@ class TaskRegistry:
             result = value if isinstance(value, Result) else Result(result=value)
             result.status = result.status or ResultStatus.COMPLETED
         except ValidationError as error:
-            result = _failed(sentences(error))
+            result = _failed(validation_messages(error))
         except TokenStoreError as error:
             # Nothing that the caller did: whoever runs the worker has to see to the disk.
             log.error("task %s failed: %s", name[:64], error)

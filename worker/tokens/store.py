@@ -22,7 +22,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
-from ...models.errors import TaskError, TokenOwnerError, TokenStoreError, sentences
+from ...models.errors import TaskError, TokenOwnerError, TokenStoreError, validation_messages
 from ...models.tasks.auth import BearerTokenStoreInput
 from ...models.tokens import BearerTokenRecord
 from . import bulk as batches
@@ -217,7 +217,7 @@ class TokenStore:
         try:
             BearerTokenStoreInput(username=username, token=token, expire=expire_seconds)
         except ValidationError as error:
-            raise TaskError("; ".join(sentences(error))) from None
+            raise TaskError("; ".join(validation_messages(error))) from None
         record, has_replaced_expired = self._run(self._store, username, token, expire_seconds, before_commit)
         if has_replaced_expired:
             self._tell_revoked([token])

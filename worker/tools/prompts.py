@@ -15,7 +15,7 @@ from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...models.errors import PromptError, sentences
+from ...models.errors import PromptError, validation_messages
 from .schemas import clean_line, clean_text
 
 MAX_TEMPLATE_BYTES = 32 * 1024
@@ -83,7 +83,7 @@ class PromptTemplate:
         try:
             prompt = _Prompt.model_validate(declared)
         except ValidationError as error:
-            raise PromptError(clean_line("; ".join(sentences(error)))) from None
+            raise PromptError(clean_line("; ".join(validation_messages(error)))) from None
         self.name = prompt.name
         self.title = clean_line(prompt.title)
         self.description = clean_text(prompt.description)

@@ -6,7 +6,7 @@ import traceback
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from nfcli.models.errors import sentences
+from nfcli.models.errors import validation_messages
 from nfcli.models.protocol.jobs import JobRequest, failure_reason, strip_tracebacks
 
 
@@ -14,7 +14,7 @@ def test_a_task_name_that_is_no_unicode_is_refused() -> None:
     """JSON can carry it in; the event and the result that name the task couldn't carry it out again."""
     with pytest.raises(ValidationError) as refused:
         JobRequest.model_validate(json.loads('{"task": "\\ud800"}'))
-    assert sentences(refused.value) == ["task: must be valid Unicode"]
+    assert validation_messages(refused.value) == ["task: must be valid Unicode"]
 
 
 def test_a_task_name_of_any_unicode_is_taken() -> None:
