@@ -13,7 +13,6 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
-from support.tool_entries import entry
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 
@@ -52,20 +51,6 @@ class Fabric:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
-
-
-@pytest.fixture
-def fabric() -> Fabric:
-    """Return the fabric of `site`."""
-    return Fabric()
-
-
-@pytest.fixture
-def site(served_worker: Serve, fabric: Fabric) -> Any:
-    """Serve a worker on a fabric with the task `ping` of the service `net`."""
-    worker = served_worker(fabric=fabric, auth_bearer={"issuer_url": None})
-    worker.worker.catalogue.replace("net", [entry()])
-    return worker
 
 
 def with_client(worker: Any, use: Callable[[Client], Any], mode: str) -> Any:

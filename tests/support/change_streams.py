@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any, Self
 
 import pytest
@@ -87,21 +86,6 @@ def _request(worker: Any, era: str, headers: tuple[str, ...], token: str | None)
     chosen = {**usual, **dict(line.split(": ", 1) for line in headers)}
     lines = [f"{name}: {value}" for name, value in chosen.items() if value]
     return "\r\n".join(["GET /mcp HTTP/1.1", *lines, "", ""]).encode()
-
-
-@pytest.fixture
-def site(served_worker: Serve) -> Any:
-    """Serve a worker on a fabric; it has a second token, `t`."""
-    worker = served_worker(fabric=object(), auth_bearer=NO_METADATA)
-    worker.store.store("other", "t", None)
-    return worker
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Stream]]:
-    """Open streams until the end of the test; arguments are those of `Stream`."""
-    with ExitStack() as streams:
-        yield lambda *args, **kwargs: streams.enter_context(Stream(*args, **kwargs))
 
 
 def change(worker: Any, *names: str, **changes: Any) -> None:

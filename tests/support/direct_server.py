@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, ensure_key_pair
+from nfcli.models.environment.curve_keys import KeyPair, ensure_key_pair
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command, encode_data
@@ -133,32 +130,6 @@ class Peer:
         self.dealer.disable_monitor()
         self.monitor.close(linger=0)
         self.context.destroy(linger=0)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A serving ROUTER in an environment of its own."""
-    environment = Environment(tmp_path, None)
-    environment.prepare()
-    with TokenStore.open(environment.tokens_folder("w1")) as store:
-        server = Server(environment, store)
-        yield server
-        server.stop()
-
-
-@pytest.fixture
-def connect(server: Server) -> Iterator[Callable[..., Peer]]:
-    """Connect peers, by default with the local client's key."""
-    peers: list[Peer] = []
-
-    def make(keys: KeyPair | str | None = "allowed", identity: bytes | None = None) -> Peer:
-        pair = ensure_client_key(server.environment) if isinstance(keys, str) else keys
-        peers.append(Peer(server, pair, identity))
-        return peers[-1]
-
-    yield make
-    for peer in peers:
-        peer.close()
 
 
 def stranger() -> KeyPair:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from typing import Any
 
-import pytest
-import zmq
-
-from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.tasks.tools import tool_name
 from nfcli.worker.fabric.client import FabricClient
 from nfcli.worker.fabric.job import Patience
 from nfcli.worker.tools.discovery import Discovery, Pace
 from support import fabric_hub
-from support.fabric_hub import WAIT_SECONDS, Hub, pushes
+from support.fabric_hub import WAIT_SECONDS, pushes
 
 scripts = fabric_hub
 
@@ -117,52 +112,6 @@ def lists(*tasks: str) -> Any:
 def tools(service: str, *tasks: str) -> dict[str, list[str]]:
     """Return what is found of a service."""
     return {service: [tool_name(service, task) for task in tasks]}
-
-
-@pytest.fixture
-def hub() -> Iterator[Any]:
-    """Run a broker without workers."""
-    hub = Hub()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def catalogue() -> Catalogue:
-    """Return an empty one."""
-    return Catalogue()
-
-
-@pytest.fixture
-def connect(hub: Any) -> Iterator[Connect]:
-    """Start clients of the broker."""
-    with ExitStack() as started:
-
-        def start(*, address: Any = None, **patience: float) -> FabricClient:
-            chosen = Patience(**{**vars(PATIENCE), **patience})
-            keys = KeyPair(*zmq.curve_keypair())
-            client = FabricClient("w0", address or hub.address, keys, patience=chosen)
-            client.start()
-            started.callback(client.stop)
-            return client
-
-        yield start
-
-
-@pytest.fixture
-def make(connect: Connect, catalogue: Catalogue) -> Iterator[Make]:
-    """Make discoveries of service `own`, each with a client of the broker."""
-    with ExitStack() as opened:
-
-        def make_one(*, pace: Pace = PACE, **patience: float) -> Discovery:
-            client = connect(**patience)
-            discovery = Discovery("own", client, catalogue, pace=pace)
-            opened.callback(discovery.stop)
-            opened.callback(client.stop)
-            opened.callback(discovery.ask_to_stop)
-            return discovery
-
-        yield make_one
 
 
 def values(results: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
-
-import pytest
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import Environment
@@ -22,7 +19,7 @@ from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.broker import FabricServer
 from nfcli.worker.transport.broker_jobs import client_name
-from support.fabric_broker import WAIT_SECONDS, FabricBroker, FabricPeer
+from support.fabric_broker import WAIT_SECONDS
 
 KEEPALIVE_SECONDS, HOLD_SECONDS = 0.1, 0.6
 
@@ -90,47 +87,6 @@ class Joined:
         self.executor.stop()
         self.server.stop()
         self.worker.audit.close()
-
-
-@pytest.fixture
-def broker() -> Iterator[Any]:
-    """Return a broker that runs."""
-    broker = FabricBroker(KEEPALIVE_SECONDS, HOLD_SECONDS)
-    broker.start()
-    yield broker
-    broker.close()
-
-
-@pytest.fixture
-def idle(tmp_path: Path, broker: Any) -> Iterator[Joined]:
-    """Return a worker that hasn't joined yet."""
-    environment = Environment(tmp_path, None)
-    environment.prepare()
-    with TokenStore.open(environment.tokens_folder("w1")) as store:
-        joined = Joined(environment, store, broker)
-        yield joined
-        joined.stop()
-
-
-@pytest.fixture
-def joined(idle: Joined) -> Joined:
-    """Return a worker that is registered."""
-    idle.join()
-    return idle
-
-
-@pytest.fixture
-def connect(broker: Any) -> Iterator[Callable[..., Any]]:
-    """Connect peers to the broker."""
-    peers: list[Any] = []
-
-    def make(name: bytes = b"client") -> Any:
-        peers.append(FabricPeer(broker, name))
-        return peers[-1]
-
-    yield make
-    for peer in peers:
-        peer.close()
 
 
 Connect = Callable[..., Any]

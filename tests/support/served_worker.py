@@ -7,14 +7,11 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 from urllib.parse import urlsplit
-
-import pytest
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import WorkerInventory
@@ -230,14 +227,4 @@ def read_answer(connection: socket.socket, method: str = "POST") -> tuple[int, d
         response.close()
 
 
-@pytest.fixture
-def served_worker(tmp_path: Path) -> Iterator[Callable[..., ServedWorker]]:
-    """Serve workers until the end of the test; arguments are those of `ServedWorker` without the folder."""
-    with ExitStack() as opened:
-
-        def serve(*tasks: ModuleType, **settings: Any) -> ServedWorker:
-            folder = tmp_path / f"w{len(list(tmp_path.iterdir()))}"
-            folder.mkdir(mode=0o700)
-            return opened.enter_context(ServedWorker(folder / "tokens", *tasks, **settings))
-
-        yield serve
+Serve = Callable[..., ServedWorker]

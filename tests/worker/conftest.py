@@ -1,4 +1,4 @@
-"""What the worker's tests share: token stores whose time the test sets, and somebody else at their files."""
+"""What the worker's tests share: token stores whose time the test sets, served workers, clients of a fabric."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+import zmq
 
+from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.fabric.client import FabricClient
+from nfcli.worker.fabric.job import Patience
 from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.tools.discovery import Discovery, Pace
+from support.fabric_hub import Hub
+from support.fabric_services import PACE, PATIENCE, Catalogue, Connect, Make
+from support.served_worker import Serve, ServedWorker
 
 START = 1_780_000_000.25
 
@@ -88,3 +97,62 @@ class Stranger:
 def stranger(tokens_folder: Path) -> Stranger:
     """Be at the test's token database without a store."""
     return Stranger(tokens_folder)
+
+
+@pytest.fixture
+def served_worker(tmp_path: Path) -> Iterator[Serve]:
+    """Serve workers until the end of the test; arguments are those of `ServedWorker` without the folder."""
+    with ExitStack() as opened:
+
+        def serve(*tasks: ModuleType, **settings: Any) -> ServedWorker:
+            folder = tmp_path / f"w{len(list(tmp_path.iterdir()))}"
+            folder.mkdir(mode=0o700)
+            return opened.enter_context(ServedWorker(folder / "tokens", *tasks, **settings))
+
+        yield serve
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """Run a broker without workers."""
+    hub = Hub()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    """Return an empty catalogue."""
+    return Catalogue()
+
+
+@pytest.fixture
+def connect_fabric(hub: Hub) -> Iterator[Connect]:
+    """Start clients of the broker."""
+    with ExitStack() as started:
+
+        def start(*, address: Any = None, **patience: float) -> FabricClient:
+            chosen = Patience(**{**vars(PATIENCE), **patience})
+            keys = KeyPair(*zmq.curve_keypair())
+            client = FabricClient("w0", address or hub.address, keys, patience=chosen)
+            client.start()
+            started.callback(client.stop)
+            return client
+
+        yield start
+
+
+@pytest.fixture
+def make_discovery(connect_fabric: Connect, catalogue: Catalogue) -> Iterator[Make]:
+    """Make discoveries of service `own`, each with a client of the broker."""
+    with ExitStack() as opened:
+
+        def make_one(*, pace: Pace = PACE, **patience: float) -> Discovery:
+            client = connect_fabric(**patience)
+            discovery = Discovery("own", client, catalogue, pace=pace)
+            opened.callback(discovery.stop)
+            opened.callback(client.stop)
+            opened.callback(discovery.ask_to_stop)
+            return discovery
+
+        yield make_one

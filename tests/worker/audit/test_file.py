@@ -19,7 +19,7 @@ from nfcli.models.errors import AuditError
 from nfcli.worker.audit import file as audit_file
 from nfcli.worker.audit.chain import NO_LINE, Head
 from nfcli.worker.audit.file import ChainedFile
-from support.chained_files import file, head_path, open_file, path, refused  # noqa: F401  fixtures
+from support.chained_files import refused
 
 Open = Callable[[], ChainedFile]
 

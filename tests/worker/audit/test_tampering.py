@@ -10,7 +10,7 @@ import pytest
 from nfcli.models.errors import AuditError
 from nfcli.worker.audit.chain import Head
 from nfcli.worker.audit.file import ChainedFile
-from support.chained_files import file, head_path, open_file, path, refused  # noqa: F401  fixtures
+from support.chained_files import refused
 
 Open = Callable[[], ChainedFile]
 

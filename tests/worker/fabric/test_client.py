@@ -15,7 +15,7 @@ from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.fabric import client as fabric_client
 from nfcli.worker.fabric.client import FabricClient
-from support.fabric_services import connect, hub, scripts, values  # noqa: F401  fixtures
+from support.fabric_services import scripts, values
 from support.served_worker import WAIT_SECONDS
 
 answers, is_asked, is_busy, is_silent = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.is_silent
@@ -32,10 +32,10 @@ def run(client: FabricClient, service: str = "s", *, timeout: float = WAIT_SECON
     return values(client.run(service, "t", {"a": 1}, timeout=timeout, **target))
 
 
-def test_all_workers_of_a_service_answer_in_one(hub: Any, connect: Connect) -> None:
+def test_all_workers_of_a_service_answer_in_one(hub: Any, connect_fabric: Connect) -> None:
     """Those that send their results and those that want to be asked for them."""
     hub.workers = {"w1": ("s", pushes(1)), "w2": ("s", is_asked([2])), "w3": ("other", pushes(3))}
-    client = connect()
+    client = connect_fabric()
     assert run(client) == {"w1": 1, "w2": [2]}
     assert run(client, "other") == {"w3": 3}
 
@@ -50,11 +50,11 @@ def test_all_workers_of_a_service_answer_in_one(hub: Any, connect: Connect) -> N
     ],
 )
 def test_a_job_goes_to_whom_it_is_for(
-    hub: Any, connect: Connect, target: Any, expected: dict[str, int], frame: bytes
+    hub: Any, connect_fabric: Connect, target: Any, expected: dict[str, int], frame: bytes
 ) -> None:
     """The broker chooses, as NFP has it."""
     hub.workers = {"w1": ("s", pushes(1)), "w2": ("s", pushes(2))}
-    assert run(connect(), target=target) == expected
+    assert run(connect_fabric(), target=target) == expected
     message = hub.wait_for(Command.POST)
     assert (message.target, json.loads(message.data)) == (
         frame,
@@ -62,25 +62,25 @@ def test_a_job_goes_to_whom_it_is_for(
     )
 
 
-def test_a_result_whose_event_was_lost_is_asked_for(hub: Any, connect: Connect) -> None:
+def test_a_result_whose_event_was_lost_is_asked_for(hub: Any, connect_fabric: Connect) -> None:
     """Again and again until it is there."""
     hub.workers = {"w1": ("s", is_asked(1, tells=False)), "w2": ("s", is_busy)}
-    job = connect().submit("s", "t", {}, timeout=WAIT_SECONDS)
+    job = connect_fabric().submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET, 3)
     hub.workers["w2"] = ("s", is_asked(2))
     assert values(job.result(WAIT_SECONDS)) == {"w1": 1, "w2": 2}
 
 
-def test_a_result_that_overtakes_the_brokers_word_counts(hub: Any, connect: Connect) -> None:
+def test_a_result_that_overtakes_the_brokers_word_counts(hub: Any, connect_fabric: Connect) -> None:
     """No question is needed for it."""
     hub.workers, hub.results_first = {"w1": ("s", pushes(1))}, True
-    assert run(connect(poll=WAIT_SECONDS)) == {"w1": 1}
+    assert run(connect_fabric(poll=WAIT_SECONDS)) == {"w1": 1}
 
 
-def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect: Connect) -> None:
+def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect_fabric: Connect) -> None:
     """The last is answered first, all of them by a broker that was silent until all were there."""
     hub.workers = {"w1": ("s", is_silent)}
-    client = connect(poll=WAIT_SECONDS)
+    client = connect_fabric(poll=WAIT_SECONDS)
     jobs = [client.submit("s", "t", {"number": number}, timeout=WAIT_SECONDS) for number in range(150)]
     posts = [hub.wait_for(Command.POST) for _ in jobs]
     assert client.counters()["running"] == 150
@@ -92,12 +92,12 @@ def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect: C
 
 
 def test_more_jobs_than_the_bound_are_refused_with_one_line(
-    hub: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    hub: Any, connect_fabric: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that run go on, and one that ended makes room."""
     monkeypatch.setattr(fabric_client, "MAX_JOBS", 2)
     hub.workers = {"w1": ("s", is_silent), "w2": ("quick", pushes(2))}
-    client = connect()
+    client = connect_fabric()
     first, _ = (client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(2))
     with pytest.raises(NfcliError, match="2 jobs for other services are under way: try again when some have ended"):
         run(client, "quick")
@@ -105,26 +105,26 @@ def test_more_jobs_than_the_bound_are_refused_with_one_line(
     assert run(client, "quick") == {"w2": 2}
 
 
-def test_a_service_without_workers_is_one_line(hub: Any, connect: Connect) -> None:
+def test_a_service_without_workers_is_one_line(hub: Any, connect_fabric: Connect) -> None:
     """At once."""
     with pytest.raises(NoWorkersError) as caught:
-        run(connect())
+        run(connect_fabric())
     assert str(caught.value).startswith(f"the broker at {hub.endpoint} has no worker of service s: ")
 
 
-def test_a_silent_worker_costs_the_time_out_and_has_a_failed_result(hub: Any, connect: Connect) -> None:
+def test_a_silent_worker_costs_the_time_out_and_has_a_failed_result(hub: Any, connect_fabric: Connect) -> None:
     """As one that is busy for too long."""
     hub.workers = {"w1": ("s", is_silent), "w2": ("s", is_busy)}
-    client = connect()
+    client = connect_fabric()
     client.workers()
     reason = [f"no answer within {SHORT:g} s"]
     assert run(client, timeout=SHORT) == {"w1": reason, "w2": reason}
 
 
-def test_a_worker_that_is_gone_from_the_broker_is_not_waited_for(hub: Any, connect: Connect) -> None:
+def test_a_worker_that_is_gone_from_the_broker_is_not_waited_for(hub: Any, connect_fabric: Connect) -> None:
     """The question for its result finds out."""
     hub.workers = {"w1": ("s", is_busy)}
-    job = connect().submit("s", "t", {}, timeout=WAIT_SECONDS)
+    job = connect_fabric().submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     hub.workers = {}
     assert values(job.result(WAIT_SECONDS)) == {"w1": [f"worker w1 has gone away while the job ran: {LOOK}"]}
@@ -148,17 +148,17 @@ HOSTILE = [
 ]
 
 
-def test_whatever_a_worker_sends_the_next_answer_is_heard(hub: Any, connect: Connect) -> None:
+def test_whatever_a_worker_sends_the_next_answer_is_heard(hub: Any, connect_fabric: Connect) -> None:
     """Nothing that arrives ends the thread, or costs anybody else's result."""
     end = lambda name, message: say(message, "200", {name: result(1)})  # noqa: E731  one of the list's own kind
     hub.workers = {"w1": ("s", answers(*HOSTILE, end)), "w2": ("other", pushes(2))}
-    client = connect(poll=WAIT_SECONDS)
+    client = connect_fabric(poll=WAIT_SECONDS)
     for _ in range(3):
         assert run(client) == {"w1": 1}
         assert run(client, "other") == {"w2": 2}
 
 
-def test_a_fault_of_ours_costs_one_message(hub: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_costs_one_message(hub: Any, connect_fabric: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next is read, and nobody hears of it but the log."""
     seen: list[str] = []
 
@@ -171,15 +171,15 @@ def test_a_fault_of_ours_costs_one_message(hub: Any, connect: Connect, monkeypat
     real = fabric_client.SentJob.receive
     monkeypatch.setattr(fabric_client.SentJob, "receive", receive)
     hub.workers = {"w1": ("s", pushes(1))}
-    client = connect()
+    client = connect_fabric()
     assert run(client) == {"w1": 1}
     assert (seen[:3], client.counters()["invalid"]) == (["202", "201", "200"], 1)
 
 
-def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect: Connect) -> None:
+def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect_fabric: Connect) -> None:
     """An MCP client that goes away leaves nothing behind."""
     hub.workers = {"w1": ("s", is_busy), "w2": ("other", pushes(2))}
-    client = connect()
+    client = connect_fabric()
 
     async def main() -> None:
         job = asyncio.create_task(client.run_job("s", "t", {}, timeout=WAIT_SECONDS))
@@ -195,9 +195,9 @@ def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect: Connect
     assert values(client.run("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
 
 
-def test_an_awaited_job_raises_what_a_blocking_one_does(connect: Connect) -> None:
+def test_an_awaited_job_raises_what_a_blocking_one_does(connect_fabric: Connect) -> None:
     """Decided here or by the broker."""
-    client = connect()
+    client = connect_fabric()
 
     async def main() -> None:
         with pytest.raises(NoWorkersError, match="has no worker of service s"):
@@ -208,10 +208,10 @@ def test_an_awaited_job_raises_what_a_blocking_one_does(connect: Connect) -> Non
     asyncio.run(main())
 
 
-def test_stopping_ends_all_that_wait_at_once(hub: Any, connect: Connect) -> None:
+def test_stopping_ends_all_that_wait_at_once(hub: Any, connect_fabric: Connect) -> None:
     """Each with one line, as those that come later."""
     hub.workers = {"w1": ("s", is_busy)}
-    client = connect()
+    client = connect_fabric()
     jobs = [client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(3)]
     hub.wait_for(Command.GET)
     hub.says_nothing = True
@@ -234,9 +234,9 @@ def test_a_client_that_was_never_started_can_be_stopped(hub: Any) -> None:
     client.stop()
 
 
-def test_a_question_that_stopping_overtakes_is_answered(hub: Any, connect: Connect) -> None:
+def test_a_question_that_stopping_overtakes_is_answered(hub: Any, connect_fabric: Connect) -> None:
     """With the same line."""
-    client = connect()
+    client = connect_fabric()
     hub.says_nothing = True
 
     async def main() -> None:
@@ -249,9 +249,9 @@ def test_a_question_that_stopping_overtakes_is_answered(hub: Any, connect: Conne
     asyncio.run(main())
 
 
-def test_the_brokers_workers_are_rows_by_name(hub: Any, connect: Connect) -> None:
+def test_the_brokers_workers_are_rows_by_name(hub: Any, connect_fabric: Connect) -> None:
     """None where there are none."""
-    client = connect()
+    client = connect_fabric()
     assert client.workers() == []
     hub.workers = {"w2": ("s", is_busy), "w1": ("other", is_busy)}
     assert client.workers() == [
@@ -261,10 +261,10 @@ def test_the_brokers_workers_are_rows_by_name(hub: Any, connect: Connect) -> Non
     assert not client.is_settling()
 
 
-def test_two_clients_of_one_worker_do_not_take_each_others_answers(hub: Any, connect: Connect) -> None:
+def test_two_clients_of_one_worker_do_not_take_each_others_answers(hub: Any, connect_fabric: Connect) -> None:
     """Each connection has a name of its own."""
     hub.workers = {"w1": ("s", pushes(lambda data: data["kwargs"]["n"]))}
-    first, second = connect(), connect()
+    first, second = connect_fabric(), connect_fabric()
     for number in range(3):
         for client, n in ((first, number), (second, -number)):
             assert values(client.run("s", "t", {"n": n}, timeout=WAIT_SECONDS)) == {"w1": n}

@@ -11,7 +11,7 @@ from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.fabric.client import FabricClient
 from support.fabric_hub import Hub
-from support.fabric_services import connect, hub, scripts, values  # noqa: F401  fixtures
+from support.fabric_services import scripts, values
 from support.served_worker import WAIT_SECONDS
 
 answers, is_asked, is_busy, pushes = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.pushes
@@ -30,20 +30,20 @@ def refusal(future: Future[Any]) -> str:
     return str(error)
 
 
-def test_a_broker_that_is_not_there_is_told_with_the_remedy(connect: Connect) -> None:
+def test_a_broker_that_is_not_there_is_told_with_the_remedy(connect_fabric: Connect) -> None:
     """Within the time that a broker has to answer."""
     gone = Hub()
     gone.stop()
-    client = connect(address=gone.address, answer=SHORT)
+    client = connect_fabric(address=gone.address, answer=SHORT)
     expected = f"no broker answered at {gone.endpoint} within {SHORT:g} s: start it, or correct endpoint"
     assert refusal(client.submit("s", "t", {}, timeout=WAIT_SECONDS)) == expected
     with pytest.raises(NoWorkersError, match="no broker answered"):
         client.workers()
 
 
-def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect: Connect) -> None:
+def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect_fabric: Connect) -> None:
     """Whoever is asked whether the job ran can't know; it is never sent again."""
-    client = connect(answer=SHORT)
+    client = connect_fabric(answer=SHORT)
     client.workers()
     hub.says_nothing = True
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
@@ -55,10 +55,10 @@ def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect: Connect) -> 
     assert [message.command for message in hub.log].count(Command.POST) == 1
 
 
-def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect: Connect) -> None:
+def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect_fabric: Connect) -> None:
     """Workers register again after a while: until then the new broker's word against them doesn't count."""
     hub.workers = {"w1": ("s", is_busy)}
-    client = connect()
+    client = connect_fabric()
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     second = hub.again()
@@ -73,10 +73,10 @@ def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect: Conn
         second.stop()
 
 
-def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect: Connect) -> None:
+def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect_fabric: Connect) -> None:
     """What it has lost while it was away would be asked for much later; that it knows no worker yet is no answer."""
     hub.workers = {"w1": ("s", answers(accepted, ready))}
-    job = connect(poll=WAIT_SECONDS).submit("s", "t", {}, timeout=2 * WAIT_SECONDS)
+    job = connect_fabric(poll=WAIT_SECONDS).submit("s", "t", {}, timeout=2 * WAIT_SECONDS)
     hub.wait_for(Command.GET)
     second = hub.again()
     try:
@@ -87,9 +87,9 @@ def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect: Connect) -> N
         second.stop()
 
 
-def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, connect: Connect) -> None:
+def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, connect_fabric: Connect) -> None:
     """Asking changes nothing."""
-    client = connect()
+    client = connect_fabric()
     hub.says_nothing = True
 
     async def main() -> None:
@@ -104,10 +104,10 @@ def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, conne
     asyncio.run(main())
 
 
-def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect: Connect) -> None:
+def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect_fabric: Connect) -> None:
     """Long before its own time-out; others are refused meanwhile."""
     hub.workers = {"w1": ("s", is_busy)}
-    client = connect(comeback=SHORT, answer=SHORT)
+    client = connect_fabric(comeback=SHORT, answer=SHORT)
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     hub.stop()
@@ -116,20 +116,20 @@ def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect: Co
     assert refusal(client.submit("s", "t", {}, timeout=WAIT_SECONDS)) == away
 
 
-def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect: Connect) -> None:
+def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect_fabric: Connect) -> None:
     """The connection stands all the time."""
     hub.workers = {"w1": ("s", is_busy)}
-    job = connect(comeback=SHORT).submit("s", "t", {}, timeout=WAIT_SECONDS)
+    job = connect_fabric(comeback=SHORT).submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     hub.says_nothing = True
     silent = f"the broker at {hub.endpoint} doesn't answer: see whether it runs, and its log"
     assert values(job.result(WAIT_SECONDS)) == {"w1": [f"{silent}; the job was under way, {LOOK}"]}
 
 
-def test_a_broker_that_wakes_up_may_have_lost_workers_for_a_while(hub: Any, connect: Connect) -> None:
+def test_a_broker_that_wakes_up_may_have_lost_workers_for_a_while(hub: Any, connect_fabric: Connect) -> None:
     """One that was frozen drops them, and they come back."""
     hub.workers = {"w1": ("s", is_busy)}
-    client = connect()
+    client = connect_fabric()
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     hub.says_nothing = True

@@ -13,18 +13,17 @@ from mcp import Client, MCPError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.mcp import handlers as mcp_handlers
 from nfcli.worker.tools.catalogue import ToolCatalogue
-from support.called_tools import ERAS, MODES, PING, fabric, in_both_eras, site, with_client  # noqa: F401  fixtures
+from support.called_tools import ERAS, MODES, PING, in_both_eras, with_client
 from support.no_rules import NoRules
-from support.served_worker import served_worker  # noqa: F401  fixtures
 from support.tool_entries import PROMPT, entry
 
 Serve = Callable[..., Any]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_prompts_are_listed_and_rendered_without_a_job(site: Any, fabric: Any, mode: str) -> None:
+def test_prompts_are_listed_and_rendered_without_a_job(tool_site: Any, fabric: Any, mode: str) -> None:
     """Arguments are checked; a mistake is told in one line."""
-    site.worker.catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]})])
+    tool_site.worker.catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]})])
     name = f"{PING}__prompt_look"
 
     async def use(client: Client) -> Any:
@@ -37,7 +36,7 @@ def test_prompts_are_listed_and_rendered_without_a_job(site: Any, fabric: Any, m
             problems.append((caught.value.error.code, caught.value.error.message))
         return listed, got, problems
 
-    listed, got, problems = with_client(site, use, mode)
+    listed, got, problems = with_client(tool_site, use, mode)
     assert [prompt.name for prompt in listed] == [name]
     assert [(each.role, each.content.text) for each in got.messages] == [("user", "Look at r1")]
     assert problems == [
@@ -80,42 +79,42 @@ def pages(worker: Any, era: str, between: Callable[[int], None] = lambda _page: 
 
 
 @in_both_eras
-def test_long_lists_come_in_pages(site: Any, era: str) -> None:
+def test_long_lists_come_in_pages(tool_site: Any, era: str) -> None:
     """A hundred on each, in the names' order, each tool once."""
-    site.worker.catalogue.replace("net", [entry(f"t{number:03}") for number in range(296)])
-    found = pages(site, era)
+    tool_site.worker.catalogue.replace("net", [entry(f"t{number:03}") for number in range(296)])
+    found = pages(tool_site, era)
     assert [len(page) for page in found] == [100, 100, 100]
-    assert list(itertools.chain(*found)) == [tool.name for tool in site.worker.catalogue.tools()]
+    assert list(itertools.chain(*found)) == [tool.name for tool in tool_site.worker.catalogue.tools()]
 
 
 @in_both_eras
-def test_a_list_that_changes_between_pages_skips_and_repeats_nothing_that_stayed(site: Any, era: str) -> None:
+def test_a_list_that_changes_between_pages_skips_and_repeats_nothing_that_stayed(tool_site: Any, era: str) -> None:
     """What the cursor names may itself have gone."""
     stays = [entry(f"t{number:03}") for number in range(0, 300, 2)]
     goes = [entry(f"t{number:03}") for number in range(1, 300, 2)]
-    site.worker.catalogue.replace("net", stays + goes)
+    tool_site.worker.catalogue.replace("net", stays + goes)
 
     def change(page: int) -> None:
-        site.worker.catalogue.replace("net", [*stays, *(goes if page % 2 == 0 else [])])
-        site.worker.catalogue.replace("a", [entry(f"{page}{number}") for number in range(50)])
+        tool_site.worker.catalogue.replace("net", [*stays, *(goes if page % 2 == 0 else [])])
+        tool_site.worker.catalogue.replace("a", [entry(f"{page}{number}") for number in range(50)])
 
-    found = [name for name in itertools.chain(*pages(site, era, change)) if name.startswith("service_net")]
+    found = [name for name in itertools.chain(*pages(tool_site, era, change)) if name.startswith("service_net")]
     assert len(found) == len(set(found))
     assert {f"service_net__task_{each['name']}" for each in stays} <= set(found)
 
 
 @in_both_eras
 @pytest.mark.parametrize("method", ["tools/list", "prompts/list"])
-def test_a_cursor_that_is_none_is_refused(site: Any, era: str, method: str) -> None:
+def test_a_cursor_that_is_none_is_refused(tool_site: Any, era: str, method: str) -> None:
     """As an error of the protocol, in one line."""
     told = "the cursor is none that this server gave: begin again without one"
     for cursor in ("", "x", "5", "YWZ0ZXI", "c2VydmljZQ==", "YWZ0ZXI6/w==", "YWZ0ZXI6_w==", "é"):
-        error = site.post(method, {"cursor": cursor}, era=era)[2]["error"]
+        error = tool_site.post(method, {"cursor": cursor}, era=era)[2]["error"]
         assert error == {"code": -32602, "message": told}, cursor
 
 
 @in_both_eras
-def test_a_cursor_behind_the_last_name_gives_an_empty_page(site: Any, era: str) -> None:
+def test_a_cursor_behind_the_last_name_gives_an_empty_page(tool_site: Any, era: str) -> None:
     """All that stood behind it has gone meanwhile."""
-    listed = site.post("tools/list", {"cursor": mcp_handlers._cursor("zzz")}, era=era)[2]["result"]
+    listed = tool_site.post("tools/list", {"cursor": mcp_handlers._cursor("zzz")}, era=era)[2]["result"]
     assert (listed["tools"], "nextCursor" in listed) == ([], False)

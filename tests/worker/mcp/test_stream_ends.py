@@ -14,9 +14,9 @@ from nfcli.worker.http import active_requests as running
 from nfcli.worker.http import exchange
 from nfcli.worker.mcp import notifications as list_changes
 from nfcli.worker.mcp.notifications import ListChanges
-from support.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras, opened, site  # noqa: F401  fixtures
+from support.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras
 from support.request_runs import Site, run
-from support.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, served_worker  # noqa: F401  fixtures
+from support.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
 
 Serve = Callable[..., Any]
 Open = Callable[..., Any]
@@ -25,53 +25,53 @@ Send = Callable[[Any], Awaitable[None]]
 
 @in_both_eras
 def test_a_deleted_token_s_stream_has_ended_when_the_deletion_returns(
-    site: Any, opened: Open, era: str, monkeypatch: pytest.MonkeyPatch
+    stream_site: Any, open_stream: Open, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What happens later isn't told any more; other streams go on."""
     monkeypatch.setattr(running, "REVOKE_SECONDS", WAIT_SECONDS)
-    ending, going_on = opened(site, era, token="t"), opened(site, era)
-    site.store.delete(token="t")
+    ending, going_on = open_stream(stream_site, era, token="t"), open_stream(stream_site, era)
+    stream_site.store.delete(token="t")
     assert ending.has_ended()
-    change(site, "a")
+    change(stream_site, "a")
     assert going_on.next()["method"] == TOOLS
     assert not going_on.has_ended()
 
 
 @in_both_eras
-def test_nothing_is_told_to_a_deleted_token(site: Any, opened: Open, era: str) -> None:
+def test_nothing_is_told_to_a_deleted_token(stream_site: Any, open_stream: Open, era: str) -> None:
     """The stream ends as a whole, not in the middle of a word."""
-    ending = opened(site, era, token="t")
-    site.store.delete(token="t")
-    change(site, "a")
+    ending = open_stream(stream_site, era, token="t")
+    stream_site.store.delete(token="t")
+    change(stream_site, "a")
     assert ending.methods() == []
 
 
 @in_both_eras
-def test_an_expired_token_s_stream_ends(site: Any, opened: Open, era: str) -> None:
+def test_an_expired_token_s_stream_ends(stream_site: Any, open_stream: Open, era: str) -> None:
     """Nobody tells of it: the server looks twice a second."""
-    site.store.store("other", "short", 60)
-    ending = opened(site, era, token="short")
-    site.now += 60
+    stream_site.store.store("other", "short", 60)
+    ending = open_stream(stream_site, era, token="short")
+    stream_site.now += 60
     assert ending.methods() == []
 
 
 @in_both_eras
 def test_a_change_is_not_told_to_a_token_that_expired_a_moment_ago(
-    site: Any, opened: Open, era: str, monkeypatch: pytest.MonkeyPatch
+    stream_site: Any, open_stream: Open, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each part of a stream is looked at, not only its beginning."""
     monkeypatch.setattr(running, "LOOK_SECONDS", 10 * WAIT_SECONDS)
-    site.store.store("other", "short", 60)
-    ending = opened(site, era, token="short")
-    site.now += 60
-    change(site, "a")
+    stream_site.store.store("other", "short", 60)
+    ending = open_stream(stream_site, era, token="short")
+    stream_site.now += 60
+    change(stream_site, "a")
     assert ending.methods() == []
 
 
 @in_both_eras
 @pytest.mark.parametrize("has_authentication", [True, False])
 def test_streams_end_at_once_when_the_worker_stops(
-    served_worker: Serve, opened: Open, era: str, *, has_authentication: bool
+    served_worker: Serve, open_stream: Open, era: str, *, has_authentication: bool
 ) -> None:
     """They aren't given the time that other requests are."""
     worker = served_worker(
@@ -80,7 +80,7 @@ def test_streams_end_at_once_when_the_worker_stops(
         authentication_enabled=has_authentication,
         auth_bearer=NO_METADATA,
     )
-    stream = opened(worker, era, token=TOKEN if has_authentication else None)
+    stream = open_stream(worker, era, token=TOKEN if has_authentication else None)
     change(worker, "a")
     assert stream.next()["method"] == TOOLS
     worker.stop()
@@ -190,11 +190,11 @@ def test_a_stream_is_broken_off_where_the_store_can_not_say_any_more(caplog: pyt
 
 
 @in_both_eras
-def test_a_client_that_goes_away_leaves_its_place(site: Any, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_goes_away_leaves_its_place(stream_site: Any, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one may have to try again until that is noticed."""
     monkeypatch.setattr(list_changes, "MAX_STREAMS", 1)
     for _ in range(3):
         is_open = False
         while not is_open:
-            with Stream(site, era) as stream:
+            with Stream(stream_site, era) as stream:
                 is_open = stream.is_open

@@ -17,9 +17,9 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.mcp import tool_calls
-from support.called_tools import MODES, PING, Fabric, Serve, fabric, in_both_eras, site, with_client  # noqa: F401  fixtures
+from support.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
 from support.no_rules import NoRules
-from support.served_worker import WAIT_SECONDS, read_answer, served_worker  # noqa: F401  fixtures
+from support.served_worker import WAIT_SECONDS, read_answer
 from support.tool_entries import entry
 
 
@@ -44,12 +44,12 @@ def texts(found: dict[str, Any]) -> list[str]:
 
 @in_both_eras
 def test_call_is_a_job_and_gives_each_worker_s_result(
-    site: Any, fabric: Fabric, era: str, caplog: pytest.LogCaptureFixture
+    tool_site: Any, fabric: Fabric, era: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As structured content and as JSON; the log tells who called what, but no argument."""
     caplog.set_level(logging.INFO)
     fabric.answer = {"net-1": result(), "net-2": result(value=False)}
-    found = call(site, era, {"target": "r1-é"})
+    found = call(tool_site, era, {"target": "r1-é"})
     assert fabric.calls == [("net", "ping", {"target": "r1-é"}, 600.0)]
     assert (found["isError"], found["structuredContent"]) == (False, fabric.answer)
     assert [json.loads(text) for text in texts(found)] == [fabric.answer]
@@ -57,7 +57,7 @@ def test_call_is_a_job_and_gives_each_worker_s_result(
 
 
 @in_both_eras
-def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(site: Any, fabric: Fabric, era: str) -> None:
+def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(tool_site: Any, fabric: Fabric, era: str) -> None:
     """Of a traceback nothing but that goes out; the others' results are there all the same."""
     trace = "Traceback (most recent call last):\n  File x\nValueError: no\x1b such\tdevice\n"
     fabric.answer = {
@@ -65,7 +65,7 @@ def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(site: Any, fab
         "net-2": result(None, failed=True, errors=[trace]),
         "net-3": result(None, failed=True, status="timeout", errors=["no answer within 600 s"]),
     }
-    found = call(site, era)
+    found = call(tool_site, era)
     told = {**fabric.answer, "net-2": fabric.answer["net-2"] | {"errors": ["ValueError: no\x1b such\tdevice"]}}
     assert (found["isError"], found["structuredContent"]) == (True, told)
     reasons, shown = texts(found)
@@ -87,16 +87,16 @@ def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(site: Any, fab
     ids=str,
 )
 def test_a_job_without_results_is_a_tool_error_of_one_line(
-    site: Any, fabric: Fabric, era: str, answer: Any, told: str
+    tool_site: Any, fabric: Fabric, era: str, answer: Any, told: str
 ) -> None:
     """Not an error of the protocol: a model can read it."""
     fabric.answer = answer
-    found = call(site, era)
+    found = call(tool_site, era)
     assert (found["isError"], texts(found), "structuredContent" in found) == (True, [told], False)
 
 
 @in_both_eras
-def test_an_answer_that_is_no_result_counts_as_a_failure(site: Any, fabric: Fabric, era: str) -> None:
+def test_an_answer_that_is_no_result_counts_as_a_failure(tool_site: Any, fabric: Fabric, era: str) -> None:
     """Workers of other make answer too."""
     fabric.answer = {
         "net-1": "yes",
@@ -104,27 +104,27 @@ def test_an_answer_that_is_no_result_counts_as_a_failure(site: Any, fabric: Fabr
         "net-3": {"failed": True, "errors": None},
         "net\n4": {"failed": 1, "errors": 5, "messages": "no\nluck"},
     }
-    found = call(site, era)
+    found = call(tool_site, era)
     reasons = "net-1: the worker's answer is not a result\nnet-3: failed without a reason, status None\nnet 4: 5; luck"
     assert (found["isError"], texts(found)[0]) == (True, reasons)
 
 
 @in_both_eras
 def test_a_job_that_takes_too_long_ends_even_where_the_fabric_does_not_end_it(
-    site: Any, fabric: Fabric, era: str, monkeypatch: pytest.MonkeyPatch
+    tool_site: Any, fabric: Fabric, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing hangs."""
     monkeypatch.setattr(tool_calls, "SLACK_SECONDS", -599.99)
     fabric.hold = True
-    assert texts(call(site, era)) == ["service net has not answered within 600 s"]
+    assert texts(call(tool_site, era)) == ["service net has not answered within 600 s"]
     assert fabric.was_cancelled.is_set()
 
 
 @in_both_eras
-def test_a_service_that_has_vanished_has_no_tools(site: Any, era: str) -> None:
+def test_a_service_that_has_vanished_has_no_tools(tool_site: Any, era: str) -> None:
     """The call is refused as for any unknown tool."""
-    site.worker.catalogue.keep_only([])
-    error = site.post("tools/call", {"name": PING}, era=era)[2]["error"]
+    tool_site.worker.catalogue.keep_only([])
+    error = tool_site.post("tools/call", {"name": PING}, era=era)[2]["error"]
     assert error == {"code": -32602, "message": f"unknown tool {PING!r}: tools/list names those there are"}
 
 
@@ -138,31 +138,31 @@ def test_a_tool_can_not_be_called_without_a_fabric(served_worker: Serve, era: st
 
 
 @in_both_eras
-def test_a_client_that_goes_away_is_not_worked_for_any_more(site: Any, fabric: Fabric, era: str) -> None:
+def test_a_client_that_goes_away_is_not_worked_for_any_more(tool_site: Any, fabric: Fabric, era: str) -> None:
     """The job is not waited for; other calls go on."""
     fabric.hold = True
-    with site.connect() as connection:
-        connection.sendall(site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}, era=era))
+    with tool_site.connect() as connection:
+        connection.sendall(tool_site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}, era=era))
         assert fabric.has_begun.acquire(timeout=WAIT_SECONDS)
         assert not fabric.was_cancelled.is_set()
     assert fabric.was_cancelled.wait(WAIT_SECONDS)
     fabric.hold, fabric.answer = False, {"net-1": result()}
-    assert call(site, era)["isError"] is False
+    assert call(tool_site, era)["isError"] is False
 
 
 @in_both_eras
-def test_a_token_that_is_deleted_ends_the_wait_for_a_job(site: Any, fabric: Fabric, era: str) -> None:
+def test_a_token_that_is_deleted_ends_the_wait_for_a_job(tool_site: Any, fabric: Fabric, era: str) -> None:
     """At once, and its client gets a 401."""
     fabric.hold = True
-    site.store.store("other", "t", None)
+    tool_site.store.store("other", "t", None)
     answers: list[Any] = []
     params = {"name": PING, "arguments": {"target": "r1"}}
     caller = threading.Thread(
-        target=lambda: answers.append(site.post("tools/call", params, era=era, token="t")), daemon=True
+        target=lambda: answers.append(tool_site.post("tools/call", params, era=era, token="t")), daemon=True
     )
     caller.start()
     assert fabric.has_begun.acquire(timeout=WAIT_SECONDS)
-    site.store.delete(username="other")
+    tool_site.store.delete(username="other")
     assert fabric.was_cancelled.wait(WAIT_SECONDS)
     caller.join(WAIT_SECONDS)
     assert answers[0][0] == 401
@@ -223,17 +223,17 @@ def test_rules_refuse_calls_and_change_results(served_worker: Serve, fabric: Fab
     assert "served worker" not in rules.threads
 
 
-def test_a_long_result_comes_as_a_whole(site: Any, fabric: Fabric) -> None:
+def test_a_long_result_comes_as_a_whole(tool_site: Any, fabric: Fabric) -> None:
     """Once as structured content, once as text."""
     fabric.answer = {"net-1": result("x" * 1_000_000)}
-    with site.connect() as connection:
-        connection.sendall(site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}))
+    with tool_site.connect() as connection:
+        connection.sendall(tool_site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}))
         status, _, body = read_answer(connection)
     assert (status, len(body) > 2_000_000) == (200, True)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_sdk_s_client_takes_what_a_tool_gives(site: Any, fabric: Fabric, mode: str) -> None:
+def test_the_sdk_s_client_takes_what_a_tool_gives(tool_site: Any, fabric: Fabric, mode: str) -> None:
     """It checks the structured content against the schema that was published."""
     fabric.answer = {"net-1": result(status="a", other=1)}
 
@@ -248,4 +248,4 @@ def test_the_sdk_s_client_takes_what_a_tool_gives(site: Any, fabric: Fabric, mod
                 found.append("Invalid structured content" in str(error))
         return found
 
-    assert with_client(site, use, mode) == [True, True, True]
+    assert with_client(tool_site, use, mode) == [True, True, True]

@@ -10,7 +10,7 @@ from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
 from support.fabric_hub import pushes
-from support.fabric_services import NO_LIST, PACE, Fabric, catalogue, connect, hub, lists, make, scripts, tools  # noqa: F401  fixtures
+from support.fabric_services import NO_LIST, PACE, Fabric, lists, scripts, tools
 
 is_silent = scripts.is_silent
 
@@ -19,11 +19,11 @@ Make = Callable[..., Discovery]
 
 
 @pytest.fixture
-def start(make: Make) -> Make:
+def start(make_discovery: Make) -> Make:
     """Make discoveries that look at regular times."""
 
     def start_one(**named: Any) -> Discovery:
-        discovery = make(**named)
+        discovery = make_discovery(**named)
         discovery.start()
         return discovery
 
@@ -40,10 +40,10 @@ def test_the_tasks_of_other_services_are_published_at_the_start(hub: Any, catalo
     assert sorted(message.service for message in hub.log if message.command == Command.POST) == ["a", "b"]
 
 
-def test_services_are_asked_for_any_workers_list_of_tasks(hub: Any, make: Make) -> None:
+def test_services_are_asked_for_any_workers_list_of_tasks(hub: Any, make_discovery: Make) -> None:
     """With the few seconds that it may take."""
     hub.workers = {"a1": ("a", lists("x"))}
-    make(pace=Pace(answer=3.0)).discover()
+    make_discovery(pace=Pace(answer=3.0)).discover()
     message = hub.wait_for(Command.POST)
     assert (message.service, message.target) == ("a", b"any")
     assert json.loads(message.data) == {"task": "list_tasks", "kwargs": {}, "args": [], "timeout": 3}
@@ -78,11 +78,11 @@ def test_a_silent_service_delays_nobody(hub: Any, catalogue: Catalogue, start: M
 
 @pytest.mark.parametrize("answer", [None, "text", {}, [1], [{"name": "x"}, None], [{"name": "x"}] * 1_001])
 def test_a_broken_service_spoils_nothing(
-    hub: Any, catalogue: Catalogue, make: Make, caplog: pytest.LogCaptureFixture, answer: Any
+    hub: Any, catalogue: Catalogue, make_discovery: Make, caplog: pytest.LogCaptureFixture, answer: Any
 ) -> None:
     """It keeps what was published of it, and the log has one line, however often it's asked."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
-    discovery = make()
+    discovery = make_discovery()
     discovery.discover()
     hub.workers["a1"] = ("a", pushes(answer))
     for _ in range(2):
@@ -102,11 +102,11 @@ def test_a_service_that_failed_is_asked_again(hub: Any, catalogue: Catalogue, st
     catalogue.wait_for(a=["x"])
 
 
-def test_a_fault_in_publishing_costs_one_service(hub: Any, catalogue: Catalogue, make: Make) -> None:
+def test_a_fault_in_publishing_costs_one_service(hub: Any, catalogue: Catalogue, make_discovery: Make) -> None:
     """The others come all the same."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
     catalogue.faulty = {"a"}
-    assert make().discover() == Discovered(tools("b", "y"), {"a": "internal error: RuntimeError"})
+    assert make_discovery().discover() == Discovered(tools("b", "y"), {"a": "internal error: RuntimeError"})
 
 
 def test_a_service_that_vanishes_takes_its_tools_along(hub: Any, catalogue: Catalogue, start: Make) -> None:

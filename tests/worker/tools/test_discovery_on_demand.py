@@ -15,7 +15,7 @@ from nfcli.worker.other_services import OtherServices
 from nfcli.worker.tasks import tools as discovery_tasks
 from nfcli.worker.tools import discovery as discovery_module
 from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
-from support.fabric_services import NO_LIST, Fabric, catalogue, connect, hub, lists, make, scripts, tools  # noqa: F401  fixtures
+from support.fabric_services import NO_LIST, Fabric, lists, scripts, tools
 
 is_busy, is_silent = scripts.is_busy, scripts.is_silent
 
@@ -93,10 +93,10 @@ def test_dead_workers_are_no_service(found: Callable[..., Discovery]) -> None:
     assert found(fabric).discover() == Discovered()
 
 
-def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalogue, make: Make) -> None:
+def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalogue, make_discovery: Make) -> None:
     """With nothing looking at regular times."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
-    discovery = make()
+    discovery = make_discovery()
     assert discovery.discover() == Discovered({**tools("a", "x"), **tools("b", "y")})
     hub.workers = {"a1": ("a", lists("z")), "b1": ("b", lists("z"))}
     assert discovery.discover("a") == Discovered(tools("a", "z"))
@@ -111,17 +111,19 @@ def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalo
         ("b", "service b: no answer within 1 s"),
     ],
 )
-def test_what_can_not_be_found_on_demand_is_one_line(hub: Any, make: Make, service: str, message: str) -> None:
+def test_what_can_not_be_found_on_demand_is_one_line(
+    hub: Any, make_discovery: Make, service: str, message: str
+) -> None:
     """Of a service that was named."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_busy)}
     with pytest.raises(TaskError) as caught:
-        make(pace=Pace(answer=1.0)).discover(service)
+        make_discovery(pace=Pace(answer=1.0)).discover(service)
     assert str(caught.value) == message
 
 
-def test_without_services_an_unknown_one_is_told_so(make: Make) -> None:
+def test_without_services_an_unknown_one_is_told_so(make_discovery: Make) -> None:
     """And none is no error."""
-    discovery = make()
+    discovery = make_discovery()
     assert discovery.discover() == Discovered()
     with pytest.raises(TaskError, match="unknown service 'a': there is none"):
         discovery.discover("a")

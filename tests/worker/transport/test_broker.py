@@ -12,32 +12,32 @@ import pytest
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.protocol.frames import Command
 from support.fabric_broker import FabricBroker
-from support.fabric_worker import HOLD_SECONDS, KEEPALIVE_SECONDS, broker, connect, eventually, idle, joined, runs_a_job  # noqa: F401  fixtures
+from support.fabric_worker import HOLD_SECONDS, KEEPALIVE_SECONDS, eventually, runs_a_job
 from support.served_worker import WAIT_SECONDS
 
 Connect = Callable[..., Any]
 
 
-def test_keepalives_go_out_while_jobs_run_and_are_counted(joined: Any, broker: Any, connect: Connect) -> None:
+def test_keepalives_go_out_while_jobs_run_and_are_counted(joined: Any, broker: Any, connect_client: Connect) -> None:
     """In both directions."""
-    connect().post("u1", {"task": "hold"})
+    connect_client().post("u1", {"task": "hold"})
     broker.wait_for(lambda: broker.entries[b"w1"].received > 5)
     broker.wait_for(lambda: joined.server.counters()["keepalives_sent"] > 5)
     counters = joined.server.counters()
     assert counters["keepalives_received"] > 3
 
 
-def test_a_broker_that_was_restarted_gets_the_worker_back(joined: Any, broker: Any, connect: Connect) -> None:
+def test_a_broker_that_was_restarted_gets_the_worker_back(joined: Any, broker: Any, connect_client: Connect) -> None:
     """It drops all else from workers it doesn't know, and says nothing."""
     broker.stop()
     broker.start()
     broker.wait_until_registered()
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert joined.server.counters()["reconnects"] == 1
 
 
 def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
-    joined: Any, broker: Any, connect: Connect, caplog: pytest.LogCaptureFixture
+    joined: Any, broker: Any, connect_client: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Longer than the hold time; the log says once that it is gone and once that it is back."""
     caplog.set_level(logging.INFO)
@@ -46,7 +46,7 @@ def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
     assert eventually(lambda: server._link is None)
     broker.start()
     broker.wait_until_registered()
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     heard = server.counters()["keepalives_received"]
     assert eventually(lambda: server.counters()["keepalives_received"] > heard + 2)
     assert caplog.messages.count(f"the broker at {broker.endpoint} is heard again") == 1
@@ -55,12 +55,12 @@ def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
     ]
 
 
-def test_a_worker_that_was_taken_for_dead_registers_again(joined: Any, broker: Any, connect: Connect) -> None:
+def test_a_worker_that_was_taken_for_dead_registers_again(joined: Any, broker: Any, connect_client: Connect) -> None:
     """The broker doesn't tell; its silence does."""
     broker.wait_for(lambda: broker.entries[b"w1"].received > 1)
     broker.forget("w1")
     broker.wait_until_registered()
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert joined.server.counters()["reconnects"] == 0
 
 
@@ -76,7 +76,9 @@ def test_a_disconnect_is_answered_with_a_registration(joined: Any, broker: Any, 
     assert joined.server.counters()["invalid"] == 0
 
 
-def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(joined: Any, broker: Any, connect: Connect) -> None:
+def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(
+    joined: Any, broker: Any, connect_client: Connect
+) -> None:
     """Longer than the hold time: the worker has left its connection and makes a new one, under its own name only."""
     first = joined.server._link
     broker.freeze()
@@ -84,14 +86,14 @@ def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(joined: Any, br
     broker.thaw()
     broker.wait_for(lambda: b"w1" in broker.entries and broker.entries[b"w1"].received > 1)
     assert {name for name, command in broker.seen if command == Command.READY} == {b"w1"}
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
 
 
 def test_a_job_that_ends_while_the_broker_is_away_can_be_asked_for_later(
-    joined: Any, broker: Any, connect: Connect
+    joined: Any, broker: Any, connect_client: Connect
 ) -> None:
     """It is run once; the answer that got lost is given to a GET."""
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
     broker.stop()
@@ -100,13 +102,13 @@ def test_a_job_that_ends_while_the_broker_is_away_can_be_asked_for_later(
     assert eventually(lambda: joined.server.counters()["dropped"] > 0)
     broker.start()
     broker.wait_until_registered()
-    again = connect()
+    again = connect_client()
     again.post("u1", {}, command=Command.GET)
     assert again.statuses(2) == ["202", "200"]
 
 
 def test_a_worker_starts_without_a_broker_and_joins_when_it_comes(
-    idle: Any, broker: Any, connect: Connect, caplog: pytest.LogCaptureFixture
+    idle: Any, broker: Any, connect_client: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its MCP clients are served meanwhile; one warning tells why no jobs come."""
     broker.stop()
@@ -114,7 +116,7 @@ def test_a_worker_starts_without_a_broker_and_joins_when_it_comes(
     assert any("the worker joins it when it can" in text for text in caplog.messages)
     broker.start()
     broker.wait_until_registered()
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
 
 
 def test_the_wrong_key_is_told_in_the_log(idle: Any, broker: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,9 +130,9 @@ def test_the_wrong_key_is_told_in_the_log(idle: Any, broker: Any, caplog: pytest
     assert any("fails: the key of broker.shared_key is not its key" in text for text in caplog.messages)
 
 
-def test_a_stop_hands_the_answers_over_and_signs_off(joined: Any, broker: Any, connect: Connect) -> None:
+def test_a_stop_hands_the_answers_over_and_signs_off(joined: Any, broker: Any, connect_client: Connect) -> None:
     """So that the broker sends nobody's job there any more."""
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
     joined.gate.set()
@@ -152,12 +154,12 @@ def keep_alive(peer: Any, stopping: threading.Event) -> None:
 
 
 @pytest.fixture
-def twin(connect: Connect) -> Iterator[Callable[[], Callable[[], None]]]:
+def twin(connect_client: Connect) -> Iterator[Callable[[], Callable[[], None]]]:
     """Have another worker named w1; what is returned ends it without a word."""
     running: list[tuple[threading.Event, threading.Thread]] = []
 
     def start() -> Callable[[], None]:
-        peer, stopping = connect(b"w1"), threading.Event()
+        peer, stopping = connect_client(b"w1"), threading.Event()
         thread = threading.Thread(target=keep_alive, args=(peer, stopping))
         thread.start()
         running.append((stopping, thread))
@@ -187,17 +189,19 @@ def test_a_name_that_somebody_serves_under_is_not_taken(idle: Any, broker: Any, 
     assert broker.count(Command.DISCONNECT) == 0
 
 
-def test_what_a_killed_worker_left_at_the_broker_is_no_hindrance(idle: Any, broker: Any, connect: Connect) -> None:
+def test_what_a_killed_worker_left_at_the_broker_is_no_hindrance(
+    idle: Any, broker: Any, connect_client: Connect
+) -> None:
     """It stays listed until its hold time is over; the new one is registered for its own service."""
     broker.hold_seconds = 3_600
     broker.add_entry("w1", "other")
     idle.join()
     broker.wait_for(lambda: b"w1" in broker.entries and broker.entries[b"w1"].service == "fastmcp")
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
 
 
 def test_a_worker_whose_name_is_taken_away_does_not_fight_for_it(
-    idle: Any, broker: Any, connect: Connect, twin: Any, caplog: pytest.LogCaptureFixture
+    idle: Any, broker: Any, connect_client: Connect, twin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It says so once, stays away while the other one is there, and comes back when that has gone."""
     idle.replace_server(hold_seconds=3_600)
@@ -214,7 +218,7 @@ def test_a_worker_whose_name_is_taken_away_does_not_fight_for_it(
     end()
     broker.wait_for(lambda: idle.server._link is not None and b"w1" in broker.entries)
     broker.wait_for(lambda: broker.entries[b"w1"].received > 1)
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.broker import MAX_MESSAGE_BYTES
 from nfcli.worker.transport.broker_jobs import MAX_JOB_BYTES, client_name
-from support.fabric_worker import broker, connect, idle, joined, runs_a_job  # noqa: F401  fixtures
+from support.fabric_worker import runs_a_job
 from support.served_worker import WAIT_SECONDS
 
 Connect = Callable[..., Any]
@@ -25,16 +25,16 @@ def failed_with(data: Any) -> str:
     return str(error)
 
 
-def test_a_worker_is_registered_when_its_start_returns(joined: Any, broker: Any, connect: Connect) -> None:
+def test_a_worker_is_registered_when_its_start_returns(joined: Any, broker: Any, connect_client: Connect) -> None:
     """Whoever is told that it is ready can send a job at once."""
     assert broker.entries[b"w1"].service == "fastmcp"
     assert joined.server.counters()["reconnects"] == 0
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
 
 
-def test_a_post_is_accepted_tells_that_it_starts_and_is_answered_unasked(joined: Any, connect: Connect) -> None:
+def test_a_post_is_accepted_tells_that_it_starts_and_is_answered_unasked(joined: Any, connect_client: Connect) -> None:
     """201 and the event are for NorFab's clients; the result needs no GET."""
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "add"})
     assert peer.read()[1] == "202"
     about = {"worker": "w1", "uuid": "u1", "status": "ACCEPTED", "service": "fastmcp"}
@@ -46,17 +46,17 @@ def test_a_post_is_accepted_tells_that_it_starts_and_is_answered_unasked(joined:
     assert joined.runs == 1
 
 
-def test_a_job_that_is_done_at_once_is_not_announced(joined: Any, connect: Connect) -> None:
+def test_a_job_that_is_done_at_once_is_not_announced(joined: Any, connect_client: Connect) -> None:
     """It would only double the messages."""
     assert joined.runs == 0
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "quick"})
     assert peer.statuses(3) == ["202", "event", "200"]
 
 
-def test_get_answers_the_result_or_how_far_it_is(joined: Any, connect: Connect) -> None:
+def test_get_answers_the_result_or_how_far_it_is(joined: Any, connect_client: Connect) -> None:
     """A client that pulls is served too."""
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
     peer.post("u1", {"task": "hold"}, command=Command.GET)
@@ -72,12 +72,12 @@ def test_get_answers_the_result_or_how_far_it_is(joined: Any, connect: Connect) 
     assert [peer.read()[1], peer.read()] == ["202", pushed]
 
 
-def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect: Connect) -> None:
+def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect_client: Connect) -> None:
     """A 404 would end the job at every worker it was for; and jobs of others are unknown, too."""
-    other = connect(b"other")
+    other = connect_client(b"other")
     other.post("u1", {"task": "add"})
     assert other.statuses(4) == ["202", "201", "event", "200"]
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {}, command=Command.GET)
     assert peer.read()[1] == "202"
     _, status, data = peer.read()
@@ -88,9 +88,9 @@ def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect: Connect
     assert joined.runs == 1
 
 
-def test_a_uuid_that_comes_twice_is_run_once_and_answered_twice(joined: Any, connect: Connect) -> None:
+def test_a_uuid_that_comes_twice_is_run_once_and_answered_twice(joined: Any, connect_client: Connect) -> None:
     """NorFab's clients send again what they sent before a restart."""
-    peer = connect()
+    peer = connect_client()
     for expected in (["202", "201", "event", "200"], ["202", "201", "200"]):
         peer.post("u1", {"task": "add"})
         assert peer.statuses(len(expected)) == expected
@@ -107,21 +107,23 @@ def test_a_uuid_that_comes_twice_is_run_once_and_answered_twice(joined: Any, con
     ],
     ids=["not JSON", "no object", "no task", "too long"],
 )
-def test_a_post_that_is_no_job_is_a_failed_result(joined: Any, connect: Connect, data: bytes, reason: str) -> None:
+def test_a_post_that_is_no_job_is_a_failed_result(
+    joined: Any, connect_client: Connect, data: bytes, reason: str
+) -> None:
     """The sender learns why, other workers' results stay worth something, and the next job runs."""
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", data)
     assert peer.read()[1] == "202"
     _, status, answer = peer.read()
     assert (status, failed_with(answer), answer["w1"]["juuid"]) == ("200", reason, "u1")
     assert joined.server.counters()["invalid"] == 1
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
 
 
-def test_a_job_that_is_refused_is_a_failed_result(joined: Any, connect: Connect) -> None:
+def test_a_job_that_is_refused_is_a_failed_result(joined: Any, connect_client: Connect) -> None:
     """As when the worker is about to end."""
     joined.worker.stopping.set()
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "add"})
     assert peer.statuses(2) == ["202", "201"]
     _, status, data = peer.read()
@@ -131,11 +133,11 @@ def test_a_job_that_is_refused_is_a_failed_result(joined: Any, connect: Connect)
     )
 
 
-def test_put_is_passed_over(joined: Any, connect: Connect, broker: Any) -> None:
+def test_put_is_passed_over(joined: Any, connect_client: Connect, broker: Any) -> None:
     """No task of ours asks its client for anything."""
     assert joined.server.counters()["invalid"] == 0
     broker.send(b"w1", b"", b"NFPB01", Command.PUT, b"client", b"", b"u1", b"{}")
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert joined.server.counters()["invalid"] == 0
 
 
@@ -156,29 +158,29 @@ HOSTILE = [
 ]
 
 
-def test_frames_of_a_hostile_peer_are_counted_and_dropped(joined: Any, connect: Connect, broker: Any) -> None:
+def test_frames_of_a_hostile_peer_are_counted_and_dropped(joined: Any, connect_client: Connect, broker: Any) -> None:
     """Nothing that arrives ends the thread, and nothing of it is run."""
     for frames in HOSTILE:
         broker.send(b"w1", *frames)
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert joined.server.counters()["invalid"] == len(HOSTILE)
     assert joined.runs == 0
 
 
 def test_a_message_that_is_far_too_long_costs_the_connection_for_a_moment_only(
-    idle: Any, connect: Connect, broker: Any
+    idle: Any, connect_client: Connect, broker: Any
 ) -> None:
     """Not the worker's memory: anybody can have the broker relay it."""
     idle.replace_server(hold_seconds=3_600)
     idle.join()
     broker.send(b"w1", b"", b"NFPB01", Command.POST, b"client", b"", b"u1", b" " * (MAX_MESSAGE_BYTES + 1))
     broker.wait_for(lambda: broker.count(Command.READY) > 1)
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert idle.server.counters()["reconnects"] == 1
 
 
 def test_a_fault_of_our_own_ends_no_thread(
-    joined: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    joined: Any, connect_client: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither in a message's way nor in a turn's; the class of the error is logged, without values."""
     hearing, advancing = threading.Event(), threading.Event()
@@ -199,7 +201,7 @@ def test_a_fault_of_our_own_ends_no_thread(
     monkeypatch.undo()
     monkeypatch.setattr(joined.server, "_advance", fail_once)
     assert advancing.wait(WAIT_SECONDS)
-    assert runs_a_job(connect)
+    assert runs_a_job(connect_client)
     assert {"message dropped: ValueError", "the connection to the broker failed: ValueError"} <= set(caplog.messages)
     assert "secret" not in caplog.text
 
@@ -219,10 +221,10 @@ def test_who_asks_is_named_in_print(identity: bytes, name: str) -> None:
     assert client_name(identity.decode("latin-1")) == name
 
 
-def test_results_are_json(joined: Any, connect: Connect) -> None:
+def test_results_are_json(joined: Any, connect_client: Connect) -> None:
     """What a client prints is what `Result` has."""
     assert joined.runs == 0
-    peer = connect()
+    peer = connect_client()
     peer.post("u1", {"task": "nothing-like-it"})
     assert peer.statuses(3) == ["202", "201", "event"]
     _, status, data = peer.read()

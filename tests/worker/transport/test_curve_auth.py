@@ -14,7 +14,7 @@ import zmq
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.curve_auth import Access, AllowedClients
-from support.direct_server import connect, server, stranger  # noqa: F401  fixtures
+from support.direct_server import stranger
 
 CLOSED_DOORS = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -31,16 +31,18 @@ def is_let_in(peer: Any) -> bool:
     return bool(peer.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED, *CLOSED_DOORS) == zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
-def test_without_any_handler_nobody_gets_in(server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_handler_nobody_gets_in(
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where nobody answers ZAP requests, CURVE alone would take every key for a good one."""
     monkeypatch.setattr(Access, "supervise", lambda _access: None)
     server.direct._access.stop()
-    assert [is_let_in(connect(stranger())), is_let_in(connect())] == [False, False]
+    assert [is_let_in(connect_peer(stranger())), is_let_in(connect_peer())] == [False, False]
     assert server.direct.counters()["received"] == 0
 
 
 def test_a_fault_while_a_key_is_looked_up_is_a_no_and_ends_no_handler(
-    server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Left alone it would end pyzmq's thread; the log tells of it, and the next client is served by the same one."""
     handler = server.direct._access._authenticator
@@ -50,9 +52,9 @@ def test_a_fault_while_a_key_is_looked_up_is_a_no_and_ends_no_handler(
 
     with monkeypatch.context() as patch:
         patch.setattr(AllowedClients, "allows", fail)
-        assert not is_let_in(connect())
+        assert not is_let_in(connect_peer())
     assert [message for message in caplog.messages if "client key" in message] == ["client key refused: OSError"]
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     assert server.direct._access._authenticator is handler

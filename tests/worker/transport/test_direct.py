@@ -16,14 +16,14 @@ from nfcli.models.protocol.frames import BrokerMessage, Command
 from nfcli.worker.transport import direct
 from nfcli.worker.transport.curve_auth import AllowedClients
 from nfcli.worker.transport.direct import MAX_MESSAGE_BYTES, DirectServer
-from support.direct_server import WAIT_MILLISECONDS, connect, server, stranger  # noqa: F401  fixtures
+from support.direct_server import WAIT_MILLISECONDS, stranger
 
 Connect = Callable[..., Any]
 
 
-def test_a_post_is_answered_dispatched_and_then_with_the_result(connect: Connect) -> None:
+def test_a_post_is_answered_dispatched_and_then_with_the_result(connect_peer: Connect) -> None:
     """One round trip: 202 names the worker, an event says that the task starts, 200 carries its result."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert peer.read() == (
         "202",
@@ -47,11 +47,11 @@ def test_a_post_is_answered_dispatched_and_then_with_the_result(connect: Connect
 
 
 def test_what_a_task_tells_is_sent_while_it_runs(
-    server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, though nothing else wakes the thread that sends; in order, and before the answer."""
     monkeypatch.setattr(direct, "SUPERVISION_SECONDS", 3_600)
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.MMI, "u0", {"task": "show_workers"}, service="mmi.service.broker")
     assert peer.read()[0] == "200"  # from here on the thread waits for as long as it is set now
     peer.send(Command.POST, "u1", {"task": "tell"})
@@ -76,10 +76,10 @@ def test_what_a_task_tells_is_sent_while_it_runs(
     ],
 )
 def test_targets_are_matched_as_a_broker_would(
-    server: Any, connect: Connect, service: str, to: bytes, runs: int
+    server: Any, connect_peer: Connect, service: str, to: bytes, runs: int
 ) -> None:
     """What isn't for this worker is a 400 with one reason, and isn't run."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"}, service=service, to=to)
     status, data = peer.read()
     if runs:
@@ -89,9 +89,9 @@ def test_targets_are_matched_as_a_broker_would(
     assert server.runs == runs
 
 
-def test_get_answers_the_result_the_state_or_not_found(server: Any, connect: Connect) -> None:
+def test_get_answers_the_result_the_state_or_not_found(server: Any, connect_peer: Connect) -> None:
     """A client that polls is served too: 200 when done, 300 while running, 404 for an unknown uuid."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.GET, "u1")
     assert (peer.read()[0], peer.read()) == (
         "202",
@@ -107,9 +107,9 @@ def test_get_answers_the_result_the_state_or_not_found(server: Any, connect: Con
     assert [peer.read()[0], peer.read()] == ["202", pushed]
 
 
-def test_show_workers_answers_with_this_worker(connect: Connect) -> None:
+def test_show_workers_answers_with_this_worker(connect_peer: Connect) -> None:
     """The management call of a broker works on a lone worker."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.MMI, "u1", {"task": "show_workers"}, service="mmi.service.broker")
     status, rows = peer.read()
     assert (status, [(row["name"], row["service"], row["status"]) for row in rows]) == (
@@ -120,25 +120,25 @@ def test_show_workers_answers_with_this_worker(connect: Connect) -> None:
     assert peer.read() == ("200", "Unsupported task 'drop'")
 
 
-def test_a_strangers_key_is_refused_and_told_so(server: Any, connect: Connect) -> None:
+def test_a_strangers_key_is_refused_and_told_so(server: Any, connect_peer: Connect) -> None:
     """The handshake fails with an authentication error, and nothing reaches the worker."""
-    peer = connect(stranger())
+    peer = connect_peer(stranger())
     peer.send(Command.POST, "u1", {"task": "add"})
     peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     assert server.direct.counters()["received"] == 0
 
 
-def test_a_client_without_curve_gets_nothing(server: Any, connect: Connect) -> None:
+def test_a_client_without_curve_gets_nothing(server: Any, connect_peer: Connect) -> None:
     """There is no way in without a key."""
-    peer = connect(None)
+    peer = connect_peer(None)
     peer.send(Command.POST, "u1", {"task": "add"})
     peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_DISCONNECTED)
     assert server.direct.counters()["received"] == 0
 
 
-def test_a_key_taken_away_is_out_at_the_next_message(server: Any, connect: Connect) -> None:
+def test_a_key_taken_away_is_out_at_the_next_message(server: Any, connect_peer: Connect) -> None:
     """A connection that was let in is no longer worth anything once its key file is gone."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     (server.environment.clients_folder / "client.key").unlink()
@@ -150,14 +150,14 @@ def test_a_key_taken_away_is_out_at_the_next_message(server: Any, connect: Conne
     assert (server.runs, server.direct.counters()["denied"]) == (1, 2)
 
 
-def test_a_key_replaced_in_its_file_is_out_and_the_new_one_in(server: Any, connect: Connect) -> None:
+def test_a_key_replaced_in_its_file_is_out_and_the_new_one_in(server: Any, connect_peer: Connect) -> None:
     """The list is what the files say now, not what they said at the connection."""
-    peer, new = connect(), ensure_key_pair(server.environment.keys_folder, "new")
+    peer, new = connect_peer(), ensure_key_pair(server.environment.keys_folder, "new")
     peer.send(Command.POST, "u1", {"task": "add"})
     assert peer.read()[0] == "202"
     public = server.environment.keys_folder / "new.key"
     public.replace(server.environment.clients_folder / "client.key")
-    other = connect(new)
+    other = connect_peer(new)
     other.send(Command.POST, "u2", {"task": "add"})
     assert other.read()[0] == "202"
     assert peer.read()[0] == "200"
@@ -165,16 +165,18 @@ def test_a_key_replaced_in_its_file_is_out_and_the_new_one_in(server: Any, conne
     assert peer.read()[0] == "403"
 
 
-def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(server: Any, connect: Connect) -> None:
+def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
+    server: Any, connect_peer: Connect
+) -> None:
     """A dead ZAP handler means no to strangers, never yes; it is started again."""
     access = server.direct._access
     authenticator = access._authenticator
     assert authenticator is not None
     authenticator.pipe.send(b"TERMINATE")
     authenticator.thread.join(WAIT_MILLISECONDS / 1_000)
-    unknown = connect(stranger())
+    unknown = connect_peer(stranger())
     unknown.send(Command.POST, "u1", {"task": "add"})
-    known = connect()
+    known = connect_peer()
     known.send(Command.POST, "u2", {"task": "add"})
     assert [known.read()[0], known.read()[0]] == ["202", "200"]
     assert access._authenticator is not authenticator
@@ -182,9 +184,9 @@ def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(se
     assert server.runs == 1
 
 
-def test_a_dead_authenticator_is_started_again_while_messages_keep_coming(server: Any, connect: Connect) -> None:
+def test_a_dead_authenticator_is_started_again_while_messages_keep_coming(server: Any, connect_peer: Connect) -> None:
     """A client that never pauses doesn't keep new ones out."""
-    access, peer = server.direct._access, connect()
+    access, peer = server.direct._access, connect_peer()
     peer.send(Command.POST, "u0", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     dead = access._authenticator
@@ -202,12 +204,12 @@ def test_no_heartbeat_can_end_the_process(server: Any) -> None:
     assert server.direct._router.getsockopt(zmq.HEARTBEAT_IVL) == 0
 
 
-def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Any, connect: Connect) -> None:
+def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Any, connect_peer: Connect) -> None:
     """A second connection under the same identity doesn't take over the first one's replies."""
-    owner = connect(identity=b"me")
+    owner = connect_peer(identity=b"me")
     owner.send(Command.POST, "u1", {"task": "hold"})
     assert owner.read()[0] == "202"
-    thief = connect(identity=b"me")
+    thief = connect_peer(identity=b"me")
     thief.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED)
     server.gate.set()
     assert owner.read()[0] == "200"
@@ -215,9 +217,9 @@ def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Any, connect:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"not json", b'{"task":1}', b'{"kwargs":{}}', b'{"task":"add","args":1}'])
-def test_a_post_that_is_no_request_is_a_400_for_its_uuid(server: Any, connect: Connect, data: bytes) -> None:
+def test_a_post_that_is_no_request_is_a_400_for_its_uuid(server: Any, connect_peer: Connect, data: bytes) -> None:
     """The sender learns why; the next job runs as if nothing had been."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u1", data)
     status, answer = peer.read()
     assert (status, answer["uuid"], answer["status"]) == ("400", "u1", "FAILED")
@@ -228,9 +230,9 @@ def test_a_post_that_is_no_request_is_a_400_for_its_uuid(server: Any, connect: C
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(messages=st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=9), max_size=20))
-def test_garbage_ends_nothing(connect: Connect, messages: list[list[bytes]]) -> None:
+def test_garbage_ends_nothing(connect_peer: Connect, messages: list[list[bytes]]) -> None:
     """Whatever frames an allowed client sends, the next proper job is served."""
-    peer = connect()
+    peer = connect_peer()
     for frames in messages:
         peer.dealer.send_multipart(frames)
     peer.send(Command.POST, "after", {"task": "add"})
@@ -239,20 +241,20 @@ def test_garbage_ends_nothing(connect: Connect, messages: list[list[bytes]]) -> 
     peer.close()
 
 
-def test_a_message_over_the_limit_is_not_taken_and_ends_nothing(connect: Connect) -> None:
+def test_a_message_over_the_limit_is_not_taken_and_ends_nothing(connect_peer: Connect) -> None:
     """The connection is cut; the worker serves on."""
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u1", b"x" * (MAX_MESSAGE_BYTES + 1))
     peer.wait_for(zmq.EVENT_DISCONNECTED)
-    other = connect()
+    other = connect_peer()
     other.send(Command.POST, "u2", {"task": "add"})
     assert other.read()[0] == "202"
 
 
-def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect: Connect) -> None:
+def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect_peer: Connect) -> None:
     """The worker neither waits for a client that has gone nor stumbles."""
     server.direct._outbox.put((b"gone", BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b"{}")))
-    peer = connect()
+    peer = connect_peer()
     peer.send(Command.POST, "u2", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     assert server.direct.counters()["dropped"] == 1

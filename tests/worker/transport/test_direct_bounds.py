@@ -13,7 +13,7 @@ import zmq
 from nfcli.models.protocol.frames import BrokerMessage, Command
 from nfcli.worker.transport.curve_auth import AllowedClients
 from nfcli.worker.transport.direct import DirectServer
-from support.direct_server import WAIT_MILLISECONDS, connect, server  # noqa: F401  fixtures
+from support.direct_server import WAIT_MILLISECONDS
 
 WAIT_SECONDS = WAIT_MILLISECONDS / 1_000
 
@@ -38,16 +38,16 @@ def test_bounds_are_set_when_the_socket_is_made(server: Any) -> None:
     }
 
 
-def test_a_client_that_does_not_read_loses_answers_and_holds_up_nobody(server: Any, connect: Connect) -> None:
+def test_a_client_that_does_not_read_loses_answers_and_holds_up_nobody(server: Any, connect_peer: Connect) -> None:
     """What it doesn't take in is dropped and counted, others are served meanwhile, and the worker's stop is in time."""
-    silent = connect(identity=b"silent")
+    silent = connect_peer(identity=b"silent")
     silent.send(Command.POST, "u1", {"task": "add"})
     assert silent.read()[0] == "202"
     count = 6_000  # of 4 KiB: more than both sides and the system between them hold
     answer = BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b" " * 4096)
     for _ in range(count):
         server.direct._outbox.put((b"silent", answer))
-    other = connect()
+    other = connect_peer()
     other.send(Command.POST, "u2", {"task": "add"})
     assert [other.read()[0], other.read()[0]] == ["202", "200"]
     counters = server.direct.counters()
@@ -59,7 +59,9 @@ def test_a_client_that_does_not_read_loses_answers_and_holds_up_nobody(server: A
     assert not stopping.is_alive()
 
 
-def test_only_its_own_thread_touches_the_socket(server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_its_own_thread_touches_the_socket(
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Jobs end in other threads, and ZeroMQ's sockets break without a word where two use them at once."""
     threads: dict[str, set[str]] = defaultdict(set)
 
@@ -76,7 +78,7 @@ def test_only_its_own_thread_touches_the_socket(server: Any, connect: Connect, m
     for name in ("send", "recv", "recv_multipart"):
         watch(name)
     server.gate.set()
-    peer = connect()
+    peer = connect_peer()
     for number, task in enumerate(("add", "hold", "nosuch")):
         peer.send(Command.POST, f"u{number}", {"task": task})
         assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
