@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.environment.paths import Environment, find_environment
 from nfcli.models.inventory.schema import load_inventory
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, WorkerRunner
+from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 
 def test_the_default_environment_of_a_test_lies_in_its_own_empty_home(

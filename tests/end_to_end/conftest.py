@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from support.programs import PROGRAM, InTime, Program, ProgramStarter, Terminal, TerminalStarter, Watch, Watched, within
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, RunningWorker, WorkerRunner
+from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 # prompt_toolkit switches bracketed paste on when it begins to read a line and off when it has one.
 

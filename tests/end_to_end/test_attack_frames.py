@@ -7,18 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import zmq
 
+from nfcli import Client
 from nfcli.models.environment.curve_keys import ensure_client_key, read_public_key
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-
-if TYPE_CHECKING:
-    from conftest import RunningWorker
-
-    from nfcli import Client
+from support.workers import RunningWorker
 
 ATTACK = Path(__file__).parents[1] / "bench" / "attack_frames.py"
 SECONDS = 240

@@ -8,13 +8,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
-if TYPE_CHECKING:
-    from conftest import RunningWorker
+from support.workers import RunningWorker
 
 ATTACK = Path(__file__).parents[1] / "bench" / "attack_requests.py"
 SECONDS = 240

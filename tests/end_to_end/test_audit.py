@@ -13,16 +13,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.errors import NfcliError
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 SECRET = "m4rked-t0ken-of-the-audit-tests"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,17 +22,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tasks.backup import CHUNK_BYTES, SEAL_BYTES
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import (
-        EnvironmentFactory,
-        NfcliRunner,
-        ProgramStarter,
-        RunningWorker,
-        TerminalStarter,
-        Watch,
-        WorkerRunner,
-    )
+from support.programs import ProgramStarter, TerminalStarter, Watch
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 SECONDS = 20.0
 MANY = 5_000

@@ -9,7 +9,6 @@ import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +16,8 @@ from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tasks.backup import SEAL_BYTES, seal
 from nfcli.shell.cli import main
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter
+from support.programs import ProgramStarter
+from support.workers import EnvironmentFactory, NfcliRunner
 
 NOTE = "tokens that were deleted after the backup was made are valid again: delete them once more\n"
 Run = Callable[..., tuple[int, str, str]]

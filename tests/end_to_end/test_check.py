@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -21,9 +21,8 @@ from nfcli import NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.shell.cli import main
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, NfcliRunner, RunningWorker, WorkerRunner
+from support.programs import InTime
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 Check = Callable[..., tuple[int, list[str]]]
 NAME = DEFAULT_WORKER

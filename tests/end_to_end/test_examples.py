@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -29,10 +29,7 @@ from nfcli.models.environment.paths import find_environment
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
 from support import examples
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, WorkerRunner
-
+from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 SECONDS = 60
 TOKEN = "nfcli-token"

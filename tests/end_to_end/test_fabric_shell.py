@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,9 +16,8 @@ from nfcli.models.tasks.audit import AuditReport
 from nfcli.models.tasks.health import StoreReport
 from nfcli.shell.cli import main
 from support.fake_broker import FakeBroker, Site, done, event, result
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter, TerminalStarter
+from support.programs import ProgramStarter, TerminalStarter
+from support.workers import EnvironmentFactory, NfcliRunner
 
 TRUE = '{\n    "w1": true\n}\n'
 CHECK = ("fastmcp", "auth", "check-token", "token", "x")

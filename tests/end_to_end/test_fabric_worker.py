@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,9 +14,8 @@ import pytest
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.protocol.broker_replies import HOLD_SECONDS, KEEPALIVE_SECONDS
 from support.fabric_broker import WAIT_SECONDS, FabricBroker, FabricPeer
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, ProgramStarter, WorkerRunner
+from support.programs import ProgramStarter
+from support.workers import EnvironmentFactory, WorkerRunner
 
 PING = b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 CONFIGURED = {"service": "fastmcp", "port": 0, "authentication_enabled": True}

@@ -7,14 +7,13 @@ import json
 import re
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, ProgramStarter
+from support.programs import ProgramStarter
+from support.workers import EnvironmentFactory
 
 CHECK = "fastmcp auth check-token token x\n"
 

@@ -6,7 +6,7 @@ import http.client
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import diskcache
@@ -14,9 +14,8 @@ import pytest
 
 from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-
-if TYPE_CHECKING:
-    from conftest import NfcliRunner, RunningWorker, TerminalStarter
+from support.programs import TerminalStarter
+from support.workers import NfcliRunner, RunningWorker
 
 SECONDS = 20.0
 CREATED = "2026-05-31 12:08:51.914919"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,9 +13,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, ProgramStarter, RunningWorker, WorkerRunner
+from support.programs import ProgramStarter
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 TOKEN, SECONDS = "nfcli-token", 20.0
 PREFIX = "service_fastmcp__task_"

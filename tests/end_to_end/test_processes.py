@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,17 +19,8 @@ import pytest
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import read_owner
-
-if TYPE_CHECKING:
-    from conftest import (
-        EnvironmentFactory,
-        Program,
-        ProgramStarter,
-        RunningWorker,
-        TerminalStarter,
-        Watch,
-        WorkerRunner,
-    )
+from support.programs import Program, ProgramStarter, TerminalStarter, Watch
+from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 STOP_SECONDS = 5.0
 CHECK = "fastmcp auth check-token token x\n"

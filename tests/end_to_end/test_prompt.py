@@ -8,16 +8,14 @@ import re
 import signal
 import stat
 import time
-from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import read_owner
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, RunningWorker, Terminal, TerminalStarter, Watch, WorkerRunner
+from support.programs import InTime, Terminal, TerminalStarter, Watch
+from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 TAB, CTRL_C, UP = "\t", "\x03", "\x1b[A"
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -20,9 +20,8 @@ import nfcli
 from nfcli import Client, InventoryError, NfcliError, NorFab, NoWorkersError, UsageError, WorkerStartError
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import read_owner
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, ProgramStarter, RunningWorker, Watch
+from support.programs import ProgramStarter, Watch
+from support.workers import EnvironmentFactory, RunningWorker
 
 SAMPLE = """\
 import pprint

@@ -6,17 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from support.programs import ProgramStarter
 from support.served_worker import WAIT_SECONDS, read_answer
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, ProgramStarter, RunningWorker
+from support.workers import EnvironmentFactory, RunningWorker
 
 THREADS = 4
 ROUNDS = 10

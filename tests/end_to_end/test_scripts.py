@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import read_owner
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, NfcliRunner, ProgramStarter
+from support.programs import InTime, ProgramStarter
+from support.workers import EnvironmentFactory, NfcliRunner
 
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
 FALSE = TRUE.replace("true", "false")

@@ -14,15 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli import Client, NorFab, NoWorkersError
 from nfcli.models.environment.paths import Environment
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, NfcliRunner, ProgramStarter, RunningWorker, Watch, WorkerRunner
+from support.programs import InTime, ProgramStarter, Watch
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 RUNNING = ("alpha", "beta")
 Run = Callable[..., subprocess.CompletedProcess[str]]

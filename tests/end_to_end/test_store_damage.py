@@ -12,17 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER
 from nfcli.models.environment.worker_lock import read_owner
+from support.programs import ProgramStarter
 from support.store_site import CHANGES, SETTINGS, STATE, STORE, Site
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, ProgramStarter, WorkerRunner
-
+from support.workers import EnvironmentFactory, WorkerRunner
 
 WORKER = [sys.executable, "-m", "nfcli.worker", "--name", DEFAULT_WORKER]
 

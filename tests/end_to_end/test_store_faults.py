@@ -17,16 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER
+from support.programs import InTime
 from support.store_site import CHANGES, DELETE, SETTINGS, STATE, STORE, Site
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, InTime, NfcliRunner, WorkerRunner
-
+from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 Fault = Callable[[Any], Any]
 

@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.environment.paths import Environment
-
-if TYPE_CHECKING:
-    from conftest import NfcliRunner, Program, RunningWorker, Terminal, TerminalStarter
+from support.programs import Program, Terminal, TerminalStarter
+from support.workers import NfcliRunner, RunningWorker
 
 EXPECTED_TREE = Path(__file__).parents[1] / "man" / "expected" / "man_tree_fastmcp_auth.txt"
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'

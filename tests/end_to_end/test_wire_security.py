@@ -16,26 +16,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli import AccessDeniedError, Client, NorFab, NoWorkersError
 from nfcli.models.environment.curve_keys import ensure_key_pair
-from nfcli.models.environment.paths import DEFAULT_WORKER, Environment, write_private
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.private_files import write_private
 from nfcli.models.environment.worker_lock import read_owner
-
-if TYPE_CHECKING:
-    from conftest import (
-        EnvironmentFactory,
-        InTime,
-        NfcliRunner,
-        ProgramStarter,
-        RunningWorker,
-        TerminalStarter,
-        Watch,
-        WorkerRunner,
-    )
+from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 SECRETS = ("tOken-that-was-typed", "tOken-that-was-deleted", "tOken-in-a-wrong-line", "tOken-of-a-stranger")
 Connect = Callable[[Environment], Client]

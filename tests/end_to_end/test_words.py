@@ -10,7 +10,6 @@ import string
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,9 +22,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
 from nfcli.shell.syntax.lexer import quote
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, NfcliRunner, RunningWorker, TerminalStarter, WorkerRunner
+from support.programs import TerminalStarter
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 FIELDS = list(entries(CreateToken))
 BEGINNINGS = sorted({name[:count] for name in FIELDS for count in range(1, len(name) + 1)})

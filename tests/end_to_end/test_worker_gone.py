@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,18 +22,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import LockOwner, WorkerLock, read_owner
 from nfcli.models.protocol import connection as link
 from nfcli.shell.transport import direct
-
-if TYPE_CHECKING:
-    from conftest import (
-        EnvironmentFactory,
-        InTime,
-        NfcliRunner,
-        ProgramStarter,
-        RunningWorker,
-        TerminalStarter,
-        Watch,
-        WorkerRunner,
-    )
+from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 CHECK = "fastmcp auth check-token token x\n"
 CREATE = "fastmcp auth create-token username a token t1\n"

@@ -11,9 +11,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -24,11 +23,9 @@ from support.norfab.fabric import Fabric
 from support.norfab.mcp_site import SERVICES, TOOLS, McpWorker, ToolSite
 from support.norfab.peers import OurPeer, ReferencePeer
 from support.norfab.processes import Reference, inventory_text
+from support.norfab.sites import DirectSite, EnvironmentJoiner, FabricMaker, Gate, ToolSiteMaker
 from support.served_worker import TOKEN
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, RunningWorker, WorkerRunner
-
+from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 OUR_WORKER = "fastmcp-worker-1"
 THEIR_WORKER = "norfab-worker-1"
@@ -67,18 +64,6 @@ def reference(
         yield start
 
 
-class FabricMaker(Protocol):
-    """The type of the fixture `new_fabric`."""
-
-    def __call__(
-        self, workers: Mapping[str, Mapping[str, Any]], *, services: Mapping[str, str] | None = None, tcp: bool = False
-    ) -> contextlib.AbstractContextManager[Any]:
-        """Make a `fabric.Fabric`, of which nothing runs yet; the `with` block's end ends all that was started.
-
-        `workers` and `services` are the class's; `tcp` has the broker listen on a free port instead of a socket file.
-        """
-
-
 @pytest.fixture(scope="session")
 def new_fabric(reference_python: str, tmp_path_factory: pytest.TempPathFactory) -> FabricMaker:
     """Make fabrics of the reference's, for tests that stop and start its processes."""
@@ -108,41 +93,12 @@ def fabric(new_fabric: FabricMaker) -> Iterator[Any]:
         yield made
 
 
-class Gate:
-    """What the task `walk` of service demo waits at after each step; `path` is its argument `gate`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        os.mkfifo(path)
-        # Open for both, so that neither end waits for the other to come.
-        self._pipe = os.open(path, os.O_RDWR)
-
-    def let_one_through(self) -> None:
-        """Let one step pass, the one that waits or the next to come."""
-        os.write(self._pipe, b".")
-
-    def remove(self) -> None:
-        """Let pass who waits, and fail who comes later."""
-        self.path.unlink()
-        os.close(self._pipe)
-
-
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
     """Make a gate; it goes with the test."""
     made = Gate(tmp_path / "gate")
     yield made
     made.remove()
-
-
-class EnvironmentJoiner(Protocol):
-    """The type of the fixture `joined_environment`."""
-
-    def __call__(self, fabric: Any, *names: str, **settings: Any) -> Environment:
-        """Make an environment of ours that joins a fabric, with these workers, or for clients only without any.
-
-        `settings` are further worker keys, or replace those of the fixture `environment_factory`.
-        """
 
 
 @pytest.fixture(scope="session")
@@ -197,13 +153,6 @@ def their_peer(fabric: Any) -> Any:
     return ReferencePeer(fabric.client)
 
 
-class ToolSiteMaker(Protocol):
-    """The type of the fixture `new_tool_site`."""
-
-    def __call__(self, fabric: Any, workers: Mapping[str, Mapping[str, Any]]) -> contextlib.AbstractContextManager[Any]:
-        """Run workers of ours on a fabric for a `with` block, by their names and keys; yield a `mcp_site.ToolSite`."""
-
-
 @pytest.fixture(scope="session")
 def new_tool_site(joined_environment: EnvironmentJoiner, running_worker: WorkerRunner) -> ToolSiteMaker:
     """Run workers whose MCP servers know a token, on fabrics that run."""
@@ -240,27 +189,6 @@ def tool_site(
             for name, services in SERVICES.items():
                 site.workers[name].await_services(services)
             yield site
-
-
-@dataclass(frozen=True)
-class DirectSite:
-    """A running worker of ours without a broker, and a client of the reference's that is let in.
-
-    `inventory` is what the reference's inventory says to take the worker for its broker.
-    """
-
-    environment: Environment
-    worker: RunningWorker
-    inventory: dict[str, Any]
-    client: Any
-    key_file: Path
-
-    def let_in(self, name: str, file: Path) -> Path:
-        """Let the client in that has this public key; return where the file lies now."""
-        key_file = self.environment.clients_folder / f"{name}.key"
-        shutil.copyfile(file, key_file)
-        key_file.chmod(0o600)
-        return key_file
 
 
 @pytest.fixture(scope="session")

@@ -17,18 +17,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli import NoWorkersError
 from support.norfab.observers import BrokerView, log_lines, mcp_client, until
 from support.norfab.scenario import CHECK, DEMO, JOB_SECONDS, TOLD_SECONDS, Member, Stage, Thief, Walk, shells
+from support.norfab.sites import EnvironmentJoiner, FabricMaker
 from support.norfab.tcp_forwarder import TO_BROKER, TO_WORKER, Forwarder
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentJoiner, FabricMaker, NfcliRunner, WorkerRunner
-
+from support.workers import NfcliRunner, WorkerRunner
 
 OURS = "fastmcp-worker-1"
 ECHO_SECONDS = 3

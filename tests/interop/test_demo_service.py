@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from conftest import FabricMaker, Gate
+from support.norfab.sites import FabricMaker, Gate
 
 WORKER = "demo-worker-1"
 MUTE, MUMBLING = "mute-worker-1", "mute-worker-2"

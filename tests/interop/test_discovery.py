@@ -17,15 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from support.norfab.mcp_site import ERAS, WAIT_SECONDS
+from support.norfab.sites import FabricMaker, ToolSiteMaker
 from support.served_worker import HANDSHAKE_ERA
-
-if TYPE_CHECKING:
-    from conftest import FabricMaker, NfcliRunner, ToolSiteMaker
+from support.workers import NfcliRunner
 
 TOOLS_CHANGED, PROMPTS_CHANGED = (f"notifications/{kind}/list_changed" for kind in ("tools", "prompts"))
 OURS, THEIRS, DEMO, LATE = "fastmcp-worker-1", "norfab-worker-1", "demo-worker-1", "second-worker-1"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.models.inventory.schema import load_inventory
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentJoiner, FabricMaker
+from support.norfab.sites import EnvironmentJoiner, FabricMaker
 
 HEARD_SECONDS = 5.0
 UNHEARD_SECONDS = 0.5

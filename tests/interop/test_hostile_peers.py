@@ -11,7 +11,7 @@ import time
 import uuid as uuids
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pytest
 import zmq
@@ -21,10 +21,8 @@ from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.protocol.broker_connection import BrokerConnection, random_routing_id
 from nfcli.models.protocol.frames import CLIENT_HEADER, WORKER_HEADER, BrokerMessage, Command
 from support.norfab.observers import BrokerView, ping, until
-
-if TYPE_CHECKING:
-    from conftest import FabricMaker, RunningWorker
-
+from support.norfab.sites import FabricMaker
+from support.workers import RunningWorker
 
 OURS = "fastmcp-worker-1"
 WAIT_SECONDS = 30.0

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -19,10 +19,8 @@ from nfcli import NorFab
 from nfcli.models.environment.paths import Environment
 from support.norfab.observers import mcp_client, ping, store_token
 from support.norfab.processes import ReferenceProcess, inventory_text
-
-if TYPE_CHECKING:
-    from conftest import FabricMaker, NfcliRunner, WorkerRunner
-
+from support.norfab.sites import FabricMaker
+from support.workers import NfcliRunner, WorkerRunner
 
 WAIT_SECONDS = 30.0
 LOCAL, REMOTE, FOREIGN, WRONG = "fastmcp-worker-1", "fastmcp-remote-1", "demo-remote-1", "fastmcp-wrong-1"

@@ -8,15 +8,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from support.norfab.sites import DirectSite
 from support.programs import Terminal
-
-if TYPE_CHECKING:
-    from conftest import DirectSite
-
 
 OURS = "fastmcp-worker-1"
 TRUE = f"{OURS}:\n    True"

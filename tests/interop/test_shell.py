@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli import NorFab
+from nfcli.models.environment.paths import Environment
 from support.norfab.mcp_site import BRISK, OPEN, RULED
-
-if TYPE_CHECKING:
-    from conftest import Environment, Gate, NfcliRunner
+from support.norfab.sites import Gate
+from support.workers import NfcliRunner
 
 THEIRS = "norfab-worker-1"
 DEMO = ["demo-worker-1", "demo-worker-2"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from conftest import Environment, NfcliRunner
+from nfcli.models.environment.paths import Environment
+from support.workers import NfcliRunner
 
 OURS, THEIRS = "fastmcp-worker-1", "norfab-worker-1"
 BOTH = [OURS, THEIRS]

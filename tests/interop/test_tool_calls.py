@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from mcp import MCPError
 
 from support.norfab.mcp_site import BRISK, OPEN, in_both_eras
-
-if TYPE_CHECKING:
-    from conftest import Gate
+from support.norfab.sites import Gate
 
 DEMO = ["demo-worker-1", "demo-worker-2"]
 KEPT_BACK = ("hide", "bearer_token_show", "run_shell_cmd", "job_details", "no_such_task")

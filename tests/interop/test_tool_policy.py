@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from support.norfab.mcp_site import BRISK, OPEN, RULED, in_both_eras
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentJoiner
+from support.norfab.sites import EnvironmentJoiner
 
 DEMO = ["demo-worker-1", "demo-worker-2"]
 

@@ -132,6 +132,6 @@ class Peer:
         self.context.destroy(linger=0)
 
 
-def stranger() -> KeyPair:
-    """Return a key pair that nobody listed."""
+def unlisted_keys() -> KeyPair:
+    """Return a key pair whose public key is in no list of clients."""
     return KeyPair(*zmq.curve_keypair())

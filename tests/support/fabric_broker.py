@@ -23,6 +23,7 @@ from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command, decode_target, encode_data
 
 WAIT_SECONDS = 20.0
+WAIT_MILLISECONDS = round(WAIT_SECONDS * 1_000)
 RELAYED = {Command.RESPONSE, Command.EVENT, Command.STREAM}
 
 
@@ -259,7 +260,7 @@ class FabricPeer:
         self.dealer.curve_serverkey = broker.keys.public
         self._monitor = self.dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self.dealer.connect(broker.endpoint)
-        assert self._monitor.poll(WAIT_SECONDS * 1_000)
+        assert self._monitor.poll(WAIT_MILLISECONDS)
         recv_monitor_message(self._monitor)
 
     def post(self, uuid: str, request: Any, *, command: bytes = Command.POST, service: str = "fastmcp") -> None:
@@ -269,7 +270,7 @@ class FabricPeer:
 
     def read(self) -> tuple[bytes, str, Any]:
         """Return command, status and data of the next message."""
-        assert self.dealer.poll(WAIT_SECONDS * 1_000), "no answer"
+        assert self.dealer.poll(WAIT_MILLISECONDS), "no answer"
         message = BrokerMessage.parse(self.dealer.recv_multipart())
         return message.command, message.status, json.loads(message.data)
 

@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +35,10 @@ CLEARS_A_LINE = "\r\x1b[K"
 _LINE_IS_OVER = r"(?s)(\A|.*\n)line \d+: unclosed quote [^\n]*\n"
 
 
+def _set_umask(umask: int) -> None:
+    os.umask(umask)
+
+
 class Terminal:
     """A program at a pseudo-terminal of 40 lines by 200 columns.
 
@@ -56,7 +59,7 @@ class Terminal:
                 dimensions=(40, 200),
                 encoding="utf-8",
                 env={**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environ},
-                preexec_fn=None if umask is None else partial(os.umask, umask),
+                preexec_fn=None if umask is None else lambda: _set_umask(umask),
             )
         self.child.delaybeforesend = None
 

@@ -10,11 +10,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "shell"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import FakeClient
 
 from nfcli.shell.repl.app import App
+from support.fake_client import FakeClient
 
 
 class SlowClient(FakeClient):

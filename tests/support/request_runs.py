@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -89,6 +89,6 @@ class Site:
         return sent
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a test in a loop, for a bounded time."""
-    asyncio.run(asyncio.wait_for(test(), WAIT_SECONDS))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(test(), WAIT_SECONDS))

@@ -7,13 +7,11 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-
-if TYPE_CHECKING:
-    from conftest import RunningWorker, WorkerRunner
+from support.workers import RunningWorker, WorkerRunner
 
 STORE, DELETE = "bearer_token_store", "bearer_token_delete"
 # Each change as a command and as a job; each would be seen.

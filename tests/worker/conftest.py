@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +19,7 @@ from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.discovery import Discovery, Pace
 from support.fabric_hub import Hub
 from support.fabric_services import PACE, PATIENCE, Catalogue, Connect, Make
+from support.raw_database import RawDatabase
 from support.served_worker import Serve, ServedWorker
 
 START = 1_780_000_000.25
@@ -60,43 +59,10 @@ def trail(clock: SimpleNamespace, tmp_path: Path) -> Iterator[AuditTrail]:
         yield trail
 
 
-class Stranger:
-    """Somebody else at the database: another connection, which knows none of our rules."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "cache.db"
-
-    @contextmanager
-    def connect(self) -> Iterator[sqlite3.Connection]:
-        """Open the database for the length of a `with` block; each statement is a transaction."""
-        with closing(sqlite3.connect(self._file, isolation_level=None)) as connection:
-            yield connection
-
-    def run(self, statement: str) -> None:
-        """Run one statement."""
-        with self.connect() as connection:
-            connection.execute(statement)
-
-    def keys(self) -> list[str]:
-        """Return the keys of all rows but that of the time, in the order they were first written."""
-        with self.connect() as connection:
-            statement = "SELECT key FROM Cache WHERE key IS NOT 'latest_time' ORDER BY rowid"
-            return [key for (key,) in connection.execute(statement)]
-
-    def plant(self, **columns: object) -> None:
-        """Write a row; columns that aren't given, `token` aside, are those of a good token of alice's."""
-        token = columns.pop("token", "planted")
-        value = json.dumps({"token": token, "username": "alice", "created": "2026-05-31T12:08:51+00:00"})
-        row = {"key": f"bearer_token::{token}", "raw": 1, "tag": "alice", "mode": 1, "value": value, **columns}
-        marks = ", ".join("?" * len(row))
-        with self.connect() as connection:
-            connection.execute(f"INSERT INTO Cache({', '.join(row)}) VALUES({marks})", tuple(row.values()))
-
-
 @pytest.fixture
-def stranger(tokens_folder: Path) -> Stranger:
-    """Be at the test's token database without a store."""
-    return Stranger(tokens_folder)
+def raw_database(tokens_folder: Path) -> RawDatabase:
+    """Return raw access to the test's token database."""
+    return RawDatabase(tokens_folder)
 
 
 @pytest.fixture

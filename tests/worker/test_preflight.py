@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -24,9 +24,8 @@ from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentFactory, Stranger
+from support.raw_database import RawDatabase
+from support.workers import EnvironmentFactory
 
 OpenStore = Callable[[], TokenStore]
 
@@ -64,14 +63,14 @@ def test_the_task_is_no_tool() -> None:
 
 
 def test_a_worker_that_runs_tells_of_its_database(
-    run: Callable[[TokenStore], Any], open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    run: Callable[[TokenStore], Any], open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """Live tokens, rows that are none, and how far the system's clock was set back."""
     with open_store() as store:
         store.store("ann", "t1", None)
         store.store("ann", "t2", 10)
-        stranger.plant(token="t3", value="x")
-        stranger.plant(token="t4", raw=0)
+        raw_database.plant(token="t3", value="x")
+        raw_database.plant(token="t4", raw=0)
     clock.now -= 100
     store = open_store()
     assert run(store).result == {"tokens": 2, "passed_over": 2, "clock_behind_seconds": 100.0}
@@ -118,9 +117,9 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
 
 
 @pytest.fixture
-def stopped(environment: Environment, stranger: Stranger) -> Stranger:
+def stopped(environment: Environment, raw_database: RawDatabase) -> RawDatabase:
     """Be somebody else at that worker's database."""
-    return type(stranger)(environment.tokens_folder(DEFAULT_WORKER))
+    return type(raw_database)(environment.tokens_folder(DEFAULT_WORKER))
 
 
 def lines(environment: Environment) -> list[str]:
@@ -197,7 +196,7 @@ def test_a_damaged_database_of_a_stopped_worker_is_found(environment: Environmen
     assert lines(environment) == [line for line in well(environment, fault) if " clock" not in line]
 
 
-def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: Stranger) -> None:
+def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: RawDatabase) -> None:
     """Pickles and those that break a rule, together; the tokens aren't shown."""
     stopped.plant(token="t7", value="x")
     stopped.plant(token="t8", raw=0)
@@ -209,7 +208,7 @@ def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: St
     assert lines(environment) == well(environment, fault)
 
 
-def test_a_clock_that_was_set_back_is_found(environment: Environment, stopped: Stranger) -> None:
+def test_a_clock_that_was_set_back_is_found(environment: Environment, stopped: RawDatabase) -> None:
     """Tokens would live longer than they should."""
     stopped.run(f"UPDATE Cache SET value = '{time.time() + 3600!r}' WHERE key = 'latest_time'")  # noqa: S608
     found = lines(environment)

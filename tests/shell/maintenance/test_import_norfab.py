@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.models.errors import NorfabDatabaseError, TaskError, UsageError
 from nfcli.models.protocol.jobs import Result
 from nfcli.shell.maintenance.import_norfab import import_norfab
-
-if TYPE_CHECKING:
-    from conftest import Norfab
+from support.norfab.database import NorfabDatabase
 
 AGAIN = "what was imported before stays, import again for the rest"
 
@@ -54,7 +52,7 @@ def worker() -> Any:
 
 
 def test_tokens_are_sent_by_the_hundred_users_together(
-    worker: Any, norfab: Norfab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    worker: Any, norfab: NorfabDatabase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With creation and expiry; the counts of all answers are added up."""
     later = time.time() + 1000
@@ -74,7 +72,7 @@ def test_tokens_are_sent_by_the_hundred_users_together(
 
 
 def test_what_was_passed_over_is_told_and_fails(
-    worker: Any, norfab: Norfab, capsys: pytest.CaptureFixture[str]
+    worker: Any, norfab: NorfabDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each kind in a line; no token is shown."""
     norfab.store("good-token", "alice")
@@ -106,7 +104,7 @@ REFUSED = "tokens that are stored for other users were left as they are: delete 
     ],
 )
 def test_an_import_that_changed_nothing_says_so(
-    norfab: Norfab, capsys: pytest.CaptureFixture[str], reply: Any, status: int, notes: str
+    norfab: NorfabDatabase, capsys: pytest.CaptureFixture[str], reply: Any, status: int, notes: str
 ) -> None:
     """It fails only where something was refused."""
     norfab.store("t1", "alice")
@@ -116,7 +114,9 @@ def test_an_import_that_changed_nothing_says_so(
     assert capsys.readouterr().err == notes
 
 
-def test_an_empty_database_needs_no_job(worker: Any, norfab: Norfab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_database_needs_no_job(
+    worker: Any, norfab: NorfabDatabase, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All counts are zero."""
     assert import_norfab(worker, norfab.folder, None) == 0
     said = capsys.readouterr()
@@ -136,7 +136,7 @@ def test_an_empty_database_needs_no_job(worker: Any, norfab: Norfab, capsys: pyt
         ({"imported": "all"}, r"^w1: the answer to bearer_token_import is not what nfcli's workers give: "),
     ],
 )
-def test_a_worker_that_fails_ends_the_import(worker: Any, norfab: Norfab, reply: object, error: str) -> None:
+def test_a_worker_that_fails_ends_the_import(worker: Any, norfab: NorfabDatabase, reply: object, error: str) -> None:
     """In one line, which says what has become of the tokens before."""
     for number in range(250):
         norfab.store(f"t{number}", "alice")
@@ -146,7 +146,7 @@ def test_a_worker_that_fails_ends_the_import(worker: Any, norfab: Norfab, reply:
     assert len(worker.asked) == 2
 
 
-def test_nothing_is_sent_where_nobody_knows_what_to_whom(worker: Any, norfab: Norfab, tmp_path: Path) -> None:
+def test_nothing_is_sent_where_nobody_knows_what_to_whom(worker: Any, norfab: NorfabDatabase, tmp_path: Path) -> None:
     """Several workers and none named; a folder without a database."""
     norfab.store("t1", "alice")
     worker.names = ["w1", "w2"]

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,9 +21,7 @@ from nfcli.models.environment import untrusted_sqlite as foreign_database
 from nfcli.models.errors import NorfabDatabaseError
 from nfcli.shell.maintenance import norfab_database
 from nfcli.shell.maintenance.norfab_database import NorfabTokens, find_database, read_tokens
-
-if TYPE_CHECKING:
-    from conftest import Norfab
+from support.norfab.database import NorfabDatabase
 
 NOW = 1_000_000_000.0
 CREATED = "2026-05-31 12:08:51.914919"
@@ -51,7 +48,7 @@ def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("was_killed", [True, False])
-def test_tokens_come_with_user_creation_and_expiry(norfab: Norfab, tmp_path: Path, was_killed: bool) -> None:
+def test_tokens_come_with_user_creation_and_expiry(norfab: NorfabDatabase, tmp_path: Path, was_killed: bool) -> None:
     """Of a worker that was killed, from its write-ahead log, and of one that has ended; nothing there changes."""
     local = datetime.fromisoformat(CREATED).timestamp()
     later = time.time() + 1000
@@ -97,7 +94,7 @@ def test_a_worker_in_another_process_is_not_disturbed(tmp_path: Path) -> None:
     assert len(read(folder).tokens) == 3
 
 
-def test_other_things_in_the_database_are_left_alone(norfab: Norfab) -> None:
+def test_other_things_in_the_database_are_left_alone(norfab: NorfabDatabase) -> None:
     """Rows of other keys, pickled keys, and nfcli's own rows."""
     norfab.put("something", {"a": 1})
     norfab.put(("bearer_token::t1",), {"a": 1})
@@ -105,7 +102,7 @@ def test_other_things_in_the_database_are_left_alone(norfab: Norfab) -> None:
     assert counts(read(norfab.folder)) == (0, 0, 0, 0)
 
 
-def test_expired_tokens_are_counted_and_not_looked_at(norfab: Norfab) -> None:
+def test_expired_tokens_are_counted_and_not_looked_at(norfab: NorfabDatabase) -> None:
     """Whatever they hold: NorFab removes them late."""
     norfab.store("t1", "alice")
     norfab.plant(b"no pickle", "bearer_token::t2", expire_time=NOW)
@@ -113,7 +110,7 @@ def test_expired_tokens_are_counted_and_not_looked_at(norfab: Norfab) -> None:
     assert counts(read(norfab.folder)) == (1, 2, 0, 0)
 
 
-def test_records_that_break_a_rule_are_counted_and_each_rule_is_told_once(norfab: Norfab) -> None:
+def test_records_that_break_a_rule_are_counted_and_each_rule_is_told_once(norfab: NorfabDatabase) -> None:
     """Without showing a token."""
     norfab.store("good", "alice")
     norfab.store("s\u00e4cret", "alice")
@@ -146,7 +143,7 @@ def test_records_that_break_a_rule_are_counted_and_each_rule_is_told_once(norfab
     assert "cret" not in str(reasons)
 
 
-def test_values_of_an_unknown_form_are_never_opened(norfab: Norfab, tmp_path: Path) -> None:
+def test_values_of_an_unknown_form_are_never_opened(norfab: NorfabDatabase, tmp_path: Path) -> None:
     """Too large, in files of their own wherever they lie, of other types."""
     record = pickle.dumps({"token": "t1", "username": "alice", "created": CREATED})
     (tmp_path / "outside.val").write_bytes(record)
@@ -165,7 +162,7 @@ def test_values_of_an_unknown_form_are_never_opened(norfab: Norfab, tmp_path: Pa
     assert counts(read(norfab.folder)) == (0, 0, 0, 10)
 
 
-def test_planted_bytes_in_columns_do_no_harm(norfab: Norfab) -> None:
+def test_planted_bytes_in_columns_do_no_harm(norfab: NorfabDatabase) -> None:
     """Texts that are no UTF-8."""
     record = pickle.dumps({"token": "t1", "username": "alice", "created": CREATED})
     norfab.plant(record, tag="alice")
@@ -179,7 +176,7 @@ WHERE = ["", "worker-1", "files", "__norfab__", "fabric"]
 
 @pytest.mark.parametrize("named", WHERE)
 def test_the_database_is_found_below_the_named_folder(
-    make_norfab: Callable[[Path], Norfab], tmp_path: Path, named: str
+    make_norfab: Callable[[Path], NorfabDatabase], tmp_path: Path, named: str
 ) -> None:
     """Its own folder, its worker's, those above, NorFab's base folder and the one above that."""
     base = tmp_path / "fabric"
@@ -240,7 +237,9 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, name: str, reason:
     assert said.endswith(f" can't be read: {reason}: name a NorFab worker's cache folder that you can read")
 
 
-def test_what_the_system_refuses_while_it_is_read_is_told(norfab: Norfab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_refuses_while_it_is_read_is_told(
+    norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other than that a file is gone, which is what happens when a NorFab worker ends."""
     norfab.close()
     stat = Path.stat
@@ -282,7 +281,7 @@ def _run(file: Path, *statements: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _garble, _make_view, _drop_table, _garble_schema])
-def test_a_damaged_database_is_refused_whole(norfab: Norfab, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_database_is_refused_whole(norfab: NorfabDatabase, damage: Callable[[Path], None]) -> None:
     """In one line that names the file; a view can't make up tokens, or take for ever."""
     norfab.store("t1", "alice")
     norfab.close()
@@ -294,14 +293,14 @@ def test_a_damaged_database_is_refused_whole(norfab: Norfab, damage: Callable[[P
     assert str(raised.value) == said
 
 
-def test_a_row_that_is_too_large_is_damage(norfab: Norfab) -> None:
+def test_a_row_that_is_too_large_is_damage(norfab: NorfabDatabase) -> None:
     """It is never taken into memory."""
     norfab.plant(b"", f"bearer_token::{'x' * 2**20}")
     with pytest.raises(NorfabDatabaseError, match="is damaged or no NorFab worker's database"):
         read(norfab.folder)
 
 
-def test_a_database_that_takes_too_long_is_given_up(norfab: Norfab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_takes_too_long_is_given_up(norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """One may be made to lead in circles."""
     monkeypatch.setattr(norfab_database, "READ_SECONDS", 0.0)
     monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_LOOKS", 10)
@@ -309,7 +308,7 @@ def test_a_database_that_takes_too_long_is_given_up(norfab: Norfab, monkeypatch:
         read(norfab.folder)
 
 
-def test_a_copy_without_the_index_of_its_log_is_not_taken_for_the_whole(norfab: Norfab, tmp_path: Path) -> None:
+def test_a_copy_without_the_index_of_its_log_is_not_taken_for_the_whole(norfab: NorfabDatabase, tmp_path: Path) -> None:
     """Tokens would be missing."""
     norfab.store("t1", "alice")
     copy = tmp_path / "copy"
@@ -334,7 +333,9 @@ CODES = {
 
 
 @pytest.mark.parametrize("said", sorted(CODES))
-def test_what_sqlite_says_is_told_in_our_words(norfab: Norfab, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_what_sqlite_says_is_told_in_our_words(
+    norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     """Each with its remedy."""
     error = sqlite3.OperationalError("broken disk")
     error.sqlite_errorcode = CODES[said]
@@ -347,7 +348,7 @@ def test_what_sqlite_says_is_told_in_our_words(norfab: Norfab, monkeypatch: pyte
         read(norfab.folder)
 
 
-def test_a_locked_database_is_told(norfab: Norfab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_told(norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody may have taken it for themselves."""
     norfab.close()
     connect = sqlite3.connect

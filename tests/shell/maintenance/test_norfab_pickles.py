@@ -7,15 +7,13 @@ import os
 import pickle
 import pickletools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from nfcli.shell.maintenance import norfab_database
 from nfcli.shell.maintenance.norfab_database import find_database, read_tokens
-
-if TYPE_CHECKING:
-    from conftest import Norfab
+from support.norfab.database import NorfabDatabase
 
 NOW = 1_000_000_000.0
 CREATED = "2026-05-31 12:08:51.914919"
@@ -51,7 +49,7 @@ def _traps(proof: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("trap", sorted(_traps(Path())))
-def test_a_hostile_pickle_never_runs(norfab: Norfab, tmp_path: Path, trap: str) -> None:
+def test_a_hostile_pickle_never_runs(norfab: NorfabDatabase, tmp_path: Path, trap: str) -> None:
     """It is unreadable; that it would run is shown with what reads pickles as they come."""
     proof = tmp_path / "it ran"
     data = _traps(proof)[trap]
@@ -64,7 +62,7 @@ def test_a_hostile_pickle_never_runs(norfab: Norfab, tmp_path: Path, trap: str) 
 
 @pytest.mark.parametrize("trap", sorted(_traps(Path())))
 def test_the_unpickler_alone_runs_nothing_either(
-    norfab: Norfab, tmp_path: Path, trap: str, monkeypatch: pytest.MonkeyPatch
+    norfab: NorfabDatabase, tmp_path: Path, trap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Should an instruction ever be let through that should not."""
     everything = frozenset(opcode.name for opcode in pickletools.opcodes)
@@ -118,7 +116,7 @@ UNREADABLE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", sorted(UNREADABLE))
-def test_what_is_no_plain_record_is_counted(norfab: Norfab, what: str) -> None:
+def test_what_is_no_plain_record_is_counted(norfab: NorfabDatabase, what: str) -> None:
     """Quickly, and the records beside it are read."""
     norfab.store("good", "alice")
     norfab.plant(UNREADABLE[what])

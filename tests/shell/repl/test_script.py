@@ -24,9 +24,9 @@ STORED = '{\n    "fastmcp-worker-1": true\n}\n'
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from conftest import FakeClient
 from nfcli.shell.repl.script import run_script, run_words
 from nfcli.shell.repl.session import Session
+from support.fake_client import FakeClient
 session = Session(FakeClient())
 words = sys.argv[2:]
 sys.exit(run_words(session, words) if words else run_script(session, sys.stdin.buffer))

@@ -68,7 +68,7 @@ SERVICES = {name: {"demo", "fastmcp", "filesharing"} for name in TOOLS}
 in_both_eras = pytest.mark.parametrize("era", ERAS)
 
 
-class McpWorker(McpAddress):  # type: ignore[misc]
+class McpWorker(McpAddress):
     """A running worker of ours, whose MCP server knows `TOKEN`."""
 
     wait_seconds = WAIT_SECONDS

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import zmq
 
@@ -23,11 +23,9 @@ from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnect
 from nfcli.models.protocol.broker_replies import KEEPALIVE_SECONDS
 from nfcli.models.protocol.frames import WORKER_HEADER, Command, Signal
 from support.norfab.observers import BrokerView, changes_by_token, mcp_client, store_token, until
+from support.norfab.sites import EnvironmentJoiner, FabricMaker
 from support.programs import PROGRAM, Program, Terminal, within
-
-if TYPE_CHECKING:
-    from conftest import EnvironmentJoiner, FabricMaker, NfcliRunner, RunningWorker, WorkerRunner
-
+from support.workers import NfcliRunner, RunningWorker, WorkerRunner
 
 DEMO = "demo-worker-1"
 REJOIN_SECONDS = 20.0

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,9 +19,7 @@ from nfcli.models.tasks.audit import AuditEntry, Operation
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.tokens.store import TokenChange, TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 SECRET = "s3cr3t-t0k3n/with+more~=="
 KEY = bytes(32)
@@ -110,12 +108,12 @@ def test_a_change_of_many_tokens_names_a_hundred_and_counts_all(trail: AuditTrai
 
 @pytest.mark.parametrize("change", ["create", "renew", "delete a token", "delete a user"])
 def test_a_change_that_no_line_can_tell_of_is_not_made(
-    trail: AuditTrail, open_store: Callable[[], TokenStore], stranger: Stranger, path: Path, change: str
+    trail: AuditTrail, open_store: Callable[[], TokenStore], raw_database: RawDatabase, path: Path, change: str
 ) -> None:
     """The caller gets the reason, memory and disk stay as they were, and with the file back it works."""
     store = open_store()
     store.store("alice", "a1", 60)
-    before, rows = [(each.token, each.expires) for each in store.records()], stranger.keys()
+    before, rows = [(each.token, each.expires) for each in store.records()], raw_database.keys()
     changes: dict[str, Callable[[], object]] = {
         "create": lambda: store.store("alice", "a2", None, before_commit=trail.before_commit("client")),
         "renew": lambda: store.store("alice", "a1", 90, before_commit=trail.before_commit("client")),
@@ -126,7 +124,7 @@ def test_a_change_that_no_line_can_tell_of_is_not_made(
     path.mkdir()
     with pytest.raises(AuditError, match="was moved or altered, nothing changed: look with show fastmcp audit verify"):
         changes[change]()
-    assert ([(each.token, each.expires) for each in store.records()], stranger.keys()) == (before, rows)
+    assert ([(each.token, each.expires) for each in store.records()], raw_database.keys()) == (before, rows)
     path.rmdir()
     moved.rename(path)
     changes[change]()

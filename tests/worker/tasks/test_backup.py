@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -24,9 +24,7 @@ from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import backup as backup_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tokens.transfers import IDLE_SECONDS, Transfers
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 Rows = list[tuple[str, str, float, float | None]]
 BUSY = (
@@ -352,11 +350,11 @@ def test_wrong_rows_among_good_ones_are_passed_over_and_counted(desk: Desk) -> N
     assert [row[:2] for row in desk.rows()] == [("a1", "alice")]
 
 
-def test_a_backup_of_a_locked_database_fails_and_leaves_nothing(desk: Desk, stranger: Stranger) -> None:
+def test_a_backup_of_a_locked_database_fails_and_leaves_nothing(desk: Desk, raw_database: RawDatabase) -> None:
     """So does a restore; both work afterwards."""
     database = desk.fetched()
     upload_id = desk.upload(database)
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         error = desk.refusal("restore_commit", id=upload_id)
         assert error == "token store busy, nothing changed: another process holds its database"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -21,9 +21,7 @@ from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import token_import as import_tasks
 from nfcli.worker.tokens.changes import ImportResult, TokenChange
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 Rows = list[tuple[str, str, float, float | None]]
 OpenStore = Callable[[], TokenStore]
@@ -166,10 +164,10 @@ def test_each_user_has_a_line_in_the_audit_trail(desk: Desk) -> None:
 
 
 def test_what_no_line_can_tell_of_is_not_imported(
-    desk: Desk, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch, stranger: Stranger
+    desk: Desk, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch, raw_database: RawDatabase
 ) -> None:
     """Not even the tokens of users whose line was written."""
-    before, keys = desk.rows(), stranger.keys()
+    before, keys = desk.rows(), raw_database.keys()
     write = trail.write
 
     def fail_for_carol(**fields: Any) -> None:
@@ -180,7 +178,7 @@ def test_what_no_line_can_tell_of_is_not_imported(
     monkeypatch.setattr(trail, "write", fail_for_carol)
     tokens = [{"token": f"new-{user}", "username": user, "created": 1.0} for user in ("bob", "carol")]
     assert desk.errors(tokens) == ["the disk is full"]
-    assert (desk.rows(), stranger.keys()) == (before, keys)
+    assert (desk.rows(), raw_database.keys()) == (before, keys)
     monkeypatch.undo()
     assert desk.send(("new-carol", "carol", 1.0, None)) == report(imported=1)
 
@@ -195,16 +193,16 @@ def test_nobody_is_asked_where_nothing_is_stored(desk: Desk, clock: SimpleNamesp
     assert heard == []
 
 
-def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, stranger: Stranger) -> None:
+def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, raw_database: RawDatabase) -> None:
     """All or none, in memory too."""
     before = desk.rows()
     records = [BearerTokenRecord(f"b{number}", "bob", 1.0, None) for number in range(3)]
-    with stranger.connect() as connection:
+    with raw_database.connect() as connection:
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(TokenStoreBusyError):
             desk.worker.store.import_tokens(records)
         connection.execute("ROLLBACK")
-    stranger.run(
+    raw_database.run(
         "CREATE TRIGGER stop BEFORE INSERT ON Cache WHEN NEW.key LIKE '%b2' BEGIN SELECT RAISE(ABORT, ''); END"
     )
     assert (
@@ -215,8 +213,8 @@ def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, stranger: S
         )
         == 1
     )
-    assert (desk.rows(), stranger.keys()) == (before, ["bearer_token::a1"])
-    stranger.run("DROP TRIGGER stop")
+    assert (desk.rows(), raw_database.keys()) == (before, ["bearer_token::a1"])
+    raw_database.run("DROP TRIGGER stop")
     assert desk.worker.store.import_tokens(records) == ImportResult(stored=3, present=0, refused=(), expired=0)
 
 

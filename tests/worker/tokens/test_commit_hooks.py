@@ -6,16 +6,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.errors import NfcliError, TaskError, TokenOwnerError, TokenStoreError, TokenStoreFullError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import TokenChange, TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
@@ -114,13 +111,13 @@ def heard_tokens(one: Told) -> list[str]:
 
 
 def test_a_witness_is_asked_between_the_rows_and_the_commit(
-    store: TokenStore, stranger: Stranger, rows: Callable[[], int]
+    store: TokenStore, raw_database: RawDatabase, rows: Callable[[], int]
 ) -> None:
     """The rows are in the transaction, nobody else sees them, and no look-up does."""
     seen: list[tuple[int, int, bool]] = []
 
     def before_commit(change: TokenChange) -> None:
-        seen.append((rows(), len(stranger.keys()), store.lookup(change.records[0].token) is not None))
+        seen.append((rows(), len(raw_database.keys()), store.lookup(change.records[0].token) is not None))
 
     store.store("alice", "a3", None, before_commit=before_commit)
     store.delete(username="alice", before_commit=before_commit)
@@ -139,10 +136,10 @@ def test_a_witness_is_asked_between_the_rows_and_the_commit(
     ids=lambda error: type(error).__name__,
 )
 def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
-    store: TokenStore, stranger: Stranger, open_store: OpenStore, error: Exception
+    store: TokenStore, raw_database: RawDatabase, open_store: OpenStore, error: Exception
 ) -> None:
     """The very object, whatever it is; memory and disk are as before, nobody is told off, and the store goes on."""
-    before, keys = contents(store), stranger.keys()
+    before, keys = contents(store), raw_database.keys()
     calls: list[TokenChange] = []
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
@@ -161,7 +158,7 @@ def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
         with pytest.raises(type(error)) as raised:
             write()
         assert raised.value is error
-        assert (contents(store), stranger.keys(), len(calls), revoked) == (before, keys, 1, [])
+        assert (contents(store), raw_database.keys(), len(calls), revoked) == (before, keys, 1, [])
     store.store("carol", "c1", None)
     assert store.delete(username="alice") == 2
     expected = contents(store)

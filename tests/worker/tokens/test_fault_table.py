@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,9 +25,7 @@ from nfcli.models.errors import (
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.database import read_backup
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fault = Callable[[TokenStore], object]
@@ -109,10 +106,10 @@ def assert_all_is_well(store: TokenStore, open_store: OpenStore) -> None:
 
 
 def test_a_lock_held_by_another_process(
-    store: TokenStore, open_store: OpenStore, stranger: Stranger, tmp_path: Path
+    store: TokenStore, open_store: OpenStore, raw_database: RawDatabase, tmp_path: Path
 ) -> None:
     """Writes are refused; reading goes on, from the disk as well."""
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         found = outcomes(store, "token store busy, nothing changed: another process holds its database")
         assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
@@ -122,9 +119,9 @@ def test_a_lock_held_by_another_process(
     assert_all_is_well(store, open_store)
 
 
-def test_a_crowd_that_waits_for_a_lock_waits_no_longer_than_one(tokens_folder: Path, stranger: Stranger) -> None:
+def test_a_crowd_that_waits_for_a_lock_waits_no_longer_than_one(tokens_folder: Path, raw_database: RawDatabase) -> None:
     """Eight writes and a sweep at once: all are answered when the first is."""
-    with TokenStore.open(tokens_folder, lock_timeout_seconds=1.0) as store, stranger.connect() as other:
+    with TokenStore.open(tokens_folder, lock_timeout_seconds=1.0) as store, raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
 
         def write(number: int) -> float:
@@ -229,10 +226,10 @@ def test_a_write_ahead_log_that_was_cut_off(
 
 @pytest.mark.parametrize("is_by_sqlite", [True, False])
 def test_a_write_ahead_log_that_others_have_folded_in(
-    store: TokenStore, tokens_folder: Path, stranger: Stranger, tmp_path: Path, *, is_by_sqlite: bool
+    store: TokenStore, tokens_folder: Path, raw_database: RawDatabase, tmp_path: Path, *, is_by_sqlite: bool
 ) -> None:
     """As a database browser may: nothing is missing, everything goes on, and the next start finds it."""
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_by_sqlite else 'FULL'})").fetchall()
     if not is_by_sqlite:
         os.truncate(tokens_folder / "cache.db-wal", 0)

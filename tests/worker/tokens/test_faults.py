@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,9 +27,7 @@ from nfcli.models.errors import (
 )
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
@@ -56,7 +53,7 @@ def pragma(store: TokenStore, text: str) -> object:
 
 
 def test_a_lock_held_by_somebody_else_fails_every_write_in_time(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """One clear error each, nothing changed in memory or on disk, look-ups untouched, and all is well afterwards."""
     store = open_store()
@@ -64,7 +61,7 @@ def test_a_lock_held_by_somebody_else_fails_every_write_in_time(
     store.store("alice", "long", 1000)
     clock.now += 10
     before = contents(store)
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         for write in (
             lambda: store.store("alice", "long", 5),
@@ -80,16 +77,16 @@ def test_a_lock_held_by_somebody_else_fails_every_write_in_time(
         assert contents(store) == before
         assert store.lookup("long") is not None
         other.execute("ROLLBACK")
-    assert stranger.keys() == ["bearer_token::short", "bearer_token::long"]
+    assert raw_database.keys() == ["bearer_token::short", "bearer_token::long"]
     assert store.sweep() == 1
     assert store.delete(username="alice") == 1
 
 
-def test_opening_a_locked_database_fails_in_time(open_store: OpenStore, stranger: Stranger) -> None:
+def test_opening_a_locked_database_fails_in_time(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """Left to itself diskcache would try for a minute."""
     open_store().close()
     threads = threading.active_count()
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         started = time.monotonic()
         with pytest.raises(TokenStoreBusyError, match=r"^token store busy, nothing changed: "):
@@ -104,11 +101,11 @@ def test_the_time_to_wait_for_a_lock_is_five_seconds() -> None:
     assert token_disk.LOCK_TIMEOUT_SECONDS == 5
 
 
-def test_a_lock_does_not_delay_look_ups(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_lock_does_not_delay_look_ups(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """The verifier's answers don't wait for a write that waits."""
     store = open_store()
     store.store("alice", "secret-token", None)
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(store.delete, username="alice")
@@ -161,7 +158,7 @@ def test_a_read_only_database_is_refused_at_open(name: str, mode: int, *, is_new
             TokenStore.open(folder).close()
 
 
-def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """The error is its own, and when it can be written again it is."""
     store = open_store()
     store.store("alice", "old", None)
@@ -172,10 +169,10 @@ def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, 
     assert [record.token for record in store.records()] == ["old"]
     pragma(store, "query_only = 0")
     assert store.delete(token="old") == 1
-    assert stranger.keys() == []
+    assert raw_database.keys() == []
 
 
-def test_a_full_disk_changes_nothing(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_full_disk_changes_nothing(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """What is stored stays, deletion still works, and with room again so does storing."""
     store = open_store()
     pragma(store, "max_page_count = 24")
@@ -191,7 +188,7 @@ def test_a_full_disk_changes_nothing(open_store: OpenStore, stranger: Stranger) 
         fill()
     assert count > 0
     assert [record.token.split("-")[0] for record in store.records()] == [str(number) for number in range(count)]
-    assert len(stranger.keys()) == count
+    assert len(raw_database.keys()) == count
     assert store.delete(token=f"0-{'x' * 900}") == 1
     pragma(store, "max_page_count = 100000")
     store.store("alice", "again", None)
@@ -216,7 +213,7 @@ def small_disk(tokens_folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)  # -l: also when a failed test left a file open
 
 
-def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, stranger: Stranger) -> None:
+def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, raw_database: RawDatabase) -> None:
     """The room that the write-ahead log takes is given back for it."""
     with TokenStore.open(small_disk) as store:
         store.store("alice", "secret-token", None)
@@ -225,7 +222,7 @@ def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, stranger: Stran
             store.store("alice", "secret-token", None)
         _fill(small_disk)
         assert store.delete(token="secret-token") == 1
-        assert stranger.keys() == []
+        assert raw_database.keys() == []
         _fill(small_disk)
         with pytest.raises(TokenStoreFullError):
             store.store("alice", "x" * 1000, None)
@@ -365,13 +362,13 @@ def test_a_database_that_was_moved_away_is_not_written_to(
 
 
 def test_an_opening_whose_sweep_fails_fails_and_leaves_nothing_open(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """A database that can't forget is not one to serve from."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     store.close()
-    stranger.run("CREATE TRIGGER keep BEFORE DELETE ON Cache BEGIN SELECT RAISE(ABORT, 'no'); END")
+    raw_database.run("CREATE TRIGGER keep BEFORE DELETE ON Cache BEGIN SELECT RAISE(ABORT, 'no'); END")
     clock.now += 10
     threads, files = threading.active_count(), open_files()
     with pytest.raises(TokenStoreDamagedError):

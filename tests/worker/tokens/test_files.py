@@ -8,15 +8,12 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.errors import EnvironmentFolderError, TokenStoreBusyError, TokenStoreError
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
@@ -45,13 +42,13 @@ def test_what_is_stored_is_in_the_files_at_once(open_store: OpenStore, tokens_fo
         assert contents(copy) == contents(store)
 
 
-def test_a_user_is_deleted_in_one_transaction(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_user_is_deleted_in_one_transaction(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """When the last of 250 rows can't be removed, all 250 stay; a token never half goes."""
     store = open_store()
     for number in range(250):
         store.store("alice", f"token-{number}", None)
     before = contents(store)
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute(
             "CREATE TRIGGER stop BEFORE DELETE ON Cache WHEN OLD.key = 'bearer_token::token-249' "
             "BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -59,10 +56,10 @@ def test_a_user_is_deleted_in_one_transaction(open_store: OpenStore, stranger: S
         with pytest.raises(TokenStoreError):
             store.delete(username="alice")
         assert contents(store) == before
-        assert len(stranger.keys()) == 250
+        assert len(raw_database.keys()) == 250
         other.execute("DROP TRIGGER stop")
     assert store.delete(username="alice") == 250
-    assert stranger.keys() == []
+    assert raw_database.keys() == []
 
 
 def test_a_deleted_token_leaves_no_trace_in_the_files(open_store: OpenStore, tokens_folder: Path) -> None:
@@ -119,12 +116,12 @@ def test_a_folder_open_to_others_is_refused(open_store: OpenStore, tokens_folder
 
 
 def test_no_fault_is_logged_with_a_token(
-    open_store: OpenStore, stranger: Stranger, caplog: pytest.LogCaptureFixture
+    open_store: OpenStore, raw_database: RawDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor does any error's text or cause name one."""
     caplog.set_level(logging.DEBUG)
     store = open_store()
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TokenStoreBusyError) as refused:
             store.store("alice", "secret-token", None)

@@ -9,15 +9,12 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.errors import TokenStoreDamagedError
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
@@ -116,10 +113,10 @@ def test_a_deletion_that_an_index_hides_a_row_from_is_refused(open_store: OpenSt
     assert store.delete(token="token-8") == 1
 
 
-def test_a_deletion_of_a_row_that_is_gone_already_is_done(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_deletion_of_a_row_that_is_gone_already_is_done(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """Somebody else has removed it: the token must not stay good for that."""
     filled(open_store())
     store = open_store()
-    stranger.run("DELETE FROM Cache WHERE key = 'bearer_token::token-7'")
+    raw_database.run("DELETE FROM Cache WHERE key = 'bearer_token::token-7'")
     assert store.delete(token="token-7") == 1
     assert store.lookup("token-7") is None

@@ -6,7 +6,6 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import diskcache
 import pytest
@@ -14,9 +13,7 @@ import pytest
 from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
@@ -49,24 +46,24 @@ class _Bomb:
         return Path.touch, (self.path,)
 
 
-def _plant_bombs(folder: Path, stranger: Stranger, proof: Path) -> None:
+def _plant_bombs(folder: Path, raw_database: RawDatabase, proof: Path) -> None:
     bomb = pickle.dumps(_Bomb(proof))
-    stranger.plant(token="as-value", mode=4, value=bomb)
-    stranger.plant(key=bomb, raw=0)
-    stranger.plant(key=pickle.dumps(("bearer_token::", _Bomb(proof))), raw=None)
+    raw_database.plant(token="as-value", mode=4, value=bomb)
+    raw_database.plant(key=bomb, raw=0)
+    raw_database.plant(key=pickle.dumps(("bearer_token::", _Bomb(proof))), raw=None)
     (folder / "bomb.val").write_bytes(bomb)
-    stranger.plant(token="as-file", mode=4, value=None, filename="bomb.val")
+    raw_database.plant(token="as-file", mode=4, value=None, filename="bomb.val")
 
 
 def test_planted_pickles_never_run(
-    open_store: OpenStore, tokens_folder: Path, stranger: Stranger, caplog: pytest.LogCaptureFixture
+    open_store: OpenStore, tokens_folder: Path, raw_database: RawDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are counted and named in one line; tokens beside them work, and storing over one makes it good."""
     store = open_store()
     store.store("alice", "good", None)
     store.close()
     proof = tokens_folder / "it ran"
-    _plant_bombs(tokens_folder, stranger, proof)
+    _plant_bombs(tokens_folder, raw_database, proof)
     store = open_store()
     assert [record.token for record in store.records()] == ["good"]
     assert (store.pickled_rows, store.invalid_rows) == (4, 0)
@@ -86,12 +83,12 @@ def test_planted_pickles_never_run(
 
 
 def test_the_planted_pickles_are_live(
-    open_store: OpenStore, tokens_folder: Path, stranger: Stranger, tmp_path: Path
+    open_store: OpenStore, tokens_folder: Path, raw_database: RawDatabase, tmp_path: Path
 ) -> None:
     """The control: read by diskcache as it comes, they run."""
     open_store().close()
     proof = tmp_path / "it ran"
-    _plant_bombs(tokens_folder, stranger, proof)
+    _plant_bombs(tokens_folder, raw_database, proof)
     with diskcache.Cache(str(tokens_folder)) as cache:
         cache.get("bearer_token::as-value")
     assert proof.exists()
@@ -160,7 +157,7 @@ def _value(**changes: object) -> str:
 def test_an_invalid_row_is_passed_over_and_counted(
     open_store: OpenStore,
     tokens_folder: Path,
-    stranger: Stranger,
+    raw_database: RawDatabase,
     caplog: pytest.LogCaptureFixture,
     columns: dict[str, object],
 ) -> None:
@@ -168,7 +165,7 @@ def test_an_invalid_row_is_passed_over_and_counted(
     store = open_store()
     store.store("alice", "good", None)
     store.close()
-    stranger.plant(**columns)
+    raw_database.plant(**columns)
     store = open_store()
     assert [record.token for record in store.records()] == ["good"]
     assert [record.entry(store.now())["token"] for record in store.records()] == ["good"]
@@ -180,7 +177,7 @@ def test_an_invalid_row_is_passed_over_and_counted(
     )
 
 
-def test_text_that_is_not_utf_8_is_passed_over(open_store: OpenStore, stranger: Stranger) -> None:
+def test_text_that_is_not_utf_8_is_passed_over(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """In any column; read as text by SQLite's module it would make the whole table unreadable."""
     open_store().close()
     good = ["'bearer_token::x'", "1", "'alice'", "1", "'{}'"]
@@ -188,27 +185,27 @@ def test_text_that_is_not_utf_8_is_passed_over(open_store: OpenStore, stranger: 
         row = good.copy()
         row[number] = f"CAST(x'{(b'bearer_token::' + column.encode()).hex()}ff' AS TEXT)"
         row[0] = row[0] if number == 0 else f"'bearer_token::{column}'"
-        with stranger.connect() as other:
+        with raw_database.connect() as other:
             other.execute(f"INSERT INTO Cache(key, raw, tag, mode, value) VALUES({', '.join(row)})")
     store = open_store()
     assert (contents(store), store.invalid_rows) == ([], 3)
 
 
-def test_rows_of_others_are_left_alone(open_store: OpenStore, stranger: Stranger) -> None:
+def test_rows_of_others_are_left_alone(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """A key without our prefix is neither a token nor a fault."""
     open_store().close()
-    stranger.plant(key="something else")
-    stranger.plant(key=5)
+    raw_database.plant(key="something else")
+    raw_database.plant(key=5)
     store = open_store()
     assert (contents(store), store.pickled_rows, store.invalid_rows) == ([], 0, 0)
     store.store("alice", "secret-token", None)
-    assert len(stranger.keys()) == 3
+    assert len(raw_database.keys()) == 3
 
 
 # Settings
 
 
-def test_settings_planted_in_the_file_do_not_count(open_store: OpenStore, stranger: Stranger) -> None:
+def test_settings_planted_in_the_file_do_not_count(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """A tiny size limit evicts nothing, no planted PRAGMA runs, no planted attribute is set: 1,000 tokens stay."""
     open_store().close()
     planted = {
@@ -225,7 +222,7 @@ def test_settings_planted_in_the_file_do_not_count(open_store: OpenStore, strang
         "_cull": "not callable",
         b"bytes": None,
     }
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.executemany("INSERT OR REPLACE INTO Settings VALUES(?, ?)", planted.items())
         other.execute("UPDATE Settings SET value = 'much' WHERE key = 'size'")
     store = open_store()
@@ -269,10 +266,10 @@ def test_settings_that_did_not_take_are_refused(
     assert open_files() == files
 
 
-def test_a_database_that_drops_what_is_written_is_found_out(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_database_that_drops_what_is_written_is_found_out(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """A trigger planted in the file makes every INSERT a lie."""
     open_store().close()
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute(
             "CREATE TRIGGER swallow AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid = NEW.rowid; END"
         )

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import diskcache
 import pytest
@@ -22,9 +21,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens import backup as token_backup
 from nfcli.worker.tokens.database import read_backup
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
@@ -189,17 +186,17 @@ class _Bomb:
 
 
 def test_planted_pickles_are_counted_and_never_run(
-    open_store: OpenStore, stranger: Stranger, tokens_folder: Path, tmp_path: Path
+    open_store: OpenStore, raw_database: RawDatabase, tokens_folder: Path, tmp_path: Path
 ) -> None:
     """As key, as value, as a file's; and the control: read by diskcache as it comes, they run."""
     open_store().close()
     proof = tmp_path / "it ran"
     bomb = pickle.dumps(_Bomb(proof))
-    stranger.plant(token="good")
-    stranger.plant(token="as-value", mode=4, value=bomb)
-    stranger.plant(key=bomb, raw=0)
+    raw_database.plant(token="good")
+    raw_database.plant(token="as-value", mode=4, value=bomb)
+    raw_database.plant(key=bomb, raw=0)
     (tokens_folder / "bomb.val").write_bytes(bomb)
-    stranger.plant(token="as-file", mode=4, value=None, filename="bomb.val")
+    raw_database.plant(token="as-file", mode=4, value=None, filename="bomb.val")
     loaded = read_backup(tokens_folder / "cache.db")
     assert ([record.token for record in loaded.records], loaded.pickled, loaded.invalid) == (["good"], 3, 0)
     assert not proof.exists()
@@ -208,16 +205,18 @@ def test_planted_pickles_are_counted_and_never_run(
     assert proof.exists()
 
 
-def test_rows_that_break_a_rule_are_counted(open_store: OpenStore, stranger: Stranger, tokens_folder: Path) -> None:
+def test_rows_that_break_a_rule_are_counted(
+    open_store: OpenStore, raw_database: RawDatabase, tokens_folder: Path
+) -> None:
     """A token that comes twice is the first one's; triggers and rows of others don't matter."""
     open_store().close()
     value = '{"token": "twice", "username": "mallory", "created": "2026-05-31T12:08:51+00:00"}'
-    stranger.run("DROP INDEX Cache_key_raw")
-    stranger.plant(token="twice")
-    stranger.plant(token="twice", tag="mallory", value=value)
-    stranger.plant(token="wrong", value="[]")
-    stranger.plant(key="something else")
-    stranger.run("CREATE TRIGGER t AFTER UPDATE ON Cache BEGIN DELETE FROM Cache; END")
+    raw_database.run("DROP INDEX Cache_key_raw")
+    raw_database.plant(token="twice")
+    raw_database.plant(token="twice", tag="mallory", value=value)
+    raw_database.plant(token="wrong", value="[]")
+    raw_database.plant(key="something else")
+    raw_database.run("CREATE TRIGGER t AFTER UPDATE ON Cache BEGIN DELETE FROM Cache; END")
     loaded = read_backup(tokens_folder / "cache.db")
     assert [(record.token, record.username) for record in loaded.records] == [("twice", "alice")]
     assert (loaded.pickled, loaded.invalid) == (0, 2)

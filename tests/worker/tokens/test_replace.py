@@ -6,16 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.errors import TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import ReplaceResult, TokenChange, TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
@@ -105,27 +102,27 @@ def test_whoever_lost_a_token_is_told_once(store: TokenStore, others: list[Beare
     assert len(seen) == 1
 
 
-def test_nothing_in_the_place_of_all_is_possible(store: TokenStore, stranger: Stranger) -> None:
+def test_nothing_in_the_place_of_all_is_possible(store: TokenStore, raw_database: RawDatabase) -> None:
     """An empty backup is one."""
     assert store.replace([]) == ReplaceResult(stored=0, removed=3, expired=0)
-    assert (contents(store), stranger.keys()) == ([], [])
+    assert (contents(store), raw_database.keys()) == ([], [])
     assert store.replace([]) == ReplaceResult(stored=0, removed=0, expired=0)
 
 
-def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, stranger: Stranger) -> None:
+def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, raw_database: RawDatabase) -> None:
     """What was planted under a token's key goes, pickled or not; keys of others stay."""
-    stranger.plant(token="as-value", mode=4, value=b"pickle")
-    stranger.plant(token="wrong", value="[]")
-    stranger.plant(key="something else")
+    raw_database.plant(token="as-value", mode=4, value=b"pickle")
+    raw_database.plant(token="wrong", value="[]")
+    raw_database.plant(key="something else")
     store.replace([])
-    assert stranger.keys() == ["something else"]
+    assert raw_database.keys() == ["something else"]
 
 
 def test_a_witness_hears_of_the_restoration_and_may_refuse_it(
-    store: TokenStore, others: list[BearerTokenRecord], stranger: Stranger, open_store: OpenStore
+    store: TokenStore, others: list[BearerTokenRecord], raw_database: RawDatabase, open_store: OpenStore
 ) -> None:
     """Of the tokens that are about to be stored; what it raises leaves everything as it was."""
-    before, keys = contents(store), stranger.keys()
+    before, keys = contents(store), raw_database.keys()
     heard: list[tuple[str, list[Fields]]] = []
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
@@ -139,29 +136,29 @@ def test_a_witness_hears_of_the_restoration_and_may_refuse_it(
         store.replace(others, before_commit=refuse)
     assert raised.value is refusal
     assert heard == [("restore", [fields(record) for record in others[:4]])]
-    assert (contents(store), stranger.keys(), revoked) == (before, keys, [])
+    assert (contents(store), raw_database.keys(), revoked) == (before, keys, [])
     store.close()
     assert contents(open_store()) == before
 
 
 def test_a_restoration_that_fails_changes_nothing(
-    store: TokenStore, others: list[BearerTokenRecord], stranger: Stranger
+    store: TokenStore, others: list[BearerTokenRecord], raw_database: RawDatabase
 ) -> None:
     """A lock, a trigger that stops the last row, one that swallows rows."""
-    before, keys = contents(store), stranger.keys()
+    before, keys = contents(store), raw_database.keys()
     stop = "CREATE TRIGGER t BEFORE INSERT ON Cache WHEN NEW.key LIKE '%d1' BEGIN SELECT RAISE(ABORT, 'no'); END"
     swallow = "CREATE TRIGGER t AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid = NEW.rowid; END"
     for trigger in (stop, swallow):
-        stranger.run(trigger)
+        raw_database.run(trigger)
         with pytest.raises(TokenStoreDamagedError):
             store.replace(others)
-        stranger.run("DROP TRIGGER t")
-        assert (contents(store), stranger.keys()) == (before, keys)
-    with stranger.connect() as other:
+        raw_database.run("DROP TRIGGER t")
+        assert (contents(store), raw_database.keys()) == (before, keys)
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TokenStoreBusyError):
             store.replace(others)
-    assert (contents(store), stranger.keys()) == (before, keys)
+    assert (contents(store), raw_database.keys()) == (before, keys)
     assert store.replace(others).stored == 4
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +18,7 @@ from nfcli.models.errors import TaskError, TokenOwnerError, TokenStoreError
 from nfcli.models.fields import EXPIRE_MAX_SECONDS
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
@@ -162,14 +159,14 @@ def test_delete_removes_what_matches_and_nothing_else(
 
 
 def test_deleting_an_expired_token_matches_nothing_but_clears_the_disk(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """It counts as absent, yet who asks for its removal gets it."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     clock.now += 10
     assert store.delete(token="secret-token") == 0
-    assert stranger.keys() == []
+    assert raw_database.keys() == []
 
 
 def test_records_come_by_user_and_then_by_creation(open_store: OpenStore, clock: SimpleNamespace) -> None:
@@ -214,7 +211,7 @@ def test_there_is_something_to_sweep_from_the_earliest_expiry_on(open_store: Ope
 
 
 def test_a_sweep_takes_expired_tokens_off_the_disk_and_tells(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """More of them than fit into one transaction; live ones stay."""
     store = open_store()
@@ -229,11 +226,11 @@ def test_a_sweep_takes_expired_tokens_off_the_disk_and_tells(
     assert store.sweep() == count
     assert [len(tokens) for tokens in revoked] == [SWEEP_BATCH_TOKENS, 3]
     assert [token for tokens in revoked for token in tokens] == [f"short-{number:04}" for number in range(count)]
-    assert stranger.keys() == ["bearer_token::long"]
+    assert raw_database.keys() == ["bearer_token::long"]
     assert store.sweep() == 0
 
 
-def test_opening_sweeps(open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace) -> None:
+def test_opening_sweeps(open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace) -> None:
     """What expired while the worker was down is off the disk when it is up."""
     store = open_store()
     store.store("alice", "short", 10)
@@ -241,10 +238,10 @@ def test_opening_sweeps(open_store: OpenStore, stranger: Stranger, clock: Simple
     store.close()
     clock.now += 10
     assert [record.token for record in open_store().records()] == ["long"]
-    assert stranger.keys() == ["bearer_token::long"]
+    assert raw_database.keys() == ["bearer_token::long"]
 
 
-def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, stranger: Stranger) -> None:
+def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """By then neither disk nor memory has the token, and a listener's fault harms nobody."""
     store = open_store()
     seen: list[tuple[Sequence[str], list[str], object]] = []
@@ -252,7 +249,7 @@ def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, 
     def fail(_tokens: Sequence[str]) -> None:
         raise ValueError("a fault in the listener")
 
-    store.on_revoked += [fail, lambda tokens: seen.append((tokens, stranger.keys(), store.lookup(tokens[0])))]
+    store.on_revoked += [fail, lambda tokens: seen.append((tokens, raw_database.keys(), store.lookup(tokens[0])))]
     store.store("alice", "secret-token", None)
     store.store("alice", "other-token", None)
     assert store.delete(username="alice") == 2
@@ -289,7 +286,7 @@ def test_a_closed_store_finds_nothing_and_refuses_the_rest(open_store: OpenStore
     ],
 )
 def test_what_breaks_a_rule_is_refused_in_one_line(
-    open_store: OpenStore, stranger: Stranger, arguments: tuple[str, str, int], message: str
+    open_store: OpenStore, raw_database: RawDatabase, arguments: tuple[str, str, int], message: str
 ) -> None:
     """A store that took it would pass the row over at the next start."""
     store = open_store()
@@ -297,15 +294,15 @@ def test_what_breaks_a_rule_is_refused_in_one_line(
         store.store(*arguments)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
-    assert stranger.keys() == []
+    assert raw_database.keys() == []
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Apia"])
-def test_a_creation_without_offset_is_local_time(open_store: OpenStore, stranger: Stranger, zone: str) -> None:
+def test_a_creation_without_offset_is_local_time(open_store: OpenStore, raw_database: RawDatabase, zone: str) -> None:
     """NorFab's workers write naive local time; rows like theirs with JSON text as value are read that way."""
     open_store().close()
     value = '{"token": "secret-token", "username": "alice", "created": "2026-05-31 12:08:51.914919"}'
-    stranger.plant(token="secret-token", value=value)
+    raw_database.plant(token="secret-token", value=value)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TZ", zone)

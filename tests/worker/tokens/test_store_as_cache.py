@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diskcache
 import pytest
@@ -16,9 +16,7 @@ from nfcli.models.errors import TokenStoreDamagedError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
@@ -40,7 +38,7 @@ def in_its_thread(store: TokenStore, call: Callable[[], Any]) -> Any:
     return store._run(call)
 
 
-def test_a_size_limit_evicts_no_token(open_store: OpenStore, stranger: Stranger) -> None:
+def test_a_size_limit_evicts_no_token(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """With a limit of one byte in force a thousand tokens stay; a cache would drop the oldest ones without a word."""
     store = open_store()
     in_its_thread(store, lambda: cache_of(store).reset("size_limit", 1))
@@ -48,13 +46,13 @@ def test_a_size_limit_evicts_no_token(open_store: OpenStore, stranger: Stranger)
         store.store(f"user-{number % 10}", f"token-{number}", 10 + number)
     before = contents(store)
     assert (len(before), cache_of(store).size_limit) == (1_000, 1)
-    assert len(stranger.keys()) == 1_000
+    assert len(raw_database.keys()) == 1_000
     store.close()
     assert contents(open_store()) == before
 
 
 def test_the_store_alone_decides_what_has_expired(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """Rows that diskcache, by the system's clock, holds to be long dead are neither culled nor hidden from anything."""
     clock.now = LONG_AGO
@@ -63,23 +61,23 @@ def test_the_store_alone_decides_what_has_expired(
         store.store("alice", f"token-{number}", 60)
     assert in_its_thread(store, lambda: cache_of(store).get("bearer_token::token-7")) is None
     before = contents(store)
-    assert (len(before), len(stranger.keys())) == (50, 50)
+    assert (len(before), len(raw_database.keys())) == (50, 50)
     store.store("alice", "token-7", 120)
     assert store.lookup("token-7") is not None
     assert store.delete(token="token-8") == 1
-    assert len(stranger.keys()) == 49
+    assert len(raw_database.keys()) == 49
     store.close()
     assert len(open_store()) == 49
 
 
 def test_a_token_that_expired_at_the_very_beginning_of_time_has_expired(
-    open_store: OpenStore, stranger: Stranger
+    open_store: OpenStore, raw_database: RawDatabase
 ) -> None:
     """Zero is an instant like any other, not the word for never."""
     open_store().close()
-    stranger.plant(token="old", expire_time=0.0)
+    raw_database.plant(token="old", expire_time=0.0)
     store = open_store()
-    assert (store.invalid_rows, stranger.keys()) == (0, [])  # swept at the opening
+    assert (store.invalid_rows, raw_database.keys()) == (0, [])  # swept at the opening
     store._index.put(BearerTokenRecord("old", "alice", 0.0, 0.0))
     assert (store.lookup("old"), store.records(), len(store), store.usernames()) == (None, [], 0, [])
 
@@ -94,12 +92,14 @@ class _Bomb:
         return Path.touch, (self.path,)
 
 
-def test_no_method_of_the_open_cache_unpickles(open_store: OpenStore, stranger: Stranger, tmp_path: Path) -> None:
+def test_no_method_of_the_open_cache_unpickles(
+    open_store: OpenStore, raw_database: RawDatabase, tmp_path: Path
+) -> None:
     """Not those either that the store doesn't call today: planted rows are an error to all that would read them."""
     proof = tmp_path / "it ran"
     store = open_store()
-    stranger.plant(token="as-value", mode=4, value=pickle.dumps(_Bomb(proof)))
-    stranger.plant(key=pickle.dumps(_Bomb(proof)), raw=0)
+    raw_database.plant(token="as-value", mode=4, value=pickle.dumps(_Bomb(proof)))
+    raw_database.plant(key=pickle.dumps(_Bomb(proof)), raw=0)
     cache = cache_of(store)
     for read in (
         lambda: cache.get("bearer_token::as-value"),

@@ -10,16 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
 from nfcli.models.errors import TokenStoreBusyError
 from nfcli.worker.tokens.database import TokenDatabase
 from nfcli.worker.tokens.store import SWEEP_AGAIN_SECONDS, TokenStore
-
-if TYPE_CHECKING:
-    from conftest import Stranger
+from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 CrashAndOpen = Callable[[TokenStore], TokenStore]
@@ -152,7 +149,7 @@ def test_each_write_keeps_the_latest_time(
 
 
 def test_what_was_seen_expired_stays_expired_after_a_crash(
-    open_store: OpenStore, crash_and_open: CrashAndOpen, clock: SimpleNamespace, stranger: Stranger
+    open_store: OpenStore, crash_and_open: CrashAndOpen, clock: SimpleNamespace, raw_database: RawDatabase
 ) -> None:
     """The look-up that found it has it taken off the disk, and nobody waits for that."""
     store = open_store()
@@ -163,7 +160,7 @@ def test_what_was_seen_expired_stays_expired_after_a_crash(
     wait(clock, 10)
     assert store.lookup("secret-token") is None
     settled(store)
-    assert (stranger.keys(), revoked, store.has_expired()) == (
+    assert (raw_database.keys(), revoked, store.has_expired()) == (
         ["bearer_token::lasting-token"],
         [["secret-token"]],
         False,
@@ -174,7 +171,7 @@ def test_what_was_seen_expired_stays_expired_after_a_crash(
 
 
 def test_closing_takes_what_has_expired_off_the_disk(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """With the time, so that a clock set back while the worker is down changes nothing."""
     store = open_store()
@@ -183,19 +180,19 @@ def test_closing_takes_what_has_expired_off_the_disk(
     store.store("alice", "secret-token", 10)
     wait(clock, 10)
     store.close()
-    assert (stranger.keys(), revoked) == ([], [["secret-token"]])
+    assert (raw_database.keys(), revoked) == ([], [["secret-token"]])
     clock.now -= HOUR
     assert open_store().lookup("secret-token") is None
 
 
 def test_a_closing_that_can_not_sweep_closes(
-    open_store: OpenStore, stranger: Stranger, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody holds the lock: one line in the log, and the worker ends in time."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     wait(clock, 10)
-    with stranger.connect() as other:
+    with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         store.close()
         other.execute("ROLLBACK")
@@ -312,15 +309,15 @@ def test_a_look_up_that_meets_the_closing_does_not_raise(open_store: OpenStore, 
 def test_a_planted_time_that_is_none_is_passed_over(  # noqa: PLR0917  fixtures
     open_store: OpenStore,
     tokens_folder: Path,
-    stranger: Stranger,
+    raw_database: RawDatabase,
     clock: SimpleNamespace,
     caplog: pytest.LogCaptureFixture,
     columns: dict[str, object],
 ) -> None:
     """One line says so; it is no token either, and the next write puts it right."""
     open_store().close()
-    stranger.run("DELETE FROM Cache")
-    stranger.plant(**{"key": "latest_time", "tag": "", "value": repr(clock.now), **columns})
+    raw_database.run("DELETE FROM Cache")
+    raw_database.plant(**{"key": "latest_time", "tag": "", "value": repr(clock.now), **columns})
     store = open_store()
     assert (store.now(), store.invalid_rows) == (clock.now, 0)
     said = f"the latest time that the token database in {tokens_folder} has seen is no time and was passed over"

@@ -14,7 +14,7 @@ import zmq
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.curve_auth import Access, AllowedClients
-from support.direct_server import stranger
+from support.direct_server import unlisted_keys
 
 CLOSED_DOORS = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -37,7 +37,7 @@ def test_without_any_handler_nobody_gets_in(
     """Where nobody answers ZAP requests, CURVE alone would take every key for a good one."""
     monkeypatch.setattr(Access, "supervise", lambda _access: None)
     server.direct._access.stop()
-    assert [is_let_in(connect_peer(stranger())), is_let_in(connect_peer())] == [False, False]
+    assert [is_let_in(connect_peer(unlisted_keys())), is_let_in(connect_peer())] == [False, False]
     assert server.direct.counters()["received"] == 0
 
 
@@ -106,7 +106,7 @@ def test_a_key_file_that_can_not_be_used_is_named_and_keeps_nobody_out(
     reason = spoil(folder)
     clients = AllowedClients(folder)
     assert clients.allows(pair.public.decode())
-    assert not clients.allows(stranger().public.decode())
+    assert not clients.allows(unlisted_keys().public.decode())
     assert caplog.record_tuples[0][:2] == ("nfcli.worker.transport.curve_auth", logging.WARNING)
     assert caplog.messages[0].startswith(f"client key ignored: {reason}")
     assert "\n" not in caplog.messages[0]

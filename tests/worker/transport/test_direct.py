@@ -16,7 +16,7 @@ from nfcli.models.protocol.frames import BrokerMessage, Command
 from nfcli.worker.transport import direct
 from nfcli.worker.transport.curve_auth import AllowedClients
 from nfcli.worker.transport.direct import MAX_MESSAGE_BYTES, DirectServer
-from support.direct_server import WAIT_MILLISECONDS, stranger
+from support.direct_server import WAIT_MILLISECONDS, unlisted_keys
 
 Connect = Callable[..., Any]
 
@@ -122,7 +122,7 @@ def test_show_workers_answers_with_this_worker(connect_peer: Connect) -> None:
 
 def test_a_strangers_key_is_refused_and_told_so(server: Any, connect_peer: Connect) -> None:
     """The handshake fails with an authentication error, and nothing reaches the worker."""
-    peer = connect_peer(stranger())
+    peer = connect_peer(unlisted_keys())
     peer.send(Command.POST, "u1", {"task": "add"})
     peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     assert server.direct.counters()["received"] == 0
@@ -174,7 +174,7 @@ def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
     assert authenticator is not None
     authenticator.pipe.send(b"TERMINATE")
     authenticator.thread.join(WAIT_MILLISECONDS / 1_000)
-    unknown = connect_peer(stranger())
+    unknown = connect_peer(unlisted_keys())
     unknown.send(Command.POST, "u1", {"task": "add"})
     known = connect_peer()
     known.send(Command.POST, "u2", {"task": "add"})
