@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nfcli.models.environment.paths import Environment, find_environment
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 

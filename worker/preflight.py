@@ -21,7 +21,8 @@ from ..models.environment.curve_keys import ensure_audit_key
 from ..models.environment.paths import Environment, find_environment
 from ..models.environment.private_files import open_private, tree_problems
 from ..models.errors import EXIT_OK, EnvironmentFolderError, InventoryError, KeyFileError, WorkerStartError
-from ..models.inventory.schema import WorkerInventory, load_inventory
+from ..models.inventory.loader import load_inventory
+from ..models.inventory.schema import WorkerInventory
 from ..models.tasks.health import CheckResult, clock_result, rows_result
 from .audit.chain import Head, backwards, recover_head, verify_chain
 from .http.server import HttpServer

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import UsageError, validation_messages
 from ..fields import TimeoutSeconds
+from ..inventory.service import SERVICE
 from ..protocol.jobs import DEFAULT_TIMEOUT_SECONDS
 from ..tasks.base import TaskInput
 
@@ -135,7 +136,6 @@ def _split(value: str) -> list[str]:
 class JobArguments(Command):
     """A command that is a task of the workers, and what can be said about its job."""
 
-    SERVICE: ClassVar[str] = "fastmcp"
     TASK: ClassVar[str]
 
     timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
@@ -154,7 +154,7 @@ class JobArguments(Command):
         """Run the task on the workers; return `{worker: value}`, or the rows of all workers for a table."""
         task, kwargs = self.call()
         results = shell.client.run_job(
-            self.SERVICE,
+            SERVICE,
             task,
             kwargs=kwargs,
             workers=self.targets(),

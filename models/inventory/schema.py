@@ -1,30 +1,27 @@
-"""The inventory: which workers there are, how each is configured, which run on this machine.
+"""Schema of the inventory: the workers, the configuration of each, and which of them run on this machine.
 
-The models are the schema: their field descriptions are what `man page inventory` prints. The format is NorFab's, so an
-inventory written for it is understood; what belongs to NorFab's other services is left alone.
+`man page inventory` prints the field descriptions of these models. The format is NorFab's, so an inventory written for
+NorFab loads; its parts for other services are ignored.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..environment.paths import DEFAULT_WORKER, Environment, worker_name_problem
-from ..errors import InventoryError
+from ..environment.paths import DEFAULT_WORKER
 from ..fields import Seconds
-from .loader import KeyPath, Merged, Source
-from .sources import InventorySources
+from .masking import MASK, mask_secrets
+from .service import SERVICE
 from .tool_policy import ToolsInventory
 from .types import (
-    REDACTED,
     BindEndpoint,
     BindHost,
     ConnectEndpoint,
     CurveKey,
     Flag,
-    GuessCount,
     HttpUrl,
     Kind,
     ModuleNames,
@@ -34,17 +31,14 @@ from .types import (
     Scopes,
     Section,
     Texts,
+    WrongTokenLimit,
     YamlFlag,
     is_loopback_host,
-    redact,
     url_host,
 )
-from .validation import ModelT, describe, validate
+from .validation import describe
 
-SERVICE: Final = "fastmcp"
-
-
-# Keys that may stand without a value, as `auth_bearer:` above commented lines; null means nothing of its own there.
+# Keys whose value may be null, as in `auth_bearer:` above commented lines: the default applies.
 _NULL_IS_UNSET = frozenset(
     {
         "allowed_hosts",
@@ -98,7 +92,7 @@ class AuthBearer(_Model):
         default_factory=lambda data: data.get("required_scopes", ()),
         description="Scopes that every token stored here carries",
     )
-    max_wrong_tokens_per_minute: Annotated[GuessCount, Kind("whole number from 0, or null")] = Field(
+    max_wrong_tokens_per_minute: Annotated[WrongTokenLimit, Kind("whole number from 0, or null")] = Field(
         default=10,
         description="Wrong tokens that an address may send within a minute; after more, its requests with a token get "
         "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address: raise it or set 0 there",
@@ -107,7 +101,7 @@ class AuthBearer(_Model):
     def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:
         """Return issuer and resource URL to publish; None publishes nothing.
 
-        `worker_url` is any URL of the worker: its scheme, host and port stand for a URL that isn't set.
+        `worker_url` is any URL of the worker: its scheme, host and port replace a URL that isn't set.
         """
         parts = urlsplit(worker_url)
         base = f"{parts.scheme}://{parts.netloc}"
@@ -148,8 +142,8 @@ class WorkerInventory(_Model):
     )
     plugins: Annotated[ModuleNames, Kind("list of Python modules, PACKAGE.MODULE")] = Field(
         default=(),
-        description="Modules whose @task functions become tasks of the worker; what Python doesn't find elsewhere is "
-        "looked for in the inventory's folder. Their code may do whatever the worker may",
+        description="Modules whose @task functions become tasks of the worker, importable by Python or stored in the "
+        "inventory's folder. Their code may do whatever the worker may",
     )
     tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
     fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
@@ -169,7 +163,7 @@ class WorkerInventory(_Model):
 
     @property
     def exposure_problem(self) -> str | None:
-        """Why this must not be served, None where it may: other machines could call the tools without a token."""
+        """The reason why this must not be served, or None: other machines could call the tools without a token."""
         if self.authentication_enabled or self.is_loopback or self.allow_unauthenticated:
             return None
         return (
@@ -183,20 +177,20 @@ class WorkerInventory(_Model):
         return f"http://{url_host(self.host)}:{self.port if port is None else port}"
 
     def redacted(self) -> dict[str, Any]:
-        """Return the configuration for display, JSON types only, secrets of free-form sections as `***`.
+        """Return the configuration for display, in JSON types, secrets of free-form sections as `***`.
 
-        URLs that aren't set are left out: null would say that nothing is published.
+        URLs that aren't set are left out: null would mean that no metadata is published.
         """
         unset = {"issuer_url", "resource_server_url"} - self.auth_bearer.model_fields_set
         shown = self.model_dump(mode="json", exclude={**dict.fromkeys(_FREE_FORM, True), "auth_bearer": unset})
-        return shown | {key: redact(getattr(self, key)) for key in _FREE_FORM}
+        return shown | {key: mask_secrets(getattr(self, key)) for key in _FREE_FORM}
 
 
 _FREE_FORM = ("fastmcp", "uvicorn", "logging")
 
 
 def _topology_names(value: Any) -> Any:
-    """Turn NorFab's entries, a name or `NAME: {options}`, into names, none twice."""
+    """Turn NorFab's entries, a name or `NAME: {options}`, into names without repeats."""
     if not isinstance(value, (list, tuple)):
         return value
     names: list[Any] = []
@@ -220,7 +214,7 @@ class Topology(_Model):
 
 
 class Broker(BaseModel):
-    """The NorFab broker to join. NorFab's further keys are tolerated."""
+    """The NorFab broker to join. Further keys of NorFab's are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -234,19 +228,19 @@ class Broker(BaseModel):
         default=True, description="Whether the broker speaks CURVE; only YAML's own false turns it off"
     )
     ip_allowlist: Annotated[Texts, Kind("list of IP addresses")] = Field(
-        default=("*",), description="Addresses the broker lets in"
+        default=("*",), description="Addresses that the broker accepts"
     )
 
 
 class Inventory(_Model):
-    """A whole inventory, resolved: every worker's files merged, every value taken from the environment."""
+    """A loaded inventory: every worker's files merged, variables replaced by their values."""
 
     broker: Annotated[Broker | None, Kind("mapping")] = Field(
         default=None, description="NorFab broker to join; without it clients reach the workers directly"
     )
     workers: Annotated[dict[str, WorkerInventory], Kind("mapping of names or globs to lists", "none")] = Field(
         default={},
-        description="Files that configure a worker, merged in order, later ones win; a mapping may stand inline",
+        description="Files that configure a worker, merged in order, later ones win; or mappings in place of files",
     )
     topology: Topology = Field(default=Topology(), description="What runs on this machine")
     foreign_workers: Annotated[dict[str, str], Kind("internal")] = Field(
@@ -258,15 +252,15 @@ class Inventory(_Model):
 
     @classmethod
     def default(cls) -> Self:
-        """Return the inventory that applies where there is no file: one worker on loopback, authentication on."""
+        """Return the inventory that applies without a file: one worker on loopback, authentication on."""
         worker = WorkerInventory(service=SERVICE, authentication_enabled=True)
         return cls(workers={DEFAULT_WORKER: worker}, topology=Topology(workers=(DEFAULT_WORKER,)))
 
     def redacted(self) -> dict[str, Any]:
-        """Return the inventory for display, JSON types only, secrets as `***`."""
+        """Return the inventory for display, in JSON types, secrets as `***`."""
         broker = None if self.broker is None else self.broker.model_dump(mode="json")
         if broker is not None and broker["shared_key"] is not None:
-            broker["shared_key"] = REDACTED
+            broker["shared_key"] = MASK
         return {
             "broker": broker,
             "workers": {name: worker.redacted() for name, worker in self.workers.items()},
@@ -276,106 +270,9 @@ class Inventory(_Model):
         }
 
 
-def load_inventory(environment: Environment, faults: list[InventoryError] | None = None) -> Inventory:
-    """Read an environment's inventory; `.workers` has every exact name of `workers:` and of the topology.
-
-    Workers of NorFab's other services are in `.foreign_workers` only, not in `.topology.workers` either. With a broker,
-    workers of the topology of which nothing is said here are in `.remote_workers`: the broker has their inventory.
-
-    Args:
-        environment: whose inventory.
-        faults: gets what is wrong with single workers, which `.workers` then lacks; None: it is raised.
-
-    Raises:
-        InventoryError: something can't be read or breaks the schema; one line that names file, key path and what was
-            expected.
-    """
-    if environment.inventory_file is None:
-        return Inventory.default()
-    sources = InventorySources(environment.inventory_file, SERVICE)
-    place = Source(str(environment.inventory_file))
-    broker_data = sources.section("broker")
-    broker = None if broker_data is None else _validated(Broker, broker_data, place, ("broker",))
-    topology = _topology(sources, place)
-    workers: dict[str, WorkerInventory] = {}
-    foreign: dict[str, str] = {}
-    remote = () if broker is None else tuple(name for name in topology.workers if not sources.has(name))
-    for name in dict.fromkeys([*sources.exact_names(), *topology.workers]):
-        if name in remote:
-            continue
-        try:
-            data = sources.worker(name)
-            if data.service == SERVICE:
-                workers[name] = parse_worker(data.merged, place, name)
-            else:
-                foreign[name] = data.service
-        except InventoryError as error:
-            if faults is None:
-                raise
-            faults.append(error)
-    if not workers and not foreign and not faults and broker is None:
-        raise InventoryError(f"{place.file}: workers: at least one worker is expected, or a broker to join")
-    names = tuple(name for name in topology.workers if name not in foreign)
-    return Inventory(
-        broker=broker,
-        workers=workers,
-        topology=topology.model_copy(update={"workers": names}),
-        foreign_workers=foreign,
-        remote_workers=remote,
-    )
-
-
 def describe_schema() -> list[tuple[str, str, str, str]]:
-    """Return (key path, type, default, description) of every key, in the schema's order, from the models themselves.
+    """Return (key path, type, default, description) of every key, in the schema's order.
 
-    The default is empty for a key that must be given.
+    The default is empty for a required key.
     """
     return list(describe(Inventory, ""))
-
-
-def parse_worker(merged: Merged, place: Source, name: str) -> WorkerInventory:
-    """Return a worker's configuration from its merged data; `place` is where errors say that it was written.
-
-    Raises:
-        InventoryError: it breaks the schema, or the name the rule of worker names.
-    """
-    problem = worker_name_problem(name)
-    if problem:
-        raise InventoryError(f"{place.file}: workers: worker name {name[:80]!r} {problem}")
-    # Keys of NorFab's own job engine: an environment made for it is understood as it is, they mean nothing here.
-    data = {key: value for key, value in merged.data.items() if key not in _NORFAB_WORKER_KEYS}
-
-    def source(path: KeyPath) -> tuple[Source, KeyPath]:
-        found = merged.source(path)
-        return (place, ("workers", name, *path)) if found is None else (found, path)
-
-    return validate(WorkerInventory, data, source)
-
-
-_NORFAB_WORKER_KEYS = frozenset(
-    {
-        "autostart_watchdog",
-        "broker_endpoint",
-        "jobs_compress",
-        "max_concurrent_jobs",
-        "memory_threshold_action",
-        "memory_threshold_mbyte",
-        "watchdog_interval",
-    }
-)
-_NORFAB_TOPOLOGY_KEYS = frozenset({"workers_init_timeout", "workers_start_interval"})
-
-
-def _topology(sources: InventorySources, place: Source) -> Topology:
-    data = sources.section("topology")
-    if isinstance(data, dict):
-        data = {key: value for key, value in data.items() if key not in _NORFAB_TOPOLOGY_KEYS}
-    topology = _validated(Topology, {} if data is None else data, place, ("topology",))
-    # A NorFab host that runs a broker holds the inventory of workers that run elsewhere.
-    if "workers" in topology.model_fields_set or topology.broker:
-        return topology
-    return topology.model_copy(update={"workers": tuple(sources.exact_names())})
-
-
-def _validated(model: type[ModelT], data: Any, place: Source, prefix: KeyPath) -> ModelT:
-    return validate(model, data, lambda path: (place, (*prefix, *path)))

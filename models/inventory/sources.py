@@ -1,8 +1,7 @@
-"""From an inventory file to each worker's merged data: which files and mappings belong to a name, in which order."""
+"""Sources of each worker's configuration: the files and mappings whose globs match its name, merged in order."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,20 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InventoryError
-from .loader import (
-    Document,
-    KeyPath,
-    Merged,
-    Source,
-    UnreadableFileError,
-    merge,
-    read_document,
-    read_variables,
-    resolve,
-)
+from .documents import Document, UnreadableFileError, read_document, read_variables, resolve
+from .merging import KeyPath, Merged, Source, merge
+from .service import is_other_service
 from .types import kind_of
 
-# What a NorFab inventory.yaml has besides; none of it concerns nfcli.
+# Further keys of NorFab's inventory.yaml, which nfcli ignores.
 NORFAB_KEYS = frozenset({"logging", "client", "hooks", "plugins"})
 OWN_KEYS = ("broker", "workers", "topology")
 # NorFab adds this worker to every topology without an entry in `workers:`.
@@ -31,29 +22,23 @@ BUILT_IN_WORKERS = {"filesharing-worker-1": "filesharing"}
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
-def is_misspelt(service: str, own: str) -> bool:
-    """Whether this looks like our own service's name: a typing error must not make a worker vanish silently."""
-    return bool(difflib.get_close_matches(service.casefold(), [own], n=1, cutoff=0.8))
-
-
 @dataclass(frozen=True)
 class WorkerData:
-    """What the inventory says of one worker; `merged` is empty for a worker of another service."""
+    """Merged data of one worker; empty for a worker of another service, which `other_service` names."""
 
-    service: str
     merged: Merged
+    other_service: str | None = None
 
 
 class InventorySources:
-    """An inventory file and the files it names.
+    """An inventory file and the files that it names.
 
     Raises:
-        InventoryError: it can't be read or its top level isn't as it must be.
+        InventoryError: the file can't be read, or its top level is invalid.
     """
 
-    def __init__(self, file: Path, service: str) -> None:
+    def __init__(self, file: Path) -> None:
         self.file = file
-        self._service = service
         self._documents: dict[Path, Document] = {}
         self._document = read_document(file)
         self._variables = read_variables(file.parent)
@@ -61,7 +46,7 @@ class InventorySources:
         self._patterns = self._read_patterns()
 
     def section(self, key: str) -> Any:
-        """Return the value of `broker` or `topology`, None where there is none."""
+        """Return the value of the key `broker` or `topology`, or None."""
         return resolve(self._document, self._document.data.get(key), self._variables, (key,))
 
     def exact_names(self) -> list[str]:
@@ -69,44 +54,44 @@ class InventorySources:
         return [pattern for pattern in self._patterns if not _GLOB_CHARACTERS & set(pattern)]
 
     def has(self, name: str) -> bool:
-        """Whether anything is said of a worker of this name."""
+        """Whether a worker of this name has any source."""
         return name in BUILT_IN_WORKERS or bool(self._sources(name))
 
     def worker(self, name: str) -> WorkerData:
         """Return the merged data of a worker.
 
-        Files that only NorFab can read don't matter for a worker of another service.
+        Errors in the files of a worker of another service are ignored.
 
         Raises:
-            InventoryError: nothing is said of this name, or a source of it can't be read.
+            InventoryError: the name has no entry, or a source of it can't be read.
         """
         sources = self._sources(name)
         if not sources and name not in self._patterns:
             if name in BUILT_IN_WORKERS:
-                return WorkerData(BUILT_IN_WORKERS[name], Merged())
+                return WorkerData(Merged(), BUILT_IN_WORKERS[name])
             known = ", ".join(map(repr, self._patterns)) or "nothing"
-            raise self._error(("topology", "workers"), f"{name[:80]!r} has no entry under workers, which has {known}")
+            raise self._error(("topology", "workers"), f"{name[:80]!r} has no entry under workers: there is {known}")
         merged = Merged()
         service: Any = None
         problem: InventoryError | None = None
         for path, item in sources:
             try:
                 document, data, source = self._read(path, item)
-                # First, by itself: what else a file of another service holds may be for NorFab alone to understand.
+                # Before the rest: files of another service may contain values that only NorFab supports.
                 if "service" in data:
                     service = resolve(document, data["service"], self._variables, (*source.path, "service"))
                 merge(merged, resolve(document, data, self._variables, source.path), source)
             except InventoryError as error:
                 service = error.service if isinstance(error, UnreadableFileError) and error.service else service
                 problem = problem or error
-        if isinstance(service, str) and service != self._service and not is_misspelt(service, self._service):
-            return WorkerData(service, Merged())
+        if is_other_service(service):
+            return WorkerData(Merged(), service)
         if problem is not None:
             raise problem
-        return WorkerData(self._service, merged)
+        return WorkerData(merged)
 
     def _read(self, path: KeyPath, item: Any) -> tuple[Document, dict[Any, Any], Source]:
-        """Return document, data and label of a source."""
+        """Return document, data and origin of a source."""
         if isinstance(item, dict):
             return self._document, item, Source(str(self.file), path)
         if not isinstance(item, str):
@@ -119,13 +104,13 @@ class InventorySources:
             except OSError:  # a name too long
                 is_file = False
             if not is_file:
-                raise self._error(path, f"there is no file {file if name.isprintable() else repr(str(file))}")
+                raise self._error(path, f"file {file if name.isprintable() else repr(str(file))} doesn't exist")
             self._documents[file] = read_document(file)
         document = self._documents[file]
         return document, document.data, Source(str(file))
 
     def _sources(self, name: str) -> list[tuple[KeyPath, Any]]:
-        """Return the sources of a worker in the file's order, each with its key path, none twice."""
+        """Return the sources of a worker without repeats, in the file's order, each with its key path."""
         found: list[tuple[KeyPath, Any]] = []
         for pattern, items in self._patterns.items():
             if fnmatch.fnmatchcase(name, pattern):
@@ -151,7 +136,7 @@ class InventorySources:
         for pattern, items in workers.items():
             path = ("workers", str(pattern))
             if not isinstance(pattern, str):
-                raise self._error(path, "a worker's name must be text, put it in quotes")
+                raise self._error(path, "a worker's name must be text: put it in quotes")
             if items is not None and not isinstance(items, (list, str, dict)):
                 raise self._error(path, f"must be a list of files and mappings, got {kind_of(items)}")
             name = resolve(self._document, pattern, self._variables, path)

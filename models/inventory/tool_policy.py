@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ..fields import TimeoutSeconds
 from ..patterns.bounded import PATTERN_MAX_CHARACTERS, PatternError, compile_pattern, compile_template
-from .types import Flag, Kind, Text, kind_of, shown
+from .types import Flag, Kind, Text, kind_of, summarize
 
 RULES_MAX = 1_000
 PATTERNS_MAX = 200
@@ -54,7 +54,7 @@ def _rules(value: Any) -> Any:
 
 def _names(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise _refuse(f"must be a list of names or globs, got {shown(value)}")
+        raise _refuse(f"must be a list of names or globs, got {summarize(value)}")
     if len(value) > RULES_MAX:
         raise _refuse(f"must have at most {RULES_MAX} names, got {len(value)}")
     return value
@@ -83,7 +83,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 def _limit(value: Any) -> int:
     number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,13}", value) else value
     if type(number) is not int or not 1 <= number <= LIMIT_MAX_BYTES:
-        raise _refuse(f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}, got {shown(value)}")
+        raise _refuse(f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}, got {summarize(value)}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The inventory's models as a schema: errors in a user's words, and the table of keys of the manual."""
+"""Validation against the inventory's models, with errors in a user's words; and the manual's table of keys."""
 
 from __future__ import annotations
 
@@ -12,49 +12,45 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ..errors import InventoryError
-from .loader import KeyPath, Source
-from .types import Kind, shown
+from .merging import KeyPath, Source
+from .types import Kind, kind_of, summarize
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def validate(model: type[ModelT], data: Any, source: Callable[[KeyPath], tuple[Source, KeyPath]]) -> ModelT:
-    """Return `data` as a `model`; `source` tells where the value at a key path of it was written, and at which path.
+    """Return `data` as a `model`; `source` maps a key path of the data to its origin and the key path there.
 
     Raises:
-        InventoryError: one line about the first thing that is wrong, unknown keys before all else: a key that isn't
-            given is often one that is misspelt.
+        InventoryError: the first error, and how many more there are. Unknown keys come first: a missing key is often a
+            misspelt one.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        # A default that depends on a refused value is no second mistake.
+        # A default that couldn't be computed from a refused value is not a second error.
         items = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
         first = min(items, key=lambda item: item["type"] != "extra_forbidden")
         place, path = source(first["loc"])
         more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
-        raise InventoryError(f"{place.label(path)}: {_wording(first, model)}{more}") from None
+        raise InventoryError(f"{place.label(path)}: {_message(first, model)}{more}") from None
 
 
-_WORDING = {
-    "missing": "this key must be given",
-    "model_type": "must be a mapping",
-}
-
-
-def _wording(item: ErrorDetails, model: type[BaseModel]) -> str:
+def _message(item: ErrorDetails, model: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         keys = list(_model_at(model, item["loc"][:-1]).model_fields)
         close = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
         return f"no such key, did you mean {close[0]}?" if close else f"no such key, expected one of {', '.join(keys)}"
     if item["type"] == "literal_error":
-        return f"must be {item['ctx']['expected']}, got {shown(item['input'])}"
-    return _WORDING.get(item["type"], item["msg"])
+        return f"must be {item['ctx']['expected']}, got {summarize(item['input'])}"
+    if item["type"] == "model_type":
+        return f"must be a mapping, got {kind_of(item['input'])}"
+    return "required key is missing" if item["type"] == "missing" else item["msg"]
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
-        if isinstance(part, int):  # an item of a list, whose model is known already
+        if isinstance(part, int):  # the index of a list item, whose model is already known
             continue
         inner = _inner_model(model.model_fields[part].annotation)
         model = inner or model
@@ -62,7 +58,7 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a field's type is, or holds as an alternative to None, a mapping's values or a list's."""
+    """Return the model in a field's type: the type itself, an alternative to None, or a container's items."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -70,7 +66,7 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (key path, type, default, description) of every field, a nested model's right behind its own."""
+    """Yield (key path, type, default, description) of every field, each followed by those of a nested model."""
     for name, field in model.model_fields.items():
         if field.exclude:
             continue

@@ -8,7 +8,8 @@ from typing import Self
 
 from ...models.environment.curve_keys import KeyPair, ensure_client_key
 from ...models.environment.paths import Environment, find_environment
-from ...models.inventory.schema import Inventory, load_inventory
+from ...models.inventory.loader import load_inventory
+from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ..processes.launcher import Launcher
 from ..processes.worker_process import Notice, not_ours_notice

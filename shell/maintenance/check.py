@@ -16,7 +16,8 @@ from ...models.environment.curve_keys import CLIENT_NAME, KeyPair, find_key_pair
 from ...models.environment.paths import Environment, find_environment, worker_name_problem
 from ...models.environment.private_files import tree_problems
 from ...models.errors import EXIT_FAILED, EXIT_OK, InventoryError, KeyFileError
-from ...models.inventory.schema import Inventory, load_inventory
+from ...models.inventory.loader import load_inventory
+from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.protocol.broker_key import FILE_NAME as BROKER_KEY
 from ...models.tasks.health import CheckResult

@@ -22,6 +22,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import LockOwner, has_owner, read_owner
 from ...models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWorkersError
 from ...models.inventory.schema import Inventory
+from ...models.inventory.service import SERVICE
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.tasks.audit import AuditReport
 from ...models.tasks.health import CheckResult, StoreReport, clock_result, rows_result
@@ -29,7 +30,6 @@ from ..client.client import Client
 from ..client.norfab import make_transport
 from ..transport.broker import FabricTransport
 
-SERVICE = "fastmcp"
 ALIVE_SECONDS = 3.0
 WHOLE_SECONDS = 30.0
 """For what grows with the database and the audit trail, and for the start of a process that looks at them."""

@@ -8,12 +8,11 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ...models.errors import NoWorkersError, TaskError, UsageError
+from ...models.inventory.service import SERVICE
 from ...models.protocol.jobs import ResultStatus
 from ..client.client import Client
 from ..output.console import Console
 from ..text import escape_line
-
-SERVICE = "fastmcp"
 
 _ALL_PERCENT = 100
 

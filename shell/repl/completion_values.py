@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from ...man.pages import list_pages
-from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, JobArguments, Results, entries
+from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, Results, entries
 from ...models.errors import NoWorkersError
+from ...models.inventory.service import SERVICE
 
 USERS_TIMEOUT_SECONDS = 1.0
 USERS_FRESH_SECONDS = 10.0
@@ -73,7 +74,7 @@ class ValueSuggester:
         if self._clock() >= self._names_after:
             with contextlib.suppress(NoWorkersError):
                 self._names_after = self._clock() + RETRY_SECONDS
-                names = self._client.worker_names(JobArguments.SERVICE)
+                names = self._client.worker_names(SERVICE)
                 self._names_after = float("-inf")
         return [ALL_WORKERS, ANY_WORKER, *filter(str.isprintable, names)]
 
@@ -86,9 +87,7 @@ class ValueSuggester:
         return self._users
 
     def _ask_usernames(self) -> list[str]:
-        results = self._client.run_job(
-            JobArguments.SERVICE, "bearer_token_list", workers=ALL_WORKERS, timeout=USERS_TIMEOUT_SECONDS
-        )
+        results = self._client.run_job(SERVICE, "bearer_token_list", workers=ALL_WORKERS, timeout=USERS_TIMEOUT_SECONDS)
         answers: list[list[dict[str, Any]]] = [
             result["result"] for result in results.values() if isinstance(result["result"], list)
         ]

@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from ...man.pages import list_pages, read_page
 from ...man.tasks import render_tasks
 from ...man.tree import json_schema, tree_lines
-from ...models.commands.base import ANY_WORKER, JobArguments, Results
+from ...models.commands.base import ANY_WORKER, Results
 from ...models.commands.man import ManJsonSchema, ManPage, ManTasks, ManTree
 from ...models.commands.show import ShowBroker, ShowClient, ShowLocalInventory, ShowWorkers
 from ...models.inventory.schema import Inventory
+from ...models.inventory.service import SERVICE
 
 
 class ShellClient(Protocol):
@@ -76,7 +77,7 @@ class LocalCommands:
         return "\n".join(tree_lines(self._root, command.path))
 
     def _tasks(self, command: ManTasks) -> str | None:
-        values = self._report(self._client.run_job(JobArguments.SERVICE, "list_tasks", workers=ANY_WORKER))
+        values = self._report(self._client.run_job(SERVICE, "list_tasks", workers=ANY_WORKER))
         return next((render_tasks(entries, command.name) for entries in values.values()), None)
 
     def _json_schema(self, command: ManJsonSchema) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from support.norfab.sites import EnvironmentJoiner, FabricMaker
 
 HEARD_SECONDS = 5.0

@@ -15,7 +15,7 @@ import yaml
 
 from nfcli.man.pages import list_pages
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from support import examples
 
 README_COLUMNS, PAGE_COLUMNS = 100, 80

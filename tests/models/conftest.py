@@ -11,7 +11,8 @@ from typing import Protocol
 import pytest
 
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import Inventory, load_inventory
+from nfcli.models.inventory.loader import load_inventory
+from nfcli.models.inventory.schema import Inventory
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=lambda value: f"umask {value:03o}")

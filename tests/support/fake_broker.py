@@ -14,7 +14,7 @@ import zmq
 
 from nfcli.models.environment.curve_keys import ensure_client_key
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.broker import FabricTransport

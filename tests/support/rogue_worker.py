@@ -14,7 +14,7 @@ import zmq
 from nfcli.models.environment.curve_keys import ensure_client_key, ensure_key_pair
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import WorkerLock
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.direct import DirectTransport
 

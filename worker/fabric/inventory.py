@@ -13,9 +13,10 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import InventoryError, NoWorkersError
-from ...models.inventory.loader import Merged, Source
-from ...models.inventory.schema import SERVICE, WorkerInventory, parse_worker
-from ...models.inventory.sources import is_misspelt
+from ...models.inventory.loader import parse_worker
+from ...models.inventory.merging import Merged, Source
+from ...models.inventory.schema import WorkerInventory
+from ...models.inventory.service import is_other_service
 from ...models.inventory.types import kind_of
 from ...models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import INVENTORY_SERVICE
@@ -47,7 +48,7 @@ def read_inventory(address: BrokerAddress, name: str, data: dict[str, Any]) -> W
         InventoryError: it breaks the schema; the line names the broker and the key path there.
     """
     service = data.get("service")
-    if isinstance(service, str) and service != SERVICE and not is_misspelt(service, SERVICE):
+    if is_other_service(service):
         return service
     return parse_worker(Merged(data), Source(_place(address)), name)
 

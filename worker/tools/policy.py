@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from ...models.errors import InventoryError, ToolRuleError
-from ...models.inventory.loader import KeyPath, Source
+from ...models.inventory.merging import KeyPath, Source
 from ...models.inventory.tool_policy import PolicyRule, TaskGuardrail, TaskResultGuardrail, TaskRules, ToolsInventory
 from ...models.inventory.validation import validate
 from ...models.patterns.bounded import Budget, OverBudgetError, Pattern, Template, compile_pattern, compile_template

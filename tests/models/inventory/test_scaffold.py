@@ -9,8 +9,9 @@ import pytest
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import EnvironmentFolderError
+from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.inventory.scaffold import create_environment
-from nfcli.models.inventory.schema import AuthBearer, Inventory, Topology, WorkerInventory, load_inventory
+from nfcli.models.inventory.schema import AuthBearer, Inventory, Topology, WorkerInventory
 
 Modes = Callable[[Path], dict[str, str]]
 

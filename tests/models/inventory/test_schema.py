@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import AuthBearer, Broker, Inventory, Topology, WorkerInventory, load_inventory
+from nfcli.models.inventory.loader import load_inventory
+from nfcli.models.inventory.schema import AuthBearer, Broker, Inventory, Topology, WorkerInventory
 
 Load = Callable[..., Inventory]
 

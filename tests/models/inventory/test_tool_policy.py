@@ -115,7 +115,7 @@ MISTAKES = [
         "tools.guardrails[0].type: must be 'contains', 'equals' or 'regex'",
     ),
     ({"guardrails": [{**GUARDRAIL, "fild": "x"}]}, "tools.guardrails[0].fild: no such key, did you mean field?"),
-    ({"guardrails": [GUARDRAIL, {"task": "x"}]}, "tools.guardrails[1].service: this key must be given (and 3 more)"),
+    ({"guardrails": [GUARDRAIL, {"task": "x"}]}, "tools.guardrails[1].service: required key is missing (and 3 more)"),
     ({"guardrails": [{**GUARDRAIL, "field": ""}]}, "tools.guardrails[0].field: must have 1 to 256 characters, got 0"),
     (
         {"guardrails": [{**GUARDRAIL, "match": ["^a", "s3cret("]}]},

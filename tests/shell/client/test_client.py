@@ -16,7 +16,7 @@ from nfcli.models.environment.curve_keys import ensure_client_key, ensure_key_pa
 from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import AccessDeniedError, NoWorkersError, UsageError
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.protocol import connection as link
 from nfcli.models.tasks.base import TaskInput
 from nfcli.shell.client.client import Client

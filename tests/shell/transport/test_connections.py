@@ -15,7 +15,7 @@ import zmq
 from nfcli.models.environment.curve_keys import ensure_client_key
 from nfcli.models.environment.paths import DEFAULT_WORKER
 from nfcli.models.errors import NoWorkersError
-from nfcli.models.inventory.schema import load_inventory
+from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.protocol import connection as link
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.direct import DirectTransport

@@ -112,7 +112,7 @@ def test_a_worker_of_another_service_is_told_apart() -> None:
     ("data", "message"),
     [
         ({"status": "MMI Request Timeout"}, f"{PLACE}: workers.w1.status: no such key, expected one of service, "),
-        ({"port": 1}, f"{PLACE}: workers.w1.service: this key must be given"),
+        ({"port": 1}, f"{PLACE}: workers.w1.service: required key is missing"),
         ({"service": "fastmpc"}, f"{PLACE}: workers.w1.service: must be 'fastmcp', got 'fastmpc'"),
         ({"service": 1}, f"{PLACE}: workers.w1.service: must be 'fastmcp', got 1"),
         ({"service": "fastmcp", "prot": 1}, f"{PLACE}: workers.w1.prot: no such key, did you mean port?"),
