@@ -186,7 +186,7 @@ def test_rules_of_tasks_can_be_left_out() -> None:
             ),
         ),
         ({"guardrails": [on_commands("regex", "a", task="x")]}, "mcp.guardrails[0].task: no such key"),
-        ({"result_guardrails": [{"type": "limit"}]}, "mcp.result_guardrails[0].limit: required key is missing"),
+        ({"result_guardrails": [{"type": "limit"}]}, "mcp.result_guardrails[0].limit: this key must be given"),
         (
             {"guardrails": [on_commands("regex", *["(a" * 999] * 20)]},
             "mcp.guardrails: must have at most 20000 characters",
