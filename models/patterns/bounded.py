@@ -1,8 +1,8 @@
-"""Regular expressions that end: they mean what Python's `re` has them mean, and give up when their time is over.
+"""Regular expressions of Python's `re`, run with a time limit.
 
-Patterns come from an inventory, or from other services in a fabric, and run on what strangers send. `re` can't be
-stopped once it backtracks without end, and holds the interpreter's lock meanwhile; the package `regex` gives up after a
-time and lets go of the lock. Where it would understand a pattern in its own way, the pattern is rewritten.
+Patterns come from an inventory, or from other services of a fabric, and run on what clients send. `re` can't be stopped
+once it backtracks endlessly, and holds the interpreter's lock meanwhile; the package `regex` stops at a time limit and
+releases the lock. What it reads differently is refused, see `syntax`.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import regex
 
-from .translation import PatternError, check, translate
+from .syntax import PatternError, check, parse
 
-__all__ = ["Budget", "OverBudgetError", "Pattern", "PatternError", "Template", "compile_pattern", "compile_template"]
+__all__ = ["Budget", "BudgetExceeded", "Pattern", "PatternError", "Template", "compile_pattern", "compile_template"]
 
 PATTERN_MAX_CHARACTERS = 2_000
-# What replacements may add to texts, in characters, all of a budget together.
+# Characters that all replacements under one budget may add to texts.
 GROWTH_MAX_CHARACTERS = 16_000_000
-# A short text is mostly done with in microseconds: handing the interpreter's lock over would take longer.
+# Most searches in a short text take microseconds; releasing the interpreter's lock would take longer.
 _SHORT_CHARACTERS = 10_000
 _QUICK_SECONDS = 0.005
 _CACHED_PATTERNS = 4_096
 
-_FIRST_MARK = 0xF0000  # private use, plane 15
+_FIRST_MARK = 0xF0000  # private use, plane 15: stands for the whole match, the next for group 1, and so on
 
 _T = TypeVar("_T")
 
 
-class OverBudgetError(Exception):
-    """Takes too long or too much memory; `str(error)` completes a sentence: `took longer than 1 s`."""
+class BudgetExceeded(Exception):  # noqa: N818  the name says it already
+    """A search or replacement ran out of time or memory; `str(error)` completes a sentence: `took longer than 1 s`."""
 
 
 class Budget:
-    """What a number of searches and replacements may take together: a deadline, and how much texts may grow.
+    """Limit of a number of searches and replacements together: a deadline, and how much texts may grow.
 
     Args:
-        seconds: the time from now on.
+        seconds: time from now to the deadline.
         growth: characters that replacements may add.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -56,123 +56,115 @@ class Budget:
         self._deadline = clock() + seconds
 
     def seconds_left(self) -> float:
-        """Return the time that is left, more than 0.
+        """Return the seconds until the deadline, more than 0.
 
         Raises:
-            OverBudgetError: there is none.
+            BudgetExceeded: the deadline has passed.
         """
         left = self._deadline - self._clock()
         if left <= 0:
-            raise self.out_of_time()
+            raise self.timeout_error()
         return left
 
-    def out_of_time(self) -> OverBudgetError:
-        """Return the error that says so."""
-        return OverBudgetError(f"took longer than {self._seconds:g} s")
+    def timeout_error(self) -> BudgetExceeded:
+        """Return the error for a passed deadline."""
+        return BudgetExceeded(f"took longer than {self._seconds:g} s")
 
     def grow(self, characters: int) -> None:
-        """Take note that a text grows by that many characters; fewer than 0 count as 0.
+        """Count a text's growth in characters; a negative number counts as 0.
 
         Raises:
-            OverBudgetError: all together have grown too much.
+            BudgetExceeded: the growth of all texts together exceeds the limit.
         """
         self._growth -= max(0, characters)
         if self._growth < 0:
-            raise OverBudgetError("made it too large")
+            raise BudgetExceeded("made it too large")
 
 
 @dataclass(frozen=True)
 class Template:
-    """What stands in place of a match: texts, and numbers of groups whose text is put there."""
+    """Replacement for a match: literal texts, and numbers of groups whose text is inserted."""
 
     parts: tuple[str | int, ...]
 
     def expand(self, groups: Sequence[str | None], budget: Budget) -> str:
-        """Return the text for a match; `groups` has the whole match first, None for a group that took no part."""
+        """Return the text for a match; `groups` starts with the whole match and has None for groups without one."""
         texts = [part if isinstance(part, str) else groups[part] or "" for part in self.parts]
         budget.grow(sum(map(len, texts)) - len(groups[0] or ""))
         return "".join(texts)
 
 
 class Pattern:
-    """A compiled pattern. All threads may use one at the same time; made by `compile_pattern`."""
+    """A compiled pattern, made by `compile_pattern`; thread-safe."""
 
     def __init__(self, compiled: regex.Pattern[str]) -> None:
         self._compiled = compiled
 
-    def is_in(self, text: str, budget: Budget) -> bool:
-        """Whether the pattern matches anywhere in `text`.
+    def search(self, text: str, budget: Budget) -> bool:
+        """Return whether the pattern matches anywhere in `text`.
 
         Raises:
-            OverBudgetError: that takes too long, or more memory than there is.
+            BudgetExceeded: the search takes too long or too much memory.
         """
-
-        def search(seconds: float, concurrent: bool) -> bool:
-            return self._compiled.search(text, timeout=seconds, concurrent=concurrent) is not None
-
-        return _run(search, text, budget)
+        return _run(partial(self._compiled.search, text), text, budget) is not None
 
     def replace(self, template: Template, text: str, budget: Budget) -> str:
         """Return `text` with all matches replaced, as `re.sub` does.
 
         Raises:
-            OverBudgetError: that takes too long, or more memory than there is, or the text grows too large.
+            BudgetExceeded: this takes too long or too much memory, or the text grows too large.
         """
 
         def expand(match: regex.Match[str]) -> str:
             budget.seconds_left()
             return template.expand((match.group(), *match.groups()), budget)
 
-        def substitute(seconds: float, concurrent: bool) -> str:
-            return self._compiled.sub(expand, text, timeout=seconds, concurrent=concurrent)
-
-        return _run(substitute, text, budget)
+        return _run(partial(self._compiled.sub, expand, text), text, budget)
 
 
-def _run(work: Callable[[float, bool], _T], text: str, budget: Budget) -> _T:
-    """Return what `work` does within seconds and, or not, without the interpreter's lock."""
+def _run(work: Callable[..., _T], text: str, budget: Budget) -> _T:
+    """Return what `work` returns within the budget's time; a long run doesn't hold the interpreter's lock."""
     try:
         if len(text) <= _SHORT_CHARACTERS:
             with contextlib.suppress(TimeoutError):
-                return work(min(_QUICK_SECONDS, budget.seconds_left()), False)
-        return work(budget.seconds_left(), True)
+                return work(timeout=min(_QUICK_SECONDS, budget.seconds_left()), concurrent=False)
+        return work(timeout=budget.seconds_left(), concurrent=True)
     except TimeoutError:
-        raise budget.out_of_time() from None
+        raise budget.timeout_error() from None
     except (MemoryError, RuntimeError):
-        raise OverBudgetError("took too much memory") from None
+        raise BudgetExceeded("took too much memory") from None
 
 
 @lru_cache(_CACHED_PATTERNS)
 def compile_pattern(text: str) -> Pattern:
-    """Return the pattern that `re` would make of `text`; that takes some milliseconds at most.
+    """Return the pattern for `text`, in the syntax of `re`; takes some milliseconds at most.
 
     Raises:
-        PatternError: it is none, or too large; the message doesn't hold it.
+        PatternError: it is not valid, too large, or uses what is not supported; the message doesn't quote it.
     """
     if len(text) > PATTERN_MAX_CHARACTERS:
         raise PatternError(f"longer than {PATTERN_MAX_CHARACTERS} characters")
-    checked = check(text)
-    translated = translate(text, checked.flags)
+    check(text, parse(text).flags)
     try:
-        compiled = regex.compile(translated, regex.VERSION0, cache_pattern=False)
+        compiled = regex.compile(text, regex.VERSION0, cache_pattern=False)
     except (regex.error, RecursionError, MemoryError, OverflowError, ValueError) as error:
-        raise PatternError(f"not supported here: {str(error)[:120]}") from None
+        raise PatternError(f"not supported: {str(error)[:120]}") from None
     return Pattern(compiled)
 
 
 def compile_template(pattern: str, template: str) -> Template:
-    """Return the template for replacements of `pattern`'s matches that `re` would make of `template`.
+    """Return the template for replacing `pattern`'s matches, in the syntax of `re.sub`.
 
     Raises:
-        PatternError: it is none, or names a group that the pattern doesn't have.
+        PatternError: it is not valid, or names a group that the pattern doesn't have.
     """
     if len(template) > PATTERN_MAX_CHARACTERS:
         raise PatternError(f"longer than {PATTERN_MAX_CHARACTERS} characters")
-    checked = check(pattern)
-    # `re` itself puts marks in place of the groups: a pattern with the same groups, each of which matches its mark.
+    checked = parse(pattern)
+    # Let `re.sub` expand the template with a pattern that has the same groups, each matching one mark.
     marks = [chr(_FIRST_MARK + number) for number in range(checked.groups + 1)]
     if any(ord(character) >= _FIRST_MARK for character in template):
-        raise PatternError("characters from U+F0000 on can't be used")
+        raise PatternError("characters from U+F0000 on are not supported")
     names = {number: name for name, number in checked.groupindex.items()}
     groups = [f"(?P<{names[number]}>{mark})" if number in names else f"({mark})" for number, mark in enumerate(marks)]
     try:

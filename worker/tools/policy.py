@@ -16,7 +16,7 @@ from ...models.errors import InventoryError, ToolRuleError
 from ...models.inventory.merging import KeyPath, Source
 from ...models.inventory.tool_policy import PolicyRule, TaskGuardrail, TaskResultGuardrail, TaskRules, ToolsInventory
 from ...models.inventory.validation import validate
-from ...models.patterns.bounded import Budget, OverBudgetError, Pattern, Template, compile_pattern, compile_template
+from ...models.patterns.bounded import Budget, BudgetExceeded, Pattern, Template, compile_pattern, compile_template
 from ...models.protocol.jobs import Result
 from ...models.tasks.auth import is_token_task
 
@@ -154,7 +154,7 @@ class ToolGuards:
                     texts[name] = list(dict.fromkeys(_argument_texts(arguments[name])))
                 if any(guard.refuses(text, budget) for text in texts[name]):
                     return f"refused by a guardrail on {_line(name)}: {_line(guard.rule.message) or 'not allowed'}"
-            except OverBudgetError as error:
+            except BudgetExceeded as error:
                 return f"refused by a guardrail on {_line(name)}: checking it {error}"
             except (RecursionError, ValueError):  # nested without end, a number of more digits than Python writes
                 return f"refused by a guardrail on {_line(name)}: checking it is not possible"
@@ -179,8 +179,8 @@ class ToolGuards:
                     log.warning("a guardrail left the result of tool %s out: it is too large", tool)
                     return _replaced(results, message)
                 delivered = {worker: guard.changed(entry, tool, budget) for worker, entry in delivered.items()}
-        except (OverBudgetError, RecursionError, ValueError) as error:
-            reason = str(error) if isinstance(error, OverBudgetError) else "is not possible"
+        except (BudgetExceeded, RecursionError, ValueError) as error:
+            reason = str(error) if isinstance(error, BudgetExceeded) else "is not possible"
             log.warning("the result of tool %s was withheld: checking it %s", tool, reason)
             return _replaced(results, f"the result of tool {tool} was withheld: checking it {reason}")
         return delivered
@@ -196,7 +196,7 @@ class _Guardrail:
 
     def refuses(self, text: str, budget: Budget) -> bool:
         if self.rule.type == "regex":
-            return any(pattern.is_in(text, budget) for pattern in self._patterns)
+            return any(pattern.search(text, budget) for pattern in self._patterns)
         budget.seconds_left()
         folded = text.casefold()
         if self.rule.type == "equals":
@@ -251,7 +251,7 @@ class _ResultGuardrail:
     def _withheld(self, key: str, value: Any, tool: str, budget: Budget) -> Any:
         known: set[str] = set()
         for path, text in _leaves(value):
-            if text not in known and any(pattern.is_in(text, budget) for pattern in self._patterns):
+            if text not in known and any(pattern.search(text, budget) for pattern in self._patterns):
                 log.warning("a guardrail withheld a part of the result of tool %s: %s", tool, key)
                 message = self.rule.message or f"withheld by a guardrail: {_path(key, path)}"
                 return [message] if key in _LISTS else message

@@ -71,7 +71,6 @@ def result(value: Any, **more: Any) -> dict[str, Any]:
         ("equals", "5.0", 5.0),
         ("equals", "5.5", 5.5),
         ("regex", r"(?im)^\s*reload\b", ["show version", "show clock\n  Reload in 5"]),
-        ("regex", r"reload\b", "reload\u0301"),
         ("regex", "re.oad", ["x", "reload"]),
     ],
 )
