@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from frame_mutants import FrameMutants, Frames, captured
+from attacks.frame_mutants import FrameMutants, Frames, captured
 
 from nfcli import Client, NfcliError
 from nfcli.models.environment.paths import DEFAULT_WORKER

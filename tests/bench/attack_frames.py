@@ -1,14 +1,15 @@
-"""Attack a worker's ZeroMQ socket: a million wrong messages from an allowed client, and strangers at the door.
+"""Attack a worker's ZeroMQ socket: a million wrong messages from an allowed client, and peers without a key.
 
-    python tests/bench/attack_frames.py [--messages N] [--seed N] [--transport tcp|ipc] [--strangers N] [--log-level L]
+    python tests/bench/attack_frames.py [--messages N] [--unauthenticated N] [--seed N] [--transport tcp|ipc]
+        [--log-level L]
 
 Messages are captured ones, changed, and random ones (`frame_mutants.py`). After each 200 a proper job is sent and its
-answer awaited, so that each answer can be held to what was asked (`frame_ledger.py`). In between come strangers
-(`strangers.py`). In the end the worker must serve as before, with the threads it began with, no more descriptors, no
-more memory, the tokens that it said it stored, as many jobs as it answered, and a log without faults and tokens.
-Exit status 1 when something was wrong.
+answer awaited, so that each answer can be compared with what was asked (`frame_ledger.py`). Peers without a key connect
+in between (`unauthenticated_peers.py`). In the end the worker must serve as before, with the threads it began with, no
+more descriptors, no more memory, the tokens that it acknowledged, as many jobs as it answered, and a log without faults
+and tokens. Exit status 1 when something was wrong.
 
-tests/end_to_end/test_attack_frames.py runs this too.
+tests/end_to_end/security/test_attack_frames.py runs this too.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from frame_ledger import Ledger
-from frame_mutants import LARGEST_FRAME_BYTES, FrameMutants
-from strangers import Strangers
-from victim import GOOD_TOKEN, USER, FellError, State, Victim, attacked
+from attacks.frame_ledger import Ledger
+from attacks.frame_mutants import LARGEST_FRAME_BYTES, FrameMutants
+from attacks.unauthenticated_peers import UnauthenticatedPeers
+from attacks.victim import GOOD_TOKEN, USER, FellError, State, Victim, attacked
 
 from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, read_public_key
 from nfcli.models.environment.paths import DEFAULT_WORKER
@@ -142,16 +143,16 @@ def lock(socket: zmq.Socket[bytes], keys: KeyPair, victim: Victim) -> None:
 
 
 class Siege:
-    """One attack: insider, strangers, and what the worker was like before."""
+    """One attack: insider, unauthenticated peers, and what the worker was like before."""
 
-    def __init__(self, victim: Victim, seed: int, strangers: int) -> None:
+    def __init__(self, victim: Victim, seed: int, unauthenticated: int) -> None:
         self._victim = victim
         self.insider = Insider(victim, seed)
-        self.strangers = Strangers(victim, seed)
+        self.unauthenticated = UnauthenticatedPeers(victim, seed)
         self._threads = victim.state().threads
         self._first = self._check()
         self._warm: State | None = None
-        self._visits = strangers
+        self._visits = unauthenticated
         self._acts: list[Callable[[], None]] = [
             self.insider.send_too_much,
             self.insider.be_deaf,
@@ -159,13 +160,13 @@ class Siege:
         ]
 
     def run(self, messages: int) -> None:
-        """Send so many messages, with visits of strangers and checks spread among them."""
+        """Send so many messages, with visits of peers without a key and checks spread among them."""
         batches = -(-messages // BATCH)
         check_every = max(1, batches // CHECKS)
         for number in range(batches):
             self.insider.send_batch(min(BATCH, messages - number * BATCH))
             for _ in range(self._visits * (number + 1) // batches - self._visits * number // batches):
-                self.strangers.visit()
+                self.unauthenticated.visit()
             if (number + 1) % check_every == 0:
                 self._acts[number // check_every % len(self._acts)]()
                 self._check()
@@ -176,7 +177,7 @@ class Siege:
         """Close everything and see what is left; return the report."""
         ledger, victim, first = self.insider.ledger, self._victim, self._first
         self.insider.close()
-        self.strangers.close()
+        self.unauthenticated.close()
         is_calm = victim.calmed(lambda state: state.descriptors <= first.descriptors)
         last = self._check()
         if not is_calm:
@@ -188,13 +189,13 @@ class Siege:
         jobs = victim.run("get_stats")["jobs"]["total_jobs"] - victim.jobs_sent
         if not ledger.ran <= jobs <= ledger.ran + ledger.may_have_run_again:
             ledger.complain(f"{jobs} jobs ran, {ledger.ran} were answered")
-        ledger.wrong += self.strangers.wrong + victim.log_faults()
+        ledger.wrong += self.unauthenticated.wrong + victim.log_faults()
         return {
             "messages": self.insider.messages,
             "frames": self.insider.frames,
             "jobs run": ledger.ran,
             "answers": dict(sorted(ledger.statuses.items())),
-            "strangers": dict(sorted(self.strangers.visits.items())),
+            "unauthenticated": dict(sorted(self.unauthenticated.visits.items())),
             "resident MB": [round(each.resident_bytes / 1e6, 1) for each in (first, warm, last)],
             "threads": [len(first.threads), len(last.threads)],
             "descriptors": [first.descriptors, last.descriptors],
@@ -218,7 +219,7 @@ def attack(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Attack a worker of its own; return the report."""
     settings = {"endpoint": "tcp://127.0.0.1:*"} if arguments.transport == "tcp" else {}
     with attacked(folder, log_level=arguments.log_level, **settings) as victim:
-        siege = Siege(victim, arguments.seed, arguments.strangers)
+        siege = Siege(victim, arguments.seed, arguments.unauthenticated)
         started = time.perf_counter()
         try:
             siege.run(arguments.messages)
@@ -232,7 +233,7 @@ def main() -> int:
     """Attack, print the report as JSON, return the exit status."""
     parser = argparse.ArgumentParser(description="Attack a worker's ZeroMQ socket.")
     parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--strangers", type=int, default=2_000, help="how many visits of strangers")
+    parser.add_argument("--unauthenticated", type=int, default=2_000, help="how many visits of peers without a key")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--transport", choices=["tcp", "ipc"], default="tcp")
     parser.add_argument("--log-level", default="INFO")

@@ -29,8 +29,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
-from request_mutants import RequestMutants, Shot
-from victim import GOOD_TOKEN, FellError, Victim, attacked
+from attacks.request_mutants import RequestMutants, Shot
+from attacks.victim import GOOD_TOKEN, FellError, Victim, attacked
 
 CONNECTIONS = 24
 CHECKS = 5

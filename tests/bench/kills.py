@@ -24,8 +24,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger import Change, Ledger, Row
-from mortal_worker import WORKER, MortalWorker
+from endurance.crashing_worker import WORKER, CrashingWorker
+from endurance.ledger import Change, Ledger, Row
 
 from nfcli import NfcliError, NorFab
 
@@ -118,7 +118,7 @@ def _some_bytes(chance: random.Random) -> int:
 class Killer:
     """Counts acknowledgements and kills a worker when its moment has come; `has_struck` is set just before."""
 
-    def __init__(self, worker: MortalWorker, plan: Plan) -> None:
+    def __init__(self, worker: CrashingWorker, plan: Plan) -> None:
         self.has_struck = threading.Event()
         self.acknowledged = 0
         self._worker, self._plan = worker, plan
@@ -155,7 +155,7 @@ class Killer:
 class Site:
     """An environment, the workers that live and die in it one after the other, and their clients."""
 
-    def __init__(self, worker: MortalWorker, counts: Counter[str], start_bytes: int) -> None:
+    def __init__(self, worker: CrashingWorker, counts: Counter[str], start_bytes: int) -> None:
         self._worker = worker
         self._counts = counts
         self._acknowledged = 0
@@ -226,7 +226,7 @@ class Site:
 def site(folder: Path, code: str, counts: Counter[str], start_bytes: int) -> Iterator[Site]:
     """Make a site whose first worker runs; its clients and its last worker end with the `with` block."""
     with ExitStack() as stack:
-        worker = MortalWorker(folder, code)
+        worker = CrashingWorker(folder, code)
         stack.callback(worker.close)
         made = Site(worker, counts, start_bytes)
         stack.callback(made.norfab.destroy)
@@ -242,7 +242,7 @@ def run(
         rounds: how often the worker is killed under load.
         seed: chooses the changes and the moments.
         folder: where the environments are made.
-        code: the program that the workers run (`mortal_worker.py`).
+        code: the program that the workers run (`crashing_worker.py`).
         note: told of each round.
     """
     counts: Counter[str] = Counter()

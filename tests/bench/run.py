@@ -20,18 +20,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import fabric
-import flood
-import growth
-import http_rates
-import listings
-import machine
-import round_trips
-import shell_times
-import verification
-from figures import Figure, Growth, tables
-from processes import BenchError
-from sites import Sites
+from performance import fabric, flood, growth, http_rates, listings, machine, round_trips, shell_times, verification
+from performance.figures import Figure, Growth, tables
+from subjects.processes import BenchError
+from subjects.sites import Sites
 
 _Measurement = Callable[[Sites], Iterator[Figure | Growth]]
 

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import machine
-from processes import BenchError, Driver, Vitals, vitals
-from sites import HERE, Sites, Worker, running
-from soak_report import STAGES, Claim, Soaked, Stage, claims, report
+from endurance.soak_report import STAGES, Claim, Soaked, Stage, claims, report
+from performance import machine
+from subjects.processes import BenchError, Driver, Vitals, vitals
+from subjects.sites import HERE, Sites, Worker, running
 
 from nfcli import NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
@@ -79,7 +79,7 @@ def _clients(worker: Worker, count: int) -> Iterator[list[Driver]]:
             folder = worker.environment.folder / f"client-{number}"
             folder.mkdir()
             inventory = str(worker.environment.inventory_file)
-            command = [sys.executable, str(HERE / "soak_client.py"), inventory, worker.url, str(number)]
+            command = [sys.executable, str(HERE / "endurance" / "soak_client.py"), inventory, worker.url, str(number)]
             clients.append(opened.enter_context(Driver.running(command, folder)))
         yield clients
 

@@ -23,18 +23,18 @@ Ask = Callable[[Frames], Frames | None]
 
 
 @pytest.mark.parametrize(
-    ("transport", "messages", "strangers", "level"), [("tcp", 40_000, 90, "INFO"), ("ipc", 10_000, 36, "DEBUG")]
+    ("transport", "messages", "unauthenticated", "level"), [("tcp", 40_000, 90, "INFO"), ("ipc", 10_000, 36, "DEBUG")]
 )
-def test_the_worker_serves_on_through_wrong_messages_and_strangers(
-    transport: str, messages: int, strangers: int, level: str
+def test_the_worker_serves_on_through_wrong_messages_and_unauthenticated_peers(
+    transport: str, messages: int, unauthenticated: int, level: str
 ) -> None:
     """No thread dies, nothing leaks, no job runs and no token is stored that shouldn't; the log has no fault."""
-    numbers = ["--messages", str(messages), "--strangers", str(strangers), "--seed", "3"]
+    numbers = ["--messages", str(messages), "--unauthenticated", str(unauthenticated), "--seed", "3"]
     command = [sys.executable, str(ATTACK), *numbers, "--transport", transport, "--log-level", level]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     report = json.loads(done.stdout or "{}")
     assert (report.get("wrong"), done.stderr, done.returncode) == ([], "", 0)
-    assert (report["messages"], sum(report["strangers"].values())) == (messages, strangers)
+    assert (report["messages"], sum(report["unauthenticated"].values())) == (messages, unauthenticated)
 
 
 @pytest.fixture

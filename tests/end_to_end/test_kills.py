@@ -14,7 +14,7 @@ import pytest
 with pytest.MonkeyPatch.context() as _patch:
     _patch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
     kills: Any = importlib.import_module("kills")
-    ledger: Any = importlib.import_module("ledger")
+    ledger: Any = importlib.import_module("endurance.ledger")
 
 ROUNDS = 10
 

@@ -1,11 +1,11 @@
-"""The token stocks between which growth is measured."""
+"""The numbers of tokens and users between which growth is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sites import token_rows
+from subjects.sites import token_rows
 
 MANY = 100_000
 FLAT = 1.5
@@ -16,8 +16,8 @@ CACHE_MISSES_US = 0.5
 
 
 @dataclass(frozen=True)
-class Stock:
-    """So many tokens, dealt out to so many users."""
+class TokenCount:
+    """A number of tokens that are shared out among a number of users."""
 
     tokens: int
     users: int
@@ -27,7 +27,7 @@ class Stock:
         return token_rows(self.tokens, self.users)
 
 
-STOCKS = {"100": Stock(100, 100), "100,000": Stock(MANY, 1_000), "of one user": Stock(MANY, 1)}
+TOKEN_COUNTS = {"100": TokenCount(100, 100), "100,000": TokenCount(MANY, 1_000), "of one user": TokenCount(MANY, 1)}
 """By the headings of a table's columns; the first is what the others are compared with."""
 
 GROUPS = {10: 20, 1_000: 5}

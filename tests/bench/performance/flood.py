@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from figures import Figure, percentile
-from loads import loading
-from processes import BenchError, Driver
-from sites import HERE, NO_LIMIT, TOKEN, Sites
+from load.loads import loading
+from performance.figures import Figure, percentile
+from subjects.processes import BenchError, Driver
+from subjects.sites import HERE, NO_LIMIT, TOKEN, Sites
 
 ELSEWHERE = "127.0.0.2"
 LIMIT = 10
@@ -35,7 +35,7 @@ def measure(sites: Sites) -> Iterator[Figure]:
             name: opened.enter_context(sites.worker(wrong_tokens_per_minute=limit)) for name, limit in _FLOODS.items()
         }
         folder = sites.new_folder()
-        client = opened.enter_context(Driver.running([sys.executable, str(HERE / "steady_client.py")], folder))
+        client = opened.enter_context(Driver.running([sys.executable, str(HERE / "load" / "steady_client.py")], folder))
         for _ in range(ROUNDS):
             for name, worker in workers.items():
                 quiet += _asked(client, worker.url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from victim import GOOD_TOKEN, MARK
+from attacks.victim import GOOD_TOKEN, MARK
 
 WRONG_TOKEN = f"{MARK}-wrong"
 METADATA = b"/.well-known/oauth-protected-resource"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from answering import answer_calls
+from subjects.answering import answer_calls
 
 from nfcli.worker.http.token_verifier import DiskcacheBearerTokenVerifier
 from nfcli.worker.tokens.store import TokenStore

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from processes import BenchError
-from sites import HERE
+from subjects.processes import BenchError
+from subjects.sites import HERE
 
 CONNECTIONS = 8
-_GENERATOR = HERE / "load_generator.py"
+_GENERATOR = HERE / "load" / "load_generator.py"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from figures import Figure
-from loads import Served, load
-from processes import BenchError, child
-from sites import HERE, TOKEN, Sites
+from load.loads import Served, load
+from performance.figures import Figure
+from subjects.processes import BenchError, child
+from subjects.sites import HERE, TOKEN, Sites
 
 SECONDS = 1.0
 ROUNDS = 12
@@ -105,7 +105,7 @@ def _compared(work: str, turns: dict[str, _Turn], name: str, target: float) -> F
 
 @contextlib.contextmanager
 def _sdk_server(sites: Sites) -> Iterator[str]:
-    with child([sys.executable, str(HERE / "sdk_server.py")], sites.new_folder()) as process:
+    with child([sys.executable, str(HERE / "subjects" / "sdk_server.py")], sites.new_folder()) as process:
         url = process.stdout.readline().decode().strip() if process.stdout is not None else ""
         if not url:
             raise BenchError("the SDK's server doesn't start")

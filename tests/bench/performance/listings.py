@@ -7,11 +7,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from figures import Figure
-from processes import BenchError, resident_megabytes
-from shell_times import COMMAND, RESULT_END
-from sites import Reference, Sites, Worker
-from stocks import MANY
+from performance.figures import Figure
+from performance.shell_times import COMMAND, RESULT_END
+from performance.token_counts import MANY
+from subjects.processes import BenchError, resident_megabytes
+from subjects.sites import Reference, Sites, Worker
 
 from nfcli.models.environment.paths import DEFAULT_WORKER
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from durable import durable_commits, durable_lines
-from figures import Figure, percentile
-from processes import BenchError
-from sites import HERE, TOKEN, Sites
+from performance.durable import durable_commits, durable_lines
+from performance.figures import Figure, percentile
+from subjects.processes import BenchError
+from subjects.sites import HERE, TOKEN, Sites
 
 from nfcli import Client, NorFab
 
@@ -111,7 +111,7 @@ def _job(client: Client, task: str, **kwargs: Any) -> float:
 def _echo_server(folder: Path) -> Iterator[zmq.Socket[bytes]]:
     endpoint = f"ipc://{folder}/echo"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    command = [sys.executable, str(HERE / "echo_server.py"), endpoint]
+    command = [sys.executable, str(HERE / "subjects" / "echo_server.py"), endpoint]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             if process.stdout is not None:

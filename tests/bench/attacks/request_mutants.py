@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from frame_mutants import FrameMutants
-from request_parts import (
+from attacks.frame_mutants import FrameMutants
+from attacks.request_parts import (
     AUTHORIZATIONS,
     BODIES,
     BODY_BYTES_MAX,
@@ -33,7 +33,7 @@ from request_parts import (
     TRAILERS,
     VERSIONS,
 )
-from victim import GOOD_TOKEN
+from attacks.victim import GOOD_TOKEN
 
 HOST = b"127.0.0.1"
 _GOOD_LINE = re.compile(rb"(?im)^authorization[ \t]*:[ \t]*bearer +%s[ \t]*\r?$" % re.escape(GOOD_TOKEN.encode()))

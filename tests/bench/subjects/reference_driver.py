@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from answering import answer_calls
 from diskcache import FanoutCache
 from norfab.core.nfapi import NorFab
 from norfab.workers.fastmcp_worker.fastmcp_worker import DiskcacheBearerTokenVerifier
+from subjects.answering import answer_calls
 
 NANOSECONDS = 1e9
 

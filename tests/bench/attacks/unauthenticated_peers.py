@@ -1,4 +1,4 @@
-"""Those who knock at a worker's ZeroMQ socket without a right to: no key, another mechanism, no ZMTP at all."""
+"""Peers that a worker's ZeroMQ socket has to refuse: no key, another mechanism, no ZMTP at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 import zmq
-from victim import MARK, Victim
+from attacks.victim import MARK, Victim
 
 from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, read_public_key
 from nfcli.models.environment.paths import DEFAULT_WORKER
@@ -34,7 +34,7 @@ _OTHER_PROTOCOLS = (
 _KINDS = ("unknown key", "no mechanism", "user and password", "another worker's key", "another kind of socket")
 
 
-class Strangers:
+class UnauthenticatedPeers:
     """Visits a worker in turn in every way it knows; what wasn't closed at once is left hanging, 60 at most.
 
     `visits` counts them by kind. `wrong` says who was let in.

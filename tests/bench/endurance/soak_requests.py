@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from load_generator import OK, PING
-from posts import Connection
+from load.load_generator import OK, PING
+from load.posts import Connection
 
 GUESSES_AN_ADDRESS = 8
 UNAUTHORIZED = 401

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from answering import answer_calls
-from load_generator import OK, PING
-from posts import Connection
+from load.load_generator import OK, PING
+from load.posts import Connection
+from subjects.answering import answer_calls
 
 
 class Driver:

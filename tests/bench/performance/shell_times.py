@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
-from figures import Figure
-from processes import BenchError
-from sites import TOKEN, Reference, Sites, Worker
+from performance.figures import Figure
+from subjects.processes import BenchError
+from subjects.sites import TOKEN, Reference, Sites, Worker
 
 ROUNDS = 5
 COMMANDS = 1_000

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import Figure, percentile
-from posts import Connection
-from processes import BenchError, child, resident_megabytes
-from sites import HERE, Reference, Sites
+from load.posts import Connection
+from performance.figures import Figure, percentile
+from subjects.processes import BenchError, child, resident_megabytes
+from subjects.sites import HERE, Reference, Sites
 
 from nfcli import Client, NorFab
 
@@ -151,7 +151,8 @@ def _await_all(client: Client, names: list[str]) -> None:
 
 def _many_services(sites: Sites, fabric: Fabric) -> Iterator[Figure]:
     folder = _environment(sites, fabric, ["w1"])
-    crowd = [sys.executable, str(HERE / "crowd.py"), fabric.endpoint, fabric.key, str(SERVICES), str(TASKS)]
+    program = str(HERE / "subjects" / "many_services.py")
+    command = [sys.executable, program, fabric.endpoint, fabric.key, str(SERVICES), str(TASKS)]
     with _running(folder, ["w1"]) as workers, ExitStack() as opened:
         norfab = NorFab(inventory=folder / "inventory.yaml")
         opened.callback(norfab.destroy)
@@ -159,7 +160,7 @@ def _many_services(sites: Sites, fabric: Fabric) -> Iterator[Figure]:
         _await_all(client, ["w1"])
         pid, url = int(workers["w1"]["pid"]), str(workers["w1"]["url"])
         before = resident_megabytes(pid)
-        process = opened.enter_context(child(crowd, sites.new_folder()))
+        process = opened.enter_context(child(command, sites.new_folder()))
         if process.stdout is None or process.stdout.readline() != b"joined\n":
             raise BenchError("the services don't join")
         by_itself = _await_tools(client)

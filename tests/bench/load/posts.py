@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from load_generator import encoded, is_whole, status_of
+from load.load_generator import encoded, is_whole, status_of
 
 ANSWER_SECONDS = 30.0
 _PART_BYTES = 65_536

@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from figures import Figure, Growth, percentile
-from sites import Sites, token_rows
-from stocks import FLAT, STOCKS
+from performance.figures import Figure, Growth, percentile
+from performance.token_counts import FLAT, TOKEN_COUNTS
+from subjects.sites import Sites, token_rows
 
 ROUNDS, CALLS, REFERENCE_CALLS = 5, 4_000, 400
 MICROSECONDS = 1e6
@@ -18,20 +18,20 @@ _COMPARED = ("100", "100,000")
 
 def measure(sites: Sites) -> Iterator[Figure | Growth]:
     """Measure each size; the stores and the reference's take turns."""
-    ours: dict[str, list[float]] = {name: [] for name in STOCKS}
+    ours: dict[str, list[float]] = {name: [] for name in TOKEN_COUNTS}
     theirs: dict[str, list[float]] = {name: [] for name in _COMPARED}
     with ExitStack() as opened:
-        stores = {name: opened.enter_context(sites.store(stock.rows())) for name, stock in STOCKS.items()}
+        stores = {name: opened.enter_context(sites.store(stock.rows())) for name, stock in TOKEN_COUNTS.items()}
         references = {name: opened.enter_context(sites.reference(start=False)) for name in _COMPARED}
         for name, reference in references.items():
             if reference is not None:
-                reference.call("open_tokens", tokens=list(token_rows(STOCKS[name].tokens)))
+                reference.call("open_tokens", tokens=list(token_rows(TOKEN_COUNTS[name].tokens)))
         for turn in range(ROUNDS):
             for name, store in stores.items():
-                ours[name] += store.call("verify", tokens=_sample(STOCKS[name].tokens, turn, CALLS))
+                ours[name] += store.call("verify", tokens=_sample(TOKEN_COUNTS[name].tokens, turn, CALLS))
                 reference = references.get(name)
                 if reference is not None:
-                    sample = _sample(STOCKS[name].tokens, turn, REFERENCE_CALLS)
+                    sample = _sample(TOKEN_COUNTS[name].tokens, turn, REFERENCE_CALLS)
                     theirs[name] += reference.call("verify", tokens=sample)
     for name in _COMPARED:
         yield _figure(name, ours[name], theirs[name])

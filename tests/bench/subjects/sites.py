@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import diskcache
-from processes import BenchError, Driver, child
+from subjects.processes import BenchError, Driver, child
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.worker.tokens.database import KEY_PREFIX, NoPickleDisk, TokenDatabase
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TOKEN = "bench-0"
 """A token that is always stored; the others are named alike."""
 
@@ -118,7 +118,9 @@ class Sites:
         """Open a token store of ours with these rows in a process of its own: `store_driver.Driver`."""
         folder = self.new_folder()
         fill(folder / "tokens", rows)
-        with Driver.running([sys.executable, str(HERE / "store_driver.py"), str(folder / "tokens")], folder) as driver:
+        with Driver.running(
+            [sys.executable, str(HERE / "subjects" / "store_driver.py"), str(folder / "tokens")], folder
+        ) as driver:
             yield driver
 
     @contextlib.contextmanager
@@ -144,7 +146,7 @@ class Sites:
             "topology": {"broker": True, "workers": [DEFAULT_WORKER]},
         }
         (folder / "inventory.yaml").write_text(json.dumps(inventory))
-        with child([self._python, str(HERE / "reference_driver.py"), str(folder)], folder) as process:
+        with child([self._python, str(HERE / "subjects" / "reference_driver.py"), str(folder)], folder) as process:
             reference = Reference(process, folder)
             reference.folder, reference.url = folder, f"http://{_ADDRESS}:{port}/mcp"
             if start:

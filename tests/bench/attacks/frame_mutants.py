@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from victim import MARK
+from attacks.victim import MARK
 
-CAPTURED = Path(__file__).parents[1] / "models" / "protocol" / "captured" / "nfp_frames.jsonl"
+CAPTURED = Path(__file__).parents[2] / "models" / "protocol" / "captured" / "nfp_frames.jsonl"
 HEADERS = (b"NFPC01", b"NFPW01", b"NFPB01", b"NFPC02", b"nfpc01", b"")
 COMMANDS = (*(b"0x%02d" % number for number in range(12)), b"\x04", b"0x04\0", b"0X04", b"0x0a", b"", b"4")
 SERVICES = (b"all", b"", b"fastmc", b"FASTMCP", b"mmi.service.broker", b"sid.service.broker", b"fastmcp\0", b"\xff")

@@ -14,8 +14,8 @@ import time
 from collections import deque
 from typing import Any
 
-from answering import answer_calls
-from soak_requests import Requests, WrongAnswerError
+from endurance.soak_requests import Requests, WrongAnswerError
+from subjects.answering import answer_calls
 
 from nfcli import Client, NorFab
 

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import machine
-from figures import columns, percentile
-from processes import Vitals
+from performance import machine
+from performance.figures import columns, percentile
+from subjects.processes import Vitals
 
 from nfcli.worker.jobs.executor import KEPT_JOBS
 

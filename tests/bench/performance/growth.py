@@ -10,10 +10,19 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from figures import Figure, Growth
-from processes import BenchError, Driver
-from sites import Rows, Sites, running, token_rows
-from stocks import CACHE_MISSES_US, FLAT, GROUPS, MANY, STOCKS, Stock, group_user, grouped_rows
+from performance.figures import Figure, Growth
+from performance.token_counts import (
+    CACHE_MISSES_US,
+    FLAT,
+    GROUPS,
+    MANY,
+    TOKEN_COUNTS,
+    TokenCount,
+    group_user,
+    grouped_rows,
+)
+from subjects.processes import BenchError, Driver
+from subjects.sites import Rows, Sites, running, token_rows
 
 from nfcli import Client, NorFab
 
@@ -33,16 +42,16 @@ _Party = Callable[[str, list[_Row]], list[float]]
 def measure(sites: Sites) -> Iterator[Figure | Growth]:
     """Measure single tokens in the store and as jobs, then users' tokens, then the start."""
     with ExitStack() as opened:
-        stores = {name: opened.enter_context(sites.store(stock.rows())) for name, stock in STOCKS.items()}
+        stores = {name: opened.enter_context(sites.store(stock.rows())) for name, stock in TOKEN_COUNTS.items()}
         parties: dict[str, _Party] = {name: partial(_in_store, store) for name, store in stores.items()}
         yield from _flat("store", parties, CALLS_IN_STORE, MICROSECONDS, "us")
     with ExitStack() as opened:
-        clients = {name: _client(opened, sites, stock.rows()) for name, stock in STOCKS.items()}
+        clients = {name: _client(opened, sites, stock.rows()) for name, stock in TOKEN_COUNTS.items()}
         parties = {name: partial(_as_jobs, client) for name, client in clients.items()}
         yield from _flat("job", parties, JOBS, MILLISECONDS, "ms")
     with ExitStack() as opened:
         yield from _by_user(
-            _client(opened, sites, grouped_rows()), _client(opened, sites, STOCKS["of one user"].rows())
+            _client(opened, sites, grouped_rows()), _client(opened, sites, TOKEN_COUNTS["of one user"].rows())
         )
     yield from _starts(sites)
 
@@ -53,7 +62,7 @@ def _flat(where: str, parties: dict[str, _Party], calls: dict[str, int], scale: 
     for turn in range(ROUNDS):
         for name, party in parties.items():
             for operation, count in calls.items():
-                samples[operation][name] += party(operation, _sample(STOCKS[name], turn, count))
+                samples[operation][name] += party(operation, _sample(TOKEN_COUNTS[name], turn, count))
     for operation, by_stock in samples.items():
         medians = {name: statistics.median(seconds) * scale for name, seconds in by_stock.items()}
         yield _growth(f"{operation} a token, {where}", operation, medians, unit)
@@ -69,7 +78,7 @@ def _growth(work: str, operation: str, medians: dict[str, float], unit: str) -> 
     return Growth(work, medians, unit, factor, f"<= {FLAT}", factor <= FLAT)
 
 
-def _sample(stock: Stock, turn: int, count: int) -> list[_Row]:
+def _sample(stock: TokenCount, turn: int, count: int) -> list[_Row]:
     """Return rows of a stock, the same ones in each run and for each operation of a turn, none twice where enough."""
     sampler = random.Random(turn)  # noqa: S311  see above
     numbers = sampler.sample(range(stock.tokens), min(count, stock.tokens))
@@ -140,8 +149,8 @@ def _proportional(work: str, medians: dict[str, float]) -> Growth:
 
 def _starts(sites: Sites) -> Iterator[Figure]:
     """Start workers until they are ready; the stocks take turns."""
-    environments = {name: sites.environment(stock.rows()) for name, stock in STOCKS.items()}
-    samples: dict[str, list[float]] = {name: [] for name in STOCKS}
+    environments = {name: sites.environment(stock.rows()) for name, stock in TOKEN_COUNTS.items()}
+    samples: dict[str, list[float]] = {name: [] for name in TOKEN_COUNTS}
     for _ in range(STARTS):
         for name, environment in environments.items():
             start = time.perf_counter()
@@ -149,5 +158,5 @@ def _starts(sites: Sites) -> Iterator[Figure]:
                 samples[name].append(time.perf_counter() - start)
     for name, seconds in samples.items():
         took = statistics.median(seconds)
-        work = f"worker's start, {name if STOCKS[name].users > 1 else f'{MANY:,} {name}'}"
+        work = f"worker's start, {name if TOKEN_COUNTS[name].users > 1 else f'{MANY:,} {name}'}"
         yield Figure(work, took, "s", target=f"<= {_START_TARGET_S:g} s", met=took <= _START_TARGET_S)

@@ -1,4 +1,4 @@
-"""A worker process that can be made to die at a byte: of a signal, in the middle of a write, without a word."""
+"""A worker process that is killed at a chosen byte, in the middle of a write."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ sys.exit(main())
 """
 
 
-class MortalWorker:
+class CrashingWorker:
     """The worker of an environment in `folder`: one process after the other.
 
     `code` is what runs it: its first argument is how long a file it may write in bytes, -1 for no limit, the others

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 15.0
+_BENCH = Path(__file__).parents[1]
 _SHOWN_CHARACTERS = 2_000
 
 
@@ -24,11 +25,19 @@ class BenchError(Exception):
 def child(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process that ends with its stdin; whatever it started is killed with it.
 
-    `folder` is its working folder, and has its stderr in a file of that name.
+    `folder` is its working folder, and has its stderr in a file of that name. The modules of the benchmark can be
+    imported there.
     """
+    environ = {**os.environ, "PYTHONPATH": str(_BENCH)}
     with (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+            env=environ,
+            start_new_session=True,
         )
     try:
         yield process

@@ -1,6 +1,6 @@
 """Services that join a NorFab fabric and answer `list_tasks`: many of them in one process, each with many tasks.
 
-    python crowd.py ENDPOINT KEY SERVICES TASKS
+    python many_services.py ENDPOINT KEY SERVICES TASKS
 
 ENDPOINT and KEY are the broker's; the end of stdin ends it. Says `joined` when all have sent READY.
 """
@@ -91,24 +91,24 @@ def main() -> None:
     endpoint, key, services, tasks = sys.argv[1], sys.argv[2].encode(), int(sys.argv[3]), int(sys.argv[4])
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     address = BrokerAddress(endpoint, BrokerKey(key, "argument"))
-    crowd = [Service(context, address, f"crowd{number}", tasks) for number in range(services)]
-    for each in crowd:
+    joined = [Service(context, address, f"crowd{number}", tasks) for number in range(services)]
+    for each in joined:
         each.join()
     sys.stdout.write("joined\n")
     sys.stdout.flush()
     poller = zmq.Poller()
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
-    for each in crowd:
+    for each in joined:
         poller.register(each.link.dealer, zmq.POLLIN)
     next_keepalive = time.monotonic()
     while sys.stdin.fileno() not in dict(poller.poll(100)):
         if time.monotonic() >= next_keepalive:
             next_keepalive += KEEPALIVE_SECONDS
-            for each in crowd:
+            for each in joined:
                 each.signal(Command.KEEPALIVE)
-        for each in crowd:
+        for each in joined:
             each.serve()
-    for each in crowd:
+    for each in joined:
         each.link.close()
     context.destroy(linger=0)
 
