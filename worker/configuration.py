@@ -1,4 +1,4 @@
-"""What a worker process is told to be: its inventory, which may lie at a broker, and the broker that it joins."""
+"""Load a worker's configuration, from the environment's inventory or from the broker."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .fabric.inventory import fetch_inventory, read_inventory
 
 @dataclass(frozen=True)
 class Configuration:
-    """One worker's; `broker` None: clients reach it directly."""
+    """A worker's inventory, and the broker that it joins; None: clients connect to the worker itself."""
 
     inventory: WorkerInventory
     broker: BrokerAddress | None = None
 
 
-def find_configuration(environment: Environment, name: str) -> Configuration | str:
-    """Return a worker's configuration, or the name of its service if the broker says that it isn't one of ours.
+def load_configuration(environment: Environment, name: str) -> Configuration | str:
+    """Return a worker's configuration, or the name of its service where the broker's inventory names another one.
 
-    Takes up to 10 s where the broker has the inventory and isn't there. Writes nothing.
+    Writes nothing. Takes up to 10 s where the broker keeps the inventory and doesn't answer.
 
     Raises:
-        InventoryError: the environment's inventory, or the broker's, can't be had, breaks the schema, or lacks this
-            worker; or the broker's public key isn't known.
+        InventoryError: the inventory, the environment's or the broker's, isn't available, breaks the schema, or lacks
+            this worker; or the broker's public key isn't known.
     """
     inventory = load_inventory(environment)
     broker = None if inventory.broker is None else BrokerAddress.find(environment, inventory.broker)

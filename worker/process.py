@@ -1,8 +1,8 @@
-"""The worker process in three phases: `start` opens everything in order, `serve` waits, `stop` closes it again.
+"""The worker process: its arguments, its signals, and the one line that it writes to stdout.
 
-On stdout comes one JSON line: `{"event": "ready", …}` with the bound addresses, `{"event": "failed", …}` with the
-reason and the exit status, or `{"event": "skipped", …}` with the service of a worker that, as the broker says, isn't
-one of ours. Everything else goes to the log.
+That line is JSON: `{"event": "ready", …}` with the bound addresses, `{"event": "failed", …}` with the reason and the
+exit status, or `{"event": "skipped", …}` with the service of a worker whose inventory, kept by the broker, names a
+service other than `fastmcp`. Everything else goes to the log.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from typing import IO
 
 from ..models.environment.paths import Environment, find_environment
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
-from .configuration import find_configuration
+from .configuration import load_configuration
 from .http.server import new_event_loop
 from .logging import configure_logging
-from .worker import WorkerProcess, _call_after, _wait_for_end_of_stdin
+from .worker import Worker, call_after, wait_for_end_of_stdin
 
 log = logging.getLogger(__name__)
 
 _M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; bytes: its own first value
 
 
-def _end_to_wait_for(process: WorkerProcess, arguments: argparse.Namespace) -> Callable[[], None] | None:
+def _stop_condition(worker: Worker, arguments: argparse.Namespace) -> Callable[[], None] | None:
+    """Return a function that blocks until the worker is to stop without a signal."""
     if arguments.while_needed:
-        return process.wait_until_unused
-    return _wait_for_end_of_stdin if arguments.until_stdin_ends else None
+        return worker.wait_until_unused
+    return wait_for_end_of_stdin if arguments.until_stdin_ends else None
 
 
-async def _main(
-    process: WorkerProcess, ready: dict[str, object], stdout: IO[str], until: Callable[[], None] | None
-) -> int:
+async def _serve(worker: Worker, stdout: IO[str], until: Callable[[], None] | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, process.ask_to_stop)
-    _say(stdout, **ready)
-    log.info("ready at %s and %s", process.worker.url, process.worker.endpoint)
+        loop.add_signal_handler(number, worker.request_stop)
+    url, endpoint = worker.context.url, worker.context.endpoint
+    _write_event(stdout, event="ready", name=worker.name, url=url, endpoint=endpoint, pid=os.getpid())
+    log.info("ready at %s and %s", url, endpoint)
     if until is not None:
-        _call_after(until, process.ask_to_stop)
-    return await process.serve()
+        call_after(until, worker.request_stop)
+    return await worker.serve()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,15 +75,15 @@ def _environment(arguments: argparse.Namespace) -> Environment:
     return Environment(folder, file if file.exists() else None)
 
 
-def _say(stdout: IO[str], **line: object) -> None:
+def _write_event(stdout: IO[str], **line: object) -> None:
     stdout.write(json.dumps(line) + "\n")
     stdout.flush()
 
 
 def _keep_stdout() -> IO[str]:
-    """Return stdout for our own line; what plugins print, and programs that they start, goes where errors go.
+    """Return stdout for the process's own line, and redirect what plugins and their child processes print to stderr.
 
-    Whoever started us reads that one line, and after it only looks for the end of it all.
+    The process that started this one reads that line, and after it only waits for the end of the stream.
     """
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -91,51 +91,51 @@ def _keep_stdout() -> IO[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a worker until it is told to stop; return the exit status."""
+    """Run a worker until a signal or its other stop condition; return the exit status."""
     arguments = _arguments(argv)
     stdout: IO[str] = sys.stdout
     os.umask(0o077)
-    _give_memory_back()
-    # Until the log is open, logging would print what is said there on stderr, beside the one line that we print.
+    _tune_malloc()
+    # Until the log file is open, logging would print warnings on stderr.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         environment = _environment(arguments)
-        found = find_configuration(environment, arguments.name)
+        found = load_configuration(environment, arguments.name)
         if isinstance(found, str):
-            _say(stdout, event="skipped", name=arguments.name, service=found)
+            _write_event(stdout, event="skipped", name=arguments.name, service=found)
             return EXIT_OK
         environment.prepare()
         configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
         if found.inventory.plugins:
             stdout = _keep_stdout()
-        process = WorkerProcess(environment, arguments.name, found.inventory, found.broker)
-        ready = process.start()
-        # What is there now stays: looking through it again and again takes a tenth of the time of MCP requests.
+        worker = Worker(environment, arguments.name, found)
+        worker.start()
+        # These objects live until the end: collections that visit them take a tenth of the time of MCP requests.
         gc.collect()
         gc.freeze()
     except NfcliError as error:
         return _start_failed(stdout, arguments.name, str(error), error.exit_status)
     except Exception as error:
-        log.exception("the start failed")
+        log.exception("start failed")
         return _start_failed(stdout, arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_main(process, ready, stdout, _end_to_wait_for(process, arguments)))
+            return runner.run(_serve(worker, stdout, _stop_condition(worker, arguments)))
     finally:
-        process.close()
+        worker.close()
 
 
-def _give_memory_back() -> None:
-    """Let large blocks go back to the system as soon as they are free.
+def _tune_malloc() -> None:
+    """Have glibc return large blocks to the system as soon as they are free.
 
-    glibc raises its threshold for that with each such block: some listings of 100,000 tokens would leave 130 MB behind.
+    By default it raises its threshold with each such block: a few lists of 100,000 tokens would keep 130 MB.
     """
-    with contextlib.suppress(AttributeError, OSError):  # other libraries have no such call, and no such habit
+    with contextlib.suppress(AttributeError, OSError):  # other C libraries have neither the call nor the threshold
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
 def _start_failed(stdout: IO[str], name: str, reason: str, status: int) -> int:
-    log.critical("not started: %s", reason)
-    _say(stdout, event="failed", name=name, error=reason, exit_status=status)
+    log.critical("start failed: %s", reason)
+    _write_event(stdout, event="failed", name=name, error=reason, exit_status=status)
     sys.stderr.write(f"{name}: {reason}\n")
     return status

@@ -1,4 +1,4 @@
-"""The composition root: opens and closes the parts of a worker in order."""
+"""The composition root: opens the parts of a worker in order, and closes them in the opposite one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -17,121 +18,181 @@ from ..models.environment.paths import Environment
 from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
-from ..models.inventory.schema import WorkerInventory
-from ..models.protocol.broker_connection import BrokerAddress
 from .audit.trail import AuditTrail
+from .configuration import Configuration
+from .fabric.client import FabricClient
 from .http.server import HttpServer, check_exposure
-from .jobs.context import WorkerContext
+from .jobs.executor import JobExecutor
 from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
+from .jobs.task_context import TaskContext
 from .mcp.app import build_app
-from .other_services import OtherServices
-from .serving import open_server
 from .tasks import audit, auth, backup, health, introspection, token_import, tools
 from .tokens.store import TokenStore
+from .tokens.transfers import Transfers
+from .tools.catalogue import ToolCatalogue
+from .tools.discovery import Discovery
+from .tools.policy import ToolRules
+from .transport.broker import FabricServer
+from .transport.broker_jobs import client_name
+from .transport.curve_auth import AllowedClients
+from .transport.direct import DirectServer
 
 log = logging.getLogger(__name__)
 
 TASK_MODULES = (audit, auth, backup, health, introspection, token_import, tools)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
-SWEEP_AGAIN_SECONDS = 10.0
+SWEEP_RETRY_SECONDS = 10.0
 
 
-class WorkerProcess:
-    """One worker: the token database, the MCP server and the ZeroMQ server, and the order they open and close in.
+class Worker:
+    """One worker: its parts, and the order they are opened and closed in.
 
-    With a `broker` jobs come from there; without, clients reach the worker directly.
+    Jobs come from the configuration's broker, or without one from clients that connect to the worker itself.
+    `start` and `close` need no event loop; `serve` and `request_stop` belong to one.
+
+    Args:
+        environment: where its files are.
+        name: its name in the inventory.
+        configuration: its inventory, and its broker if it joins one.
+        sweep_seconds: pause between two removals of expired tokens.
+        sweep_retry_seconds: pause after one that failed.
+        stop_deadline_seconds: how long after a request to stop the process ends in any case; None: wait for all parts.
     """
 
     def __init__(
-        self, environment: Environment, name: str, inventory: WorkerInventory, broker: BrokerAddress | None = None
+        self,
+        environment: Environment,
+        name: str,
+        configuration: Configuration,
+        *,
+        sweep_seconds: float = SWEEP_SECONDS,
+        sweep_retry_seconds: float = SWEEP_RETRY_SECONDS,
+        stop_deadline_seconds: float | None = STOP_DEADLINE_SECONDS,
     ) -> None:
         self.environment = environment
         self.name = name
-        self.inventory = inventory
-        self.broker = broker
+        self.inventory = configuration.inventory
+        self.broker = configuration.broker
+        self._sweep_seconds = sweep_seconds
+        self._sweep_retry_seconds = sweep_retry_seconds
+        self._stop_deadline_seconds = stop_deadline_seconds
         self._opened = ExitStack()
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._exit_status = EXIT_OK
-        self._unneeded: FileLock | None = None
+        self._lease: FileLock | None = None
 
-    def start(self) -> dict[str, object]:
-        """Open configuration, lock, plugins, token store, HTTP socket, ZeroMQ socket; return what *ready* announces.
+    def start(self) -> None:
+        """Open all parts; connections and jobs are accepted from here on.
 
         Raises:
-            NfcliError: one of them can't be had; what was open is closed again.
+            NfcliError: a part can't be opened; those already open are closed again.
         """
         try:
-            return self._open()
+            self._open()
         except BaseException:
             self._opened.close()
             raise
 
-    def _open(self) -> dict[str, object]:
-        inventory = self.inventory
+    def _open(self) -> None:
+        environment, name, inventory, enter = self.environment, self.name, self.inventory, self._opened.enter_context
         check_exposure(inventory)
-        lock = WorkerLock.acquire(self.environment.lock_file(self.name))
+        lock = WorkerLock.acquire(environment.lock_file(name))
         self._opened.callback(lock.release)
         registry = TaskRegistry(*TASK_MODULES)
-        add_plugins(registry, inventory.plugins, self.environment.folder)
-        key = ensure_audit_key(self.environment.audit_key_file(self.name))
-        trail = self._opened.enter_context(AuditTrail.open(self.environment.audit_file(self.name), key))
-        store = self._opened.enter_context(TokenStore.open(self.environment.tokens_folder(self.name)))
-        worker = WorkerContext(
-            name=self.name,
+        add_plugins(registry, inventory.plugins, environment.folder)
+        audit_key = ensure_audit_key(environment.audit_key_file(name))
+        trail = enter(AuditTrail.open(environment.audit_file(name), audit_key))
+        store = enter(TokenStore.open(environment.tokens_folder(name)))
+        transfers = self._open_transfers()
+        own_tasks = (spec.entry() for spec in registry)
+        catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolRules(inventory.tools))
+        fabric, discovery = self._open_fabric(catalogue)
+        self.context = TaskContext(
+            name=name,
             service=inventory.service,
-            environment=self.environment,
             inventory=inventory,
+            stopping=threading.Event(),
+            environment=environment,
             registry=registry,
             store=store,
             audit=trail,
+            catalogue=catalogue,
+            transfers=transfers,
+            clock=time.time,
+            started=time.time(),
             broker=self.broker,
+            discovery=discovery,
         )
-        self.worker = worker
-        backup.remove_transfers(worker)
-        self._opened.callback(backup.remove_transfers, worker)
-        others = self._others(worker)
-        app = build_app(worker)
-        self.http = HttpServer(app, inventory, on_stop=app.end_streams)
-        worker.url = self.http.bind()
-        self._opened.callback(self.http.close)
-        self.executor, self.server = open_server(worker)
-        self._opened.callback(self.server.stop)
+        self._open_http(fabric)
+        self._open_transport()
         self.executor.start()
-        self.server.start()  # from here on jobs come
-        if others is not None:
-            others.start()
-        lock.publish(
-            ready=True,
-            endpoint=worker.endpoint,
-            url=worker.url,
-            started=datetime.fromtimestamp(worker.started, UTC).isoformat(),
-        )
-        return {"event": "ready", "name": self.name, "url": worker.url, "endpoint": worker.endpoint, "pid": os.getpid()}
+        self.transport.start()  # from here on jobs come
+        if fabric is not None and discovery is not None:
+            fabric.start()
+            discovery.start()
+        started = datetime.fromtimestamp(self.context.started, UTC).isoformat()
+        lock.publish(ready=True, endpoint=self.context.endpoint, url=self.context.url, started=started)
 
-    def _others(self, worker: WorkerContext) -> OtherServices | None:
-        """Return the way to the other services of the fabric, if there is one."""
-        if worker.broker is None:
-            return None
-        keys = ensure_key_pair(self.environment.keys_folder, self.name)
-        others = OtherServices(worker, worker.broker, keys)
-        self._opened.callback(others.stop)
-        return others
+    def _open_transfers(self) -> Transfers:
+        transfers = Transfers()
+        # At the start too: a worker of this name that was killed has left its files.
+        backup.remove_transfers(self.environment, self.name, transfers)
+        self._opened.callback(backup.remove_transfers, self.environment, self.name, transfers)
+        return transfers
+
+    def _open_fabric(self, catalogue: ToolCatalogue) -> tuple[FabricClient | None, Discovery | None]:
+        """Return what sends jobs to other services and what finds their tasks; neither exists without a broker."""
+        if self.broker is None:
+            return None, None
+        fabric = FabricClient(self.name, self.broker, ensure_key_pair(self.environment.keys_folder, self.name))
+        discovery = Discovery(self.inventory.service, fabric, catalogue)
+        # Called last to first: the client ends the jobs that discovery waits for.
+        self._opened.callback(discovery.stop)
+        self._opened.callback(fabric.stop)
+        self._opened.callback(discovery.ask_to_stop)
+        return fabric, discovery
+
+    def _open_http(self, fabric: FabricClient | None) -> None:
+        app = build_app(self.context, fabric)
+        self.http = HttpServer(app, self.inventory, on_stop=app.end_streams)
+        self.context.url = self.http.bind()
+        self._opened.callback(self.http.close)
+
+    def _open_transport(self) -> None:
+        context, environment = self.context, self.environment
+        keys = ensure_key_pair(environment.keys_folder, self.name)
+        self.transport: DirectServer | FabricServer
+        if self.broker is None:
+            clients = AllowedClients(environment.clients_folder)
+            self.executor = JobExecutor(context, clients.name)
+            self.transport = direct = DirectServer(context, self.executor, keys=keys, clients=clients)
+            self._opened.callback(direct.stop)
+            context.endpoint = direct.bind(self.inventory.endpoint or environment.socket_endpoint(self.name))
+        else:
+            if self.broker.key is not None and self.broker.key.notice:
+                log.warning("broker: %s", self.broker.key.notice)
+            self.executor = JobExecutor(context, client_name)
+            self.transport = joined = FabricServer(context, self.executor, address=self.broker, keys=keys)
+            self._opened.callback(joined.stop)
+            context.endpoint = joined.connect()
+        context.counters.update(jobs=self.executor.counters, messaging=self.transport.counters)
 
     async def serve(self) -> int:
-        """Serve until a signal, the end of the parent, or the death of a part; return the exit status."""
+        """Serve until a stop is requested or a part ends by itself; return the exit status."""
         http = asyncio.create_task(self.http.serve())
         http.add_done_callback(self._http_ended)
         sweep = asyncio.create_task(self._sweep())
-        _call_after(self.server.wait, self._server_ended)
-        await self._stop_asked.wait()
+        call_after(self.transport.wait, self._transport_ended)
+        await self._stop_requested.wait()
         sweep.cancel()
         await self._stop(http)
         return self._exit_status
 
     async def _stop(self, http: asyncio.Task[None]) -> None:
-        _exit_anyway_after(STOP_DEADLINE_SECONDS, self._exit_status)
+        if self._stop_deadline_seconds is not None:
+            _exit_after(self._stop_deadline_seconds, self._exit_status)
         log.info("stopping")
         http.remove_done_callback(self._http_ended)
         await asyncio.gather(asyncio.to_thread(self.executor.stop), self.http.stop(), return_exceptions=True)
@@ -139,60 +200,60 @@ class WorkerProcess:
         await asyncio.gather(http, return_exceptions=True)
 
     def close(self) -> None:
-        """Close sockets, store and lock, in the opposite order of opening."""
+        """Close all parts, in the opposite order of opening."""
         self._opened.close()
         log.info("stopped")
 
     def wait_until_unused(self) -> None:
-        """Wait until the shell that started this worker has gone, and all others that need it; keep new ones away."""
-        _wait_for_end_of_stdin()
+        """Block until the shell that started this worker, and all others that use it, have ended; admit no more."""
+        wait_for_end_of_stdin()
         try:
-            self._unneeded = wait_until_unused(self.environment.lock_file(self.name))
+            self._lease = wait_until_unused(self.environment.lock_file(self.name))
         except (OSError, NfcliError) as error:
-            log.warning("who needs this worker can't be told: %s", error)
+            log.warning("cannot determine which shells use this worker: %s", error)
 
-    def ask_to_stop(self) -> None:
-        """End `serve`; from the loop's thread."""
-        self._stop_asked.set()
+    def request_stop(self) -> None:
+        """Make `serve` return; from the loop's thread."""
+        self._stop_requested.set()
 
     def _fail(self, reason: str) -> None:
-        log.critical("%s: the worker ends", reason)
+        log.critical("%s; shutting down", reason)
         self._exit_status = EXIT_FAILED
-        self.ask_to_stop()
+        self.request_stop()
 
     def _http_ended(self, _task: asyncio.Task[None]) -> None:
-        if not self._stop_asked.is_set():
-            self._fail("the HTTP server ended by itself")
+        if not self._stop_requested.is_set():
+            self._fail("the HTTP server ended unexpectedly")
 
-    def _server_ended(self) -> None:
-        if not self._stop_asked.is_set():
-            self._fail("the ZeroMQ thread ended by itself")
+    def _transport_ended(self) -> None:
+        if not self._stop_requested.is_set():
+            self._fail("the ZeroMQ thread ended unexpectedly")
 
     async def _sweep(self) -> None:
         """Remove expired tokens from disk soon: a clock set back and a crash must not bring them back."""
-        seconds = SWEEP_SECONDS
+        seconds = self._sweep_seconds
         while True:
             await asyncio.sleep(seconds)
-            seconds = SWEEP_SECONDS
-            self.worker.transfers.expire()
-            if not self.worker.store.has_expired():
+            seconds = self._sweep_seconds
+            self.context.transfers.expire()
+            if not self.context.store.has_expired():
                 continue
             try:
-                await asyncio.to_thread(self.worker.store.sweep)
+                await asyncio.to_thread(self.context.store.sweep)
             except NfcliError as error:
-                log.warning("expired tokens were not swept: %s", error)
-                seconds = SWEEP_AGAIN_SECONDS
+                log.warning("expired tokens not removed from disk: %s", error)
+                seconds = self._sweep_retry_seconds
 
 
-def _exit_anyway_after(seconds: float, status: int) -> None:
-    """Bound the stop, whatever hangs: a stuck disk must not keep a service manager waiting."""
+def _exit_after(seconds: float, status: int) -> None:
+    """End the process after `seconds` whatever hangs: a stuck disk must not keep a service manager waiting."""
     timer = threading.Timer(seconds, os._exit, (status,))
     timer.daemon = True
     timer.start()
 
 
-def _call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
-    """Run `wait` in a thread of its own, which never delays the end, and `then` on this loop."""
+def call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
+    """Call `wait` in a daemon thread, and `then` on the running loop once it returns."""
     loop = asyncio.get_running_loop()
 
     def run() -> None:
@@ -203,7 +264,7 @@ def _call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
     threading.Thread(target=run, name="watch", daemon=True).start()
 
 
-def _wait_for_end_of_stdin() -> None:
-    """Wait until whoever holds the other end has gone, even if it was killed."""
+def wait_for_end_of_stdin() -> None:
+    """Block until the other end of stdin is closed, by its process's death too."""
     while os.read(0, 4096):
         pass

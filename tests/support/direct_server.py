@@ -12,7 +12,6 @@ from zmq.utils.monitor import recv_monitor_message
 
 from nfcli.models.environment.curve_keys import KeyPair, ensure_key_pair
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command, encode_data
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.audit.trail import AuditTrail
@@ -22,6 +21,7 @@ from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.curve_auth import AllowedClients
 from nfcli.worker.transport.direct import DirectServer
+from support.task_context import task_context
 
 WAIT_MILLISECONDS = 10_000
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -48,11 +48,8 @@ class Server:
 
         tasks = ModuleType("tasks")
         vars(tasks).update(add=task(result=int)(add), hold=task(result=bool)(hold), tell=task(result=bool)(tell))
-        self.worker = WorkerContext(
-            name="w1",
-            service="fastmcp",
+        self.worker = task_context(
             environment=environment,
-            inventory=WorkerInventory(service="fastmcp"),
             registry=TaskRegistry(tasks),
             store=store,
             audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),

@@ -10,7 +10,6 @@ from typing import Any
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.context import WorkerContext
@@ -20,6 +19,7 @@ from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.broker import FabricServer
 from nfcli.worker.transport.broker_jobs import client_name
 from support.fabric_broker import WAIT_SECONDS
+from support.task_context import task_context
 
 KEEPALIVE_SECONDS, HOLD_SECONDS = 0.1, 0.6
 
@@ -44,11 +44,8 @@ class Joined:
         vars(tasks).update(
             add=task(result=int)(add), hold=task(result=bool)(hold), quick=task(result=int, run_inline=True)(quick)
         )
-        self.worker = WorkerContext(
-            name="w1",
-            service="fastmcp",
+        self.worker = task_context(
             environment=environment,
-            inventory=WorkerInventory(service="fastmcp"),
             registry=TaskRegistry(tasks),
             store=store,
             audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),

@@ -18,7 +18,6 @@ from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.http.server import HttpServer, new_event_loop
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.mcp.app import build_app
 from nfcli.worker.tasks import auth as auth_tasks
@@ -27,6 +26,7 @@ from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolRules
+from support.task_context import task_context
 
 START = 1_780_000_000.25
 WAIT_SECONDS = 10.0
@@ -126,9 +126,7 @@ class ServedWorker(McpAddress):
         self._watch_lookups(self.store.lookup)
         registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks)
         own = [spec.entry() for spec in registry]
-        self.worker = WorkerContext(
-            name="w1",
-            service="fastmcp",
+        self.worker = task_context(
             environment=Environment(folder.parent, None),
             inventory=inventory,
             registry=registry,
@@ -137,10 +135,9 @@ class ServedWorker(McpAddress):
             endpoint="ipc:///w1.ipc",
             clock=lambda: self.now,
             started=START,
-            fabric=fabric,
             catalogue=ToolCatalogue("w1", "fastmcp", own, rules or ToolRules(inventory.tools)),
         )
-        app = build_app(self.worker)
+        app = build_app(self.worker, fabric)
         self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)
         self.url = self.worker.url = self.http.bind()
         self._stop_asked = asyncio.Event()

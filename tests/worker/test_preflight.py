@@ -19,12 +19,13 @@ import pytest
 from nfcli.models.environment.curve_keys import ensure_audit_key
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.worker import preflight as check
+from nfcli.worker import preflight
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.tasks import health
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
+from support.task_context import task_context
 from support.workers import EnvironmentFactory
 
 OpenStore = Callable[[], TokenStore]
@@ -48,10 +49,8 @@ def run(trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path) -> Callable[[
     """Run the task at a worker with this store, whose time the test sets."""
 
     def run_task(store: TokenStore) -> Any:
-        inventory = WorkerInventory(service="fastmcp")
-        registry = TaskRegistry(check)
-        environment = Environment(tmp_path, None)
-        worker = WorkerContext("w1", "fastmcp", environment, inventory, registry, store, trail, clock=lambda: clock.now)
+        registry = TaskRegistry(health)
+        worker = task_context(Environment(tmp_path, None), registry, store, trail, clock=lambda: clock.now)
         return registry.run(worker, "check_store", {})
 
     return run_task
@@ -59,7 +58,7 @@ def run(trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path) -> Callable[[
 
 def test_the_task_is_no_tool() -> None:
     """Nobody with a token only can keep the disk busy."""
-    assert [(spec.name, spec.mcp) for spec in TaskRegistry(check)] == [("check_store", None)]
+    assert [(spec.name, spec.mcp) for spec in TaskRegistry(health)] == [("check_store", None)]
 
 
 def test_a_worker_that_runs_tells_of_its_database(
@@ -125,7 +124,7 @@ def stopped(environment: Environment, raw_database: RawDatabase) -> RawDatabase:
 def lines(environment: Environment) -> list[str]:
     """Return what is found, as it is printed; nothing on disk has changed by it."""
     before = contents(environment.folder)
-    found = [finding.line() for finding in check.findings(environment, DEFAULT_WORKER)]
+    found = [finding.line() for finding in preflight.findings(environment, DEFAULT_WORKER)]
     assert contents(environment.folder) == before
     return found
 
@@ -323,11 +322,11 @@ def test_a_short_folder_for_sockets_that_others_can_enter_is_found() -> None:
     folder = file.parent
     assert folder == Path(os.environ["XDG_RUNTIME_DIR"]) / "nfcli"
     folder.mkdir(mode=0o700, exist_ok=True)
-    assert check._socket_problem(environment, file, inventory) is None
+    assert preflight._socket_problem(environment, file, inventory) is None
     folder.chmod(0o755)
     try:
         problem = f"{folder} has mode 0755 and is open to other users: run chmod 700 {folder}"
-        assert check._socket_problem(environment, file, inventory) == problem
+        assert preflight._socket_problem(environment, file, inventory) == problem
     finally:
         folder.chmod(0o700)
 
@@ -347,6 +346,6 @@ def test_the_program_prints_what_it_finds_as_json_lines(environment: Environment
     where = ["--inventory", str(environment.inventory_file)]
     done = subprocess.run([*command, *where], capture_output=True, check=True, text=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        finding.model_dump() for finding in check.findings(environment, DEFAULT_WORKER)
+        finding.model_dump() for finding in preflight.findings(environment, DEFAULT_WORKER)
     ]
     assert done.stderr == ""

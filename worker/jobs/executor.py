@@ -21,8 +21,8 @@ from pydantic_core import PydanticSerializationError, to_json
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
 from ...models.tasks.audit import Operation
-from .context import WorkerContext
 from .progress import Progress
+from .task_context import TaskContext
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class JobExecutor:
     `client_name` turns a client's public key into the name that the audit trail has of it.
     """
 
-    def __init__(self, worker: WorkerContext, client_name: Callable[[str], str]) -> None:
+    def __init__(self, worker: TaskContext, client_name: Callable[[str], str]) -> None:
         self._worker = worker
         self._client_name = client_name
         self._lock = threading.Lock()
@@ -223,7 +223,7 @@ class JobExecutor:
             if progress.left_out:
                 log.info("task %s: lines of progress that were left out: %d", job.request.task[:64], progress.left_out)
 
-    def _run_as(self, job: Job, worker: WorkerContext, audit: Operation | None = None) -> bytes:
+    def _run_as(self, job: Job, worker: TaskContext, audit: Operation | None = None) -> bytes:
         request = job.request
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
@@ -244,7 +244,7 @@ class JobExecutor:
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
 
-    def _record_unchanged(self, job: Job, worker: WorkerContext, operation: Operation, result: Result) -> Result:
+    def _record_unchanged(self, job: Job, worker: TaskContext, operation: Operation, result: Result) -> Result:
         """Write the audit line of a job that changed nothing; return the result, a failed one if that can't be done.
 
         The task itself writes the line of a change, before it is committed.

@@ -26,8 +26,8 @@ from pydantic_core import from_json, to_json
 from ...models.errors import TaskError, WorkerStartError
 from ...models.protocol.jobs import Result
 from ...models.tasks.auth import RESERVED_PREFIX, is_token_task
-from .context import WorkerContext
 from .task import TaskFunction, TaskRegistry, TaskSpec, specs_of
+from .task_context import TaskContext
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +148,9 @@ def _plain(function: TaskFunction) -> TaskFunction:
     """Return a function that logs where it fails, and whose results are what JSON knows: no answer fails later on."""
 
     @functools.wraps(function)
-    def run(worker: WorkerContext, arguments: Any) -> Any:
+    def run(worker: TaskContext, arguments: Any) -> Any:
         try:
-            value = function(worker, arguments)
+            value = function(worker.for_plugin(), arguments)
         except TaskError:
             raise
         except BaseException as error:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TaskFunction = Callable[["WorkerContext", Any], Any]
+TaskFunction = Callable[[Any, Any], Any]
+"""Takes the context, a `TaskContext` or in plugins a `WorkerContext`, and the validated arguments."""
 FunctionT = TypeVar("FunctionT", bound=TaskFunction)
 Rule = Mapping[str, Any]
 

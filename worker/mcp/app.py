@@ -21,6 +21,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.auth import ProtectedResourceMetadata
 from starlette.authentication import AuthCredentials
 
+from ..fabric.client import FabricClient
 from ..http.active_requests import RunningRequests
 from ..http.allowed_hosts import host_names, origin_names
 from ..http.exchange import MAX_BODY_BYTES, App
@@ -28,7 +29,7 @@ from ..http.middleware import HEALTH_PATH, Caller, Gate, Policy
 from ..http.rate_limit import GuessLimit
 from ..http.responses import JSON, Answer, Challenges
 from ..http.token_verifier import DiskcacheBearerTokenVerifier
-from ..jobs.context import WorkerContext
+from ..jobs.task_context import TaskContext
 from .handlers import make_server
 from .notifications import ListChanges
 from .plain_errors import PlainErrors
@@ -36,15 +37,19 @@ from .plain_errors import PlainErrors
 log = logging.getLogger(__name__)
 
 
-def build_app(worker: WorkerContext) -> Gate:
+def build_app(worker: TaskContext, fabric: FabricClient | None = None) -> Gate:
     """Return the complete ASGI application of a worker.
 
-    `worker.fabric` must be what it will be, `worker.url` by the time the application's lifespan starts.
+    `worker.url` must be set by the time the application's lifespan starts.
+
+    Args:
+        worker: whose tools and tokens they are.
+        fabric: sends jobs to the other services of the fabric; None: there are none, and lists of tools never change.
     """
     # It logs a line at INFO for every request.
     logging.getLogger("mcp.server.streamable_http").setLevel(logging.WARNING)
-    changes = None if worker.fabric is None else ListChanges()
-    server = make_server(worker, changes)
+    changes = None if fabric is None else ListChanges()
+    server = make_server(worker, changes, fabric)
     requests = RunningRequests()
 
     @asynccontextmanager
@@ -71,7 +76,7 @@ def build_app(worker: WorkerContext) -> Gate:
     return Gate(running, requests)
 
 
-def _guarded(worker: WorkerContext, app: App) -> App:
+def _guarded(worker: TaskContext, app: App) -> App:
     """Return an application that with authentication lets nobody in whom the gate hasn't named."""
     if not worker.inventory.authentication_enabled:
         return app
@@ -79,7 +84,7 @@ def _guarded(worker: WorkerContext, app: App) -> App:
     return AuthContextMiddleware(RequireAuthMiddleware(app, scopes))
 
 
-def _policy(worker: WorkerContext) -> Policy:
+def _policy(worker: TaskContext) -> Policy:
     inventory = worker.inventory
     hosts, origins = host_names(inventory, worker.url), origin_names(inventory, worker.url)
     if not inventory.authentication_enabled:
@@ -118,7 +123,7 @@ def _authentication(verifier: DiskcacheBearerTokenVerifier) -> Callable[[str], C
     return authenticate
 
 
-def _auth_settings(worker: WorkerContext) -> AuthSettings | None:
+def _auth_settings(worker: TaskContext) -> AuthSettings | None:
     """Return what is published of the worker's authentication; None where the inventory says to publish nothing."""
     issuer, resource = worker.inventory.auth_bearer.metadata_urls(worker.url)
     if issuer is None or resource is None:

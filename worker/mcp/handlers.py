@@ -32,7 +32,8 @@ from mcp_types import (
 )
 
 from ...models.errors import PromptError
-from ..jobs.context import WorkerContext
+from ..fabric.client import FabricClient
+from ..jobs.task_context import TaskContext
 from .notifications import ListChanges
 from .tool_calls import ToolCalls
 
@@ -66,14 +67,15 @@ class _ChangingServer(Server[Any]):
         return super().create_initialization_options(changing, experimental_capabilities, extensions)
 
 
-def make_server(worker: WorkerContext, changes: ListChanges | None) -> Server[Any]:
+def make_server(worker: TaskContext, changes: ListChanges | None, fabric: FabricClient | None = None) -> Server[Any]:
     """Return the MCP server of a worker's catalogue.
 
     Args:
         worker: whose catalogue and tasks they are.
         changes: tells clients that the lists have changed; None where they never do.
+        fabric: sends jobs to other services; None where there are none.
     """
-    handlers = _Handlers(worker)
+    handlers = _Handlers(worker, fabric)
     has_prompts = changes is not None or bool(worker.catalogue.prompts())
     kind = Server[Any] if changes is None else _ChangingServer
     server = kind(
@@ -93,9 +95,9 @@ def make_server(worker: WorkerContext, changes: ListChanges | None) -> Server[An
 
 
 class _Handlers:
-    def __init__(self, worker: WorkerContext) -> None:
+    def __init__(self, worker: TaskContext, fabric: FabricClient | None) -> None:
         self._catalogue = worker.catalogue
-        self._calls = ToolCalls(worker, timeout=worker.inventory.tools.timeout)
+        self._calls = ToolCalls(worker, fabric, timeout=worker.inventory.tools.timeout)
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
         tool = self._catalogue.find(name)

@@ -15,7 +15,8 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, Tex
 
 from ...models.errors import NfcliError, ToolCallError
 from ...models.protocol.jobs import failure_reason, strip_tracebacks
-from ..jobs.context import FabricJobs, WorkerContext
+from ..fabric.client import FabricClient
+from ..jobs.task_context import TaskContext
 from ..tools.definitions import PublishedTool
 from ..tools.schemas import clean_line
 
@@ -42,11 +43,13 @@ class ToolCalls:
 
     Args:
         worker: whose tools they are.
+        fabric: sends jobs to other services; None where there are none.
         timeout: seconds that a job of another service may take.
     """
 
-    def __init__(self, worker: WorkerContext, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, worker: TaskContext, fabric: FabricClient | None, timeout: float = TIMEOUT_SECONDS) -> None:
         self._worker = worker
+        self._fabric = fabric
         self._timeout = timeout
 
     async def call(self, params: CallToolRequestParams, client: str, request: HttpRequest | None) -> CallToolResult:
@@ -93,14 +96,14 @@ class ToolCalls:
         if tool.is_own:
             result = await _in_thread(partial(worker.registry.run, worker, tool.task, arguments))
             return {worker.name: result.model_dump(mode="json")}
-        if worker.fabric is None:
+        if self._fabric is None:
             raise ToolCallError(f"service {tool.service} can't be reached: this worker is not part of a fabric")
-        results = await _while_connected(request, partial(self._run_job, worker.fabric, tool, arguments))
+        results = await _while_connected(request, partial(self._run_job, self._fabric, tool, arguments))
         if not results:
             raise ToolCallError(f"no worker of service {tool.service} has answered: look with show norfab workers")
         return results
 
-    async def _run_job(self, fabric: FabricJobs, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
+    async def _run_job(self, fabric: FabricClient, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
         try:
             with anyio.fail_after(self._timeout + SLACK_SECONDS):
                 found = await fabric.run_job(tool.service, tool.task, arguments, timeout=self._timeout)

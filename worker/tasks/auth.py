@@ -14,12 +14,12 @@ from ...models.tasks.auth import (
     BearerTokenListInput,
     BearerTokenStoreInput,
 )
-from ..jobs.context import WorkerContext
 from ..jobs.task import task
+from ..jobs.task_context import TaskContext
 
 
 @task(arguments=BearerTokenStoreInput, result=bool, mcp=False, audit="create")
-def bearer_token_store(worker: WorkerContext, arguments: BearerTokenStoreInput) -> bool:
+def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) -> bool:
     """Store a bearer token for a user, or renew the expiry of one the user already has.
 
     Without `expire` the token lives for `auth_bearer.token_ttl` seconds of the worker's inventory, or for ever when
@@ -33,7 +33,7 @@ def bearer_token_store(worker: WorkerContext, arguments: BearerTokenStoreInput) 
 
 
 @task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False)
-def bearer_token_list(worker: WorkerContext, arguments: BearerTokenListInput) -> list[dict[str, str]]:
+def bearer_token_list(worker: TaskContext, arguments: BearerTokenListInput) -> list[dict[str, str]]:
     """List the live bearer tokens of all users or of one, by user name and then by creation."""
     records = worker.store.records(arguments.username)
     now = worker.store.now()
@@ -41,7 +41,7 @@ def bearer_token_list(worker: WorkerContext, arguments: BearerTokenListInput) ->
 
 
 @task(arguments=BearerTokenDeleteInput, result=bool, mcp=False, audit="delete")
-def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput) -> Result:
+def bearer_token_delete(worker: TaskContext, arguments: BearerTokenDeleteInput) -> Result:
     """Delete one bearer token or all of a user; given both, the token only if it is that user's.
 
     The result is true when something was deleted, and then it is gone from disk; false when nothing matched.
@@ -55,6 +55,6 @@ def bearer_token_delete(worker: WorkerContext, arguments: BearerTokenDeleteInput
 
 
 @task(arguments=BearerTokenCheckInput, result=bool, mcp=False, run_inline=True)
-def bearer_token_check(worker: WorkerContext, arguments: BearerTokenCheckInput) -> bool:
+def bearer_token_check(worker: TaskContext, arguments: BearerTokenCheckInput) -> bool:
     """Tell whether a bearer token is stored and has not expired."""
     return worker.store.lookup(arguments.token) is not None

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...models.environment.paths import Environment
 from ...models.environment.private_files import open_private
 from ...models.errors import EnvironmentFolderError, TaskError, TokenStoreDamagedError
 from ...models.protocol.jobs import Result
@@ -32,15 +33,15 @@ from ...models.tasks.backup import (
     RestoreWriteInput,
 )
 from ...models.tasks.base import TaskInput
-from ..jobs.context import WorkerContext
 from ..jobs.task import task
+from ..jobs.task_context import TaskContext
 from ..tokens.backup import read_backup
 from ..tokens.rows import LoadedTokens
-from ..tokens.transfers import Transfer, remove, snapshot_folder, upload_folder
+from ..tokens.transfers import Transfer, Transfers, remove, snapshot_folder, upload_folder
 
 
 @task(result=BackupBegun, mcp=False, audit="backup")
-def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Take a snapshot of all tokens, to be fetched with `backup_read` and given up with `backup_end`.
 
     The snapshot is what the database held at one moment, looked through and found whole. One is kept at a time, for 30
@@ -59,7 +60,7 @@ def backup_begin(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]
 
 
 @task(arguments=BackupReadInput, result=str, mcp=False)
-def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
+def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
     """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty behind its end."""
     session = worker.transfers.snapshot
     with (
@@ -72,14 +73,14 @@ def backup_read(worker: WorkerContext, arguments: BackupReadInput) -> str:
 
 
 @task(arguments=BackupEndInput, result=bool, mcp=False)
-def backup_end(worker: WorkerContext, arguments: BackupEndInput) -> bool:
+def backup_end(worker: TaskContext, arguments: BackupEndInput) -> bool:
     """Give the snapshot up; its file is removed."""
     with worker.transfers.snapshot.acquire(arguments.id, is_last=True):
         return True
 
 
 @task(arguments=RestoreBeginInput, result=RestoreBegun, mcp=False)
-def restore_begin(worker: WorkerContext, arguments: RestoreBeginInput) -> dict[str, Any]:
+def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str, Any]:
     """Announce a database, to be sent with `restore_write` and put in place of all tokens with `restore_commit`.
 
     One upload is kept at a time, for 30 seconds after it was last used.
@@ -92,7 +93,7 @@ def restore_begin(worker: WorkerContext, arguments: RestoreBeginInput) -> dict[s
 
 
 @task(arguments=RestoreWriteInput, result=bool, mcp=False)
-def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
+def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
     """Write a chunk of the announced database; writing it again does no harm."""
     try:
         data = base64.b64decode(arguments.data, validate=True)
@@ -109,7 +110,7 @@ def restore_write(worker: WorkerContext, arguments: RestoreWriteInput) -> bool:
 
 
 @task(arguments=RestoreCommitInput, result=Restored, mcp=False, audit="restore")
-def restore_commit(worker: WorkerContext, arguments: RestoreCommitInput) -> Result:
+def restore_commit(worker: TaskContext, arguments: RestoreCommitInput) -> Result:
     """Put the tokens of the uploaded database in place of all that are stored, in one step or not at all.
 
     Tokens that have expired meanwhile are passed over. Those that are not in the backup are refused at once. The
@@ -126,11 +127,11 @@ def restore_commit(worker: WorkerContext, arguments: RestoreCommitInput) -> Resu
     return Result(result=answer.model_dump(), messages=messages)
 
 
-def remove_transfers(worker: WorkerContext) -> None:
-    """Remove what is on its way, or what a worker of this name that was killed has left."""
-    worker.transfers.close()
+def remove_transfers(environment: Environment, name: str, transfers: Transfers) -> None:
+    """End the transfers of a worker, and remove their files or those that a killed worker of this name has left."""
+    transfers.close()
     for folder in (snapshot_folder, upload_folder):
-        remove(folder(worker.environment.run_folder, worker.name))
+        remove(folder(environment.run_folder, name))
 
 
 def _trusted(upload: Transfer) -> LoadedTokens:

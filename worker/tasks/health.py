@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ...models.tasks.base import TaskInput
 from ...models.tasks.health import StoreReport
-from ..jobs.context import WorkerContext
 from ..jobs.task import task
+from ..jobs.task_context import TaskContext
 
 
 @task(result=StoreReport, mcp=False)
-def check_store(worker: WorkerContext, _arguments: TaskInput) -> dict[str, object]:
+def check_store(worker: TaskContext, _arguments: TaskInput) -> dict[str, object]:
     """Look through the whole token database and tell what is in it; fail where it is damaged."""
     store = worker.store
     store.check()

@@ -24,16 +24,16 @@ from ...models.tasks.introspection import (
     WorkerSecurity,
     WorkerStatusReport,
 )
-from ..jobs.context import WorkerContext
 from ..jobs.executor import THREADS
 from ..jobs.task import read_only_hints, task
+from ..jobs.task_context import TaskContext
 from .process_stats import process_stats
 
 _PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
 
 @task(result=StatusReport, mcp=read_only_hints("Get Status"))
-def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
     return StatusReport(
         name=worker.name,
@@ -54,27 +54,27 @@ def get_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
 
 
 @task(result=dict[str, str], mcp=read_only_hints("Get Version"))
-def get_version(_worker: WorkerContext, _arguments: TaskInput) -> dict[str, str]:
+def get_version(_worker: TaskContext, _arguments: TaskInput) -> dict[str, str]:
     """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
 @task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"))
-def get_inventory(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+def get_inventory(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell how the worker is configured; secrets are shown as `***`."""
     return worker.inventory.redacted()
 
 
 @task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
-def list_tasks(worker: WorkerContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
+def list_tasks(worker: TaskContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
     """List the tasks of the worker with their descriptions and schemas, one of them by name, or all names."""
     specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
     return [spec.name for spec in specs] if arguments.brief else [spec.entry() for spec in specs]
 
 
 @task(arguments=EchoInput, result=EchoReport, mcp=False)
-def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
+def echo(worker: TaskContext, arguments: EchoInput) -> dict[str, Any]:
     """Answer with the arguments that came, after a wait if asked for, or fail if asked to."""
     if arguments.sleep:
         worker.stopping.wait(arguments.sleep)
@@ -85,7 +85,7 @@ def echo(worker: WorkerContext, arguments: EchoInput) -> dict[str, Any]:
 
 
 @task(result=WorkerStatusReport, mcp=False)
-def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+def get_worker_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell identity, folders and key files of the worker."""
     environment, broker = worker.environment, worker.broker
     key = None if broker is None else broker.key
@@ -108,7 +108,7 @@ def get_worker_status(worker: WorkerContext, _arguments: TaskInput) -> dict[str,
 
 
 @task(result=StatsReport, mcp=False)
-def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
+def get_stats(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Tell what the worker's process uses and count its messages and jobs."""
     messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")
     running, total = jobs.get("running_jobs", 0), jobs.get("total_jobs", 0)
@@ -134,16 +134,16 @@ def get_stats(worker: WorkerContext, _arguments: TaskInput) -> dict[str, Any]:
     ).model_dump()
 
 
-def _state(worker: WorkerContext) -> str:
+def _state(worker: TaskContext) -> str:
     return "stopping" if worker.stopping.is_set() else "active"
 
 
-def _counters(worker: WorkerContext, part: str) -> dict[str, int]:
-    read = worker.health.get(part)
+def _counters(worker: TaskContext, part: str) -> dict[str, int]:
+    read = worker.counters.get(part)
     return {} if read is None else read()
 
 
-def _uptime_seconds(worker: WorkerContext) -> float:
+def _uptime_seconds(worker: TaskContext) -> float:
     return round(max(0.0, worker.clock() - worker.started), 3)
 
 

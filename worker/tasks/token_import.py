@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from ...models.tasks.token_import import BearerTokenImportInput, Imported
-from ..jobs.context import WorkerContext
 from ..jobs.task import task
+from ..jobs.task_context import TaskContext
 
 
 @task(arguments=BearerTokenImportInput, result=Imported, mcp=False, audit="import")
-def bearer_token_import(worker: WorkerContext, arguments: BearerTokenImportInput) -> dict[str, Any]:
+def bearer_token_import(worker: TaskContext, arguments: BearerTokenImportInput) -> dict[str, Any]:
     """Store at most 100 tokens with their creation and expiry, in one step or not at all.
 
     A token that is stored already is left as it is: `present` where it is that user's, `refused` where it is another

@@ -19,8 +19,8 @@ from ...models.tasks.tools import (
     PromptEntry,
     ToolEntry,
 )
-from ..jobs.context import WorkerContext
 from ..jobs.task import read_only_hints, task
+from ..jobs.task_context import TaskContext
 from ..tools.definitions import PublishedPrompt, PublishedTool
 
 _KINDS = {"guardrails": "guardrail", "result_guardrails": "result_guardrail"}
@@ -31,21 +31,21 @@ _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
 
 @task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"))
-def get_tools(worker: WorkerContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
+def get_tools(worker: TaskContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
     """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
     chosen = _chosen(worker.catalogue.tools(), arguments)
     return [each.name for each in chosen] if arguments.brief else [_tool_row(each) for each in chosen]
 
 
 @task(arguments=GetPromptsInput, result=list[PromptEntry] | list[str], mcp=False)
-def get_prompts(worker: WorkerContext, arguments: GetPromptsInput) -> list[dict[str, Any]] | list[str]:
+def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> list[dict[str, Any]] | list[str]:
     """List the prompts that the worker offers to MCP clients, with their descriptions and arguments, or their names."""
     chosen = _chosen(worker.catalogue.prompts(), arguments)
     return [each.name for each in chosen] if arguments.brief else [_prompt_row(each) for each in chosen]
 
 
 @task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False)
-def get_guardrails(worker: WorkerContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
+def get_guardrails(worker: TaskContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
     """List the rules about the arguments and results of the tools, or the names of the tools that have any."""
     chosen = _chosen(worker.catalogue.tools(), arguments)
     rows = [row for each in chosen for row in _rule_rows(each)]
@@ -88,7 +88,7 @@ def _rule_rows(published: PublishedTool) -> Iterator[dict[str, Any]]:
 
 
 @task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)
-def discover(worker: WorkerContext, arguments: DiscoverInput) -> Result:
+def discover(worker: TaskContext, arguments: DiscoverInput) -> Result:
     """Ask the other services of the fabric for their tasks, publish these as MCP tools, and name them by service.
 
     The worker does so by itself when a service shows up; this is for tasks that changed since. What is published of a

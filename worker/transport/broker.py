@@ -19,8 +19,8 @@ from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection
 from ...models.protocol.broker_replies import HOLD_SECONDS, KEEPALIVE_SECONDS
 from ...models.protocol.connection import CONNECT_SECONDS
 from ...models.protocol.frames import BROKER_HEADER, WORKER_HEADER, Command, Signal, WorkerJob, WorkerMessage
-from ..jobs.context import WorkerContext
 from ..jobs.executor import JobExecutor
+from ..jobs.task_context import TaskContext
 from ..mailbox import Outbox
 from .broker_jobs import FabricJobs
 from .name_probe import Holder, NameWatch
@@ -57,7 +57,7 @@ class FabricServer:
 
     def __init__(
         self,
-        worker: WorkerContext,
+        worker: TaskContext,
         executor: JobExecutor,
         *,
         address: BrokerAddress,

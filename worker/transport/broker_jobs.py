@@ -13,8 +13,8 @@ from functools import partial
 from ...models.errors import ProtocolError, TaskError
 from ...models.protocol.frames import Command, Status, WorkerJob, WorkerMessage, encode_data
 from ...models.protocol.jobs import JobRequest, failed_result
-from ..jobs.context import WorkerContext
 from ..jobs.executor import JobExecutor, JobState
+from ..jobs.task_context import TaskContext
 from ..mailbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def client_name(client: str) -> str:
 class FabricJobs:
     """Takes jobs and puts what is to be sent into an outbox; used by the thread that empties it."""
 
-    def __init__(self, worker: WorkerContext, executor: JobExecutor, outbox: Outbox[WorkerMessage]) -> None:
+    def __init__(self, worker: TaskContext, executor: JobExecutor, outbox: Outbox[WorkerMessage]) -> None:
         self._worker = worker
         self._executor = executor
         self._outbox = outbox

@@ -31,8 +31,8 @@ from ...models.protocol.frames import (
     encode_data,
 )
 from ...models.protocol.jobs import JobRequest
-from ..jobs.context import WorkerContext
 from ..jobs.executor import JobExecutor, JobState
+from ..jobs.task_context import TaskContext
 from ..mailbox import Outbox
 from .curve_auth import ZAP_DOMAIN, Access, AllowedClients, short_name
 
@@ -57,7 +57,7 @@ _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 class DirectServer:
     """Serves NFP clients on one endpoint, with CURVE and the live list of client keys."""
 
-    def __init__(self, worker: WorkerContext, executor: JobExecutor, *, keys: KeyPair, clients: AllowedClients) -> None:
+    def __init__(self, worker: TaskContext, executor: JobExecutor, *, keys: KeyPair, clients: AllowedClients) -> None:
         self._worker = worker
         self._executor = executor
         self._clients = clients

@@ -28,6 +28,7 @@ from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.curve_auth import AllowedClients
 from nfcli.worker.transport.direct import DirectServer
+from support.task_context import task_context
 
 WAIT_SECONDS = 10.0
 
@@ -42,9 +43,8 @@ class Server:
         lock = WorkerLock.acquire(environment.lock_file(name))
         self._open.callback(lock.release)
         store = self._open.enter_context(TokenStore.open(environment.tokens_folder(name)))
-        self.worker = WorkerContext(
+        self.worker = task_context(
             name=name,
-            service="fastmcp",
             environment=environment,
             inventory=load_inventory(environment).workers[name],
             registry=TaskRegistry(self._tasks()),

@@ -19,7 +19,6 @@ from nfcli.models.protocol.frames import ClientMessage, Command
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.audit import AuditEntry, AuditReport
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import audit as audit_tasks
@@ -28,6 +27,7 @@ from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.curve_auth import AllowedClients
 from nfcli.worker.transport.direct import DirectServer
+from support.task_context import task_context
 
 WAIT_SECONDS = 10
 SECRET = "s3cr3t-t0k3n-of-ann"
@@ -42,9 +42,7 @@ class Desk:
         self.key = ensure_key_pair(self.clients_folder, "ann-laptop").public.decode()
         (self.clients_folder / "ann-laptop.key_secret").unlink()
         self.store, self.trail = store, trail
-        self.worker = WorkerContext(
-            name="w1",
-            service="fastmcp",
+        self.worker = task_context(
             environment=Environment(folder, None),
             inventory=WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_ttl=500)),
             registry=TaskRegistry(auth_tasks, audit_tasks, service_tasks),

@@ -14,17 +14,17 @@ import pytest
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import TaskError
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs import executor as jobs
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.executor import JobExecutor, JobState
 from nfcli.worker.jobs.progress import LINES_AT_ONCE
 from nfcli.worker.jobs.task import TaskRegistry, task
+from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tokens.store import TokenStore
+from support.task_context import task_context
 
 WAIT_SECONDS = 10
 
@@ -45,30 +45,23 @@ class Bench:
         for function in (self.count, self.hold, self.odd, self.large, self.where):
             marked = task(arguments=Count, result=Any, run_inline=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
-        self.told: SimpleQueue[WorkerContext] = SimpleQueue()
+        self.told: SimpleQueue[TaskContext] = SimpleQueue()
 
-        def tell(worker: WorkerContext, arguments: Count) -> str:
+        def tell(worker: TaskContext, arguments: Count) -> str:
             for number in range(arguments.amount):
                 worker.progress(f"step {number}")
             self.told.put(worker)
             return worker.uuid
 
         tasks.tell = task(arguments=Count)(tell)  # type: ignore[attr-defined]
-        self.worker = WorkerContext(
-            name="w1",
-            service="demo",
-            environment=Environment(folder, None),
-            inventory=WorkerInventory(service="fastmcp"),
-            registry=TaskRegistry(tasks, auth_tasks),
-            store=store,
-            audit=trail,
-        )
+        registry = TaskRegistry(tasks, auth_tasks)
+        self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
         self.executor = JobExecutor(self.worker, lambda key: f"name of {key}")
         self.executor.start()
 
     @staticmethod
-    def _plain(method: Callable[[Count], object]) -> Callable[[WorkerContext, Count], object]:
-        def function(_worker: WorkerContext, arguments: Count) -> object:
+    def _plain(method: Callable[[Count], object]) -> Callable[[TaskContext, Count], object]:
+        def function(_worker: TaskContext, arguments: Count) -> object:
             return method(arguments)
 
         function.__name__ = method.__name__

@@ -12,13 +12,12 @@ import pytest
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import WorkerStartError
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.plugins import add_plugins, place_of
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.worker import TASK_MODULES
+from support.task_context import task_context
 
 HEAD = "from nfcli import TaskInput, ToolHints, WorkerContext, task\n"
 GREET = """
@@ -38,8 +37,7 @@ class Lab:
     def __init__(self, folder: Path, store: TokenStore, trail: AuditTrail) -> None:
         self.folder = folder
         self.registry = TaskRegistry(*TASK_MODULES)
-        inventory = WorkerInventory(service="fastmcp")
-        self.worker = WorkerContext("w1", "fastmcp", Environment(folder, None), inventory, self.registry, store, trail)
+        self.worker = task_context(Environment(folder, None), self.registry, store, trail)
 
     def add(self, *names: str, **sources: str) -> None:
         """Write modules, the first `__` in a name standing for a slash, and add plugins, by default all of those."""

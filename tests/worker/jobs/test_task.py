@@ -11,12 +11,12 @@ import pytest
 from pydantic import Field
 
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry, ToolHints, task
 from nfcli.worker.worker import TASK_MODULES
+from support.task_context import task_context
 
 
 class Greeting(TaskInput):
@@ -179,8 +179,8 @@ def test_a_task_that_ends_its_thread_fails_and_doesn_t(trail: Any, open_store: A
 
     tasks = ModuleType("tasks")
     tasks.leave = task(leave)  # type: ignore[attr-defined]
-    registry, inventory = TaskRegistry(tasks), WorkerInventory(service="fastmcp")
-    worker = WorkerContext("w1", "fastmcp", Environment(tmp_path, None), inventory, registry, open_store(), trail)
+    registry = TaskRegistry(tasks)
+    worker = task_context(Environment(tmp_path, None), registry, open_store(), trail)
     assert registry.run(worker, "leave", {}).errors == ["internal error in task leave: SystemExit"]
 
 

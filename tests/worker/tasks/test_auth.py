@@ -15,24 +15,25 @@ from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.auth import BearerTokenEntry
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tokens.store import TokenStore
+from support.task_context import task_context
 
 Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> WorkerContext:
+def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> TaskContext:
     """Return a worker with a default lifetime of tokens and no sockets."""
     inventory = WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_ttl=500))
     registry = TaskRegistry(auth_tasks)
-    return WorkerContext("w1", "fastmcp", Environment(tmp_path, None), inventory, registry, open_store(), trail)
+    return task_context(Environment(tmp_path, None), registry, open_store(), trail, inventory=inventory)
 
 
 @pytest.fixture
-def run(worker: WorkerContext) -> Run:
+def run(worker: TaskContext) -> Run:
     """Run a task; give what of its result isn't empty and isn't the same for all."""
 
     def run_task(task: str, **kwargs: object) -> dict[str, Any]:
@@ -94,9 +95,7 @@ def test_a_token_s_life(run: Run, clock: SimpleNamespace) -> None:
     assert run("bearer_token_list") == ok([])
 
 
-def test_without_expire_the_inventory_s_lifetime_applies(
-    run: Run, worker: WorkerContext, clock: SimpleNamespace
-) -> None:
+def test_without_expire_the_inventory_s_lifetime_applies(run: Run, worker: TaskContext, clock: SimpleNamespace) -> None:
     """An `expire` that was given wins, and null in the inventory means for ever."""
     run("bearer_token_store", username="alice", token="a")
     run("bearer_token_store", username="alice", token="b", expire=5)
@@ -111,7 +110,7 @@ def test_without_expire_the_inventory_s_lifetime_applies(
     }
 
 
-def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: WorkerContext) -> None:
+def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: TaskContext) -> None:
     """As the documented table shows it."""
     worker.store.store("alice", "a", None)
     [entry] = run("bearer_token_list")["result"]
@@ -137,7 +136,7 @@ def test_a_deletion_that_matches_nothing_says_so(run: Run, kwargs: dict[str, str
     assert run("bearer_token_check", token="secret-token") == ok(True)
 
 
-def test_a_user_s_tokens_go_together(run: Run, worker: WorkerContext) -> None:
+def test_a_user_s_tokens_go_together(run: Run, worker: TaskContext) -> None:
     """The others' stay."""
     for username, token in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
         run("bearer_token_store", username=username, token=token)
@@ -167,13 +166,13 @@ def test_bad_arguments_fail_with_one_line_each(
     assert run(task, **kwargs) == failed(*errors)
 
 
-def test_a_store_that_fails_is_told_in_one_line(run: Run, worker: WorkerContext) -> None:
+def test_a_store_that_fails_is_told_in_one_line(run: Run, worker: TaskContext) -> None:
     """The task never says true of what isn't on disk."""
     worker.store.close()
     assert run("bearer_token_store", username="alice", token="a") == failed("token store is closed, nothing changed")
 
 
-def test_a_listed_token_is_what_the_entry_model_describes(run: Run, worker: WorkerContext) -> None:
+def test_a_listed_token_is_what_the_entry_model_describes(run: Run, worker: TaskContext) -> None:
     """The task returns dicts because they are faster; they hold the model's fields, no more and no less."""
     worker.store.store("alice", "a", 60)
     [entry] = run("bearer_token_list")["result"]

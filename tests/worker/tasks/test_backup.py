@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tasks import backup as wire
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import backup as backup_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tokens.transfers import IDLE_SECONDS, Transfers
 from support.raw_database import RawDatabase
+from support.task_context import task_context
 
 Rows = list[tuple[str, str, float, float | None]]
 BUSY = (
@@ -39,7 +39,7 @@ OTHER = "what arrived is not what was announced, nothing was changed: restore ag
 class Desk:
     """A worker without sockets, and a client at its tasks. `ticks` is the clock by which transfers grow old."""
 
-    def __init__(self, worker: WorkerContext, ticks: SimpleNamespace) -> None:
+    def __init__(self, worker: TaskContext, ticks: SimpleNamespace) -> None:
         self.worker = worker
         self.ticks = ticks
         self.run_folder = worker.environment.run_folder
@@ -109,11 +109,8 @@ def desk(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path
     environment = Environment(tmp_path, None)
     environment.prepare()
     ticks = SimpleNamespace(now=1000.0)
-    worker = WorkerContext(
-        "w1",
-        "fastmcp",
+    worker = task_context(
         environment,
-        WorkerInventory(service="fastmcp"),
         TaskRegistry(backup_tasks),
         open_store(),
         trail,
@@ -197,12 +194,13 @@ def test_the_stop_of_a_worker_and_the_start_of_the_next_remove_what_was_left(des
     """Also when the one before was killed."""
     desk.run("backup_begin")
     desk.begin(b"x")
-    backup_tasks.remove_transfers(desk.worker)
+    worker = desk.worker
+    backup_tasks.remove_transfers(worker.environment, worker.name, worker.transfers)
     assert desk.files() == {}
     folder = desk.run_folder / "w1.backup"
     folder.mkdir()
     (folder / "tokens.db-journal").touch()
-    backup_tasks.remove_transfers(desk.worker)
+    backup_tasks.remove_transfers(worker.environment, worker.name, Transfers())
     assert desk.files() == {}
 
 

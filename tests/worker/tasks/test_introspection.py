@@ -23,13 +23,14 @@ from nfcli.models.protocol.broker_connection import BrokerAddress
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.models.protocol.jobs import Result
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tasks.process_stats import process_stats
 from nfcli.worker.tokens.store import TokenStore
+from support.task_context import task_context
 
 TASKS = [
     *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "discover", "echo"),
@@ -44,7 +45,7 @@ Run = Callable[..., Any]
 @pytest.fixture
 def worker(
     open_store: Callable[[], TokenStore], trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path
-) -> WorkerContext:
+) -> TaskContext:
     """Return a worker that was started 90 seconds ago, with two live tokens and an expired one, all of alice."""
     store = open_store()
     store.store("alice", "a", None)
@@ -52,9 +53,7 @@ def worker(
     store.store("bob", "c", 90)
     started = clock.now
     clock.now += 90
-    return WorkerContext(
-        name="w1",
-        service="fastmcp",
+    return task_context(
         environment=Environment(tmp_path, None),
         inventory=WorkerInventory(
             service="fastmcp", authentication_enabled=True, logging={"handlers": {"password": "hidden", "level": 10}}
@@ -70,7 +69,7 @@ def worker(
 
 
 @pytest.fixture
-def run(worker: WorkerContext) -> Run:
+def run(worker: TaskContext) -> Run:
     """Run a task that must succeed with a value of its declared type; return the value."""
 
     def run_task(task: str, **kwargs: object) -> Any:
@@ -82,7 +81,7 @@ def run(worker: WorkerContext) -> Run:
     return run_task
 
 
-def failure(worker: WorkerContext, task: str, **kwargs: object) -> list[str]:
+def failure(worker: TaskContext, task: str, **kwargs: object) -> list[str]:
     """Run a task that must fail; return its errors."""
     result: Result = worker.registry.run(worker, task, kwargs)
     assert (result.failed, result.result) == (True, None)
@@ -109,7 +108,7 @@ def test_status_tells_an_operator_where_and_how_the_worker_is(run: Run) -> None:
     }
 
 
-def test_status_tells_of_the_stop(worker: WorkerContext, run: Run) -> None:
+def test_status_tells_of_the_stop(worker: TaskContext, run: Run) -> None:
     """A worker that was asked to end says so, in all three reports."""
     worker.stopping.set()
     assert [run(task)["status"] for task in ("get_status", "get_worker_status", "get_stats")] == ["stopping"] * 3
@@ -128,7 +127,7 @@ def test_version_of_what_is_not_installed_is_empty(run: Run, monkeypatch: pytest
     assert run("get_version")["no-such-package"] == ""
 
 
-def test_inventory_is_shown_without_its_secrets(run: Run, worker: WorkerContext) -> None:
+def test_inventory_is_shown_without_its_secrets(run: Run, worker: TaskContext) -> None:
     """What isn't set shows its default."""
     shown = run("get_inventory")
     assert shown == worker.inventory.redacted()
@@ -167,13 +166,13 @@ def test_tools_can_be_chosen_and_named_only(run: Run, kwargs: dict[str, str], ex
     assert [tool["name"] for tool in run("get_tools", **kwargs)] == expected
 
 
-def test_a_pattern_of_any_length_is_not_read(run: Run, worker: WorkerContext) -> None:
+def test_a_pattern_of_any_length_is_not_read(run: Run, worker: TaskContext) -> None:
     """Some hundred thousand brackets take Python minutes, and whoever has a token can send them."""
     assert failure(worker, "get_tools", name="[" * 257) == ["name: String should have at most 256 characters"]
     assert run("get_tools", name="[" * 256) == []
 
 
-def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: WorkerContext) -> None:
+def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: TaskContext) -> None:
     """Seven keys each; the auth tasks are published nowhere else."""
     entries = run("list_tasks")
     assert [entry["name"] for entry in entries] == TASKS
@@ -185,7 +184,7 @@ def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: WorkerContext) -> None
     assert all(entry["description"] for entry in entries)
 
 
-def test_tasks_can_be_named_only_or_one_alone(run: Run, worker: WorkerContext) -> None:
+def test_tasks_can_be_named_only_or_one_alone(run: Run, worker: TaskContext) -> None:
     """An unknown name is one line."""
     assert run("list_tasks", brief=True) == TASKS
     assert run("list_tasks", name="echo", brief=True) == ["echo"]
@@ -209,19 +208,19 @@ def test_echo_gives_back_what_came(run: Run) -> None:
     ("value", "error"),
     [("no disk", "no disk"), (True, "echo was asked to fail: True"), (7, "echo was asked to fail: 7")],
 )
-def test_echo_fails_when_asked_to(worker: WorkerContext, value: object, error: str) -> None:
+def test_echo_fails_when_asked_to(worker: TaskContext, value: object, error: str) -> None:
     """For trying out what a failure looks like."""
     assert failure(worker, "echo", raise_error=value) == [error]
 
 
 @pytest.mark.parametrize("value", [-1, 61, "x", float("nan"), float("inf")])
-def test_echo_does_not_wait_for_ever(worker: WorkerContext, value: object) -> None:
+def test_echo_does_not_wait_for_ever(worker: TaskContext, value: object) -> None:
     """One client must not hold all threads."""
     errors = failure(worker, "echo", sleep=value)
     assert [error.partition(":")[0] for error in errors] == ["sleep"]
 
 
-def test_echo_that_waits_ends_with_the_worker(worker: WorkerContext) -> None:
+def test_echo_that_waits_ends_with_the_worker(worker: TaskContext) -> None:
     """It holds up no stop."""
     results: list[Result] = []
     waiting = threading.Thread(target=lambda: results.append(worker.registry.run(worker, "echo", {"sleep": 60})))
@@ -261,7 +260,7 @@ def test_worker_status_tells_folders_and_keys(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_worker_status_tells_of_the_broker(
-    run: Run, worker: WorkerContext, tmp_path: Path, key: BrokerKey | None, security: dict[str, Any]
+    run: Run, worker: TaskContext, tmp_path: Path, key: BrokerKey | None, security: dict[str, Any]
 ) -> None:
     """Where it is, and whether it is spoken to with CURVE."""
     worker.broker = BrokerAddress("tcp://broker:5555", key)
@@ -274,18 +273,18 @@ def test_worker_status_tells_of_the_broker(
     )
 
 
-def test_stats_tell_of_the_connection_to_the_broker(run: Run, worker: WorkerContext) -> None:
+def test_stats_tell_of_the_connection_to_the_broker(run: Run, worker: TaskContext) -> None:
     """As NorFab's workers do."""
-    worker.health = {"messaging": lambda: {"reconnects": 1, "keepalives_sent": 2, "keepalives_received": 3}}
+    worker.counters = {"messaging": lambda: {"reconnects": 1, "keepalives_sent": 2, "keepalives_received": 3}}
     stats = run("get_stats")
     assert [stats[key] for key in ("reconnects", "keepalives_sent", "keepalives_received")] == [1, 2, 3]
 
 
-def test_stats_count_messages_and_jobs(run: Run, worker: WorkerContext, clock: SimpleNamespace) -> None:
+def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: SimpleNamespace) -> None:
     """In NorFab's shape; a worker without sockets counts nothing."""
     idle = run("get_stats")
     assert (idle["running_jobs"], idle["jobs"]["total_jobs"]) == (0, 0)
-    worker.health = {
+    worker.counters = {
         "messaging": lambda: {"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4},
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6},
     }
@@ -337,7 +336,7 @@ def test_process_numbers_without_proc_are_what_posix_tells(tmp_path: Path) -> No
     assert stats.open_file_descriptors is not None
 
 
-def test_every_task_that_takes_nothing_refuses_what_it_does_not_know(worker: WorkerContext) -> None:
+def test_every_task_that_takes_nothing_refuses_what_it_does_not_know(worker: TaskContext) -> None:
     """A misspelt argument isn't passed over."""
     for name in ("get_status", "get_version", "get_inventory", "get_worker_status", "get_stats", "get_tools"):
         assert failure(worker, name, nmae="x") == ["nmae: no such field"]

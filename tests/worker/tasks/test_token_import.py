@@ -13,15 +13,15 @@ import pytest
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import AuditError, TokenStoreBusyError
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import token_import as import_tasks
 from nfcli.worker.tokens.changes import ImportResult, TokenChange
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
+from support.task_context import task_context
 
 Rows = list[tuple[str, str, float, float | None]]
 OpenStore = Callable[[], TokenStore]
@@ -30,7 +30,7 @@ OpenStore = Callable[[], TokenStore]
 class Desk:
     """A worker without sockets, and a client that imports tokens there."""
 
-    def __init__(self, worker: WorkerContext, trail_file: Path) -> None:
+    def __init__(self, worker: TaskContext, trail_file: Path) -> None:
         self.worker = worker
         self._trail_file = trail_file
 
@@ -76,11 +76,8 @@ def report(imported: int = 0, present: int = 0, refused: int = 0, expired: int =
 @pytest.fixture
 def desk(open_store: OpenStore, trail: AuditTrail, tmp_path: Path) -> Desk:
     """Provide a worker with a token of alice's."""
-    worker = WorkerContext(
-        "w1",
-        "fastmcp",
+    worker = task_context(
         Environment(tmp_path, None),
-        WorkerInventory(service="fastmcp"),
         TaskRegistry(import_tasks),
         open_store(),
         trail,

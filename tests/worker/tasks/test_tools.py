@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.environment.paths import Environment
-from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
@@ -19,6 +17,7 @@ from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from support.no_rules import NoRules
+from support.task_context import task_context
 from support.tool_entries import PROMPT, entry
 
 LAB, NET = "service_lab__task_ping", "service_net__task_ping"
@@ -53,16 +52,7 @@ def run(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path)
     catalogue = ToolCatalogue("w1", "fastmcp", [spec.entry() for spec in registry], Rules())
     catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]}), entry("bearer_token_list")])
     catalogue.replace("lab", [entry()])
-    worker = WorkerContext(
-        name="w1",
-        service="fastmcp",
-        environment=Environment(tmp_path, None),
-        inventory=WorkerInventory(service="fastmcp"),
-        registry=registry,
-        store=open_store(),
-        audit=trail,
-        catalogue=catalogue,
-    )
+    worker = task_context(Environment(tmp_path, None), registry, open_store(), trail, catalogue=catalogue)
 
     def run_task(name: str, /, **kwargs: object) -> Any:
         result = registry.run(worker, name, kwargs)

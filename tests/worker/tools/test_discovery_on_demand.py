@@ -1,17 +1,13 @@
 """The other services of a fabric, asked on demand; and discovery without a wire."""
 
-import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import zmq
 
-from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.errors import NfcliError, NoWorkersError, TaskError
 from nfcli.worker.jobs.task import TaskRegistry
-from nfcli.worker.other_services import OtherServices
 from nfcli.worker.tasks import tools as discovery_tasks
 from nfcli.worker.tools import discovery as discovery_module
 from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
@@ -172,19 +168,3 @@ def test_the_task_is_no_tool() -> None:
     entry = TaskRegistry(discovery_tasks).get("discover").entry()
     assert entry["mcp"] is False
     assert list(entry["inputSchema"]["properties"]) == ["service"]
-
-
-def test_a_worker_gets_its_fabric_and_gives_it_up_at_once(
-    hub: Any, catalogue: Catalogue, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A service that is waited for doesn't hold it up, and the log hears nothing of it."""
-    hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_silent)}
-    worker: Any = SimpleNamespace(name="w0", service="own", health={}, catalogue=catalogue)
-    others = OtherServices(worker, hub.address, KeyPair(*zmq.curve_keypair()))
-    others.start()
-    catalogue.wait_for(a=["x"])
-    assert worker.health["fabric_jobs"]()["running"] == 1
-    others.stop()
-    assert [thread.name for thread in threading.enumerate() if thread.name in {"discovery", "fabric-client"}] == []
-    assert caplog.records == []
-    assert (worker.fabric.counters()["running"], worker.discovery.stop()) == (0, None)

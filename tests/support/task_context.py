@@ -1,0 +1,38 @@
+"""The context of a worker without sockets, for tests that run tasks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task_context import TaskContext
+from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.tokens.transfers import Transfers
+from nfcli.worker.tools.catalogue import ToolCatalogue
+from nfcli.worker.tools.policy import ToolRules
+
+
+def task_context(
+    environment: Environment, registry: TaskRegistry, store: TokenStore, audit: AuditTrail, **fields: Any
+) -> TaskContext:
+    """Return the context of a worker of service `fastmcp`, named `w1` unless `fields` say otherwise."""
+    defaults: dict[str, Any] = {
+        "name": "w1",
+        "service": "fastmcp",
+        "inventory": WorkerInventory(service="fastmcp"),
+        "stopping": threading.Event(),
+        "transfers": Transfers(),
+        "clock": time.time,
+        "started": time.time(),
+    }
+    fields = {**defaults, **fields}
+    if "catalogue" not in fields:
+        own = [spec.entry() for spec in registry]
+        rules = ToolRules(fields["inventory"].tools)
+        fields["catalogue"] = ToolCatalogue(fields["name"], fields["service"], own, rules)
+    return TaskContext(environment=environment, registry=registry, store=store, audit=audit, **fields)

@@ -1,0 +1,151 @@
+"""The composition root: what a worker opens and closes, and what ends it."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.worker_lock import read_owner
+from nfcli.models.errors import TokenStoreBusyError, WorkerStartError
+from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.models.protocol.broker_connection import BrokerAddress
+from nfcli.worker.configuration import Configuration
+from nfcli.worker.worker import Worker
+from support.fabric_worker import broker  # noqa: F401  a fixture
+
+WAIT_SECONDS = 10.0
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Make workers that run in this process and can't end it; they are closed at the end of the test."""
+    environment = Environment(tmp_path, None)
+    environment.prepare()
+    with ExitStack() as opened:
+
+        def make_one(*, broker: BrokerAddress | None = None, endpoint: str | None = None, **options: Any) -> Worker:
+            inventory = WorkerInventory(service="fastmcp", port=0, endpoint=endpoint)
+            configuration = Configuration(inventory, broker)
+            worker = Worker(environment, DEFAULT_WORKER, configuration, stop_deadline_seconds=None, **options)
+            opened.callback(worker.close)
+            return worker
+
+        yield make_one
+
+
+@pytest.fixture
+def worker(make: Callable[..., Worker]) -> Worker:
+    """A worker in direct mode that sweeps without a pause."""
+    return make(sweep_seconds=0.001, sweep_retry_seconds=0.002)
+
+
+def served(worker: Worker, meanwhile: Callable[[], Awaitable[None]]) -> int:
+    """Start the worker, serve while `meanwhile` runs, and return the exit status."""
+    worker.start()
+
+    async def run() -> int:
+        serving = asyncio.create_task(worker.serve())
+        await meanwhile()
+        return await asyncio.wait_for(serving, WAIT_SECONDS)
+
+    return asyncio.run(run())
+
+
+def test_a_worker_whose_zeromq_thread_dies_ends_with_a_failure(worker: Worker) -> None:
+    """A service manager restarts it; half a worker would look healthy."""
+
+    async def end_thread() -> None:
+        worker.transport.stop()
+
+    assert served(worker, end_thread) == 1
+
+
+def test_a_worker_whose_http_server_ends_ends_with_a_failure(worker: Worker) -> None:
+    """The same for the other half."""
+
+    async def end_server() -> None:
+        await worker.http.stop(0.1)
+
+    assert served(worker, end_server) == 1
+
+
+def test_a_sweep_that_fails_is_tried_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy database ends neither the sweeps nor the worker; it is left alone for longer."""
+
+    async def sweep_twice() -> None:
+        loop, twice, calls = asyncio.get_running_loop(), asyncio.Event(), []
+
+        def sweep() -> int:
+            calls.append("sweep")
+            if len(calls) > 1:
+                loop.call_soon_threadsafe(twice.set)
+                return 0
+            raise TokenStoreBusyError("token store busy, nothing changed")
+
+        monkeypatch.setattr(worker.context.store, "has_expired", lambda: True)
+        monkeypatch.setattr(worker.context.store, "sweep", sweep)
+        await asyncio.wait_for(twice.wait(), WAIT_SECONDS)
+        worker.request_stop()
+
+    assert served(worker, sweep_twice) == 0
+
+
+def test_sweeps_come_when_there_is_something_to_sweep(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking costs nothing, so it is done often; the disk is left alone until there is a reason."""
+    looks = iter([False, False, True])
+    swept: list[int] = []
+
+    async def sweep_once() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def has_expired() -> bool:
+            if swept:
+                loop.call_soon_threadsafe(done.set)
+            return next(looks, False)
+
+        def sweep() -> int:
+            swept.append(sum(1 for _ in looks))
+            return 0
+
+        monkeypatch.setattr(worker.context.store, "has_expired", has_expired)
+        monkeypatch.setattr(worker.context.store, "sweep", sweep)
+        await asyncio.wait_for(done.wait(), WAIT_SECONDS)
+        worker.request_stop()
+
+    assert served(worker, sweep_once) == 0
+    assert swept == [0]
+
+
+def test_a_start_that_fails_closes_what_was_open(make: Callable[..., Worker]) -> None:
+    """Lock, store and port are free again when a later step fails."""
+    broken = make(endpoint="tcp://192.0.2.1:1")
+    with pytest.raises(WorkerStartError, match=r"endpoint tcp://192\.0\.2\.1:1 "):
+        broken.start()
+    assert read_owner(broken.environment.lock_file(DEFAULT_WORKER)) is None
+    make().start()
+
+
+def test_a_worker_publishes_its_addresses_in_its_lock_file(worker: Worker) -> None:
+    """Shells find it by them."""
+    worker.start()
+    owner = read_owner(worker.environment.lock_file(DEFAULT_WORKER))
+    assert owner is not None
+    assert (owner.ready, owner.url, owner.endpoint) == (True, worker.context.url, worker.context.endpoint)
+
+
+def test_a_worker_with_a_broker_joins_it_and_ends_at_once(
+    broker: Any, make: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of its connections is left, and nothing in the log says that it was interrupted."""
+    worker = make(broker=broker.address)
+    worker.start()
+    assert worker.context.endpoint == broker.address.endpoint
+    assert worker.context.discovery is not None
+    worker.close()
+    assert {thread.name for thread in threading.enumerate()} & {"discovery", "fabric-client", "fabric"} == set()
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
