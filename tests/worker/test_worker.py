@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
 from nfcli.worker.configuration import Configuration
 from nfcli.worker.worker import Worker
-from support.fabric_worker import broker  # noqa: F401  a fixture
+from support.fabric_broker import FabricBroker
 
 WAIT_SECONDS = 10.0
 
@@ -139,13 +139,16 @@ def test_a_worker_publishes_its_addresses_in_its_lock_file(worker: Worker) -> No
 
 
 def test_a_worker_with_a_broker_joins_it_and_ends_at_once(
-    broker: Any, make: Callable[..., Worker], caplog: pytest.LogCaptureFixture
+    make: Callable[..., Worker], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of its connections is left, and nothing in the log says that it was interrupted."""
-    worker = make(broker=broker.address)
-    worker.start()
-    assert worker.context.endpoint == broker.address.endpoint
-    assert worker.context.discovery is not None
-    worker.close()
+    """No thread of its connections is left, and the log has no warning."""
+    broker = FabricBroker(keepalive_seconds=2.5, hold_seconds=10.0)
+    broker.start()
+    with closing(broker):
+        worker = make(broker=broker.address)
+        worker.start()
+        assert worker.context.endpoint == broker.address.endpoint
+        assert worker.context.discovery is not None
+        worker.close()
     assert {thread.name for thread in threading.enumerate()} & {"discovery", "fabric-client", "fabric"} == set()
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
