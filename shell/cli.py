@@ -149,9 +149,9 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):
             norfab.start()
-    from .repl.app import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
+    from .repl.picle_adapter import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
 
-    App(client, progress=progress, history_file=norfab.environment.history_file, log_file=log_file).loop()
+    App(client, progress=progress, history_file=norfab.environment.history_file, log_file=log_file).start()
     return EXIT_OK
 
 

@@ -1,14 +1,14 @@
-"""What every command is: a pydantic model that checks its words, and the one `run` that all of them share.
+"""Base classes of the commands: pydantic models whose fields are the words that can be typed behind a command's name.
 
-A command that is a task of the workers inherits the task's input model and `JobArguments`, and names service and task.
-All other commands name a handler, which the shell provides: models import neither the shell nor the manual.
+A command that runs a task on workers inherits the task's input model and `JobArguments`, and names service and task.
+All other commands name a handler of the shell: models import neither the shell nor the manual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -16,161 +16,91 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import UsageError, validation_messages
 from ..fields import TimeoutSeconds
-from ..inventory.service import SERVICE
-from ..protocol.jobs import DEFAULT_TIMEOUT_SECONDS
+from ..protocol.jobs import Results
 from ..tasks.base import TaskInput
 
 ALL_WORKERS = "all"
 ANY_WORKER = "any"
 _SEVERAL = (ALL_WORKERS, ANY_WORKER)
 
-Results = dict[str, dict[str, Any]]
-"""`{worker: Result as a dict}`, as `run_job` returns it."""
-
-
-class JobClient(Protocol):
-    """The client, as far as commands use it."""
-
-    def run_job(
-        self,
-        service: str,
-        task: str,
-        *,
-        kwargs: dict[str, Any] | None = ...,
-        workers: str | Sequence[str] = ...,
-        timeout: float = ...,
-    ) -> Results:
-        """Run a task; an entry for each targeted worker, failed ones included."""
-
-
-class CommandShell(Protocol):
-    """What a command may ask of the shell that runs it: picle's `picle_app`."""
-
-    @property
-    def client(self) -> JobClient:
-        """Where jobs are run."""
-
-    @property
-    def handlers(self) -> Mapping[str, Callable[[Any], Any]]:
-        """The functions behind commands that are no tasks, by name; each gets the checked command, returns data."""
-
-    def report(self, results: Results) -> dict[str, Any]:
-        """Tell the user which workers failed and what the others noted; return the values of those that succeeded."""
-
-    def note(self, text: str) -> None:
-        """Tell the user something that is no result."""
-
-    def render(self, data: Any, columns: Sequence[str]) -> str:
-        """Turn data into the text to print."""
-
-
-Render = Callable[[Any, Sequence[str]], str]
-"""Data and the columns of its table (none: it isn't one) to the text to print."""
-
 
 class Summary(str):
-    """A column of a table that shows the first paragraph of a longer text, on one line."""
+    """A table column that shows the first paragraph of a longer text, on one line."""
 
     __slots__ = ()
 
 
 class Command(TaskInput):
-    """A command: its fields are what can be typed behind its name.
+    """A command of the shell.
 
-    `HANDLER` names the shell's function that does the work. `COLUMNS` says that the result is a list of rows, to be
-    printed as a table of these columns. In capitals, because a task's arguments may have any name.
+    `HANDLER` names the shell's function that runs it. `COLUMNS` are the columns of its result's table; without them the
+    result is no table. Both are in capitals because a task's arguments may have any lower-case name.
     """
 
     HANDLER: ClassVar[str] = ""
     COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     class PicleConfig:
-        """Where picle, and our own reader, find the words that may follow a `|`."""
+        """The model of what may follow a `|`, named as picle expects it."""
 
         pipe = f"{__package__}.pipes.Pipes"
 
     @classmethod
-    def run(cls, *, picle_app: CommandShell, render: Render | None = None, **values: str) -> str:
-        """Check the values, do what the command is for, and return the text to print; empty when there is none.
+    def parse(cls, values: Mapping[str, str]) -> Self:
+        """Convert and check typed values.
 
         Args:
-            picle_app: the shell.
-            render: makes text of the data, where pipes follow; None leaves that to the shell.
-            values: the typed words as they are: the model converts them, whatever path led here.
+            values: the words as they were typed, by field name.
 
         Raises:
-            UsageError: values that break a rule or are missing; nothing has been sent then.
-            NfcliError: the command can't be run at all, for instance because no worker is reachable.
+            UsageError: values that break a rule or are missing; names each field and its rule.
         """
         try:
-            command = cls.model_validate(values)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise UsageError("; ".join(validation_messages(error))) from None
-        data = command.answer(picle_app)
-        return "" if data is None else (render or picle_app.render)(data, command.columns())
 
-    def columns(self) -> tuple[str, ...]:
-        """Return the columns of the result's table, none where it isn't one."""
+    def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  for commands whose table depends on it
+        """Return the columns of the result's table; empty where the result is no table."""
         return self.COLUMNS
 
-    def answer(self, shell: CommandShell) -> Any:
-        """Do the work; return its data, None when there is nothing to print."""
-        return shell.handlers[self.HANDLER](self)
 
-
-def _workers(value: str) -> str:
-    names = _split(value)
+def _check_workers(value: str) -> str:
+    names = _split_names(value)
     if not all(names):
         raise PydanticCustomError("workers_empty", "must be all, any, or names separated by commas")
     if len(names) > 1 and set(names) & set(_SEVERAL):
-        raise PydanticCustomError("workers_mixed", "all and any stand alone, not beside names")
+        raise PydanticCustomError("workers_mixed", "all and any cannot be combined with names")
     if not value.isprintable():
-        raise PydanticCustomError("workers_control", "must not hold control characters")
+        raise PydanticCustomError("workers_control", "must not contain control characters")
     return value
 
 
-def _split(value: str) -> list[str]:
+def _split_names(value: str) -> list[str]:
     return [name.strip() for name in value.split(",")]
 
 
 class JobArguments(Command):
-    """A command that is a task of the workers, and what can be said about its job."""
+    """A command that runs a task on workers, and the fields of its job."""
 
     TASK: ClassVar[str]
 
     timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
-    workers: Annotated[str, AfterValidator(_workers), Field(description="Filter worker to target")] = ALL_WORKERS
+    workers: Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")] = ALL_WORKERS
 
     def targets(self) -> str | list[str]:
-        """Return whom the job goes to: `all`, `any`, or the names."""
-        names = list(dict.fromkeys(_split(self.workers)))
+        """Return the workers to run on: `all`, `any`, or a list of names."""
+        names = list(dict.fromkeys(_split_names(self.workers)))
         return names[0] if names[0] in _SEVERAL else names
 
     def call(self) -> tuple[str, dict[str, Any]]:
-        """Return the task to run and its arguments."""
+        """Return the name of the task and its arguments."""
         return self.TASK, self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True)
 
-    def answer(self, shell: CommandShell) -> Any:
-        """Run the task on the workers; return `{worker: value}`, or the rows of all workers for a table."""
-        task, kwargs = self.call()
-        results = shell.client.run_job(
-            SERVICE,
-            task,
-            kwargs=kwargs,
-            workers=self.targets(),
-            timeout=DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
-        )
-        values = shell.report({worker: self._checked(result) for worker, result in results.items()})
-        for note in self.notes(results):
-            shell.note(note)
-        if not values:
-            return None
-        return self._rows(values) if self.columns() else values
+    def check_result(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return one worker's result, failed where a table needs a list of records and it holds something else.
 
-    def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a worker's result, a failed one where it should be a list of records and isn't.
-
-        Workers of NorFab's make give some lists as a mapping, by the records' names.
+        NorFab's workers send some lists as a mapping from name to record; these become lists.
         """
         rows = result.get("result")
         if result.get("failed") or not self.columns():
@@ -179,26 +109,31 @@ class JobArguments(Command):
             return {**result, "result": [{"name": name, **row} for name, row in rows.items()]}
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
             return result
-        return {**result, "failed": True, "errors": [f"the answer to {self.TASK} is not a list of records"]}
+        return {**result, "failed": True, "errors": [f"the result of {self.TASK} is not a list of records"]}
 
-    def _rows(self, values: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the rows of all workers; workers of NorFab's make send one of empty texts where they have none."""
+    def merge(self, values: dict[str, Any]) -> Any:
+        """Return the data to print: `{worker: value}`, or for a table the rows of all workers.
+
+        NorFab's workers send one row of empty texts where they have none; it is left out.
+        """
+        if not self.columns():
+            return values
         pairs = [(worker, row) for worker, rows in values.items() for row in rows]
         return [{"worker": worker, **row} for worker, row in pairs if any(value != "" for value in row.values())]
 
-    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that have something to say
-        """Return what the user should be told beside the result."""
+    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that have notes
+        """Return notes to print beside the result."""
         return []
 
 
 class CommandGroup(BaseModel):
-    """A branch of the command tree. Its name alone enters it: a subshell with a prompt of its own."""
+    """A branch of the command tree. Its name alone enters it: a subshell with its own prompt."""
 
     # picle validates a command below an alias only where the parent takes field names as well.
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     class PicleConfig:
-        """What picle, and our own session, want to know of a group."""
+        """What picle and `shell/repl/session.py` read of a group."""
 
         subshell = True
         prompt: str
@@ -208,8 +143,8 @@ def branch(description: str, *, alias: str | None = None) -> Any:
     """Return the field of a group that leads to a command or another group.
 
     Args:
-        description: what help and the manual say about it.
-        alias: the word to type where it can't be a Python name.
+        description: its text in help and manual.
+        alias: the word to type where it is not a valid Python name.
     """
     return Field(default=None, description=description, alias=alias)
 
@@ -223,8 +158,8 @@ class Entry(NamedTuple):
     """A field as it is typed.
 
     `name` is the word to type, `key` the field's name in Python; `model` is what a branch leads to, else None;
-    `is_positional`: the value comes without the name; `is_switch`: the name suffices, without a value; `is_secret`:
-    the value must not be shown.
+    `is_positional`: the value is typed without the name; `is_switch`: the name alone sets it; `is_secret`: the value is
+    never shown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""`fastmcp auth …`: the commands that manage bearer tokens; and `fastmcp discover`."""
+"""`fastmcp auth …`, the commands that manage bearer tokens, and `fastmcp discover`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ..fields import Token
+from ..protocol.jobs import Results
 from ..tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
@@ -16,7 +17,7 @@ from ..tasks.auth import (
     BearerTokenStoreInput,
 )
 from ..tasks.tools import DiscoverInput
-from .base import CommandGroup, JobArguments, Results, branch
+from .base import CommandGroup, JobArguments, branch
 
 GENERATED_TOKEN_BYTES = 16
 
@@ -26,7 +27,7 @@ def _generated_token() -> str:
 
 
 class CreateToken(BearerTokenStoreInput, JobArguments):
-    """Store a token for a user; without one, a random token is made here, so that all workers store the same."""
+    """Store a token for a user; the client generates one that is not given, so that all workers store the same."""
 
     TASK: ClassVar[str] = "bearer_token_store"
 
@@ -40,19 +41,19 @@ class CreateToken(BearerTokenStoreInput, JobArguments):
     ]
 
     def notes(self, results: Results) -> list[str]:
-        """Show a generated token once, when every targeted worker has it; else say how to go on."""
+        """Show a generated token once, and only after every targeted worker has stored it."""
         if "token" in self.model_fields_set:
             return []
         lacking = [worker for worker, result in sorted(results.items()) if result.get("failed")]
         if not lacking:
             return [f"generated token for {self.username}: {self.token}"]
         if len(lacking) == len(results):
-            return ["no worker has confirmed the generated token: it is not shown, run the command again"]
-        advice = (
+            return ["no worker confirmed the generated token, so it is not shown: run the command again"]
+        remedy = (
             f"find it with list-tokens, then store it there with create-token token TOKEN workers {','.join(lacking)}, "
             f"or remove it with delete-token"
         )
-        return [f"the generated token is not shown, {', '.join(lacking)} didn't confirm it: {advice}"]
+        return [f"{', '.join(lacking)} didn't confirm the generated token, so it is not shown: {remedy}"]
 
 
 class ListTokens(BearerTokenListInput, JobArguments):
@@ -69,7 +70,7 @@ class DeleteToken(BearerTokenDeleteInput, JobArguments):
 
 
 class CheckToken(BearerTokenCheckInput, JobArguments):
-    """Ask whether a token is stored and not expired."""
+    """Check whether a token is stored and not expired."""
 
     TASK: ClassVar[str] = "bearer_token_check"
 
@@ -89,7 +90,7 @@ class AuthCommands(CommandGroup):
 
 
 class Discover(DiscoverInput, JobArguments):
-    """Let the workers look anew for the other services' tasks, which MCP clients see as tools."""
+    """Make the workers rediscover the tasks of other services, which they publish to MCP clients as tools."""
 
     TASK: ClassVar[str] = "discover"
 

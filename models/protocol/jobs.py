@@ -15,6 +15,9 @@ from ..errors import ProtocolError, validation_messages
 from .frames import decode_object
 
 DEFAULT_TIMEOUT_SECONDS = 60
+Results = dict[str, dict[str, Any]]
+"""`{worker: Result as a dict}`, as `run_job` returns it."""
+
 LOOK = "look what it has done before you repeat it"
 """What to do about a worker that may have run a job whose result can't be had."""
 

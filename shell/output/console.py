@@ -49,7 +49,7 @@ class Console:
         except OSError as error:
             raise NfcliError(f"the result can't be written: {error.strerror}") from error
 
-    def raw(self, text: str) -> None:
+    def write_codes(self, text: str) -> None:
         """Write escape codes for the terminal, if there is one."""
         if self.out.isatty():
             self.out.write(text)

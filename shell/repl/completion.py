@@ -1,14 +1,16 @@
-"""What the Tab key offers: names of commands and fields, values where they can be known, ready to be put in."""
+"""Completion with the Tab key: names of commands and fields, and values where they are known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry
 from ...models.errors import UsageError
 from ..syntax.lexer import PIPE, quote, split_typed
-from .session import SHELL_WORDS, Session
+from ..syntax.parser import Parser, Scope
+from .completion_values import ValueSuggester
+from .shell_words import HELP_WORD, SHELL_WORDS
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,10 @@ class Completions:
     texts: list[str]
 
 
-def complete(session: Session, line: str) -> Completions:
-    """Return what the last word of `line`, up to the cursor, can be completed to. Never raises, never offers tokens.
+def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) -> Completions:
+    """Return the completions of the last word of `line`, up to the cursor. Never raises, never offers tokens.
 
-    Values are put in quotes where they need them, and a quote that is open is closed.
+    Values are quoted where they need it, and an open quote is closed. `location` is the open group, as in `Parser`.
     """
     words, tail = split_typed(line)
     typed = tail.word
@@ -31,19 +33,17 @@ def complete(session: Session, line: str) -> Completions:
         return nothing
     at_start = not words
     if words and words[0].text in SHELL_WORDS:
-        if words[0].text != "help":
+        if words[0].text != HELP_WORD:
             return nothing
         words = words[1:]
-    parser = session.parser()
+    parser = Parser(location)
     try:
         parser.feed_all(words)
     except UsageError:
         return nothing
     entry = parser.expected_value or parser.scope.positional()
-    values = _values(session, entry, typed.text) if entry is not None else []
-    if parser.expected_value is not None:
-        return Completions(typed.start, values)
-    if typed.is_quoted:
+    values = _values(suggester, entry, typed.text) if entry is not None else []
+    if parser.expected_value is not None or typed.is_quoted:
         return Completions(typed.start, values)
     names = list(parser.scope.choices())
     names += [*SHELL_WORDS] if at_start else []
@@ -52,8 +52,8 @@ def complete(session: Session, line: str) -> Completions:
     return Completions(typed.start, [*sorted(found), *values])
 
 
-def _values(session: Session, entry: Entry, typed: str) -> list[str]:
-    values = session.suggester.suggest(entry, typed)
+def _values(suggester: ValueSuggester, entry: Entry, typed: str) -> list[str]:
+    values = suggester.suggest(entry, typed)
     if entry.key != "workers" or "," not in typed:
         return _matching(values, typed)
     head, _, last = typed.rpartition(",")

@@ -1,85 +1,97 @@
-"""What could stand at a place in a line: the text behind `?`, `??` and `help`."""
+"""Help for a place in a line: the text behind `?`, `??` and `help`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...models.commands.base import Entry
-from ..syntax.lexer import PIPE
-from ..syntax.parser import Parser
+from ...models.errors import UsageError
+from ..syntax.lexer import PIPE, Word
+from ..syntax.parser import HelpRequest, Parser, Scope, find_help_request
+from .completion_values import ValueSuggester
+from .shell_words import SHELL_WORDS
 
 _GAP = "    "
-_SHOWN_VALUES = 20
-_TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "names, by commas"}
+_LISTED_VALUES = 20
+_TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "names separated by commas"}
+
+Rows = list[tuple[str, str]]
 
 
-def help_text(
-    parser: Parser,
-    *,
-    prefix: str = "",
-    is_verbose: bool = False,
-    shell_words: Mapping[str, str] | None = None,
-    values: Sequence[str] = (),
-) -> str:
-    """Return a line for each thing that may come next.
+def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueSuggester) -> str:
+    """Return a line for each word that may come next; `request.is_verbose` adds type, default, and what is required.
 
-    Args:
-        parser: has read the words before the place.
-        prefix: tell only of words that begin so.
-        is_verbose: add type, default, and whether it must be given.
-        shell_words: words of the shell itself that may stand here, with descriptions.
-        values: values to choose from, where a value must come next.
+    Raises:
+        UsageError: one of the words before the place is not valid.
     """
+    parser = Parser(location)
+    parser.feed_all(request.words)
     if parser.expected_value is not None:
-        return _aligned(_value_lines(parser, parser.expected_value, values, is_verbose=is_verbose))
+        values = suggester.suggest(parser.expected_value)
+        return _aligned(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
     rows = []
     for name, entry in parser.scope.choices().items():
-        if name.startswith(prefix):
-            mark = "*" if _is_required(entry) else ""
-            rows.append((f"{mark}{name}", _described(parser, entry, is_verbose=is_verbose)))
+        mark = "*" if _is_required(entry) else ""
+        rows.append((name, mark, _describe(parser, entry, is_verbose=request.is_verbose)))
+    rows += [(name, "", text) for name, text in SHELL_WORDS.items() if not request.words]
+    found = [(f"{mark}{name}", text) for name, mark, text in rows if name.startswith(request.prefix)]
     positional = parser.scope.positional()
     if positional is not None:
-        rows.append((f"<{positional.name}>", _described(parser, positional, is_verbose=is_verbose)))
-    rows += [(name, text) for name, text in (shell_words or {}).items() if name.startswith(prefix)]
-    if not prefix:
-        rows += _ending(parser)
-    return _aligned(rows) if rows else f" nothing begins with {prefix} here"
+        found.append((f"<{positional.name}>", _describe(parser, positional, is_verbose=request.is_verbose)))
+    if not request.prefix:
+        found += _ending_rows(parser)
+    return _aligned(found) if found else f" nothing that is valid here begins with {request.prefix}"
 
 
-def _value_lines(parser: Parser, entry: Entry, values: Sequence[str], *, is_verbose: bool) -> list[tuple[str, str]]:
-    rows = [(f"<{entry.name}>", _described(parser, entry, is_verbose=is_verbose))]
+def help_word_text(location: Sequence[Scope], words: Sequence[Word], suggester: ValueSuggester) -> str:
+    """Return what `help WORDS…` prints: help behind the words, or for the last one where it is only a beginning.
+
+    Raises:
+        UsageError: one of the words is not valid.
+    """
+    request = find_help_request(location, words)
+    try:
+        return help_text(location, request or HelpRequest(words), suggester)
+    except UsageError:
+        if request is not None or not words:
+            raise
+        return help_text(location, HelpRequest(words[:-1], words[-1].text), suggester)
+
+
+def _value_rows(parser: Parser, entry: Entry, values: Sequence[str], *, is_verbose: bool) -> Rows:
+    rows = [(f"<{entry.name}>", _describe(parser, entry, is_verbose=is_verbose))]
     if entry.is_secret:
-        rows.append(("-", "Ask for it, so that it is not shown"))
+        rows.append(("-", "Ask for the value without showing it"))
     if values:
-        more = [f"and {len(values) - _SHOWN_VALUES} more"] if len(values) > _SHOWN_VALUES else []
-        rows.append(("", ", ".join([*values[:_SHOWN_VALUES], *more])))
+        more = [f"and {len(values) - _LISTED_VALUES} more"] if len(values) > _LISTED_VALUES else []
+        rows.append(("", ", ".join([*values[:_LISTED_VALUES], *more])))
     return rows
 
 
-def _ending(parser: Parser) -> list[tuple[str, str]]:
+def _ending_rows(parser: Parser) -> Rows:
     rows = [(PIPE, "Send the result through a pipe function")] if parser.can_pipe() else []
     if parser.command is None:
         return [*rows, ("<ENTER>", f"Enter {parser.scope.name}")] if parser.has_entered() else rows
-    from_command = [entry for entry in parser.command.choices().values() if _is_required(entry)]
-    open_pipe = parser.scope.is_single and not parser.scope.values
-    return rows if from_command or open_pipe else [*rows, ("<ENTER>", "Run the command")]
+    is_incomplete = any(_is_required(entry) for entry in parser.command.choices().values())
+    is_pipe_open = parser.scope.is_single and not parser.scope.values
+    return rows if is_incomplete or is_pipe_open else [*rows, ("<ENTER>", "Run the command")]
 
 
 def _is_required(entry: Entry) -> bool:
     return entry.model is None and entry.field.is_required()
 
 
-def _described(parser: Parser, entry: Entry, *, is_verbose: bool) -> str:
+def _describe(parser: Parser, entry: Entry, *, is_verbose: bool) -> str:
     text = entry.field.description or ""
     if not is_verbose or entry.model is not None:
         return text
-    facts = [_type(parser, entry), "required" if _is_required(entry) else "", _default(entry)]
+    facts = [_describe_type(parser, entry), "required" if _is_required(entry) else "", _describe_default(entry)]
     return f"{text} ({', '.join(filter(None, facts))})"
 
 
-def _type(parser: Parser, entry: Entry) -> str:
-    """Put the field's JSON Schema into words."""
+def _describe_type(parser: Parser, entry: Entry) -> str:
+    """Return the type in the field's JSON Schema in words."""
     document = parser.scope.model.model_json_schema()
     schema = document["properties"][entry.name]
     options = [schema, *schema.get("anyOf", ())]
@@ -90,12 +102,12 @@ def _type(parser: Parser, entry: Entry) -> str:
     return f"{words} {' to '.join(limits)}" if len(limits) > 1 else words
 
 
-def _default(entry: Entry) -> str:
-    is_made = entry.field.is_required() or entry.field.default_factory is not None
-    default = None if is_made else entry.field.get_default()
+def _describe_default(entry: Entry) -> str:
+    is_computed = entry.field.is_required() or entry.field.default_factory is not None
+    default = None if is_computed else entry.field.get_default()
     return "" if default is None else f"default '{getattr(default, 'value', default)}'"
 
 
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+def _aligned(rows: Rows) -> str:
     width = max(len(name) for name, _ in rows)
     return "\n".join(f" {name.ljust(width)}{_GAP}{text}".rstrip() for name, text in rows)

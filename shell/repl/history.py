@@ -1,4 +1,4 @@
-"""Lines typed at the prompt, kept across runs, without the secrets in them."""
+"""The history file: lines typed at the prompt, kept across runs, their secrets masked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ...models.environment.private_files import open_private, write_private
 from ...models.errors import NfcliError, UsageError
 from ..syntax.lexer import HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
 from ..syntax.parser import Parser, Scope, secret_words, vocabulary
+from .shell_words import SHELL_WORDS
 
 MASK = "***"
 KEPT_LINES = 1000
@@ -19,12 +20,12 @@ _LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 
 
 class HistoryFile:
-    """A history file of mode 0600, a line each, oldest first; several shells may append to it.
+    """A history file of mode 0600, one line each, oldest first; several shells may append to it.
 
     Args:
         path: the file; None keeps the lines of this run only.
 
-    `lines` are those of earlier runs and of this one; `problem` says why nothing can be kept, None while all is well.
+    `lines` are those of earlier runs and of this one; `problem` is why the file cannot be used, None while it can.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -35,7 +36,7 @@ class HistoryFile:
             self._load(path)
 
     def append(self, line: str) -> None:
-        """Add a line that holds no secret, unless it repeats the last one."""
+        """Add a line without secrets, unless it repeats the last one."""
         if self.lines and self.lines[-1] == line:
             return
         self.lines.append(line)
@@ -45,7 +46,7 @@ class HistoryFile:
             with open_private(self._path, "a") as stream:
                 stream.write(f"{line}\n")
         except (OSError, NfcliError) as error:
-            self.problem = f"history is not kept: {error}"
+            self.problem = f"history is not saved: {error}"
 
     def _load(self, path: Path) -> None:
         try:
@@ -57,19 +58,18 @@ class HistoryFile:
         except FileNotFoundError:
             pass
         except (OSError, NfcliError) as error:
-            self.problem = f"history is not kept: {error}"
+            self.problem = f"history is not saved: {error}"
 
 
-def redacted(line: str, location: Sequence[Scope], shell_words: Collection[str]) -> str:
+def redacted(line: str, location: Sequence[Scope]) -> str:
     """Return a line with its secrets masked; empty for a comment, which isn't kept.
 
-    In a line that is right, those are the values of secret fields. In one that isn't, nobody knows where a secret got
-    to, so only words that belong to the shell or the command tree stay from the first wrong word on.
+    In a valid line, the values of secret fields are masked. In any other a secret may be anywhere after the first wrong
+    word, so from there on only words of the shell and the command tree stay.
 
     Args:
         line: the line as it was typed.
-        location: the group that is open, outermost first.
-        shell_words: words of the shell itself.
+        location: the open group, as in `Parser`.
     """
     if is_comment(line):
         return ""
@@ -77,21 +77,21 @@ def redacted(line: str, location: Sequence[Scope], shell_words: Collection[str])
     if tail.word.text or tail.word.is_quoted:
         words = [*words, tail.word]
     parser = Parser(location)
-    first = 1 if words and words[0].text in shell_words else 0
+    first = 1 if words and words[0].text in SHELL_WORDS else 0
     position = first
     try:
         for position in range(first, len(words)):
             parser.feed(words[position])
     except UsageError:
-        suspects = _suspects(parser, words, position, {*shell_words, PIPE, HELP, VERBOSE_HELP})
+        suspects = _suspects(parser, words, position)
     else:
         suspects = {len(words) - 1} if tail.open_quote else set()
     secrets = {first + number for number in parser.secrets if words[first + number].text != "-"}
-    return _with_masks(line, words, secrets | suspects | _sought_tokens(words))
+    return _with_masks(line, words, secrets | suspects | _filtered_tokens(words))
 
 
-def _sought_tokens(words: Sequence[Word]) -> set[int]:
-    """Return the positions of what a filter seeks and that looks like a token: `| include 888945f9…`."""
+def _filtered_tokens(words: Sequence[Word]) -> set[int]:
+    """Return the positions of words that a filter searches for and that look like a token: `| include 888945f9…`."""
     return {
         position
         for position in range(1, len(words))
@@ -99,11 +99,11 @@ def _sought_tokens(words: Sequence[Word]) -> set[int]:
     }
 
 
-def _suspects(parser: Parser, words: Sequence[Word], wrong: int, shell_words: Collection[str]) -> set[int]:
-    """Return the positions from the first wrong word on that may hold a secret."""
+def _suspects(parser: Parser, words: Sequence[Word], wrong: int) -> set[int]:
+    """Return the positions, from the first wrong word on, that may be a secret."""
     root = parser.groups[0].model
     secret = secret_words(root)
-    known = vocabulary(root) | set(shell_words)
+    known = vocabulary(root) | {*SHELL_WORDS, PIPE, HELP, VERBOSE_HELP}
     suspects = set()
     for position in range(wrong, len(words)):
         text = words[position].text
@@ -117,7 +117,7 @@ def _suspects(parser: Parser, words: Sequence[Word], wrong: int, shell_words: Co
 
 
 def _is_typo(text: str, names: Collection[str]) -> bool:
-    """Whether a word is most likely a name with a letter missing, wrong or too many, and so holds nothing else."""
+    """Whether a word is most likely a name with a letter missing, wrong or too many, and so no secret."""
     if any(name.startswith(text) for name in names):
         return True
     return any(abs(len(name) - len(text)) <= 1 for name in difflib.get_close_matches(text, names, n=1))

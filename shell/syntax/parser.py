@@ -1,7 +1,7 @@
-"""Words to a command: which group or command they lead to, which field each value belongs to, which pipes follow.
+"""Parse words: the group or command they lead to, the field that each value belongs to, and the pipes that follow.
 
-One parser serves running, help, completion and history alike, so that they can't disagree. After a field that takes a
-value the next word is the value, whatever it looks like.
+One parser serves execution, help, completion and history, so that they agree. After a field that takes a value the next
+word is the value, whatever it looks like.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SWITCH_VALUES = {"true", "false"}
 
 @dataclass
 class Scope:
-    """A place where words are chosen from: a group, a command's fields, the pipe functions, or the options of one.
+    """A group, a command's fields, the pipe functions, or the options of one: what a word is looked up in.
 
-    `values` has the values by the fields' names in Python. `is_single`: one choice ends it.
+    `values` holds the typed values by the fields' names in Python. `is_single`: one choice completes it.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Scope:
     is_single: bool = False
 
     def choices(self) -> dict[str, Entry]:
-        """Return what can still be said here, by the word to type; values without a name left out."""
+        """Return what can still be typed here, by its word; positional fields are left out."""
         if self.is_single and self.values:
             return {}
         return {
@@ -45,14 +45,18 @@ class Scope:
         }
 
     def positional(self) -> Entry | None:
-        """Return the field that a word which is no name is the value of, if there is one left."""
+        """Return the next positional field without a value, None when there is none."""
         waiting = (entry for entry in entries(self.model).values() if entry.is_positional)
         return next((entry for entry in waiting if entry.key not in self.values), None)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A pipe function to run: its field's name in `Pipes`, its options' model (None: the value itself), its values."""
+    """A pipe function to run.
+
+    `key` is its field in `Pipes`, `options` the model of its options (None: it has a value instead), `values` what was
+    typed for them.
+    """
 
     name: str
     key: str
@@ -60,10 +64,19 @@ class Stage:
     values: dict[str, str]
 
 
-class Parser:
-    """Reads words one after the other; between words it tells what may come next.
+@dataclass(frozen=True)
+class HelpRequest:
+    """A request for help: what may follow `words`; with a prefix, which words that begin with it may."""
 
-    `groups` are the groups passed so far, outermost first; `expected_value` is the field whose value must come next;
+    words: Sequence[Word] = ()
+    prefix: str = ""
+    is_verbose: bool = False
+
+
+class Parser:
+    """Incremental parser: takes words one by one, and knows between them what may come next.
+
+    `groups` are the groups entered so far, outermost first; `expected_value` is the field whose value must come next;
     `secrets` maps positions of words that are values of secret fields to the fields' names in Python.
     """
 
@@ -79,16 +92,16 @@ class Parser:
         self._count = 0
 
     def feed_all(self, words: Iterable[Word]) -> None:
-        """Read several words.
+        """Parse several words.
 
         Raises:
-            UsageError: a word can't stand where it does; the message names it and what could.
+            UsageError: a word is not valid in its place; the message names it and what is.
         """
         for word in words:
             self.feed(word)
 
     def feed(self, word: Word) -> None:
-        """Read one word; raises as `read` does and is then where it was before."""
+        """Parse one word; raises as `feed_all` does, and is then unchanged."""
         switch, self._switch = self._switch, None
         if self.expected_value is not None:
             self._feed_value(self.expected_value, word)
@@ -101,28 +114,28 @@ class Parser:
         self._count += 1
 
     def finish(self) -> None:
-        """Check that nothing is missing at the end.
+        """Check that the end of the line is a valid place to end.
 
         Raises:
             UsageError: a value or a pipe function is missing.
         """
         if self.expected_value is not None:
-            raise UsageError(self._in_scope(f"{self.expected_value.name}: a value must follow"))
+            raise UsageError(self._in_scope(f"{self.expected_value.name}: value missing"))
         if self._stages and not self._stages[-1][0].values:
-            raise UsageError(f"a pipe function must follow the |: {_listed(self.scope.choices())}")
+            raise UsageError(self._function_missing())
 
     def stages(self) -> list[Stage]:
-        """Return the pipe functions read, in order."""
+        """Return the pipe functions, in order."""
         found = []
         for menu, options in self._stages:
             key, value = next(iter(menu.values.items()))
             entry = next(entry for entry in entries(menu.model).values() if entry.key == key)
-            given = {key: value} if options is None else options.values
-            found.append(Stage(entry.name, key, entry.model, given))
+            values = {key: value} if options is None else options.values
+            found.append(Stage(entry.name, key, entry.model, values))
         return found
 
     def has_entered(self) -> bool:
-        """Whether the words so far lead to a group below the one where reading began, and to no command."""
+        """Whether the words lead to a group below the one where parsing began, and to no command."""
         return self.command is None and len(self.groups) > self._depth
 
     def can_pipe(self) -> bool:
@@ -133,8 +146,8 @@ class Parser:
 
     def _feed_value(self, entry: Entry, word: Word) -> None:
         if word.is_operator:
-            what = "quote it to have it as the value"
-            raise UsageError(self._in_scope(f"{entry.name}: a value must follow, not {word.text}: {what}"))
+            remedy = f"to use {word.text} as the value, put it in quotes"
+            raise UsageError(self._in_scope(f"{entry.name}: value missing before {word.text}: {remedy}"))
         self.scope.values[entry.key] = word.text
         self.expected_value = None
         if entry.is_secret:
@@ -145,12 +158,12 @@ class Parser:
         if entry is None or entry.is_positional:
             entry = self.scope.positional()
             if entry is None or word.is_operator:
-                raise self._unknown(word)
+                raise self._unknown_word(word)
             self.scope.values[entry.key] = word.text
         elif entry.key in self.scope.values:
-            raise UsageError(self._in_scope(f"{entry.name} is given twice: say it once"))
+            raise UsageError(self._in_scope(f"{entry.name} is given twice: give it once"))
         elif entry.name not in self.scope.choices():
-            raise self._unknown(word)
+            raise self._unknown_word(word)
         elif entry.model is not None:
             self._enter(entry, entry.model)
         elif entry.is_switch:
@@ -173,48 +186,50 @@ class Parser:
 
     def _open_pipe(self) -> None:
         if self.command is None:
-            raise UsageError(self._in_scope(f"a command must come before the |: {_listed(self.scope.choices())}"))
+            raise UsageError(self._in_scope(f"expected a command before the |: {', '.join(self.scope.choices())}"))
         if not self.can_pipe():
-            raise UsageError(f"a pipe function must follow the |: {_listed(self.scope.choices())}")
-        self.scope = Scope(PIPE, _pipes(self.command.model), is_single=True)
+            raise UsageError(self._function_missing())
+        self.scope = Scope(PIPE, _load_pipes(self.command.model), is_single=True)
         self._stages.append((self.scope, None))
 
-    def _unknown(self, word: Word) -> UsageError:
+    def _function_missing(self) -> str:
+        return f"expected a pipe function after the |: {', '.join(self.scope.choices())}"
+
+    def _unknown_word(self, word: Word) -> UsageError:
         choices = self.scope.choices()
+        quoted = quote_for_message(word.text)
         completions = [name for name in choices if name.startswith(word.text)]
         if completions and word.text:
-            return UsageError(
-                self._in_scope(
-                    f"incomplete command {quote_for_message(word.text)}, possible completions: {_listed(completions)}"
-                )
-            )
+            listed = ", ".join(completions)
+            return UsageError(self._in_scope(f"incomplete command {quoted}, possible completions: {listed}"))
         names = [*choices, *([PIPE] if self.can_pipe() else [])]
-        expected = f"expected {_listed(names)}" if names else "expected nothing more"
+        expected = f"expected {', '.join(names)}" if names else "expected nothing more"
         close = difflib.get_close_matches(word.text, names, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         if not hint and self.command is None and self._depth > 1 and word.text in entries(self.groups[0].model):
-            hint = " (go to the top first: top)"
-        return UsageError(self._in_scope(f"{quote_for_message(word.text)} can't stand here: {expected}{hint}"))
+            hint = " (enter top first to leave this subshell)"
+        return UsageError(self._in_scope(f"{quoted} is not valid here: {expected}{hint}"))
 
-    def _in_scope(self, text: str) -> str:
-        """Put the name of the place before a message, where it has one."""
-        at_root = self.scope is self.groups[0] and len(self.groups) == 1
-        return text if at_root else f"{self.scope.name}: {text}"
+    def _in_scope(self, message: str) -> str:
+        """Prefix a message with the name of the scope, unless that is the root."""
+        is_at_root = self.scope is self.groups[0] and len(self.groups) == 1
+        return message if is_at_root else f"{self.scope.name}: {message}"
 
 
-def split_help(groups: Sequence[Scope], words: list[Word]) -> tuple[list[Word], str, str] | None:
-    """Return the words before a request for help, the beginning of the name asked for, and the mark; None if it isn't.
+def find_help_request(groups: Sequence[Scope], words: Sequence[Word]) -> HelpRequest | None:
+    """Return the request for help that the last word makes, None where it makes none.
 
-    A request is a last word `?` or `??`, or one of them at the end of the last word, `fast?`, unless that is a value.
-    `groups` is where reading begins, as in `Parser`.
+    It does as `?` or `??`, or with one of them at its end, `fast?`, unless that is a value. `groups` is where parsing
+    begins, as in `Parser`.
     """
     if not words or words[-1].is_quoted:
         return None
     before, last = words[:-1], words[-1]
+    prefix = last.text.rstrip(HELP)
+    mark = last.text[len(prefix) :]
+    request = HelpRequest(before, prefix, mark == VERBOSE_HELP)
     if last.is_operator and last.is_help:
-        return before, "", last.text
-    name = last.text.rstrip(HELP)
-    mark = last.text[len(name) :]
+        return request
     if mark not in {HELP, VERBOSE_HELP}:
         return None
     parser = Parser(groups)
@@ -222,29 +237,25 @@ def split_help(groups: Sequence[Scope], words: list[Word]) -> tuple[list[Word], 
         parser.feed_all(before)
     except UsageError:
         return None
-    return None if parser.expected_value else (before, name, mark)
+    return None if parser.expected_value else request
 
 
 @cache
 def vocabulary(model: type[BaseModel]) -> frozenset[str]:
-    """Return every word of the tree below a group: commands and fields."""
+    """Return all words of the tree below a group: commands and fields."""
     below = [vocabulary(entry.model) for entry in entries(model).values() if entry.model is not None]
     return frozenset(entries(model)).union(*below)
 
 
 @cache
 def secret_words(model: type[BaseModel]) -> frozenset[str]:
-    """Return the fields below a group, or of a command, whose values must not be shown."""
+    """Return the names of all secret fields below a group or of a command."""
     own = frozenset(entry.name for entry in entries(model).values() if entry.is_secret)
     return own.union(*(secret_words(entry.model) for entry in entries(model).values() if entry.model is not None))
 
 
-def _pipes(command: type[BaseModel]) -> type[BaseModel]:
-    """Load the model of pipe functions that a command's `PicleConfig.pipe` names, as picle does: when it is used."""
+def _load_pipes(command: type[BaseModel]) -> type[BaseModel]:
+    """Import the model of pipe functions that a command's `PicleConfig.pipe` names, when it is first used."""
     module, _, name = command.PicleConfig.pipe.rpartition(".")  # type: ignore[attr-defined]
     model: type[BaseModel] = getattr(import_module(module), name)
     return model
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -131,7 +131,7 @@ def test_the_changes_of_a_session_are_told_listed_and_verified(
     assert shown(nfcli, environment, "verify", "last", "3") == (
         2,
         "",
-        "audit: verify looks at all lines: leave last and username out\n",
+        "audit: verify checks all records: omit last and username\n",
     )
 
 

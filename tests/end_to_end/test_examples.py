@@ -89,7 +89,7 @@ class Typed:
         self._screen.write(f"{name}: ********\n")
         return "typed-secret"
 
-    def skip(self) -> None:
+    def discard(self) -> None:
         """Type nothing."""
 
 
@@ -167,7 +167,7 @@ class Desk:
         for part in re.split(r"^(?=nf(?:\[[\w-]+\])?#)", block.text, flags=re.MULTILINE)[1:]:
             line, _, expected = part.partition("\n")
             prompt, _, typed = line.partition("#")
-            assert session.prompt == f"{prompt}#", block.place
+            assert session.navigator.prompt == f"{prompt}#", block.place
             screen.seek(0)
             screen.truncate()
             session.run_line(typed)

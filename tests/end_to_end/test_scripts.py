@@ -94,7 +94,7 @@ def test_lines_are_read_as_people_and_editors_write_them(
         ("fastmcp auth check-token token never-stored", 0, ""),
         ("fastmcp auth delete-token", 1, "either username or token must be provided"),
         ("fastmcp auth create-token username other token taken", 1, "fastmcp-worker-1: "),
-        ("nonsense", 2, "'nonsense' can't stand here: expected "),
+        ("nonsense", 2, "'nonsense' is not valid here: expected "),
         ("fastmcp auth create-token", 2, "create-token: username: field required"),
         ("fastmcp auth create-token username a expire 0", 2, "create-token: expire: must be 1 to "),
         ("fastmcp auth create-token username a token 'x", 2, "unclosed quote ' "),

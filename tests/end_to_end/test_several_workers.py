@@ -81,7 +81,7 @@ def answers(text: str) -> Any:
         ("gamma", set(), (3, [GAMMA_IS_DOWN.removeprefix("gamma: ")])),
         ("nobody", set(), (3, ["unknown worker 'nobody': there is alpha, beta, gamma"])),
         ("alpha,nobody", set(), (3, ["unknown worker 'nobody': there is alpha, beta, gamma"])),
-        ("all,alpha", set(), (2, ["create-token: workers: all and any stand alone, not beside names"])),
+        ("all,alpha", set(), (2, ["create-token: workers: all and any cannot be combined with names"])),
     ],
 )
 def test_a_command_reaches_whom_it_names(

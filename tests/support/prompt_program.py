@@ -1,6 +1,6 @@
-"""The interactive shell over the fake client, for tests that type at it: `prompt_program.py [HISTORY_FILE]`.
+"""The interactive shell over the fake client, for tests that type at it: `python -m support.prompt_program [FILE]`.
 
-`show fastmcp status` never ends, until Ctrl-C.
+`show fastmcp status` ends only with Ctrl-C; FILE is where the history is saved.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-
-from nfcli.shell.repl.app import App
+from nfcli.shell.repl.picle_adapter import App
 from support.fake_client import FakeClient
 
 
 class SlowClient(FakeClient):
-    """A client whose worker doesn't answer one of the tasks."""
+    """A client whose worker never answers `get_status`."""
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
-        """Wait for ever for `get_status`."""
+        """Run a task, or wait forever."""
         if task == "get_status":
             sys.stderr.write("waiting\n")
             threading.Event().wait()
@@ -30,4 +27,4 @@ class SlowClient(FakeClient):
 
 if __name__ == "__main__":
     history = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    App(SlowClient("w1", "w2"), history_file=history).loop()
+    App(SlowClient("w1", "w2"), history_file=history).start()

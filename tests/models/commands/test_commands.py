@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -44,36 +44,6 @@ def walk(model: type[BaseModel] = Root, *path: str) -> Iterator[tuple[tuple[str,
 
 COMMANDS = {" ".join(path): model for path, model in walk() if issubclass(model, Command)}
 GROUPS = {" ".join(path): model for path, model in walk() if issubclass(model, CommandGroup)}
-
-
-class Shell:
-    """A shell that answers every job with true and renders data as it is."""
-
-    def __init__(self) -> None:
-        self.client = self
-        self.handlers: dict[str, Any] = dict.fromkeys(("man_page",), lambda command: command.topic)
-        self.calls: list[tuple[Any, ...]] = []
-        self.notes: list[str] = []
-        self.results: dict[str, Any] = {"w": True}
-        self.failures: dict[str, list[str]] = {}
-
-    def run_job(self, *names: str, **options: Any) -> dict[str, dict[str, Any]]:
-        """Answer for all workers."""
-        self.calls.append((*names, options))
-        return {worker: {"result": result, "failed": False} for worker, result in self.results.items()}
-
-    def report(self, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Return the values, keep the failures."""
-        self.failures |= {worker: result["errors"] for worker, result in results.items() if result["failed"]}
-        return {worker: result["result"] for worker, result in results.items() if not result["failed"]}
-
-    def note(self, text: str) -> None:
-        """Keep a note."""
-        self.notes.append(text)
-
-    def render(self, data: Any, columns: Any) -> str:
-        """Return data as Python shows it."""
-        return f"{data!r} {columns!r}"
 
 
 def test_the_tree_has_the_commands_it_promises() -> None:
@@ -117,21 +87,20 @@ def test_every_field_of_every_command_refuses_garbage(path: str) -> None:
                 model.model_validate({entry.key: value})
             assert (name,) in [error["loc"] for error in caught.value.errors()]
             with pytest.raises(UsageError, match=name):
-                model.run(picle_app=Shell(), **{entry.key: value})
+                model.parse({entry.key: value})
 
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_refuses_fields_it_has_not(path: str) -> None:
     """A field that isn't there is an error, not silence."""
     with pytest.raises(UsageError, match="nothing: no such field"):
-        COMMANDS[path].run(picle_app=Shell(), nothing="x")
+        COMMANDS[path].parse({"nothing": "x"})
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_every_command_has_one_shared_run_and_a_purpose(path: str) -> None:
-    """A command is a task with a service, or names a handler; none brings its own `run`."""
+def test_every_command_has_a_task_or_a_handler(path: str) -> None:
+    """A command runs a task on workers or names a handler of the shell, and takes the same pipes as all others."""
     model = COMMANDS[path]
-    assert model.run.__func__ is Command.run.__func__
     assert bool(getattr(model, "TASK", "")) != bool(model.HANDLER)
     assert issubclass(model, JobArguments) == bool(getattr(model, "TASK", ""))
     assert model.PicleConfig.pipe == "nfcli.models.commands.pipes.Pipes"
@@ -164,74 +133,60 @@ def test_only_token_fields_are_secret() -> None:
 
 def test_values_arrive_converted_by_the_model() -> None:
     """Text becomes what the task takes, digits in a name stay text, and job arguments stay out of the task's."""
-    shell = Shell()
-    text = CreateToken.run(
-        picle_app=shell, username="000123", token="12345", expire="60", timeout="5", workers="w2, w1"
+    command = CreateToken.parse(
+        {"username": "000123", "token": "12345", "expire": "60", "timeout": "5", "workers": "w2, w1"}
     )
-    assert text == "{'w': True} ()"
-    assert shell.calls == [
-        (
-            "fastmcp",
-            "bearer_token_store",
-            {
-                "kwargs": {"token": "12345", "username": "000123", "expire": 60},
-                "workers": ["w2", "w1"],
-                "timeout": 5,
-            },
-        )
-    ]
-    assert shell.notes == []
+    assert command.call() == ("bearer_token_store", {"token": "12345", "username": "000123", "expire": 60})
+    assert (command.targets(), command.timeout, command.notes({"w1": {}})) == (["w2", "w1"], 5, [])
 
 
-def test_a_token_is_made_on_this_side_where_none_is_given() -> None:
-    """Each run makes another one of 32 hex characters, sends it, and keeps it out of its own repr."""
-    shell = Shell()
-    for _ in range(2):
-        CreateToken.run(picle_app=shell, username="bob")
-    sent = [options["kwargs"]["token"] for _, _, options in shell.calls]
-    assert len(set(sent)) == 2
-    assert all(len(token) == 32 and set(token) <= set("0123456789abcdef") for token in sent)
-    assert shell.notes == [f"generated token for bob: {token}" for token in sent]
-    command = CreateToken(username="bob")
-    assert command.token not in repr(command)
+def test_a_token_that_is_not_given_is_generated() -> None:
+    """Each command generates another one of 32 hex characters, and keeps it out of its own repr."""
+    first, second = (CreateToken.parse({"username": "bob"}) for _ in range(2))
+    assert first.token != second.token
+    assert re.fullmatch(r"[0-9a-f]{32}", first.token)
+    assert first.call()[1]["token"] == first.token
+    assert first.notes({"w": {"failed": False}}) == [f"generated token for bob: {first.token}"]
+    assert first.token not in repr(first)
 
 
-def test_the_audit_command_lists_or_verifies_and_not_both() -> None:
-    """Each is a task of its own; a verification has no table, and takes neither a number of lines nor a user."""
-    shell, audit = Shell(), COMMANDS["show fastmcp audit"]
-    assert audit.run(picle_app=shell, last="7", username="bob") == ""
-    assert shell.failures == {"w": ["the answer to get_audit is not a list of records"]}
-    assert audit.run(picle_app=shell, verify="true", workers="w2") == "{'w': True} ()"
-    assert shell.calls == [
-        ("fastmcp", "get_audit", {"kwargs": {"last": 7, "username": "bob"}, "workers": "all", "timeout": 60}),
-        ("fastmcp", "verify_audit", {"kwargs": {}, "workers": ["w2"], "timeout": 60}),
-    ]
+def test_the_audit_command_lists_or_verifies_but_not_both() -> None:
+    """Each is a task of its own; a verification has no table, and takes neither a number of records nor a user."""
+    audit = COMMANDS["show fastmcp audit"]
+    listing, verification = audit.parse({"last": "7", "username": "bob"}), audit.parse({"verify": "true"})
+    assert (listing.call(), bool(listing.columns())) == (("get_audit", {"last": 7, "username": "bob"}), True)
+    assert (verification.call(), bool(verification.columns())) == (("verify_audit", {}), False)
+    assert audit.parse({"verify": "false", "last": "7"}).call() == ("get_audit", {"last": 7})
     for other in ({"last": "7"}, {"username": "bob"}):
-        with pytest.raises(UsageError, match=r"^verify looks at all lines: leave last and username out$"):
-            audit.run(picle_app=shell, verify="true", **other)
-    assert audit.model_validate({"verify": "false", "last": "7"}).call() == ("get_audit", {"last": 7})
+        with pytest.raises(UsageError, match="omit last and username"):
+            audit.parse({"verify": "true", **other})
 
 
-def test_a_list_that_is_none_is_an_error_of_the_worker_and_the_others_rows_come_through() -> None:
-    """The table needs records; of NorFab's workers, one with empty texts only means that there are none."""
-    shell, row, empty = Shell(), {"token": "t", "more": []}, dict.fromkeys(("token", "more"), "")
-    shell.results = {"a": [row], "b": True, "c": [row, 5], "d": {"x": [row]}, "e": [empty], "f": []}
-    rows = [{"worker": "a", **row}]
-    assert ListTokens.run(picle_app=shell).startswith(f"{rows!r} ")
-    assert shell.failures == {worker: ["the answer to bearer_token_list is not a list of records"] for worker in "bcd"}
+@pytest.mark.parametrize("value", [True, [{"token": "t"}, 5], {"x": [{"token": "t"}]}, None])
+def test_a_result_that_fits_no_table_is_a_failure_of_its_worker(value: object) -> None:
+    """A table needs a list of records."""
+    result = ListTokens().check_result({"result": value, "failed": False})
+    assert (result["failed"], result["errors"]) == (True, ["the result of bearer_token_list is not a list of records"])
+
+
+def test_rows_of_all_workers_are_one_table() -> None:
+    """A row of empty texts, which NorFab's workers send where they have none, is left out."""
+    row = {"token": "t", "more": []}
+    empty = dict.fromkeys(("token", "more"), "")
+    result = {"result": [row], "failed": False}
+    assert ListTokens().check_result(result) == result
+    assert ListTokens().merge({"a": [row], "b": [empty], "c": []}) == [{"worker": "a", **row}]
 
 
 def test_a_list_that_comes_as_a_mapping_by_name_is_a_table_too() -> None:
     """NorFab's own workers list their tools so."""
-    shell, command = Shell(), COMMANDS["show fastmcp tools"]
-    shell.results = {"w": {"t1": {"name": "t1", "description": "one"}, "t2": {"name": "t2", "description": "two"}}}
-    rows = [{"worker": "w", "name": "t1", "description": "one"}, {"worker": "w", "name": "t2", "description": "two"}]
-    assert command.run(picle_app=shell) == f"{rows!r} ('worker', 'name', 'description')"
+    command = COMMANDS["show fastmcp tools"].parse({})
+    tools = {"t1": {"name": "t1", "description": "one"}, "t2": {"name": "t2", "description": "two"}}
+    assert command.check_result({"result": tools, "failed": False})["result"] == list(tools.values())
 
 
-def test_commands_that_are_no_tasks_run_the_shell_s_handler() -> None:
-    """The handler gets the checked command; without data there is no text."""
-    page = COMMANDS["man page"]
-    assert page.run(picle_app=Shell(), topic="tokens") == "'tokens' ()"
-    assert page.run(picle_app=Shell()) == ""
-    assert page.run(picle_app=Shell(), render=lambda data, _: f"{data}!", topic="x") == "x!"
+def test_a_broker_s_workers_have_a_hold_time_in_place_of_an_endpoint() -> None:
+    """The table's columns depend on what the rows tell."""
+    command = COMMANDS["show norfab workers"].parse({})
+    assert "holdtime" in command.columns([{"name": "w", "holdtime": "1"}])
+    assert "endpoint" in command.columns([{"name": "w", "endpoint": "ipc://x"}])

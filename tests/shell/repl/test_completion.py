@@ -8,7 +8,6 @@ import pytest
 
 from nfcli.models.commands.base import entries
 from nfcli.models.commands.fastmcp import CheckToken, ListTokens
-from nfcli.models.commands.root import Root
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.completion import complete
 from nfcli.shell.repl.completion_values import ValueSuggester
@@ -28,7 +27,7 @@ def bench(make_bench: MakeBench) -> Any:
 
 def completed(bench: Any, line: str) -> list[str]:
     """Return the line as each completion would make it."""
-    found = complete(bench.session, line)
+    found = complete(line, bench.session.location, bench.session.suggester)
     return [line[: found.start] + text for text in found.texts]
 
 
@@ -101,7 +100,7 @@ def clock() -> SimpleNamespace:
 
 def test_user_names_are_asked_for_once_in_a_while(client: Any, clock: SimpleNamespace) -> None:
     """A short time limit, one question in ten seconds, and a new one after a command."""
-    suggester = ValueSuggester(client, Root, clock=lambda: clock.now)
+    suggester = ValueSuggester(client, clock=lambda: clock.now)
     client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
     client.calls.clear()
     assert suggester.suggest(USERNAME) == ["bob"]
@@ -122,7 +121,7 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
     """No names, no error, and no second wait for half a minute, whatever is typed meanwhile."""
     client.raising = error
     client.failing["fastmcp-worker-1"] = "no answer within 1 s"
-    suggester = ValueSuggester(client, Root, clock=lambda: clock.now)
+    suggester = ValueSuggester(client, clock=lambda: clock.now)
     assert suggester.suggest(USERNAME) == []
     suggester.invalidate()
     clock.now += 29
@@ -137,7 +136,7 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
 
 def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: SimpleNamespace) -> None:
     """What needs no broker is offered all the same, and its workers when it is back."""
-    suggester, workers = ValueSuggester(client, Root, clock=lambda: clock.now), entries(ListTokens)["workers"]
+    suggester, workers = ValueSuggester(client, clock=lambda: clock.now), entries(ListTokens)["workers"]
     names, asked = client.worker_names, []
 
     def away(service: str) -> list[str]:
@@ -157,12 +156,12 @@ def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: Simp
 def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None:
     """A worker of other make may list anything."""
     client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]
-    assert ValueSuggester(client, Root).suggest(USERNAME) == ["ok"]
+    assert ValueSuggester(client).suggest(USERNAME) == ["ok"]
 
 
 def test_secrets_have_no_values(client: Any) -> None:
     """Whatever asks, a secret field has nothing to choose from."""
-    suggester = ValueSuggester(client, Root)
+    suggester = ValueSuggester(client)
     assert suggester.suggest(entries(CheckToken)["token"]) == []
     assert suggester.suggest(USERNAME._replace(is_secret=True)) == []
     assert client.calls == []

@@ -53,10 +53,10 @@ def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
         ("fast?", " fastmcp    FastMCP service\n"),
         ("help sho", " show    Show workers, client and inventory\n"),
         ("fastmcp ?", FASTMCP_HELP),
-        ("fastmcp x?", " nothing begins with x here\n"),
+        ("fastmcp x?", " nothing that is valid here begins with x\n"),
         (
             "fastmcp auth check-token token ?",
-            " <token>    Bearer token string to check\n -          Ask for it, so that",
+            " <token>    Bearer token string to check\n -          Ask for the value",
         ),
         (
             "fastmcp auth list-tokens workers ?",
@@ -90,7 +90,7 @@ def test_groups_are_subshells(run: Run, bench: Any) -> None:
     prompts = []
     for line in ("fastmcp", "auth", "pwd", "exit", "top", "show norfab", "top", "man", "exit", "fastmcp auth", "end"):
         assert run(line)[0] == 0
-        prompts.append(bench.session.prompt)
+        prompts.append(bench.session.navigator.prompt)
     assert prompts == [
         "nf[fastmcp]#",
         "nf[fastmcp-auth]#",
@@ -122,8 +122,8 @@ def test_exit_at_the_top_leaves_the_shell(run: Run, bench: Any) -> None:
 
 def test_words_of_the_shell_take_no_others(run: Run, bench: Any) -> None:
     """`exit now` is a mistake, not an exit; `exit ?` tells what it does."""
-    assert run("exit now") == (2, "", "exit: takes no words, got 'now'\n")
-    assert run("exit ?") == (0, " exit    Leave this subshell, at the top the shell\n", "")
+    assert run("exit now") == (2, "", "exit: takes no arguments, got 'now'\n")
+    assert run("exit ?") == (0, " exit    Leave this subshell, or at the top the shell\n", "")
     assert not bench.session.has_ended
 
 

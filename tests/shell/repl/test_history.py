@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from nfcli.models.commands.root import Root
 from nfcli.shell.repl.history import KEPT_LINES, HistoryFile, redacted
-from nfcli.shell.repl.session import SHELL_WORDS
 from nfcli.shell.syntax.lexer import split
 from nfcli.shell.syntax.parser import Parser, Scope
 
@@ -21,7 +20,7 @@ def kept(line: str, where: str = "") -> str:
     """Return what is kept of a line typed in a group."""
     parser = Parser(ROOT)
     parser.feed_all(split(where))
-    return redacted(line, parser.groups, SHELL_WORDS)
+    return redacted(line, parser.groups)
 
 
 @pytest.mark.parametrize(
@@ -148,4 +147,4 @@ def test_a_history_that_can_not_be_kept_says_so_once(tmp_path: Path) -> None:
     history = HistoryFile(tmp_path / "missing" / "history")
     history.append("one")
     assert history.lines == ["one"]
-    assert str(history.problem).startswith("history is not kept: ")
+    assert str(history.problem).startswith("history is not saved: ")

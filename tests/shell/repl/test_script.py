@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from nfcli.models.errors import NoWorkersError
-from nfcli.shell.repl.script import StandardInput, run_script, run_words
+from nfcli.shell.repl.script import run_script, run_words
+from nfcli.shell.repl.secret_input import StandardInput
 
 MakeBench = Callable[..., Any]
 Told = tuple[int, str, str]
@@ -23,14 +24,14 @@ STORE = b"fastmcp auth create-token username a token "
 STORED = '{\n    "fastmcp-worker-1": true\n}\n'
 PROGRAM = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from nfcli.shell.repl.script import run_script, run_words
 from nfcli.shell.repl.session import Session
 from support.fake_client import FakeClient
 session = Session(FakeClient())
-words = sys.argv[2:]
+words = sys.argv[1:]
 sys.exit(run_words(session, words) if words else run_script(session, sys.stdin.buffer))
 """
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def script(bench: Any) -> Script:
 
 def program(*words: str, text: bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
     """Run a script or a command in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1]), *words]
+    command = [sys.executable, "-c", PROGRAM, *words]
+    options = {"env": ENVIRONMENT, **options}
     return subprocess.run(command, input=text, capture_output=True, timeout=30, check=False, **options)
 
 
@@ -90,7 +92,7 @@ def test_the_first_failure_gives_the_status(script: Script, client: Any) -> None
     client.failing["fastmcp-worker-1"] = "busy"
     status, _, err = script(LIST + b"\nnonsense\n")
     assert status == 1
-    assert err.startswith("line 1: fastmcp-worker-1: busy\nline 2: 'nonsense' can't stand here")
+    assert err.startswith("line 1: fastmcp-worker-1: busy\nline 2: 'nonsense' is not valid here")
     client.raising = NoWorkersError("nobody there")
     assert script(LIST + b"\nnonsense\n")[0] == 3
 
@@ -113,7 +115,7 @@ def test_a_secret_comes_from_the_next_line(script: Script, client: Any) -> None:
     assert (status, out) == (2, STORED)
     first, second = err.splitlines()
     assert first.startswith("line 1: create-token: token: must be made of A-Z a-z 0-9")
-    assert second == "line 5: token: - takes the value from the next line, but there is none"
+    assert second == "line 5: token: - reads the value from the next line, but the script ends here"
     assert set(client.tokens["fastmcp-worker-1"]) == {"exit"}
 
 
@@ -182,7 +184,7 @@ def test_a_single_command_reads_its_secret_from_stdin() -> None:
     assert (done.returncode, done.stdout, done.stderr.decode()) == (
         2,
         b"",
-        "token: - takes the value from stdin, which holds nothing\n",
+        "token: - reads the value from stdin, which is empty\n",
     )
 
 
@@ -200,9 +202,9 @@ def test_a_single_command_in_a_terminal_asks_without_echo(monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
     monkeypatch.setattr("getpass.getpass", ask)
     assert StandardInput().read("token") == "hidden"
-    with pytest.raises(Exception, match="token: nothing was typed"):
+    with pytest.raises(Exception, match="token: no value was entered"):
         StandardInput().read("token")
-    StandardInput().skip()
+    StandardInput().discard()
     assert asked == ["token: ", "token: "]
 
 
@@ -210,11 +212,11 @@ def test_a_script_in_a_process_of_its_own_ends_with_its_input() -> None:
     """EOF ends it, results are on stdout, errors on stderr, the status tells; JSON keeps a long token whole."""
     token = "T" * 1000
     lines = [STORE + token.encode(), LIST + b" | json", b"nonsense"]
-    environment = {**os.environ, "COLUMNS": "40"}
+    environment = {**ENVIRONMENT, "COLUMNS": "40"}
     done = program(text=b"\n".join(lines), env=environment)
     assert done.returncode == 2
     assert json.loads(done.stdout.decode().removeprefix(STORED))[0]["token"] == token
-    assert done.stderr.startswith(b"line 3: 'nonsense' can't stand here")
+    assert done.stderr.startswith(b"line 3: 'nonsense' is not valid here")
     assert b"\x1b" not in done.stdout
 
 
@@ -222,11 +224,17 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     """`| head -1` ends a script quietly, whatever was still to come."""
     read_end, write_end = os.pipe()
     os.close(read_end)
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", PROGRAM]
     try:
         for words, text in (([], LIST + b"\n" + LIST + b"\n"), (["fastmcp", "auth", "list-tokens"], b"")):
             done = subprocess.run(
-                [*command, *words], input=text, stdout=write_end, stderr=subprocess.PIPE, timeout=30, check=False
+                [*command, *words],
+                input=text,
+                stdout=write_end,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT,
+                timeout=30,
+                check=False,
             )
             assert (done.returncode, done.stderr) == (0, b"")
     finally:
@@ -235,7 +243,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 def test_letters_that_an_output_can_not_write_become_escapes() -> None:
     """A terminal without Unicode gets escapes, not an error."""
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = program(text=b"fastmcp auth create-token username \xd0\xb6 token x\n" + LIST + b"\n", env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u0436" in done.stdout

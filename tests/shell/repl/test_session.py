@@ -29,7 +29,7 @@ class Secrets:
             raise UsageError(f"{name}: none left")
         return self.secrets.pop(0)
 
-    def skip(self) -> None:
+    def discard(self) -> None:
         """Count."""
         self.dropped += 1
 
@@ -63,7 +63,7 @@ def test_a_generated_token_that_a_worker_lacks_is_not_shown(make_bench: MakeBenc
     bench = make_bench("w1", "w2")
     bench.client.failing["w2"] = "token store busy, nothing changed"
     advice = (
-        "the generated token is not shown, w2 didn't confirm it: find it with list-tokens, then store it there with "
+        "w2 didn't confirm the generated token, so it is not shown: find it with list-tokens, then store it there with "
         "create-token token TOKEN workers w2, or remove it with delete-token"
     )
     assert bench.run("fastmcp auth create-token username automation") == (
@@ -72,7 +72,7 @@ def test_a_generated_token_that_a_worker_lacks_is_not_shown(make_bench: MakeBenc
         f"w2: token store busy, nothing changed\n{advice}\n",
     )
     bench.client.failing["w1"] = "disk full"
-    nothing = "no worker has confirmed the generated token: it is not shown, run the command again"
+    nothing = "no worker confirmed the generated token, so it is not shown: run the command again"
     assert bench.run("fastmcp auth create-token username automation") == (
         1,
         "",
@@ -160,8 +160,8 @@ def test_workers_are_all_any_or_names(make_bench: MakeBench, typed: str, sent: o
         ),
         ("fastmcp auth create-token username 'a '", "create-token: username: must not begin or end with a blank"),
         ("fastmcp auth list-tokens workers 'w1,,w2'", "list-tokens: workers: must be all, any, or names separated by"),
-        ("fastmcp auth list-tokens workers all,w1", "list-tokens: workers: all and any stand alone, not beside names"),
-        ("show nothing", "show: 'nothing' can't stand here: expected fastmcp, norfab"),
+        ("fastmcp auth list-tokens workers all,w1", "list-tokens: workers: all and any cannot be combined with names"),
+        ("show nothing", "show: 'nothing' is not valid here: expected fastmcp, norfab"),
         ("fastmcp auth check-token token 'x", "unclosed quote ' in column 32"),
     ],
 )
@@ -199,9 +199,9 @@ def test_a_fault_is_one_line_and_kept_without_values(make_bench: MakeBench, tmp_
     bench.client.raising = KeyError("secret-token")
     status, out, err = bench.run("show fastmcp version")
     assert (status, out) == (1, "")
-    assert re.fullmatch(rf"internal error: KeyError at conftest\.py:\d+; details in {tmp_path}/shell\.jsonl\n", err)
+    assert re.fullmatch(rf"internal error: KeyError at fake_client\.py:\d+; details in {tmp_path}/shell\.jsonl\n", err)
     record = json.loads((tmp_path / "shell.jsonl").read_text())
-    assert record["event"].startswith("KeyError at conftest.py:")
+    assert record["event"].startswith("KeyError at fake_client.py:")
     assert any("in run_job" in frame for frame in record["stack"])
     assert "secret-token" not in err + json.dumps(record)
     assert bench.run("pwd") == (0, "root\n", "")
@@ -214,13 +214,13 @@ def test_a_log_that_can_not_be_written_costs_only_the_details(make_bench: MakeBe
         bench.client.raising = KeyError("x")
         status, _, err = bench.run("show fastmcp version")
         assert (status, err.count("\n")) == (1, 1)
-        assert err.startswith("internal error: KeyError at conftest.py:")
+        assert err.startswith("internal error: KeyError at fake_client.py:")
 
 
 def test_an_answer_that_is_no_list_of_records_is_named(run: Run, client: Any) -> None:
     """A worker of other make may answer anything."""
     client.answers["bearer_token_list"] = {"no": "list"}
-    message = "fastmcp-worker-1: the answer to bearer_token_list is not a list of records\n"
+    message = "fastmcp-worker-1: the result of bearer_token_list is not a list of records\n"
     assert run("fastmcp auth list-tokens") == (1, "", message)
 
 
@@ -263,7 +263,7 @@ def test_without_a_source_of_secrets_the_dash_is_refused(run: Run) -> None:
     assert run("fastmcp auth check-token token -") == (
         2,
         "",
-        "check-token: token: - asks for the value, but there is nobody to ask\n",
+        "check-token: token: - asks for the value, but this session cannot ask\n",
     )
 
 

@@ -71,32 +71,32 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
     [
         (
             "fastmcp auth create-token username a b",
-            "create-token: 'b' can't stand here: expected timeout, workers, token",
+            "create-token: 'b' is not valid here: expected timeout, workers, token",
         ),
-        ("fastmcp auth create-token username a username b", "create-token: username is given twice: say it once"),
-        ("fastmcp auth create-token username", "create-token: username: a value must follow"),
+        ("fastmcp auth create-token username a username b", "create-token: username is given twice"),
+        ("fastmcp auth create-token username", "create-token: username: value missing"),
         (
             "fastmcp auth create-token username | json",
-            "create-token: username: a value must follow, not |: quote it to have it as the value",
+            "create-token: username: value missing before |: ",
         ),
         ("fastmcp auth create-token user x", "create-token: incomplete command 'user', possible completions: username"),
         (
             "fastmcp auth create-tokn",
-            "auth: 'create-tokn' can't stand here: expected create-token, list-tokens, delete-token, check-token (did",
+            "auth: 'create-tokn' is not valid here: expected create-token, list-tokens, delete-token, check-token (did",
         ),
         ("fast", "incomplete command 'fast', possible completions: fastmcp"),
-        ("nonsense", "'nonsense' can't stand here: expected fastmcp, show, man"),
-        ("''", "'' can't stand here: expected fastmcp, show, man"),
-        ("| json", "a command must come before the |: fastmcp, show, man"),
-        ("fastmcp | json", "fastmcp: a command must come before the |: auth"),
-        ("man tree a b", "tree: 'b' can't stand here: expected |"),
-        ("fastmcp auth list-tokens |", "a pipe function must follow the |: "),
-        ("fastmcp auth list-tokens | | json", "a pipe function must follow the |: "),
+        ("nonsense", "'nonsense' is not valid here: expected fastmcp, show, man"),
+        ("''", "'' is not valid here: expected fastmcp, show, man"),
+        ("| json", "expected a command before the |: fastmcp, show, man"),
+        ("fastmcp | json", "fastmcp: expected a command before the |: auth"),
+        ("man tree a b", "tree: 'b' is not valid here: expected |"),
+        ("fastmcp auth list-tokens |", "expected a pipe function after the |: "),
+        ("fastmcp auth list-tokens | | json", "expected a pipe function after the |: "),
         ("fastmcp auth list-tokens | jso", "|: incomplete command 'jso', possible completions: json"),
-        ("fastmcp auth list-tokens | include a json", "|: 'json' can't stand here: expected |"),
-        ("fastmcp auth list-tokens | include", "|: include: a value must follow"),
-        ("fastmcp auth list-tokens | json indent 1 indent 2", "json: indent is given twice: say it once"),
-        ("fastmcp auth list-tokens extra\x1b[2J", "list-tokens: 'extra\\x1b[2J' can't stand here: "),
+        ("fastmcp auth list-tokens | include a json", "|: 'json' is not valid here: expected |"),
+        ("fastmcp auth list-tokens | include", "|: include: value missing"),
+        ("fastmcp auth list-tokens | json indent 1 indent 2", "json: indent is given twice"),
+        ("fastmcp auth list-tokens extra\x1b[2J", "list-tokens: 'extra\\x1b[2J' is not valid here: "),
     ],
 )
 def test_a_wrong_word_is_named_with_what_could_stand_there(line: str, message: str) -> None:
@@ -110,9 +110,7 @@ def test_a_wrong_word_is_named_with_what_could_stand_there(line: str, message: s
 def test_a_word_of_the_top_typed_in_a_subshell_says_how_to_get_there() -> None:
     """Somebody who forgot where they are is told."""
     parser = Parser((*ROOT, *read("fastmcp").groups[1:]))
-    with pytest.raises(
-        UsageError, match=r"^fastmcp: 'show' can't stand here: expected auth, discover \(go to the top first: top\)$"
-    ):
+    with pytest.raises(UsageError, match=r"^fastmcp: 'show' is not valid here: .* \(enter top first"):
         parser.feed_all(split("show norfab workers"))
 
 

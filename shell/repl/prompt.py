@@ -1,0 +1,166 @@
+"""Line editing at a terminal, with prompt_toolkit: history, completion, the `?` key, and hidden input of secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.shortcuts import CompleteStyle
+
+from ...models.errors import UsageError
+from ..syntax.lexer import HELP, VERBOSE_HELP, split_typed
+from ..syntax.parser import HelpRequest, Parser
+from .completion import complete
+from .history import HistoryFile, redacted
+from .session import Session
+
+
+class Prompt:
+    """Reads lines for a session.
+
+    `?` prints help above the line that is being typed, and a second `?` at the same place the details as well; within a
+    value it is a character.
+    """
+
+    def __init__(self, session: Session, history: HistoryFile) -> None:
+        self._session = session
+        self._history = PromptHistory(history, session)
+        self._editor: PromptSession[str] | None = None
+        self._latest_help: tuple[str, int] | None = None
+
+    def read(self) -> str:
+        """Return the next line, or several that were pasted at once.
+
+        Raises:
+            EOFError: the user pressed Ctrl-D.
+            KeyboardInterrupt: the user pressed Ctrl-C; the line is dropped.
+        """
+        if self._editor is None:
+            self._editor = PromptSession(
+                history=self._history,
+                completer=TabCompleter(self._session),
+                complete_while_typing=False,
+                complete_style=CompleteStyle.READLINE_LIKE,
+                key_bindings=self._key_bindings(),
+                output=_terminal(),
+            )
+        self._latest_help = None
+        return self._editor.prompt(self._session.navigator.prompt)
+
+    def print_help(self, line: str) -> None:
+        """Print what may stand at the end of a line, which ends in `?` or `??`."""
+        text = line.rstrip(HELP)
+        words, tail = split_typed(text)
+        try:
+            answer = self._session.help(HelpRequest(words, tail.word.text, line[len(text) :] == VERBOSE_HELP))
+        except UsageError as error:
+            self._session.console.error(str(error))
+        else:
+            self._session.console.result(answer)
+
+    def is_in_value(self, text: str) -> bool:
+        """Whether what is typed next belongs to a value that has begun."""
+        words, tail = split_typed(text)
+        if tail.open_quote:
+            return True
+        parser = Parser(self._session.location)
+        try:
+            parser.feed_all(words)
+        except UsageError:
+            return False
+        return parser.expected_value is not None and bool(tail.word.text)
+
+    def _key_bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+
+        @bindings.add(HELP)
+        def show_help(event: KeyPressEvent) -> None:
+            document = event.current_buffer.document
+            if self.is_in_value(document.text_before_cursor):
+                event.current_buffer.insert_text(HELP)
+            else:
+                self._show_help(document)
+
+        return bindings
+
+    def _show_help(self, document: Document) -> None:
+        place = (document.text_before_cursor, document.cursor_position)
+        is_second = self._latest_help == place
+        self._latest_help = None if is_second else place
+        mark = VERBOSE_HELP if is_second else HELP
+        run_in_terminal(partial(self.print_help, document.text_before_cursor + mark), render_cli_done=True)
+
+
+def _terminal() -> Output:
+    """Return where prompts are drawn: stdout or stderr, whichever is a terminal, because results may be redirected."""
+    output = create_output(always_prefer_tty=True)
+    if isinstance(output, Vt100_Output):
+        # Terminals that don't report their cursor position would get a warning and a second's delay at each prompt.
+        output.enable_cpr = False
+    return output
+
+
+class HiddenPrompt:
+    """Asks for secrets without showing them or keeping them in a history."""
+
+    def read(self, name: str) -> str:
+        """Return what was typed.
+
+        Raises:
+            UsageError: the user pressed Ctrl-D instead.
+        """
+        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
+        try:
+            return editor.prompt(f"{name}: ", is_password=True)
+        except EOFError:
+            raise UsageError(f"{name}: no value was entered") from None
+
+    def discard(self) -> None:
+        """Do nothing: the user sees the error before typing the secret."""
+
+
+class PromptHistory(History):
+    """The history behind the arrow keys: the lines of the history file, their secrets masked."""
+
+    def __init__(self, lines: HistoryFile, session: Session) -> None:
+        super().__init__()
+        self._lines = lines
+        self._session = session
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Yield the lines, the latest first."""
+        yield from reversed(self._lines.lines)
+
+    def append_string(self, string: str) -> None:
+        """Add what was typed, one line or several, with secrets masked."""
+        for line in string.splitlines():
+            text = redacted(line, self._session.location)
+            if text:
+                self._loaded_strings.insert(0, text)
+                self.store_string(text)
+
+    def store_string(self, string: str) -> None:
+        """Append a line to the file."""
+        self._lines.append(string)
+
+
+class TabCompleter(Completer):
+    """Completes the line up to the cursor."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+        """Yield replacements for the line's last word."""
+        line = document.text_before_cursor
+        found = complete(line, self._session.location, self._session.suggester)
+        for text in found.texts:
+            yield Completion(text, start_position=found.start - len(line), display=text.strip())

@@ -1,0 +1,73 @@
+"""The shell's own words, `exit`, `top`, `history` and the like, and the place in the command tree that they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...models.commands.root import Root
+from ...models.errors import UsageError
+from ..output.console import Console
+from ..syntax.lexer import Word
+from ..syntax.parser import Scope
+from ..text import escape_line, quote_for_message
+
+CLEAR_SCREEN = "\x1b[H\x1b[2J\x1b[3J"
+HELP_WORD = "help"
+SHELL_WORDS = {
+    HELP_WORD: "List what can be typed here, or after the words that follow",
+    "exit": "Leave this subshell, or at the top the shell",
+    "top": "Go to the top level",
+    "end": "Leave the shell",
+    "pwd": "Show the current place in the command tree",
+    "history": "Show previous lines, secrets masked",
+    "cls": "Clear the screen",
+}
+
+
+class Navigator:
+    """The user's place in the command tree, and the shell's own words but `help`.
+
+    Args:
+        console: where the words print.
+        history: returns the lines for `history`; None: there are none.
+
+    `location` is the open group after those above it, outermost first; `has_left` is true once the user has left.
+    """
+
+    def __init__(self, console: Console, history: Callable[[], Sequence[str]] | None = None) -> None:
+        self.location: tuple[Scope, ...] = (Scope("root", Root),)
+        self.has_left = False
+        self._console = console
+        self._history = history or tuple
+
+    @property
+    def prompt(self) -> str:
+        """The prompt of the open group."""
+        return str(self.location[-1].model.PicleConfig.prompt)  # type: ignore[attr-defined]
+
+    def run(self, word: str, rest: Sequence[Word]) -> None:
+        """Run one of `SHELL_WORDS` other than `help`; with a `?` behind it, print its description.
+
+        Raises:
+            UsageError: words follow that are no request for help.
+        """
+        if any(other.is_help for other in rest):
+            self._console.result(f" {word}    {SHELL_WORDS[word]}")
+        elif rest:
+            raise UsageError(f"{word}: takes no arguments, got {quote_for_message(rest[0].text)}")
+        else:
+            self._run(word)
+
+    def _run(self, word: str) -> None:
+        if word == "end" or (word == "exit" and len(self.location) == 1):
+            self.has_left = True
+        elif word == "exit":
+            self.location = self.location[:-1]
+        elif word == "top":
+            self.location = self.location[:1]
+        elif word == "pwd":
+            self._console.result(".".join(group.name for group in self.location))
+        elif word == "cls":
+            self._console.write_codes(CLEAR_SCREEN)
+        elif lines := self._history():
+            self._console.result("\n".join(f" {escape_line(line)}" for line in lines))
