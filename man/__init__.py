@@ -1,1 +1,1 @@
-"""The manual: renderers for trees and tasks, and the pages."""
+"""The manual: the pages, and renderers of the command tree and of tasks."""

@@ -1,7 +1,7 @@
-"""The manual's pages: Markdown files beside this module, printed as they are: `man page [topic]`.
+"""The pages of the manual, Markdown files in this package: `man page [topic]`.
 
-A line that is nothing but an HTML comment is a note to machines and is not printed. The line `<!-- inventory-keys -->`
-stands for the list of inventory keys, which is made from the descriptions in the schema so that the two can't differ.
+A line that is an HTML comment is not printed. `<!-- inventory-keys -->` is replaced by the list of inventory keys,
+generated from the schema so that the two can't differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 
 from ..models.errors import UsageError
 from ..models.inventory.schema import describe_schema
-from .suggestions import unknown
+from .suggestions import unknown_name
 
 _SUFFIX = ".md"
 _COMMENT_LINE = re.compile(r"\s*<!--.*-->\s*")
@@ -26,21 +26,21 @@ def list_pages(folder: Traversable | None = None) -> list[tuple[str, str]]:
     """Return topic and title of each page, by topic. The title is the page's first heading.
 
     Args:
-        folder: where the pages lie; None means the ones that are part of this package.
+        folder: the folder with the pages; None means the ones in this package.
     """
     pages = _pages(folder)
     return [(topic, _title(pages[topic].read_text(encoding="utf-8")) or topic) for topic in sorted(pages)]
 
 
 def read_page(topic: str, folder: Traversable | None = None) -> str:
-    """Return the page's text, its lines neither cut nor wrapped, the last without a newline.
+    """Return a page's text, its lines neither cut nor wrapped, the last without a newline.
 
     Raises:
-        UsageError: there is no such page; lists the topics, those that resemble `topic` first.
+        UsageError: no page has that topic; lists the topics, those that resemble it first.
     """
     pages = _pages(folder)
     if topic not in pages:
-        raise UsageError(unknown("page", topic, sorted(pages)))
+        raise UsageError(unknown_name("page", topic, sorted(pages)))
     lines: list[str] = []
     for line in pages[topic].read_text(encoding="utf-8").splitlines():
         if line.strip() == _KEYS_MARKER:
@@ -51,14 +51,14 @@ def read_page(topic: str, folder: Traversable | None = None) -> str:
 
 
 def inventory_keys() -> list[str]:
-    """Return what there is to say of each inventory key: its path, and indented its type, its default, its meaning.
+    """Return the path of each inventory key, and indented below it its type, default and meaning.
 
     No line is longer than 80 characters, unless a single word is.
     """
     lines: list[str] = []
     for key, kind, default, description in describe_schema():
         lines.append(key)
-        for text in (f"{kind}; {f'default: {default}' if default else 'must be given'}", description):
+        for text in (f"{kind}; {f'default: {default}' if default else 'required'}", description):
             lines += textwrap.wrap(text, _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT)
     return lines
 

@@ -1,28 +1,26 @@
-"""What to say about a name that isn't there: one line that lists the names that are, the likely ones first."""
+"""Error message for an unknown name: one line with the known names, those that resemble it first."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-_SHOWN_CHARACTERS = 64
+_QUOTED_CHARACTERS = 64
 
 
-def unknown(kind: str, word: str, names: Iterable[str], *, where: str = "") -> str:
-    """Return `unknown page 'tokns': there is tokens, inventory, …` for a `word` that isn't one of `names`.
+def unknown_name(kind: str, word: str, names: Iterable[str], *, where: str = "") -> str:
+    """Return `unknown page 'tokns': expected tokens, inventory, …` for a word that is none of the names.
 
-    `where` follows the word, for kinds that have names in several places: `below fastmcp.auth`.
-
-    `word` comes from a user, so it is cut to 64 characters, and what a terminal would act on is escaped.
+    `word` is what a user typed: it is cut to 64 characters, and its control characters are escaped. `where` follows it
+    where names depend on the place: `below fastmcp.auth`.
     """
-    listed = closest_first(word, names)
-    there = f"there is {', '.join(listed)}" if listed else "there is nothing"
+    known = ", ".join(closest_first(word, names)) or "nothing"
     place = f" {where}" if where else ""
-    return f"unknown {kind} {word[:_SHOWN_CHARACTERS]!r}{place}: {there}"
+    return f"unknown {kind} {word[:_QUOTED_CHARACTERS]!r}{place}: expected {known}"
 
 
 def closest_first(word: str, names: Iterable[str]) -> list[str]:
-    """Return `names`, those that resemble `word` in front and the rest in their given order."""
+    """Return the names, those that resemble the word first, the others in their order."""
     remaining = list(names)
     close = difflib.get_close_matches(word, remaining, n=3)
     return close + [name for name in remaining if name not in close]

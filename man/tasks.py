@@ -1,7 +1,6 @@
-"""Task documentation as plain text, made of what `list_tasks` answers: `man tasks [name]`.
+"""Task documentation as plain text, from the result of `list_tasks`: `man tasks [name]`.
 
-The entries come from workers, ours or foreign ones: missing keys are tolerated, and characters that a terminal would
-act on are left out.
+The entries may come from workers of any implementation: missing keys are tolerated, and control characters removed.
 """
 
 from __future__ import annotations
@@ -12,29 +11,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..models.errors import UsageError
-from .suggestions import unknown
+from .suggestions import unknown_name
 
 Entry = Mapping[str, Any]
 Schema = Mapping[str, Any]
 
 _NESTING_MAX = 6
 _INDENT = "    "
+_GAP = "  "
 
 
 def render_tasks(entries: Iterable[Entry], name: str | None = None) -> str:
-    """Describe the task called `name`, or without a name list all tasks with the first line of their description.
+    """Describe the task `name`, or without a name list all tasks with the first line of their descriptions.
 
     Returns lines joined by newlines, the last without one; lines are never cut or wrapped.
 
     Raises:
-        UsageError: no entry has that name; lists those there are.
+        UsageError: no task has that name; lists the names.
     """
     by_name = {str(entry.get("name", "")): entry for entry in entries}
     if name is None:
         overview = [(_plain(task), _description(by_name[task])[:1]) for task in sorted(by_name)]
         return "\n".join(aligned([(task, "".join(first)) for task, first in overview]))
     if name not in by_name:
-        raise UsageError(unknown("task", name, sorted(by_name)))
+        raise UsageError(unknown_name("task", name, sorted(by_name)))
     return "\n".join(_task_lines(name, by_name[name]))
 
 
@@ -68,7 +68,7 @@ def _result(schema: Schema) -> tuple[str, ...]:
 
 
 def _type(schema: Schema, definitions: Schema, depth: int = 0) -> str:
-    """Put a JSON Schema into a few words; `any` where it says nothing or nests deeper than anyone would read."""
+    """Return a JSON Schema in a few words, `any` where it is empty or nested too deeply."""
     if depth > _NESTING_MAX:
         return "any"
     if "$ref" in schema:
@@ -128,10 +128,7 @@ def _sequence(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-_GAP = "  "
-
-
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return one line a row, the cells of each column beginning under each other; nothing is cut or wrapped."""
+    """Return one line for each row, with the cells of a column aligned; nothing is cut or wrapped."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,7 +1,7 @@
 """The command tree as text and as JSON Schema: `man tree [path]` and `man json-schema <path>`.
 
-A command tree is a pydantic model whose fields are branches (fields of a model's type) or leaves (all others). A field
-is known by its alias, `create-token`, or where it has none by its name; a path may use either.
+A command tree is a pydantic model whose fields are branches (fields of a model's type) or leaves (all others). The word
+of a field is its alias, `create-token`, or its name where it has none; a path may use either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..models.errors import UsageError
-from .suggestions import unknown
+from .suggestions import unknown_name
 
 _ROOT = "root"
 _TEE, _CORNER, _BAR, _BLANK = "├── ", "└── ", "│   ", "    "
@@ -24,11 +24,11 @@ _TEE, _CORNER, _BAR, _BLANK = "├── ", "└── ", "│   ", "    "
 def tree_lines(root: type[BaseModel], path: str | None = None) -> list[str]:
     """Draw the tree below `root`, or only its branch at `path` (words joined by dots, `show.fastmcp`).
 
-    A line is `word:    description`; `*` before the word marks a field that must be given, `, default '…'` ends the
-    line of a field that has a default other than null. Lines are never cut or wrapped.
+    A line is `word:    description`; `*` before the word marks a required field, `, default '…'` ends the line of a
+    field that has a default other than null. Lines are never cut or wrapped.
 
     Raises:
-        UsageError: there is no such path; names the word that went wrong and lists what exists in its place.
+        UsageError: no such path; names the first unknown word and lists the words that are valid there.
     """
     lines, indent, model = [_ROOT], "", root
     for word, field in _walk(root, path):
@@ -45,7 +45,7 @@ def json_schema(root: type[BaseModel], path: str | None = None) -> dict[str, Any
     """Return the JSON Schema of the model at `path`, or of the single field where `path` ends at one.
 
     Raises:
-        UsageError: there is no such path; names the word that went wrong and lists what exists in its place.
+        UsageError: no such path; names the first unknown word and lists the words that are valid there.
     """
     model = root
     for word, field in _walk(root, path):
@@ -63,7 +63,7 @@ def _leaf_schema(model: type[BaseModel], word: str) -> dict[str, Any]:
 
 
 def _walk(root: type[BaseModel], path: str | None) -> list[tuple[str, FieldInfo]]:
-    """Return the word and the field of each step of `path`, from the root downwards."""
+    """Return the word and the field of each step of `path`, from the root down."""
     model: type[BaseModel] | None = root
     steps: list[tuple[str, FieldInfo]] = []
     for part in path.split(".") if path else ():
@@ -71,7 +71,7 @@ def _walk(root: type[BaseModel], path: str | None) -> list[tuple[str, FieldInfo]
         word = part if part in fields else _word_of_name(model, part)
         if word is None:
             passed = ".".join(word for word, _ in steps)
-            raise UsageError(unknown("path", part, fields, where=f"below {passed}" if passed else ""))
+            raise UsageError(unknown_name("path", part, fields, where=f"below {passed}" if passed else ""))
         steps.append((word, fields[word]))
         model = _branch(fields[word])
     return steps
@@ -97,12 +97,12 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _word(name: str, field: FieldInfo) -> str:
-    """Return what a user types for the field."""
+    """Return the word that a user types for the field."""
     return field.alias or name
 
 
 def _branch(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model that the field leads to; None for a leaf. `Model | None` is a branch like `Model`."""
+    """Return the model that a field leads to, None for a leaf. `Model | None` is a branch like `Model`."""
     annotation: Any = field.annotation
     if get_origin(annotation) in {Union, UnionType}:
         members = [member for member in get_args(annotation) if member is not type(None)]
@@ -111,15 +111,15 @@ def _branch(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _label(word: str, field: FieldInfo) -> str:
-    # A branch is entered, not given: only a leaf can be missing.
+    # Only a leaf can be missing: a branch is entered, not given a value.
     mark = "*" if field.is_required() and _branch(field) is None else ""
     description = " ".join((field.description or "").split())
-    text = ", ".join(part for part in (description, _default(field)) if part)
+    text = ", ".join(part for part in (description, _describe_default(field)) if part)
     return f"{mark}{word}:    {text}".rstrip()
 
 
-def _default(field: FieldInfo) -> str:
-    """Say what stands in for a field that isn't given, unless that is null or made anew each time."""
+def _describe_default(field: FieldInfo) -> str:
+    """Return the text for a field's default, empty where that is null or computed."""
     default = None if field.is_required() or field.default_factory else field.default
     if default is None:
         return ""

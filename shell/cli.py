@@ -22,8 +22,8 @@ from .repl.session import Session
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _EPILOG = """\
-With no command: an interactive shell, or, when stdin is not a terminal, a script of commands from it.
-Exit status: 0 every command succeeded, 1 one failed, 2 words that don't parse, 3 no worker could be reached.
+Without COMMAND, nfcli is an interactive shell, or runs the commands on stdin when that is not a terminal.
+Exit status: 0 all commands succeeded, 1 a command failed, 2 a command is not valid, 3 no worker was reachable.
 """
 
 
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         abandon_stdout()
         return EXIT_OK
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as shells count
+        return 130  # 128 + SIGINT, by the convention of shells
 
 
 def _replace_closed_streams() -> None:
-    """Put an empty file where the caller has closed a standard stream: Python leaves None there."""
+    """Open the null device for each standard stream that the caller has closed: Python leaves None there."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  open until the end
@@ -63,16 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "-i", "--inventory", type=Path, metavar="FILE", help="inventory file (default: ./inventory.yaml, else built in)"
     )
-    add("-c", "--client", action="store_true", help="start no workers, use those that run")
+    add("-c", "--client", action="store_true", help="do not start workers, use those that run")
     add("-w", "--workers", action="store_true", help="run the workers in the foreground, without a shell")
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
-    add("--stop-on-error", action="store_true", help="end a script at the first command that fails")
-    add("--create-env", type=Path, metavar="DIR", help="write a new environment into DIR and end")
-    add("--backup", type=Path, metavar="FILE", help="write a worker's tokens into FILE, a new one, and end")
-    add("--restore", type=Path, metavar="FILE", help="put a backup's tokens in place of all of a worker's, and end")
-    add("--import-norfab", type=Path, metavar="DIR", help="add the tokens of a NorFab worker's database, and end")
-    add("--worker", metavar="NAME", help="whose tokens these options mean (default: those of the only worker)")
-    add("--check", action="store_true", help="look whether all is well, say what to do where it isn't, and end")
+    add("--stop-on-error", action="store_true", help="stop a script at the first command that fails")
+    add("--create-env", type=Path, metavar="DIR", help="write a new environment to DIR and exit")
+    add("--backup", type=Path, metavar="FILE", help="back up a worker's tokens to the new file FILE and exit")
+    add("--restore", type=Path, metavar="FILE", help="replace all tokens of a worker with those of a backup and exit")
+    add("--import-norfab", type=Path, metavar="DIR", help="add the tokens in the database of a NorFab worker and exit")
+    add("--worker", metavar="NAME", help="worker of --backup, --restore and --import-norfab (default: the only one)")
+    add("--check", action="store_true", help="check the environment and its workers, print what to fix, and exit")
     add("--version", action="version", version=f"nfcli {version('nfcli')}")
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
     return parser
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     _check_options(arguments)
     if arguments.check:
-        from .maintenance.check import check  # noqa: PLC0415  what few runs need, all others would load
+        from .maintenance.check import check  # noqa: PLC0415  few runs need it, all others would load it
 
         return check(arguments.inventory)
     if arguments.create_env is not None:
@@ -104,22 +104,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.workers and (arguments.words or arguments.client):
-        raise UsageError("-w runs the workers in the foreground: it goes with no command and not with -c")
+        raise UsageError("-w runs the workers in the foreground: use it without a command and without -c")
     modes = [("--backup", arguments.backup), ("--restore", arguments.restore)]
     modes += [("--import-norfab", arguments.import_norfab), ("--check", arguments.check)]
     modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
     given = [name for name, value in modes if value]
     if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
         others = ", ".join(name for name, _ in modes if name != given[0])
-        raise UsageError(f"{given[0]} goes alone: without a command and without {others}")
+        raise UsageError(f"{given[0]} must be used alone: without a command and without {others}")
     if arguments.worker is not None and not (arguments.backup or arguments.restore or arguments.import_norfab):
         raise UsageError(
-            "--worker goes with --backup, --restore or --import-norfab: a command names its workers itself"
+            "--worker needs --backup, --restore or --import-norfab: for a command, type its field workers instead"
         )
 
 
 def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
-    from .maintenance.backup import back_up, restore  # noqa: PLC0415  what few runs need, all others would load
+    from .maintenance.backup import back_up, restore  # noqa: PLC0415  few runs need it, all others would load it
     from .maintenance.import_norfab import import_norfab  # noqa: PLC0415  as above
 
     client = norfab.make_client(start_workers=not arguments.client, notice=_notice)
@@ -133,7 +133,7 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
-    """Run one command, a script or the prompt; a command that needs no worker starts none."""
+    """Run one command, a script or the prompt. Only a command that needs workers starts them."""
     progress = ProgressLine(Console(sys.stdout, sys.stderr))
     client = norfab.make_client(
         start_workers=not arguments.client,
@@ -149,7 +149,7 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):
             norfab.start()
-    from .repl.picle_adapter import App  # noqa: PLC0415  scripts never load the prompt: 0.2 s less before their first command
+    from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 
     App(client, progress=progress, history_file=norfab.environment.history_file, log_file=log_file).start()
     return EXIT_OK
@@ -157,7 +157,7 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _spinner(text: str) -> Iterator[None]:
-    from rich.console import Console  # noqa: PLC0415  needed only when there is something to wait for
+    from rich.console import Console  # noqa: PLC0415  saves 0.1 s where no worker has to start
 
     with Console(stderr=True).status(text):
         yield

@@ -1,1 +1,1 @@
-"""The command tree: one pydantic model a command."""
+"""The command tree: one pydantic model for each command."""

@@ -1,4 +1,4 @@
-"""`man …`: the command tree, the workers' tasks, JSON Schemas, and the pages of the manual."""
+"""`man …`, the commands that print the command tree, tasks, JSON Schemas and the pages of the manual."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .base import Command, CommandGroup, branch, positional
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 
-def _name(value: str) -> str:
+def _check_name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise PydanticCustomError("manual_name", "must be made of letters, digits, dots, dashes and underscores")
+        raise PydanticCustomError("manual_name", "must consist of letters, digits, dots, dashes and underscores")
     return value
 
 
-_Name = Annotated[str, AfterValidator(_name)]
+_Name = Annotated[str, AfterValidator(_check_name)]
 
 
 class ManTree(Command):
@@ -39,7 +39,7 @@ class ManTasks(Command):
 
 
 class ManJsonSchema(Command):
-    """Give the JSON Schema of a command."""
+    """Print the JSON Schema of a command."""
 
     HANDLER: ClassVar[str] = "man_json_schema"
 

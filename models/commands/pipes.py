@@ -1,6 +1,6 @@
-"""What may follow a `|`: picle's pipe functions, with options that typed text can be given to.
+"""Pipe functions, which may follow a `|`: picle's, with options that convert typed text.
 
-Only the words are described here; `shell/output/pipeline.py` does the work. This module imports picle, which takes
+They are only declared here; `shell/output/pipeline.py` runs them. This module imports picle, which takes
 about 0.2 s: it is loaded when a pipe is first used. Where a type here differs from picle's, picle's rejects its own
 default of None, or no typed text converts to it.
 """
@@ -29,21 +29,21 @@ _SWITCH: dict[str, Any] = {"presence": True}
 _SEPARATORS = re.compile(r"(\s*,\s*)(\s*:\s*)")
 
 
-def _names(value: Any) -> Any:
-    """Split typed column names: `token,age`."""
+def _split_names(value: Any) -> Any:
+    """Split column names as they are typed: `token,age`."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-def _separators(value: Any) -> Any:
-    """Split typed separators: `,: ` is `,` between items and `: ` behind a key."""
-    # picle takes everything up to the first comma for the separator of items: its own example gives no valid JSON.
+def _split_separators(value: Any) -> Any:
+    """Split separators as they are typed: `,: ` is `,` between items and `: ` after a key."""
+    # picle takes everything up to the first comma as the separator of items: its own example gives no valid JSON.
     match = _SEPARATORS.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise PydanticCustomError("json_separators", "must be a comma and a colon, each with blanks as wanted: ',: '")
+        raise PydanticCustomError("json_separators", "must be a comma and a colon with optional blanks, like ',: '")
     return match.groups()
 
 
-_Names = Annotated[list[str] | None, BeforeValidator(_names)]
+_Names = Annotated[list[str] | None, BeforeValidator(_split_names)]
 _Text = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -52,13 +52,13 @@ class JsonOptions(JsonOutputterModel):
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
-    separators: Annotated[tuple[str, str] | None, BeforeValidator(_separators)] = Field(  # type: ignore[assignment]
+    separators: Annotated[tuple[str, str] | None, BeforeValidator(_split_separators)] = Field(  # type: ignore[assignment]
         default=None, description="Separators of items and of keys, e.g. ',: '"
     )
 
 
 class NestedOptions(BaseModel):
-    """Options of `| nested`: picle's, without those that only Python code could give."""
+    """Options of `| nested`: picle's, without those that no typed text can express."""
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
@@ -82,7 +82,7 @@ class TableOptions(TabulateTableOutputter):
     tablefmt: TabulateTableFmt = Field(default=TabulateTableFmt.grid, description="Table format")
     headers: _Names = Field(default=None, description="Columns to show, separated by commas")  # type: ignore[assignment]
     headers_exclude: _Names = Field(  # type: ignore[assignment]
-        default=None, description="Columns to leave out, separated by commas", alias="headers-exclude"
+        default=None, description="Columns to drop, separated by commas", alias="headers-exclude"
     )
     maxcolwidths: PositiveInt | None = Field(  # type: ignore[assignment]
         default=None, description="Width at which a column's text is wrapped"
@@ -98,21 +98,21 @@ class PlainTableOptions(RichTableOutputter):
 
 
 class Pipes(PipeFunctionsModel):
-    """The functions behind a `|`."""
+    """The pipe functions."""
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
     include: _Text | None = Field(default=None, description="Keep the lines that contain a text")
-    exclude: _Text | None = Field(default=None, description="Leave out the lines that contain a text")
-    last: PositiveInt | None = Field(default=None, description="Keep the last lines: how many")  # type: ignore[assignment]
+    exclude: _Text | None = Field(default=None, description="Drop the lines that contain a text")
+    last: PositiveInt | None = Field(default=None, description="Keep this number of lines at the end")  # type: ignore[assignment]
     json_: JsonOptions = branch("Print as JSON", alias="json")
     yaml: YamlOutputterModel = branch("Print as YAML")
-    pprint: PprintOutputterModel = branch("Print as Python shows it")
-    kv: KvOutputterModel = branch("Print a line for each value, its keys before it")
+    pprint: PprintOutputterModel = branch("Print as a Python value")
+    kv: KvOutputterModel = branch("Print one line for each value, after its keys")
     nested: NestedOptions = branch("Print indented")  # type: ignore[assignment]
     table: TableOptions = branch("Print as a table")
     rich_table: PlainTableOptions = branch("Print as a table without a frame", alias="rich-table")
-    markdown: bool | None = Field(default=None, description="Print text as it is", json_schema_extra=_SWITCH)
+    markdown: bool | None = Field(default=None, description="Print the text unchanged", json_schema_extra=_SWITCH)
     save: _Text | None = Field(  # type: ignore[assignment]
-        default=None, description="Write to a file that only you can read, and print"
+        default=None, description="Print, and write to a file that only you can read"
     )

@@ -16,7 +16,7 @@ class Root(CommandGroup):
     man: ManCommands = branch("Manual pages and documentation")
 
     class PicleConfig(CommandGroup.PicleConfig):
-        """The prompt. picle keeps no history file: `shell/repl/history.py` does, without secrets."""
+        """The prompt. `history_file` is None because `shell/repl/history.py` saves the history, secrets masked."""
 
         prompt = "nf#"
         intro = None

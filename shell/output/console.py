@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything else to stderr, a line each."""
+"""Write output: results to stdout, everything else to stderr, one line each."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from ...models.errors import NfcliError
 from ..text import cell_width, escape_line
 
 CLEAR_LINE = "\r\x1b[K"
-USUAL_COLUMNS = 80
-"""Of a terminal that doesn't tell, as some over serial lines and in containers."""
+DEFAULT_COLUMNS = 80
+"""Width of a terminal that reports none, as some on serial lines and in containers do."""
 
 
 class Console:
-    """The two streams. `error_prefix` is put before errors: a script's `line 3: `.
+    """Standard output and standard error of a session.
 
-    Characters that a stream's encoding lacks come out as escapes rather than as errors. `can_draw`: stderr is a
-    terminal on which a line can be drawn and taken away again; any thread may do so.
+    `error_prefix` is written before errors, for instance a script's `line 3: `. `can_draw`: stderr is a terminal on
+    which a line can be drawn and erased. Characters that a stream's encoding lacks are escaped. Notes, errors and drawn
+    lines may come from any thread.
     """
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
@@ -35,11 +36,11 @@ class Console:
                 stream.reconfigure(errors="backslashreplace")
 
     def result(self, text: str) -> None:
-        """Print a result at once.
+        """Write a result and flush it.
 
         Raises:
-            BrokenPipeError: nobody reads stdout any more.
-            NfcliError: it can't be written for another reason.
+            BrokenPipeError: stdout is closed at its other end.
+            NfcliError: it cannot be written for another reason.
         """
         try:
             self.out.write(f"{text}\n")
@@ -47,30 +48,30 @@ class Console:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise NfcliError(f"the result can't be written: {error.strerror}") from error
+            raise NfcliError(f"cannot write the result: {error.strerror}") from error
 
     def write_codes(self, text: str) -> None:
-        """Write escape codes for the terminal, if there is one."""
+        """Write escape codes if stdout is a terminal."""
         if self.out.isatty():
             self.out.write(text)
             self.out.flush()
 
     def note(self, text: str) -> None:
-        """Tell something that is neither a result nor an error."""
+        """Write a line that is neither a result nor an error."""
         self._write_line(escape_line(text))
 
     def error(self, text: str) -> None:
-        """Tell what went wrong."""
+        """Write an error, on one line."""
         self._write_line(self.error_prefix + escape_line(text))
 
     def draw(self, text: str) -> None:
-        """Show a line until another one is drawn or told in its place; empty: take it away.
+        """Draw a line until another one is drawn or written in its place; empty: erase it.
 
-        Only where `can_draw`. It is cut to the terminal's width: a longer one could not be taken away.
+        Only where `can_draw`. It is cut to the terminal's width, because a longer one could not be erased.
         """
         with self._lock, contextlib.suppress(OSError):
             if text:
-                columns = os.get_terminal_size(self.err.fileno()).columns or USUAL_COLUMNS
+                columns = os.get_terminal_size(self.err.fileno()).columns or DEFAULT_COLUMNS
                 self.err.write(CLEAR_LINE + _cut(escape_line(text), columns - 1))
             elif self._drawn:
                 self.err.write(CLEAR_LINE)
@@ -78,14 +79,14 @@ class Console:
             self.err.flush()
 
     def _write_line(self, line: str) -> None:
-        with self._lock, contextlib.suppress(OSError):  # nobody reads stderr: there is nowhere left to say so
+        with self._lock, contextlib.suppress(OSError):  # stderr is closed: there is no place left to report it
             self.err.write(f"{CLEAR_LINE if self._drawn else ''}{line}\n")
             self._drawn = False
             self.err.flush()
 
 
 def _cut(text: str, width: int) -> str:
-    """Return a text's beginning that takes no more than `width` cells."""
+    """Return the longest beginning of a text that fits into `width` cells."""
     text = text[:width]
     while text and cell_width(text) > width:
         text = text[:-1]

@@ -1,6 +1,6 @@
-"""The work behind a `|`: filters keep lines of text, outputters turn data into text.
+"""Pipe functions: filters select lines of text, outputters turn data into text.
 
-A filter takes what would be printed; an outputter takes the data, so it has to come before any filter. This module
+A filter takes the text that would be printed; an outputter takes data, so it has to come before any filter. This module
 loads picle, tabulate and PyYAML: it is imported when a pipe is first used.
 """
 
@@ -20,17 +20,17 @@ from ...models.commands.pipes import Pipes
 from ...models.environment.private_files import make_private_folder, write_private
 from ...models.errors import NfcliError, UsageError, validation_messages
 from ..syntax.parser import Stage
-from ..text import escape_line
-from .render import escape_json, to_table, to_text
+from ..text import escape_json, escape_line, quote_for_message
+from .render import to_table, to_text
 
 Rows = list[dict[str, Any]]
 
 
 class Pipeline:
-    """Pipe functions that were read: checked at once, run when the data is there.
+    """The pipe functions behind a command, checked before the command runs.
 
     Raises:
-        UsageError: a pipe function's value or option breaks a rule, or it can't follow the one before.
+        UsageError: a value or an option breaks a rule, or an outputter comes after a function that returns text.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -38,30 +38,30 @@ class Pipeline:
         text_from = ""
         for stage in stages:
             if stage.options is not None and text_from:
-                raise UsageError(f"{stage.name}: needs data, but {text_from} before it gives text")
+                raise UsageError(f"{stage.name}: needs data, but {text_from} before it returns text")
             if stage.key != "save":
                 text_from = text_from or stage.name
 
     def run(self, data: Any, columns: Sequence[str]) -> str:
-        """Send data through all functions; return the text that comes out.
+        """Pass data through all functions; return the resulting text.
 
         Raises:
-            UsageError: an outputter was given text, or an option names something that the data hasn't got.
-            NfcliError: the file to save to can't be written.
+            UsageError: the command returned text where an outputter needs data, or an option names an unknown column.
+            NfcliError: the file to save to cannot be written.
         """
         value = data
         for stage, options in self._steps:
             if stage.options is None:
-                text = _FILTERS[stage.key](_text(value, columns), getattr(options, stage.key))
+                text = _FILTERS[stage.key](_render(value, columns), getattr(options, stage.key))
                 value = value if stage.key == "save" else text
             elif isinstance(value, str):
-                raise UsageError(f"{stage.name}: needs data, but the command gives text")
+                raise UsageError(f"{stage.name}: needs data, but the command returns text")
             else:
                 value = _OUTPUTTERS[stage.key](value, options)
-        return _text(value, columns)
+        return _render(value, columns)
 
 
-def _text(value: Any, columns: Sequence[str]) -> str:
+def _render(value: Any, columns: Sequence[str]) -> str:
     return to_text(value, () if isinstance(value, str) else columns)
 
 
@@ -88,22 +88,22 @@ def _last(text: str, count: int) -> str:
 
 
 def _markdown(text: str, _switch: bool) -> str:
-    """Keep the text: styling it would eat the `_` and `*` of names and tokens."""
+    """Return the text unchanged: rendering it would drop the `_` and `*` of names and tokens."""
     return text
 
 
 def _save(text: str, name: str) -> str:
-    """Write the text, as it is printed, to a file of mode 0600; folders are made, an existing file is replaced."""
+    """Write the text to a file of mode 0600, creating its folders and replacing an existing file."""
     path = Path(name).expanduser()
     try:
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-            raise NfcliError(f"save: {escape_line(path)} is there and no regular file: name another one")
+            raise NfcliError(f"save: {escape_line(path)} exists and is not a regular file: choose another name")
         if not path.parent.exists():
             make_private_folder(path.parent, parents=True)
         write_private(path, f"{text}\n".encode("utf-8", "backslashreplace"))
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise NfcliError(f"save: {escape_line(path)} can't be written: {reason}") from error
+        raise NfcliError(f"save: cannot write {escape_line(path)}: {reason}") from error
     return text
 
 
@@ -121,13 +121,13 @@ def _pprint(data: Any, options: Any) -> str:
 
 
 def _kv(data: Any, options: Any) -> str:
-    return str(Pipes.outputter_kv(_lines(data), **dict(options)))
+    return str(Pipes.outputter_kv(_escape_texts(data), **dict(options)))
 
 
 def _table(data: Any, options: Any) -> str:
-    rows, columns = _selected(data, options.headers, options.sortby, is_reversed=bool(options.reverse))
+    rows, columns = _select(data, options.headers, options.sortby, is_reversed=bool(options.reverse))
     columns = [column for column in columns if column not in (options.headers_exclude or ())]
-    return _tabulated(
+    return _tabulate(
         rows,
         columns,
         options.tablefmt.value,
@@ -137,13 +137,13 @@ def _table(data: Any, options: Any) -> str:
 
 
 def _rich_table(data: Any, options: Any) -> str:
-    rows, columns = _selected(data, options.headers, options.sortby)
+    rows, columns = _select(data, options.headers, options.sortby)
     title = [] if options.title is None else [f" {escape_line(options.title)}"]
-    return "\n".join([*title, to_table([{key: _cell(row[key]) for key in row} for row in rows], columns)])
+    return "\n".join([*title, to_table([{key: _cell_text(row[key]) for key in row} for row in rows], columns)])
 
 
 def _nested(data: Any, options: Any) -> str:
-    value = _lines(data)
+    value = _escape_texts(data)
     if isinstance(value, Mapping):
         value = dict(sorted(value.items()))
     table_format = options.tablefmt.value if options.with_tables else None
@@ -151,11 +151,11 @@ def _nested(data: Any, options: Any) -> str:
 
 
 def _nest(value: Any, indent: int, prefix: str, table_format: str | None) -> list[str]:
-    """Return picle's nested layout of a value: keys with a colon, values four blanks deeper, list items with a dash."""
+    """Return picle's nested layout of a value: keys with a colon, values indented by four, list items with a dash."""
     blank = " " * indent
     if table_format and _is_table(value):
         columns = list(dict.fromkeys(key for row in value for key in row))
-        return [f"{blank}  {line}" for line in _tabulated(value, columns, table_format).split("\n")]
+        return [f"{blank}  {line}" for line in _tabulate(value, columns, table_format).split("\n")]
     lines = []
     if isinstance(value, Mapping):
         lines = [f"{blank}----------"] if indent else []
@@ -184,29 +184,31 @@ def _is_table(value: Any) -> bool:
     )
 
 
-def _tabulated(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], table_format: str, **options: Any) -> str:
+def _tabulate(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], table_format: str, **options: Any) -> str:
     # disable_numparse: the token 000123 must not come out as 123.
-    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    cells = [[_cell_text(row.get(column, "")) for column in columns] for row in rows]
     headers = [escape_line(column) for column in columns]
     return str(tabulate(cells, headers=headers, tablefmt=table_format, disable_numparse=True, **options))
 
 
-def _selected(
+def _select(
     data: Any, headers: Sequence[str] | None, sort_by: str | None, *, is_reversed: bool = False
 ) -> tuple[Rows, list[str]]:
-    """Return data as sorted rows, and the columns to show."""
+    """Return data as rows, sorted on demand, and the columns to show."""
     rows = _rows(data)
     known = list(dict.fromkeys(key for row in rows for key in row))
     unknown = [name for name in (*(headers or ()), *([sort_by] if sort_by else [])) if name not in known]
     if unknown and rows:
-        raise UsageError(f"no column {escape_line(unknown[0])!r}: there is {', '.join(map(escape_line, known))}")
+        raise UsageError(
+            f"unknown column {quote_for_message(unknown[0])}: expected {', '.join(map(escape_line, known))}"
+        )
     if sort_by:
         rows = sorted(rows, key=lambda row: str(row.get(sort_by, "")), reverse=is_reversed)
     return rows, list(headers or known)
 
 
 def _rows(data: Any) -> Rows:
-    """Return data as rows: a row a record, or a row a worker where its value is none."""
+    """Return data as rows: one for each record, or for each worker whose value is no list of records."""
     if isinstance(data, list):
         return [row if isinstance(row, dict) else {"value": row} for row in data]
     rows: Rows = []
@@ -216,19 +218,19 @@ def _rows(data: Any) -> Rows:
     return rows
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if isinstance(value, dict | list):
         return escape_line(json.dumps(value, ensure_ascii=False, default=str))
     return escape_line(value)
 
 
-def _lines(data: Any) -> Any:
-    """Return data with each text in it on one line, so that no value can pass for several."""
+def _escape_texts(data: Any) -> Any:
+    """Return data with each text in it escaped to one line, so that no value can pass for several."""
     if isinstance(data, str):
         return escape_line(data)
     if isinstance(data, Mapping):
-        return {escape_line(key): _lines(value) for key, value in data.items()}
-    return [_lines(item) for item in data] if isinstance(data, list | tuple) else data
+        return {escape_line(key): _escape_texts(value) for key, value in data.items()}
+    return [_escape_texts(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 _FILTERS: Mapping[str, Callable[[str, Any], str]] = {

@@ -1,4 +1,4 @@
-"""How a job comes along, on stderr: a line that moves at a terminal, else a plain line for each thing a worker says."""
+"""The progress of a job on stderr: an animated line at a terminal, otherwise a plain line for each message."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from contextlib import contextmanager
 
 from .console import Console
 
-SHOWN_AFTER_SECONDS = 0.5
+DELAY_SECONDS = 0.5
 _FRAMES = "|/-\\"
 _FRAME_SECONDS = 0.1
 
 
 class ProgressLine:
-    """Shows that a command is under way.
+    """Shows that a command is running.
 
-    At a terminal, from half a second on, there is a line with the elapsed seconds and the latest that a worker has
-    said; nothing of it is left when the command is done. Elsewhere each thing that is said is a line.
+    At a terminal, after half a second, a line has the elapsed seconds and the latest message of a worker; it is erased
+    when the command is done. Elsewhere each message is a line of its own.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, delay_seconds: float = DELAY_SECONDS) -> None:
         self.console = console
+        self._delay_seconds = delay_seconds
         self._is_running = False
         self._latest = ""
 
     @contextmanager
     def displayed(self) -> Iterator[None]:
-        """Show the line for as long as the block takes; to be entered once at a time."""
+        """Display the line while the block runs. Not reentrant."""
         self._latest, self._is_running = "", True
         done = threading.Event()
         thread = threading.Thread(target=self._draw, args=(done,), name="progress", daemon=True)
@@ -38,14 +39,14 @@ class ProgressLine:
             yield
         finally:
             self._is_running = False
-            done.set()  # should Ctrl-C come a second time, the thread still clears the line
+            done.set()  # should Ctrl-C come a second time, the thread still erases the line
             if thread.ident is not None:
                 thread.join()
 
     def update(self, worker: str, message: str) -> None:
-        """Take in what a worker says; what a terminal would act on shows as escapes.
+        """Show a worker's message, control characters escaped.
 
-        Between commands nothing is shown: completion asks workers too.
+        Between commands it is dropped: completion runs jobs too.
         """
         if not self._is_running:
             return
@@ -56,7 +57,7 @@ class ProgressLine:
 
     def _draw(self, done: threading.Event) -> None:
         started = time.monotonic()
-        pause, number = SHOWN_AFTER_SECONDS, 0
+        pause, number = self._delay_seconds, 0
         try:
             while not done.wait(pause):
                 frame = _FRAMES[number % len(_FRAMES)]

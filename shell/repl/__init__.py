@@ -1,1 +1,1 @@
-"""The prompt: session, line editing, completion, help, history; scripts run the same session."""
+"""The shell's sessions: prompt, scripts, completion, help, history, and the dispatch of commands."""

@@ -1,4 +1,4 @@
-"""Secrets that a command asks for with `-` in the place of a value, so that they stay out of lines and processes."""
+"""Secrets that are typed as `-` and read from elsewhere, so that neither history nor process list shows them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command language: words, and the commands they lead to."""
+"""The command language: lines to words, words to commands."""

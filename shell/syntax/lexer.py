@@ -1,4 +1,4 @@
-r"""A line of text to words and back, by the quoting rules of POSIX shells.
+r"""Split lines into words and quote words, by the rules of POSIX shells.
 
 Single quotes keep everything, double quotes keep everything but `\"` and `\\`, a backslash keeps the next character.
 An unquoted `|` is a word of its own, blanks around it or not. Nothing else is special: no variables, no globs.
@@ -27,9 +27,8 @@ _QUOTES = "'\""
 class Word:
     """A word of a line.
 
-    `text` is what it means, quotes resolved; `start` and `end` are where it stands in the line, quotes included;
-    `is_quoted`: some of it was quoted.
-    `is_argument`: it came as a word of its own from a command line, where nobody can tell any more what was quoted.
+    `text` is its value, quotes resolved; `start` and `end` are its bounds in the line, quotes included; `is_quoted`:
+    some of it was quoted. `is_argument`: it is an argument of the program, which may have been quoted.
     """
 
     text: str
@@ -40,23 +39,23 @@ class Word:
 
     @property
     def is_pipe(self) -> bool:
-        """Whether it is a `|` where a command or field could stand."""
+        """Whether it is a `|` in a place where a command or a field is valid."""
         return self.text == PIPE and not self.is_quoted
 
     @property
     def is_help(self) -> bool:
-        """Whether it asks what could stand in its place."""
+        """Whether it asks for help."""
         return self.text in {HELP, VERBOSE_HELP} and not self.is_quoted
 
     @property
     def is_operator(self) -> bool:
-        """Whether it can't be a value either: an unquoted `|`, `?` or `??` of a line."""
+        """Whether it is an unquoted `|`, `?` or `??` of a line, which is never a value."""
         return (self.is_pipe or self.is_help) and not self.is_argument
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of a line that is still being typed: the last word (empty behind a blank) and the quote left open."""
+    """The end of a line that is being typed: its last word, empty after a blank, and the quote left open."""
 
     word: Word
     open_quote: str
@@ -70,19 +69,19 @@ def split(line: str) -> list[Word]:
     """
     words, tail = split_typed(line)
     if tail.open_quote == "\\":
-        raise UsageError("the line ends in a backslash: double it, or put it in single quotes, to have one")
+        raise UsageError("the line ends in a backslash: double it or put it in single quotes to use it as a character")
     if tail.open_quote:
         raise UsageError(
-            f"unclosed quote {tail.open_quote} in column {_opening(line, tail.word) + 1}: "
-            f"close it, or put a backslash before it to have the character itself"
+            f"unclosed quote {tail.open_quote} in column {_find_open_quote(line, tail.word) + 1}: "
+            f"close it, or put a backslash before it to use it as a character"
         )
     return [*words, tail.word] if tail.word.text or tail.word.is_quoted else words
 
 
 def split_typed(line: str) -> tuple[list[Word], Tail]:
-    """Return the finished words of a line and the one that the cursor at its end is in; never fails.
+    """Return the finished words of a line and its last, unfinished one; never fails.
 
-    `Tail.open_quote` is the quote that isn't closed, a backslash where the line ends in one, else empty.
+    `Tail.open_quote` is the unclosed quote, a backslash where the line ends in one, else empty.
     """
     words: list[Word] = []
     position = 0
@@ -102,18 +101,18 @@ def split_typed(line: str) -> tuple[list[Word], Tail]:
 
 
 def arguments(words: Iterable[str]) -> list[Word]:
-    """Return the words of a command line, each one already what it means; a lone `|` is the pipe."""
+    """Return the arguments of a program as words, none of them split or unquoted; a lone `|` is the pipe."""
     return [Word(text, is_argument=True) for text in words]
 
 
 def is_comment(line: str) -> bool:
-    """Whether nothing in the line is to be run: it is blank, or begins with `#` or `!`."""
+    """Whether the line is blank or a comment, which begins with `#` or `!`."""
     text = line.strip(_BLANKS)
     return not text or text.startswith(COMMENT_MARKS)
 
 
 def quote(text: str) -> str:
-    """Return a word that `split` turns into `text` again, as readable as can be."""
+    """Return a word that `split` turns into `text` again, quoted only where it has to be."""
     if text and text != "-" and _NEEDS_NO_QUOTES.fullmatch(text):
         return text
     if "'" not in text:
@@ -123,7 +122,7 @@ def quote(text: str) -> str:
 
 
 def _read_word(line: str, start: int) -> tuple[str, int, bool, str]:
-    """Read one word; return its text, where it ends, whether any of it was quoted, and the quote left open."""
+    """Return one word's text, where it ends, whether any of it was quoted, and the quote left open."""
     parts: list[str] = []
     position, is_quoted = start, False
     while position < len(line):
@@ -151,7 +150,7 @@ def _read_word(line: str, start: int) -> tuple[str, int, bool, str]:
 
 
 def _read_quoted(line: str, start: int) -> tuple[str, int, bool]:
-    """Read from an opening quote on; return the text, the position behind it, and whether the quote was closed."""
+    """Return the text from an opening quote on, the position behind it, and whether the quote was closed."""
     mark = line[start]
     if mark == "'":
         end = line.find(mark, start + 1)
@@ -170,8 +169,8 @@ def _read_quoted(line: str, start: int) -> tuple[str, int, bool]:
     return "".join(parts), position, False
 
 
-def _opening(line: str, word: Word) -> int:
-    """Return where the quote that the last word leaves open begins."""
+def _find_open_quote(line: str, word: Word) -> int:
+    """Return the position of the quote that the last word leaves open."""
     position = word.start
     while position < len(line):
         character = line[position]

@@ -54,7 +54,7 @@ def test_the_list_of_keys_has_every_key_of_the_schema() -> None:
     starts = [number for number, line in enumerate(lines) if not line.startswith(" ")]
     entries = [lines[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
     assert [(key, " ".join(line.removeprefix("    ") for line in rest)) for key, *rest in entries] == [
-        (key, f"{kind}; {f'default: {default}' if default else 'must be given'} {description}")
+        (key, f"{kind}; {f'default: {default}' if default else 'required'} {description}")
         for key, kind, default, description in describe_schema()
     ]
     assert max(map(len, lines)) <= 80
@@ -63,10 +63,10 @@ def test_the_list_of_keys_has_every_key_of_the_schema() -> None:
 @pytest.mark.parametrize(
     ("topic", "message"),
     [
-        ("tokns", "unknown page 'tokns': there is tokens, inventory, security"),
-        ("../tokens", "unknown page '../tokens': there is tokens, inventory, security"),
-        ("", "unknown page '': there is inventory, security, tokens"),
-        ("notes", "unknown page 'notes': there is inventory, security, tokens"),
+        ("tokns", "unknown page 'tokns': expected tokens, inventory, security"),
+        ("../tokens", "unknown page '../tokens': expected tokens, inventory, security"),
+        ("", "unknown page '': expected inventory, security, tokens"),
+        ("notes", "unknown page 'notes': expected inventory, security, tokens"),
     ],
 )
 def test_an_unknown_topic_is_refused_with_the_topics_there_are(folder: Path, topic: str, message: str) -> None:
@@ -78,7 +78,7 @@ def test_an_unknown_topic_is_refused_with_the_topics_there_are(folder: Path, top
 
 def test_without_pages_the_refusal_says_so(tmp_path: Path) -> None:
     """A broken installation gives one line as well."""
-    with pytest.raises(UsageError, match="unknown page 'tokens': there is nothing"):
+    with pytest.raises(UsageError, match="unknown page 'tokens': expected nothing"):
         read_page("tokens", tmp_path / "missing")
 
 

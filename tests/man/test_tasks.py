@@ -105,7 +105,7 @@ def test_an_unknown_task_is_refused_with_the_names_there_are(entries: list[dict[
     with pytest.raises(UsageError) as caught:
         render_tasks(entries, "bearer_token_stor")
     assert str(caught.value) == (
-        "unknown task 'bearer_token_stor': there is bearer_token_store, bearer_token_list, delete_all"
+        "unknown task 'bearer_token_stor': expected bearer_token_store, bearer_token_list, delete_all"
     )
 
 

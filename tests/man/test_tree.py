@@ -141,18 +141,18 @@ def test_a_path_may_end_at_a_field() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("fastmpc", "unknown path 'fastmpc': there is fastmcp, show"),
-        ("fastmcp.outh.x", "unknown path 'outh' below fastmcp: there is auth"),
+        ("fastmpc", "unknown path 'fastmpc': expected fastmcp, show"),
+        ("fastmcp.outh.x", "unknown path 'outh' below fastmcp: expected auth"),
         (
             "fastmcp.auth.deletetoken",
             (
                 "unknown path 'deletetoken' below fastmcp.auth: "
-                "there is delete-token, create-token, list-tokens, check-token"
+                "expected delete-token, create-token, list-tokens, check-token"
             ),
         ),
-        ("show.colour.x", "unknown path 'x' below show.colour: there is nothing"),
-        ("fastmcp..auth", "unknown path '' below fastmcp: there is auth"),
-        ("\x1b[31m" + "x" * 99, f"unknown path '\\x1b[31m{'x' * 59}': there is fastmcp, show"),
+        ("show.colour.x", "unknown path 'x' below show.colour: expected nothing"),
+        ("fastmcp..auth", "unknown path '' below fastmcp: expected auth"),
+        ("\x1b[31m" + "x" * 99, f"unknown path '\\x1b[31m{'x' * 59}': expected fastmcp, show"),
     ],
 )
 def test_an_unknown_path_is_refused_where_it_went_wrong(path: str, message: str) -> None:

@@ -38,7 +38,7 @@ def test_backup_restore_import_and_check_go_alone(
     assert main([*MODES[one], *({**MODES, **OTHERS}[other])]) == 2
     said = capsys.readouterr()
     others = ", ".join(name for name in [*MODES, "-w", "--create-env"] if name != one)
-    assert (said.out, said.err) == ("", f"nfcli: {one} goes alone: without a command and without {others}\n")
+    assert (said.out, said.err) == ("", f"nfcli: {one} must be used alone: without a command and without {others}\n")
     assert [*folder.iterdir(), *home.iterdir()] == []
 
 
@@ -48,7 +48,9 @@ def test_worker_goes_with_backup_restore_and_import_only(
 ) -> None:
     """Commands have a field for it; a foreground runs them all."""
     assert main(["--worker", "w1", *words]) == 2
-    told = "nfcli: --worker goes with --backup, --restore or --import-norfab: a command names its workers itself\n"
+    told = (
+        "nfcli: --worker needs --backup, --restore or --import-norfab: for a command, type its field workers instead\n"
+    )
     assert capsys.readouterr().err == told
     assert list(home.iterdir()) == []
 

@@ -113,15 +113,18 @@ def test_nested_data_is_shown_indented_or_as_tables(run: Run, client: Any) -> No
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (f"{LIST} | include a | json", "json: needs data, but include before it gives text"),
-        (f"{LIST} | json | yaml", "yaml: needs data, but json before it gives text"),
-        ("man tree | json", "json: needs data, but the command gives text"),
+        (f"{LIST} | include a | json", "json: needs data, but include before it returns text"),
+        (f"{LIST} | json | yaml", "yaml: needs data, but json before it returns text"),
+        ("man tree | json", "json: needs data, but the command returns text"),
         (f"{LIST} | json indent x", "json: indent: Input should be a valid integer"),
         (f"{LIST} | json separators x", "json: separators: must be a comma and a colon"),
         (f"{LIST} | last 0", "last: Input should be greater than 0"),
         (f"{LIST} | include ''", "include: String should have at least 1 character"),
         (f"{LIST} | table tablefmt nice", "table: tablefmt: Input should be 'plain', "),
-        (f"{LIST} | table sortby nothing", "list-tokens: no column 'nothing': there is worker, username, token, age"),
+        (
+            f"{LIST} | table sortby nothing",
+            "list-tokens: unknown column 'nothing': expected worker, username",
+        ),
     ],
 )
 def test_wrong_pipes_are_one_line(run: Run, client: Any, line: str, message: str) -> None:
@@ -160,9 +163,9 @@ def test_a_place_that_can_not_be_saved_to_is_one_line(run: Run, tmp_path: Path) 
     blocked.write_text("keep")
     link.symlink_to(blocked)
     for place, reason in [
-        (tmp_path, "is there and no regular file: name another one"),
-        (link, "is there and no regular file: name another one"),
-        (blocked / "below", "can't be"),
+        (tmp_path, "exists and is not a regular file"),
+        (link, "exists and is not a regular file"),
+        (blocked / "below", "cannot write "),
     ]:
         status, out, err = run(f"{LIST} | save '{place}'")
         assert (status, out, err.count("\n")) == (1, "", 1)

@@ -1,4 +1,4 @@
-"""How jobs come along, on stderr: plain lines, or a line at a terminal that leaves nothing behind."""
+"""The progress of jobs on stderr: plain lines, or a line at a terminal that is erased at the end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import io
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from nfcli.shell.output import progress_line as progress_line_module
 from nfcli.shell.output.console import CLEAR_LINE, Console
 from nfcli.shell.output.progress_line import ProgressLine
 
@@ -20,14 +19,14 @@ WAIT_SECONDS = 10.0
 class Screen:
     """A pseudo-terminal; `text` is all that was written to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, delay_seconds: float = 0.0) -> None:
         self.reader, writer = os.openpty()
         self.stream = os.fdopen(writer, "w", encoding="utf-8")
-        self.progress = ProgressLine(Console(io.StringIO(), self.stream))
+        self.progress = ProgressLine(Console(io.StringIO(), self.stream), delay_seconds=delay_seconds)
         self.text = ""
 
     def read(self) -> str:
-        """Take in what there is."""
+        """Return all that was written so far."""
         while select.select([self.reader], [], [], 0)[0]:
             self.text += os.read(self.reader, 65_536).decode()
         return self.text
@@ -39,23 +38,34 @@ class Screen:
             assert select.select([self.reader], [], [], max(0.0, deadline - time.monotonic()))[0], self.text
 
     def left(self) -> str:
-        """Return what is seen in the end: of each line what was written since it was last cleared."""
+        """Return what is visible in the end: of each line what was written since it was last erased."""
         lines = self.read().replace("\r\n", "\n").split("\n")
         return "\n".join(line.split(CLEAR_LINE)[-1] for line in lines)
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
-    """A terminal at which the line comes at once."""
-    monkeypatch.setattr(progress_line_module, "SHOWN_AFTER_SECONDS", 0.0)
-    screen = Screen()
-    yield screen
-    screen.stream.close()
-    os.close(screen.reader)
+def make_screen() -> Iterator[Callable[..., Screen]]:
+    """Open terminals; the end of the test closes them."""
+    screens: list[Screen] = []
+
+    def make(**options: float) -> Screen:
+        screens.append(Screen(**options))
+        return screens[-1]
+
+    yield make
+    for screen in screens:
+        screen.stream.close()
+        os.close(screen.reader)
 
 
-def test_without_a_terminal_each_thing_said_is_a_line() -> None:
-    """What a terminal would act on shows as escapes: it comes from other programs."""
+@pytest.fixture
+def screen(make_screen: Callable[..., Screen]) -> Screen:
+    """Open a terminal at which the line is drawn without a delay."""
+    return make_screen()
+
+
+def test_without_a_terminal_each_message_is_a_line() -> None:
+    """Control characters are escaped: messages come from other programs."""
     err = io.StringIO()
     progress = ProgressLine(Console(io.StringIO(), err))
     with progress.displayed():
@@ -66,17 +76,16 @@ def test_without_a_terminal_each_thing_said_is_a_line() -> None:
 
 
 @pytest.mark.parametrize("term", ["dumb", "xterm"])
-def test_a_terminal_that_knows_no_codes_gets_plain_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
-    """`TERM` says so."""
+def test_a_terminal_without_escape_codes_gets_plain_lines(
+    make_screen: Callable[..., Screen], monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    """Such a terminal has `TERM=dumb`."""
     monkeypatch.setenv("TERM", term)
-    screen = Screen()
-    assert screen.progress.console.can_draw == (term == "xterm")
-    screen.stream.close()
-    os.close(screen.reader)
+    assert make_screen().progress.console.can_draw == (term == "xterm")
 
 
-def test_the_line_shows_seconds_and_the_latest_that_was_said_and_leaves_no_trace(screen: Screen) -> None:
-    """It moves, and is gone when the job is done."""
+def test_the_line_shows_seconds_and_the_latest_message_and_is_erased(screen: Screen) -> None:
+    """It is animated while the job runs."""
     with screen.progress.displayed():
         screen.wait_for("| 0 s")
         screen.wait_for("/ 0 s")
@@ -88,16 +97,16 @@ def test_the_line_shows_seconds_and_the_latest_that_was_said_and_leaves_no_trace
     assert (screen.left(), "\x1b[2J" in screen.text) == ("", False)
 
 
-def test_a_quick_command_draws_nothing(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second is nothing that needs a line."""
-    monkeypatch.setattr(progress_line_module, "SHOWN_AFTER_SECONDS", 60.0)
+def test_a_quick_command_draws_nothing(make_screen: Callable[..., Screen]) -> None:
+    """The line waits for its delay."""
+    screen = make_screen(delay_seconds=60.0)
     with screen.progress.displayed():
         screen.progress.update("w1", "half way")
     assert screen.read() == ""
 
 
-def test_notes_and_errors_stand_on_lines_of_their_own(screen: Screen) -> None:
-    """The line makes room for them, and comes back below."""
+def test_notes_and_errors_are_on_lines_of_their_own(screen: Screen) -> None:
+    """The line is erased for them, and drawn again below."""
     with screen.progress.displayed():
         screen.wait_for("| 0 s")
         screen.progress.console.note("the broker is back")
@@ -107,7 +116,7 @@ def test_notes_and_errors_stand_on_lines_of_their_own(screen: Screen) -> None:
 
 
 def test_an_interrupted_job_leaves_the_terminal_clean(screen: Screen) -> None:
-    """Ctrl-C ends the line as well."""
+    """Ctrl-C erases the line as well."""
 
     def interrupted() -> None:
         with screen.progress.displayed():
@@ -120,10 +129,10 @@ def test_an_interrupted_job_leaves_the_terminal_clean(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize(("columns", "shown"), [(0, 79), (1, 0), (2, 1)])
-def test_a_terminal_of_any_width_is_drawn_on(
+def test_the_line_fits_a_terminal_of_any_width(
     screen: Screen, columns: int, shown: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some say that they have no columns at all."""
+    """Some terminals report no columns at all."""
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 0)))
     screen.progress.console.draw("x" * 200)
     screen.wait_for(CLEAR_LINE + "x" * shown)
@@ -131,7 +140,7 @@ def test_a_terminal_of_any_width_is_drawn_on(
 
 
 def test_a_line_longer_than_the_terminal_is_cut(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second line on the screen could not be taken away; wide characters take two cells."""
+    """A second line on the screen could not be erased; wide characters take two cells."""
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((20, 5)))
     screen.progress.console.draw("界" * 30)
     screen.wait_for("界" * 9)
@@ -140,8 +149,8 @@ def test_a_line_longer_than_the_terminal_is_cut(screen: Screen, monkeypatch: pyt
     assert ("界" * 10 in screen.text, "x" * 20 in screen.text) == (False, False)
 
 
-def test_the_latest_of_one_command_is_not_shown_at_the_next(screen: Screen) -> None:
-    """Each begins anew."""
+def test_a_message_of_one_command_is_not_shown_at_the_next(screen: Screen) -> None:
+    """Each command begins without one."""
     with screen.progress.displayed():
         screen.progress.update("w1", "first")
         screen.wait_for("first")

@@ -176,7 +176,7 @@ def test_a_result_that_can_not_be_written_is_one_line(make_app: MakeApp, monkeyp
         app.session.console.out, "write", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     assert app.session.run_line("pwd") == 1
-    assert told == ["the result can't be written: No space left on device"]
+    assert told == ["cannot write the result: No space left on device"]
 
 
 @pytest.mark.parametrize(

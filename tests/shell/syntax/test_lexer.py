@@ -47,11 +47,11 @@ def test_only_an_unquoted_bar_is_a_pipe() -> None:
     [
         (
             "username 'a b",
-            "unclosed quote ' in column 10: close it, or put a backslash before it to have the character",
+            "unclosed quote ' in column 10: close it, or put a backslash before it",
         ),
         ("token 'x' username it's", "unclosed quote ' in column 22: "),
         ('a\\"b "c', 'unclosed quote " in column 6: '),
-        ("username a\\", "the line ends in a backslash: double it, or put it in single quotes, to have one"),
+        ("username a\\", "the line ends in a backslash: double it or put it in single quotes"),
     ],
 )
 def test_a_quote_left_open_is_one_line_that_names_its_column(line: str, message: str) -> None:
