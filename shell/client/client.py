@@ -1,4 +1,4 @@
-"""The client: send a job to workers, merge what they answer, name those that don't."""
+"""The client: runs a job on workers and returns the result of each, failures and timeouts included."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, ResultStatus
 from ..transport.base import Transport
 from ..transport.job import Job, OnProgress, Results, listed, request_data
 
-LOOK_SECONDS = 2.5
-"""How long it may take to learn which workers there are."""
+REFRESH_SECONDS = 2.5
+"""Limit for refreshing the list of workers."""
 
 
 class Client:
-    """Runs jobs on workers; made by `NorFab.make_client`.
+    """Runs jobs on workers; created by `NorFab.make_client`.
 
     All methods may be called from any thread; jobs of one client run one after the other. Leaving a job early
-    (KeyboardInterrupt) is safe: its late answers are dropped.
+    (KeyboardInterrupt) is safe: its late replies are dropped.
 
-    `before_first_job` is called once, and what it raises is raised by the job; `restart` with the name of each target
-    of a later job that isn't running, it returns whether it has started it, and the NfcliError that it raises is why
-    that one isn't reached. `on_progress` gets a worker's name and what it says of a job that it runs, in the thread
-    that waits for the job.
+    Args:
+        environment: the environment.
+        inventory: its inventory.
+        keys: the client's CURVE key pair.
+        transport: the way to the workers.
+        before_first_job: called once, before the first job, which raises what it raises.
+        restart: called with each target of a later job that isn't running; returns whether it started that worker. An
+            `NfcliError` that it raises becomes the reason why the worker isn't reached.
+        on_progress: called with a worker's name and each progress message of its job, in the thread that waits for it.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the client can't be used again."""
+        """Close the connections; the client can't be used afterwards."""
         with self._lock:
             self._is_closed = True
             self._transport.close()
@@ -80,35 +85,34 @@ class Client:
         """Run a task and return `{worker: Result as a dict}`, one entry for each targeted worker.
 
         Args:
-            service: service the workers have to serve, `fastmcp`; `all` for every service.
+            service: service of the targeted workers, `fastmcp`; `all` for every service.
             task: name of the task.
-            uuid: the job's name; the same one sent twice is run once and answered twice alike. Random by default.
-            args: not supported by nfcli's workers unless empty: name each argument in `kwargs`.
+            uuid: the job's id; a job sent twice with the same id runs once and has the same result. Random by default.
+            args: must be empty for nfcli's workers: name each argument in `kwargs`.
             kwargs: the task's arguments.
-            workers: `all`, `any` (one that answers, chosen at random), a name, or a list of names.
-            timeout: seconds for the whole job, waits for connections included.
+            workers: `all`, `any` (one that can be reached, chosen at random), a name, or a list of names.
+            timeout: seconds for the whole job, connecting included.
 
-        A worker that failed, went away or didn't answer in time has an entry too, with `failed` true, one line in
+        A worker that failed, disconnected or didn't answer in time has an entry too, with `failed` true, one line in
         `errors`, and status `error` or `timeout`. With a broker, `all` are the workers that are registered there and
         those that are to run on this machine.
 
         Raises:
-            NoWorkersError: unknown service or worker name, none of the targeted workers could be reached, or the broker
-                isn't there.
+            NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
             AccessDeniedError: every worker that could be reached refused this client's key.
-            UsageError: arguments that are no JSON, a timeout that isn't a positive number, or a client that is closed.
+            UsageError: arguments that can't be encoded as JSON, a timeout that isn't positive, or a closed client.
         """
         data = request_data(task, args, kwargs, timeout)
         deadline = time.monotonic() + timeout
         with self._lock:
             self._assert_open()
-            self._transport.refresh(min(LOOK_SECONDS, timeout))
+            self._transport.refresh(min(REFRESH_SECONDS, timeout))
             names = self._targets(service, workers)
-            begun = time.monotonic()
-            not_started, has_changed = self._see_to_workers(names)
+            started = time.monotonic()
+            not_started, has_changed = self._ensure_workers(names)
             if has_changed:
                 names = self._targets(service, workers)
-            deadline += time.monotonic() - begun
+            deadline += time.monotonic() - started
             job = Job(
                 *(service, task, uuid or uuids.uuid4().hex, data),
                 timeout=timeout,
@@ -119,46 +123,46 @@ class Client:
             return self._run_on_any(job, names) if workers == ANY else self._run(job, names)
 
     def worker_names(self, service: str = ALL) -> list[str]:
-        """Return the names of the workers of a service: those of the inventory, or with a broker those it has.
+        """Return the names of a service's workers: those of the inventory, or with a broker those registered there.
 
         Raises:
-            NoWorkersError: the broker isn't there.
+            NoWorkersError: the broker isn't reachable.
         """
         with self._lock:
             self._assert_open()
-            self._transport.refresh(LOOK_SECONDS)
+            self._transport.refresh(REFRESH_SECONDS)
             return self._transport.candidates(service)
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker: name, service, status (`alive`, `dead`), seconds up, note.
 
-        Without a broker each has an endpoint as well, with one a hold time: the seconds for which the broker takes it
-        for alive.
+        Without a broker each has an endpoint as well; with one a hold time: the seconds until the broker considers it
+        dead.
 
         Raises:
-            NoWorkersError: the broker isn't there.
+            NoWorkersError: the broker isn't reachable.
         """
         with self._lock:
             self._assert_open()
-            self._transport.refresh(LOOK_SECONDS)
+            self._transport.refresh(REFRESH_SECONDS)
             return self._transport.show_workers()
 
     def show_broker(self) -> dict[str, Any]:
-        """Return what the broker tells of itself: state, versions, how many workers and services it has.
+        """Return the broker's own report: state, versions, number of workers and services.
 
         Raises:
-            NfcliError: there is none in this environment.
-            NoWorkersError: it isn't there.
+            NfcliError: the environment has no broker.
+            NoWorkersError: the broker isn't reachable.
         """
         with self._lock:
             self._assert_open()
-            self._transport.refresh(LOOK_SECONDS)
+            self._transport.refresh(REFRESH_SECONDS)
             return self._transport.show_broker()
 
     def describe(self) -> dict[str, Any]:
-        """Return what this client is: environment, public key, mode (`direct` or `fabric`), workers; asks nobody.
+        """Return this client's environment, public key, mode (`direct` or `fabric`) and workers; contacts no peer.
 
-        With a broker there are its endpoint and where its key was found, and the workers are those of this machine.
+        With a broker its endpoint and the origin of its key are included, and the workers are those of this machine.
         """
         return {
             "environment": str(self.environment.folder),
@@ -170,13 +174,13 @@ class Client:
 
     def _assert_open(self) -> None:
         if self._is_closed:
-            raise UsageError("this client is closed: make another one with make_client")
+            raise UsageError("this client is closed: create another one with make_client")
 
-    def _see_to_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], bool]:
-        """Let workers be started that a job needs.
+    def _ensure_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], bool]:
+        """Start the workers of a job that aren't running.
 
         Returns:
-            By name why one that has ended can't be started again; whether there may be other workers than before.
+            The errors of those that couldn't be started, by name; whether the list of workers may have changed.
         """
         not_started: dict[str, NfcliError] = {}
         has_changed = False
@@ -204,14 +208,14 @@ class Client:
             return candidates
         names = [workers] if isinstance(workers, str) else list(dict.fromkeys(workers))
         if not names:
-            raise NoWorkersError("the list of workers is empty: name at least one, or say all")
+            raise NoWorkersError("the list of workers is empty: name at least one, or use all")
         unknown = [name for name in names if name not in candidates]
         if unknown:
             raise NoWorkersError(f"unknown worker {listed(map(repr, unknown))}: there is {listed(candidates)}")
         return names
 
     def _run_on_any(self, job: Job, names: list[str]) -> Results:
-        """Try one worker after the other, until one is there to take the job; those that seem to run come first."""
+        """Try one worker after the other until one can be reached; those that seem to run come first."""
         failure: NoWorkersError | None = None
         shuffled = random.sample(names, len(names))
         for name in sorted(shuffled, key=self._transport.is_running, reverse=True):
@@ -219,7 +223,7 @@ class Client:
                 return self._run(job, [name])
             except NoWorkersError as error:
                 failure = error
-        raise failure or NoWorkersError("there is no worker")
+        raise failure or NoWorkersError("there is no worker: start one with nfcli -w")
 
     def _run(self, job: Job, names: list[str]) -> Results:
         job.missing = set(names)
@@ -232,7 +236,7 @@ class Client:
 
 
 def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
-    """Return the one error for a job that reached nobody: its class says whether the key or the worker is missing."""
+    """Return the error of a job that reached no worker; its class is that of the workers' errors, if they agree."""
     kinds = {type(error) for error in unreached.values()}
     kind = kinds.pop() if len(kinds) == 1 else NoWorkersError
     return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))

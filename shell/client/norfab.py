@@ -1,4 +1,4 @@
-"""`NorFab`: the workers of an inventory and clients for them, from Python."""
+"""`NorFab`, the Python API: the workers of an inventory, and clients for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...models.inventory.loader import load_inventory
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ..processes.launcher import Launcher
-from ..processes.worker_process import Notice, not_ours_notice
+from ..processes.worker_process import Notice, foreign_worker_message
 from ..transport.base import Transport
 from ..transport.broker import FabricTransport
 from ..transport.direct import DirectTransport
@@ -21,10 +21,10 @@ from .client import Client
 
 
 def broker_address(environment: Environment, inventory: Inventory) -> BrokerAddress | None:
-    """Return where the broker of an inventory is; None where it has none.
+    """Return endpoint and key of an inventory's broker, None if it has no broker.
 
     Raises:
-        InventoryError: the broker's public key isn't known or can't be read.
+        InventoryError: the broker's public key can't be found or read.
     """
     return None if inventory.broker is None else BrokerAddress.find(environment, inventory.broker)
 
@@ -36,28 +36,29 @@ def make_transport(
     address: BrokerAddress | None,
     notice: Notice | None = None,
 ) -> Transport:
-    """Return the way to workers: through the broker at `address`, or directly where that is None."""
+    """Return the transport to the workers: through the broker at `address`, or directly if that is None."""
     if address is None:
         return DirectTransport(environment, inventory, keys)
     return FabricTransport(environment, inventory, keys, address, notice=notice)
 
 
 class NorFab:
-    """An environment: starts its workers, makes clients, stops what it started.
+    """An environment: starts its workers, creates clients, and stops the workers that it started.
 
-    Use it as a context manager, or call `start` and `destroy`. Workers that already run are left alone. Should this
-    process be killed, the workers that it started end by themselves. With `broker:` in the inventory clients and
-    workers meet at that broker, which is never started here; otherwise clients reach the workers directly.
+    Use it as a context manager, or call `start` and `destroy`. Workers that already run are left alone. If this process
+    is killed, the workers that it started end by themselves. With `broker:` in the inventory, clients and workers
+    connect to that broker, which is never started here; otherwise clients connect to the workers.
 
     Args:
-        inventory: path of the inventory file; None takes `inventory.yaml` in the working folder or, where there is
-            none, the default environment of the user.
-        log_level: level of the logs of workers that are started here.
-        notice: told, a line each, of what is no error but may surprise: workers of other services, for instance.
+        inventory: path of the inventory file; None uses `inventory.yaml` in the working folder or, without one, the
+            user's default environment.
+        log_level: log level of the workers that are started here.
+        notice: called with one line for each thing that is not an error but may surprise: a worker of another service,
+            for instance.
 
     Raises:
         InventoryError: the inventory can't be read or breaks its schema, or the broker's public key isn't known.
-        EnvironmentFolderError: something under `.nfcli/` has a wider mode than its owner's own.
+        EnvironmentFolderError: something under `.nfcli/` is open to other users, or not this user's.
     """
 
     def __init__(
@@ -69,29 +70,31 @@ class NorFab:
         self.environment.prepare()
         self._notice = notice or (lambda _: None)
         workers = self.inventory.topology.workers
-        self.launcher = Launcher(self.environment, workers, log_level=log_level, not_ours=self._tell_not_ours)
+        self.launcher = Launcher(self.environment, workers, log_level=log_level, on_foreign=self._report_foreign)
         self._clients: list[Client] = []
-        self._tell_surprises()
+        self._report_surprises()
 
-    def _tell_surprises(self) -> None:
+    def _report_surprises(self) -> None:
         for name, service in self.inventory.foreign_workers.items():
-            self._tell_not_ours(name, service)
+            self._report_foreign(name, service)
         if self._broker is not None and self._broker.key is not None and self._broker.key.notice:
             self._notice(self._broker.key.notice)
         if self.inventory.topology.broker:
-            self._notice("topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false")
+            self._notice(
+                "topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false"
+            )
 
-    def _tell_not_ours(self, name: str, service: str) -> None:
-        self._notice(not_ours_notice(name, service))
+    def _report_foreign(self, name: str, service: str) -> None:
+        self._notice(foreign_worker_message(name, service))
 
     def start(self) -> list[str]:
         """Start the workers of `topology.workers` that aren't running and wait until they are ready.
 
         Returns:
-            The names of the workers that were started. Calling it again is safe.
+            The names of the workers that were started. Safe to repeat.
 
         Raises:
-            WorkerStartError: a worker can't start; none that this call started is left running.
+            WorkerStartError: a worker can't start; those that this call started are stopped again.
         """
         return self.launcher.start()
 
@@ -102,46 +105,47 @@ class NorFab:
         notice: Notice | None = None,
         on_progress: OnProgress | None = None,
     ) -> Client:
-        """Return a client; `destroy` closes it. It connects when it is used for the first time.
+        """Return a client; `destroy` closes it. It connects when it is first used.
 
         Args:
-            start_workers: start the missing workers when the client's first job is sent, not before, and start again
-                what was started here and has died when a later job needs it.
-            notice: told of each worker that was started again, and of a broker that goes away and comes back while a
-                job runs.
-            on_progress: gets a worker's name and what it says of a job that it runs, in the thread that waits for it.
+            start_workers: start the workers that aren't running before the client's first job, and restart those
+                started here that have ended before a later job that targets them.
+            notice: called with a line for each worker that was restarted, and when a broker goes away or comes back
+                while a job runs.
+            on_progress: called with a worker's name and each progress message of its job, in the thread that waits for
+                it.
 
         Raises:
-            KeyFileError: the client's key pair can't be read or made.
+            KeyFileError: the client's key pair can't be read or created.
         """
         keys = ensure_client_key(self.environment)
         transport = make_transport(self.environment, self.inventory, keys, self._broker, notice)
-        tell = notice or (lambda _: None)
+        notify = notice or (lambda _: None)
         client = Client(
             self.environment,
             self.inventory,
             keys,
             transport,
-            before_first_job=partial(self._start_missing, tell) if start_workers else None,
-            restart=partial(self._restart, tell) if start_workers else None,
+            before_first_job=partial(self._start_missing, notify) if start_workers else None,
+            restart=partial(self._restart, notify) if start_workers else None,
             on_progress=on_progress,
         )
         self._clients.append(client)
         return client
 
-    def _start_missing(self, tell: Notice) -> None:
-        own = set(self.launcher.own)
-        for name in own.intersection(self.launcher.start()):
-            tell(_started_again(name))
+    def _start_missing(self, notify: Notice) -> None:
+        before = set(self.launcher.started_here)
+        for name in before.intersection(self.launcher.start()):
+            notify(_restarted_message(name))
 
-    def _restart(self, tell: Notice, name: str) -> bool:
+    def _restart(self, notify: Notice, name: str) -> bool:
         is_started = self.launcher.restart(name)
         if is_started:
-            tell(_started_again(name))
+            notify(_restarted_message(name))
         return is_started
 
     def destroy(self) -> None:
-        """Close the clients and stop the workers that were started here; safe to call twice."""
+        """Close the clients and stop the workers that were started here. Safe to repeat."""
         while self._clients:
             self._clients.pop().close()
         self.launcher.stop()
@@ -154,5 +158,5 @@ class NorFab:
         self.destroy()
 
 
-def _started_again(name: str) -> str:
-    return f"worker {name} had ended: it was started again"
+def _restarted_message(name: str) -> str:
+    return f"worker {name} had ended and was restarted"

@@ -1,4 +1,4 @@
-"""Start workers, wait until they are ready, stop them, and restart those that die."""
+"""The launcher: starts the workers of an environment, waits until they are ready, and stops them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from ...models.environment.worker_lock import read_owner
 from ...models.errors import WorkerStartError
 from .worker_process import READY_SECONDS, WorkerHandle
 
+_POLL_SECONDS = 0.05
+
 
 class Launcher:
     """Starts the workers of an environment that aren't running, and stops those that it started.
 
-    `is_shared`: leave those that other shells still need running (`models/environment/worker_lease.py`). `own` are the
-    names of those started here, whether or not they still run. `not_ours` is called once for each worker that the
-    broker's inventory gives another service, with its name and that service; `names` then lacks it.
+    With `is_shared`, workers that other shells have a lease of are left running (`models/environment/worker_lease.py`).
+    `started_here` has the names of workers started here, whether or not they still run. `on_foreign` is called with
+    name and service of each worker that has another service by the broker's inventory; `names` then lacks it.
     """
 
     def __init__(
@@ -28,79 +30,79 @@ class Launcher:
         *,
         log_level: str = "INFO",
         is_shared: bool = True,
-        not_ours: Callable[[str, str], None] = lambda _name, _service: None,
+        on_foreign: Callable[[str, str], None] = lambda _name, _service: None,
     ) -> None:
         self._environment = environment
-        self._not_ours = not_ours
+        self._on_foreign = on_foreign
         self.names = list(names)
         self._log_level = log_level
         self._is_shared = is_shared
-        self._needs: dict[str, WorkerLease] = {}
-        self.own: set[str] = set()
+        self._leases: dict[str, WorkerLease] = {}
+        self.started_here: set[str] = set()
         self.handles: dict[str, WorkerHandle] = {}
 
     def missing(self) -> list[str]:
-        """Return the names of the workers that nobody runs."""
-        return [name for name in self.names if not self._is_run(name)]
+        """Return the names of the workers that no process runs."""
+        return [name for name in self.names if not self._is_running(name)]
 
-    def _is_run(self, name: str) -> bool:
+    def _is_running(self, name: str) -> bool:
         return read_owner(self._environment.lock_file(name)) is not None
 
     def start(self) -> list[str]:
-        """Start what isn't running, side by side, and wait until all are ready; return the names that were started.
+        """Start the workers that aren't running and wait until all are ready; return the names of those started.
 
         Raises:
-            WorkerStartError: one of them couldn't start; those that this call started are stopped again.
+            WorkerStartError: one of them couldn't start; the others that this call started are stopped again.
         """
         return self._start(self.names)
 
     def restart(self, name: str) -> bool:
-        """Start a worker again that was started here and isn't running; return whether that was done.
+        """Start a worker again that was started here and isn't running; return whether it was started.
 
-        Those of others are theirs to start again: a service manager's would find its name taken.
+        Other workers are left to the processes that started them: a service manager would find the name in use.
 
         Raises:
-            WorkerStartError: it can't be started any more; another try may follow.
+            WorkerStartError: it can't be started; the call may be repeated.
         """
-        return name in self.own and bool(self._start([name]))
+        return name in self.started_here and bool(self._start([name]))
 
     def _start(self, names: Sequence[str]) -> list[str]:
         deadline = time.monotonic() + READY_SECONDS
         started: list[str] = []
-        needs = self._begin_needs(deadline)
+        leases = self._acquire_leases(deadline)
         try:
-            for name in [name for name in names if not self._is_run(name)]:
-                self._discard(name)
-                self.handles[name] = self.start_one(name)
+            for name in [name for name in names if not self._is_running(name)]:
+                self.discard(name)
+                self.handles[name] = self.spawn(name)
                 started.append(name)
             for name in list(started):
-                if not self._is_ours(self.handles[name], deadline):
-                    self._discard(name)
+                if not self._wait_ready(self.handles[name], deadline):
+                    self.discard(name)
                     started.remove(name)
             for name in [name for name in names if name in self.names]:
-                self._await_other(name, deadline)
-            self.own.update(started)
+                self._wait_until_ready_elsewhere(name, deadline)
+            self.started_here.update(started)
         except BaseException:
             for name in started:
-                self._discard(name)
-            for name in needs:
-                self._needs.pop(name).release()
+                self.discard(name)
+            for name in leases:
+                self._leases.pop(name).release()
             raise
         return started
 
-    def start_one(self, name: str) -> WorkerHandle:
-        """Start a worker; doesn't wait for it."""
+    def spawn(self, name: str) -> WorkerHandle:
+        """Start a worker's process, without waiting for it."""
         return WorkerHandle(self._environment, name, log_level=self._log_level, is_shared=self._is_shared)
 
-    def _begin_needs(self, deadline: float) -> list[str]:
-        """Keep workers that others started from ending under us; return the names of those that it is new for."""
-        names = [name for name in self.names if self._is_shared and name not in self._needs]
+    def _acquire_leases(self, deadline: float) -> list[str]:
+        """Acquire the leases that keep workers of other processes running; return the names of those acquired now."""
+        names = [name for name in self.names if self._is_shared and name not in self._leases]
         for name in names:
-            self._needs[name] = WorkerLease(self._environment.lock_file(name), deadline)
+            self._leases[name] = WorkerLease(self._environment.lock_file(name), deadline)
         return names
 
-    def _is_ours(self, handle: WorkerHandle, deadline: float) -> bool:
-        """Wait until a worker is ready; false when another shell was a moment quicker, or it isn't nfcli's at all."""
+    def _wait_ready(self, handle: WorkerHandle, deadline: float) -> bool:
+        """Wait until a worker is ready; false if another process started it first, or it isn't nfcli's."""
         try:
             handle.wait_ready(deadline)
         except WorkerStartError:
@@ -110,43 +112,43 @@ class Launcher:
             return False
         if handle.foreign_service is None:
             return True
-        self.leave_out(handle.name, handle.foreign_service)
+        self.exclude(handle.name, handle.foreign_service)
         return False
 
-    def leave_out(self, name: str, service: str) -> None:
-        """Start a worker no more, as it isn't nfcli's."""
+    def exclude(self, name: str, service: str) -> None:
+        """Remove a worker of another service from `names`."""
         self.names = [each for each in self.names if each != name]
-        self._not_ours(name, service)
+        self._on_foreign(name, service)
 
-    def _discard(self, name: str) -> None:
-        """Let go of a worker that has ended, or end it."""
+    def discard(self, name: str) -> None:
+        """Stop a worker, unless it has ended, and forget its handle."""
         if name in self.handles:
             self.handles.pop(name).stop()
 
-    def _await_other(self, name: str, deadline: float) -> None:
-        """Wait until a worker that somebody else is starting is ready."""
+    def _wait_until_ready_elsewhere(self, name: str, deadline: float) -> None:
+        """Wait until a worker that another process is starting is ready."""
         lock_file = self._environment.lock_file(name)
         while (owner := read_owner(lock_file)) is not None and not owner.ready:
             if time.monotonic() > deadline:
                 raise WorkerStartError(
-                    f"worker {name} (pid {owner.pid or '?'}) was not ready within {READY_SECONDS:g} s"
+                    f"worker {name} (pid {owner.pid or '?'}) was not ready within {READY_SECONDS:g} s: see its log"
                 )
-            time.sleep(0.05)
+            time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop the workers that were started here and that nobody else needs, all at once."""
+        """Stop the workers that were started here, all at once, except those that other shells have a lease of."""
         handles, self.handles = self.handles, {}
-        needs, self._needs = self._needs, {}
-        unneeded = {name for name in handles if name not in needs or needs[name].make_exclusive()}
-        for name in unneeded:
-            handles[name].ask_to_stop()
+        leases, self._leases = self._leases, {}
+        unused = {name for name in handles if name not in leases or leases[name].make_exclusive()}
+        for name in unused:
+            handles[name].request_stop()
         for name, handle in handles.items():
-            if name in unneeded:
+            if name in unused:
                 handle.stop()
             else:
-                handle.leave()
-        for need in needs.values():
-            need.release()
+                handle.detach()
+        for lease in leases.values():
+            lease.release()
 
     def __enter__(self) -> Self:
         return self

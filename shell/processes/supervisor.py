@@ -1,4 +1,4 @@
-"""Run workers in the foreground and restart those that end."""
+"""The supervisor of `nfcli -w`: runs workers in the foreground and restarts those that end."""
 
 from __future__ import annotations
 
@@ -13,40 +13,58 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import EXIT_OK, WorkerStartError
 from .launcher import Launcher
-from .worker_process import READY_SECONDS, Notice, WorkerHandle, not_ours_notice
+from .worker_process import READY_SECONDS, Notice, WorkerHandle, foreign_worker_message
 
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 60.0
+FIRST_BACKOFF_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 60.0
 HEALTHY_SECONDS = 60.0
+"""A worker that ran for longer is restarted after the first backoff again."""
 
 
 class _Stopped(BaseException):
-    """SIGTERM or SIGINT has come."""
+    """SIGTERM or SIGINT was received."""
 
 
-def _stop(*_: object) -> NoReturn:
+def _raise_stopped(*_: object) -> NoReturn:
     raise _Stopped
 
 
 class Supervisor:
-    """Runs workers in the foreground, as a service manager wants it: says what happens, restarts what dies."""
+    """Runs workers in the foreground for a service manager: reports what happens, restarts workers that end.
 
-    def __init__(self, environment: Environment, names: Sequence[str], *, log_level: str, notice: Notice) -> None:
+    Args:
+        environment: the workers' environment.
+        names: the workers.
+        log_level: level of the workers' logs.
+        notice: called with each line to report.
+        first_backoff: seconds before the first restart of a worker; doubled before each further one.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        names: Sequence[str],
+        *,
+        log_level: str,
+        notice: Notice,
+        first_backoff: float = FIRST_BACKOFF_SECONDS,
+    ) -> None:
         self._environment = environment
         self._notice = notice
+        self._first_backoff = first_backoff
         self._launcher = Launcher(
-            environment, names, log_level=log_level, is_shared=False, not_ours=self._tell_not_ours
+            environment, names, log_level=log_level, is_shared=False, on_foreign=self._report_foreign
         )
-        self._pauses: dict[str, float] = {}
-        self._restarts: dict[str, float] = {}
+        self._backoffs: dict[str, float] = {}
+        self._restart_times: dict[str, float] = {}
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, whatever is under way then; return the exit status.
+        """Run until SIGTERM or SIGINT; return the exit status.
 
         Raises:
-            WorkerStartError: a worker is run by somebody else, or can't start the first time.
+            WorkerStartError: another process runs one of the workers, or one can't start the first time.
         """
-        before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._start_all()
             self._watch()
@@ -61,79 +79,76 @@ class Supervisor:
         self._notice("stopped")
         return EXIT_OK
 
-    def _tell_not_ours(self, name: str, service: str) -> None:
-        self._notice(not_ours_notice(name, service))
+    def _report_foreign(self, name: str, service: str) -> None:
+        self._notice(foreign_worker_message(name, service))
 
     def _start_all(self) -> None:
-        self._assert_ours(self._launcher.missing())
+        self._assert_not_run_elsewhere(self._launcher.missing())
         started = self._launcher.start()
-        self._assert_ours(started)  # somebody may have been quicker
+        self._assert_not_run_elsewhere(started)  # another process may have been faster
         for name in started:
-            self._say_ready(name)
+            self._report_ready(name)
 
-    def _assert_ours(self, names: Collection[str]) -> None:
-        """Raise if another process runs one of the workers: one that isn't among `names`."""
+    def _assert_not_run_elsewhere(self, names: Collection[str]) -> None:
+        """Raise if another process runs a worker: one that isn't among `names`."""
         for name in self._launcher.names:
             if name not in names:
                 owner = read_owner(self._environment.lock_file(name))
                 raise WorkerStartError(
-                    f"worker {name} is already run by pid {(owner and owner.pid) or '?'}: stop that one first"
+                    f"worker {name} is already run by pid {(owner and owner.pid) or '?'}: stop that process first"
                 )
 
-    def _say_ready(self, name: str) -> None:
+    def _report_ready(self, name: str) -> None:
         owner = read_owner(self._environment.lock_file(name))
         if owner is not None:
             self._notice(f"worker {name} is ready (pid {owner.pid}): MCP at {owner.url}")
 
     def _watch(self) -> NoReturn:
-        """Wait for ends of workers and for times to restart."""
+        """Wait for workers to end and for restarts to become due."""
         while True:
             with selectors.DefaultSelector() as selector:
                 for handle in self._launcher.handles.values():
-                    selector.register(handle.stdout_number(), selectors.EVENT_READ, handle)
+                    selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
                 events = selector.select(self._seconds_to_restart())
             for key, _ in events:
-                self._ended(key.data)
-            self._restart_due()
+                self._handle_output(key.data)
+            self._restart_due_workers()
 
     def _seconds_to_restart(self) -> float | None:
-        if not self._restarts:
+        if not self._restart_times:
             return None
-        return max(0.0, min(self._restarts.values()) - time.monotonic())
+        return max(0.0, min(self._restart_times.values()) - time.monotonic())
 
-    def _ended(self, handle: WorkerHandle) -> None:
-        if os.read(handle.stdout_number(), 65_536):
+    def _handle_output(self, handle: WorkerHandle) -> None:
+        if os.read(handle.stdout_descriptor(), 65_536):
             return
-        handle.stop()
-        del self._launcher.handles[handle.name]
+        self._launcher.discard(handle.name)
         was_healthy = time.monotonic() - handle.started > HEALTHY_SECONDS
-        self._plan_restart(handle.name, f"ended with status {handle.process.returncode}", reset=was_healthy)
+        self._schedule_restart(handle.name, f"ended with status {handle.process.returncode}", reset=was_healthy)
 
-    def _plan_restart(self, name: str, reason: str, *, reset: bool = False) -> None:
-        last = 0.0 if reset else self._pauses.get(name, 0.0)
-        pause = min(LONGEST_PAUSE_SECONDS, last * 2 or FIRST_PAUSE_SECONDS)
-        self._pauses[name] = pause
-        self._restarts[name] = time.monotonic() + pause
-        self._notice(f"worker {name} {reason}: restart in {pause:g} s")
+    def _schedule_restart(self, name: str, reason: str, *, reset: bool = False) -> None:
+        last = 0.0 if reset else self._backoffs.get(name, 0.0)
+        backoff = min(MAX_BACKOFF_SECONDS, last * 2 or self._first_backoff)
+        self._backoffs[name] = backoff
+        self._restart_times[name] = time.monotonic() + backoff
+        self._notice(f"worker {name} {reason}: restart in {backoff:g} s")
 
-    def _restart_due(self) -> None:
-        due = [name for name, moment in self._restarts.items() if moment <= time.monotonic()]
+    def _restart_due_workers(self) -> None:
+        due = [name for name, moment in self._restart_times.items() if moment <= time.monotonic()]
         for name in due:
-            del self._restarts[name]
-            handle = self._launcher.handles[name] = self._launcher.start_one(name)
+            del self._restart_times[name]
+            handle = self._launcher.handles[name] = self._launcher.spawn(name)
             try:
                 handle.wait_ready(time.monotonic() + READY_SECONDS)
             except WorkerStartError as error:
-                handle.stop()
-                del self._launcher.handles[name]
-                self._plan_restart(name, f"did not come back ({error})")
+                self._launcher.discard(name)
+                self._schedule_restart(name, f"could not be restarted ({error})")
             else:
-                self._has_come(handle)
+                self._report_restarted(handle)
 
-    def _has_come(self, handle: WorkerHandle) -> None:
+    def _report_restarted(self, handle: WorkerHandle) -> None:
         if handle.foreign_service is None:
-            self._say_ready(handle.name)
+            self._report_ready(handle.name)
             return
-        handle.stop()
-        del self._launcher.handles[handle.name]
-        self._launcher.leave_out(handle.name, handle.foreign_service)
+        self._launcher.discard(handle.name)
+        self._launcher.exclude(handle.name, handle.foreign_service)

@@ -1,4 +1,4 @@
-"""One worker process: started, awaited, stopped."""
+"""A worker process: start it, wait until it is ready, stop it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ STOP_SECONDS = 6.0
 Notice = Callable[[str], None]
 
 
-def not_ours_notice(name: str, service: str) -> str:
-    """Return what users are told of a worker that is another service's."""
-    return f"worker {name} is not started: nfcli has no service {service}"
+def foreign_worker_message(name: str, service: str) -> str:
+    """Return the notice that a worker of another service isn't started."""
+    return f"worker {name} is not started: its service {service} is not nfcli's"
 
 
 class WorkerHandle:
-    """A worker process that this process started; it ends when its stdin is closed, so it can't outlive us.
+    """A worker process that this process started; it ends when its stdin is closed, so it doesn't outlive its parent.
 
-    `is_shared`: it outlives us as long as other shells need it. `foreign_service`: what the broker's inventory says
-    that the worker serves, where that is nothing of nfcli's and the process has ended for it.
+    With `is_shared` it outlives its parent while other shells have a lease of it. `foreign_service` is the worker's
+    service by the broker's inventory, if that isn't nfcli's; the process has then ended.
     """
 
     def __init__(self, environment: Environment, name: str, *, log_level: str, is_shared: bool) -> None:
@@ -43,34 +43,34 @@ class WorkerHandle:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C at the prompt goes to the shell's process group: the worker isn't in it.
+            # Ctrl-C at the prompt signals the shell's process group, which the worker must not be in.
             start_new_session=True,
         )
 
     def wait_ready(self, deadline: float) -> None:
-        """Wait until the worker says that it is ready, or none of nfcli's; `deadline` in monotonic seconds.
+        """Wait until the worker reports that it is ready, or not nfcli's; `deadline` in monotonic seconds.
 
         Raises:
-            WorkerStartError: the worker couldn't start, with its own reason, or said nothing in time.
+            WorkerStartError: the worker couldn't start (the message has its reason), or didn't report in time.
         """
         line = self._read_line(deadline)
         if line is None:
             self.stop()
             raise WorkerStartError(f"worker {self.name} was not ready within {READY_SECONDS:g} s: see its log")
-        said: dict[str, Any] = json.loads(line) if line else {}
-        if said.get("event") == "ready":
+        report: dict[str, Any] = json.loads(line) if line else {}
+        if report.get("event") == "ready":
             return
         status = self.process.wait()
-        if said.get("event") == "skipped" and status == EXIT_OK:
-            self.foreign_service = str(said.get("service"))
+        if report.get("event") == "skipped" and status == EXIT_OK:
+            self.foreign_service = str(report.get("service"))
             return
         raise WorkerStartError(
-            f"worker {self.name} can't start: {said.get('error') or f'it ended with status {status}: see its log'}"
+            f"worker {self.name} can't start: {report.get('error') or f'it ended with status {status}: see its log'}"
         )
 
     def _read_line(self, deadline: float) -> bytes | None:
-        """Return the first line of stdout; what there is of it at its end; None when time is up."""
-        stdout = self.stdout_number()
+        """Return the first line of stdout, a part of it if stdout ends before, None if the deadline passes."""
+        stdout = self.stdout_descriptor()
         line = b""
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
@@ -83,20 +83,20 @@ class WorkerHandle:
                 line += chunk
         return line
 
-    def stdout_number(self) -> int:
-        """Return the file descriptor of the worker's stdout, which ends when the worker does."""
+    def stdout_descriptor(self) -> int:
+        """Return the file descriptor of the worker's stdout, which is at its end once the worker is."""
         if self.process.stdout is None:
             raise WorkerStartError(f"worker {self.name} has no stdout")
         return self.process.stdout.fileno()
 
-    def ask_to_stop(self) -> None:
-        """Ask the worker to end; doesn't wait."""
+    def request_stop(self) -> None:
+        """Send SIGTERM, without waiting."""
         if self.process.poll() is None:
             self.process.terminate()
 
     def stop(self) -> None:
-        """End the worker: ask, wait, kill."""
-        self.ask_to_stop()
+        """Stop the worker: SIGTERM, then SIGKILL after `STOP_SECONDS`."""
+        self.request_stop()
         try:
             self.process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -104,10 +104,10 @@ class WorkerHandle:
             self.process.wait()
         self._close_pipes()
 
-    def leave(self) -> None:
-        """Let a shared worker run for the others that need it; it ends by itself when they have gone."""
+    def detach(self) -> None:
+        """Leave a shared worker running for the shells that have a lease of it; it ends after the last of them."""
         self._close_pipes()
-        threading.Thread(target=self.process.wait, name=f"leave-{self.name}", daemon=True).start()  # no zombie
+        threading.Thread(target=self.process.wait, name=f"reap-{self.name}", daemon=True).start()  # no zombie
 
     def _close_pipes(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):

@@ -197,7 +197,7 @@ def test_the_foreground_goes_on_trying_with_growing_pauses(
     ready(supervisor)
     file.write_text(good.replace('"port"', '"prot"'))
     watch(environment).kill()
-    supervisor.wait_for(r"did not come back \([^\n]*prot: no such key[^\n]*\): restart in 2 s\n")
+    supervisor.wait_for(r"could not be restarted \([^\n]*prot: no such key[^\n]*\): restart in 2 s\n")
     file.write_text(good)
     ready(supervisor)
     watch(environment).kill()

@@ -30,7 +30,7 @@ CREATE = "fastmcp auth create-token username a token t1\n"
 FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("false", "true"))
 NOT_RUNNING = f"worker {DEFAULT_WORKER} is not running: start it with nfcli -w"
 GONE = f"worker {DEFAULT_WORKER} has gone away while the job ran: look what it has done before you repeat it"
-STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended: it was started again\n"
+STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
 TOLD_SECONDS = 3.0
 
 

@@ -196,8 +196,8 @@ def test_an_inventory_of_norfabs_is_merged_as_norfab_merges_it(
         done = nfcli(*CHECK, "workers", LOCAL, environment=environment)
     assert (done.returncode, json.loads(done.stdout)) == (0, {LOCAL: False})
     assert done.stderr == (
-        "nfcli: worker nornir-worker-1 is not started: nfcli has no service nornir\n"
-        "nfcli: worker filesharing-worker-1 is not started: nfcli has no service filesharing\n"
+        "nfcli: worker nornir-worker-1 is not started: its service nornir is not nfcli's\n"
+        "nfcli: worker filesharing-worker-1 is not started: its service filesharing is not nfcli's\n"
     )
 
 
@@ -269,7 +269,7 @@ def test_the_shell_starts_what_the_broker_knows(
     done = nfcli("show", "fastmcp", "inventory", environment=elsewhere(FOREIGN, REMOTE))
     assert (done.returncode, list(json.loads(done.stdout))) == (0, [REMOTE])
     assert json.loads(done.stdout)[REMOTE]["port"] == remote_settings["port"]
-    assert done.stderr == f"nfcli: worker {FOREIGN} is not started: nfcli has no service demo\n"
+    assert done.stderr == f"nfcli: worker {FOREIGN} is not started: its service demo is not nfcli's\n"
     assert not is_served(remote_settings["port"])
 
 

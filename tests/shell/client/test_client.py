@@ -1,4 +1,4 @@
-"""The client against real workers' ROUTERs: targets, partial failures, keys, connections that break."""
+"""The client with real workers: targets, partial failures, keys, lost connections."""
 
 import re
 import threading
@@ -34,7 +34,7 @@ WAIT_SECONDS = 10.0
 
 
 class Server:
-    """A worker without an MCP server: `who` names it, `fail` fails where told so, `hold` waits for the gate."""
+    """A worker without an MCP server: task `who` returns its name or fails if `fails`, `hold` waits for `gate`."""
 
     def __init__(self, environment: Environment, name: str) -> None:
         self.name, self.runs, self.gate, self.fails = name, 0, threading.Event(), False
@@ -76,7 +76,7 @@ class Server:
         return tasks
 
     def stop(self) -> None:
-        """Close everything; safe to call twice."""
+        """Close everything; safe to repeat."""
         self.gate.set()
         self._open.close()
 
@@ -98,7 +98,7 @@ class Fabric:
             self.servers[name] = Server(self.environment, name)
 
     def client(self) -> Client:
-        """Make a client."""
+        """Return a client."""
         keys = ensure_client_key(self.environment)
         inventory = load_inventory(self.environment)
         return Client(self.environment, inventory, keys, DirectTransport(self.environment, inventory, keys))
@@ -106,7 +106,7 @@ class Fabric:
 
 @pytest.fixture
 def fabric(tmp_path: Path) -> Iterator[Fabric]:
-    """An environment of three workers."""
+    """Return an environment of three workers."""
     fabric = Fabric(tmp_path)
     yield fabric
     for server in fabric.servers.values():
@@ -115,7 +115,7 @@ def fabric(tmp_path: Path) -> Iterator[Fabric]:
 
 @pytest.fixture
 def client(fabric: Fabric) -> Iterator[Client]:
-    """A client that is let in."""
+    """Return a client whose key is authorized."""
     with fabric.client() as client:
         yield client
 
@@ -134,20 +134,20 @@ NOT_RUNNING = "worker {} is not running: start it with nfcli -w"
 @pytest.mark.parametrize(
     ("workers", "answered"), [("all", "abc"), ("b", "b"), (["c", "a"], "ac"), (["a", "a"], "a"), (("b",), "b")]
 )
-def test_targets_name_who_answers(fabric: Fabric, client: Client, workers: str | list[str], answered: str) -> None:
-    """`all`, a name, lists: each target answers once, by its own name."""
+def test_each_target_answers_once(fabric: Fabric, client: Client, workers: str | list[str], answered: str) -> None:
+    """`all`, a name, and lists with and without repeats."""
     fabric.run(*"abc")
     assert outcome(client.run_job("fastmcp", "who", workers=workers)) == {name: name for name in answered}
 
 
 def test_any_is_one_that_runs(fabric: Fabric, client: Client) -> None:
-    """Workers that are down are passed over."""
+    """Workers that are down are skipped."""
     fabric.run("b")
     assert outcome(client.run_job("fastmcp", "who", workers="any")) == {"b": "b"}
 
 
-def test_a_worker_that_is_down_is_named_and_the_others_results_come_through(fabric: Fabric, client: Client) -> None:
-    """Partial failure is a failed result, not an error."""
+def test_a_worker_that_is_down_does_not_affect_the_others_results(fabric: Fabric, client: Client) -> None:
+    """It has a failed result; no error is raised."""
     fabric.run("a", "c")
     assert outcome(client.run_job("fastmcp", "who")) == {
         "a": "a",
@@ -156,8 +156,8 @@ def test_a_worker_that_is_down_is_named_and_the_others_results_come_through(fabr
     }
 
 
-def test_a_worker_that_fails_is_named_and_the_others_results_come_through(fabric: Fabric, client: Client) -> None:
-    """One worker's fault is one line in its result."""
+def test_a_worker_that_fails_does_not_affect_the_others_results(fabric: Fabric, client: Client) -> None:
+    """Its failure is one line in its own result."""
     fabric.run(*"abc")
     fabric.servers["b"].fails = True
     assert outcome(client.run_job("fastmcp", "who")) == {
@@ -167,8 +167,8 @@ def test_a_worker_that_fails_is_named_and_the_others_results_come_through(fabric
     }
 
 
-def test_nobody_there_is_an_error_that_says_what_to_do(client: Client) -> None:
-    """Nothing hangs: every worker is down, and that is known at once."""
+def test_a_job_that_reaches_no_worker_is_an_error_with_the_remedy(client: Client) -> None:
+    """It is raised at once, not after the timeout."""
     with pytest.raises(NoWorkersError) as caught:
         client.run_job("fastmcp", "who", workers=["a", "b"])
     assert str(caught.value) == f"{NOT_RUNNING.format('a')}; {NOT_RUNNING.format('b')}"
@@ -182,21 +182,21 @@ def test_nobody_there_is_an_error_that_says_what_to_do(client: Client) -> None:
         ("nosuch", "all", "no worker serves 'nosuch': the inventory has fastmcp"),
         ("fastmcp", "x", "unknown worker 'x': there is a, b, c"),
         ("fastmcp", ["a", "x", "y"], "unknown worker 'x', 'y': there is a, b, c"),
-        ("fastmcp", [], "the list of workers is empty: name at least one, or say all"),
+        ("fastmcp", [], "the list of workers is empty: name at least one, or use all"),
     ],
 )
 def test_unknown_targets_are_refused_before_anything_is_sent(
     fabric: Fabric, client: Client, service: str, workers: str | list[str], message: str
 ) -> None:
-    """A misspelt name changes nothing anywhere."""
+    """A misspelt name among others changes nothing."""
     fabric.run("a")
     with pytest.raises(NoWorkersError) as caught:
         client.run_job(service, "who", workers=workers)
     assert (str(caught.value), fabric.servers["a"].runs) == (message, 0)
 
 
-def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(fabric: Fabric, client: Client) -> None:
-    """One deadline for the whole job; what comes later belongs to nobody."""
+def test_a_missing_answer_is_a_timeout_and_its_late_reply_is_dropped(fabric: Fabric, client: Client) -> None:
+    """The whole job has one deadline."""
     fabric.run("a", "b")
     fabric.servers["b"].gate.set()
     results = outcome(client.run_job("fastmcp", "hold", workers=["a", "b"], timeout=0.2))
@@ -206,7 +206,7 @@ def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(fabri
 
 
 def test_a_uuid_sent_twice_is_run_once(fabric: Fabric, client: Client) -> None:
-    """Repeating a job by its uuid is safe."""
+    """A job can be sent again by its uuid safely."""
     fabric.run("a")
     first = client.run_job("fastmcp", "who", uuid="same", workers="a")
     assert client.run_job("fastmcp", "who", uuid="same", workers="a") == first
@@ -214,21 +214,21 @@ def test_a_uuid_sent_twice_is_run_once(fabric: Fabric, client: Client) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
-def test_a_timeout_that_is_no_time_is_refused(client: Client, timeout: float) -> None:
-    """Waiting for ever can't be asked for."""
+def test_a_timeout_that_is_not_positive_and_finite_is_refused(client: Client, timeout: float) -> None:
+    """A job can't wait for ever."""
     with pytest.raises(UsageError, match="timeout must be a positive number of seconds"):
         client.run_job("fastmcp", "who", timeout=timeout)
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), "\ud800"])
-def test_arguments_that_are_no_json_are_refused(client: Client, value: object) -> None:
-    """The error comes from here, in one line, before anything is sent."""
+def test_arguments_that_json_cannot_encode_are_refused(client: Client, value: object) -> None:
+    """The client raises the error before anything is sent."""
     with pytest.raises(UsageError, match="the arguments of who must be values that JSON knows"):
         client.run_job("fastmcp", "who", kwargs={"x": value})
 
 
-def test_a_key_that_is_not_listed_is_told_so(fabric: Fabric) -> None:
-    """A stranger is not left waiting."""
+def test_a_client_whose_key_is_not_authorized_is_refused(fabric: Fabric) -> None:
+    """The error is raised at once, and nothing runs."""
     fabric.run("a")
     ensure_client_key(fabric.environment)
     (fabric.environment.clients_folder / "client.key").unlink()
@@ -237,8 +237,8 @@ def test_a_key_that_is_not_listed_is_told_so(fabric: Fabric) -> None:
     assert fabric.servers["a"].runs == 0
 
 
-def test_a_key_taken_away_fails_the_next_job_of_a_connected_client(fabric: Fabric, client: Client) -> None:
-    """The open connection is worth nothing any more, and the reason says so."""
+def test_a_revoked_key_fails_the_next_job_of_a_connected_client(fabric: Fabric, client: Client) -> None:
+    """Over the connection that is already open."""
     fabric.run("a")
     client.run_job("fastmcp", "who", workers="a")
     (fabric.environment.clients_folder / "client.key").unlink()
@@ -251,7 +251,7 @@ def test_a_key_taken_away_fails_the_next_job_of_a_connected_client(fabric: Fabri
 
 
 def test_another_workers_key_is_not_trusted(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that sits at the endpoint without the worker's secret key gets no job."""
+    """A process at the endpoint without the worker's secret key gets no job."""
     monkeypatch.setattr(link, "CONNECT_SECONDS", 0.5)
     fabric.run("a")
     other = ensure_key_pair(fabric.environment.keys_folder, "other")
@@ -262,8 +262,8 @@ def test_another_workers_key_is_not_trusted(fabric: Fabric, monkeypatch: pytest.
     assert fabric.servers["a"].runs == 0
 
 
-def test_a_missing_worker_key_says_which_file(fabric: Fabric, client: Client) -> None:
-    """The remedy is a file to copy."""
+def test_a_missing_worker_key_is_named(fabric: Fabric, client: Client) -> None:
+    """The message has the file to copy."""
     fabric.run("a")
     (fabric.environment.keys_folder / "a.key").unlink()
     with pytest.raises(NoWorkersError, match=r"worker a can't be reached without its public key: .*a\.key"):
@@ -271,7 +271,7 @@ def test_a_missing_worker_key_says_which_file(fabric: Fabric, client: Client) ->
 
 
 def test_a_worker_restarted_between_two_jobs_is_found_again(fabric: Fabric, client: Client) -> None:
-    """The client notices that its connection is dead and makes a new one."""
+    """The client replaces its dead connection."""
     fabric.run("a")
     client.run_job("fastmcp", "who", workers="a")
     fabric.servers["a"].stop()
@@ -280,7 +280,7 @@ def test_a_worker_restarted_between_two_jobs_is_found_again(fabric: Fabric, clie
 
 
 def test_a_worker_restarted_during_a_job_is_reported_and_the_job_not_repeated(fabric: Fabric, client: Client) -> None:
-    """Nobody knows how far the first run came: the user is told to look."""
+    """It is unknown how far the first run came."""
     fabric.run("a")
     running = fabric.servers["a"]
 
@@ -300,7 +300,7 @@ def test_a_worker_restarted_during_a_job_is_reported_and_the_job_not_repeated(fa
 
 
 def test_a_worker_that_goes_away_during_a_job_is_reported(fabric: Fabric, client: Client) -> None:
-    """The job ends with the worker, not with its timeout."""
+    """The job ends at once, not after its timeout."""
     fabric.run("a", "b")
     fabric.servers["b"].gate.set()
     running = fabric.servers["a"]
@@ -319,8 +319,8 @@ def test_a_worker_that_goes_away_during_a_job_is_reported(fabric: Fabric, client
     assert re.search("worker a .*(is not running|has gone away)|no worker answered at", results["a"][1][0])
 
 
-def test_show_workers_tells_the_living_from_the_dead(fabric: Fabric, client: Client) -> None:
-    """Every worker of the inventory has a row, with the reason where it is dead."""
+def test_show_workers_has_the_status_of_each(fabric: Fabric, client: Client) -> None:
+    """Every worker of the inventory has a row, with the reason if it is dead."""
     fabric.run("a")
     rows = client.show_workers()
     assert [(row["name"], row["status"], row["note"]) for row in rows] == [
@@ -331,7 +331,7 @@ def test_show_workers_tells_the_living_from_the_dead(fabric: Fabric, client: Cli
 
 
 def test_jobs_from_many_threads_all_end(fabric: Fabric, client: Client) -> None:
-    """A client may be shared; its jobs take turns."""
+    """They run one after the other."""
     fabric.run("a")
     results: list[dict[str, Any]] = []
     threads = [
@@ -346,20 +346,20 @@ def test_jobs_from_many_threads_all_end(fabric: Fabric, client: Client) -> None:
 
 
 def test_a_closed_client_leaves_no_file_open(fabric: Fabric) -> None:
-    """Connections and their monitors are given back."""
+    """Connections and their monitors are closed."""
     fabric.run("a")
     counts = []
     for _ in range(4):
         with fabric.client() as client:
             client.run_job("fastmcp", "who", workers="a")
         counts.append(len(list(Path("/dev/fd").iterdir())))
-    deadline = time.monotonic() + WAIT_SECONDS  # the other end, which is in this process too, closes a moment later
+    deadline = time.monotonic() + WAIT_SECONDS  # the other end is in this process too, and closes a moment later
     while len(list(Path("/dev/fd").iterdir())) > counts[0]:
         assert time.monotonic() < deadline, counts
 
 
-def test_the_hook_for_the_first_job_runs_once_and_not_for_a_refused_one(fabric: Fabric) -> None:
-    """Workers are started when a job really needs them."""
+def test_before_first_job_is_called_once_and_not_for_a_refused_job(fabric: Fabric) -> None:
+    """So workers are started only when a job needs them."""
     calls: list[str] = []
 
     def hook() -> None:

@@ -1,4 +1,4 @@
-"""`NorFab` in fabric mode: which way to workers it takes, and what it tells besides."""
+"""`NorFab`: the transport that it chooses, and its notices."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def broker() -> Iterator[Any]:
     broker.stop()
 
 
-def test_an_inventory_with_a_broker_leads_through_it(tmp_path: Path, broker: Any) -> None:
-    """No key but the broker's own is needed; a worker that isn't registered is looked after as in direct mode."""
+def test_with_a_broker_jobs_go_through_it(tmp_path: Path, broker: Any) -> None:
+    """Only the broker's key is needed."""
     site = Site(tmp_path, broker)
     with NorFab(site.environment.inventory_file) as norfab:
         client = norfab.make_client(start_workers=True)
@@ -30,8 +30,8 @@ def test_an_inventory_with_a_broker_leads_through_it(tmp_path: Path, broker: Any
         assert client.describe()["mode"] == "fabric"
 
 
-def test_an_inventory_without_one_leads_straight_to_the_workers() -> None:
-    """And there is no broker to show."""
+def test_without_a_broker_jobs_go_to_the_workers() -> None:
+    """There is no broker to show."""
     norfab = NorFab()
     client = norfab.make_client()
     assert client.describe()["mode"] == "direct"
@@ -41,15 +41,15 @@ def test_an_inventory_without_one_leads_straight_to_the_workers() -> None:
     norfab.destroy()
 
 
-def test_a_broker_whose_key_is_not_known_is_an_error_of_the_inventory(tmp_path: Path, broker: Any) -> None:
-    """Found before anything is made or started."""
+def test_an_unknown_key_of_the_broker_is_an_inventory_error(tmp_path: Path, broker: Any) -> None:
+    """Before anything is created or started."""
     site = Site(tmp_path, broker, about={"shared_key": None})
     with pytest.raises(InventoryError, match="broker: its public key is not known: set shared_key to it"):
         NorFab(site.environment.inventory_file)
 
 
-def test_what_may_surprise_is_told_once(tmp_path: Path, broker: Any) -> None:
-    """Workers of other services, a key that counts more than the inventory's, a broker that nobody starts."""
+def test_surprises_are_reported_once(tmp_path: Path, broker: Any) -> None:
+    """A worker of another service, a key file that overrides the inventory's key, a broker that isn't started."""
     site = Site(tmp_path, broker, "w9", broker=True)
     own = tmp_path / "__norfab__" / "files" / "broker" / "public_keys" / "broker.key"
     broker.write_key(own)
@@ -59,7 +59,7 @@ def test_what_may_surprise_is_told_once(tmp_path: Path, broker: Any) -> None:
     norfab = NorFab(site.environment.inventory_file, notice=notices.append)
     assert run(norfab.make_client(notice=notices.append)) == {"w1": "w1"}
     assert notices == [
-        "worker w9 is not started: nfcli has no service nornir",
+        "worker w9 is not started: its service nornir is not nfcli's",
         f"{own} counts, not broker.shared_key, which is another key",
         "topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false",
     ]

@@ -103,7 +103,7 @@ def test_any_is_one_that_is_alive_and_the_next_where_the_broker_has_lost_it(brok
         ("nosuch", "all", "no worker serves 'nosuch': the broker has fastmcp, nornir"),
         ("fastmcp", "n1", "unknown worker 'n1': there is w1, w2"),
         ("fastmcp", ["w1", "x", "y"], "unknown worker 'x', 'y': there is w1, w2"),
-        ("fastmcp", [], "the list of workers is empty: name at least one, or say all"),
+        ("fastmcp", [], "the list of workers is empty: name at least one, or use all"),
     ],
 )
 def test_unknown_targets_are_refused_before_anything_is_sent(
