@@ -80,9 +80,7 @@ class NorFab:
         if self._broker is not None and self._broker.key is not None and self._broker.key.notice:
             self._notice(self._broker.key.notice)
         if self.inventory.topology.broker:
-            self._notice(
-                "topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false"
-            )
+            self._notice("topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false")
 
     def _report_foreign(self, name: str, service: str) -> None:
         self._notice(foreign_worker_message(name, service))
