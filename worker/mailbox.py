@@ -1,4 +1,4 @@
-"""What other threads hand to the thread that owns a socket: a queue, and a way to wake that thread from its poll."""
+"""A queue to the thread that owns a socket, and a way to end that thread's poll."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 ItemT = TypeVar("ItemT")
 
 
-class Outbox(Generic[ItemT]):
-    """A queue whose reader waits in a poll: `reader` becomes readable when it is woken."""
+class Mailbox(Generic[ItemT]):
+    """A queue whose reader waits in a poll: `reader` becomes readable when an item arrives that wakes it."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[ItemT] = queue.SimpleQueue()
@@ -21,19 +21,19 @@ class Outbox(Generic[ItemT]):
         self._writer.setblocking(False)
 
     def put(self, item: ItemT, *, wake: bool = False) -> None:
-        """Add an item, from any thread; without `wake` it lies there until the reader looks by itself."""
+        """Add an item, from any thread; without `wake` it stays until the reader's next `drain`."""
         self._queue.put(item)
         if wake:
             self.wake()
 
     def wake(self) -> None:
-        """End the reader's poll, now or the next one; from any thread, also after `close`."""
-        # A full pipe means that the thread is going to wake anyway.
+        """End the reader's poll, the current or the next one; from any thread, also after `close`."""
+        # A full pipe means that the reader is going to wake anyway.
         with contextlib.suppress(BlockingIOError, OSError):
             self._writer.send(b"\0")
 
-    def take(self) -> Iterator[ItemT]:
-        """Yield what is there; from the reader's thread."""
+    def drain(self) -> Iterator[ItemT]:
+        """Yield the items until there are none; from the reader's thread."""
         with contextlib.suppress(BlockingIOError):
             while self.reader.recv(4096):
                 pass

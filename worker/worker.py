@@ -33,9 +33,9 @@ from .tokens.transfers import Transfers
 from .tools.catalogue import ToolCatalogue
 from .tools.discovery import Discovery
 from .tools.policy import ToolRules
-from .transport.broker import FabricServer
+from .transport.broker import BrokerTransport
 from .transport.broker_jobs import client_name
-from .transport.curve_auth import AllowedClients
+from .transport.curve_auth import AuthorizedKeys
 from .transport.direct import DirectServer
 
 log = logging.getLogger(__name__)
@@ -163,9 +163,9 @@ class Worker:
     def _open_transport(self) -> None:
         context, environment = self.context, self.environment
         keys = ensure_key_pair(environment.keys_folder, self.name)
-        self.transport: DirectServer | FabricServer
+        self.transport: DirectServer | BrokerTransport
         if self.broker is None:
-            clients = AllowedClients(environment.clients_folder)
+            clients = AuthorizedKeys(environment.clients_folder)
             self.executor = JobExecutor(context, clients.name)
             self.transport = direct = DirectServer(context, self.executor, keys=keys, clients=clients)
             self._opened.callback(direct.stop)
@@ -174,7 +174,7 @@ class Worker:
             if self.broker.key is not None and self.broker.key.notice:
                 log.warning("broker: %s", self.broker.key.notice)
             self.executor = JobExecutor(context, client_name)
-            self.transport = joined = FabricServer(context, self.executor, address=self.broker, keys=keys)
+            self.transport = joined = BrokerTransport(context, self.executor, address=self.broker, keys=keys)
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()
         context.counters.update(jobs=self.executor.counters, messaging=self.transport.counters)

@@ -189,7 +189,7 @@ def stolen_name(stage: Stage) -> None:
     with stage.member(stage.fabric, "stolen") as ours:
         ours.assert_back(stage.view)
         with Thief(stage.view.address, "stolen") as thief:
-            said = r"another worker has taken the name stolen at the broker at "
+            said = r"another worker uses the name stolen at the broker at "
             told = partial(log_lines, ours.environment, "stolen", said)
             until(lambda: thief.carry_on() and told(), "it is in the log")
             ours.mcp.assert_served()

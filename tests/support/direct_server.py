@@ -19,7 +19,7 @@ from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
-from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
 from support.task_context import task_context
 
@@ -55,7 +55,7 @@ class Server:
             audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),
         )
         self.keys = ensure_key_pair(environment.keys_folder, "w1")
-        clients = AllowedClients(environment.clients_folder)
+        clients = AuthorizedKeys(environment.clients_folder)
         self.executor = JobExecutor(self.worker, clients.name)
         self.direct = DirectServer(self.worker, self.executor, keys=self.keys, clients=clients)
         self.endpoint = self.direct.bind(ANY_PORT)

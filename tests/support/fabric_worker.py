@@ -16,7 +16,7 @@ from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
-from nfcli.worker.transport.broker import FabricServer
+from nfcli.worker.transport.broker import BrokerTransport
 from nfcli.worker.transport.broker_jobs import client_name
 from support.fabric_broker import WAIT_SECONDS
 from support.task_context import task_context
@@ -56,9 +56,9 @@ class Joined:
         self._keys = ensure_key_pair(environment.keys_folder, "w1")
         self.server = self.make_server()
 
-    def make_server(self, hold_seconds: float = HOLD_SECONDS) -> FabricServer:
+    def make_server(self, hold_seconds: float = HOLD_SECONDS) -> BrokerTransport:
         """Make a connection for this worker."""
-        return FabricServer(
+        return BrokerTransport(
             self.worker,
             self.executor,
             address=self._broker.address,

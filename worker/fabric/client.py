@@ -24,7 +24,7 @@ from ...models.errors import NfcliError, NoWorkersError
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
 from ...models.protocol.frames import ALL, BrokerMessage, Command
-from ..mailbox import Outbox
+from ..mailbox import Mailbox
 from .job import Patience, Results, SentJob
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class FabricClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._link = BrokerConnection(self._context, address, name=random_routing_id(worker), keys=keys)
         self._link.connect_seconds = self._patience.answer
-        self._inbox: Outbox[SentJob | _Question] = Outbox()
+        self._inbox: Mailbox[SentJob | _Question] = Mailbox()
         self._poller = zmq.Poller()
         for reader in (self._link.dealer, self._link.monitor, self._inbox.reader):
             self._poller.register(reader, zmq.POLLIN)
@@ -227,7 +227,7 @@ class FabricClient:
         self._poller.poll(None if seconds == math.inf else int(max(0.0, seconds) * 1_000) + 1)
 
     def _take_inbox(self) -> None:
-        for item in self._inbox.take():
+        for item in self._inbox.drain():
             if isinstance(item, SentJob):
                 self._jobs[item.uuid] = item
             else:

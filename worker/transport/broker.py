@@ -1,7 +1,7 @@
-"""Fabric mode: the worker's connection to a NorFab broker, which brings it jobs and takes their answers.
+"""Fabric mode: the worker's connection to a NorFab broker, which relays jobs to it and their replies to clients.
 
-One thread owns the sockets. Jobs run elsewhere; their answers come back through the outbox and wake that thread. What
-it says when is decided in `fabric_registration.py`, who else has the worker's name in `fabric_name.py`.
+One thread owns the sockets. Jobs run in others; their replies come back through a mailbox, which wakes that thread.
+`registration.py` decides which signals are due, `name_probe.py` whether another worker uses the name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ...models.protocol.connection import CONNECT_SECONDS
 from ...models.protocol.frames import BROKER_HEADER, WORKER_HEADER, Command, Signal, WorkerJob, WorkerMessage
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
-from ..mailbox import Outbox
-from .broker_jobs import FabricJobs
-from .name_probe import Holder, NameWatch
+from ..mailbox import Mailbox
+from .broker_jobs import IncomingJobs
+from .name_probe import NameOwner, NameProbe
 from .registration import Registration
 
 log = logging.getLogger(__name__)
 
-# Longer ones no client of ours sends, and the broker relays what anybody sends: they cost the connection, not memory.
+# nfcli's clients send no longer ones, and the broker relays any: a longer one ends the connection.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_WAITING_MESSAGES = 100
 LINGER_SECONDS = 0.5
@@ -42,8 +42,8 @@ _READABLE = int(zmq.POLLIN)
 _COMMAND = 2
 
 
-class FabricServer:
-    """Serves jobs that come from a broker, under the worker's name.
+class BrokerTransport:
+    """Serves the jobs that a broker relays to the worker's name.
 
     Args:
         worker: whose jobs.
@@ -51,8 +51,8 @@ class FabricServer:
         address: the broker's.
         keys: the worker's CURVE pair.
         keepalive_seconds: between two keepalives, in both directions.
-        hold_seconds: how long to wait for the broker's keepalives before a new connection is made.
-        connect_seconds: how long the broker may take to answer a question.
+        hold_seconds: how long the broker may be silent before a new connection is made.
+        connect_seconds: how long the broker may take to reply to a management request.
     """
 
     def __init__(
@@ -73,51 +73,51 @@ class FabricServer:
         self._hold_seconds = hold_seconds
         self._connect_seconds = connect_seconds
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._outbox: Outbox[WorkerMessage] = Outbox()
-        self._jobs = FabricJobs(worker, executor, self._outbox)
-        self._link: BrokerConnection | None = None
+        self._mailbox: Mailbox[WorkerMessage] = Mailbox()
+        self._jobs = IncomingJobs(worker, executor, self._mailbox)
+        self._connection: BrokerConnection | None = None
         self._handshakes = 0
-        self._registration = self._new_registration(is_left=False)
-        self._watch: NameWatch | None = None
-        self._watch_at = 0.0
-        self._holder: Holder | None = None
-        self._told: set[str] = set()
-        self._stopping, self._said_ready = threading.Event(), threading.Event()
+        self._registration = self._new_registration(has_stale_entry=False)
+        self._probe: NameProbe | None = None
+        self._probe_at = 0.0
+        self._owner: NameOwner | None = None
+        self._logged: set[str] = set()
+        self._stopping, self._has_registered = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve, name="fabric", daemon=True)
         self._counts: Counter[str] = Counter()
 
     def connect(self) -> str:
-        """Find out whether the worker's name is free at the broker; return the broker's endpoint.
+        """Check that no other worker uses the name at the broker; return the broker's endpoint.
 
-        A broker that isn't there is no error: the worker joins as soon as it is. Takes up to 2.5 s then, and some 3.5 s
-        where a worker of this name has been killed a moment ago.
+        An unreachable broker is no error: the worker joins it once it is reachable. Takes up to 2.5 s then, and some
+        3.5 s if a worker of this name has just been killed.
 
         Raises:
-            WorkerStartError: another worker has that name.
+            WorkerStartError: another worker uses the name.
         """
-        watch = self._new_watch(is_patient=False)
+        probe = self._new_probe(wait_full_window=False)
         try:
             now = time.monotonic()
-            while (holder := watch.step(now)) is None and now < watch.heard_at + self._connect_seconds:
-                watch.link.wait(min(watch.next_step(), watch.heard_at + self._connect_seconds))
+            while (owner := probe.step(now)) is None and now < probe.last_reply + self._connect_seconds:
+                probe.connection.wait(min(probe.next_step(), probe.last_reply + self._connect_seconds))
                 now = time.monotonic()
-            if holder is None:
-                self._tell_absent(watch.link)
+            if owner is None:
+                self._warn_unreachable(probe.connection)
         finally:
-            watch.close()
-        if holder is Holder.SOMEBODY:
+            probe.close()
+        if owner is NameOwner.ALIVE:
             raise WorkerStartError(
                 f"worker {self._worker.name} is already registered at the broker at {self._address.endpoint}: "
                 "stop that one or choose another name"
             )
-        self._holder = holder
+        self._owner = owner
         return self._address.endpoint
 
     def start(self) -> None:
-        """Start serving; where `connect` has found the broker, wait until it lists the worker, for 2.5 s at most."""
+        """Start serving; if `connect` reached the broker, wait until it lists the worker, for 2.5 s at most."""
         self._thread.start()
-        if self._holder is not None:
-            self._wait_until_listed(time.monotonic() + self._connect_seconds)
+        if self._owner is not None:
+            self._wait_until_registered(time.monotonic() + self._connect_seconds)
 
     def wait(self) -> None:
         """Block until the serving thread has ended."""
@@ -127,77 +127,82 @@ class FabricServer:
         """Return counts of messages, of new connections to the broker, and of keepalives in both directions."""
         return {key: self._counts[key] for key in _COUNTED}
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether there is a connection under the worker's name, which may be interrupted; from any thread."""
+        return self._connection is not None
+
     def stop(self) -> None:
-        """End the thread, hand over what is ready to go, sign off; from the thread that called `connect`."""
+        """End the thread, send the replies that are ready, sign off; from the thread that called `connect`."""
         self._stopping.set()
-        self._outbox.wake()
+        self._mailbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * LINGER_SECONDS)
         self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
-        self._outbox.close()
+        self._mailbox.close()
 
-    def _wait_until_listed(self, deadline: float) -> None:
+    def _wait_until_registered(self, deadline: float) -> None:
         name = random_routing_id(self._worker.name)
-        link = BrokerConnection(self._context, self._address, name=name, keys=self._keys)
+        connection = BrokerConnection(self._context, self._address, name=name, keys=self._keys)
         try:
-            while self._said_ready.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
-                if any(row["name"] == self._worker.name for row in link.workers()):
+            while self._has_registered.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
+                if any(row["name"] == self._worker.name for row in connection.workers()):
                     return
                 self._stopping.wait(self._keepalive_seconds / 100)
         except NoWorkersError as error:
-            log.debug("not known to be registered: %s", error)
+            log.debug("registration not confirmed: %s", error)
         finally:
-            link.close()
+            connection.close()
 
     # -- the thread that owns the sockets --------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        if self._holder is not None:
-            self._join(is_left=self._holder is Holder.SILENT)
+        if self._owner is not None:
+            self._join(has_stale_entry=self._owner is NameOwner.STALE)
         while not self._stopping.is_set():
             try:
-                self._turn()
+                self._run_once()
             except Exception as error:  # noqa: BLE001  a fault here must not end the thread that serves everybody
-                log.error("the connection to the broker failed: %s", type(error).__name__)
+                log.error("connection to the broker failed: %s", type(error).__name__)
                 self._stopping.wait(PAUSE_SECONDS)
-        self._leave()
+        self._sign_off()
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         self._poll()
-        if self._link is not None:
-            self._link.read_monitor()
-            for frames in self._link.messages():
+        if self._connection is not None:
+            self._connection.read_monitor()
+            for frames in self._connection.messages():
                 self._receive(frames)
-        self._advance(time.monotonic())
-        for message in self._outbox.take():
+        self._tick(time.monotonic())
+        for message in self._mailbox.drain():
             self._send(message.frames())
 
     def _poll(self) -> None:
-        """Wait until there is something to do."""
-        poller, now, due = zmq.Poller(), time.monotonic(), [self._watch_at]
-        poller.register(self._outbox.reader, _READABLE)
-        links = [self._link, None if self._watch is None else self._watch.link]
-        for link in links:
-            if link is not None:
-                poller.register(link.dealer, _READABLE)
-                poller.register(link.monitor, _READABLE)
-        if self._watch is not None:
-            due = [self._watch.next_step()]
-        elif self._link is not None:
+        """Wait for messages, replies in the mailbox, or the time of the next step."""
+        poller, now, due = zmq.Poller(), time.monotonic(), [self._probe_at]
+        poller.register(self._mailbox.reader, _READABLE)
+        connections = [self._connection, None if self._probe is None else self._probe.connection]
+        for connection in connections:
+            if connection is not None:
+                poller.register(connection.dealer, _READABLE)
+                poller.register(connection.monitor, _READABLE)
+        if self._probe is not None:
+            due = [self._probe.next_step()]
+        elif self._connection is not None:
             due = []
-        if self._link is not None:
-            is_up = self._link.is_up
+        if self._connection is not None:
+            is_up = self._connection.is_up
             due.append(self._registration.next_change(now) if is_up else self._registration.lost_at())
         poller.poll(int(max(0.0, min(due) - now) * 1_000) + 1)
 
     def _receive(self, frames: list[bytes]) -> None:
-        """Take one message; nothing that arrives here may end the thread."""
+        """Handle one message; no fault of it ends the thread."""
         self._counts["received"] += 1
         try:
             if len(frames) > _COMMAND and frames[_COMMAND] in _JOBS:
-                self._jobs.take(WorkerJob.parse(frames))
+                self._jobs.handle(WorkerJob.parse(frames))
             else:
-                self._hear(Signal.parse(frames))
+                self._handle_signal(Signal.parse(frames))
         except ProtocolError as error:
             self._counts["invalid"] += 1
             log.debug("message dropped: %s", error)
@@ -205,101 +210,103 @@ class FabricServer:
             self._counts["invalid"] += 1
             log.error("message dropped: %s", type(error).__name__)
 
-    def _hear(self, signal: Signal) -> None:
+    def _handle_signal(self, signal: Signal) -> None:
         if signal.header != BROKER_HEADER or signal.command == Command.READY:
-            raise ProtocolError("not a signal of a broker's")
+            raise ProtocolError("not a signal that brokers send")
         if signal.command == Command.KEEPALIVE:
             self._counts["keepalives_received"] += 1
-            self._registration.heard(time.monotonic())
-            if self._told:
-                self._told.clear()
-                log.info("the broker at %s is heard again", self._address.endpoint)
+            self._registration.keepalive_received(time.monotonic())
+            if self._logged:
+                self._logged.clear()
+                log.info("broker at %s is reachable again", self._address.endpoint)
         else:
-            self._registration.forgotten(time.monotonic())
+            self._registration.reregister(time.monotonic())
 
-    def _advance(self, now: float) -> None:
-        """Do what is due."""
-        if self._watch is not None:
-            self._look(self._watch, now)
-        if self._link is not None:
-            self._keep_up(self._link, now)
-        elif self._watch is None and now >= self._watch_at:
-            self._watch = self._new_watch(is_patient=False)
+    def _tick(self, now: float) -> None:
+        """Take the steps that are due."""
+        if self._probe is not None:
+            self._check_name(self._probe, now)
+        if self._connection is not None:
+            self._maintain(self._connection, now)
+        elif self._probe is None and now >= self._probe_at:
+            self._probe = self._new_probe(wait_full_window=False)
 
-    def _look(self, watch: NameWatch, now: float) -> None:
-        holder = watch.step(now)
-        if holder is None and now >= watch.heard_at + self._connect_seconds:
-            self._tell_absent(watch.link)
-        if holder is None and (self._link is not None or now < watch.heard_at + self._hold_seconds):
+    def _check_name(self, probe: NameProbe, now: float) -> None:
+        owner = probe.step(now)
+        if owner is None and now >= probe.last_reply + self._connect_seconds:
+            self._warn_unreachable(probe.connection)
+        if owner is None and (self._connection is not None or now < probe.last_reply + self._hold_seconds):
             return
-        # A broker that answers no questions may still bring jobs; and ZeroMQ gives some connections up for good.
-        is_joining = watch.link.is_up and holder is not Holder.SOMEBODY
-        self._end_watch(now)
-        if self._link is None and is_joining:
-            self._join(is_left=holder is Holder.SILENT)
-        elif holder is Holder.NOBODY:
-            self._registration.forgotten(now)
-        elif holder is Holder.SOMEBODY and (self._link is None or self._registration.heard_at < watch.began):
-            # It would only be a fight: each connection takes the name from the other one.
-            self._tell(
-                f"another worker has taken the name {self._worker.name} at the broker at {self._address.endpoint}: no "
-                "jobs come here until it is gone: stop one of the two, or rename it",
+        # A broker that doesn't reply may still relay jobs; and ZeroMQ abandons some connections for good.
+        is_joining = probe.connection.is_up and owner is not NameOwner.ALIVE
+        self._end_probe(now)
+        if self._connection is None and is_joining:
+            self._join(has_stale_entry=owner is NameOwner.STALE)
+        elif owner is NameOwner.NONE:
+            self._registration.reregister(now)
+        elif owner is NameOwner.ALIVE and (
+            self._connection is None or self._registration.last_keepalive < probe.started
+        ):
+            # Connecting again would take the name back, and so forth.
+            self._log_once(
+                f"another worker uses the name {self._worker.name} at the broker at {self._address.endpoint}: this one "
+                "gets no jobs until it is gone: stop one of the two, or rename it",
                 level=logging.CRITICAL,
             )
-            self._drop_link()
+            self._drop_connection()
 
-    def _keep_up(self, link: BrokerConnection, now: float) -> None:
+    def _maintain(self, connection: BrokerConnection, now: float) -> None:
         registration = self._registration
-        if link.handshakes > self._handshakes:
-            self._counts["reconnects"] += int(self._said_ready.is_set())
-            self._handshakes = link.handshakes
+        if connection.handshakes > self._handshakes:
+            self._counts["reconnects"] += int(self._has_registered.is_set())
+            self._handshakes = connection.handshakes
             registration.connected(now)
         if registration.is_lost(now):
-            self._give_up(link)
+            self._abandon(connection)
             return
-        if not link.is_up:
+        if not connection.is_up:
             if self._handshakes:
-                self._tell_absent(link)
-                self._renew(link)
+                self._warn_unreachable(connection)
+                self._reconnect(connection)
             return
-        if not self._signal(registration.signals(now)):
-            registration.not_sent(now)
+        if not self._send_signals(registration.due_signals(now)):
+            registration.send_failed(now)
         if not registration.is_silent(now):
-            self._end_watch(now)
-        elif self._watch is None and now >= self._watch_at:
-            self._watch = self._new_watch(is_patient=True)
+            self._end_probe(now)
+        elif self._probe is None and now >= self._probe_at:
+            self._probe = self._new_probe(wait_full_window=True)
 
-    def _signal(self, commands: list[bytes]) -> bool:
+    def _send_signals(self, commands: list[bytes]) -> bool:
         """Send signals; return whether all of them were."""
         for command in commands:
             if not self._send(Signal(WORKER_HEADER, command, self._worker.service).frames()):
                 return False
             if command == Command.KEEPALIVE:
                 self._counts["keepalives_sent"] += 1
-            elif command == Command.READY and not self._said_ready.is_set():
-                self._said_ready.set()
+            elif command == Command.READY and not self._has_registered.is_set():
+                self._has_registered.set()
                 log.info("registered at the broker at %s", self._address.endpoint)
         return True
 
-    def _give_up(self, link: BrokerConnection) -> None:
-        """Leave a connection on which the broker has been silent for too long; a new one is made once it answers.
+    def _abandon(self, connection: BrokerConnection) -> None:
+        """Close a connection on which the broker has been silent for too long.
 
-        Meanwhile somebody else may have been given the name.
+        A new one is made once the broker replies to a probe: meanwhile another worker may have taken the name.
         """
-        self._tell_absent(link)
-        if link.is_up:
-            self._signal([Command.DISCONNECT])
-        self._end_watch(0.0)
-        self._drop_link(linger_seconds=LINGER_SECONDS)
-        self._watch_at = 0.0
+        self._warn_unreachable(connection)
+        if connection.is_up:
+            self._send_signals([Command.DISCONNECT])
+        self._end_probe(0.0)
+        self._drop_connection(linger_seconds=LINGER_SECONDS)
+        self._probe_at = 0.0
 
-    def _join(self, *, is_left: bool) -> None:
-        self._registration = self._new_registration(is_left=is_left)
+    def _join(self, *, has_stale_entry: bool) -> None:
+        self._registration = self._new_registration(has_stale_entry=has_stale_entry)
         self._connect()
 
     def _connect(self) -> None:
         self._handshakes = 0
-        self._link = BrokerConnection(
+        self._connection = BrokerConnection(
             self._context,
             self._address,
             name=self._worker.name.encode(),
@@ -308,63 +315,65 @@ class FabricServer:
             max_waiting=MAX_WAITING_MESSAGES,
         )
 
-    def _renew(self, broken: BrokerConnection) -> None:
-        """Connect anew: ZeroMQ does it by itself, but not where a message was longer than allowed."""
-        # What came before the break is still there.
+    def _reconnect(self, broken: BrokerConnection) -> None:
+        """Make a new connection: ZeroMQ reconnects by itself, but not after a message of more than the maximum size."""
+        # Messages that arrived before the break can still be read.
         for frames in broken.messages():
             self._receive(frames)
         broken.close()
         self._connect()
 
-    def _drop_link(self, *, linger_seconds: float = 0.0) -> None:
-        if self._link is not None:
-            self._link.close(linger_seconds=linger_seconds)
-        self._link = None
+    def _drop_connection(self, *, linger_seconds: float = 0.0) -> None:
+        if self._connection is not None:
+            self._connection.close(linger_seconds=linger_seconds)
+        self._connection = None
 
-    def _end_watch(self, now: float) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-            self._watch_at = now + self._keepalive_seconds
+    def _end_probe(self, now: float) -> None:
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+            self._probe_at = now + self._keepalive_seconds
 
-    def _leave(self) -> None:
-        """Sign off, so that nobody's job is sent here any more."""
-        for message in self._outbox.take():
+    def _sign_off(self) -> None:
+        """Send the replies that are left and DISCONNECT, so that the broker relays no more jobs."""
+        for message in self._mailbox.drain():
             self._send(message.frames())
-        self._end_watch(0.0)
-        if self._link is not None:
-            if self._link.is_up:
-                self._signal([Command.DISCONNECT])
-            self._drop_link(linger_seconds=LINGER_SECONDS)
+        self._end_probe(0.0)
+        if self._connection is not None:
+            if self._connection.is_up:
+                self._send_signals([Command.DISCONNECT])
+            self._drop_connection(linger_seconds=LINGER_SECONDS)
 
     def _send(self, frames: list[bytes]) -> bool:
-        is_sent = self._link is not None and self._link.send(frames)
+        is_sent = self._connection is not None and self._connection.send(frames)
         self._counts["sent" if is_sent else "dropped"] += 1
         return is_sent
 
-    def _tell_absent(self, link: BrokerConnection) -> None:
-        self._tell(f"{link.error_text()}; the worker joins it when it can, MCP clients are served meanwhile")
+    def _warn_unreachable(self, connection: BrokerConnection) -> None:
+        self._log_once(
+            f"{connection.error_text()}; the worker joins it once it is reachable, and serves MCP clients meanwhile"
+        )
 
-    def _tell(self, text: str, level: int = logging.WARNING) -> None:
-        """Log a state of things, once until the broker is heard again."""
-        if text not in self._told:
-            self._told.add(text)
+    def _log_once(self, text: str, level: int = logging.WARNING) -> None:
+        """Log a state once, until the broker is reachable again."""
+        if text not in self._logged:
+            self._logged.add(text)
             log.log(level, text)
 
-    def _new_registration(self, *, is_left: bool) -> Registration:
+    def _new_registration(self, *, has_stale_entry: bool) -> Registration:
         return Registration(
             time.monotonic(),
-            is_left=is_left,
+            has_stale_entry=has_stale_entry,
             keepalive_seconds=self._keepalive_seconds,
             hold_seconds=self._hold_seconds,
         )
 
-    def _new_watch(self, *, is_patient: bool) -> NameWatch:
-        return NameWatch(
+    def _new_probe(self, *, wait_full_window: bool) -> NameProbe:
+        return NameProbe(
             self._context,
             self._address,
             name=self._worker.name,
             keys=self._keys,
             keepalive_seconds=self._keepalive_seconds,
-            is_patient=is_patient,
+            wait_full_window=wait_full_window,
         )

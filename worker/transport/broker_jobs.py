@@ -1,113 +1,87 @@
-"""Jobs that come by way of a NorFab broker: what a worker answers to POST and GET.
-
-Whatever goes wrong is told in a 200 with a failed result: a 4xx from one worker ends the job of NorFab's own client at
-all the others.
-"""
+"""Jobs that a NorFab broker relays: requests in, replies out through the mailbox of the thread that sends them."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from functools import partial
 
-from ...models.errors import ProtocolError, TaskError
-from ...models.protocol.frames import Command, Status, WorkerJob, WorkerMessage, encode_data
-from ...models.protocol.jobs import JobRequest, failed_result
-from ..jobs.executor import JobExecutor, JobState
+from ...models.errors import ProtocolError
+from ...models.protocol.frames import Command, Status, WorkerJob, WorkerMessage
+from ...models.protocol.jobs import JobRequest
+from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
-from ..mailbox import Outbox
+from ..mailbox import Mailbox
+from .requests import BrokerBodies, Reply, RequestDispatcher
 
 log = logging.getLogger(__name__)
 
 MAX_JOB_BYTES = 1024 * 1024
-"""As long as a message may be in direct mode."""
+"""The same as the limit on messages in direct mode."""
 
 _NAME_CHARACTERS = 64
 
 
 def client_name(client: str) -> str:
-    """Return what the audit trail calls a client of the fabric: `fabric:` and the name that it gave itself.
+    """Return the audit trail's name of a client of the fabric: `fabric:` and the name that it gave itself.
 
-    Nobody vouches for that name: whoever knows the broker's public key can connect under any.
+    That name isn't authenticated: whoever knows the broker's public key can connect under any.
     """
     text = client.encode("latin-1", errors="replace").decode(errors="replace")
     return "fabric:" + "".join(char if char.isprintable() else "?" for char in text[:_NAME_CHARACTERS])
 
 
-class FabricJobs:
-    """Takes jobs and puts what is to be sent into an outbox; used by the thread that empties it."""
+class IncomingJobs:
+    """Answers the requests of one broker connection; used by the thread that empties the mailbox."""
 
-    def __init__(self, worker: TaskContext, executor: JobExecutor, outbox: Outbox[WorkerMessage]) -> None:
-        self._worker = worker
-        self._executor = executor
-        self._outbox = outbox
+    def __init__(self, worker: TaskContext, executor: JobExecutor, mailbox: Mailbox[WorkerMessage]) -> None:
+        self._registry = worker.registry
+        self._mailbox = mailbox
+        self._bodies = BrokerBodies(worker.name, worker.service)
+        self._requests = RequestDispatcher(executor, self._bodies)
 
-    def take(self, job: WorkerJob) -> None:
-        """Run a job, or answer for one.
+    def handle(self, job: WorkerJob) -> None:
+        """Answer a request.
 
         Raises:
-            ProtocolError: it can't be read; the sender has been told where it can be.
+            ProtocolError: it can't be parsed; the client has been sent the reason if its job has a uuid.
         """
         if not job.uuid:
-            raise ProtocolError("the uuid is empty: answers could not be told apart")
+            raise ProtocolError("the uuid is empty: replies could not be matched to requests")
+        client, reply = _key(job.client), self._reply_to(job.client, job.uuid)
         if job.command == Command.POST:
-            self._run(job)
+            self._post(client, job, reply)
         elif job.command == Command.GET:
-            self._answer_get(job)
+            self._requests.get(client, job.uuid, reply)
         else:
-            log.debug("PUT has no use here: dropped")
+            log.debug("message dropped: workers have no use for PUT")
 
-    def _run(self, job: WorkerJob) -> None:
+    def _post(self, client: str, job: WorkerJob, reply: Reply) -> None:
         try:
-            request = self._request(job.data)
+            request = _parse(job.data)
         except ProtocolError as error:
-            self._fail(job, str(error))
+            reply(Command.RESPONSE, *self._bodies.failure(job.uuid, str(error)))
             raise
-        if not self._worker.registry.runs_inline(request.task):
-            self._say(job, Status.ACCEPTED, "ACCEPTED")
-        client, uuid, size, taker = job.client, job.uuid, len(job.data), threading.current_thread()
+        if not self._registry.runs_inline(request.task):
+            reply(Command.RESPONSE, Status.ACCEPTED, self._bodies.state(job.uuid, "ACCEPTED"))
+        self._requests.post(client, job.uuid, request, reply, size=len(job.data))
 
-        def reply(command: bytes, payload: bytes) -> None:
-            message = WorkerMessage(command, client, uuid, Status.DONE, payload)
-            self._outbox.put(message, wake=threading.current_thread() is not taker)
+    def _reply_to(self, client: bytes, uuid: str) -> Reply:
+        """Return what sends to a client; it must not refer to the whole job, which a waiting one would keep."""
+        mailbox, owner = self._mailbox, threading.current_thread()
 
-        deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
-        try:
-            self._executor.submit(_key(client), uuid, request, deliver, notify=notify, size=size)
-        except TaskError as error:
-            self._fail(job, str(error), request.task)
+        def reply(command: bytes, status: Status, payload: bytes) -> None:
+            message = WorkerMessage(command, client, uuid, status, payload)
+            mailbox.put(message, wake=threading.current_thread() is not owner)
 
-    @staticmethod
-    def _request(data: bytes) -> JobRequest:
-        if len(data) > MAX_JOB_BYTES:
-            raise ProtocolError(f"the job has {len(data)} bytes, more than {MAX_JOB_BYTES}, and was not run: split it")
-        return JobRequest.parse(data)
+        return reply
 
-    def _answer_get(self, job: WorkerJob) -> None:
-        found = self._executor.find(_key(job.client), job.uuid)
-        if found is None:
-            reason = (
-                "this worker knows no such job (it may have been restarted): look what was done before you repeat it"
-            )
-            self._fail(job, reason)
-        elif found[0] is not JobState.COMPLETED:
-            self._say(job, Status.PENDING, found[0].value)
-        else:
-            self._answer(job, Status.DONE, found[1] or b"{}")
 
-    def _say(self, job: WorkerJob, status: Status, state: str) -> None:
-        about = {"worker": self._worker.name, "uuid": job.uuid, "status": state, "service": self._worker.service}
-        self._answer(job, status, encode_data(about))
-
-    def _fail(self, job: WorkerJob, reason: str, task: str = "") -> None:
-        name, service = self._worker.name, self._worker.service
-        result = failed_result(reason, task=f"{name}:{task}", service=service, juuid=job.uuid)
-        self._answer(job, Status.DONE, encode_data({name: result}))
-
-    def _answer(self, job: WorkerJob, status: Status, data: bytes) -> None:
-        self._outbox.put(WorkerMessage(Command.RESPONSE, job.client, job.uuid, status, data))
+def _parse(data: bytes) -> JobRequest:
+    if len(data) > MAX_JOB_BYTES:
+        raise ProtocolError(f"the job has {len(data)} bytes, more than {MAX_JOB_BYTES}, and was not run: split it")
+    return JobRequest.parse(data)
 
 
 def _key(client: bytes) -> str:
-    """Return an identity, which may be any bytes, as text that no other one has."""
+    """Return a ZeroMQ routing id, which may be any bytes, as text that no other one has."""
     return client.decode("latin-1")

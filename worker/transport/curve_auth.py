@@ -1,7 +1,7 @@
-"""Who may talk to the worker: the live list of client keys, and the ZAP handler that asks it.
+"""Authentication of direct clients: the authorized keys, and the ZAP authenticator that checks them.
 
-A key is looked at twice: by ZAP when a client connects, and on every message by the `User-Id` that ZAP attached, so a
-key taken out of `.nfcli/clients/` is out at once.
+A key is checked twice: by ZAP when a client connects, and on every message by the `User-Id` that ZAP attached. So a key
+that is removed from `.nfcli/clients/` is refused at once.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ...models.errors import KeyFileError
 
 log = logging.getLogger(__name__)
 
-SHORT_NAME_CHARACTERS = 8
+KEY_PREFIX_CHARACTERS = 8
 ZAP_DOMAIN = "nfcli"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by ZeroMQ RFC 27
 
 _Signature = tuple[int, int, int]
 
 
-class AllowedClients:
-    """The public keys in a folder of `*.key` files, as they are on disk at the moment of asking.
+class AuthorizedKeys:
+    """The public keys in a folder of `*.key` files, as they are on disk at the time of the call.
 
-    Safe to call from any thread. A known key costs one `stat`; an unknown one a scan of the folder.
+    Any thread may call any method. A known key takes one `stat`, an unknown one a scan of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,8 +39,8 @@ class AllowedClients:
         self._files: dict[str, dict[Path, _Signature]] = {}
         self._ignored: set[tuple[Path, _Signature | None]] = set()
 
-    def allows(self, key: str) -> bool:
-        """Whether a file with this public key (40 characters of Z85) lies in the folder now."""
+    def is_authorized(self, key: str) -> bool:
+        """Whether a file in the folder has this public key (40 characters of Z85)."""
         with self._lock:
             if self._is_unchanged(key):
                 return True
@@ -48,12 +48,12 @@ class AllowedClients:
             return key in self._files
 
     def name(self, key: str) -> str:
-        """Return the name of a client: its file's without `.key`, the first of several; `short_name` if it has none."""
+        """Return the name of a client: that of its first file without `.key`, or `key_prefix` if it has none."""
         with self._lock:
             if not self._is_unchanged(key):
                 self._scan()
             files = self._files.get(key, {})
-            return next((path.stem for path, known in files.items() if _signature(path) == known), short_name(key))
+            return next((path.stem for path, known in files.items() if _signature(path) == known), key_prefix(key))
 
     def _is_unchanged(self, key: str) -> bool:
         return any(_signature(path) == known for path, known in self._files.get(key, {}).items())
@@ -67,7 +67,7 @@ class AllowedClients:
                 key = read_public_key(path).decode()
             except KeyFileError as error:
                 ignored.add((path, signature))
-                if (path, signature) not in self._ignored:  # strangers make us scan as often as they like
+                if (path, signature) not in self._ignored:  # unknown clients cause scans at any rate
                     log.warning("client key ignored: %s", error)
                 continue
             if signature is not None:
@@ -75,9 +75,9 @@ class AllowedClients:
         self._files, self._ignored = files, ignored
 
 
-def short_name(key: str) -> str:
-    """Return what a client is called whose key lies in no file: the beginning of the key."""
-    return key[:SHORT_NAME_CHARACTERS]
+def key_prefix(key: str) -> str:
+    """Return the name of a client whose key no file has: the beginning of the key."""
+    return key[:KEY_PREFIX_CHARACTERS]
 
 
 def _signature(path: Path) -> _Signature | None:
@@ -88,23 +88,23 @@ def _signature(path: Path) -> _Signature | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-class Access:
-    """The ZAP handler of a ZeroMQ context, started again should its thread die.
+class ZapAuthenticator:
+    """The ZAP handler of a ZeroMQ context, restarted if its thread dies.
 
-    While it is down nobody new gets in (`zap_enforce_domain`), and messages of those already connected are still
-    checked against the live list.
+    While it is down no client can connect (`zap_enforce_domain`), and messages of connected clients are still checked
+    against the authorized keys.
 
     Args:
-        context: the context of the sockets that are guarded.
-        clients: who is let in.
-        refused: is told who was refused and why, and returns whether the log should tell as well; it must neither wait
-            nor raise.
+        context: the context of the sockets.
+        clients: the authorized keys.
+        refused: records a refused client and the reason, and returns whether to log it too; it must neither block nor
+            raise.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        clients: AllowedClients,
+        clients: AuthorizedKeys,
         refused: Callable[[str, str], bool],
     ) -> None:
         self._context = context
@@ -113,33 +113,33 @@ class Access:
         self._authenticator: ThreadAuthenticator | None = None
 
     def start(self) -> None:
-        """Start answering ZAP requests; call before the first socket binds."""
+        """Start replying to ZAP requests; call before the first socket binds."""
         authenticator = ThreadAuthenticator(self._context, log=logging.getLogger(f"{__name__}.zap"))
         authenticator.start()
         authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=self)
         self._authenticator = authenticator
 
     def callback(self, _domain: str, key: bytes) -> bool:
-        """Answer pyzmq's authenticator; an exception here would end its thread, so there is none."""
+        """Return whether a key is authorized, to pyzmq's authenticator; never raises, which would end its thread."""
         try:
-            allowed = self._clients.allows(key.decode())
-        except Exception as error:  # noqa: BLE001  an answer of no is the only safe one
+            is_authorized = self._clients.is_authorized(key.decode())
+        except Exception as error:  # noqa: BLE001  fail closed
             log.error("client key refused: %s", type(error).__name__)
             return False
-        if not allowed and self._refused(short_name(key.decode()), "unknown client key"):
-            log.warning("a client whose key is not in %s was refused", self._clients.folder)
-        return allowed
+        if not is_authorized and self._refused(key_prefix(key.decode()), "unknown client key"):
+            log.warning("client refused: its key is not in %s", self._clients.folder)
+        return is_authorized
 
     def supervise(self) -> None:
-        """Start the handler again if its thread has died; called now and then by the thread that owns the ROUTER."""
+        """Restart the handler if its thread has died; called regularly by the thread that owns the ROUTER."""
         if self._authenticator is not None and self._authenticator.is_alive():
             return
-        log.error("the ZAP handler died: starting it again")
+        log.error("ZAP handler died; restarting it")
         try:
             self.stop()
             self.start()
         except zmq.ZMQError as error:
-            log.error("the ZAP handler can't be started yet: %s", error.strerror)
+            log.error("ZAP handler not restarted yet: %s", error.strerror)
 
     def stop(self) -> None:
         """End the handler; needed before the context can be terminated."""
@@ -147,8 +147,8 @@ class Access:
         if authenticator is None:
             return
         if not authenticator.is_alive():
-            # pyzmq's stop() would send to a thread that no longer reads; and a closed socket gives its inproc name
-            # back only later, an unbound one at once.
+            # pyzmq's stop() would send to a thread that no longer reads; and a closed socket frees its inproc name only
+            # later, an unbound one at once.
             authenticator.pipe.close(linger=0)
             authenticator.pipe = None  # type: ignore[assignment]
             authenticator.zap_socket.unbind(ZAP_ENDPOINT)

@@ -1,6 +1,6 @@
-"""Direct mode: the worker's own ROUTER, which answers clients as a broker and a worker would.
+"""Direct mode: the worker's own ROUTER, which replies to clients as a broker and a worker would.
 
-One thread owns the socket. Jobs run elsewhere; their answers come back through a queue and wake that thread.
+One thread owns the socket. Jobs run in others; their replies come back through a mailbox, which wakes that thread.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import logging
 import threading
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from ...models.environment.curve_keys import KeyPair
-from ...models.errors import ProtocolError, TaskError, WorkerStartError
+from ...models.errors import ProtocolError, WorkerStartError
 from ...models.protocol.frames import (
     ALL,
     ANY,
@@ -31,16 +30,17 @@ from ...models.protocol.frames import (
     encode_data,
 )
 from ...models.protocol.jobs import JobRequest
-from ..jobs.executor import JobExecutor, JobState
+from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
-from ..mailbox import Outbox
-from .curve_auth import ZAP_DOMAIN, Access, AllowedClients, short_name
+from ..mailbox import Mailbox
+from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
+from .requests import DirectBodies, Reply, RequestDispatcher
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 SEND_HIGH_WATER_MARK = 1_000
-# Messages that wait to be read may be as long as they are let in: a hundred are enough to keep the thread busy.
+# Each waiting message may have the maximum size; a hundred are enough to keep the thread busy.
 RECEIVE_HIGH_WATER_MARK = 100
 HANDSHAKE_SECONDS = 5
 KEEPALIVE_SECONDS = 5
@@ -49,22 +49,30 @@ LINGER_SECONDS = 0.5
 SUPERVISION_SECONDS = 1.0
 
 _IDENTITY, _UUID_FRAME = 0, 6
-_SHOWN_CHARACTERS = 64
+_QUOTED_CHARACTERS = 64
 # Plain numbers: pyzmq's enumerations cost a microsecond for each frame.
 _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
 
 class DirectServer:
-    """Serves NFP clients on one endpoint, with CURVE and the live list of client keys."""
+    """Serves NFP clients on one endpoint, authenticated by CURVE and the authorized keys.
 
-    def __init__(self, worker: TaskContext, executor: JobExecutor, *, keys: KeyPair, clients: AllowedClients) -> None:
+    Args:
+        worker: whose jobs.
+        executor: runs them.
+        keys: the worker's CURVE pair.
+        clients: the authorized keys.
+    """
+
+    def __init__(self, worker: TaskContext, executor: JobExecutor, *, keys: KeyPair, clients: AuthorizedKeys) -> None:
         self._worker = worker
-        self._executor = executor
+        self._bodies = DirectBodies(worker.name, worker.service)
+        self._requests = RequestDispatcher(executor, self._bodies)
         self._clients = clients
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._access = Access(self._context, clients, worker.audit.refused)
+        self.zap = ZapAuthenticator(self._context, clients, worker.audit.refused)
         self._router = self._make_router(keys)
-        self._outbox: Outbox[tuple[bytes, BrokerMessage]] = Outbox()
+        self._mailbox: Mailbox[tuple[bytes, BrokerMessage]] = Mailbox()
         self._socket_file: Path | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
@@ -83,14 +91,14 @@ class DirectServer:
             zmq.SNDHWM: SEND_HIGH_WATER_MARK,
             zmq.RCVHWM: RECEIVE_HIGH_WATER_MARK,
             zmq.HANDSHAKE_IVL: HANDSHAKE_SECONDS * milliseconds,
-            # TCP finds the peers that are gone. Heartbeats of ZeroMQ would do so too, and end the whole process where
-            # one is due for a peer that went away while its messages had to wait (libzmq issues 3937 and 4364).
+            # TCP keepalives find dead peers. ZeroMQ's heartbeats would too, but abort the process when one is due for a
+            # peer that disconnected while its messages had to wait (libzmq issues 3937 and 4364).
             zmq.HEARTBEAT_IVL: 0,
             zmq.TCP_KEEPALIVE: 1,
             zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_SECONDS,
             zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_SECONDS,
             zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_PROBES,
-            # An answer for a client that has gone, or that doesn't read, fails at once and is counted.
+            # A reply to a client that has disconnected, or doesn't read, fails at once and is counted.
             zmq.ROUTER_MANDATORY: 1,
         }
         for option, value in options.items():
@@ -99,18 +107,18 @@ class DirectServer:
         return router
 
     def bind(self, endpoint: str) -> str:
-        """Bind and return the endpoint with the port that was really taken.
+        """Bind; return the endpoint, with the port's number where `endpoint` leaves the choice to the system.
 
         Raises:
-            WorkerStartError: the address is taken, isn't this machine's or isn't a ZeroMQ endpoint.
+            WorkerStartError: the address is in use, isn't this machine's or isn't a ZeroMQ endpoint.
         """
         if endpoint.startswith("ipc://"):
             self._socket_file = Path(endpoint.removeprefix("ipc://"))
-            # The lock says that this worker owns the name, so what lies there is a dead worker's.
+            # This worker holds the lock on its name, so an existing socket file is a dead worker's.
             self._socket_file.unlink(missing_ok=True)
-        # Only where asked for: a v6 socket would report a v4 address in a form that nobody wants to read.
+        # Only if requested: an IPv6 socket reports IPv4 addresses in their mapped form.
         self._router.ipv6 = "[" in endpoint
-        self._access.start()
+        self.zap.start()
         try:
             self._router.bind(endpoint)
         except zmq.ZMQError as error:
@@ -135,15 +143,15 @@ class DirectServer:
         return {key: self._counts[key] for key in ("received", "sent", "invalid", "denied", "dropped")}
 
     def stop(self) -> None:
-        """End the thread, hand over what is ready to go, close everything; from the thread that called `bind`."""
+        """End the thread, send the replies that are ready, close everything; from the thread that called `bind`."""
         self._stopping.set()
-        self._outbox.wake()
+        self._mailbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * LINGER_SECONDS)
-        self._access.stop()
+        self.zap.stop()
         self._router.close()
         self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
-        self._outbox.close()
+        self._mailbox.close()
         if self._socket_file is not None:
             self._socket_file.unlink(missing_ok=True)
 
@@ -152,20 +160,20 @@ class DirectServer:
     def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
-        poller.register(self._outbox.reader, zmq.POLLIN)
+        poller.register(self._mailbox.reader, zmq.POLLIN)
         next_supervision = time.monotonic()
         while not self._stopping.is_set():
             ready = dict(poller.poll(int(SUPERVISION_SECONDS * 1_000)))
             if time.monotonic() >= next_supervision:
-                self._access.supervise()
+                self.zap.supervise()
                 next_supervision = time.monotonic() + SUPERVISION_SECONDS
             if self._router in ready:
                 self._receive()
-            self._send_outbox()
-        self._send_outbox()
+            self._send_replies()
+        self._send_replies()
 
     def _receive(self) -> None:
-        """Take one message; nothing that arrives here may end the thread."""
+        """Read and handle one message; no fault of it ends the thread."""
         try:
             first = self._router.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -185,11 +193,11 @@ class DirectServer:
             log.error("message dropped: %s", type(error).__name__)
 
     def _handle(self, identity: bytes, frames: list[bytes], client: str) -> None:
-        if not self._clients.allows(client):
+        if not self._clients.is_authorized(client):
             self._counts["denied"] += 1
             reason = "this client's key is not allowed"
-            if self._worker.audit.refused(short_name(client), reason):
-                log.warning("a connected client's key is no longer allowed: message refused")
+            if self._worker.audit.refused(key_prefix(client), reason):
+                log.warning("message refused: the key of a connected client is no longer authorized")
             self._refuse([identity, *frames], Status.FORBIDDEN, reason)
             return
         message = ClientMessage.parse(frames)
@@ -199,9 +207,10 @@ class DirectServer:
             if self._is_target(identity, message):
                 self._dispatch(identity, client, message)
         else:
-            log.debug("PUT and DELETE have no use here: dropped")
+            log.debug("message dropped: workers have no use for PUT and DELETE")
 
     def _is_target(self, identity: bytes, message: ClientMessage) -> bool:
+        """Whether a request is for this worker; the client is sent the reason if not."""
         target = decode_target(message.target)
         name, service = self._worker.name, self._worker.service
         names = [target] if isinstance(target, str) else target
@@ -209,89 +218,64 @@ class DirectServer:
             return True
         text = message.target.decode(errors="replace")
         reason = f"worker {name} of service {service} is not what was asked for: service {message.service!r}, {text}"
-        self._respond(identity, message, Status.BAD_REQUEST, self._failure(message.uuid, reason, text))
+        self._respond(identity, message, Status.BAD_REQUEST, self._bodies.failure_body(message.uuid, reason, text))
         return False
 
     def _dispatch(self, identity: bytes, client: str, message: ClientMessage) -> None:
         request = JobRequest.parse(message.data) if message.command == Command.POST else None
-        worker, service = self._worker.name, self._worker.service
         accepted = {
-            "workers": [worker],
+            "workers": [self._worker.name],
             "uuid": message.uuid,
             "target": message.target.decode(),
             "status": "DISPATCHED",
             "service": message.service,
         }
-        self._respond(identity, message, Status.DISPATCHED, accepted)
+        self._respond(identity, message, Status.DISPATCHED, encode_data(accepted))
+        reply = self._reply_to(identity, message.uuid)
         if request is None:
-            self._answer_get(identity, client, message)
-            return
-
-        uuid, size = message.uuid, len(message.data)  # a job that waits must not keep the whole message
-
-        # That a task starts is no reason to wake: it goes out with what comes next, of long tasks within a second.
-        is_told = False
-
-        def reply(command: bytes, payload: bytes) -> None:
-            nonlocal is_told
-            # Answers of quick tasks come from the thread itself.
-            wake = (is_told or command == Command.RESPONSE) and threading.current_thread() is not self._thread
-            is_told = True
-            self._outbox.put((identity, BrokerMessage(command, service, uuid, Status.DONE, payload)), wake=wake)
-
-        deliver, notify = partial(reply, Command.RESPONSE), partial(reply, Command.EVENT)
-        try:
-            self._executor.submit(client, uuid, request, deliver, notify=notify, size=size)
-        except TaskError as error:
-            self._respond(identity, message, Status.BAD_REQUEST, self._failure(message.uuid, str(error)))
-
-    def _answer_get(self, identity: bytes, client: str, message: ClientMessage) -> None:
-        found = self._executor.find(client, message.uuid)
-        about = {"worker": self._worker.name, "uuid": message.uuid, "service": self._worker.service}
-        if found is None:
-            self._respond(identity, message, Status.NOT_FOUND, {**about, "status": "JOB NOT FOUND"})
-        elif found[0] is not JobState.COMPLETED:
-            self._respond(identity, message, Status.PENDING, {**about, "status": found[0].value})
+            self._requests.get(client, message.uuid, reply)
         else:
-            self._respond(identity, message, Status.DONE, found[1] or b"{}")
+            self._requests.post(client, message.uuid, request, reply, size=len(message.data))
+
+    def _reply_to(self, identity: bytes, uuid: str) -> Reply:
+        """Return what sends to a client; it must not refer to the whole message, which a waiting job would keep."""
+        mailbox, service, owner = self._mailbox, self._worker.service, self._thread
+        has_started = False
+
+        def reply(command: bytes, status: Status, payload: bytes) -> None:
+            nonlocal has_started
+            # The event of a task's start doesn't wake the thread: it is sent with the next reply, within a second.
+            wake = (has_started or command == Command.RESPONSE) and threading.current_thread() is not owner
+            has_started = True
+            mailbox.put((identity, BrokerMessage(command, service, uuid, status, payload)), wake=wake)
+
+        return reply
 
     def _manage(self, identity: bytes, message: ClientMessage) -> None:
         task = decode_object(message.data).get("task")
-        shown = task[:_SHOWN_CHARACTERS] if isinstance(task, str) else type(task).__name__
-        answer: Any = f"Unsupported task {shown!r}"
+        quoted = task[:_QUOTED_CHARACTERS] if isinstance(task, str) else type(task).__name__
+        answer: Any = f"Unsupported task {quoted!r}"
         if message.service == BROKER_SERVICE and task == "show_workers":
-            alive = str(int(self._worker.clock() - self._worker.started))
-            about = {"name": self._worker.name, "service": self._worker.service, "status": "alive"}
-            answer = [{**about, "holdtime": "", "keepalives tx/rx": "", "alive (s)": alive}]
-        reply = BrokerMessage(Command.MMI, message.service, message.uuid, Status.DONE, encode_data(answer))
-        self._send(identity, reply)
+            uptime = str(int(self._worker.clock() - self._worker.started))
+            row = {"name": self._worker.name, "service": self._worker.service, "status": "alive"}
+            answer = [{**row, "holdtime": "", "keepalives tx/rx": "", "alive (s)": uptime}]
+        self._send(
+            identity, BrokerMessage(Command.MMI, message.service, message.uuid, Status.DONE, encode_data(answer))
+        )
 
     def _refuse(self, frames: list[bytes], status: Status, reason: str) -> None:
-        """Tell the sender, when its message has the form of a client's and names its job."""
+        """Send the reason to the client if its message has the form of a request, and so names its job."""
         if len(frames) <= _UUID_FRAME or frames[2] != CLIENT_HEADER:
             return
         uuid = frames[_UUID_FRAME].decode(errors="replace")[:64]
-        data = encode_data(self._failure(uuid, reason))
-        self._send(frames[_IDENTITY], BrokerMessage(Command.RESPONSE, self._worker.service, uuid, status, data))
+        body = self._bodies.failure_body(uuid, reason)
+        self._send(frames[_IDENTITY], BrokerMessage(Command.RESPONSE, self._worker.service, uuid, status, body))
 
-    def _failure(self, uuid: str, reason: str, target: str = "") -> dict[str, Any]:
-        return {
-            "workers": None,
-            "worker": self._worker.name,
-            "uuid": uuid,
-            "target": target,
-            "status": "FAILED",
-            "service": self._worker.service,
-            "error": reason,
-            "errors": [reason],
-        }
+    def _respond(self, identity: bytes, message: ClientMessage, status: Status, body: bytes) -> None:
+        self._send(identity, BrokerMessage(Command.RESPONSE, self._worker.service, message.uuid, status, body))
 
-    def _respond(self, identity: bytes, message: ClientMessage, status: Status, data: bytes | dict[str, Any]) -> None:
-        payload = data if isinstance(data, bytes) else encode_data(data)
-        self._send(identity, BrokerMessage(Command.RESPONSE, self._worker.service, message.uuid, status, payload))
-
-    def _send_outbox(self) -> None:
-        for identity, message in self._outbox.take():
+    def _send_replies(self) -> None:
+        for identity, message in self._mailbox.drain():
             self._send(identity, message)
 
     def _send(self, identity: bytes, message: BrokerMessage) -> None:
@@ -301,12 +285,13 @@ class DirectServer:
             self._router.send(message.data, _LAST)
         except zmq.ZMQError as error:
             self._counts["dropped"] += 1
-            log.debug("answer dropped: %s", error.strerror)
+            log.debug("reply dropped: %s", error.strerror)
         else:
             self._counts["sent"] += 1
 
 
 def _user_id(frame: zmq.Frame) -> str:
+    """Return the public key that ZAP has attached to a message, empty if none."""
     try:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:

@@ -1,7 +1,7 @@
-"""Who serves under a worker's name at the broker: asked before the name is used, and when the broker falls silent.
+"""Find out whether another worker uses a name at the broker: before it is used, and when the broker falls silent.
 
-A broker gives a name to whoever connects last with it, and tells nobody. So two workers of one name would take each
-other's jobs by turns; and merely to connect under a name takes it away from whoever has it.
+A broker gives a name to the connection that used it last, without notice. So two workers of one name would alternately
+take each other's jobs; and merely connecting with a name takes it from its owner.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from ...models.environment.curve_keys import KeyPair
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
 
-# In intervals between keepalives: a worker that is alive sends one meanwhile, a busy machine's included.
-WATCH_INTERVALS = 1.4
-PATIENT_INTERVALS = 1.6
-_LOOKS_PER_INTERVAL = 10
+# In intervals between keepalives: within it a worker that is alive sends one, on a busy machine too.
+WINDOW_INTERVALS = 1.4
+FULL_WINDOW_INTERVALS = 1.6
+_REQUESTS_PER_INTERVAL = 10
 _COUNT_DIGITS_MAX = 15
 
 
-class Holder(Enum):
-    """Who has a worker's name."""
+class NameOwner(Enum):
+    """The worker that is registered with a name at the broker."""
 
-    NOBODY = "nobody"
+    NONE = "none"
     """No worker of this name is registered."""
 
-    SILENT = "silent"
-    """One is, and no keepalives come from it: it has died, and stays registered until its time is over."""
+    STALE = "stale"
+    """One is registered, but sends no keepalives: it has died, and is listed until its hold time ends."""
 
-    SOMEBODY = "somebody"
-    """One is, and keepalives come from it."""
+    ALIVE = "alive"
+    """One is registered and sends keepalives."""
 
 
-class NameWatch:
-    """Finds out who has a name at the broker, by a connection of its own; used by one thread at a time.
+class NameProbe:
+    """Determines the owner of a name at the broker, through a connection of its own; used by one thread at a time.
 
-    `heard_at` is when the broker last answered, or connected, or when the watch began.
+    `started` is when the probe was made; `last_reply` when the broker last replied or connected, `started` before it
+    has. Both are monotonic seconds.
 
     Args:
         context: of the sockets.
@@ -47,8 +48,8 @@ class NameWatch:
         name: the worker's.
         keys: this side's CURVE pair.
         keepalive_seconds: between two keepalives of a worker.
-        is_patient: watch for the whole time before somebody is found, so that it can be known by then whether the
-            broker's own keepalives come through.
+        wait_full_window: report a live owner only at the end of the window, when it is known whether the broker's own
+            keepalives arrive.
     """
 
     def __init__(
@@ -59,65 +60,65 @@ class NameWatch:
         name: str,
         keys: KeyPair,
         keepalive_seconds: float,
-        is_patient: bool,
+        wait_full_window: bool,
     ) -> None:
-        self.link = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
-        self.began = self.heard_at = time.monotonic()
+        self.connection = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
+        self.started = self.last_reply = time.monotonic()
         self._handshakes = 0
         self._name = name
-        self._pause = keepalive_seconds / _LOOKS_PER_INTERVAL
-        self._watch = keepalive_seconds * (PATIENT_INTERVALS if is_patient else WATCH_INTERVALS)
-        self._is_patient = is_patient
+        self._pause = keepalive_seconds / _REQUESTS_PER_INTERVAL
+        self._window = keepalive_seconds * (FULL_WINDOW_INTERVALS if wait_full_window else WINDOW_INTERVALS)
+        self._wait_full_window = wait_full_window
         self._uuid = ""
-        self._ask_at = self.began
+        self._request_at = self.started
         self._first: int | None = None
         self._until = 0.0
 
-    def step(self, now: float) -> Holder | None:
-        """Take in what has come and ask what is due; return what is known at last. Never waits.
+    def step(self, now: float) -> NameOwner | None:
+        """Read what has arrived, and send a request if one is due; return the owner once it is known. Never blocks.
 
         `now` is in monotonic seconds.
         """
-        self.link.read_monitor()
-        if self.link.handshakes > self._handshakes:
-            self._handshakes, self.heard_at = self.link.handshakes, now
-        for message in self.link.broker_messages():
-            heard = parse_reply(message) if message.uuid == self._uuid else None
-            if isinstance(heard, ManagementReply):
-                self._uuid, self._ask_at, self.heard_at = "", now + self._pause, now
-                found = self._judge(heard.value, now)
+        self.connection.read_monitor()
+        if self.connection.handshakes > self._handshakes:
+            self._handshakes, self.last_reply = self.connection.handshakes, now
+        for message in self.connection.broker_messages():
+            reply = parse_reply(message) if message.uuid == self._uuid else None
+            if isinstance(reply, ManagementReply):
+                self._uuid, self._request_at, self.last_reply = "", now + self._pause, now
+                found = self._owner_from(reply.value, now)
                 if found is not None:
                     return found
-        if self.link.is_up and now >= self._ask_at:
+        if self.connection.is_up and now >= self._request_at:
             self._uuid = uuids.uuid4().hex
-            self.link.send(management_request(self._uuid, "show_workers").frames())
-            # One that was lost with a connection is asked again.
-            self._ask_at = now + _LOOKS_PER_INTERVAL * self._pause
+            self.connection.send(management_request(self._uuid, "show_workers").frames())
+            # Repeated, in case it is lost with a connection.
+            self._request_at = now + _REQUESTS_PER_INTERVAL * self._pause
         return None
 
     def next_step(self) -> float:
-        """Return when `step` has something to do if nothing comes before, in monotonic seconds."""
-        return self._ask_at if self.link.is_up else time.monotonic() + _LOOKS_PER_INTERVAL * self._pause
+        """Return when `step` is due if nothing arrives before, in monotonic seconds."""
+        return self._request_at if self.connection.is_up else time.monotonic() + _REQUESTS_PER_INTERVAL * self._pause
 
     def close(self) -> None:
         """Close the connection."""
-        self.link.close()
+        self.connection.close()
 
-    def _judge(self, value: object, now: float) -> Holder | None:
+    def _owner_from(self, value: object, now: float) -> NameOwner | None:
         row = next((row for row in worker_rows(value) if row["name"] == self._name), None)
         if row is None or row.get("status") != "alive":
-            return Holder.NOBODY
+            return NameOwner.NONE
         received = _received(row)
         if self._first is None:
-            self._first, self._until = received, now + self._watch
+            self._first, self._until = received, now + self._window
         is_alive, is_over = received != self._first, now >= self._until
-        if is_alive and (is_over or not self._is_patient):
-            return Holder.SOMEBODY
-        return Holder.SILENT if is_over else None
+        if is_alive and (is_over or not self._wait_full_window):
+            return NameOwner.ALIVE
+        return NameOwner.STALE if is_over else None
 
 
 def _received(row: dict[str, str]) -> int:
-    """Return how many keepalives the broker has had from a worker, 0 where it doesn't say."""
+    """Return how many keepalives the broker has received from a worker, 0 where it doesn't say."""
     _, _, received = row.get("keepalives tx/rx", "").partition("/")
     received = received.strip()
     return int(received) if received.isascii() and received.isdigit() and len(received) <= _COUNT_DIGITS_MAX else 0

@@ -1,9 +1,9 @@
-"""When a worker tells its broker what, so that it is registered and stays so; neither sockets nor a clock.
+"""Which signals a worker sends its broker when, to be registered and to stay so; without sockets and clock.
 
-A broker of norfab 0.25.0 drops all that comes from a worker it doesn't know, silently: one that was restarted, or that
-has taken a worker for dead. So a worker finds out by itself, from the broker's silence; and then by a question, since
-a READY that lies unread when the name changes hands would register a worker that isn't there: ZeroMQ hands out what
-came on the old connection under a name that it makes up.
+A broker of norfab 0.25.0 silently drops the messages of workers that it doesn't know, because it was restarted or
+because it has removed a worker whose keepalives failed to come. The worker has to infer that from the broker's silence.
+It then asks before it sends READY: one that is unread when another worker connects with the name would register a
+worker that doesn't exist, because ZeroMQ delivers the old connection's messages under a generated name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Registration:
     """The signals of one connection to a broker; all times are in monotonic seconds.
 
     Args:
-        now: when the connection was begun.
-        is_left: the broker has an entry of this name that a dead worker has left, perhaps for another service.
+        now: when the connection was started.
+        has_stale_entry: the broker still lists a dead worker of this name, perhaps for another service.
         keepalive_seconds: between two keepalives, in both directions.
         hold_seconds: how long either side waits for the other's keepalives.
     """
@@ -28,12 +28,12 @@ class Registration:
         self,
         now: float,
         *,
-        is_left: bool = False,
+        has_stale_entry: bool = False,
         keepalive_seconds: float = KEEPALIVE_SECONDS,
         hold_seconds: float = HOLD_SECONDS,
     ) -> None:
-        self.heard_at = now
-        self._is_left = is_left
+        self.last_keepalive = now
+        self._has_stale_entry = has_stale_entry
         self._keepalive_seconds = keepalive_seconds
         self._hold_seconds = hold_seconds
         self._keepalive_at = now
@@ -41,16 +41,16 @@ class Registration:
         self._is_ready_due = True
 
     def connected(self, now: float) -> None:
-        """Begin anew: the connection has come about, perhaps again, with a broker that may have been restarted."""
-        self.heard_at = self._keepalive_at = now
+        """Restart: the connection is established, perhaps again, to a broker that may have been restarted."""
+        self.last_keepalive = self._keepalive_at = now
         self._is_ready_due = True
 
-    def heard(self, now: float) -> None:
-        """Take in a keepalive of the broker's."""
-        self.heard_at = now
+    def keepalive_received(self, now: float) -> None:
+        """Note a keepalive of the broker's."""
+        self.last_keepalive = now
 
-    def forgotten(self, now: float) -> None:
-        """Register again at once, or with the next keepalive where that was done less than an interval ago."""
+    def reregister(self, now: float) -> None:
+        """Register again at once, or with the next keepalive if the last time is less than an interval ago."""
         if self._ready_at is None or now >= self._ready_at + self._keepalive_seconds:
             self._keepalive_at = now
         self._is_ready_due = True
@@ -65,35 +65,35 @@ class Registration:
 
     def lost_at(self) -> float:
         """Return when the hold time ends."""
-        return self.heard_at + self._hold_seconds
+        return self.last_keepalive + self._hold_seconds
 
     def next_change(self, now: float) -> float:
-        """Return when `signals` has the next ones, or the broker is silent if that comes first."""
+        """Return when `due_signals` returns the next ones, or the broker becomes silent if that is earlier."""
         silent_at = self._silent_at()
         return min(self._keepalive_at, silent_at) if silent_at > now else self._keepalive_at
 
-    def signals(self, now: float) -> list[bytes]:
+    def due_signals(self, now: float) -> list[bytes]:
         """Return the commands to send now, in order; READY comes with a keepalive, which renews an old registration.
 
-        To a broker that knows this worker a further READY means nothing.
+        A broker that knows this worker ignores another READY.
         """
         if now < self._keepalive_at:
             return []
-        # After a pause of this process's own it may have been taken for dead.
+        # If this process was suspended, the broker may have removed the worker.
         is_late = now >= self._keepalive_at + self._keepalive_seconds
         self._keepalive_at = now + self._keepalive_seconds if is_late else self._keepalive_at + self._keepalive_seconds
         if not (self._is_ready_due or is_late):
             return [Command.KEEPALIVE]
-        first = [Command.DISCONNECT] if self._is_left else []
-        self._is_left = self._is_ready_due = False
+        first = [Command.DISCONNECT] if self._has_stale_entry else []
+        self._has_stale_entry = self._is_ready_due = False
         self._ready_at = now
         return [*first, Command.READY, Command.KEEPALIVE]
 
-    def not_sent(self, now: float) -> None:
-        """Take back what `signals` gave: it couldn't be sent, and is due again in a moment."""
+    def send_failed(self, now: float) -> None:
+        """Make what `due_signals` returned due again in a moment: it couldn't be sent."""
         self._is_ready_due = True
         self._ready_at = None
         self._keepalive_at = now + self._keepalive_seconds / 20
 
     def _silent_at(self) -> float:
-        return self.heard_at + SILENT_INTERVALS * self._keepalive_seconds
+        return self.last_keepalive + SILENT_INTERVALS * self._keepalive_seconds

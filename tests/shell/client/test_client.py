@@ -26,7 +26,7 @@ from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
-from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
 from support.task_context import task_context
 
@@ -51,7 +51,7 @@ class Server:
             store=store,
             audit=self._open.enter_context(AuditTrail.open(environment.audit_file(name), bytes(32))),
         )
-        clients = AllowedClients(environment.clients_folder)
+        clients = AuthorizedKeys(environment.clients_folder)
         self.executor = JobExecutor(self.worker, clients.name)
         self._open.callback(self.executor.stop)
         keys = ensure_key_pair(environment.keys_folder, name)

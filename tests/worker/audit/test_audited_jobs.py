@@ -25,7 +25,7 @@ from nfcli.worker.tasks import audit as audit_tasks
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tokens.store import TokenStore
-from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
 from support.task_context import task_context
 
@@ -49,7 +49,7 @@ class Desk:
             store=store,
             audit=trail,
         )
-        self.executor = JobExecutor(self.worker, AllowedClients(self.clients_folder).name)
+        self.executor = JobExecutor(self.worker, AuthorizedKeys(self.clients_folder).name)
         self.executor.start()
         self._jobs = 0
 
@@ -235,7 +235,7 @@ def test_a_wrong_number_of_lines_is_refused(desk: Desk, last: object) -> None:
     assert desk.run("get_audit", kwargs={"last": last})["errors"] == ["last: must be a whole number, 1 to 1000"]
 
 
-Named = tuple[AllowedClients, Callable[..., str]]
+Named = tuple[AuthorizedKeys, Callable[..., str]]
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def named(tmp_path: Path) -> Named:
             (tmp_path / f"{name}.key").chmod(0o600)
         return pair.public.decode()
 
-    return AllowedClients(tmp_path), put
+    return AuthorizedKeys(tmp_path), put
 
 
 def test_a_client_is_called_after_the_file_of_its_key(named: Named, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_flood_with_a_key_that_is_not_allowed_leaves_ten_lines(
     desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the log and in the audit trail, by the key's beginning; the rest is counted."""
-    clients, keys = AllowedClients(desk.clients_folder), ensure_key_pair(tmp_path, "w1")
+    clients, keys = AuthorizedKeys(desk.clients_folder), ensure_key_pair(tmp_path, "w1")
     direct = DirectServer(desk.worker, desk.executor, keys=keys, clients=clients)
     frames = ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}").frames()
     for _ in range(30):
@@ -280,5 +280,5 @@ def test_a_flood_with_a_key_that_is_not_allowed_leaves_ten_lines(
     assert {(entry.actor, entry.operation, entry.reason) for entry in entries[:10]} == {
         ("stranger", "refuse", "this client's key is not allowed")
     }
-    assert caplog.messages == ["a connected client's key is no longer allowed: message refused"] * 10
+    assert caplog.messages == ["message refused: the key of a connected client is no longer authorized"] * 10
     assert direct.counters()["denied"] == 30

@@ -43,13 +43,13 @@ def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
     caplog.set_level(logging.INFO)
     broker.stop()
     server = joined.server
-    assert eventually(lambda: server._link is None)
+    assert eventually(lambda: not server.is_joined)
     broker.start()
     broker.wait_until_registered()
     assert runs_a_job(connect_client)
     heard = server.counters()["keepalives_received"]
     assert eventually(lambda: server.counters()["keepalives_received"] > heard + 2)
-    assert caplog.messages.count(f"the broker at {broker.endpoint} is heard again") == 1
+    assert caplog.messages.count(f"broker at {broker.endpoint} is reachable again") == 1
     assert [text.partition(";")[0] for text in caplog.messages if "has gone away" in text] == [
         f"the broker at {broker.endpoint} has gone away"
     ]
@@ -80,9 +80,8 @@ def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(
     joined: Any, broker: Any, connect_client: Connect
 ) -> None:
     """Longer than the hold time: the worker has left its connection and makes a new one, under its own name only."""
-    first = joined.server._link
     broker.freeze()
-    assert eventually(lambda: joined.server._link is not first)
+    assert eventually(lambda: not joined.server.is_joined)
     broker.thaw()
     broker.wait_for(lambda: b"w1" in broker.entries and broker.entries[b"w1"].received > 1)
     assert {name for name, command in broker.seen if command == Command.READY} == {b"w1"}
@@ -97,7 +96,7 @@ def test_a_job_that_ends_while_the_broker_is_away_can_be_asked_for_later(
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
     broker.stop()
-    assert eventually(lambda: joined.server._link is None or not joined.server._link.is_up)
+    assert eventually(lambda: joined.server._connection is None or not joined.server._connection.is_up)
     joined.gate.set()
     assert eventually(lambda: joined.server.counters()["dropped"] > 0)
     broker.start()
@@ -113,7 +112,7 @@ def test_a_worker_starts_without_a_broker_and_joins_when_it_comes(
     """Its MCP clients are served meanwhile; one warning tells why no jobs come."""
     broker.stop()
     idle.join()
-    assert any("the worker joins it when it can" in text for text in caplog.messages)
+    assert any("the worker joins it once it is reachable" in text for text in caplog.messages)
     broker.start()
     broker.wait_until_registered()
     assert runs_a_job(connect_client)
@@ -207,16 +206,16 @@ def test_a_worker_whose_name_is_taken_away_does_not_fight_for_it(
     idle.replace_server(hold_seconds=3_600)
     idle.join()
     end = twin()
-    assert eventually(lambda: idle.server._link is None)
+    assert eventually(lambda: not idle.server.is_joined)
     taken = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert [record.getMessage().partition(":")[0] for record in taken] == [
-        "another worker has taken the name w1 at the broker at ipc"
+        "another worker uses the name w1 at the broker at ipc"
     ]
     asked = len(broker.questions)
     broker.wait_for(lambda: len(broker.questions) > asked + 10)
-    assert idle.server._link is None
+    assert not idle.server.is_joined
     end()
-    broker.wait_for(lambda: idle.server._link is not None and b"w1" in broker.entries)
+    broker.wait_for(lambda: idle.server.is_joined and b"w1" in broker.entries)
     broker.wait_for(lambda: broker.entries[b"w1"].received > 1)
     assert runs_a_job(connect_client)
     assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
@@ -235,4 +234,4 @@ def test_a_name_that_is_taken_while_the_broker_was_away_is_left_alone(
     broker.is_dumb = False
     assert eventually(lambda: any(record.levelno == logging.CRITICAL for record in caplog.records))
     end()
-    broker.wait_for(lambda: idle.server._link is not None and b"w1" in broker.entries)
+    broker.wait_for(lambda: idle.server.is_joined and b"w1" in broker.entries)

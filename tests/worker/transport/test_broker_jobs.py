@@ -83,7 +83,7 @@ def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect_client: 
     _, status, data = peer.read()
     assert (status, failed_with(data)) == (
         "200",
-        "this worker knows no such job (it may have been restarted): look what was done before you repeat it",
+        "this worker knows no such job (it may have been restarted): check what was done before you repeat it",
     )
     assert joined.runs == 1
 
@@ -184,25 +184,25 @@ def test_a_fault_of_our_own_ends_no_thread(
 ) -> None:
     """Neither in a message's way nor in a turn's; the class of the error is logged, without values."""
     hearing, advancing = threading.Event(), threading.Event()
-    advance = joined.server._advance
+    tick = joined.server._tick
 
     def fail_once(now: float) -> None:
         if not advancing.is_set():
             advancing.set()
             raise ValueError("secret")
-        advance(now)
+        tick(now)
 
     def fail(*_: object) -> None:
         hearing.set()
         raise ValueError("secret")
 
-    monkeypatch.setattr(joined.server, "_hear", fail)
+    monkeypatch.setattr(joined.server, "_handle_signal", fail)
     assert hearing.wait(WAIT_SECONDS)
     monkeypatch.undo()
-    monkeypatch.setattr(joined.server, "_advance", fail_once)
+    monkeypatch.setattr(joined.server, "_tick", fail_once)
     assert advancing.wait(WAIT_SECONDS)
     assert runs_a_job(connect_client)
-    assert {"message dropped: ValueError", "the connection to the broker failed: ValueError"} <= set(caplog.messages)
+    assert {"message dropped: ValueError", "connection to the broker failed: ValueError"} <= set(caplog.messages)
     assert "secret" not in caplog.text
 
 

@@ -13,7 +13,7 @@ import zmq
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import Command
-from nfcli.worker.transport.curve_auth import Access, AllowedClients
+from nfcli.worker.transport.curve_auth import AuthorizedKeys, ZapAuthenticator
 from support.direct_server import unlisted_keys
 
 CLOSED_DOORS = {
@@ -35,8 +35,8 @@ def test_without_any_handler_nobody_gets_in(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nobody answers ZAP requests, CURVE alone would take every key for a good one."""
-    monkeypatch.setattr(Access, "supervise", lambda _access: None)
-    server.direct._access.stop()
+    monkeypatch.setattr(ZapAuthenticator, "supervise", lambda _zap: None)
+    server.direct.zap.stop()
     assert [is_let_in(connect_peer(unlisted_keys())), is_let_in(connect_peer())] == [False, False]
     assert server.direct.counters()["received"] == 0
 
@@ -45,19 +45,19 @@ def test_a_fault_while_a_key_is_looked_up_is_a_no_and_ends_no_handler(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Left alone it would end pyzmq's thread; the log tells of it, and the next client is served by the same one."""
-    handler = server.direct._access._authenticator
+    handler = server.direct.zap._authenticator
 
-    def fail(_clients: AllowedClients, key: str) -> bool:
+    def fail(_clients: AuthorizedKeys, key: str) -> bool:
         raise OSError(f"a disk that fails while {key} is sought")
 
     with monkeypatch.context() as patch:
-        patch.setattr(AllowedClients, "allows", fail)
+        patch.setattr(AuthorizedKeys, "is_authorized", fail)
         assert not is_let_in(connect_peer())
     assert [message for message in caplog.messages if "client key" in message] == ["client key refused: OSError"]
     peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
-    assert server.direct._access._authenticator is handler
+    assert server.direct.zap._authenticator is handler
     assert handler.is_alive()
 
 
@@ -104,9 +104,9 @@ def test_a_key_file_that_can_not_be_used_is_named_and_keeps_nobody_out(
     pair = ensure_key_pair(tmp_path, "good")
     shutil.copy(tmp_path / "good.key", folder)
     reason = spoil(folder)
-    clients = AllowedClients(folder)
-    assert clients.allows(pair.public.decode())
-    assert not clients.allows(unlisted_keys().public.decode())
+    clients = AuthorizedKeys(folder)
+    assert clients.is_authorized(pair.public.decode())
+    assert not clients.is_authorized(unlisted_keys().public.decode())
     assert caplog.record_tuples[0][:2] == ("nfcli.worker.transport.curve_auth", logging.WARNING)
     assert caplog.messages[0].startswith(f"client key ignored: {reason}")
     assert "\n" not in caplog.messages[0]
@@ -116,10 +116,10 @@ def test_a_key_in_a_file_that_others_can_change_is_not_let_in(tmp_path: Path) ->
     """It may be anybody's."""
     pair = ensure_key_pair(tmp_path, "client")
     file = tmp_path / "client.key"
-    clients = AllowedClients(tmp_path)
-    assert clients.allows(pair.public.decode())
+    clients = AuthorizedKeys(tmp_path)
+    assert clients.is_authorized(pair.public.decode())
     file.chmod(0o666)
     file.write_bytes(file.read_bytes() + b"\n")
-    assert not clients.allows(pair.public.decode())
+    assert not clients.is_authorized(pair.public.decode())
     file.chmod(0o600)
-    assert clients.allows(pair.public.decode())
+    assert clients.is_authorized(pair.public.decode())

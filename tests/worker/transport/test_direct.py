@@ -14,7 +14,7 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.protocol.frames import BrokerMessage, Command
 from nfcli.worker.transport import direct
-from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import MAX_MESSAGE_BYTES, DirectServer
 from support.direct_server import WAIT_MILLISECONDS, unlisted_keys
 
@@ -169,7 +169,7 @@ def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
     server: Any, connect_peer: Connect
 ) -> None:
     """A dead ZAP handler means no to strangers, never yes; it is started again."""
-    access = server.direct._access
+    access = server.direct.zap
     authenticator = access._authenticator
     assert authenticator is not None
     authenticator.pipe.send(b"TERMINATE")
@@ -186,7 +186,7 @@ def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
 
 def test_a_dead_authenticator_is_started_again_while_messages_keep_coming(server: Any, connect_peer: Connect) -> None:
     """A client that never pauses doesn't keep new ones out."""
-    access, peer = server.direct._access, connect_peer()
+    access, peer = server.direct.zap, connect_peer()
     peer.send(Command.POST, "u0", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     dead = access._authenticator
@@ -253,7 +253,7 @@ def test_a_message_over_the_limit_is_not_taken_and_ends_nothing(connect_peer: Co
 
 def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect_peer: Connect) -> None:
     """The worker neither waits for a client that has gone nor stumbles."""
-    server.direct._outbox.put((b"gone", BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b"{}")))
+    server.direct._mailbox.put((b"gone", BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b"{}")))
     peer = connect_peer()
     peer.send(Command.POST, "u2", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
@@ -263,7 +263,7 @@ def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect_peer: 
 def test_an_endpoint_that_is_taken_is_one_clear_error(server: Any) -> None:
     """The message names the endpoint and the inventory key."""
     second = DirectServer(
-        server.worker, server.executor, keys=server.keys, clients=AllowedClients(server.environment.clients_folder)
+        server.worker, server.executor, keys=server.keys, clients=AuthorizedKeys(server.environment.clients_folder)
     )
     with pytest.raises(WorkerStartError, match=f"endpoint {server.endpoint} can't be bound: Address already in use: "):
         second.bind(server.endpoint)

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from nfcli.models.protocol.frames import BrokerMessage, Command
-from nfcli.worker.transport.curve_auth import AllowedClients
+from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
 from support.direct_server import WAIT_MILLISECONDS
 
@@ -22,7 +22,7 @@ Connect = Callable[..., Any]
 
 def test_bounds_are_set_when_the_socket_is_made(server: Any) -> None:
     """Set later they would not hold for connections that are there already; left alone most of them are endless."""
-    clients = AllowedClients(server.environment.clients_folder)
+    clients = AuthorizedKeys(server.environment.clients_folder)
     direct = DirectServer(server.worker, server.executor, keys=server.keys, clients=clients)
     names = ("LINGER", "MAXMSGSIZE", "SNDHWM", "RCVHWM", "HANDSHAKE_IVL", "ZAP_ENFORCE_DOMAIN", "CURVE_SERVER")
     found = {name: direct._router.getsockopt(getattr(zmq, name)) for name in names}
@@ -46,7 +46,7 @@ def test_a_client_that_does_not_read_loses_answers_and_holds_up_nobody(server: A
     count = 6_000  # of 4 KiB: more than both sides and the system between them hold
     answer = BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b" " * 4096)
     for _ in range(count):
-        server.direct._outbox.put((b"silent", answer))
+        server.direct._mailbox.put((b"silent", answer))
     other = connect_peer()
     other.send(Command.POST, "u2", {"task": "add"})
     assert [other.read()[0], other.read()[0]] == ["202", "200"]

@@ -24,9 +24,9 @@ def sent(registration: Registration, until: float, *, heard: float | None = None
     found = []
     while (now := registration.next_change(NEVER_SILENT)) <= until:
         if heard is not None and heard <= now:
-            registration.heard(heard)
+            registration.keepalive_received(heard)
             heard = None
-        found.append((now, registration.signals(now)))
+        found.append((now, registration.due_signals(now)))
     return found
 
 
@@ -37,28 +37,28 @@ def test_ready_comes_first_and_keepalives_follow(registration: Registration) -> 
         (103.5, [KEEPALIVE]),
         (106.0, [KEEPALIVE]),
     ]
-    assert registration.signals(107.0) == []
+    assert registration.due_signals(107.0) == []
 
 
 def test_what_a_dead_worker_left_is_removed_first_and_once() -> None:
     """It may be registered for another service, and a READY on top means nothing."""
-    registration = Registration(100.0, is_left=True)
-    assert registration.signals(100.0) == [DISCONNECT, READY, KEEPALIVE]
+    registration = Registration(100.0, has_stale_entry=True)
+    assert registration.due_signals(100.0) == [DISCONNECT, READY, KEEPALIVE]
     registration.connected(101.0)
-    assert registration.signals(101.0) == [READY, KEEPALIVE]
+    assert registration.due_signals(101.0) == [READY, KEEPALIVE]
 
 
 def test_a_new_connection_registers_at_once(registration: Registration) -> None:
     """Whoever has come back may have been restarted."""
-    registration.signals(101.0)
+    registration.due_signals(101.0)
     registration.connected(102.0)
-    assert registration.signals(102.0) == [READY, KEEPALIVE]
+    assert registration.due_signals(102.0) == [READY, KEEPALIVE]
 
 
 def test_keepalives_go_on_alone_while_the_broker_is_silent(registration: Registration) -> None:
     """A READY that it reads when the name has changed hands would register a worker that isn't there."""
-    registration.signals(101.0)
-    registration.heard(102.0)
+    registration.due_signals(101.0)
+    registration.keepalive_received(102.0)
     assert registration.next_change(108.0) == 103.5
     assert sent(registration, 111.5) == [
         (103.5, [KEEPALIVE]),
@@ -67,15 +67,15 @@ def test_keepalives_go_on_alone_while_the_broker_is_silent(registration: Registr
         (111.0, [KEEPALIVE]),
     ]
     assert [registration.is_silent(109.4), registration.is_silent(109.5)] == [False, True]
-    registration.heard(112.0)
-    assert registration.signals(113.5) == [KEEPALIVE]
+    registration.keepalive_received(112.0)
+    assert registration.due_signals(113.5) == [KEEPALIVE]
 
 
 def test_the_next_change_is_the_silence_where_that_comes_first(registration: Registration) -> None:
     """Whoever has the name by then is found before the hold time is over."""
     for now in (101.0, 103.5, 106.0):
-        registration.signals(now)
-    registration.heard(100.2)
+        registration.due_signals(now)
+    registration.keepalive_received(100.2)
     assert registration.next_change(106.0) == pytest.approx(107.7)
     assert registration.next_change(108.0) == 108.5
 
@@ -83,32 +83,32 @@ def test_the_next_change_is_the_silence_where_that_comes_first(registration: Reg
 def test_after_the_hold_time_the_connection_is_lost(registration: Registration) -> None:
     """Counted from the broker's last keepalive, or from when the connection came about."""
     assert (registration.lost_at(), registration.is_lost(115.9), registration.is_lost(116.0)) == (116.0, False, True)
-    registration.heard(110.0)
+    registration.keepalive_received(110.0)
     assert (registration.lost_at(), registration.is_lost(116.0)) == (125.0, False)
 
 
 def test_a_pause_of_the_process_itself_is_followed_by_a_registration(registration: Registration) -> None:
     """Stopped by a signal, or the machine asleep: the broker has taken it for dead, its last keepalives wait here."""
-    registration.signals(101.0)
-    registration.heard(121.0)
-    assert registration.signals(121.0) == [READY, KEEPALIVE]
+    registration.due_signals(101.0)
+    registration.keepalive_received(121.0)
+    assert registration.due_signals(121.0) == [READY, KEEPALIVE]
     assert registration.next_change(121.0) == 123.5
 
 
 def test_a_broker_that_keeps_refusing_gets_one_ready_an_interval(registration: Registration) -> None:
     """Else the two would answer each other without end."""
-    registration.signals(101.0)
-    registration.forgotten(101.1)
-    assert registration.signals(101.1) == []
-    assert registration.signals(103.5) == [READY, KEEPALIVE]
-    registration.heard(106.0)
-    registration.forgotten(106.0)
-    assert registration.signals(106.0) == [READY, KEEPALIVE]
+    registration.due_signals(101.0)
+    registration.reregister(101.1)
+    assert registration.due_signals(101.1) == []
+    assert registration.due_signals(103.5) == [READY, KEEPALIVE]
+    registration.keepalive_received(106.0)
+    registration.reregister(106.0)
+    assert registration.due_signals(106.0) == [READY, KEEPALIVE]
 
 
 def test_what_could_not_be_sent_is_sent_in_a_moment(registration: Registration) -> None:
     """The connection may be there a little later than it is known."""
-    assert registration.signals(101.0) == [READY, KEEPALIVE]
-    registration.not_sent(101.0)
-    assert registration.signals(101.0) == []
-    assert registration.signals(101.125) == [READY, KEEPALIVE]
+    assert registration.due_signals(101.0) == [READY, KEEPALIVE]
+    registration.send_failed(101.0)
+    assert registration.due_signals(101.0) == []
+    assert registration.due_signals(101.125) == [READY, KEEPALIVE]

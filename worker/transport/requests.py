@@ -1,0 +1,127 @@
+"""Turn clients' POST and GET requests into calls of the executor, and what comes of them into replies.
+
+Direct mode and a broker connection frame the same replies differently, and differ in the JSON of those that no task
+makes: clients connect to the first, and the second talks to a broker and, through it, to NorFab's own clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from ...models.errors import TaskError
+from ...models.protocol.frames import Command, Status, encode_data
+from ...models.protocol.jobs import JobRequest, failed_result
+from ..jobs.executor import JobExecutor, JobState
+
+Reply = Callable[[bytes, Status, bytes], None]
+"""Sends a reply to one request: command, status and JSON. Any thread may call it; it neither blocks nor raises."""
+
+
+class ReplyBodies(Protocol):
+    """The status and JSON of replies that no task makes."""
+
+    def state(self, uuid: str, state: str) -> bytes:
+        """Return the JSON of a reply that says how far a job is."""
+
+    def unknown_job(self, uuid: str) -> tuple[Status, bytes]:
+        """Return the reply to a GET for a job that was never sent, or that a restart has made unknown."""
+
+    def failure(self, uuid: str, reason: str, task: str = "") -> tuple[Status, bytes]:
+        """Return the reply to a request that is refused."""
+
+
+class RequestDispatcher:
+    """Answers POST and GET; used by the thread that receives requests."""
+
+    def __init__(self, executor: JobExecutor, bodies: ReplyBodies) -> None:
+        self._executor = executor
+        self._bodies = bodies
+
+    def post(self, client: str, uuid: str, request: JobRequest, reply: Reply, *, size: int) -> None:
+        """Submit a job; its events and its result, or why it is refused, go to `reply`.
+
+        Args:
+            client: the key that the executor tells clients apart by.
+            uuid: the job's name.
+            request: task and arguments.
+            reply: sends to the client.
+            size: bytes of the request.
+        """
+        deliver, notify = partial(reply, Command.RESPONSE, Status.DONE), partial(reply, Command.EVENT, Status.DONE)
+        try:
+            self._executor.submit(client, uuid, request, deliver, notify=notify, size=size)
+        except TaskError as error:
+            reply(Command.RESPONSE, *self._bodies.failure(uuid, str(error), request.task))
+
+    def get(self, client: str, uuid: str, reply: Reply) -> None:
+        """Reply with a job's result, or with its state while it is queued or running."""
+        found = self._executor.find(client, uuid)
+        if found is None:
+            status, body = self._bodies.unknown_job(uuid)
+        elif found[0] is not JobState.COMPLETED:
+            status, body = Status.PENDING, self._bodies.state(uuid, found[0].value)
+        else:
+            status, body = Status.DONE, found[1] or b"{}"
+        reply(Command.RESPONSE, status, body)
+
+
+class DirectBodies:
+    """Replies of direct mode, which are a broker's: requests that can't be served get a 4xx."""
+
+    def __init__(self, worker: str, service: str) -> None:
+        self._worker = worker
+        self._service = service
+
+    def state(self, uuid: str, state: str) -> bytes:
+        """Return the JSON of a reply that says how far a job is."""
+        return encode_data({"worker": self._worker, "uuid": uuid, "service": self._service, "status": state})
+
+    def unknown_job(self, uuid: str) -> tuple[Status, bytes]:
+        """Return the reply to a GET for an unknown job."""
+        return Status.NOT_FOUND, self.state(uuid, "JOB NOT FOUND")
+
+    def failure(self, uuid: str, reason: str, task: str = "") -> tuple[Status, bytes]:  # noqa: ARG002  not in the body
+        """Return the reply to a refused request."""
+        return Status.BAD_REQUEST, self.failure_body(uuid, reason)
+
+    def failure_body(self, uuid: str, reason: str, target: str = "") -> bytes:
+        """Return the JSON of a reply to a refused request; `target` is what it was sent to, if that is the reason."""
+        body = {
+            "workers": None,
+            "worker": self._worker,
+            "uuid": uuid,
+            "target": target,
+            "status": "FAILED",
+            "service": self._service,
+            "error": reason,
+            "errors": [reason],
+        }
+        return encode_data(body)
+
+
+class BrokerBodies:
+    """Replies by way of a broker.
+
+    Whatever is refused gets a 200 with a failed result: a 4xx from one worker ends the job of NorFab's own client at
+    all the others.
+    """
+
+    def __init__(self, worker: str, service: str) -> None:
+        self._worker = worker
+        self._service = service
+
+    def state(self, uuid: str, state: str) -> bytes:
+        """Return the JSON of a reply that says how far a job is."""
+        return encode_data({"worker": self._worker, "uuid": uuid, "status": state, "service": self._service})
+
+    def unknown_job(self, uuid: str) -> tuple[Status, bytes]:
+        """Return the reply to a GET for an unknown job."""
+        reason = "this worker knows no such job (it may have been restarted): check what was done before you repeat it"
+        return self.failure(uuid, reason)
+
+    def failure(self, uuid: str, reason: str, task: str = "") -> tuple[Status, bytes]:
+        """Return the reply to a refused request."""
+        result = failed_result(reason, task=f"{self._worker}:{task}", service=self._service, juuid=uuid)
+        return Status.DONE, encode_data({self._worker: result})
