@@ -15,7 +15,6 @@ import argparse
 import io
 import json
 import resource
-import runpy
 import sys
 import tempfile
 import threading
@@ -32,7 +31,9 @@ from nfcli.models.protocol.jobs import Result
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
 
-ROGUE = Path(__file__).parents[1] / "support" / "rogue_worker.py"
+sys.path.append(str(Path(__file__).parents[1]))
+from support.fabric.rogue_worker import answer, result, rogue_and_client
+
 JOB_SECONDS = 5.0
 MORE_SECONDS = 2.0
 """What a job may take beyond its time on a machine that does other things as well."""
@@ -79,7 +80,6 @@ class Trial:
         self._rogue = rogue
         self._client = client
         self._mutants = AnswerMutants(seed)
-        self._good = runpy.run_path(str(ROGUE))
 
     def run(self, answers: int) -> None:
         """Answer so many times."""
@@ -89,8 +89,8 @@ class Trial:
             self.answers += count
             self._rogue.script = lambda uuid, count=count: [
                 *(self._mutants.next(uuid.encode()) for _ in range(count)),
-                self._good["answer"](uuid, "200", self._good["result"]("good")),
-                self._good["answer"](uuid, "200", [{"name": DEFAULT_WORKER}], command=b"0x11"),
+                answer(uuid, "200", result("good")),
+                answer(uuid, "200", [{"name": DEFAULT_WORKER}], command=b"0x11"),
             ]
             number += 1
             self._timed(self._command if number % 4 == 0 else self._job)
@@ -131,7 +131,7 @@ class Trial:
             self.wrong.append(f"{line}: status {status}, {err.getvalue()[:300]}")
 
     def _check(self) -> None:
-        self._rogue.script = lambda uuid: [self._good["answer"](uuid, "200", self._good["result"]("good"))]
+        self._rogue.script = lambda uuid: [answer(uuid, "200", result("good"))]
         results = self._client.run_job("fastmcp", "x", timeout=10 * JOB_SECONDS)
         if results[DEFAULT_WORKER]["result"] != "good":
             self.wrong.append(f"the next good answer is taken for {results}"[:300])
@@ -146,7 +146,7 @@ def main() -> int:
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix="nf") as folder,
-        runpy.run_path(str(ROGUE))["rogue_and_client"](Path(folder)) as (rogue, client),
+        rogue_and_client(Path(folder)) as (rogue, client),
     ):
         trial = Trial(rogue, client, arguments.seed)
         trial.run(min(arguments.answers, 1_000))

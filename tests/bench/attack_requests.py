@@ -8,7 +8,7 @@ inside. Slow connections are held open beside them. Afterwards the worker must s
 began with, no more descriptors, no more memory, and a log that is short, without faults and without tokens. Then the
 same, shorter, with the limit of wrong tokens on. Exit status 1 when something was wrong.
 
-tests/end_to_end/test_attack_requests.py runs this too.
+tests/end_to_end/security/test_attack_requests.py runs this too.
 """
 
 from __future__ import annotations

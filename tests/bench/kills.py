@@ -7,7 +7,7 @@ changes in flight: at an acknowledgement, in the middle of a write to a file, wh
 the database, or once more while it starts. The next one must be there without anybody's help and hold what was
 acknowledged; what wasn't is done or not done, but wholly. The same seed chooses the same moments.
 
-tests/end_to_end/test_kills.py runs this too.
+tests/end_to_end/store/test_kills.py runs this too.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ import pytest
 from nfcli import Client, NorFab
 from nfcli.models.environment.curve_keys import read_public_key
 from nfcli.models.environment.paths import Environment
+from support.mcp.served_worker import TOKEN
 from support.norfab.fabric import Fabric
 from support.norfab.mcp_site import SERVICES, TOOLS, McpWorker, ToolSite
 from support.norfab.peers import OurPeer, ReferencePeer
 from support.norfab.processes import Reference, inventory_text
 from support.norfab.sites import DirectSite, EnvironmentJoiner, FabricMaker, Gate, ToolSiteMaker
-from support.served_worker import TOKEN
 from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 OUR_WORKER = "fastmcp-worker-1"

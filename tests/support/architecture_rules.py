@@ -65,7 +65,7 @@ def check_function_sizes(files: Files) -> list[str]:
 
 def check_folder_sizes(files: Files) -> list[str]:
     """A folder is one subject: its listing is read at a glance."""
-    modules = [PurePosixPath(path) for path in _package_files(files)]
+    modules = [PurePosixPath(path) for path in files if path.endswith(".py")]
     counts = Counter(path.parent.as_posix() for path in modules if path.name not in {"__init__.py", "conftest.py"})
     return [f"{folder} has {count} modules" for folder, count in counts.items() if count > FOLDER_MODULES_MAX]
 

@@ -1,6 +1,6 @@
 """The examples of README.md and the manual's pages: fenced blocks, and what the line above each says of it.
 
-A block's language says how it is run, `tests/end_to_end/test_examples.py` does it:
+A block's language says how it is run, `tests/end_to_end/clients/test_examples.py` does it:
 
     console   `$ ` begins a shell command, `> ` continues it; what follows is its output
     nf        `nf#` or `nf[…]#` begins a line that is typed at that prompt; what follows is its output

@@ -17,10 +17,10 @@ from nfcli.worker.fabric.client import FabricClient
 from nfcli.worker.fabric.job import Patience
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.discovery import Discovery, Pace
-from support.fabric_hub import Hub
-from support.fabric_services import PACE, PATIENCE, Catalogue, Connect, Make
+from support.fabric.hub import Hub
+from support.fabric.services import PACE, PATIENCE, Catalogue, Connect, Make
+from support.mcp.served_worker import Serve, ServedWorker
 from support.raw_database import RawDatabase
-from support.served_worker import Serve, ServedWorker
 
 START = 1_780_000_000.25
 

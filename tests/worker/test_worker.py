@@ -16,7 +16,7 @@ from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
 from nfcli.worker.configuration import Configuration
 from nfcli.worker.worker import Worker
-from support.fabric_broker import FabricBroker
+from support.fabric.broker import FabricBroker
 
 WAIT_SECONDS = 10.0
 

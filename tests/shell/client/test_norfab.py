@@ -10,7 +10,7 @@ import pytest
 
 from nfcli import NorFab
 from nfcli.models.errors import InventoryError, NfcliError
-from support.fake_broker import FakeBroker, Site, run
+from support.fabric.fake_broker import FakeBroker, Site, run
 
 
 @pytest.fixture

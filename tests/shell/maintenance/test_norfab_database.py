@@ -303,7 +303,7 @@ def test_a_row_that_is_too_large_is_damage(norfab: NorfabDatabase) -> None:
 def test_a_database_that_takes_too_long_is_given_up(norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     """One may be made to lead in circles."""
     monkeypatch.setattr(norfab_database, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_LOOKS", 10)
+    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
     with pytest.raises(NorfabDatabaseError, match=r"000/cache\.db could not be read within 0 s: take a copy of it$"):
         read(norfab.folder)
 

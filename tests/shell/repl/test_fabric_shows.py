@@ -12,7 +12,7 @@ import pytest
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
 from nfcli.shell.client.client import Client
-from support.fake_broker import FakeBroker, Site, run
+from support.fabric.fake_broker import FakeBroker, Site, run
 
 
 @pytest.fixture

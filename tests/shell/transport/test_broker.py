@@ -11,7 +11,7 @@ import pytest
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport import broker_job as delivery
-from support.fake_broker import (
+from support.fabric.fake_broker import (
     GET,
     NO_ANSWER,
     POST,

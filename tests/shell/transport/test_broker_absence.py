@@ -19,7 +19,7 @@ from nfcli.shell.client import client as client_module
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport import broker as fabric
 from nfcli.shell.transport import broker_job as delivery
-from support.fake_broker import GET, POST, WAIT_SECONDS, FakeBroker, Site, done, result, run
+from support.fabric.fake_broker import GET, POST, WAIT_SECONDS, FakeBroker, Site, done, result, run
 
 
 @pytest.fixture

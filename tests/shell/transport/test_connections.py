@@ -19,7 +19,7 @@ from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.protocol import connection as link
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.direct import DirectTransport
-from support.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
+from support.fabric.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
 
 
 @pytest.fixture

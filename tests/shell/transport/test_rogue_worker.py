@@ -17,7 +17,7 @@ from nfcli.models.protocol.frames import ClientMessage, Command
 from nfcli.models.protocol.jobs import Result
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport import direct as direct_module
-from support.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
+from support.fabric.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
 
 BENCH = Path(__file__).parents[2] / "bench"
 Frames = list[bytes]

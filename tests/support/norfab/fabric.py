@@ -17,8 +17,8 @@ from support.norfab.processes import Reference, ReferenceProcess, inventory_text
 
 JOIN_SECONDS = 30.0
 PLUGINS = {
-    "demo": {"worker": "reference_demo_service:DemoWorker"},
-    "mute": {"worker": "reference_mute_service:MuteWorker"},
+    "demo": {"worker": "demo_service:DemoWorker"},
+    "mute": {"worker": "mute_service:MuteWorker"},
 }
 
 

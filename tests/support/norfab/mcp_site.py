@@ -18,8 +18,8 @@ from mcp.client.streamable_http import streamable_http_client
 from nfcli import Client
 from nfcli.models.environment.paths import Environment
 from nfcli.models.tasks.tools import tool_name
-from support.change_streams import Stream
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, McpAddress
+from support.mcp.change_streams import Stream
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, McpAddress
 
 ERAS = (HANDSHAKE_ERA, SINGLE_POST_ERA)
 WAIT_SECONDS = 40.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-DRIVER, PROCESS = (Path(__file__).with_name(f"reference_{name}.py") for name in ("driver", "process"))
+DRIVER, PROCESS = (Path(__file__).parent / "reference" / f"{name}.py" for name in ("driver", "process"))
 CALL_SECONDS = 60.0
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -99,7 +99,7 @@ class _Piped:
 
 
 class Reference:
-    """NorFab in another process, with an environment folder of its own; calls go to `reference_driver.Driver`."""
+    """NorFab in another process, with an environment folder of its own; calls go to `reference/driver.py`."""
 
     def __init__(self, python: str, folder: Path, inventory: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -120,7 +120,7 @@ class Reference:
 
 
 class ReferenceProcess:
-    """The reference's broker, or one of its workers: `reference_process.py`.
+    """The reference's broker, or one of its workers: `reference/process.py`.
 
     It is starting, not started, when this returns, so that several can start side by side.
     """

@@ -15,8 +15,9 @@ from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.fabric import client as fabric_client
 from nfcli.worker.fabric.client import FabricClient
-from support.fabric_services import scripts, values
-from support.served_worker import WAIT_SECONDS
+from support.fabric import hub as scripts
+from support.fabric.services import values
+from support.mcp.served_worker import WAIT_SECONDS
 
 answers, is_asked, is_busy, is_silent = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.is_silent
 pushes, ready, result, say = scripts.pushes, scripts.ready, scripts.result, scripts.say

@@ -10,9 +10,10 @@ import pytest
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.fabric.client import FabricClient
-from support.fabric_hub import Hub
-from support.fabric_services import scripts, values
-from support.served_worker import WAIT_SECONDS
+from support.fabric import hub as scripts
+from support.fabric.hub import Hub
+from support.fabric.services import values
+from support.mcp.served_worker import WAIT_SECONDS
 
 answers, is_asked, is_busy, pushes = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.pushes
 accepted, ready, result, say = scripts.accepted, scripts.ready, scripts.result, scripts.say

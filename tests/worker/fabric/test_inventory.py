@@ -13,7 +13,7 @@ from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.worker.fabric.inventory import fetch_inventory, read_inventory
-from support.fabric_broker import FabricBroker
+from support.fabric.broker import FabricBroker
 
 ADDRESS = BrokerAddress("tcp://192.0.2.1:5555", BrokerKey(b"k" * 40, "broker.shared_key"))
 PLACE = "the broker at tcp://192.0.2.1:5555"

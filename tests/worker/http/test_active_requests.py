@@ -12,8 +12,8 @@ import pytest
 
 from nfcli.worker.http import active_requests as running
 from nfcli.worker.http.middleware import Caller
-from support.request_runs import Send, Site, run
-from support.served_worker import WAIT_SECONDS
+from support.mcp.request_runs import Send, Site, run
+from support.mcp.served_worker import WAIT_SECONDS
 
 
 async def answer(_scope: Any, _receive: Any, send: Send) -> None:

@@ -14,7 +14,7 @@ import pytest
 from nfcli.worker.http import exchange
 from nfcli.worker.http import middleware as gate
 from nfcli.worker.http.active_requests import RunningRequests
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, ServedWorker, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, ServedWorker, read_answer
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 FOREIGN_HOST = "this Host is not allowed: the worker's log says what to change"

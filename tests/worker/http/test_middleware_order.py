@@ -9,7 +9,7 @@ import pytest
 
 from nfcli.worker.http import exchange
 from nfcli.worker.http.allowed_hosts import Names
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, ServedWorker
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, ServedWorker
 
 in_both_eras = pytest.mark.parametrize("era", [HANDSHAKE_ERA, SINGLE_POST_ERA])
 on_loopback = pytest.mark.parametrize("shared_worker", ["127.0.0.1"], indirect=True)

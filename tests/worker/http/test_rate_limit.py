@@ -17,7 +17,7 @@ from nfcli.worker.http import middleware as gate
 from nfcli.worker.http import rate_limit as guesses
 from nfcli.worker.http.rate_limit import GuessLimit, counted_address
 from nfcli.worker.tokens.store import TokenStore
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 ELSEWHERE = "127.0.0.2"

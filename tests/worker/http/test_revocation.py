@@ -19,7 +19,7 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.http import active_requests as running
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 REFUSED = (401, "the token is unknown, expired or deleted")

@@ -26,7 +26,7 @@ from nfcli.worker.http import server as http
 from nfcli.worker.http.server import HttpServer
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
 
 Serve = Callable[..., Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from support.called_tools import Fabric
-from support.change_streams import NO_METADATA, Stream
-from support.served_worker import Serve
-from support.tool_entries import entry
+from support.mcp.called_tools import Fabric
+from support.mcp.change_streams import NO_METADATA, Stream
+from support.mcp.served_worker import Serve
+from support.mcp.tool_entries import entry
 
 
 @pytest.fixture

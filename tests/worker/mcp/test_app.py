@@ -15,7 +15,7 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.tokens.store import TokenStore
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 TOOLS = ["get_inventory", "get_status", "get_tools", "get_version"]

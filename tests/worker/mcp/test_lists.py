@@ -13,9 +13,9 @@ from mcp import Client, MCPError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.mcp import handlers as mcp_handlers
 from nfcli.worker.tools.catalogue import ToolCatalogue
-from support.called_tools import ERAS, MODES, PING, in_both_eras, with_client
+from support.mcp.called_tools import ERAS, MODES, PING, in_both_eras, with_client
+from support.mcp.tool_entries import PROMPT, entry
 from support.no_rules import NoRules
-from support.tool_entries import PROMPT, entry
 
 Serve = Callable[..., Any]
 

@@ -16,10 +16,10 @@ from mcp.shared.subscriptions import PromptsListChanged, ToolsListChanged
 from nfcli.worker.mcp import notifications as list_changes
 from nfcli.worker.mcp.notifications import ListChanges
 from nfcli.worker.tools.catalogue import ToolCatalogue
-from support.change_streams import NO_METADATA, PROMPTS, TOOLS, Stream, change, in_both_eras
+from support.mcp.change_streams import NO_METADATA, PROMPTS, TOOLS, Stream, change, in_both_eras
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
+from support.mcp.tool_entries import PROMPT, entry
 from support.no_rules import NoRules
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
-from support.tool_entries import PROMPT, entry
 
 Serve = Callable[..., Any]
 Open = Callable[..., Any]

@@ -14,9 +14,9 @@ from nfcli.worker.http import active_requests as running
 from nfcli.worker.http import exchange
 from nfcli.worker.mcp import notifications as list_changes
 from nfcli.worker.mcp.notifications import ListChanges
-from support.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras
-from support.request_runs import Site, run
-from support.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
+from support.mcp.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras
+from support.mcp.request_runs import Site, run
+from support.mcp.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
 
 Serve = Callable[..., Any]
 Open = Callable[..., Any]

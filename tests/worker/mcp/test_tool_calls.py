@@ -17,10 +17,10 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.mcp import tool_calls
-from support.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
+from support.mcp.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
+from support.mcp.served_worker import WAIT_SECONDS, read_answer
+from support.mcp.tool_entries import entry
 from support.no_rules import NoRules
-from support.served_worker import WAIT_SECONDS, read_answer
-from support.tool_entries import entry
 
 
 def result(value: object = True, **changes: Any) -> dict[str, Any]:

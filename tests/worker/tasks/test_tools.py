@@ -16,9 +16,9 @@ from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.catalogue import ToolCatalogue
+from support.mcp.tool_entries import PROMPT, entry
 from support.no_rules import NoRules
 from support.task_context import task_context
-from support.tool_entries import PROMPT, entry
 
 LAB, NET = "service_lab__task_ping", "service_net__task_ping"
 OWN = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]

@@ -15,8 +15,8 @@ from nfcli.models.errors import NfcliError
 from nfcli.models.protocol.jobs import Result
 from nfcli.worker.tools import catalogue as catalogue_module
 from nfcli.worker.tools.catalogue import ListChange, ToolCatalogue
+from support.mcp.tool_entries import PROMPT, RESULT, entry
 from support.no_rules import NoRules
-from support.tool_entries import PROMPT, RESULT, entry
 
 
 class Rules(NoRules):

@@ -9,8 +9,9 @@ import pytest
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
-from support.fabric_hub import pushes
-from support.fabric_services import NO_LIST, PACE, Fabric, lists, scripts, tools
+from support.fabric import hub as scripts
+from support.fabric.hub import pushes
+from support.fabric.services import NO_LIST, PACE, Fabric, lists, tools
 
 is_silent = scripts.is_silent
 

@@ -11,8 +11,8 @@ from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key
 from nfcli.models.environment.paths import Environment
 from nfcli.worker.tokens.store import TokenStore
 from support.direct_server import Peer, Server
-from support.fabric_broker import FabricBroker, FabricPeer
-from support.fabric_worker import HOLD_SECONDS, KEEPALIVE_SECONDS, Joined
+from support.fabric.broker import FabricBroker, FabricPeer
+from support.fabric.worker import HOLD_SECONDS, KEEPALIVE_SECONDS, Joined
 
 
 @pytest.fixture

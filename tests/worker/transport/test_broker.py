@@ -11,9 +11,9 @@ import pytest
 
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.protocol.frames import Command
-from support.fabric_broker import FabricBroker
-from support.fabric_worker import HOLD_SECONDS, KEEPALIVE_SECONDS, eventually, runs_a_job
-from support.served_worker import WAIT_SECONDS
+from support.fabric.broker import FabricBroker
+from support.fabric.worker import HOLD_SECONDS, KEEPALIVE_SECONDS, eventually, runs_a_job
+from support.mcp.served_worker import WAIT_SECONDS
 
 Connect = Callable[..., Any]
 

@@ -12,8 +12,8 @@ import pytest
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.broker import MAX_MESSAGE_BYTES
 from nfcli.worker.transport.broker_jobs import MAX_JOB_BYTES, client_name
-from support.fabric_worker import runs_a_job
-from support.served_worker import WAIT_SECONDS
+from support.fabric.worker import runs_a_job
+from support.mcp.served_worker import WAIT_SECONDS
 
 Connect = Callable[..., Any]
 

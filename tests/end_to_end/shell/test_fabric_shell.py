@@ -15,7 +15,7 @@ from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.tasks.audit import AuditReport
 from nfcli.models.tasks.health import StoreReport
 from nfcli.shell.cli import main
-from support.fake_broker import FakeBroker, Site, done, event, result
+from support.fabric.fake_broker import FakeBroker, Site, done, event, result
 from support.programs import ProgramStarter, TerminalStarter
 from support.workers import EnvironmentFactory, NfcliRunner
 

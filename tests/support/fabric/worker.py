@@ -18,7 +18,7 @@ from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.broker import BrokerTransport
 from nfcli.worker.transport.broker_jobs import client_name
-from support.fabric_broker import WAIT_SECONDS
+from support.fabric.broker import WAIT_SECONDS
 from support.task_context import task_context
 
 KEEPALIVE_SECONDS, HOLD_SECONDS = 0.1, 0.6

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import pytest
 
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
-from support.tool_entries import entry
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
+from support.mcp.tool_entries import entry
 
 TOOLS, PROMPTS = "notifications/tools/list_changed", "notifications/prompts/list_changed"
 NO_METADATA = {"issuer_url": None, "max_wrong_tokens_per_minute": 0}

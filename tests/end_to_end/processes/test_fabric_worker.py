@@ -13,7 +13,7 @@ import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.protocol.broker_replies import HOLD_SECONDS, KEEPALIVE_SECONDS
-from support.fabric_broker import WAIT_SECONDS, FabricBroker, FabricPeer
+from support.fabric.broker import WAIT_SECONDS, FabricBroker, FabricPeer
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, WorkerRunner
 

@@ -11,7 +11,7 @@ from nfcli.worker.http.active_requests import RunningRequests
 from nfcli.worker.http.allowed_hosts import Names
 from nfcli.worker.http.exchange import App
 from nfcli.worker.http.middleware import Caller, Gate, Policy
-from support.served_worker import WAIT_SECONDS
+from support.mcp.served_worker import WAIT_SECONDS
 
 Send = Callable[[Any], Awaitable[None]]
 

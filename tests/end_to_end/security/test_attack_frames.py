@@ -16,7 +16,7 @@ from nfcli.models.environment.curve_keys import ensure_client_key, read_public_k
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from support.workers import RunningWorker
 
-ATTACK = Path(__file__).parents[1] / "bench" / "attack_frames.py"
+ATTACK = Path(__file__).parents[2] / "bench" / "attack_frames.py"
 SECONDS = 240
 Frames = list[bytes]
 Ask = Callable[[Frames], Frames | None]

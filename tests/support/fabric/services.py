@@ -12,10 +12,7 @@ from nfcli.models.tasks.tools import tool_name
 from nfcli.worker.fabric.client import FabricClient
 from nfcli.worker.fabric.job import Patience
 from nfcli.worker.tools.discovery import Discovery, Pace
-from support import fabric_hub
-from support.fabric_hub import WAIT_SECONDS, pushes
-
-scripts = fabric_hub
+from support.fabric.hub import WAIT_SECONDS, pushes
 
 # Short where something has to happen, long where it must not.
 PATIENCE = Patience(poll=0.05, answer=WAIT_SECONDS, comeback=WAIT_SECONDS)

@@ -135,7 +135,7 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
 def test_a_backup_that_takes_too_long_is_given_up(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is that keeps SQLite busy."""
     monkeypatch.setattr(token_backup, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_LOOKS", 10)
+    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
     with pytest.raises(TokenStoreDamagedError, match=r"nothing changed: use another one$"):
         read_backup(backup)
 

@@ -14,7 +14,7 @@ from nfcli.models.environment.paths import Environment
 from support.programs import Program, Terminal, TerminalStarter
 from support.workers import NfcliRunner, RunningWorker
 
-EXPECTED_TREE = Path(__file__).parents[1] / "man" / "expected" / "man_tree_fastmcp_auth.txt"
+EXPECTED_TREE = Path(__file__).parents[2] / "man" / "expected" / "man_tree_fastmcp_auth.txt"
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
 FALSE = TRUE.replace("true", "false")
 HEADER = ["worker", "username", "token", "age", "creation", "expires"]

@@ -1,6 +1,6 @@
 """One process of NorFab's, its broker or one of its workers; run by a Python that has the package norfab.
 
-    reference_process.py FOLDER [WORKER]
+    process.py FOLDER [WORKER]
 
 FOLDER holds an `inventory.yaml` of NorFab's. The process prints `ready` when it is; it ends on SIGTERM, and when its
 stdin ends, so that it never outlives who started it. A broker says goodbye to its workers then, a worker to nobody.

@@ -25,7 +25,7 @@ from mcp import Client as SdkClient
 from mcp import MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from support.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
 
 TOOLS = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
 STATUS = "service_fastmcp__task_get_status"

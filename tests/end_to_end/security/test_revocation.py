@@ -13,8 +13,8 @@ import pytest
 
 from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from support.mcp.served_worker import WAIT_SECONDS, read_answer
 from support.programs import ProgramStarter
-from support.served_worker import WAIT_SECONDS, read_answer
 from support.workers import EnvironmentFactory, RunningWorker
 
 THREADS = 4

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from support.mcp.served_worker import HANDSHAKE_ERA
 from support.norfab.mcp_site import ERAS, WAIT_SECONDS
 from support.norfab.sites import FabricMaker, ToolSiteMaker
-from support.served_worker import HANDSHAKE_ERA
 from support.workers import NfcliRunner
 
 TOOLS_CHANGED, PROMPTS_CHANGED = (f"notifications/{kind}/list_changed" for kind in ("tools", "prompts"))

@@ -14,7 +14,7 @@ import pytest
 
 from support.workers import RunningWorker
 
-ATTACK = Path(__file__).parents[1] / "bench" / "attack_requests.py"
+ATTACK = Path(__file__).parents[2] / "bench" / "attack_requests.py"
 SECONDS = 240
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LAST = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")

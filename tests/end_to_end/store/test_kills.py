@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 with pytest.MonkeyPatch.context() as _patch:
-    _patch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
+    _patch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
     kills: Any = importlib.import_module("kills")
     ledger: Any = importlib.import_module("endurance.ledger")
 
