@@ -70,6 +70,7 @@ class BrokerConnection(Connection):
         *,
         name: bytes,
         keys: KeyPair,
+        connect_seconds: float | None = None,
         max_message_bytes: int | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -81,6 +82,7 @@ class BrokerConnection(Connection):
             keys=keys,
             server_key=server_key,
             drops_while_down=True,
+            connect_seconds=connect_seconds,
             max_message_bytes=max_message_bytes,
             max_waiting=max_waiting,
         )

@@ -56,6 +56,13 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A worker has stored the job."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A worker has the job and hasn't finished it."""
 
@@ -100,7 +107,16 @@ class ManagementReply:
 
 
 Reply = (
-    Dispatched | Rejected | Finished | Running | ResultReady | ProgressUpdate | UnknownJob | Failed | ManagementReply
+    Dispatched
+    | Rejected
+    | Finished
+    | Accepted
+    | Running
+    | ResultReady
+    | ProgressUpdate
+    | UnknownJob
+    | Failed
+    | ManagementReply
 )
 
 
@@ -152,7 +168,9 @@ def _response(status: str, data: dict[str, Any]) -> Reply | None:
         if not worker:
             return Rejected(_asked(data), _reason(status, data))
         return UnknownJob(worker) if status == Status.NOT_FOUND else Failed(worker, _reason(status, data))
-    return Running(worker) if worker else None
+    if not worker:
+        return None
+    return Accepted(worker) if status == Status.ACCEPTED else Running(worker)
 
 
 def _asked(data: dict[str, Any]) -> tuple[str, ...] | None:

@@ -62,6 +62,7 @@ class Connection:
         keys: KeyPair | None,
         server_key: bytes | None,
         drops_while_down: bool = False,
+        connect_seconds: float | None = None,
         max_message_bytes: int | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -73,7 +74,7 @@ class Connection:
         self.is_refused = False
         self.is_accepted = False
         self.failed_handshakes = 0
-        self.connect_seconds = CONNECT_SECONDS
+        self.connect_seconds = CONNECT_SECONDS if connect_seconds is None else connect_seconds
         self.connect_deadline = time.monotonic() + self.connect_seconds
         self.dealer = context.socket(zmq.DEALER)
         options: dict[int, int | bytes] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -11,15 +11,15 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from ..errors import ProtocolError, validation_messages
-from .frames import decode_object
+from ..errors import ProtocolError, UsageError, validation_messages
+from .frames import decode_object, encode_data
 
 DEFAULT_TIMEOUT_SECONDS = 60
+CHECK_BEFORE_RETRY = "check what it has done before you repeat it"
+"""The remedy where a worker may have run a job whose result is not available."""
+
 Results = dict[str, dict[str, Any]]
 """`{worker: Result as a dict}`, as `run_job` returns it."""
-
-LOOK = "look what it has done before you repeat it"
-"""What to do about a worker that may have run a job whose result can't be had."""
 
 _SAID_AGAIN = "Worker experienced error: "
 _TRACEBACK = "Traceback (most recent call last)"
@@ -141,6 +141,30 @@ class JobRequest(BaseModel):
         except UnicodeEncodeError:
             raise PydanticCustomError("unicode", "must be valid Unicode") from None
         return value
+
+
+def check_timeout(timeout: float) -> float:
+    """Return the seconds that a whole job may take.
+
+    Raises:
+        UsageError: not a positive number.
+    """
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"timeout must be a positive number of seconds, got {timeout}")
+    return timeout
+
+
+def encode_request(task: str, kwargs: Mapping[str, Any], *, timeout: float, args: Sequence[Any] = ()) -> bytes:
+    """Return the data of a POST.
+
+    Raises:
+        UsageError: arguments that are not JSON, or a timeout that is not a positive number.
+    """
+    request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": check_timeout(timeout)}
+    try:
+        return encode_data(request)
+    except (TypeError, ValueError):
+        raise UsageError(f"the arguments of {task} must be JSON values, in valid Unicode") from None
 
 
 class JobEvent(BaseModel):

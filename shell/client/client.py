@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
@@ -14,9 +14,9 @@ from ...models.environment.paths import Environment
 from ...models.errors import NfcliError, NoWorkersError, UsageError
 from ...models.inventory.schema import Inventory
 from ...models.protocol.frames import ALL, ANY
-from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, ResultStatus
+from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
+from ...models.protocol.pending_job import OnProgress, PendingJob
 from ..transport.base import Transport
-from ..transport.job import Job, OnProgress, Results, listed, request_data
 
 REFRESH_SECONDS = 2.5
 """Limit for refreshing the list of workers."""
@@ -102,7 +102,7 @@ class Client:
             AccessDeniedError: every worker that could be reached refused this client's key.
             UsageError: arguments that can't be encoded as JSON, a timeout that isn't positive, or a closed client.
         """
-        data = request_data(task, args, kwargs, timeout)
+        data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout)
         deadline = time.monotonic() + timeout
         with self._lock:
             self._assert_open()
@@ -113,7 +113,7 @@ class Client:
             if has_changed:
                 names = self._targets(service, workers)
             deadline += time.monotonic() - started
-            job = Job(
+            job = PendingJob(
                 *(service, task, uuid or uuids.uuid4().hex, data),
                 timeout=timeout,
                 deadline=deadline,
@@ -196,14 +196,14 @@ class Client:
                 except NfcliError as error:
                     not_started[name] = error
         if has_changed:
-            self._transport.settle()
+            self._transport.wait_registered()
         return not_started, has_changed
 
     def _targets(self, service: str, workers: str | Sequence[str]) -> list[str]:
         candidates = self._transport.candidates(service)
         if not candidates:
             services, source = self._transport.services(), self._transport.SOURCE
-            raise NoWorkersError(f"no worker serves {service!r}: {source} has {listed(services)}")
+            raise NoWorkersError(f"no worker serves {service!r}: {source} has {_join(services)}")
         if workers in (ALL, ANY):
             return candidates
         names = [workers] if isinstance(workers, str) else list(dict.fromkeys(workers))
@@ -211,10 +211,10 @@ class Client:
             raise NoWorkersError("the list of workers is empty: name at least one, or use all")
         unknown = [name for name in names if name not in candidates]
         if unknown:
-            raise NoWorkersError(f"unknown worker {listed(map(repr, unknown))}: there is {listed(candidates)}")
+            raise NoWorkersError(f"unknown worker {_join(map(repr, unknown))}: there is {_join(candidates)}")
         return names
 
-    def _run_on_any(self, job: Job, names: list[str]) -> Results:
+    def _run_on_any(self, job: PendingJob, names: list[str]) -> Results:
         """Try one worker after the other until one can be reached; those that seem to run come first."""
         failure: NoWorkersError | None = None
         shuffled = random.sample(names, len(names))
@@ -225,11 +225,10 @@ class Client:
                 failure = error
         raise failure or NoWorkersError("there is no worker: start one with nfcli -w")
 
-    def _run(self, job: Job, names: list[str]) -> Results:
+    def _run(self, job: PendingJob, names: list[str]) -> Results:
         job.missing = set(names)
-        self._transport.carry(job)
-        for name in sorted(job.missing):
-            job.fail(name, f"no answer within {job.timeout:g} s", ResultStatus.TIMEOUT)
+        self._transport.send(job)
+        job.expire()
         if job.unreached.keys() >= set(names):
             raise _unreachable(job.unreached)
         return {name: job.results[name] for name in sorted(names)}
@@ -240,3 +239,7 @@ def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
     kinds = {type(error) for error in unreached.values()}
     kind = kinds.pop() if len(kinds) == 1 else NoWorkersError
     return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

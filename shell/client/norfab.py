@@ -11,12 +11,12 @@ from ...models.environment.paths import Environment, find_environment
 from ...models.inventory.loader import load_inventory
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
+from ...models.protocol.pending_job import OnProgress
 from ..processes.launcher import Launcher
 from ..processes.worker_process import Notice, foreign_worker_message
 from ..transport.base import Transport
 from ..transport.broker import FabricTransport
 from ..transport.direct import DirectTransport
-from ..transport.job import OnProgress
 from .client import Client
 
 

@@ -1,46 +1,46 @@
-"""What the client asks of a way to reach workers: direct connections, or a NorFab broker."""
+"""The interface between the client and its way to reach workers: direct connections, or a NorFab broker."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-from .job import Job
+from ...models.protocol.pending_job import PendingJob
 
 
 class Transport(Protocol):
-    """Carries jobs to workers and their answers back; used by one thread at a time.
+    """Sends jobs to workers and receives their results; used by one thread at a time.
 
-    `SOURCE` is what tells which workers there are: the inventory, or the broker.
+    `SOURCE` names what lists the workers: the inventory, or the broker.
     """
 
     SOURCE: ClassVar[str]
 
     def refresh(self, seconds: float) -> None:
-        """Learn anew which workers there are, within `seconds`; NoWorkersError when that can't be learnt."""
+        """Refresh the list of workers; raises NoWorkersError if that fails or takes longer than `seconds`."""
 
-    def settle(self) -> None:
-        """Wait, not for long, until workers that were started a moment ago can be reached."""
+    def wait_registered(self) -> None:
+        """Wait, for a bounded time, until workers that have just been started are reachable."""
 
     def candidates(self, service: str) -> list[str]:
-        """Return the names of the workers of a service (`all`: of every one), as the last `refresh` found them."""
+        """Return the names of a service's workers (`all`: of every service), as of the last `refresh`."""
 
     def services(self) -> list[str]:
-        """Return the names of the services that these workers serve."""
+        """Return the names of these workers' services."""
 
     def is_running(self, name: str) -> bool:
-        """Whether a worker can be sent to, as far as that is known without a message."""
+        """Whether a worker seems to be running, judged without sending a message."""
 
-    def carry(self, job: Job) -> None:
-        """Send a job to each of its missing workers, once, and take in answers until none is missing or time is up."""
+    def send(self, job: PendingJob) -> None:
+        """Send a job to each of its missing workers, once, and wait for results until none is missing or it expires."""
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker, as the shell shows it."""
 
     def show_broker(self) -> dict[str, Any]:
-        """Return what the broker tells of itself; NfcliError where there is none."""
+        """Return the broker's state; raises NfcliError if there is no broker."""
 
     def describe(self) -> dict[str, Any]:
-        """Return how workers are reached; asks nobody."""
+        """Return how workers are reached, without sending a message."""
 
     def close(self) -> None:
-        """Give up every connection at once."""
+        """Close all connections at once."""

@@ -15,14 +15,16 @@ from ...models.errors import NfcliError, NoWorkersError
 from ...models.inventory.schema import Inventory
 from ...models.inventory.service import SERVICE
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
+from ...models.protocol.broker_presence import Timeouts
 from ...models.protocol.broker_replies import INVENTORY_SERVICE, worker_rows
 from ...models.protocol.frames import ALL
-from .broker_job import Delivery
-from .job import Job
+from ...models.protocol.pending_job import PendingJob
+from .delivery import Delivery
 
 REGISTER_SECONDS = 3.0
 """A worker that is ready registers within milliseconds; the broker may be busy."""
 ALIVE = "alive"
+TIMEOUTS = Timeouts(silence=2.0)
 
 _PAUSE_SECONDS = 0.02
 _SHOW_WORKERS = "show_workers"
@@ -49,12 +51,14 @@ class FabricTransport:
         address: BrokerAddress,
         *,
         notice: Callable[[str], None] | None = None,
+        timeouts: Timeouts = TIMEOUTS,
     ) -> None:
         self._environment = environment
         self._inventory = inventory
         self._keys = keys or KeyPair(*zmq.curve_keypair())
         self._address = address
-        self._notice = notice or (lambda _: None)
+        self._notify = notice or (lambda _: None)
+        self._timeouts = timeouts
         # Workers tell a job that comes again by its uuid and this name, which outlives a broken connection.
         self._name = random_routing_id("client")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -91,10 +95,15 @@ class FabricTransport:
                 self._link.close()
                 self._link = None
         if self._link is None:
-            self._link = BrokerConnection(self._context, self._address, name=self._name, keys=self._keys)
+            self._link = BrokerConnection(
+                *(self._context, self._address),
+                name=self._name,
+                keys=self._keys,
+                connect_seconds=self._timeouts.answer,
+            )
         return self._link
 
-    def settle(self) -> None:
+    def wait_registered(self) -> None:
         """Wait until this environment's workers that are ready have registered; the broker may be slow to note it."""
         deadline = time.monotonic() + REGISTER_SECONDS
         self.refresh(REGISTER_SECONDS)
@@ -147,9 +156,9 @@ class FabricTransport:
         is_alive = name in self._rows and self._rows[name].get("status") == ALIVE
         return is_alive and (name not in self._inventory.topology.workers or self._is_ready_here(name))
 
-    def carry(self, job: Job) -> None:
-        """Send a job to its missing workers and take in their answers until all are there or time is up."""
-        Delivery(self._sound_link(), job, self._notice).run()
+    def send(self, job: PendingJob) -> None:
+        """Send a job to its missing workers and wait for their results until none is missing or it expires."""
+        Delivery(self._sound_link(), job, self._notify, self._timeouts).run()
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker: name, service, status (`alive`, `dead`), holdtime, seconds up, note."""

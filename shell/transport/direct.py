@@ -29,8 +29,7 @@ from ...models.protocol.frames import (
     decode_data,
     decode_object,
 )
-from ...models.protocol.jobs import LOOK
-from .job import Job
+from ...models.protocol.pending_job import PendingJob
 
 MMI_TIMEOUT_SECONDS = 3.0
 _REASON_CHARACTERS = 2_000
@@ -70,7 +69,7 @@ class DirectTransport:
     def refresh(self, seconds: float) -> None:
         """Do nothing: the inventory was read once."""
 
-    def settle(self) -> None:
+    def wait_registered(self) -> None:
         """Do nothing: a worker that is ready can be reached."""
 
     def candidates(self, service: str) -> list[str]:
@@ -108,7 +107,7 @@ class DirectTransport:
             return False
         return True
 
-    def carry(self, job: Job) -> None:
+    def send(self, job: PendingJob) -> None:
         """Send a job to each of its missing workers and take in their answers until all are there or time is up."""
         for name in sorted(job.missing):
             self._post(job, name, Command.POST)
@@ -119,19 +118,19 @@ class DirectTransport:
                 elif event.message.uuid == job.uuid and event.worker in job.missing:
                     _answered(job, event)
 
-    def _post(self, job: Job, name: str, command: bytes) -> None:
+    def _post(self, job: PendingJob, name: str, command: bytes) -> None:
         try:
-            self.send(name, ClientMessage(command, job.service, name.encode(), job.uuid, job.data))
+            self.send_message(name, ClientMessage(command, job.service, name.encode(), job.uuid, job.data))
         except NoWorkersError as error:
-            job.lose(name, job.not_started.get(name, error))
+            job.fail_gone(name, error)
 
-    def _lost(self, job: Job, event: Lost) -> None:
+    def _lost(self, job: PendingJob, event: Lost) -> None:
         """Ask a worker that went away for the result once more: it may only have been the connection."""
         if event.was_up and event.worker not in job.asked_again:
             job.asked_again.add(event.worker)
             self._post(job, event.worker, Command.GET)
         else:
-            job.lose(event.worker, event.error)
+            job.fail_gone(event.worker, event.error)
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
@@ -150,7 +149,7 @@ class DirectTransport:
     def _ask_worker(self, name: str) -> dict[str, str]:
         """Return the row in which a worker shows itself (MMI `show_workers`)."""
         uuid, deadline = uuids.uuid4().hex, time.monotonic() + MMI_TIMEOUT_SECONDS
-        self.send(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
+        self.send_message(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
         while time.monotonic() < deadline:
             for event in self.receive([name], deadline):
                 if isinstance(event, Lost):
@@ -174,7 +173,7 @@ class DirectTransport:
         """Return that workers are reached directly, and which."""
         return {"mode": "direct", "workers": self.candidates("all")}
 
-    def send(self, name: str, message: ClientMessage) -> None:
+    def send_message(self, name: str, message: ClientMessage) -> None:
         """Send to a worker, over a new connection where there is none or the old one has broken.
 
         Raises:
@@ -310,12 +309,12 @@ class _WorkerConnection(Connection):
         return Lost(self.name, error, was_up=self.handshakes > 0)
 
 
-def _answered(job: Job, event: Answer) -> None:
+def _answered(job: PendingJob, event: Answer) -> None:
     message, name = event.message, event.worker
-    if message.command == Command.EVENT and job.on_progress is not None:
+    if message.command == Command.EVENT:
         heard = parse_reply(message)
         if isinstance(heard, ProgressUpdate):
-            job.progress(name, heard.message)
+            job.report_progress(name, heard.message)
     if message.command != Command.RESPONSE:
         return
     if message.status == Status.DONE:
@@ -323,7 +322,7 @@ def _answered(job: Job, event: Answer) -> None:
     elif message.status == Status.FORBIDDEN:
         job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
     elif message.status == Status.NOT_FOUND and name in job.asked_again:
-        job.fail(name, f"the worker was restarted while the job ran: {LOOK}")
+        job.fail_restarted(name)
     elif Status.is_error(message.status):
         job.fail(name, _reason(message))
 

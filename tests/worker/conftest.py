@@ -12,13 +12,13 @@ import pytest
 import zmq
 
 from nfcli.models.environment.curve_keys import KeyPair
+from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.fabric.client import FabricClient
-from nfcli.worker.fabric.job import Patience
+from nfcli.worker.fabric.client import MAX_JOBS, FabricClient
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.discovery import Discovery, Pace
 from support.fabric.hub import Hub
-from support.fabric.services import PACE, PATIENCE, Catalogue, Connect, Make
+from support.fabric.services import PACE, TIMEOUTS, Catalogue, Connect, Make
 from support.mcp.served_worker import Serve, ServedWorker
 from support.raw_database import RawDatabase
 
@@ -97,10 +97,10 @@ def connect_fabric(hub: Hub) -> Iterator[Connect]:
     """Start clients of the broker."""
     with ExitStack() as started:
 
-        def start(*, address: Any = None, **patience: float) -> FabricClient:
-            chosen = Patience(**{**vars(PATIENCE), **patience})
+        def start(*, address: Any = None, max_jobs: int = MAX_JOBS, **timeouts: float) -> FabricClient:
+            chosen = Timeouts(**{**vars(TIMEOUTS), **timeouts})
             keys = KeyPair(*zmq.curve_keypair())
-            client = FabricClient("w0", address or hub.address, keys, patience=chosen)
+            client = FabricClient("w0", address or hub.address, keys, timeouts=chosen, max_jobs=max_jobs)
             client.start()
             started.callback(client.stop)
             return client
@@ -113,8 +113,8 @@ def make_discovery(connect_fabric: Connect, catalogue: Catalogue) -> Iterator[Ma
     """Make discoveries of service `own`, each with a client of the broker."""
     with ExitStack() as opened:
 
-        def make_one(*, pace: Pace = PACE, **patience: float) -> Discovery:
-            client = connect_fabric(**patience)
+        def make_one(*, pace: Pace = PACE, **timeouts: float) -> Discovery:
+            client = connect_fabric(**timeouts)
             discovery = Discovery("own", client, catalogue, pace=pace)
             opened.callback(discovery.stop)
             opened.callback(client.stop)

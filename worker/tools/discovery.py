@@ -18,8 +18,7 @@ from typing import Any, Protocol
 
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.frames import ALL, ANY
-from ...models.protocol.jobs import failure_reason
-from ..fabric.job import Results
+from ...models.protocol.jobs import Results, failure_reason
 
 log = logging.getLogger(__name__)
 

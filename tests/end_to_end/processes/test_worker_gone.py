@@ -21,6 +21,7 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import LockOwner, WorkerLock, read_owner
 from nfcli.models.protocol import connection as link
+from nfcli.models.protocol.jobs import CHECK_BEFORE_RETRY
 from nfcli.shell.transport import direct
 from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
@@ -29,7 +30,7 @@ CHECK = "fastmcp auth check-token token x\n"
 CREATE = "fastmcp auth create-token username a token t1\n"
 FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("false", "true"))
 NOT_RUNNING = f"worker {DEFAULT_WORKER} is not running: start it with nfcli -w"
-GONE = f"worker {DEFAULT_WORKER} has gone away while the job ran: look what it has done before you repeat it"
+GONE = f"worker {DEFAULT_WORKER} has gone away while the job ran: {CHECK_BEFORE_RETRY}"
 STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
 TOLD_SECONDS = 3.0
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from nfcli.models.protocol.jobs import CHECK_BEFORE_RETRY
 from support.mcp.served_worker import HANDSHAKE_ERA
 from support.norfab.mcp_site import ERAS, WAIT_SECONDS
 from support.norfab.sites import FabricMaker, ToolSiteMaker
@@ -38,7 +39,7 @@ SERVICES = {
 }
 NO_TASKS = "the answer to list_tasks is no list of at most 1000 tasks"
 NO_ANSWER = "no answer within 3 s"
-GONE = f"worker {DEMO} has gone away while the job ran: look what it has done before you repeat it"
+GONE = f"worker {DEMO} has gone away while the job ran: {CHECK_BEFORE_RETRY}"
 VANISH_SECONDS = 20.0
 
 

@@ -223,7 +223,7 @@ def test_a_timeout_that_is_not_positive_and_finite_is_refused(client: Client, ti
 @pytest.mark.parametrize("value", [object(), float("nan"), "\ud800"])
 def test_arguments_that_json_cannot_encode_are_refused(client: Client, value: object) -> None:
     """The client raises the error before anything is sent."""
-    with pytest.raises(UsageError, match="the arguments of who must be values that JSON knows"):
+    with pytest.raises(UsageError, match="the arguments of who must be JSON values"):
         client.run_job("fastmcp", "who", kwargs={"x": value})
 
 
@@ -294,9 +294,8 @@ def test_a_worker_restarted_during_a_job_is_reported_and_the_job_not_repeated(fa
     thread.start()
     results = outcome(client.run_job("fastmcp", "hold", workers="a", timeout=WAIT_SECONDS))
     thread.join()
-    assert results == {
-        "a": ("error", ["the worker was restarted while the job ran: look what it has done before you repeat it"])
-    }
+    status, (line,) = results["a"]
+    assert (status, line.startswith("worker a was restarted while the job ran")) == ("error", True)
 
 
 def test_a_worker_that_goes_away_during_a_job_is_reported(fabric: Fabric, client: Client) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from nfcli.models.errors import NoWorkersError
+from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.shell.client.client import Client
-from nfcli.shell.transport import broker_job as delivery
+from nfcli.shell.transport.broker import TIMEOUTS
 from support.fabric.fake_broker import (
     GET,
     NO_ANSWER,
@@ -27,7 +28,10 @@ from support.fabric.fake_broker import (
     unknown,
 )
 
-LOOK = "look what it has done before you repeat it"
+# Asks again after a moment, so that no test waits long for the answer.
+hasty = pytest.mark.parametrize("timeouts", [Timeouts(poll=0.05, silence=0.1)], ids=["hasty"], indirect=True)
+# Asks no worker that hasn't reported its result ready.
+patient = pytest.mark.parametrize("timeouts", [Timeouts(poll=60.0, silence=60.0)], ids=["patient"], indirect=True)
 
 
 @pytest.fixture
@@ -45,23 +49,16 @@ def site(tmp_path: Path, broker: Any) -> Any:
 
 
 @pytest.fixture
-def client(site: Any) -> Iterator[Client]:
+def timeouts(request: pytest.FixtureRequest) -> Timeouts:
+    """How long clients wait: as they do, or as a test's mark says."""
+    return getattr(request, "param", TIMEOUTS)
+
+
+@pytest.fixture
+def client(site: Site, timeouts: Timeouts) -> Iterator[Client]:
     """A client of that environment."""
-    with site.client() as client:
+    with site.client(timeouts=timeouts) as client:
         yield client
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the client ask again after a moment, so that nobody waits long for what it finds."""
-    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(delivery, "PROMPT_SECONDS", 0.05)
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client ask nobody who hasn't said that a result is there."""
-    monkeypatch.setattr(delivery, "POLL_SECONDS", 60.0)
 
 
 def commands(broker: Any) -> list[bytes]:
@@ -69,7 +66,7 @@ def commands(broker: Any) -> list[bytes]:
     return [ask.command for ask in broker.asked]
 
 
-@pytest.mark.usefixtures("patient")
+@patient
 @pytest.mark.parametrize("is_pushing", [True, False])
 @pytest.mark.parametrize(
     ("workers", "answered"),
@@ -240,7 +237,7 @@ def test_workers_say_how_far_they_are(broker: Any, site: Any, client: Client) ->
     assert site.progress == [("w1", "half way"), ("w2", "at it")]
 
 
-@pytest.mark.usefixtures("hasty")
+@hasty
 def test_a_result_whose_event_got_lost_is_fetched(broker: Any, client: Client) -> None:
     """The client asks the workers that are missing, until they have it."""
     states = iter([running, running])
@@ -257,7 +254,7 @@ def test_a_result_whose_event_got_lost_is_fetched(broker: Any, client: Client) -
     assert commands(broker) == [POST, GET, GET, GET]
 
 
-@pytest.mark.usefixtures("hasty")
+@hasty
 def test_a_202_that_got_lost_costs_no_result(broker: Any, client: Client) -> None:
     """And no second POST."""
     broker.on_ask = lambda ask: broker.usual(ask)[:0] if ask.command == POST else None
@@ -265,7 +262,7 @@ def test_a_202_that_got_lost_costs_no_result(broker: Any, client: Client) -> Non
     assert commands(broker) == [POST, GET]
 
 
-@pytest.mark.usefixtures("hasty")
+@hasty
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_a_worker_that_was_purged_in_the_middle_of_a_job_is_told(broker: Any, client: Client, is_alone: bool) -> None:
     """A 400 for the question, or a 202 that lacks its name."""
@@ -277,12 +274,14 @@ def test_a_worker_that_was_purged_in_the_middle_of_a_job_is_told(broker: Any, cl
         return [broker.dispatched(ask, others), done(ask, {"w2": result(2)})] if others else [broker.refused(ask)]
 
     broker.on_ask = purged
-    gone = ("error", [f"worker w1 has gone away while the job ran: {LOOK}"])
-    assert run(client, "w1" if is_alone else "all") == ({"w1": gone} if is_alone else {"w1": gone, "w2": 2})
+    results = run(client, "w1" if is_alone else "all")
+    status, (line,) = results.pop("w1")
+    assert (status, line.startswith("worker w1 has gone away while the job ran")) == ("error", True)
+    assert results == ({} if is_alone else {"w2": 2})
     assert commands(broker) == [POST, GET]
 
 
-@pytest.mark.usefixtures("hasty")
+@hasty
 def test_a_worker_that_does_not_know_the_job_any_more_is_told_when_it_says_so_again(
     broker: Any, client: Client
 ) -> None:
@@ -293,8 +292,8 @@ def test_a_worker_that_does_not_know_the_job_any_more_is_told_when_it_says_so_ag
         return [broker.dispatched(ask, ask.names), *answers]
 
     broker.on_ask = restarted
-    line = f"worker w1 doesn't know the job: it was restarted, or the job got lost on its way: {LOOK}"
-    assert run(client, "w1") == {"w1": ("error", [line])}
+    ((status, (line,)),) = run(client, "w1").values()
+    assert (status, line.startswith("worker w1 doesn't know the job")) == ("error", True)
     assert commands(broker) == [POST, GET, GET]
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import pytest
 
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import NfcliError, NoWorkersError
-from nfcli.models.protocol import connection as link
-from nfcli.shell.client import client as client_module
+from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.shell.client.client import Client
-from nfcli.shell.transport import broker as fabric
-from nfcli.shell.transport import broker_job as delivery
+from nfcli.shell.transport.broker import TIMEOUTS, FabricTransport
 from support.fabric.fake_broker import GET, POST, WAIT_SECONDS, FakeBroker, Site, done, result, run
+
+# Every wait is short, but for the one within which a broker must be back.
+QUICK = Timeouts(poll=0.05, answer=0.3, silence=0.1)
 
 
 @pytest.fixture
@@ -37,19 +39,21 @@ def site(tmp_path: Path, broker: Any) -> Any:
 
 
 @pytest.fixture
-def client(site: Any) -> Iterator[Client]:
-    """A client of that environment."""
-    with site.client() as client:
-        yield client
+def timeouts(request: pytest.FixtureRequest) -> Timeouts:
+    """How long clients wait: as they do, or as a test's mark says."""
+    return getattr(request, "param", TIMEOUTS)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten every wait of the client, but for those within which a broker must be back."""
-    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(delivery, "PROMPT_SECONDS", 0.05)
-    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(client_module, "LOOK_SECONDS", 0.3)
+def client(site: Site, timeouts: Timeouts) -> Iterator[Client]:
+    """A client of that environment."""
+    with site.client(timeouts=timeouts) as client:
+        yield client
+
+
+def waits(**changes: float) -> pytest.MarkDecorator:
+    """Return the mark of a test whose client waits as `QUICK` says, but for these changes."""
+    return pytest.mark.parametrize("timeouts", [replace(QUICK, **changes)], ids=["quick"], indirect=True)
 
 
 @contextmanager
@@ -81,52 +85,49 @@ def test_a_broker_that_is_not_there_is_told_within_three_seconds(broker: Any, cl
     assert run(client) == {"w1": "w1"}
 
 
-@pytest.mark.usefixtures("quick")
 def test_another_key_than_the_broker_s_is_told(tmp_path: Path, broker: Any) -> None:
     """The line names where the wrong one came from."""
     stranger = FakeBroker()
     stranger.stop()
-    with Site(tmp_path, broker, about={"shared_key": stranger.public.decode()}).client() as client:
+    with Site(tmp_path, broker, about={"shared_key": stranger.public.decode()}).client(timeouts=QUICK) as client:
         line = f"the handshake with the broker at {broker.endpoint} fails: the key of broker.shared_key is not its key"
         assert refusal(client) == line
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_broker_with_curve_is_told_from_one_without(tmp_path: Path, broker: Any) -> None:
     """On whichever side it is missing."""
-    with Site(tmp_path, broker, about={"zmq_auth": False}).client() as client:
+    with Site(tmp_path, broker, about={"zmq_auth": False}).client(timeouts=QUICK) as client:
         assert refusal(client).endswith("fails: it speaks CURVE, while zmq_auth is false here")
     plain = FakeBroker(uses_curve=False)
     try:
-        with Site(tmp_path, plain).client() as client:
+        with Site(tmp_path, plain).client(timeouts=QUICK) as client:
             assert refusal(client).startswith(f"the handshake with the broker at {plain.endpoint} fails: ")
-        with Site(tmp_path, plain, about={"zmq_auth": False}).client() as client:
+        with Site(tmp_path, plain, about={"zmq_auth": False}).client(timeouts=QUICK) as client:
             assert run(client) == {"w1": "w1"}
             assert client.describe()["broker_key"] == "none: zmq_auth is false"
     finally:
         plain.stop()
 
 
-@pytest.mark.usefixtures("quick")
+@waits()
 def test_a_broker_that_says_nothing_is_told_before_anything_is_sent(broker: Any, client: Client) -> None:
     """Its connection stands, its process hangs."""
     run(client)
     broker.is_silent = True
     line = f"the broker at {broker.endpoint} doesn't answer: see whether it runs, and its log"
-    assert (refusal(client), len(broker.asked)) == (line, 1)
+    assert (refusal(client, timeout=0.3), len(broker.asked)) == (line, 1)
     assert refusal(client, timeout=0.05) == line
     broker.is_silent = False
     assert run(client) == {"w1": "w1"}
 
 
-@pytest.mark.usefixtures("quick")
 def test_something_that_only_listens_is_no_broker(tmp_path: Path, broker: Any) -> None:
     """It takes the connection and no more."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         endpoint = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        with Site(tmp_path, broker, about={"endpoint": endpoint}).client() as client:
+        with Site(tmp_path, broker, about={"endpoint": endpoint}).client(timeouts=QUICK) as client:
             line = f"the broker at {endpoint} takes connections but doesn't answer within 0.3 s: see its log"
             assert refusal(client) == line
 
@@ -155,7 +156,7 @@ def test_a_broker_restarted_in_the_moment_of_the_question_is_found_again(broker:
     assert run(client) == {"w1": "w1"}
 
 
-@pytest.mark.usefixtures("quick")
+@waits()
 def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: Client) -> None:
     """Told on the way; that the workers aren't registered yet is no reason to give up, and nothing is sent twice."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
@@ -177,7 +178,7 @@ def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: 
     assert [ask.command for ask in broker.asked].count(POST) == 1
 
 
-@pytest.mark.usefixtures("quick")
+@waits()
 def test_a_job_outlives_a_broker_that_falls_silent(broker: Any, site: Any, client: Client) -> None:
     """Two questions without an answer are silence; when it speaks again the result is fetched."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
@@ -187,7 +188,7 @@ def test_a_job_outlives_a_broker_that_falls_silent(broker: Any, site: Any, clien
         site.notices.append(text)
         told.set()
 
-    client._transport._notice = tell  # type: ignore[attr-defined]
+    client._transport._notify = tell  # type: ignore[attr-defined]
 
     def freeze() -> None:
         ask = broker.heard.get(timeout=WAIT_SECONDS)
@@ -203,13 +204,10 @@ def test_a_job_outlives_a_broker_that_falls_silent(broker: Any, site: Any, clien
     assert [ask.command for ask in broker.asked].count(POST) == 1
 
 
-@pytest.mark.usefixtures("quick")
+@waits(comeback=0.3)
 @pytest.mark.parametrize("how", ["has gone away", "doesn't answer"])
-def test_a_broker_that_stays_away_fails_the_missing_workers(
-    broker: Any, client: Client, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_stays_away_fails_the_missing_workers(broker: Any, client: Client, how: str) -> None:
     """Long before the job's own time is up, in a line that says what to do; what had come already is kept."""
-    monkeypatch.setattr(delivery, "AWAY_SECONDS", 0.3)
     broker.workers["w2"] = "fastmcp"
     broker.on_ask = lambda ask: (
         [broker.dispatched(ask, ask.names), done(ask, {"w2": result(2)})] if ask.command == POST else []
@@ -224,28 +222,23 @@ def test_a_broker_that_stays_away_fails_the_missing_workers(
 
     with beside(end):
         results = run(client)
-    line = f"the broker at {broker.endpoint} {how} while the job ran: look what w1 has done before you repeat it"
-    assert results == {"w1": ("error", [line]), "w2": 2}
+    status, (line,) = results.pop("w1")
+    assert (status, line.startswith(f"the broker at {broker.endpoint} {how}")) == ("error", True)
+    assert results == {"w2": 2}
 
 
-def test_a_broker_that_stays_silent_is_given_up_on_time(
-    broker: Any, site: Any, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not only when the next question is due."""
-    for name, seconds in {"AWAY_SECONDS": 0.3, "PROMPT_SECONDS": 0.05, "POLL_SECONDS": 60.0}.items():
-        monkeypatch.setattr(delivery, name, seconds)
+@waits(comeback=0.3, poll=60.0)
+def test_a_broker_that_stays_silent_fails_the_job_on_time(broker: Any, site: Any, client: Client) -> None:
+    """Not only when the next GET is due."""
     broker.on_ask = lambda _: []
-    (told,) = run(client).values()
-    assert told[1][0].startswith(f"the broker at {broker.endpoint} doesn't answer while the job ran: ")
+    ((_, (line,)),) = run(client).values()
+    assert line.startswith(f"the broker at {broker.endpoint} doesn't answer")
     assert site.notices == [f"the broker at {broker.endpoint} doesn't answer: waiting for it, up to 0.3 s"]
 
 
-@pytest.mark.usefixtures("quick")
-def test_workers_that_do_not_come_back_behind_their_broker_are_given_up(
-    broker: Any, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@waits(comeback=0.5)
+def test_workers_that_do_not_return_behind_their_broker_are_not_waited_for(broker: Any, client: Client) -> None:
     """They had their time to register."""
-    monkeypatch.setattr(delivery, "AWAY_SECONDS", 0.5)
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
 
     def restart() -> None:
@@ -254,26 +247,26 @@ def test_workers_that_do_not_come_back_behind_their_broker_are_given_up(
         broker.workers = {}
         broker.start()
 
-    look = "look what it has done before you repeat it"
     with beside(restart):
-        assert run(client) == {"w1": ("error", [f"worker w1 has gone away while the job ran: {look}"])}
+        ((_, (line,)),) = run(client).values()
+    assert line.startswith("worker w1 has gone away while the job ran")
 
 
-@pytest.mark.usefixtures("quick")
+@waits()
 def test_a_job_that_can_not_be_sent_any_more_reached_nobody(
     broker: Any, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker was lost between the question who is there and the job."""
-    carry = fabric.FabricTransport.carry
+    send = FabricTransport.send
 
     def late(transport: Any, job: Any) -> None:
         broker.stop()
         while transport._link.is_up:
             transport._link.wait(time.monotonic() + WAIT_SECONDS)
         monkeypatch.setattr(transport, "_sound_link", lambda: transport._link)
-        carry(transport, job)
+        send(transport, job)
 
-    monkeypatch.setattr(fabric.FabricTransport, "carry", late)
+    monkeypatch.setattr(FabricTransport, "send", late)
     assert refusal(client) == f"the broker at {broker.endpoint} has gone away"
 
 

@@ -122,7 +122,7 @@ def test_noise_without_end_leaves_the_client_time_for_its_deadline(rogue: Any, c
     noise = [answer("another job", "200", result("foreign"))] * 900
     transport, message = client._transport, ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}")
     rogue.script = lambda _: noise
-    transport.send(DEFAULT_WORKER, message)
+    transport.send_message(DEFAULT_WORKER, message)
     assert rogue.is_silent.wait(WAIT_SECONDS)
     counts = []
     while sum(counts) < len(noise):

@@ -16,8 +16,9 @@ from nfcli.models.environment.curve_keys import ensure_client_key
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
+from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.shell.client.client import Client
-from nfcli.shell.transport.broker import FabricTransport
+from nfcli.shell.transport.broker import TIMEOUTS, FabricTransport
 
 WAIT_SECONDS = 10.0
 Frames = list[bytes]
@@ -220,12 +221,14 @@ class Site:
         self.environment = Environment(folder, file)
         self.environment.prepare()
 
-    def client(self, **options: Any) -> Client:
+    def client(self, *, timeouts: Timeouts = TIMEOUTS, **options: Any) -> Client:
         """Make a client."""
         inventory, keys = load_inventory(self.environment), ensure_client_key(self.environment)
         assert inventory.broker is not None
         address = BrokerAddress.find(self.environment, inventory.broker)
-        transport = FabricTransport(self.environment, inventory, keys, address, notice=self.notices.append)
+        transport = FabricTransport(
+            self.environment, inventory, keys, address, notice=self.notices.append, timeouts=timeouts
+        )
         tell = lambda worker, text: self.progress.append((worker, text))  # noqa: E731  a callback of one line
         return Client(self.environment, inventory, keys, transport, on_progress=tell, **options)
 

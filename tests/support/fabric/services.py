@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.models.tasks.tools import tool_name
 from nfcli.worker.fabric.client import FabricClient
-from nfcli.worker.fabric.job import Patience
 from nfcli.worker.tools.discovery import Discovery, Pace
 from support.fabric.hub import WAIT_SECONDS, pushes
 
 # Short where something has to happen, long where it must not.
-PATIENCE = Patience(poll=0.05, answer=WAIT_SECONDS, comeback=WAIT_SECONDS)
+TIMEOUTS = Timeouts(poll=0.05, answer=WAIT_SECONDS, comeback=WAIT_SECONDS)
 PACE = Pace(look=0.02, answer=WAIT_SECONDS, retry=0.01, retry_max=0.05)
 NO_LIST = "the answer to list_tasks is no list of at most 1000 tasks"
 

@@ -12,9 +12,9 @@ import zmq
 
 from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
-from nfcli.models.protocol.frames import Command
-from nfcli.worker.fabric import client as fabric_client
+from nfcli.models.protocol.frames import BrokerMessage, Command
 from nfcli.worker.fabric.client import FabricClient
+from nfcli.worker.fabric.job import OutgoingJob
 from support.fabric import hub as scripts
 from support.fabric.services import values
 from support.mcp.served_worker import WAIT_SECONDS
@@ -23,7 +23,6 @@ answers, is_asked, is_busy, is_silent = scripts.answers, scripts.is_asked, scrip
 pushes, ready, result, say = scripts.pushes, scripts.ready, scripts.result, scripts.say
 
 SHORT = 1.0
-LOOK = "look what it has done before you repeat it"
 
 Connect = Callable[..., FabricClient]
 
@@ -92,15 +91,12 @@ def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect_fa
     assert client.counters() == {"jobs": 150, "running": 0, "received": 300, "sent": 150, "invalid": 0, "reconnects": 0}
 
 
-def test_more_jobs_than_the_bound_are_refused_with_one_line(
-    hub: Any, connect_fabric: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_jobs_than_the_bound_are_refused_with_one_line(hub: Any, connect_fabric: Connect) -> None:
     """Those that run go on, and one that ended makes room."""
-    monkeypatch.setattr(fabric_client, "MAX_JOBS", 2)
     hub.workers = {"w1": ("s", is_silent), "w2": ("quick", pushes(2))}
-    client = connect_fabric()
+    client = connect_fabric(max_jobs=2)
     first, _ = (client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(2))
-    with pytest.raises(NfcliError, match="2 jobs for other services are under way: try again when some have ended"):
+    with pytest.raises(NfcliError, match="2 jobs for other services are running: try again when some have ended"):
         run(client, "quick")
     first.cancel()
     assert run(client, "quick") == {"w2": 2}
@@ -128,7 +124,7 @@ def test_a_worker_that_is_gone_from_the_broker_is_not_waited_for(hub: Any, conne
     job = connect_fabric().submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     hub.workers = {}
-    assert values(job.result(WAIT_SECONDS)) == {"w1": [f"worker w1 has gone away while the job ran: {LOOK}"]}
+    assert "worker w1 has gone away" in values(job.result(WAIT_SECONDS))["w1"][0]
 
 
 HOSTILE = [
@@ -152,10 +148,11 @@ HOSTILE = [
 def test_whatever_a_worker_sends_the_next_answer_is_heard(hub: Any, connect_fabric: Connect) -> None:
     """Nothing that arrives ends the thread, or costs anybody else's result."""
     end = lambda name, message: say(message, "200", {name: result(1)})  # noqa: E731  one of the list's own kind
-    hub.workers = {"w1": ("s", answers(*HOSTILE, end)), "w2": ("other", pushes(2))}
+    # While the result of w3 is missing, too, an answer that names no worker could be from either.
+    hub.workers = {"w1": ("s", answers(*HOSTILE, end)), "w2": ("other", pushes(2)), "w3": ("s", is_asked(3))}
     client = connect_fabric(poll=WAIT_SECONDS)
     for _ in range(3):
-        assert run(client) == {"w1": 1}
+        assert run(client) == {"w1": 1, "w3": 3}
         assert run(client, "other") == {"w2": 2}
 
 
@@ -163,14 +160,14 @@ def test_a_fault_of_ours_costs_one_message(hub: Any, connect_fabric: Connect, mo
     """The next is read, and nobody hears of it but the log."""
     seen: list[str] = []
 
-    def receive(job: Any, message: Any, **named: Any) -> None:
+    def receive(job: OutgoingJob, message: BrokerMessage, now: float) -> None:
         seen.append(message.status)
         if len(seen) == 2:
             raise KeyError
-        real(job, message, **named)
+        real(job, message, now)
 
-    real = fabric_client.SentJob.receive
-    monkeypatch.setattr(fabric_client.SentJob, "receive", receive)
+    real = OutgoingJob.receive
+    monkeypatch.setattr(OutgoingJob, "receive", receive)
     hub.workers = {"w1": ("s", pushes(1))}
     client = connect_fabric()
     assert run(client) == {"w1": 1}
@@ -203,7 +200,7 @@ def test_an_awaited_job_raises_what_a_blocking_one_does(connect_fabric: Connect)
     async def main() -> None:
         with pytest.raises(NoWorkersError, match="has no worker of service s"):
             await client.run_job("s", "t", {}, timeout=WAIT_SECONDS)
-        with pytest.raises(UsageError, match="values that JSON knows"):
+        with pytest.raises(UsageError, match="must be JSON values"):
             await client.run_job("s", "t", {"a": {1}}, timeout=WAIT_SECONDS)
 
     asyncio.run(main())
@@ -218,7 +215,7 @@ def test_stopping_ends_all_that_wait_at_once(hub: Any, connect_fabric: Connect) 
     hub.says_nothing = True
     started = time.monotonic()
     client.stop()
-    stopped = "this worker is stopping: its jobs for other services are given up"
+    stopped = "this worker is stopping: its jobs for other services are cancelled"
     assert [str(job.exception(0)) for job in jobs] == [stopped] * 3
     assert time.monotonic() - started < WAIT_SECONDS / 2
     for late in (lambda: run(client), client.workers):

@@ -19,7 +19,6 @@ answers, is_asked, is_busy, pushes = scripts.answers, scripts.is_asked, scripts.
 accepted, ready, result, say = scripts.accepted, scripts.ready, scripts.result, scripts.say
 
 SHORT = 1.0
-LOOK = "look what it has done before you repeat it"
 
 Connect = Callable[..., FabricClient]
 
@@ -50,7 +49,7 @@ def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect_fabric: Conne
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
     with pytest.raises(NoWorkersError, match="doesn't answer: see whether it runs, and its log"):
         client.workers()
-    assert refusal(job) == f"the broker at {hub.endpoint} did not take the job within {SHORT:g} s: {LOOK}"
+    assert f"did not accept the job within {SHORT:g} s" in refusal(job)
     hub.says_nothing, hub.workers = False, {"w1": ("s", pushes(1))}
     assert len(client.workers()) == 1
     assert [message.command for message in hub.log].count(Command.POST) == 1
@@ -113,7 +112,7 @@ def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect_fab
     hub.wait_for(Command.GET)
     hub.stop()
     away = f"the broker at {hub.endpoint} has gone away"
-    assert values(job.result(WAIT_SECONDS)) == {"w1": [f"{away}; the job was under way, {LOOK}"]}
+    assert values(job.result(WAIT_SECONDS))["w1"][0].startswith(f"{away}; the job was running on w1: ")
     assert refusal(client.submit("s", "t", {}, timeout=WAIT_SECONDS)) == away
 
 
@@ -124,7 +123,7 @@ def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect_f
     hub.wait_for(Command.GET)
     hub.says_nothing = True
     silent = f"the broker at {hub.endpoint} doesn't answer: see whether it runs, and its log"
-    assert values(job.result(WAIT_SECONDS)) == {"w1": [f"{silent}; the job was under way, {LOOK}"]}
+    assert values(job.result(WAIT_SECONDS))["w1"][0].startswith(f"{silent}; the job was running on w1: ")
 
 
 def test_a_broker_that_wakes_up_may_have_lost_workers_for_a_while(hub: Any, connect_fabric: Connect) -> None:

@@ -1,0 +1,85 @@
+"""The outcome of one job while it is awaited: which workers still have to answer, and what the others answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import NfcliError
+from .jobs import CHECK_BEFORE_RETRY, Results, ResultStatus, failed_result, normalize_result
+
+OnProgress = Callable[[str, str], None]
+"""Called with a worker's name and the message of its progress event."""
+
+_AUTOMATIC_MESSAGES = frozenset({"", "starting", "completed"})
+"""Progress messages that workers send for every job."""
+
+
+class PendingJob:
+    """A job that has been sent, or is about to be.
+
+    Attributes:
+        data: the request, as it is sent.
+        timeout: seconds for the whole job, for messages.
+        deadline: when the job ends, in monotonic seconds.
+        missing: workers whose result has not arrived.
+        results: the results that have, by worker.
+        asked_again: workers that were asked for their result after the job was sent.
+        unreached: workers that never got the job, and why.
+        not_started: reasons for that which are known beforehand and explain more than what the transport finds.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        task: str,
+        uuid: str,
+        data: bytes,
+        *,
+        timeout: float,
+        deadline: float,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.service = service
+        self.task = task
+        self.uuid = uuid
+        self.data = data
+        self.timeout = timeout
+        self.deadline = deadline
+        self.missing: set[str] = set()
+        self.results: Results = {}
+        self.asked_again: set[str] = set()
+        self.unreached: dict[str, NfcliError] = {}
+        self.not_started: dict[str, NfcliError] = {}
+        self._on_progress = on_progress
+
+    def finish(self, name: str, value: object) -> None:
+        """Store a worker's result; a value of another shape becomes a failed result."""
+        self.results[name] = normalize_result(value)
+        self.missing.discard(name)
+
+    def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
+        """Store a failed result for a worker."""
+        self.results[name] = failed_result(reason, status, task=self.task, juuid=self.uuid, service=self.service)
+        self.missing.discard(name)
+
+    def fail_gone(self, name: str, error: NfcliError) -> None:
+        """Store a failed result for a worker that is not reachable; `error` says why it was never reached."""
+        if name in self.asked_again:
+            self.fail(name, f"worker {name} has gone away while the job ran: {CHECK_BEFORE_RETRY}")
+        else:
+            self.unreached[name] = self.not_started.get(name, error)
+            self.fail(name, str(self.unreached[name]))
+
+    def fail_restarted(self, name: str) -> None:
+        """Store a failed result for a worker that had the job and no longer knows it."""
+        self.fail(name, f"worker {name} was restarted while the job ran: {CHECK_BEFORE_RETRY}")
+
+    def expire(self) -> None:
+        """Store a failed result for each missing worker: the deadline has passed."""
+        for name in sorted(self.missing):
+            self.fail(name, f"no answer within {self.timeout:g} s", ResultStatus.TIMEOUT)
+
+    def report_progress(self, name: str, message: str) -> None:
+        """Pass on a progress message of a worker that is still missing."""
+        if self._on_progress is not None and name in self.missing and message not in _AUTOMATIC_MESSAGES:
+            self._on_progress(name, message)
