@@ -1,103 +1,14 @@
-"""The state machine of a job that goes through a broker, message by message, with a clock that the test moves."""
+"""The state machine of a job that goes through a broker: what it sends, its results and its end."""
 
-import json
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfcli.models.errors import NoWorkersError, UsageError
-from nfcli.models.protocol.broker_job import BrokerJob
-from nfcli.models.protocol.broker_presence import BrokerPresence, Timeouts
-from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command
-from nfcli.models.protocol.jobs import Result
-from nfcli.models.protocol.pending_job import PendingJob
-
-TIMEOUTS = Timeouts(poll=2.5, answer=2.5, comeback=20.0, silence=2.0)
-GOOD = {"result": 1, "failed": False}
-POST_DATA, GET_DATA = b'{"task":"t","timeout":60}', b'{"task":"t"}'
-
-
-class Sent:
-    """A job of service `s`, posted at second 0 to `workers`, or to all: then `dispatched` are in the broker's 202."""
-
-    def __init__(
-        self,
-        *dispatched: str,
-        workers: Sequence[str] = (),
-        target: Any = "all",
-        timeout: float = 60.0,
-        silence: float = TIMEOUTS.silence,
-        max_workers: float = math.inf,
-        max_result_bytes: float = math.inf,
-    ) -> None:
-        self.broker = BrokerPresence(Timeouts(silence=silence), handshakes=1)
-        self.progress: list[tuple[str, str]] = []
-        self.pending = PendingJob(
-            *("s", "t", "u1", POST_DATA),
-            timeout=timeout,
-            deadline=timeout,
-            on_progress=lambda name, message: self.progress.append((name, message)),
-        )
-        self.pending.missing = set(workers)
-        self.job = BrokerJob(
-            self.pending,
-            self.broker,
-            endpoint="tcp://b:1",
-            now=0.0,
-            target=None if workers else target,
-            get_data=GET_DATA,
-            max_workers=max_workers,
-            max_result_bytes=max_result_bytes,
-        )
-        self.job.is_posted = True
-        self.broker.record_sent(0.0)
-        if dispatched:
-            self.receive("202", {"workers": list(dispatched), "target": "all"})
-
-    def receive(self, status: str, data: Any, *, command: bytes = Command.RESPONSE, now: float = 0.0) -> None:
-        """Pass a message to the job; bytes as they are."""
-        payload = data if isinstance(data, bytes) else json.dumps(data).encode()
-        self.broker.record_received(now)
-        self.job.receive(BrokerMessage(command, "s", self.pending.uuid, status, payload), now)
-
-    def advance(self, now: float) -> None:
-        """Let time pass."""
-        self.job.advance(now, "the broker at tcp://b:1 has gone away")
-
-    def asked(self, now: float) -> list[str] | None:
-        """Return the workers that a GET goes to at this time, None if none is due."""
-        frames = self.job.request(now)
-        if frames is None:
-            return None
-        message = ClientMessage.parse(frames)
-        assert (message.command, message.service, message.uuid) == (Command.GET, "s", self.pending.uuid)
-        assert message.data == GET_DATA
-        self.broker.record_sent(now)
-        return json.loads(message.target)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The value of each result, or the errors of a failed one, of a job that has ended with results."""
-        assert (self.job.is_done, self.job.error) == (True, None)
-        results = self.pending.results
-        assert all(result.keys() == Result.model_fields.keys() for result in results.values())
-        return {name: result["errors"] if result["failed"] else result["result"] for name, result in results.items()}
-
-    @property
-    def error(self) -> str:
-        """The message of the NoWorkersError that the job has ended with."""
-        assert self.job.is_done
-        assert isinstance(self.job.error, NoWorkersError)
-        return str(self.job.error)
-
-
-def ready(worker: str) -> dict[str, str]:
-    """Return the data of a `result_ready` event."""
-    return {"worker": worker, "event_type": "result_ready"}
+from nfcli.models.errors import UsageError
+from nfcli.models.protocol.frames import ClientMessage, Command
+from support.sent_job import GOOD, POST_DATA, Sent, ready
 
 
 @pytest.mark.parametrize(
@@ -243,101 +154,6 @@ def test_requests_are_repeated_at_once_over_a_new_connection() -> None:
     unposted.job.restart_requests()
     unposted.receive("202", {"workers": ["w1"]})
     assert unposted.asked(0.1) is None
-
-
-def test_a_worker_that_the_broker_no_longer_has_is_not_waited_for() -> None:
-    """The broker refuses a GET for it, or leaves it out of several."""
-    sent = Sent("w1", "w2", "w3")
-    assert sent.asked(2.5) == ["w1", "w2", "w3"]
-    sent.receive("202", {"workers": ["w1", "w3"], "target": '["w1","w2","w3"]'}, now=2.5)
-    sent.receive("400", {"workers": None, "target": '["w3"]'}, now=2.5)
-    sent.receive("200", {"w1": GOOD})
-    gone = "worker {} has gone away while the job ran: check what it has done before you repeat it"
-    assert sent.values == {"w1": 1, "w2": [gone.format("w2")], "w3": [gone.format("w3")]}
-
-
-def test_a_worker_that_the_broker_does_not_have_was_never_reached() -> None:
-    """Unless it is known better why; a late copy of the broker's answer to the POST doesn't count against others."""
-    sent = Sent(workers=["w1", "w2", "w3"])
-    better = NoWorkersError("w3 can't start")
-    sent.pending.not_started = {"w3": better}
-    sent.receive("202", {"workers": ["w1"], "target": '["w1","w2","w3"]'})
-    sent.receive("400", {"workers": None, "target": '["w1","w2","w3"]'})
-    assert (sent.pending.missing, sent.pending.unreached["w3"]) == ({"w1"}, better)
-    line = "worker w2 is not registered at the broker at tcp://b:1: see whether it runs, and its log"
-    assert str(sent.pending.unreached["w2"]) == line
-
-
-def test_a_broker_that_refuses_a_post_without_naming_the_workers_has_none_of_them() -> None:
-    """It can't be about a GET yet."""
-    sent = Sent(workers=["w1", "w2"])
-    sent.receive("400", {})
-    assert sent.pending.unreached.keys() == {"w1", "w2"}
-
-
-def test_no_worker_is_dropped_while_workers_register_again() -> None:
-    """A broker that has just returned doesn't know them yet."""
-    sent = Sent("w1", "w2")
-    assert sent.broker.update_connection(is_up=True, handshakes=2, now=1.0)
-    sent.job.restart_requests()
-    assert sent.asked(1.0) == ["w1", "w2"]
-    sent.receive("202", {"workers": ["w1"], "target": '["w1","w2"]'}, now=1.1)
-    sent.receive("400", {"target": '["w1","w2"]'}, now=20.9)
-    assert sent.pending.missing == {"w1", "w2"}
-    sent.receive("400", {"target": '["w2"]'}, now=21.0)
-    assert sent.pending.missing == {"w1"}
-
-
-RESTARTED = "worker w1 was restarted while the job ran: check what it has done before you repeat it"
-UNKNOWN = (
-    "worker w1 doesn't know the job: it was restarted, or the job was lost on its way: "
-    "check what it has done before you repeat it"
-)
-
-
-@pytest.mark.parametrize("is_named", [True, False])
-@pytest.mark.parametrize(
-    ("steps", "line"),
-    [
-        # The acknowledgement was there before the GET: the first 404 is final.
-        (["201", "GET", "404"], RESTARTED),
-        (["GET", "300", "GET", "404"], RESTARTED),
-        (["GET", "201", "404", "GET", "404"], RESTARTED),
-        (["GET", "404", "201", "GET", "404"], RESTARTED),
-        # The GET may have overtaken the POST: its 404 is not final, even behind the 201.
-        (["GET", "404"], None),
-        (["GET", "201", "404"], None),
-        (["GET", "GET", "201", "404", "404"], None),
-        (["GET", "404", "GET", "201", "404"], None),
-        (["GET", "GET", "404", "201", "404"], None),
-        # Without an acknowledgement the second one is final, if it isn't a copy of the first.
-        (["GET", "404", "404"], None),
-        (["GET", "404", "GET", "404"], UNKNOWN),
-        (["404", "404"], None),
-        # A GET that was lost with the connection is not taken for the one that a 404 answers.
-        (["GET", "reconnect", "201", "GET", "404"], RESTARTED),
-        (["GET", "reconnect", "404"], None),
-        # A worker that says it is running has the job, whatever it answered before.
-        (["GET", "404", "GET", "300", "GET", "300"], None),
-    ],
-)
-def test_a_404_is_final_only_if_the_worker_must_have_known_the_job(
-    steps: list[str], line: str | None, is_named: bool
-) -> None:
-    """Workers of norfab 0.25.0 answer a GET that overtakes its POST with 404; a result that is possible isn't lost."""
-    sent = Sent(workers=["w1"]) if is_named else Sent("w1")
-    sent.receive("202", {"workers": ["w1"], "target": '["w1"]'})
-    for number, step in enumerate(steps, start=1):
-        if step == "GET":
-            assert sent.asked(2.5 * number) == ["w1"]
-        elif step == "reconnect":
-            sent.job.restart_requests()
-        else:
-            sent.receive(step, {"worker": "w1"}, now=2.5 * number)
-    if line is None:
-        assert not sent.job.is_done
-        sent.receive("200", {"w1": GOOD})
-    assert sent.values == {"w1": 1 if line is None else [line]}
 
 
 def test_a_workers_refusal_is_its_failed_result_on_one_line() -> None:

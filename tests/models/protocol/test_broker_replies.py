@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nfcli.models.errors import ProtocolError
 from nfcli.models.protocol.broker_replies import (
+    Accepted,
     Dispatched,
     Failed,
     Finished,
@@ -87,7 +88,7 @@ def test_every_message_of_a_real_broker_says_something() -> None:
         ("202", {"workers": "w1"}, None),
         ("200", {"w1": {"result": 1}, "w2": 5}, Finished({"w1": {"result": 1}, "w2": 5})),
         ("200", ["w1"], None),
-        ("201", {"worker": "w1"}, Running("w1")),
+        ("201", {"worker": "w1"}, Accepted("w1")),
         ("300", {"worker": "w1", "status": "STARTED"}, Running("w1")),
         ("102", {"worker": "w1", "status": "WAITING_CLIENT_INPUT"}, Running("w1")),
         ("300", {"worker": ["w1"]}, None),
