@@ -3,7 +3,7 @@
 import pytest
 
 from nfcli.models.errors import NoWorkersError
-from support.sent_job import GOOD, Sent
+from support.fabric.sent_job import GOOD, Sent
 
 
 def test_a_worker_that_the_broker_no_longer_has_is_not_waited_for() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nfcli.models.errors import UsageError
 from nfcli.models.protocol.frames import ClientMessage, Command
-from support.sent_job import GOOD, POST_DATA, Sent, ready
+from support.fabric.sent_job import GOOD, POST_DATA, Sent, ready
 
 
 @pytest.mark.parametrize(
