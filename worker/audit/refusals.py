@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...models.errors import NfcliError
+from ..token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,8 @@ class RefusalLog:
 
     def __init__(self, write: Callable[[Refusal], None], monotonic: Callable[[], float]) -> None:
         self._write = write
-        self._monotonic = monotonic
         self._lock = threading.Lock()  # held for some additions, never while anything waits
-        self._lines_left = float(BURST_LINES)
-        self._filled_at = monotonic()
+        self._bucket = TokenBucket(BURST_LINES, SECONDS_A_LINE, monotonic)
         self._suppressed = 0
         self._is_closed = False
         self._queue: queue.SimpleQueue[Refusal | None] = queue.SimpleQueue()
@@ -53,15 +52,11 @@ class RefusalLog:
     def record(self, actor: str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
         """Count a refused request, or have its line written; return which: true for a line. From any thread."""
         with self._lock:
-            now = self._monotonic()
-            refilled = (now - self._filled_at) / SECONDS_A_LINE
-            self._lines_left, self._filled_at = min(float(BURST_LINES), self._lines_left + refilled), now
             if self._is_closed:
                 return False
-            if self._lines_left < 1:
+            if not self._bucket.take():
                 self._suppressed += 1
                 return False
-            self._lines_left -= 1
             suppressed, self._suppressed = self._suppressed, 0
         self._queue.put(Refusal(actor, reason, fingerprint(), suppressed))
         return True

@@ -21,7 +21,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
 from ...models.tasks.audit import Operation
-from .progress import Progress
+from .progress import JobProgress
 from .task_context import TaskContext
 
 log = logging.getLogger(__name__)
@@ -212,16 +212,16 @@ class JobExecutor:
         spec = self._worker.registry.find(job.request.task)
         if spec is not None and spec.run_inline:
             return self._run_as(job, self._worker)
-        progress = Progress(partial(self._notify, job))
+        progress = JobProgress(partial(self._notify, job))
         audit = None if spec is None else spec.audit
         client = "" if audit is None else self._client_name(job.client)
-        worker = replace(self._worker, client=client, uuid=job.uuid, progress=progress.say)
+        worker = replace(self._worker, client=client, uuid=job.uuid, progress=progress.send)
         try:
             return self._run_as(job, worker, audit)
         finally:
-            progress.end()
-            if progress.left_out:
-                log.info("task %s: lines of progress that were left out: %d", job.request.task[:64], progress.left_out)
+            progress.close()
+            if progress.dropped:
+                log.info("task %s: progress lines dropped: %d", job.request.task[:64], progress.dropped)
 
     def _run_as(self, job: Job, worker: TaskContext, audit: Operation | None = None) -> bytes:
         request = job.request

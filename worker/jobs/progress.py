@@ -1,4 +1,4 @@
-"""What a running job tells its client on the way: short lines, and no more of them than a client can follow."""
+"""Progress lines of a running job: made fit for one line, and limited in rate."""
 
 from __future__ import annotations
 
@@ -6,53 +6,49 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..token_bucket import TokenBucket
+
 LINE_MAX_CHARACTERS = 1_000
 LINES_AT_ONCE = 20
-LINES_PER_SECOND = 10.0
+SECONDS_PER_LINE = 0.1
 
 
-class Progress:
-    """The lines of one job; `say` may be called from any thread, at any time.
+class JobProgress:
+    """Sends the progress lines of one job until its end; any thread may call any method.
 
-    After `LINES_AT_ONCE` lines one is let through every tenth of a second: whatever a task does, neither memory nor the
-    thread that sends for everybody fills up with its lines. `left_out` counts the others.
+    After `LINES_AT_ONCE` lines it sends one in `SECONDS_PER_LINE`, so that a task can't fill memory or keep the sending
+    thread busy. `dropped` counts the others.
 
     Args:
         emit: sends a line to the client; must neither block nor raise.
-        ticks: monotonic seconds.
+        monotonic: seconds, from any beginning.
     """
 
-    def __init__(self, emit: Callable[[str], None], ticks: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, emit: Callable[[str], None], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._emit: Callable[[str], None] | None = emit
-        self._ticks = ticks
         self._lock = threading.Lock()
-        self._room = float(LINES_AT_ONCE)
-        self._counted = ticks()
-        self.left_out = 0
+        self._bucket = TokenBucket(LINES_AT_ONCE, SECONDS_PER_LINE, monotonic)
+        self.dropped = 0
 
-    def say(self, message: str) -> None:
-        """Send a line if there is room for it and the job hasn't ended, without what no line can hold."""
+    def send(self, message: str) -> None:
+        """Send a message as one line, unless it is empty, over the limit, or the job has ended."""
         line = _one_line(str(message))
         with self._lock:
             if self._emit is None or not line:
                 return
-            now = self._ticks()
-            self._room = min(LINES_AT_ONCE, self._room + (now - self._counted) * LINES_PER_SECOND)
-            self._counted = now
-            if self._room < 1:
-                self.left_out += 1
-                return
-            self._room -= 1
-            self._emit(line)
+            if self._bucket.take():
+                self._emit(line)
+            else:
+                self.dropped += 1
 
-    def end(self) -> None:
-        """Send nothing any more; when this returns, no line is on its way."""
+    def close(self) -> None:
+        """Send nothing from now on; no line is being sent when this returns."""
         with self._lock:
             self._emit = None
 
 
 def _one_line(text: str) -> str:
-    # Cut before all else: a task may hand over megabytes.
+    # Cut before all else: a task may pass megabytes.
     beginning = text[: 4 * LINE_MAX_CHARACTERS]
     kept = "".join(character for character in beginning if character.isprintable() or character.isspace())
     return " ".join(kept.split())[:LINE_MAX_CHARACTERS]

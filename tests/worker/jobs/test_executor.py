@@ -230,7 +230,7 @@ def test_a_task_that_tells_without_end_is_heard_now_and_then(bench: Bench, caplo
     assert heard[: LINES_AT_ONCE + 1] == ["starting", *(f"step {n}" for n in range(LINES_AT_ONCE))]
     left_out = 20_000 - (len(heard) - 2)
     assert left_out > 10_000
-    assert f"task tell: lines of progress that were left out: {left_out}" in caplog.text
+    assert f"task tell: progress lines dropped: {left_out}" in caplog.text
 
 
 def test_tasks_may_tell_where_nobody_listens(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Lines of progress: made fit for one line, and never more than anybody can follow."""
+"""Progress lines: made fit for one line, and limited in rate."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import threading
 
 import pytest
 
-from nfcli.worker.jobs.progress import LINES_AT_ONCE, LINES_PER_SECOND, Progress
+from nfcli.worker.jobs.progress import LINES_AT_ONCE, SECONDS_PER_LINE, JobProgress
 
 
-class Told:
-    """What was sent of a job's progress, on a clock that the test sets."""
+class Sent:
+    """The progress lines that a job has sent, on a clock that the test sets."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.now = 100.0
-        self.progress = Progress(self.lines.append, lambda: self.now)
+        self.progress = JobProgress(self.lines.append, lambda: self.now)
 
-    def say(self, count: int) -> int:
-        """Say many lines; return how many of them were sent."""
+    def send(self, count: int) -> int:
+        """Send many lines; return how many of them were sent."""
         before = len(self.lines)
         for number in range(count):
-            self.progress.say(f"line {number}")
+            self.progress.send(f"line {number}")
         return len(self.lines) - before
 
 
@@ -38,42 +38,42 @@ class Told:
 )
 def test_a_message_is_sent_as_one_line(message: str, line: str) -> None:
     """Of printable characters, at most a thousand of them."""
-    told = Told()
-    told.progress.say(message)
-    assert told.lines == [line]
+    sent = Sent()
+    sent.progress.send(message)
+    assert sent.lines == [line]
 
 
 @pytest.mark.parametrize("message", ["", " \n ", "\x00"])
 def test_a_message_of_nothing_is_not_sent(message: str) -> None:
-    """It takes no room either."""
-    told = Told()
+    """It doesn't count towards the limit either."""
+    sent = Sent()
     for _ in range(100):
-        told.progress.say(message)
-    assert (told.lines, told.progress.left_out) == ([], 0)
-    assert told.say(100) == LINES_AT_ONCE
+        sent.progress.send(message)
+    assert (sent.lines, sent.progress.dropped) == ([], 0)
+    assert sent.send(100) == LINES_AT_ONCE
 
 
 def test_lines_come_at_once_and_then_by_the_clock() -> None:
-    """What was left out is counted; a pause makes room again, but no more than there was."""
-    told = Told()
-    assert (told.say(100), told.progress.left_out) == (LINES_AT_ONCE, 80)
-    told.now += 1
-    assert told.say(100) == LINES_PER_SECOND
-    told.now += 3_600
-    assert told.say(100) == LINES_AT_ONCE
-    assert told.progress.left_out == 300 - len(told.lines)
+    """Dropped lines are counted; after a long pause the limit is what it was at first."""
+    sent = Sent()
+    assert (sent.send(100), sent.progress.dropped) == (LINES_AT_ONCE, 80)
+    sent.now += 1
+    assert sent.send(100) == round(1 / SECONDS_PER_LINE)
+    sent.now += 3_600
+    assert sent.send(100) == LINES_AT_ONCE
+    assert sent.progress.dropped == 300 - len(sent.lines)
 
 
-def test_after_the_end_nothing_is_sent_nor_counted() -> None:
-    """Whoever still talks does no harm."""
-    told = Told()
-    told.progress.end()
-    assert (told.say(100), told.progress.left_out) == (0, 0)
-    told.progress.end()
+def test_nothing_is_sent_or_counted_after_the_end() -> None:
+    """A task's thread may outlive its job."""
+    sent = Sent()
+    sent.progress.close()
+    assert (sent.send(100), sent.progress.dropped) == (0, 0)
+    sent.progress.close()
 
 
-def test_the_end_waits_for_a_line_that_is_on_its_way() -> None:
-    """The answer, which comes after it, is the last that a client hears of a job."""
+def test_close_waits_for_a_line_that_is_being_sent() -> None:
+    """The result, which is sent after it, must be the last message of a job."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def emit(_line: str) -> None:
@@ -81,16 +81,16 @@ def test_the_end_waits_for_a_line_that_is_on_its_way() -> None:
         assert go_on.wait(10)
 
     def end() -> None:
-        progress.end()
+        progress.close()
         ended.set()
 
-    progress = Progress(emit)
-    talking, ending = threading.Thread(target=progress.say, args=("x",)), threading.Thread(target=end)
-    talking.start()
+    progress = JobProgress(emit)
+    sending, closing = threading.Thread(target=progress.send, args=("x",)), threading.Thread(target=end)
+    sending.start()
     assert begun.wait(10)
-    ending.start()
+    closing.start()
     assert not ended.wait(0.05)
     go_on.set()
     assert ended.wait(10)
-    talking.join(10)
-    ending.join(10)
+    sending.join(10)
+    closing.join(10)
