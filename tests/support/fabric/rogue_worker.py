@@ -16,7 +16,7 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.inventory.loader import load_inventory
 from nfcli.shell.client.client import Client
-from nfcli.shell.transport.direct import DirectServer
+from nfcli.shell.transport.direct import DirectTransport
 
 WAIT_SECONDS = 10.0
 Frames = list[bytes]
@@ -82,7 +82,7 @@ def rogue_and_client(folder: Path) -> Iterator[tuple[Rogue, Client]]:
     rogue = Rogue(environment)
     try:
         inventory, keys = load_inventory(environment), ensure_client_key(environment)
-        with Client(environment, inventory, keys, DirectServer(environment, inventory, keys)) as client:
+        with Client(environment, inventory, keys, DirectTransport(environment, inventory, keys)) as client:
             yield rogue, client
     finally:
         rogue.stop()
