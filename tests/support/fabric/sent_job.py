@@ -75,7 +75,8 @@ class Sent:
         assert (message.command, message.service, message.uuid) == (Command.GET, "s", self.pending.uuid)
         assert message.data == GET_DATA
         self.broker.record_sent(now)
-        return json.loads(message.target)
+        workers: list[str] = json.loads(message.target)
+        return workers
 
     @property
     def values(self) -> dict[str, Any]:
