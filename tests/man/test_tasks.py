@@ -60,7 +60,7 @@ def test_no_tasks_give_no_lines() -> None:
 
 
 def test_a_task_is_described_with_arguments_and_result(entries: list[dict[str, Any]]) -> None:
-    """Required arguments are marked, types are words, lines are whole."""
+    """Required arguments are marked, types are words, lines are never cut."""
     assert render_tasks(entries, "bearer_token_store").splitlines() == [
         "bearer_token_store",
         "    Store a token for a user.",

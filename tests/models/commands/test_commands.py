@@ -117,7 +117,7 @@ def test_every_group_is_a_subshell_with_a_prompt(path: str) -> None:
 
 
 def test_every_field_is_described() -> None:
-    """Help and manual have something to say about each word."""
+    """Each has a text in help and manual."""
     for _, model in walk():
         for entry in entries(model).values():
             assert entry.field.description
@@ -186,7 +186,7 @@ def test_a_list_that_comes_as_a_mapping_by_name_is_a_table_too() -> None:
 
 
 def test_a_broker_s_workers_have_a_hold_time_in_place_of_an_endpoint() -> None:
-    """The table's columns depend on what the rows tell."""
+    """The columns depend on the keys of the rows."""
     command = COMMANDS["show norfab workers"].parse({})
     assert "holdtime" in command.columns([{"name": "w", "holdtime": "1"}])
     assert "endpoint" in command.columns([{"name": "w", "endpoint": "ipc://x"}])

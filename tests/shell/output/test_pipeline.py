@@ -1,15 +1,17 @@
-"""What follows a `|`."""
+"""Pipe functions."""
 
 import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-Run = Callable[[str], tuple[int, str, str]]
+from support.fake_client import FakeClient
+from support.shell_bench import Printed
+
+Run = Callable[[str], Printed]
 LIST = "fastmcp auth list-tokens"
 CHECK = "fastmcp auth check-token token 000123"
 HEADER = " worker            username    token   age      creation                    expires"
@@ -72,7 +74,7 @@ def test_json_and_yaml_give_the_rows_back(run: Run) -> None:
 
 
 def test_json_is_valid_with_the_longest_token(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token of 1,000 characters and a name full of markup come through whole, however narrow the terminal."""
+    """A token of 1,000 characters and a name full of markup come through uncut, however narrow the terminal."""
     monkeypatch.setenv("COLUMNS", "40")
     token = "T" * 1000
     run(f"fastmcp auth create-token username '[red]ж {{a}}' token {token}")
@@ -88,7 +90,7 @@ def test_yaml_does_not_wrap(run: Run) -> None:
     assert f"  username: {name}\n" in run(f"{LIST} | yaml")[1]
 
 
-def test_values_can_not_forge_lines(run: Run, client: Any) -> None:
+def test_values_can_not_forge_lines(run: Run, client: FakeClient) -> None:
     r"""A newline in a value shows as `\n`, whichever function prints it."""
     client.answers["get_status"] = {"state": "up\nfake: line\x1b[2J"}
     for function in ("kv", "nested", "table tablefmt plain", "rich-table", "yaml", "pprint", "json"):
@@ -98,7 +100,7 @@ def test_values_can_not_forge_lines(run: Run, client: Any) -> None:
         assert not any(line.strip().startswith("fake") for line in text.splitlines())
 
 
-def test_nested_data_is_shown_indented_or_as_tables(run: Run, client: Any) -> None:
+def test_nested_data_is_shown_indented_or_as_tables(run: Run, client: FakeClient) -> None:
     """Keys end in a colon, lists have marks, lists of flat records become tables on demand."""
     client.answers["get_status"] = [{"name": "a", "tags": ["x", "y"]}]
     assert run("show fastmcp status | nested")[1] == (
@@ -127,8 +129,8 @@ def test_nested_data_is_shown_indented_or_as_tables(run: Run, client: Any) -> No
         ),
     ],
 )
-def test_wrong_pipes_are_one_line(run: Run, client: Any, line: str, message: str) -> None:
-    """A function that can't work says why; where the words show it, before anything is sent."""
+def test_wrong_pipes_are_one_line(run: Run, client: FakeClient, line: str, message: str) -> None:
+    """The error names the function and the reason; where the words suffice to find it, nothing is sent."""
     calls = len(client.calls)
     status, out, err = run(line)
     assert (status, out) == (2, "")

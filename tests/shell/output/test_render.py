@@ -73,7 +73,7 @@ def test_a_summary_shows_the_first_paragraph_on_one_line() -> None:
 
 
 def test_an_empty_table_is_its_header() -> None:
-    """No rows still say which columns there would be."""
+    """Without rows the header is printed."""
     assert to_text([], COLUMNS) == " worker  username  token"
 
 

@@ -1,8 +1,7 @@
-"""What the Tab key offers."""
+"""Completion with the Tab key."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -11,13 +10,15 @@ from nfcli.models.commands.fastmcp import CheckToken, ListTokens
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.completion import complete
 from nfcli.shell.repl.completion_values import ValueSuggester
+from support.fake_client import FakeClient
+from support.shell_bench import ShellBench
 
-MakeBench = Callable[..., Any]
+MakeBench = Callable[..., ShellBench]
 USERNAME = entries(ListTokens)["username"]
 
 
 @pytest.fixture
-def bench(make_bench: MakeBench) -> Any:
+def bench(make_bench: MakeBench) -> ShellBench:
     """Provide two workers and users whose names need quotes."""
     bench = make_bench("w1", "w2")
     for name, token in (("automation", "t1"), ("it's me", "t2"), ("a b", "t3")):
@@ -25,7 +26,7 @@ def bench(make_bench: MakeBench) -> Any:
     return bench
 
 
-def completed(bench: Any, line: str) -> list[str]:
+def completed(bench: ShellBench, line: str) -> list[str]:
     """Return the line as each completion would make it."""
     found = complete(line, bench.session.location, bench.session.suggester)
     return [line[: found.start] + text for text in found.texts]
@@ -70,24 +71,24 @@ def completed(bench: Any, line: str) -> list[str]:
         ("fastmcp auth list-tokens username a\\", []),
     ],
 )  # fmt: skip
-def test_the_last_word_is_completed(bench: Any, line: str, lines: list[str]) -> None:
-    """Names, values and options are offered where they can stand, quoted where they must be."""
+def test_the_last_word_is_completed(bench: ShellBench, line: str, lines: list[str]) -> None:
+    """Names, values and options are offered where they are valid, quoted where necessary."""
     if line == "fastmcp auth list-tokens username 'a":
         lines = sorted(lines)
     assert completed(bench, line) == lines
 
 
 @pytest.mark.parametrize("command", ["check-token", "create-token", "delete-token"])
-def test_tokens_are_never_offered(bench: Any, command: str) -> None:
-    """A secret isn't shown by a key press, and nobody is asked for it."""
+def test_tokens_are_never_offered(bench: ShellBench, command: str) -> None:
+    """A key press never shows a secret, and runs no job to find one."""
     bench.client.calls.clear()
     assert completed(bench, f"fastmcp auth {command} token ") == []
     assert completed(bench, f"fastmcp auth {command} token t") == []
     assert bench.client.calls == []
 
 
-def test_completion_follows_the_subshell(bench: Any) -> None:
-    """Words are counted from where the user is."""
+def test_completion_follows_the_subshell(bench: ShellBench) -> None:
+    """Words are looked up in the open group."""
     bench.run("fastmcp")
     assert completed(bench, "a") == ["auth "]
 
@@ -98,7 +99,7 @@ def clock() -> SimpleNamespace:
     return SimpleNamespace(now=100.0)
 
 
-def test_user_names_are_asked_for_once_in_a_while(client: Any, clock: SimpleNamespace) -> None:
+def test_user_names_are_asked_for_once_in_a_while(client: FakeClient, clock: SimpleNamespace) -> None:
     """A short time limit, one question in ten seconds, and a new one after a command."""
     suggester = ValueSuggester(client, clock=lambda: clock.now)
     client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
@@ -116,7 +117,7 @@ def test_user_names_are_asked_for_once_in_a_while(client: Any, clock: SimpleName
 
 @pytest.mark.parametrize("error", [NoWorkersError("gone"), KeyError("fault"), None])
 def test_a_worker_that_does_not_answer_never_gets_in_the_way(
-    client: Any, clock: SimpleNamespace, error: Exception | None
+    client: FakeClient, clock: SimpleNamespace, error: Exception | None
 ) -> None:
     """No names, no error, and no second wait for half a minute, whatever is typed meanwhile."""
     client.raising = error
@@ -134,7 +135,7 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
     assert suggester.suggest(USERNAME) == ["bob"]
 
 
-def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: SimpleNamespace) -> None:
+def test_a_broker_that_is_away_is_not_asked_at_each_key(client: FakeClient, clock: SimpleNamespace) -> None:
     """What needs no broker is offered all the same, and its workers when it is back."""
     suggester, workers = ValueSuggester(client, clock=lambda: clock.now), entries(ListTokens)["workers"]
     names, asked = client.worker_names, []
@@ -153,13 +154,13 @@ def test_a_broker_that_is_away_is_not_asked_at_each_key(client: Any, clock: Simp
     assert [suggester.suggest(workers) for _ in range(2)] == [["all", "any", "fastmcp-worker-1"]] * 2
 
 
-def test_names_that_would_command_the_terminal_are_left_out(client: Any) -> None:
-    """A worker of other make may list anything."""
+def test_names_that_would_command_the_terminal_are_left_out(client: FakeClient) -> None:
+    """Other implementations of workers may list anything."""
     client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]
     assert ValueSuggester(client).suggest(USERNAME) == ["ok"]
 
 
-def test_secrets_have_no_values(client: Any) -> None:
+def test_secrets_have_no_values(client: FakeClient) -> None:
     """Whatever asks, a secret field has nothing to choose from."""
     suggester = ValueSuggester(client)
     assert suggester.suggest(entries(CheckToken)["token"]) == []

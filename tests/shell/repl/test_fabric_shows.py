@@ -1,4 +1,4 @@
-"""What a client in fabric mode tells besides results: workers, broker, itself."""
+"""What a client in fabric mode shows of workers, broker and itself."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Pa
 
 @pytest.mark.parametrize("answer", [5, "x", {}, [1, {"name": 5}, {"name": "w1"}], [{"name": "", "service": ""}]])
 def test_workers_of_the_wrong_shape_are_none(broker: Any, client: Client, answer: Any) -> None:
-    """Whatever the broker says, the error is one line."""
+    """Whatever the broker sends, the error is one line."""
     broker.on_question = lambda _: answer
     with pytest.raises(NoWorkersError) as caught:
         run(client)
@@ -71,8 +71,8 @@ def test_a_client_knows_how_it_reaches_workers_without_asking(tmp_path: Path, br
     """Also while the broker isn't there."""
     broker.stop()
     with Site(tmp_path, broker, "w9").client() as client:
-        told = client.describe()
-    assert {key: told[key] for key in ("mode", "broker", "broker_key", "workers")} == {
+        shown = client.describe()
+    assert {key: shown[key] for key in ("mode", "broker", "broker_key", "workers")} == {
         "mode": "fabric",
         "broker": broker.endpoint,
         "broker_key": "broker.shared_key",

@@ -1,20 +1,22 @@
-"""Help at any place, and moving about in the tree."""
+"""Help at any place of a line."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-Run = Callable[[str], tuple[int, str, str]]
-MakeBench = Callable[..., Any]
+from support.fake_client import FakeClient
+from support.shell_bench import Printed, ShellBench
+
+Run = Callable[[str], Printed]
+MakeBench = Callable[..., ShellBench]
 FASTMCP_HELP = (
     " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
 )
 HEADER = " worker  username  token  age  creation  expires\n"
 
 
-def test_help_lists_what_can_stand_at_a_place(run: Run) -> None:
-    """`?` at the end, or `help` in front, list names with descriptions; required ones carry a star."""
+def test_help_lists_the_words_that_may_follow(run: Run) -> None:
+    """`?` at the end, or `help` in front, lists names with descriptions; required ones have a star."""
     text = (
         " timeout      Job timeout\n"
         " workers      Filter worker to target\n"
@@ -28,7 +30,7 @@ def test_help_lists_what_can_stand_at_a_place(run: Run) -> None:
 
 
 def test_more_help_has_types_and_defaults(run: Run) -> None:
-    """`??` says what a value may be."""
+    """`??` adds the type and the default of a value."""
     assert run("fastmcp auth create-token username x ??")[1] == (
         " timeout    Job timeout (whole number 1 to 86400)\n"
         " workers    Filter worker to target (text, default 'all')\n"
@@ -40,7 +42,7 @@ def test_more_help_has_types_and_defaults(run: Run) -> None:
 
 
 def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
-    """At the start of a line the shell's words can stand as well."""
+    """At the start of a line the shell's own words are valid as well."""
     assert [line.split()[0] for line in run("help")[1].splitlines()] == [
         "fastmcp", "show", "man", "help", "exit", "top", "end", "pwd", "history", "cls",
     ]  # fmt: skip
@@ -74,67 +76,12 @@ def test_help_fits_the_place(run: Run, line: str, text: str) -> None:
 
 
 def test_help_behind_a_wrong_word_is_an_error(run: Run) -> None:
-    """There is nothing to list at a place that doesn't exist."""
+    """No word may follow one that is not valid."""
     assert run("nonsense ?")[0] == 2
     assert run("help nonsense there")[0] == 2
 
 
-def test_a_question_mark_in_a_value_is_part_of_it(run: Run, client: Any) -> None:
-    """`username what?` is a user, not a question."""
+def test_a_question_mark_in_a_value_is_part_of_it(run: Run, client: FakeClient) -> None:
+    """`username what?` names a user and does not ask for help."""
     assert run("fastmcp auth list-tokens username what?") == (0, HEADER, "")
     assert client.calls[0]["kwargs"] == {"username": "what?"}
-
-
-def test_groups_are_subshells(run: Run, bench: Any) -> None:
-    """A group's name enters it; `exit`, `top` and `end` leave one level, all, and the shell."""
-    prompts = []
-    for line in ("fastmcp", "auth", "pwd", "exit", "top", "show norfab", "top", "man", "exit", "fastmcp auth", "end"):
-        assert run(line)[0] == 0
-        prompts.append(bench.session.navigator.prompt)
-    assert prompts == [
-        "nf[fastmcp]#",
-        "nf[fastmcp-auth]#",
-        "nf[fastmcp-auth]#",
-        "nf[fastmcp]#",
-        "nf#",
-        "nf[show-norfab]#",
-        "nf#",
-        "nf[man]#",
-        "nf#",
-        "nf[fastmcp-auth]#",
-        "nf[fastmcp-auth]#",
-    ]
-    assert bench.session.has_ended
-
-
-def test_commands_run_inside_a_subshell(run: Run) -> None:
-    """Words are counted from where the user is."""
-    assert run("fastmcp") == (0, "", "")
-    assert run("auth list-tokens") == (0, HEADER, "")
-    assert run("pwd") == (0, "root.fastmcp\n", "")
-
-
-def test_exit_at_the_top_leaves_the_shell(run: Run, bench: Any) -> None:
-    """There is nothing above the top."""
-    assert run("exit") == (0, "", "")
-    assert bench.session.has_ended
-
-
-def test_words_of_the_shell_take_no_others(run: Run, bench: Any) -> None:
-    """`exit now` is a mistake, not an exit; `exit ?` tells what it does."""
-    assert run("exit now") == (2, "", "exit: takes no arguments, got 'now'\n")
-    assert run("exit ?") == (0, " exit    Leave this subshell, or at the top the shell\n", "")
-    assert not bench.session.has_ended
-
-
-def test_history_shows_what_the_shell_keeps(make_bench: MakeBench) -> None:
-    """Lines of a history that somebody tampered with can't command the terminal; none prints nothing."""
-    assert make_bench(history=lambda: ["show norfab client", "a\x1b[2J"]).run("history")[1] == (
-        " show norfab client\n a\\x1b[2J\n"
-    )
-    assert make_bench().run("history") == (0, "", "")
-
-
-def test_clearing_the_screen_writes_nothing_where_there_is_none(run: Run) -> None:
-    """`cls` is escape codes for a terminal, and only there."""
-    assert run("cls") == (0, "", "")

@@ -1,4 +1,4 @@
-"""Lines kept across runs, without secrets."""
+"""The history file: lines kept across runs, their secrets masked."""
 
 import stat
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_damaged_bytes_don_t_stop_the_shell(tmp_path: Path) -> None:
 
 
 def test_a_history_that_can_not_be_kept_says_so_once(tmp_path: Path) -> None:
-    """A wide mode, a link or a missing folder: the shell works on, and tells why nothing is kept."""
+    """A file readable by others or a missing folder is reported, and the shell works on."""
     wide = tmp_path / "wide"
     wide.write_text("one\n")
     wide.chmod(0o644)

@@ -1,4 +1,4 @@
-"""The shell at a terminal, typed at key by key."""
+"""Line editing: the shell at a terminal, typed at key by key, and its parts."""
 
 import re
 import sys
@@ -8,12 +8,21 @@ from typing import Any
 
 import pexpect
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+
+from nfcli.shell.repl.history import HistoryFile
+from nfcli.shell.repl.prompt import HiddenPrompt, Prompt, PromptHistory, TabCompleter
+from support.shell_bench import ShellBench
 
 TESTS = Path(__file__).parents[2]
 PROGRAM = ["-m", "support.prompt_program"]
 TIMEOUT_SECONDS = 15
 TAB, CTRL_C, CTRL_D, UP = "\t", "\x03", "\x04", "\x1b[A"
 Start = Callable[..., Any]
+FASTMCP_HELP = (
+    " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
+)
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def test_subshells_have_their_prompts(start: Start) -> None:
 
 
 def test_the_help_keys_need_no_enter(start: Start) -> None:
-    """`?` lists what can stand there, a second one all about it, and the line stays."""
+    """`?` lists the words that may follow, a second one the details, and the line stays."""
     child = start()
     child.send("fastmcp auth list-tokens ?")
     child.expect(r"username    User name to list tokens for\s")
@@ -90,7 +99,7 @@ def test_the_help_keys_need_no_enter(start: Start) -> None:
 
 
 def test_a_question_mark_in_quotes_is_a_character(start: Start) -> None:
-    """It asks for help only where a word could stand."""
+    """It asks for help only where a word may follow."""
     child = start()
     child.sendline("fastmcp auth create-token username 'what? me' token t1")
     expect_json(child, "true")
@@ -146,7 +155,7 @@ def test_history_comes_back_in_the_next_run_without_secrets(start: Start, tmp_pa
 
 
 def test_ctrl_c_cancels_the_line_and_the_command_and_not_the_shell(start: Start) -> None:
-    """A command that waits is given up, a line that is typed is dropped."""
+    """A waiting command is cancelled, a line that is being typed is dropped."""
     child = start()
     child.sendline("show fastmcp status")
     child.expect_exact("waiting")
@@ -171,7 +180,7 @@ def test_pasted_lines_run_one_by_one(start: Start) -> None:
     child.expect(r"root\r\n")
 
 
-def test_results_are_printed_whole_whatever_the_width(start: Start) -> None:
+def test_results_are_never_cut_to_the_width(start: Start) -> None:
     """A token longer than a line isn't cut, and nothing is put into it."""
     child = start()
     token = "T" * 1000
@@ -201,3 +210,58 @@ def test_results_can_be_redirected(tmp_path: Path) -> None:
     finally:
         child.close(force=True)
     assert re.fullmatch(r"root\n", out.read_text())
+
+
+def test_the_history_behind_the_arrow_keys_holds_no_secret(bench: ShellBench, tmp_path: Path) -> None:
+    """What the arrow keys bring back and the file keeps is masked; each pasted line is one of its own."""
+    bench.run("fastmcp")
+    history = PromptHistory(HistoryFile(tmp_path / "history"), bench.session)
+    history.append_string("auth check-token token S3cret\n# comment\nauth list-tokens")
+    expected = ["auth check-token token ***", "auth list-tokens"]
+    assert history.get_strings() == expected
+    assert list(history.load_history_strings()) == expected[::-1]
+    assert (tmp_path / "history").read_text().splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "is_value"),
+    [
+        ("", False),
+        ("fast", False),
+        ("fastmcp auth list-tokens username ", False),
+        ("fastmcp auth list-tokens username wh", True),
+        ("fastmcp auth list-tokens username 'a ", True),
+        ("nonsense x", False),
+    ],
+)
+def test_a_question_mark_is_typed_into_values_only(bench: ShellBench, text: str, is_value: bool) -> None:
+    """Within a value it is a character, elsewhere it asks for help."""
+    prompt = Prompt(bench.session, HistoryFile(None))
+    assert prompt.is_in_value(text) is is_value
+
+
+def test_completions_replace_the_last_word(bench: ShellBench) -> None:
+    """prompt_toolkit gets the text to insert and where it begins."""
+    completer = TabCompleter(bench.session)
+    document = Document("fastmcp auth list-tokens u")
+    found = [(each.text, each.start_position) for each in completer.get_completions(document, CompleteEvent())]
+    assert found == [("username ", -1)]
+
+
+def test_nothing_is_read_to_drop_a_secret_at_a_prompt() -> None:
+    """The user sees the error before typing on."""
+    HiddenPrompt().discard()
+
+
+@pytest.mark.parametrize(
+    ("line", "out", "err"),
+    [
+        ("fast?", " fastmcp    FastMCP service\n", ""),
+        ("fastmcp ?", FASTMCP_HELP, ""),
+        ("nonsense ??", "", "'nonsense' is not valid here: expected fastmcp, show, man\n"),
+    ],
+)
+def test_the_help_key_prints_what_is_valid_there(bench: ShellBench, line: str, out: str, err: str) -> None:
+    """Help without Enter is the help of the session."""
+    Prompt(bench.session, HistoryFile(None)).print_help(line)
+    assert (bench.out.getvalue(), bench.err.getvalue()) == (out, err)

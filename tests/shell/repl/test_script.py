@@ -13,11 +13,11 @@ import pytest
 
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.script import run_script, run_words
-from nfcli.shell.repl.secret_input import StandardInput
+from support.fake_client import FakeClient
+from support.shell_bench import Printed, ShellBench
 
-MakeBench = Callable[..., Any]
-Told = tuple[int, str, str]
-Script = Callable[..., Told]
+MakeBench = Callable[..., ShellBench]
+Script = Callable[..., Printed]
 HEADER = " worker  username  token  age  creation  expires\n"
 LIST = b"fastmcp auth list-tokens"
 STORE = b"fastmcp auth create-token username a token "
@@ -35,10 +35,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture
-def script(bench: Any) -> Script:
+def script(bench: ShellBench) -> Script:
     """Run a script; return its exit status and what it wrote to stdout and stderr."""
 
-    def run(text: bytes, **options: Any) -> Told:
+    def run(text: bytes, **options: Any) -> Printed:
         return run_script(bench.session, io.BytesIO(text), **options), bench.out.getvalue(), bench.err.getvalue()
 
     return run
@@ -76,7 +76,7 @@ def test_an_empty_script_does_nothing(script: Script) -> None:
 
 
 def test_errors_name_their_line_and_the_script_goes_on(script: Script) -> None:
-    """Every message on stderr says which line it belongs to; the first failure decides the status."""
+    """Every error has the number of its line; the first failure decides the status."""
     text = b"# note\n\nfastmcp auth lst-tokens\n" + LIST + b"\nfastmcp auth check-token\n\xff\xfe\n"
     status, out, err = script(text)
     assert (status, out) == (2, HEADER)
@@ -87,30 +87,30 @@ def test_errors_name_their_line_and_the_script_goes_on(script: Script) -> None:
     ]
 
 
-def test_the_first_failure_gives_the_status(script: Script, client: Any) -> None:
-    """A worker that failed is 1, words that don't parse 2, no worker 3: the first one counts."""
+def test_the_first_failure_gives_the_status(script: Script, client: FakeClient) -> None:
+    """1 for a failed worker, 2 for words that are not valid, 3 for no worker: the first one counts."""
     client.failing["fastmcp-worker-1"] = "busy"
     status, _, err = script(LIST + b"\nnonsense\n")
     assert status == 1
     assert err.startswith("line 1: fastmcp-worker-1: busy\nline 2: 'nonsense' is not valid here")
-    client.raising = NoWorkersError("nobody there")
+    client.raising = NoWorkersError("no worker answered")
     assert script(LIST + b"\nnonsense\n")[0] == 3
 
 
-def test_a_script_can_stop_at_the_first_error(script: Script, client: Any) -> None:
+def test_a_script_can_stop_at_the_first_error(script: Script, client: FakeClient) -> None:
     """With `stop_on_error` nothing behind a failure is run."""
     status, out, err = script(LIST + b"\nnonsense\n" + LIST + b"\n", stop_on_error=True)
     assert (status, out, err.count("\n"), len(client.calls)) == (2, HEADER, 1, 1)
 
 
-def test_notes_are_not_taken_for_errors(script: Script, client: Any) -> None:
+def test_notes_are_not_taken_for_errors(script: Script, client: FakeClient) -> None:
     """What a worker notes beside a success carries no line number."""
     client.messages["fastmcp-worker-1"] = ["no matching token"]
     assert script(b"fastmcp auth check-token token x\n")[2] == "fastmcp-worker-1: no matching token\n"
 
 
-def test_a_secret_comes_from_the_next_line(script: Script, client: Any) -> None:
-    """`token -` takes the whole next line, whatever it looks like, and errors still name the command's line."""
+def test_a_secret_comes_from_the_next_line(script: Script, client: FakeClient) -> None:
+    """`token -` reads the entire next line, whatever it looks like; errors have the number of the command's line."""
     status, out, err = script(STORE + b"-\n#hidden\n" + STORE + b"-\r\nexit\r\n" + STORE + b"-")
     assert (status, out) == (2, STORED)
     first, second = err.splitlines()
@@ -119,7 +119,7 @@ def test_a_secret_comes_from_the_next_line(script: Script, client: Any) -> None:
     assert set(client.tokens["fastmcp-worker-1"]) == {"exit"}
 
 
-def test_a_secret_behind_a_wrong_line_is_neither_run_nor_shown(script: Script) -> None:
+def test_a_secret_after_a_wrong_line_is_neither_run_nor_printed(script: Script) -> None:
     """The line that asked for it was wrong: the secret is dropped with it."""
     status, out, err = script(b"fastmcp auth create-token usrname a token -\nhidden\n" + LIST + b"\n")
     assert (status, out, err.count("\n")) == (2, HEADER, 1)
@@ -131,8 +131,8 @@ def test_a_secret_that_is_not_utf8_is_one_line(script: Script) -> None:
     assert script(STORE + b"-\n\xff\n") == (2, "", "line 1: byte 1 is not UTF-8: save the text as UTF-8\n")
 
 
-def test_each_result_is_written_before_the_next_line_is_read(bench: Any) -> None:
-    """Somebody who feeds commands one by one sees each answer."""
+def test_each_result_is_written_before_the_next_line_is_read(bench: ShellBench) -> None:
+    """A program that sends commands one by one sees each result."""
     seen = []
 
     class Feed(io.BytesIO):
@@ -144,7 +144,7 @@ def test_each_result_is_written_before_the_next_line_is_read(bench: Any) -> None
     assert seen == ["", HEADER, HEADER * 2]
 
 
-def test_three_hundred_commands_are_all_run(script: Script, client: Any) -> None:
+def test_three_hundred_commands_are_all_run(script: Script, client: FakeClient) -> None:
     """Every command's result comes out, in order."""
     text = b"".join(b"%s%d | json\n" % (STORE, number) for number in range(300))
     status, out, err = script(text)
@@ -153,13 +153,13 @@ def test_three_hundred_commands_are_all_run(script: Script, client: Any) -> None
     assert list(client.tokens["fastmcp-worker-1"]) == [str(number) for number in range(300)]
 
 
-def test_ctrl_c_ends_a_script(script: Script, client: Any) -> None:
+def test_ctrl_c_ends_a_script(script: Script, client: FakeClient) -> None:
     """An interrupted script runs nothing more."""
     client.raising = KeyboardInterrupt()
     assert script(LIST + b"\n" + LIST + b"\n") == (130, "", "line 1: interrupted\n")
 
 
-def test_one_command_runs_with_the_words_of_a_command_line(bench: Any, client: Any) -> None:
+def test_one_command_runs_with_the_words_of_a_command_line(bench: ShellBench, client: FakeClient) -> None:
     """Words arrive as they are: blanks, quotes and bars in values need no second quoting."""
     words = ["fastmcp", "auth", "create-token", "username", "it's | me", "token", "|x"]
     assert run_words(bench.session, [*words[:-1], "abc", "|", "json"]) == 0
@@ -169,7 +169,7 @@ def test_one_command_runs_with_the_words_of_a_command_line(bench: Any, client: A
     assert run_words(bench.session, ["help"]) == 0
 
 
-def test_ctrl_c_ends_a_single_command(bench: Any, client: Any) -> None:
+def test_ctrl_c_ends_a_single_command(bench: ShellBench, client: FakeClient) -> None:
     """The status is that of an interrupted program."""
     client.raising = KeyboardInterrupt()
     assert run_words(bench.session, ["show", "fastmcp", "version"]) == 130
@@ -188,28 +188,8 @@ def test_a_single_command_reads_its_secret_from_stdin() -> None:
     )
 
 
-def test_a_single_command_in_a_terminal_asks_without_echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where stdin is a terminal, the secret is asked for by name; Ctrl-D is an error, not an empty secret."""
-    asked: list[str] = []
-
-    def ask(prompt: str, stream: Any) -> str:
-        assert stream is sys.stderr
-        asked.append(prompt)
-        if len(asked) > 1:
-            raise EOFError
-        return "hidden"
-
-    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda _: True})())
-    monkeypatch.setattr("getpass.getpass", ask)
-    assert StandardInput().read("token") == "hidden"
-    with pytest.raises(Exception, match="token: no value was entered"):
-        StandardInput().read("token")
-    StandardInput().discard()
-    assert asked == ["token: ", "token: "]
-
-
 def test_a_script_in_a_process_of_its_own_ends_with_its_input() -> None:
-    """EOF ends it, results are on stdout, errors on stderr, the status tells; JSON keeps a long token whole."""
+    """EOF ends it; results are on stdout, errors on stderr; JSON never cuts a long token."""
     token = "T" * 1000
     lines = [STORE + token.encode(), LIST + b" | json", b"nonsense"]
     environment = {**ENVIRONMENT, "COLUMNS": "40"}

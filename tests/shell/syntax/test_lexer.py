@@ -55,7 +55,7 @@ def test_only_an_unquoted_bar_is_a_pipe() -> None:
     ],
 )
 def test_a_quote_left_open_is_one_line_that_names_its_column(line: str, message: str) -> None:
-    """An unclosed quote or a trailing backslash is an error that says where and what to do."""
+    """An unclosed quote or a trailing backslash is an error with the place and the remedy."""
     with pytest.raises(UsageError) as caught:
         split(line)
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""What words mean: commands, fields, values, pipes."""
+"""Parsing of words: commands, fields, values, pipes."""
 
 import shlex
 from typing import Any
@@ -99,8 +99,8 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
         ("fastmcp auth list-tokens extra\x1b[2J", "list-tokens: 'extra\\x1b[2J' is not valid here: "),
     ],
 )
-def test_a_wrong_word_is_named_with_what_could_stand_there(line: str, message: str) -> None:
-    """Each mistake is one line: the word, and what the place allows."""
+def test_a_wrong_word_is_named_with_what_is_valid_there(line: str, message: str) -> None:
+    """Each error is one line with the word and what is valid in its place."""
     with pytest.raises(UsageError) as caught:
         read(line)
     assert str(caught.value).startswith(message)
@@ -108,7 +108,7 @@ def test_a_wrong_word_is_named_with_what_could_stand_there(line: str, message: s
 
 
 def test_a_word_of_the_top_typed_in_a_subshell_says_how_to_get_there() -> None:
-    """Somebody who forgot where they are is told."""
+    """The message has the word that leaves the subshell."""
     parser = Parser((*ROOT, *read("fastmcp").groups[1:]))
     with pytest.raises(UsageError, match=r"^fastmcp: 'show' is not valid here: .* \(enter top first"):
         parser.feed_all(split("show norfab workers"))

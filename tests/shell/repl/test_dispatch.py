@@ -1,0 +1,85 @@
+"""Jobs of commands, and what is printed of their results."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from support.fake_client import FakeClient
+from support.shell_bench import Printed, ShellBench
+
+Run = Callable[[str], Printed]
+MakeBench = Callable[..., ShellBench]
+WORKER_TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
+HEADER = " worker  username  token  age  creation  expires\n"
+
+
+def test_messages_of_workers_that_succeeded_go_to_stderr(make_bench: MakeBench) -> None:
+    """`no matching token` is a note beside the result."""
+    bench = make_bench("w1")
+    bench.client.messages["w1"] = ["no matching token"]
+    assert bench.run("fastmcp auth delete-token token x") == (0, '{\n    "w1": false\n}\n', "w1: no matching token\n")
+
+
+def test_a_failing_worker_is_named_and_the_others_are_printed(make_bench: MakeBench) -> None:
+    """One line for the failure, of a traceback its last line; status 1."""
+    bench = make_bench("w1", "w2", "w3")
+    bench.client.failing = {"w1": "Traceback:\n  File x\nKeyError: 'a\x1b'\n", "w3": ""}
+    assert bench.run("fastmcp auth check-token token x") == (
+        1,
+        '{\n    "w2": false\n}\n',
+        "w1: KeyError: 'a\\x1b'\nw3: failed without a reason, status error\n",
+    )
+    bench.client.failing.clear()
+    assert bench.run("fastmcp auth check-token token x workers w1") == (0, '{\n    "w1": false\n}\n', "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [("all", "all"), ("any", "any"), ("w1", ["w1"]), ("w2,w1,w2", ["w2", "w1"]), ("'w1, w2'", ["w1", "w2"])],
+)
+def test_workers_are_all_any_or_names(make_bench: MakeBench, typed: str, sent: object) -> None:
+    """`workers` takes one name or several, separated by commas."""
+    bench = make_bench("w1", "w2")
+    assert bench.run(f"fastmcp auth list-tokens workers {typed} timeout 5")[0] == 0
+    assert (bench.client.calls[0]["workers"], bench.client.calls[0]["timeout"]) == (sent, 5)
+
+
+def test_a_result_that_is_no_list_of_records_is_a_failure(run: Run, client: FakeClient) -> None:
+    """Other implementations of workers may send anything."""
+    client.answers["bearer_token_list"] = {"no": "list"}
+    message = "fastmcp-worker-1: the result of bearer_token_list is not a list of records\n"
+    assert run("fastmcp auth list-tokens") == (1, "", message)
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, None, 0, "", [], {}, ["a", None], ["a", "json", {}], [True, "nested", {"a": 1}]], ids=str
+)
+def test_any_value_of_a_worker_is_printed(run: Run, client: FakeClient, value: object) -> None:
+    """True does not end the shell, two or three values name no outputter, and empty values are printed too."""
+    client.answers["get_status"] = value
+    status, out, err = run("show fastmcp status")
+    assert (status, json.loads(out), err) == (0, {"fastmcp-worker-1": value}, "")
+    assert run("pwd")[1] == "root\n"
+
+
+def test_false_is_a_result_and_not_a_failure(run: Run) -> None:
+    """A check of an unknown token prints false, with status 0, and the session goes on."""
+    assert run("fastmcp auth check-token token nothing") == (0, WORKER_TRUE.replace("true", "false"), "")
+    assert run("fastmcp auth list-tokens") == (0, HEADER, "")
+
+
+def test_tokens_are_listed_by_worker_with_every_column(make_bench: MakeBench) -> None:
+    """The table of the transcripts."""
+    bench = make_bench("w2", "w1")
+    bench.run("fastmcp auth create-token username automation token secret-token expire 3600")
+    assert bench.run("fastmcp auth list-tokens username automation")[1] == (
+        " worker  username    token         age      creation                    expires\n"
+        " w1      automation  secret-token  0:00:01  2026-05-31 12:08:51.914919  3600\n"
+        " w2      automation  secret-token  0:00:01  2026-05-31 12:08:51.914919  3600\n"
+    )
+
+
+def test_no_tokens_still_print_the_header(run: Run) -> None:
+    """An empty list is a table without rows."""
+    assert run("fastmcp auth list-tokens") == (0, HEADER, "")
