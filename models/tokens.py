@@ -1,36 +1,34 @@
-"""Bearer tokens: what the four auth tasks take and give, and the record that is kept of each token."""
+"""The record of a bearer token: what a worker stores, backs up and restores of each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from .fields import Token, Username
 
+
+@dataclass(slots=True)
 class BearerTokenRecord:
     """A stored token. `created` and `expires` are seconds since the epoch (UTC); `expires` None means never.
 
-    A slotted class rather than a model: a worker holds one for every token, and 100,000 of them must stay small.
+    Fields that are added here need a default; the database, backups and restores carry them without further code
+    (`worker/tokens/rows.py`). A slotted class rather than a model: 100,000 of them are in memory at once.
     """
 
-    __slots__ = ("created", "expires", "token", "username")
-
-    def __init__(self, token: str, username: str, created: float, expires: float | None) -> None:
-        self.token = token
-        self.username = username
-        self.created = created
-        self.expires = expires
-
-    def __repr__(self) -> str:
-        """Leave the token out: a repr may end in a log."""
-        return f"BearerTokenRecord(username={self.username!r}, created={self.created}, expires={self.expires})"
+    token: Token = field(repr=False)  # a repr may end in a log
+    username: Username
+    created: float
+    expires: float | None
 
     def is_live(self, now: float) -> bool:
-        """Whether the token still counts at `now` (epoch seconds); it dies at the very moment `expires` names."""
+        """Whether the token is valid at `now` (epoch seconds); it expires at the exact moment `expires` names."""
         return self.expires is None or now < self.expires
 
     def entry(self, now: float) -> dict[str, str]:
-        """Return the fields of this record's `BearerTokenEntry` as seen at `now` (epoch seconds).
+        """Return the fields of this record's `BearerTokenEntry` at `now` (epoch seconds).
 
-        A plain dict: a list of 100,000 models takes three times as long to make and to serialize, since the garbage
+        A plain dict: a list of 100,000 models takes three times as long to build and to serialize, since the garbage
         collector follows each of them.
         """
         return {

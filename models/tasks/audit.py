@@ -1,14 +1,14 @@
-"""The audit trail: what its tasks take and give. What its lines look like on disk is in `worker/audit/chain.py`."""
+"""Inputs and results of the tasks that read the audit trail; `worker/audit/chain.py` has the format on disk."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from ..fields import Username
-from .base import TaskInput
+from .base import Report, TaskInput
 
 LAST_LINES_DEFAULT = 20
 LAST_LINES_MAX = 1_000
@@ -32,35 +32,33 @@ class GetAuditInput(TaskInput):
         int,
         BeforeValidator(_last),
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LAST_LINES_MAX}),
-        Field(description="How many lines, the newest ones"),
+        Field(description="Number of lines, counted from the newest"),
     ] = LAST_LINES_DEFAULT
-    username: Annotated[Username | None, Field(description="User name to show lines of")] = None
+    username: Annotated[Username | None, Field(description="User name to show lines for")] = None
 
 
-class _Described(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AuditEntry(_Described):
-    """One line of the trail. A line that can't be read comes with all fields empty and a reason that says so."""
+class AuditEntry(Report):
+    """One line of the trail. A line that can't be parsed has empty fields and a reason that says so."""
 
     seq: int | None = Field(default=None, description="Number of the line, from 1")
     time: str | None = Field(default=None, description="When it was written, ISO 8601 in UTC")
-    actor: str | None = Field(default=None, description="Client key, fabric:NAME or address that asked")
-    operation: Operation | None = Field(default=None, description="What was asked for")
-    username: str | None = Field(default=None, description="User whose tokens they are, null for several or none")
+    actor: str | None = Field(default=None, description="Who sent the request: client key, fabric:NAME or address")
+    operation: Operation | None = Field(default=None, description="Requested operation")
+    username: str | None = Field(default=None, description="Owner of the tokens, null for several owners or none")
     tokens: list[str] = Field(default_factory=list, description="Keyed fingerprints of the tokens, at most 100")
     count: int = Field(default=0, description="Number of tokens concerned")
-    expire: int | None = Field(default=None, description="Seconds the token lives from then, null for no expiry")
-    outcome: Outcome | None = Field(default=None, description="What came of it")
-    reason: str | None = Field(default=None, description="Why it was not done")
-    suppressed: int | None = Field(default=None, description="Refused requests before it that left no line")
-    previous: str | None = Field(default=None, description="SHA-256 of the line before")
+    expire: int | None = Field(default=None, description="Lifetime of the token in seconds, null for no expiry")
+    outcome: Outcome | None = Field(default=None, description="Outcome of the operation")
+    reason: str | None = Field(default=None, description="Reason why nothing changed")
+    suppressed: int | None = Field(
+        default=None, description="Number of refused requests before this line that have no line of their own"
+    )
+    previous: str | None = Field(default=None, description="SHA-256 of the previous line")
 
 
-class AuditReport(_Described):
-    """What `verify_audit` found: every line is as it was written, and none is missing."""
+class AuditReport(Report):
+    """Result of `verify_audit` for an intact trail: no line was altered and none is missing."""
 
-    file: str = Field(description="File of the trail")
+    file: str = Field(description="Path of the trail")
     lines: int = Field(description="Number of lines")
-    head: str = Field(description="SHA-256 of the last line, 64 zeros where there is none")
+    head: str = Field(description="SHA-256 of the last line, 64 zeros for an empty trail")

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..fields import Seconds, Token, Username
+from ..tokens import BearerTokenRecord
 from .base import TaskInput
 
 RESERVED_PREFIX = "bearer_token_"
@@ -26,6 +27,11 @@ class BearerTokenStoreInput(TaskInput):
     token: Annotated[Token, Field(description="Token string to store, autogenerate if not given", repr=False)]
     username: Annotated[Username, Field(description="User name to store the token for")]
     expire: Annotated[Seconds | None, Field(description="Token expiration time in seconds")] = None
+
+    def record(self, *, created: float, expires: float | None) -> BearerTokenRecord:
+        """Return the record to store, with instants in seconds since the epoch."""
+        fields = {name: getattr(self, name) for name in BearerTokenStoreInput.model_fields if name != "expire"}
+        return BearerTokenRecord(**fields, created=created, expires=expires)
 
 
 class BearerTokenListInput(TaskInput):
@@ -48,7 +54,7 @@ class BearerTokenCheckInput(TaskInput):
 
 
 class BearerTokenEntry(BaseModel):
-    """One line of `bearer_token_list`; every value is text, times are the worker's local time.
+    """One entry of `bearer_token_list`; every value is text, times are the worker's local time.
 
     `age` is `str(timedelta)`, `creation` and `expires` are `YYYY-MM-DD HH:MM:SS.ffffff`; `expires` is `None` (the word)
     for a token without expiry.

@@ -1,23 +1,21 @@
-"""What `nfcli --check` finds: a line for each thing that was looked at, from the shell or from a worker's own look."""
+"""Results of `nfcli --check`, and of the task that checks a running worker's token database."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from .base import Report
 
 CLOCK_SLACK_SECONDS = 5.0
-"""How far a clock may be behind what a token database has seen; less is nothing that tokens depend on."""
+"""How far a clock may be behind a token database's high-water mark before it is reported."""
 
 
-class _Described(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CheckResult(Report):
+    """The result of one check: it failed if there is an `error`."""
 
-
-class CheckResult(_Described):
-    """One thing that was looked at; all is well with it unless there is a `error`."""
-
-    subject: str = Field(description="What was looked at")
-    error: str = Field(default="", description="What is wrong and what to do about it, empty where nothing is")
-    detail: str = Field(default="", description="What there is to know of it where all is well")
+    subject: str = Field(description="What was checked")
+    error: str = Field(default="", description="What is wrong and how to fix it, empty where the check passed")
+    detail: str = Field(default="", description="Additional information about a check that passed")
 
     def line(self) -> str:
         """Return it as one line of output."""
@@ -25,20 +23,20 @@ class CheckResult(_Described):
         return f"{'FAULT' if self.error else 'ok   '} {self.subject}{f': {text}' if text else ''}"
 
     def for_worker(self, worker: str) -> CheckResult:
-        """Return it as a finding about this worker."""
+        """Return it with the worker's name before its subject."""
         return self.model_copy(update={"subject": f"{worker} {self.subject}".rstrip()})
 
 
-class StoreReport(_Described):
-    """What `check_store` tells of the token database of a worker that runs; that it is whole, where it tells at all."""
+class StoreReport(Report):
+    """Result of `check_store` for an intact token database."""
 
     tokens: int = Field(description="Number of tokens that have not expired")
-    passed_over: int = Field(description="Number of rows that hold no valid token and were passed over at the start")
-    clock_behind_seconds: float = Field(description="How far the clock is behind the latest time seen, or 0")
+    passed_over: int = Field(description="Number of rows without a valid token, which were skipped at the start")
+    clock_behind_seconds: float = Field(description="Seconds by which the clock is behind the latest time seen, or 0")
 
 
 def clock_result(behind_seconds: float) -> CheckResult:
-    """Return the finding about a clock, by how far it is behind the latest time that a token database has seen."""
+    """Return the result of comparing the clock with the latest time that a token database has seen."""
     if behind_seconds <= CLOCK_SLACK_SECONDS:
         return CheckResult(subject="clock", detail="not behind what the token database has seen")
     return CheckResult(
@@ -48,12 +46,12 @@ def clock_result(behind_seconds: float) -> CheckResult:
     )
 
 
-def rows_result(tokens: int, passed_over: int) -> CheckResult:
-    """Return the finding about a whole token database, by how many live tokens it has and how many rows are none."""
-    if passed_over == 0:
+def rows_result(tokens: int, skipped: int) -> CheckResult:
+    """Return the result for an intact token database, from its numbers of live tokens and of skipped rows."""
+    if skipped == 0:
         return CheckResult(subject="database", detail=f"whole, tokens in it: {tokens}")
     return CheckResult(
         subject="database",
-        error=f"rows that hold no valid token and are passed over: {passed_over}: store these tokens again with "
+        error=f"skipped rows that hold no valid token: {skipped}: store these tokens again with "
         "fastmcp auth create-token",
     )

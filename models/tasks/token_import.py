@@ -1,4 +1,4 @@
-"""An import of tokens that another program has kept: what its task takes and gives."""
+"""Input and result of the task that imports tokens from another program."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..tokens import BearerTokenRecord
 from .base import TaskInput
 
 IMPORT_MAX_TOKENS = 100
-"""How many tokens one message carries: a quarter of the worker's limit of 1 MiB where each is as long as can be."""
+"""Tokens per message; with the longest tokens and user names they take a quarter of the worker's limit of 1 MiB."""
 
 
 class ImportedToken(TaskInput):
-    """A token with its creation and its expiry."""
+    """A token with its creation and expiry."""
 
     token: Annotated[Token, Field(description="Token string to store", repr=False)]
     username: Annotated[Username, Field(description="User name to store the token for")]
@@ -23,8 +23,8 @@ class ImportedToken(TaskInput):
     expires: Annotated[Instant | None, Field(description="When it expires, likewise, null for never")] = None
 
     def record(self) -> BearerTokenRecord:
-        """Return it as it is stored."""
-        return BearerTokenRecord(self.token, self.username, self.created, self.expires)
+        """Return the record to store."""
+        return BearerTokenRecord(**dict(self))
 
 
 class BearerTokenImportInput(TaskInput):
@@ -37,11 +37,11 @@ class BearerTokenImportInput(TaskInput):
 
 
 class Imported(BaseModel):
-    """What `bearer_token_import` has done."""
+    """Result of `bearer_token_import`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     imported: int = Field(description="Number of tokens that are stored now and were not before")
     present: int = Field(description="Number of tokens that their users had already, left as they were")
     refused: int = Field(description="Number of tokens that are stored for other users, left as they were")
-    expired: int = Field(description="Number of tokens that have expired and were passed over")
+    expired: int = Field(description="Number of tokens that were skipped because they have expired")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ...models.errors import NfcliError, TaskError
-from ...models.tasks.backup import CHUNK_BYTES, BackupBegun, RestoreBegun, Restored, seal
+from ...models.tasks.backup import CHUNK_BYTES, BackupBegun, RestoreBegun, Restored, encode_trailer
 from ..client.client import Client
 from ..output.console import Console
 from ..output.render import to_json
@@ -99,4 +99,4 @@ def _fetch(jobs: WorkerJobs, begun: BackupBegun, stream: IO[bytes]) -> None:
             stream.write(chunk)
     if stream.tell() != begun.size or digest.hexdigest() != begun.sha256:
         raise TaskError("what arrived is not what the worker has sent, no file was written: back up again")
-    stream.write(seal(digest.hexdigest()))
+    stream.write(encode_trailer(digest.hexdigest()))

@@ -18,7 +18,7 @@ from typing import IO
 from ...models.environment.file_lock import FileLock
 from ...models.environment.private_files import sync_folder
 from ...models.errors import EnvironmentFolderError, TaskError
-from ...models.tasks.backup import CHUNK_BYTES, DATABASE_MAGIC, MAX_BACKUP_BYTES, SEAL_BYTES, sealed_sha256
+from ...models.tasks.backup import CHUNK_BYTES, DATABASE_MAGIC, MAX_BACKUP_BYTES, TRAILER_BYTES, parse_trailer
 
 PART_SUFFIX = ".nfcli-part"
 
@@ -131,11 +131,11 @@ def verified(stream: IO[bytes], file: Path) -> tuple[int, str]:
     Raises:
         TaskError: it is no backup, not a whole one, or not as it was written.
     """
-    size = os.fstat(stream.fileno()).st_size - SEAL_BYTES
+    size = os.fstat(stream.fileno()).st_size - TRAILER_BYTES
     if size <= 0 or stream.read(len(DATABASE_MAGIC)) != DATABASE_MAGIC:
         raise _no_backup(file)
     stream.seek(size)
-    promised = sealed_sha256(stream.read(SEAL_BYTES))
+    promised = parse_trailer(stream.read(TRAILER_BYTES))
     stream.seek(0)
     digest = hashlib.sha256()
     while chunk := stream.read(min(CHUNK_BYTES, size - stream.tell())):

@@ -1,4 +1,4 @@
-"""What a worker tells of itself, running or not; a look at one that doesn't run changes nothing."""
+"""Preflight checks of a worker that isn't running; they change nothing on disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -21,11 +19,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker import preflight
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.task import TaskRegistry
-from nfcli.worker.tasks import health
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
-from support.task_context import task_context
 from support.workers import EnvironmentFactory
 
 OpenStore = Callable[[], TokenStore]
@@ -39,64 +34,6 @@ store = TokenStore.open(Path(sys.argv[1]))  # kept: a store that nobody has any 
 store.store("ann", "t1", None)
 os._exit(9)
 """
-
-
-# A worker that runs
-
-
-@pytest.fixture
-def run(trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path) -> Callable[[TokenStore], Any]:
-    """Run the task at a worker with this store, whose time the test sets."""
-
-    def run_task(store: TokenStore) -> Any:
-        registry = TaskRegistry(health)
-        worker = task_context(Environment(tmp_path, None), registry, store, trail, clock=lambda: clock.now)
-        return registry.run(worker, "check_store", {})
-
-    return run_task
-
-
-def test_the_task_is_no_tool() -> None:
-    """Nobody with a token only can keep the disk busy."""
-    assert [(spec.name, spec.mcp) for spec in TaskRegistry(health)] == [("check_store", None)]
-
-
-def test_a_worker_that_runs_tells_of_its_database(
-    run: Callable[[TokenStore], Any], open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
-) -> None:
-    """Live tokens, rows that are none, and how far the system's clock was set back."""
-    with open_store() as store:
-        store.store("ann", "t1", None)
-        store.store("ann", "t2", 10)
-        raw_database.plant(token="t3", value="x")
-        raw_database.plant(token="t4", raw=0)
-    clock.now -= 100
-    store = open_store()
-    assert run(store).result == {"tokens": 2, "passed_over": 2, "clock_behind_seconds": 100.0}
-    clock.now += 200
-    assert run(store).result == {"tokens": 1, "passed_over": 2, "clock_behind_seconds": 0.0}
-
-
-def test_damage_that_comes_while_a_worker_runs_is_found(
-    run: Callable[[TokenStore], Any], open_store: OpenStore, tokens_folder: Path
-) -> None:
-    """In the file, where what is in memory is still good; in one line."""
-    with open_store() as store:
-        for number in range(200):
-            store.store("ann", f"token-{number}", None)
-    store = open_store()
-    assert run(store).result["tokens"] == 200
-    file = tokens_folder / "cache.db"
-    with file.open("r+b") as stream:
-        stream.seek(8192)
-        stream.write(b"\xff" * 12_288)
-    result = run(store)
-    remedy = "restore it from a backup, or move it away to begin with no tokens"
-    assert result.failed
-    assert result.errors == [f"{file} is damaged or no token database, nothing changed: {remedy}"]
-
-
-# One that doesn't
 
 
 @pytest.fixture
@@ -201,7 +138,7 @@ def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: Ra
     stopped.plant(token="t8", raw=0)
     stopped.run("PRAGMA wal_checkpoint(TRUNCATE)")
     fault = (
-        "FAULT database: rows that hold no valid token and are passed over: 2: store these tokens again with "
+        "FAULT database: skipped rows that hold no valid token: 2: store these tokens again with "
         "fastmcp auth create-token"
     )
     assert lines(environment) == well(environment, fault)

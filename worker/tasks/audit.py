@@ -1,4 +1,4 @@
-"""The tasks that look at the audit trail; never MCP tools."""
+"""The tasks that read the audit trail; never MCP tools."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The four tasks that manage bearer tokens.
 
-None of them is ever an MCP tool: credentials can't be managed through the endpoint that they guard.
+None of them is ever an MCP tool: credentials can't be managed through the endpoint that they protect.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) ->
     that is null. A token of another user is refused. The token is on disk when the task returns true, and before it the
     line of the audit trail.
     """
-    expire = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
-    before_commit = worker.audit.before_commit(worker.client, expire=expire)
-    worker.store.store(arguments.username, arguments.token, expire, before_commit=before_commit)
+    lifetime = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
+    worker.store.store(
+        **arguments.model_dump(exclude={"expire"}),
+        expire_seconds=lifetime,
+        before_commit=worker.audit.before_commit(worker.client, expire=lifetime),
+    )
     return True
 
 

@@ -1,7 +1,7 @@
-"""The tasks that carry tokens away and back: a backup while the worker runs, a restore that replaces all it has.
+"""The tasks that transfer tokens: a backup while the worker runs, and a restore that replaces all its tokens.
 
-A database travels in chunks, each a job of its own. A chunk that is sent or asked for again does no harm. What a client
-sends is never trusted, nor does it ever name a file.
+A database is transferred in chunks, each a job of its own; reading or writing a chunk again is safe. Uploads are
+untrusted, and clients never name a file.
 """
 
 from __future__ import annotations
@@ -42,17 +42,19 @@ from ..tokens.transfers import Transfer, Transfers, remove, snapshot_folder, upl
 
 @task(result=BackupBegun, mcp=False, audit="backup")
 def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Take a snapshot of all tokens, to be fetched with `backup_read` and given up with `backup_end`.
+    """Take a snapshot of all tokens, to be read with `backup_read` and removed with `backup_end`.
 
-    The snapshot is what the database held at one moment, looked through and found whole. One is kept at a time, for 30
-    seconds after it was last used.
+    The snapshot is consistent and has passed an integrity check. One is kept at a time, for 30 seconds after it was
+    last used.
     """
     session, folder = worker.transfers.snapshot, snapshot_folder(worker.environment.run_folder, worker.name)
-    with session.open(folder) as begun, _told(folder):
+    with session.open(folder) as begun, _task_errors(folder):
         tokens = worker.store.backup(begun.file)
         size = begun.file.stat().st_size
         if size > MAX_BACKUP_BYTES:
-            raise TaskError(f"the token database has {size} bytes, more than a backup may have ({MAX_BACKUP_BYTES})")
+            raise TaskError(
+                f"the token database has {size} bytes, more than the limit of a backup ({MAX_BACKUP_BYTES})"
+            )
         sha256 = _sha256(begun.file)
         worker.audit.write(operation="backup", actor=worker.client, count=tokens)
         snapshot = session.commit(begun, size=size, sha256=sha256)
@@ -61,11 +63,11 @@ def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
 
 @task(arguments=BackupReadInput, result=str, mcp=False)
 def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
-    """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty behind its end."""
+    """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty past its end."""
     session = worker.transfers.snapshot
     with (
         session.acquire(arguments.id) as snapshot,
-        _told(snapshot.file.parent),
+        _task_errors(snapshot.file.parent),
         open_private(snapshot.file, "rb") as stream,
     ):
         stream.seek(arguments.offset)
@@ -74,19 +76,19 @@ def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
 
 @task(arguments=BackupEndInput, result=bool, mcp=False)
 def backup_end(worker: TaskContext, arguments: BackupEndInput) -> bool:
-    """Give the snapshot up; its file is removed."""
+    """Remove the snapshot."""
     with worker.transfers.snapshot.acquire(arguments.id, is_last=True):
         return True
 
 
 @task(arguments=RestoreBeginInput, result=RestoreBegun, mcp=False)
 def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str, Any]:
-    """Announce a database, to be sent with `restore_write` and put in place of all tokens with `restore_commit`.
+    """Announce a database, to be sent with `restore_write`; `restore_commit` then replaces all tokens by its tokens.
 
     One upload is kept at a time, for 30 seconds after it was last used.
     """
     session, folder = worker.transfers.upload, upload_folder(worker.environment.run_folder, worker.name)
-    with session.open(folder) as begun, _told(folder):
+    with session.open(folder) as begun, _task_errors(folder):
         open_private(begun.file, "xb").close()
         upload = session.commit(begun, size=arguments.size, sha256=arguments.sha256)
     return RestoreBegun(id=upload.id).model_dump()
@@ -94,15 +96,15 @@ def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str
 
 @task(arguments=RestoreWriteInput, result=bool, mcp=False)
 def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
-    """Write a chunk of the announced database; writing it again does no harm."""
+    """Write a chunk of the announced database; safe to repeat."""
     try:
         data = base64.b64decode(arguments.data, validate=True)
     except ValueError:
         raise TaskError("data: must be Base64") from None
     session = worker.transfers.upload
-    with session.acquire(arguments.id) as upload, _told(upload.file.parent):
+    with session.acquire(arguments.id) as upload, _task_errors(upload.file.parent):
         if arguments.offset + len(data) > upload.size:
-            raise TaskError(f"offset: the chunk ends behind the announced {upload.size} bytes")
+            raise TaskError(f"offset: the chunk ends after the announced {upload.size} bytes")
         with open_private(upload.file, "r+b") as stream:
             stream.seek(arguments.offset)
             stream.write(data)
@@ -111,43 +113,40 @@ def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
 
 @task(arguments=RestoreCommitInput, result=Restored, mcp=False, audit="restore")
 def restore_commit(worker: TaskContext, arguments: RestoreCommitInput) -> Result:
-    """Put the tokens of the uploaded database in place of all that are stored, in one step or not at all.
+    """Replace all stored tokens by those of the uploaded database, in one transaction.
 
-    Tokens that have expired meanwhile are passed over. Those that are not in the backup are refused at once. The
-    upload is removed, whatever comes of it.
+    Tokens that have expired meanwhile are skipped. Stored tokens that are not in the backup are revoked at once. The
+    upload is removed, also when the task fails.
     """
-    with worker.transfers.upload.acquire(arguments.id, is_last=True) as upload, _told(upload.file.parent):
-        loaded = _trusted(upload)
+    with worker.transfers.upload.acquire(arguments.id, is_last=True) as upload, _task_errors(upload.file.parent):
+        loaded = _verified_tokens(upload)
         replaced = worker.store.replace(loaded.records, before_commit=worker.audit.before_commit(worker.client))
     answer = Restored(restored=replaced.stored, removed=replaced.removed, expired=replaced.expired)
-    passed_over = loaded.pickled + loaded.invalid
-    messages = (
-        [f"rows of the backup that hold no valid token and were passed over: {passed_over}"] if passed_over else []
-    )
-    return Result(result=answer.model_dump(), messages=messages)
+    skipped = f"skipped rows of the backup that hold no valid token: {loaded.skipped}"
+    return Result(result=answer.model_dump(), messages=[skipped] if loaded.skipped else [])
 
 
 def remove_transfers(environment: Environment, name: str, transfers: Transfers) -> None:
-    """End the transfers of a worker, and remove their files or those that a killed worker of this name has left."""
+    """End a worker's transfers, and remove their files or those that a killed worker of this name left behind."""
     transfers.close()
     for folder in (snapshot_folder, upload_folder):
         remove(folder(environment.run_folder, name))
 
 
-def _trusted(upload: Transfer) -> LoadedTokens:
-    """Return the tokens of an upload once everything about it is as it should be."""
+def _verified_tokens(upload: Transfer) -> LoadedTokens:
+    """Return the tokens of an upload that has the announced size and checksum and is an intact database."""
     if upload.file.stat().st_size != upload.size or _sha256(upload.file) != upload.sha256:
-        raise TaskError("what arrived is not what was announced, nothing was changed: restore again")
+        raise TaskError("upload does not match the announced size or checksum, nothing changed: restore again")
     with open_private(upload.file, "rb") as stream:
         is_database = stream.read(len(DATABASE_MAGIC)) == DATABASE_MAGIC
     try:
         loaded = read_backup(upload.file) if is_database else None
-    except TokenStoreDamagedError:  # it names our side's file, of which the client knows nothing
+    except TokenStoreDamagedError:  # its message names the worker's own file
         loaded = None
     if loaded is None:
-        raise TaskError("the backup is damaged or holds no token database, nothing was changed: take another one")
-    if not loaded.records and loaded.pickled + loaded.invalid:
-        raise TaskError("the backup holds rows but no valid token, nothing was changed: take another one")
+        raise TaskError("the backup is damaged or no token database, nothing changed: use another one")
+    if not loaded.records and loaded.skipped:
+        raise TaskError("the backup has rows but no valid token, nothing changed: use another one")
     return loaded
 
 
@@ -160,8 +159,8 @@ def _sha256(file: Path) -> str:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Turn what the system says of our side's files into an error that a client can be told."""
+def _task_errors(folder: Path) -> Iterator[None]:
+    """Convert errors of the worker's own files into `TaskError`, whose message goes to the client."""
     try:
         yield
     except EnvironmentFolderError as error:
@@ -170,4 +169,4 @@ def _told(folder: Path) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise TaskError(f"the disk of {folder.parent} is full, nothing changed: make room on it") from error
         reason = error.strerror or os.strerror(error.errno or 0)
-        raise TaskError(f"{folder} can't be used: {reason}, nothing changed: see to that disk") from error
+        raise TaskError(f"{folder} can't be used: {reason}, nothing changed: check that disk") from error

@@ -10,7 +10,7 @@ from ..jobs.task_context import TaskContext
 
 @task(result=StoreReport, mcp=False)
 def check_store(worker: TaskContext, _arguments: TaskInput) -> dict[str, object]:
-    """Look through the whole token database and tell what is in it; fail where it is damaged."""
+    """Check the integrity of the entire token database and count its tokens; fail where it is damaged."""
     store = worker.store
     store.check()
     return StoreReport(

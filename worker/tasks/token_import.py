@@ -1,6 +1,6 @@
-"""The task that takes in tokens which another program has kept.
+"""The task that imports tokens from another program.
 
-It is never an MCP tool: credentials can't be managed through the endpoint that they guard.
+It is never an MCP tool: credentials can't be managed through the endpoint that they protect.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from ..jobs.task_context import TaskContext
 
 @task(arguments=BearerTokenImportInput, result=Imported, mcp=False, audit="import")
 def bearer_token_import(worker: TaskContext, arguments: BearerTokenImportInput) -> dict[str, Any]:
-    """Store at most 100 tokens with their creation and expiry, in one step or not at all.
+    """Store at most 100 tokens with their creation and expiry, in one transaction.
 
-    A token that is stored already is left as it is: `present` where it is that user's, `refused` where it is another
-    one's. Tokens that have expired are passed over. So importing again changes nothing. The tokens are on disk when the
-    task answers, and before them the lines of the audit trail, one a user.
+    Tokens that are stored already are left unchanged: `present` counts those of the same user, `refused` those of other
+    users. Expired tokens are skipped, so repeating an import changes nothing. The tokens, and before them one line of
+    the audit trail for each user, are on disk when the task returns.
     """
     records = [token.record() for token in arguments.tokens]
-    adopted = worker.store.import_tokens(records, before_commit=worker.audit.before_commit(worker.client))
-    if adopted.refused:
+    imported = worker.store.import_tokens(records, before_commit=worker.audit.before_commit(worker.client))
+    if imported.refused:
         worker.audit.write(
             operation="import",
             actor=worker.client,
-            tokens=[record.token for record in adopted.refused],
+            tokens=[record.token for record in imported.refused],
             outcome="refused",
             reason="stored for another user",
         )
     return Imported(
-        imported=adopted.stored, present=adopted.present, refused=len(adopted.refused), expired=adopted.expired
+        imported=imported.stored, present=imported.present, refused=len(imported.refused), expired=imported.expired
     ).model_dump()

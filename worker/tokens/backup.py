@@ -1,6 +1,6 @@
-"""Backups of a token database: made while it is in use, and read without trusting a byte of them.
+"""Backups of a token database: written while it is in use, and read as untrusted input.
 
-A backup is one file, a whole SQLite database with nothing beside it; `models/environment/untrusted_sqlite.py` opens it.
+A backup is one file, a complete SQLite database without companions; `models/environment/untrusted_sqlite.py` opens it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .files import companion
 from .rows import LoadedTokens, read_rows
 
 READ_SECONDS = 30.0
-"""How long SQLite may be at work on a foreign file; 100,000 tokens take one second."""
+"""Time limit for SQLite on an untrusted file; 100,000 tokens take one second."""
 
 _COMPANIONS = ("-journal", "-wal", "-shm")
 
@@ -28,11 +28,11 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 def write_backup(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:
     """Copy the database of an open connection, in that connection's thread, into a new file with mode 0600.
 
-    What comes out is what the database held at one moment; it is checked, and on disk when this returns. Nothing is
-    left of a copy that fails.
+    The copy is a consistent snapshot; it has passed the integrity check and is on disk when this returns. A failed copy
+    is removed.
 
     Raises:
-        TaskError: there is a file of that name.
+        TaskError: the file exists already.
         TokenStoreError: its subclasses say what is wrong, with the copy's disk or with the database.
     """
     with convert_errors(database, backup=path):
@@ -54,22 +54,22 @@ def _copy(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_s
     deadline = time.monotonic() + lock_timeout_seconds
 
     def wait(status: int, _remaining: int, _total: int) -> None:
-        # `backup` itself would wait for ever.
+        # `backup` itself has no time-out.
         if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} and time.monotonic() > deadline:
             raise TokenStoreBusyError("token store busy, nothing changed: another process holds its database")
 
     with closing(sqlite3.connect(path, isolation_level=None)) as copy:
         source.backup(copy, progress=wait)
-        copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # the copy says that it has a write-ahead log
+        copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # the copy's header asks for a write-ahead log
         if copy.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             raise damaged(database)
 
 
 def read_backup(path: Path) -> LoadedTokens:
-    """Read the tokens of a backup, whoever wrote it: nothing in the file is run, unpickled or changed.
+    """Read the tokens of an untrusted backup: nothing in the file is run, unpickled or changed.
 
     Raises:
-        TokenStoreDamagedError: it is damaged, no backup, or takes longer than `READ_SECONDS` to look through.
+        TokenStoreDamagedError: it is damaged, no backup, or takes longer than `READ_SECONDS` to read.
         TokenStoreError: it can't be read.
     """
     try:
@@ -78,27 +78,27 @@ def read_backup(path: Path) -> LoadedTokens:
     except OSError as error:
         raise TokenStoreError(f"the backup {path} can't be read: {error.strerror}") from error
     if not is_readable:
-        raise TokenStoreError(f"the backup {path} can't be read: see to its owner and mode")
+        raise TokenStoreError(f"the backup {path} can't be read: check its owner and mode")
     if not stat.S_ISREG(status.st_mode):
-        raise _no_backup(path)
+        raise _not_a_backup(path)
     for ending in _COMPANIONS:
         beside = companion(path, ending)
         if beside.exists():
             raise TokenStoreDamagedError(
-                f"{path} is no backup but a database in use, since there is a {beside.name} beside it, "
-                "nothing changed: use another one"
+                f"{path} is a database in use and no backup, as {beside.name} next to it shows, "
+                "nothing changed: use another file"
             )
-    # Immutable: no lock is taken, and nothing is made beside the file.
+    # Immutable: SQLite takes no lock and creates no file next to it.
     try:
         with open_untrusted(path, "mode=ro&immutable=1", READ_SECONDS) as connection:
             if not is_intact(connection):
-                raise _no_backup(path)
+                raise _not_a_backup(path)
             return read_rows(connection)
     except sqlite3.Error as error:
-        raise _no_backup(path) from error
+        raise _not_a_backup(path) from error
 
 
-def _no_backup(path: Path) -> TokenStoreDamagedError:
+def _not_a_backup(path: Path) -> TokenStoreDamagedError:
     return TokenStoreDamagedError(
-        f"{path} is damaged or no backup of a token database, nothing changed: use another one"
+        f"{path} is damaged or no backup of a token database, nothing changed: use another file"
     )

@@ -1,6 +1,6 @@
-"""Changes of many tokens at once, each in one transaction: all tokens replaced, tokens of another program taken in.
+"""Changes of many tokens in one transaction: replace all tokens, import tokens.
 
-They run in the store's own thread. The database has a change before the index has it.
+They run in the store's own thread and change the database before the index.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def replace(
     now: float,
     before_commit: BeforeCommit | None,
 ) -> tuple[TokenIndex, ReplaceResult, list[str]]:
-    """Put tokens in the place of all that `old` has; return the new index, what was done, and the revoked tokens.
+    """Replace the tokens of `old`; return the new index, the counts, and the revoked tokens.
 
     Raises:
         TokenStoreError: the disk refused; nothing changed.
@@ -42,7 +42,7 @@ def import_tokens(
     now: float,
     before_commit: BeforeCommit | None,
 ) -> tuple[ImportResult, list[str]]:
-    """Store those tokens that nobody has, all or none; return what was done, and the revoked tokens.
+    """Store the tokens that `index` lacks, all or none; return the counts, and the revoked tokens.
 
     Raises:
         TokenStoreError: the disk refused; nothing changed.

@@ -1,4 +1,4 @@
-"""What is done to a token database: for those who are told of a change before it is made."""
+"""Changes of a token database: what a commit hook gets, and what changes of many tokens return."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ...models.tokens import BearerTokenRecord
 
 @dataclass(frozen=True)
 class TokenChange:
-    """What is about to be done to the database: the records that it writes or, for a deletion, those that it removes.
+    """A change about to be committed: the records that it writes or, for a deletion, those that it removes.
 
-    A token of somebody's that has expired counts as absent: who stores it anew creates it.
+    An expired token of another user counts as absent: storing it is a creation.
     """
 
     operation: Literal["create", "renew", "delete", "import", "restore"]
@@ -22,16 +22,16 @@ class TokenChange:
 
 
 BeforeCommit = Callable[[TokenChange], None]
-"""Called with a change in the store's thread, after its rows are written and before they are committed.
+"""A commit hook: called with a change in the store's thread, after its rows are written and before they are committed.
 
-At most once for each call that changes something; it must not call the store. What it raises rolls the change back and
-reaches the caller as it is. A change that it let pass may still fail, and then the store raises its own error.
+At most once for each call that changes something; it must not call the store. An exception that it raises rolls the
+change back and reaches the caller unchanged. The commit may still fail afterwards; the store then raises its own error.
 """
 
 
 @dataclass(frozen=True)
 class ReplaceResult:
-    """How many tokens a restoration stored, took away from who had them, and passed over since they have expired."""
+    """How many tokens a restore stored, removed from their users, and skipped because they have expired."""
 
     stored: int
     removed: int
@@ -40,10 +40,10 @@ class ReplaceResult:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of tokens that came from elsewhere.
+    """The outcome of an import.
 
-    `stored` and `present` count those that are stored now and those that their users had already; `refused` are those
-    that are other users' here; `expired` counts those that were passed over since they have expired.
+    `stored` counts the tokens that are new here, `present` those that their users had already, `expired` those that
+    were skipped because they have expired; `refused` are those that other users have here.
     """
 
     stored: int
@@ -53,5 +53,5 @@ class ImportResult:
 
 
 def bind_hook(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:
-    """Return what tells a witness of a change, None for no witness."""
+    """Return a hook bound to its change, None for no hook."""
     return None if before_commit is None else partial(before_commit, change)

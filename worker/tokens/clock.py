@@ -1,8 +1,7 @@
-"""A clock that never goes back and never stands still, whoever sets the system's clock.
+"""A wall clock that never goes back and never stands still, whatever happens to the system's clock.
 
-The wall clock says what time it is, the monotonic clock how much of it has passed. While the wall clock runs on, or
-leaps ahead, it is followed. When it is set back, time goes on from the latest reading at the monotonic clock's pace,
-until the wall clock is ahead of that again.
+It follows the wall clock while that advances or jumps ahead. When the wall clock is set back, time advances from the
+latest reading at the rate of the monotonic clock, until the wall clock has caught up.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import time
 from collections.abc import Callable
 
 SLEW_SECONDS = 1.0
-"""Being behind by less isn't being set back: two clocks never run quite alike, and the wall clock is trimmed."""
+"""A wall clock behind by less is slewed to rather than ignored: clocks drift apart, and NTP adjusts the wall clock."""
 
 JITTER_SECONDS = 0.01
-"""Being behind by less is nothing."""
+"""A wall clock behind by less counts as in step."""
 
 
 class MonotonicWallClock:
-    """Epoch seconds that only ever grow.
+    """Epoch seconds that only increase.
 
     Args:
         clock: the wall clock, epoch seconds.
-        ticks: a clock that nobody sets, in seconds from anywhere.
-        latest: the latest reading of a clock like this before; time begins there if the wall clock is behind it.
+        ticks: a monotonic clock, seconds from any origin.
+        latest: the latest reading in an earlier process; time starts there if the wall clock is behind it.
     """
 
     def __init__(
@@ -38,33 +37,33 @@ class MonotonicWallClock:
         self._clock = clock
         self._ticks = ticks
         self._lock = threading.Lock()
-        # Counted from the start: sums of epoch seconds would lose what passes between readings in quick succession.
+        # Relative to the start: sums of epoch seconds would round away the time between readings in quick succession.
         self._start = max(clock(), latest)
         self._latest = 0.0
         self._latest_ticks = ticks()
-        # Time at a reading of the ticks, from which it goes on as they do; None while the wall clock isn't followed.
+        # A time and the ticks at which it was read, from which it is extrapolated; None while the wall clock is behind.
         self._anchor: tuple[float, float] | None = None
 
     def now(self) -> float:
-        """Return the time; from any thread, and none ever gets an earlier one than another has had."""
+        """Return the time, never earlier than any thread has read before. Thread-safe."""
         anchor = self._anchor
         if anchor is not None:
-            # The wall clock first: a pause between the two then makes time pass once, not twice.
+            # The wall clock first: a pause between the two readings then counts once, not twice.
             wall = self._clock() - self._start
             now = anchor[0] + (self._ticks() - anchor[1])
-            # Unless it was taken back meanwhile: who does that counts from ticks that come after these.
+            # Unless the anchor was withdrawn meanwhile: the thread that does so reads later ticks than these.
             if -JITTER_SECONDS < wall - now <= 0 and self._anchor is anchor:
                 return self._start + now
         return self._resynchronize()
 
     def _resynchronize(self) -> float:
-        """Return the time where the wall clock runs differently, or may do so; takes three times as long."""
+        """Return the time where the wall clock is out of step, and move the anchor; takes three times as long."""
         with self._lock:
             anchor, self._anchor = self._anchor, None
             wall = self._clock() - self._start
             ticks = self._ticks()
             if anchor is not None:
-                # Others may have been given a time as late as this.
+                # Other threads may have read a time as late as this.
                 self._latest, self._latest_ticks = anchor[0] + (ticks - anchor[1]), ticks
             passed = ticks - self._latest_ticks
             latest = self._latest + passed
@@ -73,7 +72,7 @@ class MonotonicWallClock:
                 latest = max(latest, wall)
                 self._anchor = (latest, ticks)
             elif behind < SLEW_SECONDS:
-                # Half the pace, rather than none, until the wall clock has caught up.
+                # Half the rate, rather than none, until the wall clock has caught up.
                 latest = max(self._latest + passed / 2, wall)
             self._latest, self._latest_ticks = latest, ticks
             return self._start + latest

@@ -1,8 +1,8 @@
-"""The token database on disk: `diskcache.Cache`, opened so that what was written stays written and nothing runs.
+"""The token database on disk: `diskcache.Cache`, opened durably and without unpickling.
 
-diskcache is made to be a cache; its defaults drop rows, unpickle what they find and trust the settings in the file.
-`TokenDatabase` turns each of these off and turns every failure into one of the `TokenStore…Error` classes. All calls
-on one database come from the thread that opened it. `token_rows` says what the rows are.
+diskcache is a cache: its defaults drop rows, unpickle values and trust the settings in the file. `TokenDatabase` turns
+each of these off and converts every failure into one of the `TokenStore…Error` classes. All calls on one database come
+from the thread that opened it. `rows.py` describes the rows.
 """
 
 # diskcache has no type hints; its calls are all in this file.
@@ -26,7 +26,7 @@ from ...models.tokens import BearerTokenRecord
 from .backup import read_backup, write_backup
 from .errors import convert_errors, damaged
 from .files import DATABASE_NAME, DatabaseFiles, check_file, prepare_folder
-from .rows import KEY_PREFIX, LATEST_TIME_KEY, LoadedTokens, columns, read_rows
+from .rows import KEY_PREFIX, LATEST_TIME_KEY, LoadedTokens, encode, read_rows
 
 __all__ = ["KEY_PREFIX", "LOCK_TIMEOUT_SECONDS", "LoadedTokens", "NoPickleDisk", "TokenDatabase", "read_backup"]
 
@@ -53,10 +53,10 @@ Row = tuple[str, str, str, float | None]
 
 
 class NoPickleDisk(diskcache.Disk):
-    """Keys and values are text, in both directions: unpickling a planted row would run its author's code."""
+    """Store and fetch text only: unpickling a planted row would run its author's code."""
 
     def put(self, key: object) -> tuple[str, bool]:
-        """Return the columns of a key; refuses what diskcache would pickle."""
+        """Return the columns of a key; refuses a key that diskcache would pickle."""
         if type(key) is not str:
             raise TypeError("keys of the token database are text")
         return key, True
@@ -68,7 +68,7 @@ class NoPickleDisk(diskcache.Disk):
         return key
 
     def store(self, value: object, read: object, key: object = None) -> tuple[int, int, None, str]:  # noqa: ARG002
-        """Return the columns of a value; refuses what diskcache would pickle or put into a file of its own."""
+        """Return the columns of a value; refuses a value that diskcache would pickle or put into a file of its own."""
         if read or type(value) is not str:
             raise TypeError("values of the token database are text")
         return 0, diskcache.core.MODE_RAW, None, value
@@ -81,7 +81,7 @@ class NoPickleDisk(diskcache.Disk):
 
 
 class _Cache(diskcache.Cache):
-    """The cache, with the few statements that its methods can't do durably, exactly or at once."""
+    """A cache with the statements that diskcache's own methods can't run durably, exactly or in one step."""
 
     def __init__(self, folder: Path, lock_timeout_seconds: float) -> None:
         settings = _SETTINGS | {f"sqlite_{name}": value for name, value in _PRAGMAS.items()}
@@ -110,23 +110,23 @@ class _Cache(diskcache.Cache):
     def put(self, key: str, tag: str, value: str, expires: float | None) -> None:
         """Write one row."""
         self.set(key, value, tag=tag)
-        # `set` counts the lifetime from its own look at the clock. That the row is there is seen as well.
+        # `set` computes the expiry from its own reading of the clock. The row count verifies that the row exists.
         statement = "UPDATE Cache SET expire_time = ? WHERE key = ? AND raw = 1"
         if self._sql(statement, (expires, key)).rowcount != 1:
-            raise _rows_are_lost()
+            raise _rows_lost_error()
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove rows, expired ones as well."""
-        gone = dict.fromkeys(keys)  # not a set: in any other order SQLite would jump through the whole file
+        gone = dict.fromkeys(keys)  # not a set: in random order SQLite would seek through the entire file
         found = self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in gone)).rowcount
         if found < len(gone):
-            # A damaged index hides rows that a start would find; those that somebody else has removed are gone.
+            # A damaged index hides rows that the next start would load; rows that another process removed are gone.
             rows = self._sql("SELECT key FROM Cache NOT INDEXED WHERE raw = 1")
             if any(key in gone for (key,) in rows):
-                raise sqlite3.DatabaseError("an index doesn't lead to a row that is there")
+                raise sqlite3.DatabaseError("an index lacks a stored row")
 
     def replace(self, rows: Iterable[Row]) -> None:
-        """Remove all rows of tokens and write others; `set` takes ten times as long for each."""
+        """Replace all rows of tokens; `set` takes ten times as long for each."""
         self._sql(f"DELETE FROM Cache WHERE {_IS_TOKEN}")  # noqa: S608  a constant of this module
         now = time.time()
         written = self._con.executemany(
@@ -136,11 +136,11 @@ class _Cache(diskcache.Cache):
         ).rowcount
         kept = self._sql(f"SELECT count(*) FROM Cache WHERE {_IS_TOKEN}").fetchone()[0]  # noqa: S608  as above
         if kept != max(written, 0):
-            raise _rows_are_lost()
+            raise _rows_lost_error()
 
     def save_high_water_mark(self, latest: float) -> None:
-        """Write the row that says how late it is."""
-        # Columns that have an index are left alone: a row where they are wrong is written anew.
+        """Write the row with the high-water mark of the clock."""
+        # Indexed columns are not updated: a row where they are wrong is deleted and written again.
         statement = f"""
             UPDATE Cache SET value = ?, mode = {diskcache.core.MODE_RAW}, filename = NULL
             WHERE key = '{LATEST_TIME_KEY}' AND raw = 1 AND tag = '' AND expire_time IS NULL
@@ -150,29 +150,29 @@ class _Cache(diskcache.Cache):
             self.set(LATEST_TIME_KEY, repr(latest), tag="")
 
     def shrink(self) -> None:
-        """Fold the write-ahead log into the database file and give its room back."""
+        """Fold the write-ahead log into the database file and truncate it."""
         self.pragma("wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold a transaction, and none when it is over: `transact` leaves it open when its COMMIT fails."""
+        """Hold a transaction for the length of a `with` block; `transact` leaves it open when its COMMIT fails."""
         try:
             with self.transact(retry=False):
                 yield
         except diskcache.Timeout as error:
-            # Whatever stopped the BEGIN, a lock or something else.
+            # Whatever made BEGIN fail, a lock or another error.
             raise error.__context__ or error from None
         finally:
             if self._con.in_transaction:
                 self._con.rollback()
 
 
-def _rows_are_lost() -> TokenStoreDamagedError:
+def _rows_lost_error() -> TokenStoreDamagedError:
     return TokenStoreDamagedError("the token database doesn't keep rows that are written to it")
 
 
 class _HookError(Exception):
-    """Carries what `before_commit` raised past those who translate errors of the database."""
+    """Carries an exception of a commit hook past the conversion of database errors."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class _HookError(Exception):
 
 
 class _RunOnce:
-    """Calls a function the first time it is called itself, and never again."""
+    """A callable that calls a function the first time and does nothing afterwards."""
 
     def __init__(self, function: Callable[[], None] | None) -> None:
         self._function = function
@@ -190,16 +190,16 @@ class _RunOnce:
         if function is not None:
             try:
                 function()
-            except BaseException as error:  # carried to the caller, whatever it is
+            except BaseException as error:  # re-raised unchanged by `_write`
                 raise _HookError(error) from error
 
 
 class TokenDatabase:
-    """The rows of one token database; every method raises `TokenStoreError` or a subclass, and then nothing changed.
+    """The rows of one token database; when a method raises `TokenStoreError` or a subclass, nothing changed.
 
-    `now`, epoch seconds, is kept with each write as the latest time that the database has seen. `before_commit` is
-    called once, when a write's rows are written and not yet committed; what it raises undoes the write and is raised
-    as it is.
+    `now`, epoch seconds, is saved with each write as the database's high-water mark. `before_commit` is called once,
+    when a write's rows are written and not yet committed; an exception that it raises rolls the write back and
+    propagates unchanged.
     """
 
     def __init__(self, folder: Path, cache: _Cache, lock_timeout_seconds: float) -> None:
@@ -211,12 +211,12 @@ class TokenDatabase:
 
     @classmethod
     def open(cls, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> TokenDatabase:
-        """Open the database in `folder`, making both when they don't exist.
+        """Open the database in `folder`, creating both when they don't exist.
 
-        The caller owns the folder (a lock of its own): two owners would not see each other's tokens.
+        The caller holds the worker's lock: two owners would not see each other's tokens.
 
         Raises:
-            EnvironmentFolderError: the folder is open to others or isn't this user's.
+            EnvironmentFolderError: the folder is accessible to other users or isn't this user's.
             TokenStoreBusyError: another process held the database for `lock_timeout_seconds`.
             TokenStoreError: its subclasses say whether it is read-only, full or damaged.
         """
@@ -239,12 +239,12 @@ class TokenDatabase:
         for name, value in (_SETTINGS | _PRAGMAS).items():
             if found[name] != value:
                 raise TokenStoreError(
-                    f"the token database in {self._folder} can't be used safely: {name} is {found[name]} where {value} "
-                    "is needed; keep it on a local disk"
+                    f"the token database in {self._folder} can't be used safely: {name} is {found[name]}, {value} is "
+                    "required; keep it on a local disk"
                 )
 
     def limit_wait(self, seconds: float) -> None:
-        """Set how long the operations that follow wait for a lock, to a tenth of a second."""
+        """Set how long subsequent operations wait for a lock, rounded up to a tenth of a second."""
         wait_ms = math.ceil(max(seconds, 0.0) * 10) * 100
         if wait_ms != self._wait_ms:
             with convert_errors(self._file):
@@ -252,16 +252,16 @@ class TokenDatabase:
             self._wait_ms = wait_ms
 
     def load(self) -> LoadedTokens:
-        """Read every token; rows that are pickled or break a rule are counted, never read further."""
+        """Read every token; rows that are pickled or break a rule are counted, never decoded."""
         with convert_errors(self._file):
             return read_rows(self._cache.connection)
 
     def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None = None) -> None:
-        """Write tokens, all or none, in place of older rows of the same tokens; on disk (fsync) when this returns."""
+        """Write tokens, all or none, replacing older rows of the same tokens; on disk (fsync) when this returns."""
 
         def write() -> None:
             for record in records:
-                self._cache.put(*columns(record))
+                self._cache.put(*encode(record))
 
         self._write(write, now, before_commit)
 
@@ -273,14 +273,14 @@ class TokenDatabase:
     def replace(
         self, records: list[BearerTokenRecord], *, now: float, before_commit: Callable[[], None] | None = None
     ) -> None:
-        """Put these tokens in the place of all there are, in one transaction; on disk (fsync) when this returns."""
-        self._write(lambda: self._cache.replace(map(columns, records)), now, before_commit)
-        with suppress(sqlite3.Error):  # else the write-ahead log keeps the size that this took
+        """Replace all tokens by these, in one transaction; on disk (fsync) when this returns."""
+        self._write(lambda: self._cache.replace(map(encode, records)), now, before_commit)
+        with suppress(sqlite3.Error):  # else the write-ahead log keeps its peak size
             self._cache.shrink()
         self._files.record_log_size()
 
     def save_high_water_mark(self, now: float) -> None:
-        """Keep the latest time, and change nothing else."""
+        """Save the high-water mark of the clock, and change nothing else."""
         self._write(lambda: None, now, None)
 
     def _write(self, write: Callable[[], None], now: float, before_commit: Callable[[], None] | None) -> None:
@@ -294,13 +294,13 @@ class TokenDatabase:
 
         self._verify_files()
         try:
-            self._do_or_make_room(in_a_transaction)
+            self._retry_when_full(in_a_transaction)
         except _HookError as carried:
-            refused = carried.error
+            refusal = carried.error
         else:
             self._files.record_log_size()
             return
-        raise refused
+        raise refusal
 
     def _verify_files(self) -> None:
         with convert_errors(self._file):
@@ -308,7 +308,7 @@ class TokenDatabase:
             self._verify_log()
 
     def _verify_log(self) -> None:
-        """See that all of a write-ahead log that got shorter is in the database file, or can be put there."""
+        """Check that a truncated write-ahead log lost nothing: the database file has it all, or it can be folded in."""
         if not self._files.is_log_truncated():
             return
         try:
@@ -317,39 +317,38 @@ class TokenDatabase:
             is_busy, length, folded = 1, 0, 0
         if is_busy or length != folded:
             raise TokenStoreDamagedError(
-                f"the write-ahead log of the token database in {self._folder} was cut off, nothing changed: "
-                "keep a list of the tokens, restart the worker, and see which changes are lost"
+                f"the write-ahead log of the token database in {self._folder} was truncated by another "
+                "program, nothing changed: save the output of list-tokens, restart the worker and compare"
             )
 
-    def _do_or_make_room(self, write: Callable[[], None]) -> None:
+    def _retry_when_full(self, write: Callable[[], None]) -> None:
         try:
             write()
         except TokenStoreFullError:
-            # The write-ahead log holds megabytes that folding it in gives back. A token must not outlive its
-            # revocation because a disk is full.
+            # Folding in the write-ahead log frees megabytes: a full disk must not keep a token from being revoked.
             with convert_errors(self._file):
                 self._cache.shrink()
                 self._files.record_log_size()
             write()
 
     def backup(self, path: Path) -> None:
-        """Copy the database into a new private file: see `token_backup.write_backup`."""
+        """Copy the database into a new private file: see `backup.write_backup`."""
         with convert_errors(self._file):
             self._verify_log()
         write_backup(self._cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
 
     def check(self) -> None:
-        """See that the file is where it was and whole, as it is on disk.
+        """Check that the files are in place, and the integrity of the database on disk.
 
         Raises:
-            TokenStoreDamagedError: it isn't.
+            TokenStoreDamagedError: it is damaged, or was moved or replaced.
         """
         self._verify_files()
         with convert_errors(self._file):
-            self._cache.pragma("shrink_memory")  # what is in memory may be better than what is on disk
+            self._cache.pragma("shrink_memory")  # pages cached in memory may be intact where those on disk are damaged
             if self._cache.pragma("integrity_check(1)")[0] != "ok":
                 raise damaged(self._file)
 
     def close(self) -> None:
-        """Close the file; the write-ahead log is folded into it. Safe to repeat."""
+        """Fold the write-ahead log into the file and close it. Safe to repeat."""
         self._cache.close()

@@ -1,4 +1,4 @@
-"""What SQLite and the system raise about a token database, turned into this package's errors."""
+"""Convert errors of SQLite and the operating system into `TokenStoreError` and its subclasses."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ...models.errors import (
 
 @contextmanager
 def convert_errors(file: Path, *, backup: Path | None = None) -> Iterator[None]:
-    """Turn errors of the database `file` into `TokenStoreError` and its subclasses.
+    """Convert errors of the database `file` into `TokenStoreError` and its subclasses.
 
-    With `backup`, what can't be written is that file, which is made of the database.
+    With `backup`, the file being written is that copy of the database.
     """
     try:
         yield
@@ -31,8 +31,8 @@ def convert_errors(file: Path, *, backup: Path | None = None) -> Iterator[None]:
         raise damaged(file) from error
     except OSError as error:
         raise TokenStoreReadOnlyError(
-            f"{_name(file, backup)} can't be reached ({error.strerror}), nothing changed: "
-            "see to the folder's owner, mode and mount"
+            f"{_name(file, backup)} can't be accessed ({error.strerror}), nothing changed: "
+            "check the folder's owner, mode and mount"
         ) from error
 
 
@@ -53,20 +53,20 @@ def _raise_for(error: BaseException, file: Path, backup: Path | None) -> NoRetur
             ) from error
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             raise TokenStoreReadOnlyError(
-                f"{name} can't be written, nothing changed: see to its owner, mode and mount"
+                f"{name} can't be written, nothing changed: check its owner, mode and mount"
             ) from error
         case sqlite3.SQLITE_FULL:
             folder = (backup or file).parent
             raise TokenStoreFullError(f"the disk of {folder} is full, nothing changed: make room on it") from error
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            raise TokenStoreError(f"{name} reports a {error}, nothing changed: see to that disk") from error
+            raise TokenStoreError(f"{name} failed with {error}, nothing changed: check that disk") from error
         case _:
             raise damaged(file) from error
 
 
 def damaged(file: Path) -> TokenStoreDamagedError:
-    """Return the error that says that a database is damaged, or isn't one."""
+    """Return the error for a file that is damaged or no token database."""
     return TokenStoreDamagedError(
         f"{file} is damaged or no token database, nothing changed: "
-        "restore it from a backup, or move it away to begin with no tokens"
+        "restore it from a backup, or move it away to start without tokens"
     )

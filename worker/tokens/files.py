@@ -1,7 +1,7 @@
-"""The files of a token database: made privately, looked through before use, and watched while they are in use.
+"""The files of a token database: create them privately, check them before use, and detect replacement while in use.
 
-SQLite writes on, with success, where no restart will find it: into a file that was removed or replaced, behind the end
-of a write-ahead log that was cut off. `DatabaseFiles.check` comes before each write.
+SQLite goes on writing successfully to files that the next start won't read: a file that was removed or replaced, a
+write-ahead log that was truncated. `DatabaseFiles.check` runs before each write.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ DATABASE_NAME = "cache.db"  # diskcache's
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder and an empty database file in it, or verify that the folder there is private.
+    """Create the folder and an empty database file in it, or verify that an existing folder is private.
 
     Raises:
-        EnvironmentFolderError: the folder is open to others or isn't this user's.
+        EnvironmentFolderError: the folder is accessible to other users or isn't this user's.
         TokenStoreReadOnlyError: a file in it can't be written.
     """
     is_new = not folder.exists()
     make_private_folder(folder, parents=True)
     if is_new:
         sync_folder(folder.parent)
-    # SQLite gives its write-ahead log and shared memory the mode of the database file. A file that is there is not
-    # opened: closing it would drop the locks that SQLite may have on it in this process (sqlite.org/howtocorrupt.html).
+    # SQLite gives its write-ahead log and shared memory the mode of the database file. An existing file is not opened:
+    # closing it would drop the locks that SQLite may hold on it in this process (sqlite.org/howtocorrupt.html).
     file = folder / DATABASE_NAME
     with suppress(FileExistsError):
         open_private(file, "xb").close()
-    # With a database file that it can't write SQLite makes companions that it can't write either, and leaves them.
+    # For a read-only database file SQLite would create read-only companions, and leave them behind.
     for path in (file, companion(file, "-wal"), companion(file, "-shm")):
         if path.exists():
-            _verify_writable(path, path.stat())
+            _assert_writable(path, path.stat())
 
 
 def check_file(file: Path, lock_timeout_seconds: float) -> None:
-    """See that the file is whole and can be written, and forget the settings in it.
+    """Check that the file is intact and writable, and delete diskcache's settings in it.
 
-    diskcache retries for a minute on a lock while it opens, runs the settings it finds as PRAGMA statements and as
-    attributes of itself, and notices damage only where it stumbles over it.
+    diskcache retries for a minute on a lock while it opens, applies the settings in the file as PRAGMA statements and
+    as attributes of its own, and detects damage only in the pages that it happens to read.
 
     Raises:
         sqlite3.Error: as SQLite does; `DatabaseError` when the file is damaged.
@@ -61,17 +61,17 @@ def check_file(file: Path, lock_timeout_seconds: float) -> None:
 
 
 def companion(file: Path, ending: str) -> Path:
-    """Return the path of a file that SQLite keeps beside a database: `-wal`, `-shm`, `-journal`."""
+    """Return the path of a companion file that SQLite keeps next to a database: `-wal`, `-shm`, `-journal`."""
     return file.with_name(file.name + ending)
 
 
 def foreign_databases(folder: Path) -> list[Path]:
-    """Return the databases that a NorFab worker has left in folders of their own; nothing of them is opened here."""
+    """Return the databases that a NorFab worker left in subfolders; they are not opened."""
     return sorted(folder.glob(f"[0-9][0-9][0-9]/{DATABASE_NAME}"))
 
 
 class DatabaseFiles:
-    """The database's files as they were when it was opened."""
+    """The identities and sizes of a database's files since it was opened."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,23 +81,23 @@ class DatabaseFiles:
         self._log_size = 0
 
     def record_log_size(self) -> None:
-        """Remember how long the write-ahead log is: it never gets shorter by itself."""
+        """Record the size of the write-ahead log, which SQLite never shrinks unasked."""
         with suppress(FileNotFoundError):  # `check` reports it
             self._log_size = self._log.stat().st_size
 
     def is_log_truncated(self) -> bool:
-        """Whether the write-ahead log is shorter than it was: somebody has cut it, or has folded it in."""
-        with suppress(FileNotFoundError):  # a folder that has gone is none of this
+        """Whether the write-ahead log has shrunk: another program truncated it or folded it in."""
+        with suppress(FileNotFoundError):  # `check` reports a missing file
             return self._log.stat().st_size < self._log_size
         return False
 
     def check(self) -> None:
-        """See that a write would go where the next start reads it.
+        """Check that a write would go to the files that the next start reads.
 
         Raises:
             TokenStoreDamagedError: the folder or a file in it was moved, removed or replaced.
             TokenStoreReadOnlyError: one of them was made read-only, though SQLite could still write to it.
-            OSError: they can't be reached.
+            OSError: they can't be accessed.
         """
         try:
             folder, file, log = self._folder.stat(), self._file.stat(), self._log.stat()
@@ -109,14 +109,14 @@ class DatabaseFiles:
                 f"the token database in {self._folder} was moved or replaced, nothing changed: restart the worker"
             )
         for path, status in ((self._folder, folder), (self._file, file), (self._log, log)):
-            _verify_writable(path, status)
+            _assert_writable(path, status)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _verify_writable(path: Path, status: os.stat_result) -> None:
+def _assert_writable(path: Path, status: os.stat_result) -> None:
     if not status.st_mode & stat.S_IWUSR:
         mode = 700 if stat.S_ISDIR(status.st_mode) else 600
         raise TokenStoreReadOnlyError(

@@ -1,7 +1,7 @@
-"""The tokens in memory: by token, by user, and by the moment they expire.
+"""An index of the tokens in memory: by token, by user, and by expiry.
 
-One thread changes an index, any thread reads it: each reading is one look into one dictionary, or one copy of its
-values, which Python does in one step.
+One thread changes an index, any thread reads it: each read is one dictionary look-up, or one copy of its values, which
+are atomic in Python.
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ from operator import attrgetter
 
 from ...models.tokens import BearerTokenRecord
 
-_REBUILD_PART = 256
+_REBUILD_FRACTION = 256
 
-_moment = attrgetter("expires")
-_place = attrgetter("expires", "token")
+_by_expiry = attrgetter("expires")
+_by_expiry_and_token = attrgetter("expires", "token")
 
 
 class TokenIndex:
     """Records by token and by user.
 
-    `by_token` is for reading. `next_expiry` is a moment before which none of the records expires, in epoch seconds.
+    `by_token` is for reading only. No record expires before `next_expiry` (epoch seconds).
     """
 
     def __init__(self, records: Iterable[BearerTokenRecord] = ()) -> None:
         self.by_token: dict[str, BearerTokenRecord] = {}
-        # A user's only record stands for itself: a dictionary of one is as large as the record.
+        # A single record is stored without a dictionary, which would take as much memory as the record.
         self._by_user: dict[str, BearerTokenRecord | dict[str, BearerTokenRecord]] = {}
         names: dict[str, str] = {}
         for record in records:
-            # One string for all tokens of a user.
+            # All tokens of a user share one string.
             record.username = names.setdefault(record.username, record.username)
             self.by_token[record.token] = record
-            self._give_to_user(record)
-        self._expiring = sorted((record for record in self.by_token.values() if record.expires is not None), key=_place)
-        self.next_expiry = self._soonest()
+            self._add_to_user(record)
+        self._expiring = sorted(
+            (record for record in self.by_token.values() if record.expires is not None), key=_by_expiry_and_token
+        )
+        self.next_expiry = self._earliest_expiry()
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -58,30 +60,30 @@ class TokenIndex:
         return list(self._by_user)
 
     def expired(self, now: float, limit: int) -> list[BearerTokenRecord]:
-        """Return records that have expired at `now`, at most `limit` of them, those first that expired first."""
-        return self._expiring[: min(limit, bisect_right(self._expiring, now, key=_moment))]
+        """Return at most `limit` records that have expired at `now`, in order of expiry."""
+        return self._expiring[: min(limit, bisect_right(self._expiring, now, key=_by_expiry))]
 
     def put(self, record: BearerTokenRecord) -> None:
-        """Take a record in, in place of an older one of the same token."""
+        """Add a record, replacing an older one of the same token."""
         old = self.by_token.get(record.token)
         if record.expires is not None:
-            insort(self._expiring, record, key=_place)
+            insort(self._expiring, record, key=_by_expiry_and_token)
             self.next_expiry = min(self.next_expiry, record.expires)
         if old is not None and old.username != record.username:
-            self._take_from_user(old)
-        self._give_to_user(record)
+            self._remove_from_user(old)
+        self._add_to_user(record)
         self.by_token[record.token] = record
         if old is not None:
-            self._take_from_expiring([old])
+            self._remove_from_expiring([old])
 
     def remove(self, records: Sequence[BearerTokenRecord]) -> None:
-        """Take records out that are in."""
+        """Remove records, all of which are in the index."""
         for record in records:
             del self.by_token[record.token]
-            self._take_from_user(record)
-        self._take_from_expiring(records)
+            self._remove_from_user(record)
+        self._remove_from_expiring(records)
 
-    def _give_to_user(self, record: BearerTokenRecord) -> None:
+    def _add_to_user(self, record: BearerTokenRecord) -> None:
         held = self._by_user.get(record.username)
         if isinstance(held, dict):
             held[record.token] = record
@@ -90,24 +92,26 @@ class TokenIndex:
         else:
             self._by_user[record.username] = {held.token: held, record.token: record}
 
-    def _take_from_user(self, record: BearerTokenRecord) -> None:
+    def _remove_from_user(self, record: BearerTokenRecord) -> None:
         held = self._by_user[record.username]
         if isinstance(held, dict):
             del held[record.token]
         if not isinstance(held, dict) or not held:
             del self._by_user[record.username]
 
-    def _take_from_expiring(self, records: Sequence[BearerTokenRecord]) -> None:
-        if len(records) * _REBUILD_PART > len(self._expiring):
-            # Each removal moves what is behind it: many at once are done in one pass.
+    def _remove_from_expiring(self, records: Sequence[BearerTokenRecord]) -> None:
+        if len(records) * _REBUILD_FRACTION > len(self._expiring):
+            # Each removal from a list shifts its tail: many at once are removed in one pass.
             gone = set(map(id, records))
             self._expiring = [record for record in self._expiring if id(record) not in gone]
         else:
             for record in records:
                 if record.expires is not None:
-                    # A renewal with the same expiry stands behind it.
-                    del self._expiring[bisect_left(self._expiring, _place(record), key=_place)]
-        self.next_expiry = self._soonest()
+                    # A renewal with the same expiry comes after it.
+                    del self._expiring[
+                        bisect_left(self._expiring, _by_expiry_and_token(record), key=_by_expiry_and_token)
+                    ]
+        self.next_expiry = self._earliest_expiry()
 
-    def _soonest(self) -> float:
+    def _earliest_expiry(self) -> float:
         return math.inf if not self._expiring else self._expiring[0].expires or 0.0

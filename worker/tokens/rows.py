@@ -1,4 +1,4 @@
-"""What a row of the token database is: one token, or the latest time that the database has seen.
+"""Encode and decode rows of the token database.
 
 One row of table `Cache` is one token:
 
@@ -7,9 +7,12 @@ One row of table `Cache` is one token:
     value        JSON text, `{"token": …, "username": …, "created": "2026-05-31T10:08:51.914919+00:00"}`
     expire_time  epoch seconds, null for never
 
-The row `latest_time` has epoch seconds as text in `value`, an empty `tag`, and the other columns as above.
+`value` holds the fields of `BearerTokenRecord` other than `expires`; fields that are None are left out.
 
-Rows are read as whatever bytes they are: others may have written to the file.
+The row `latest_time` holds the high-water mark of the clock: epoch seconds as text in `value`, an empty `tag`, and the
+other columns as above.
+
+Rows are read as raw bytes: other programs may have written to the file.
 """
 
 from __future__ import annotations
@@ -18,23 +21,24 @@ import json
 import math
 import sqlite3
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
+from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError, create_model
 
-from ...models.fields import LAST_INSTANT, Token, Username
+from ...models.fields import LAST_INSTANT
 from ...models.tokens import BearerTokenRecord
 
 KEY_PREFIX = "bearer_token::"
 LATEST_TIME_KEY = "latest_time"
 
-# How diskcache marks a value that it has pickled, or kept as it is.
-_PICKLED, _AS_IT_IS = 4, 1
+# How diskcache marks a value that it has pickled, and one that it stored unchanged.
+_PICKLED, _RAW = 4, 1
 
 _SELECT = f"""
     SELECT key, tag, value, expire_time,
-           raw = 1 AND mode = {_AS_IT_IS} AND filename IS NULL AND typeof(value) = 'text'
+           raw = 1 AND mode = {_RAW} AND filename IS NULL AND typeof(value) = 'text'
                AND typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'null'),
            raw IS NOT 1 OR mode = {_PICKLED},
            typeof(key) = 'text' AND substr(key, 1, {len(KEY_PREFIX)}) = '{KEY_PREFIX}',
@@ -42,21 +46,22 @@ _SELECT = f"""
     FROM Cache ORDER BY rowid
 """  # noqa: S608  only constants of this module go in
 
-
-class _StoredToken(BaseModel):
-    """The JSON in a row's value; `created` without an offset is local time, as NorFab's workers write it."""
-
-    token: Token
-    username: Username
-    created: datetime
+_TYPES = get_type_hints(BearerTokenRecord, include_extras=True) | {"created": datetime}
+_JSON_FIELDS: dict[str, Any] = {
+    field.name: (_TYPES[field.name], ... if field.default is MISSING else field.default)
+    for field in fields(BearerTokenRecord)
+    if field.name != "expires"
+}
+_JsonValue = create_model("_JsonValue", **_JSON_FIELDS)
+"""The JSON in `value`; `created` without an offset is local time, as NorFab's workers write it."""
 
 
 @dataclass(frozen=True)
 class LoadedTokens:
-    """What a database held: its tokens in the order they were first stored, and how many rows were passed over.
+    """The contents of a database: its tokens in the order they were first stored, and counts of skipped rows.
 
-    `latest` is the latest time that the database has seen, in epoch seconds; None where it has none, or (and then
-    `has_invalid_latest`) one that is no time.
+    `latest` is the high-water mark of the clock in epoch seconds; None where there is none, or where it is invalid
+    (`has_invalid_latest`).
     """
 
     records: list[BearerTokenRecord]
@@ -65,9 +70,14 @@ class LoadedTokens:
     latest: float | None = None
     has_invalid_latest: bool = False
 
+    @property
+    def skipped(self) -> int:
+        """The number of skipped rows."""
+        return self.pickled + self.invalid
+
 
 def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
-    """Read every token; rows that are pickled, break a rule or repeat a token are counted, never read further.
+    """Read every token; rows that are pickled, break a rule or repeat a token are counted, never decoded.
 
     Raises:
         sqlite3.Error: as SQLite does.
@@ -80,12 +90,12 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
     try:
         for key, tag, value, expires, is_plain, is_pickled, is_token, is_latest in connection.execute(_SELECT):
             if is_latest:
-                latest = _instant(value) if is_plain else None
+                latest = _decode_instant(value) if is_plain else None
                 has_invalid_latest = latest is None
             elif is_pickled:
                 pickled += 1
             elif is_token:
-                record = _record(key, tag, value, expires) if is_plain else None
+                record = _decode(key, tag, value, expires) if is_plain else None
                 if record is None or record.token in found:
                     invalid += 1
                 else:
@@ -95,29 +105,31 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
     return LoadedTokens(list(found.values()), pickled, invalid, latest, has_invalid_latest)
 
 
-def columns(record: BearerTokenRecord) -> tuple[str, str, str, float | None]:
+def encode(record: BearerTokenRecord) -> tuple[str, str, str, float | None]:
     """Return key, tag, value and expire_time of a token's row."""
-    created = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-    value = json.dumps({"token": record.token, "username": record.username, "created": created})
+    content: dict[str, Any] = {name: getattr(record, name) for name in _JSON_FIELDS}
+    content["created"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+    value = json.dumps({name: each for name, each in content.items() if each is not None})
     return KEY_PREFIX + record.token, record.username, value, record.expires
 
 
-def _record(key: bytes, tag: bytes, value: bytes, expires: float | None) -> BearerTokenRecord | None:
+def _decode(key: bytes, tag: bytes, value: bytes, expires: float | None) -> BearerTokenRecord | None:
     """Return the token of a row, None if its columns break a rule or contradict each other."""
     with suppress(ValidationError, ValueError, OverflowError, OSError):  # the latter ones: instants out of range
-        stored = _StoredToken.model_validate_json(value)
-        created = stored.created.timestamp()
+        content = vars(_JsonValue.model_validate_json(value))
+        content["created"] = content["created"].timestamp()
+        record = BearerTokenRecord(**content, expires=expires)
         if (
-            key == (KEY_PREFIX + stored.token).encode()
-            and tag == stored.username.encode()
-            and 0 <= created < LAST_INSTANT
+            key == (KEY_PREFIX + record.token).encode()
+            and tag == record.username.encode()
+            and 0 <= record.created < LAST_INSTANT
             and (expires is None or 0 <= expires < LAST_INSTANT)
         ):
-            return BearerTokenRecord(stored.token, stored.username, created, expires)
+            return record
     return None
 
 
-def _instant(value: bytes) -> float | None:
+def _decode_instant(value: bytes) -> float | None:
     with suppress(ValueError):
         instant = float(value)
         if math.isfinite(instant) and 0 <= instant < LAST_INSTANT:

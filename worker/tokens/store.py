@@ -1,10 +1,8 @@
-"""The bearer tokens of one worker: their rules, an exact index in memory, and a durable copy on disk.
+"""The token store of one worker: rules, an index in memory, and a durable copy on disk.
 
-The worker is the only owner of the database, so the index tells the whole truth: a look-up never touches the disk. All
-disk work runs in one thread that the store owns, one operation at a time; the index changes in that thread, and only
-after the disk has the change. Records are never altered, only replaced, so other threads may read at any time.
-
-Nothing here knows of MCP or ZeroMQ.
+The worker is the only owner of the database, so the index is authoritative: a look-up never touches the disk. All disk
+work runs in one thread that the store owns, one operation at a time; the index changes in that thread, and only after
+the change is on disk. Records are never altered, only replaced, so other threads may read at any time.
 """
 
 from __future__ import annotations
@@ -18,14 +16,14 @@ from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
 
 from ...models.errors import TaskError, TokenOwnerError, TokenStoreError, validation_messages
 from ...models.tasks.auth import BearerTokenStoreInput
 from ...models.tokens import BearerTokenRecord
-from . import bulk as batches
+from . import bulk
 from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_hook
 from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS, TokenDatabase
@@ -39,9 +37,9 @@ log = logging.getLogger(__name__)
 
 SWEEP_BATCH_TOKENS = 500
 SWEEP_AGAIN_SECONDS = 10.0
-"""How long the disk is left alone after a sweep that nobody asked for has failed."""
+"""How long the store waits after a failed background sweep before it sweeps again."""
 
-_UNASKED_WAIT_SECONDS = 1.0
+_BACKGROUND_WAIT_SECONDS = 1.0
 
 _Parameters = ParamSpec("_Parameters")
 _Value = TypeVar("_Value")
@@ -50,15 +48,15 @@ _Value = TypeVar("_Value")
 class TokenStore:
     """Bearer tokens by token and by user; open it with `TokenStore.open`.
 
-    Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the very moment it expires;
-    one that isn't live counts as absent everywhere. Time never goes back here and never stands still (`clock`), nor
-    does it begin earlier than the latest time that the database has seen: what was found expired stays expired.
+    Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the exact moment it expires;
+    one that isn't live counts as absent everywhere. The store's clock never goes back and never stands still (`clock`),
+    and starts no earlier than the database's high-water mark: what was found expired stays expired.
 
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
-    durable and no look-up finds them, in the thread that asked and before its call returns; after a sweep that nobody
-    asked for, in the store's own. They may block briefly, and change nothing in the store.
+    durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
+    the store's own. They may block briefly, and must not change anything in the store.
 
-    `pickled_rows` and `invalid_rows` count the rows that opening passed over.
+    `pickled_rows` and `invalid_rows` are counts of rows skipped while opening.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class TokenStore:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._is_closed = False
         self._index = TokenIndex(loaded.records)
-        self._next_own_sweep = -math.inf
+        self._next_background_sweep = -math.inf
         self.pickled_rows = loaded.pickled
         self.invalid_rows = loaded.invalid
         self.on_revoked: list[Callable[[Sequence[str]], None]] = []
@@ -92,14 +90,14 @@ class TokenStore:
         ticks: Callable[[], float] = time.monotonic,
         lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
     ) -> TokenStore:
-        """Open the database in `directory` (made when missing), load its tokens and sweep the expired ones.
+        """Open the database in `directory` (created when missing), load its tokens and sweep the expired ones.
 
-        The caller makes sure that no other process has it open. An operation gives up `lock_timeout_seconds` after it
-        was asked for if somebody holds the database's lock nevertheless. `clock` and `ticks` are those of a
+        The caller makes sure that no other process has it open. An operation fails `lock_timeout_seconds` after the
+        call if another process holds the database's lock nevertheless. `clock` and `ticks` are those of a
         `MonotonicWallClock`.
 
         Raises:
-            EnvironmentFolderError: the folder or a file in it is open to others.
+            EnvironmentFolderError: the folder or a file in it is accessible to other users.
             TokenStoreError: its subclasses say whether the database is busy, read-only, full or damaged.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store")
@@ -110,8 +108,8 @@ class TokenStore:
             ).result()
             loaded = executor.submit(database.load).result()
             log_open_report(loaded, directory, clock())
-            steady = MonotonicWallClock(clock, ticks, latest=-math.inf if loaded.latest is None else loaded.latest)
-            store = cls(database, executor, loaded, steady, ticks=ticks, lock_timeout_seconds=lock_timeout_seconds)
+            now = MonotonicWallClock(clock, ticks, latest=-math.inf if loaded.latest is None else loaded.latest)
+            store = cls(database, executor, loaded, now, ticks=ticks, lock_timeout_seconds=lock_timeout_seconds)
             store.sweep()
         except BaseException:
             if database is not None:
@@ -121,23 +119,23 @@ class TokenStore:
         return store
 
     def close(self) -> None:
-        """Sweep if that can be done at once, and close the database. Safe to repeat.
+        """Sweep unless the database is locked, and close it. Safe to repeat.
 
-        Look-ups find nothing afterwards, all else raises `TokenStoreError`.
+        Look-ups find nothing afterwards, everything else raises `TokenStoreError`.
         """
         if self._is_closed:
             return
         self._is_closed = True
-        removed = self._executor.submit(self._finish).result()
+        removed = self._executor.submit(self._sweep_and_close).result()
         self._executor.shutdown()
         self._index = TokenIndex()
-        self._tell_revoked(removed)
+        self._notify_revoked(removed)
 
-    def _finish(self) -> list[str]:
+    def _sweep_and_close(self) -> list[str]:
         removed: list[str] = []
         now = self.now()
         try:
-            self._database.limit_wait(min(_UNASKED_WAIT_SECONDS, self._lock_timeout_seconds))
+            self._database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while batch := self._sweep(now):
                 removed += batch
             self._database.save_high_water_mark(now)
@@ -156,19 +154,19 @@ class TokenStore:
         self.close()
 
     def now(self) -> float:
-        """Return what time it is for the store: never earlier than at any call before."""
+        """Return the store's time, never earlier than at a previous call."""
         return self._now()
 
     def lookup(self, token: str) -> BearerTokenRecord | None:
-        """Return the record of a live token, else None; never touches the disk or waits for it, never raises."""
+        """Return the record of a live token, else None; never waits for the disk and never raises."""
         record = self._index.by_token.get(token)
         if record is None or record.expires is None or self._now() < record.expires:
             return record
-        self._sweep_soon()
+        self._schedule_sweep()
         return None
 
     def records(self, username: str | None = None) -> list[BearerTokenRecord]:
-        """Return the live tokens, or those of one user, by user name and then by creation."""
+        """Return the live tokens of all users or of one, sorted by user name, then by creation."""
         index = self._index
         users = sorted(index.usernames()) if username is None else [username]
         now = self.now()
@@ -180,7 +178,7 @@ class TokenStore:
         ]
 
     def usernames(self) -> list[str]:
-        """Return the names of the users that have a live token, sorted."""
+        """Return the names of users who have a live token, sorted."""
         index, now = self._index, self.now()
         users = index.usernames()
         if now >= index.next_expiry:
@@ -195,19 +193,26 @@ class TokenStore:
         return sum(record.is_live(now) for record in index.records())
 
     def has_expired(self) -> bool:
-        """Whether there is something to sweep; takes no time."""
+        """Whether there are expired tokens to sweep; takes constant time."""
         return self.now() >= self._index.next_expiry
 
     def store(
-        self, username: str, token: str, expire_seconds: int | None, *, before_commit: BeforeCommit | None = None
+        self,
+        username: str,
+        token: str,
+        expire_seconds: int | None,
+        *,
+        before_commit: BeforeCommit | None = None,
+        **details: Any,
     ) -> BearerTokenRecord:
-        """Store a token, or renew the expiry of one that the same user has; on disk (fsync) when this returns.
+        """Store a token, or renew one that the same user has; on disk (fsync) when this returns.
 
         Args:
-            username: whose token it is.
+            username: owner of the token.
             token: an RFC 6750 `b64token`.
-            expire_seconds: whole seconds from now until it dies; None for never, also where it had an expiry before.
-            before_commit: is told of the change before it is committed, and may refuse it.
+            expire_seconds: lifetime in whole seconds from now; None for no expiry, also where it had one before.
+            before_commit: called before the change is committed, may raise to refuse it.
+            details: values of the other fields of `BearerTokenStoreInput`.
 
         Raises:
             TaskError: an argument breaks its rule (`models/fields.py`).
@@ -215,26 +220,27 @@ class TokenStore:
             TokenStoreError: the disk refused; nothing changed.
         """
         try:
-            BearerTokenStoreInput(username=username, token=token, expire=expire_seconds)
+            request = BearerTokenStoreInput(username=username, token=token, expire=expire_seconds, **details)
         except ValidationError as error:
             raise TaskError("; ".join(validation_messages(error))) from None
-        record, has_replaced_expired = self._run(self._store, username, token, expire_seconds, before_commit)
+        record, has_replaced_expired = self._run(self._store, request, before_commit)
         if has_replaced_expired:
-            self._tell_revoked([token])
+            self._notify_revoked([token])
         return record
 
     def _store(
-        self, username: str, token: str, expire_seconds: int | None, before_commit: BeforeCommit | None
+        self, request: BearerTokenStoreInput, before_commit: BeforeCommit | None
     ) -> tuple[BearerTokenRecord, bool]:
-        # Microseconds are what the database keeps of a creation; the expiry shows the same fraction.
+        # The database keeps microseconds of a creation; the expiry shows the same fraction.
         now = round(self.now(), 6)
-        old = self._index.by_token.get(token)
+        old = self._index.by_token.get(request.token)
         live = old if old is not None and old.is_live(now) else None
-        if live is not None and live.username != username:
+        if live is not None and live.username != request.username:
             raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
-        created = now if live is None else live.created
-        expires = None if expire_seconds is None else now + expire_seconds
-        record = BearerTokenRecord(token, username, created, expires)
+        record = request.record(
+            created=now if live is None else live.created,
+            expires=None if request.expire is None else now + request.expire,
+        )
         change = TokenChange("create" if live is None else "renew", (record,))
         self._database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
         self._index.put(record)
@@ -245,8 +251,7 @@ class TokenStore:
     ) -> int:
         """Remove a token, a user's tokens, or a token if it is that user's, all in one transaction.
 
-        `witness` is told of the live ones before the removal is committed, and may refuse it; it isn't asked when
-        there are none.
+        `before_commit` gets the live ones and may raise to refuse the removal; it isn't called when there are none.
 
         Returns:
             How many live tokens were removed; they are gone from disk (fsync) when this returns. 0 when neither
@@ -256,7 +261,7 @@ class TokenStore:
             TokenStoreError: the disk refused; nothing changed.
         """
         removed, live = self._run(self._delete, username, token, before_commit)
-        self._tell_revoked(removed)
+        self._notify_revoked(removed)
         return live
 
     def _delete(
@@ -277,49 +282,48 @@ class TokenStore:
     def replace(
         self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
     ) -> ReplaceResult:
-        """Put tokens in the place of all that are stored, with their creation and expiry, in one transaction.
+        """Replace all stored tokens by these, with their creation and expiry, in one transaction.
 
-        The tokens come from `read_backup`, or obey the same rules. Those that have expired are passed over. `witness`
-        is told of the others before they are committed, and may refuse. Tokens that aren't among them, or are another
-        user's now, are revoked.
+        The tokens come from `read_backup`, or obey the same rules. Expired ones are skipped. `before_commit` gets the
+        others and may raise to refuse the change. Tokens that aren't among them, or change their user, are revoked.
 
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
         replaced, revoked = self._run(self._replace, list(records), before_commit)
-        self._tell_revoked(revoked)
+        self._notify_revoked(revoked)
         return replaced
 
     def _replace(
         self, given: list[BearerTokenRecord], before_commit: BeforeCommit | None
     ) -> tuple[ReplaceResult, list[str]]:
-        self._index, replaced, revoked = batches.replace(self._database, self._index, given, self.now(), before_commit)
+        self._index, replaced, revoked = bulk.replace(self._database, self._index, given, self.now(), before_commit)
         return replaced, revoked
 
     def import_tokens(
         self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
     ) -> ImportResult:
-        """Store tokens that nobody has here, with their creation and expiry, in one transaction.
+        """Add tokens that aren't stored here, with their creation and expiry, in one transaction.
 
-        They obey the rules of `models/fields.py`. Those that have expired or are stored are passed over. `witness` is
-        told of the others before they are committed, and may refuse; it isn't asked when there are none.
+        They obey the rules of `models/fields.py`. Those that have expired or are stored already are skipped.
+        `before_commit` gets the others and may raise to refuse the change; it isn't called when there are none.
 
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        adopted, revoked = self._run(
-            lambda: batches.import_tokens(self._database, self._index, records, self.now(), before_commit)
+        imported, revoked = self._run(
+            lambda: bulk.import_tokens(self._database, self._index, records, self.now(), before_commit)
         )
-        self._tell_revoked(revoked)
-        return adopted
+        self._notify_revoked(revoked)
+        return imported
 
     def backup(self, path: Path) -> int:
-        """Copy the database, as it is at one moment, into a new file with mode 0600; return the number of live tokens.
+        """Copy a consistent snapshot into a new file with mode 0600; return the number of live tokens.
 
-        The copy is checked, and on disk (fsync), when this returns; of one that fails nothing is left.
+        The copy has passed SQLite's integrity check and is on disk (fsync) when this returns; a failed one is removed.
 
         Raises:
-            TaskError: there is a file of that name.
+            TaskError: the file exists already.
             TokenStoreError: its subclasses say what is wrong with the copy's disk, or with the database.
         """
         return self._run(self._backup, path)
@@ -329,17 +333,17 @@ class TokenStore:
         return len(self)
 
     def check(self) -> None:
-        """See that the database on disk is whole.
+        """Run SQLite's integrity check on the database on disk.
 
         Raises:
-            TokenStoreDamagedError: it isn't.
+            TokenStoreDamagedError: the database is damaged, or was moved or replaced.
         """
         self._run(self._database.check)
 
     def sweep(self) -> int:
         """Remove expired tokens from memory and disk, in transactions of bounded size; return how many.
 
-        Other operations may come in between two transactions. Safe to repeat.
+        Other operations may run between two transactions. Safe to repeat.
 
         Raises:
             TokenStoreError: the disk refused; what earlier transactions removed stays removed.
@@ -347,36 +351,36 @@ class TokenStore:
         now = self.now()
         count = 0
         while removed := self._run(self._sweep, now):
-            self._tell_revoked(removed)
+            self._notify_revoked(removed)
             count += len(removed)
         return count
 
     def _sweep(self, now: float) -> list[str]:
         return self._remove(self._index.expired(now, SWEEP_BATCH_TOKENS), self.now())
 
-    def _sweep_soon(self) -> None:
-        """Have the store's thread sweep: once for all look-ups that ask before it has, and not soon after a failure."""
-        if self._ticks() >= self._next_own_sweep:
-            self._next_own_sweep = math.inf
+    def _schedule_sweep(self) -> None:
+        """Schedule one background sweep, unless one is pending or failed less than `SWEEP_AGAIN_SECONDS` ago."""
+        if self._ticks() >= self._next_background_sweep:
+            self._next_background_sweep = math.inf
             with suppress(RuntimeError):  # the store is closed
-                self._executor.submit(self._sweep_unasked)
+                self._executor.submit(self._background_sweep)
 
-    def _sweep_unasked(self) -> None:
+    def _background_sweep(self) -> None:
         now = self.now()
-        next_one = -math.inf
+        next_sweep = -math.inf
         try:
-            self._database.limit_wait(min(_UNASKED_WAIT_SECONDS, self._lock_timeout_seconds))
+            self._database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while removed := self._sweep(now):
-                self._tell_revoked(removed)
+                self._notify_revoked(removed)
         except TokenStoreError as error:
             log.warning("expired tokens were not swept: %s", error)
-            next_one = self._ticks() + SWEEP_AGAIN_SECONDS
-        self._next_own_sweep = next_one
+            next_sweep = self._ticks() + SWEEP_AGAIN_SECONDS
+        self._next_background_sweep = next_sweep
 
     def _remove(
         self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None = None
     ) -> list[str]:
-        """Take records off the disk and then out of the index; return their tokens."""
+        """Remove records from disk, then from the index; return their tokens."""
         tokens = [record.token for record in records]
         if tokens:
             self._database.remove(tokens, now=now, before_commit=before_commit)
@@ -386,12 +390,12 @@ class TokenStore:
     def _run(
         self, function: Callable[_Parameters, _Value], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Value:
-        """Run a function in the store's own thread and wait for it."""
-        asked = time.monotonic()
+        """Run a function in the store's own thread and wait for its result."""
+        submitted = time.monotonic()
 
         def run() -> _Value:
-            # What comes before may have waited for a lock as well: all of them together must not wait longer than one.
-            self._database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - asked))
+            # Calls queued before this one may have waited for a lock: together they must not wait longer than one.
+            self._database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - submitted))
             return function(*args, **kwargs)
 
         try:
@@ -402,11 +406,11 @@ class TokenStore:
             raise TokenStoreError("token store is closed, nothing changed") from None
         return future.result()
 
-    def _tell_revoked(self, tokens: Sequence[str]) -> None:
+    def _notify_revoked(self, tokens: Sequence[str]) -> None:
         if not tokens:
             return
-        for tell in list(self.on_revoked):
+        for listener in list(self.on_revoked):
             try:
-                tell(tokens)
-            except Exception as error:  # noqa: BLE001  the tokens are gone; a listener's fault can't change that
+                listener(tokens)
+            except Exception as error:  # noqa: BLE001  the tokens are removed; a listener's error must not undo that
                 log.error("a listener for revoked tokens failed: %s", type(error).__name__)

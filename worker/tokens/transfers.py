@@ -1,7 +1,7 @@
-"""Databases on their way: one snapshot that a client fetches, and one upload of a client's, each in a private folder.
+"""Backup downloads and restore uploads in progress, at most one of each, in private folders.
 
-Clients never name a file: they get an id for what they began. Whatever ends a transfer, its file goes: its own end, the
-next one's beginning, a while without a sign of life, the start and the stop of the worker.
+Clients never name a file: they get an id for the transfer that they started. A transfer's file is removed when the
+transfer ends, expires or is replaced by the next one, and when the worker starts and stops.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Transfer:
-    """A database on its way: where it lies, and what it has to be once it is whole (`sha256` in hexadecimal)."""
+    """A database being transferred: its file, and its expected size and SHA-256 (hexadecimal)."""
 
     id: str
     file: Path
@@ -32,10 +32,10 @@ class Transfer:
 
 
 class TransferSession:
-    """Room for one transfer; all methods may be called from any thread, none of them waits for another.
+    """Slot for at most one transfer; thread-safe, non-blocking.
 
     Args:
-        what: what is transferred, for error messages: `backup`, `restore`.
+        what: the kind of transfer, for error messages: `backup`, `restore`.
         clock: monotonic seconds.
     """
 
@@ -43,27 +43,27 @@ class TransferSession:
         self._what = what
         self._clock = clock
         self._lock = threading.Lock()
-        self._held: Transfer | None = None
-        self._is_used = False
+        self._transfer: Transfer | None = None
+        self._is_in_use = False
         self._last_used = 0.0
 
     @contextlib.contextmanager
     def open(self, folder: Path) -> Iterator[Transfer]:
-        """Make room for a transfer in `folder`, which is made anew; it is there for others once `commit` was called.
+        """Start a transfer in a new, empty `folder`; clients can use it once `commit` was called.
 
         If the block raises, or doesn't call `commit`, the folder is removed.
 
         Raises:
-            TaskError: another transfer is under way, or the folder can't be made.
+            TaskError: another transfer is in progress, or the folder can't be created.
         """
         with self._lock:
-            if self._is_used or (self._held is not None and not self._is_idle()):
+            if self._is_in_use or (self._transfer is not None and not self._is_idle()):
                 raise TaskError(
-                    f"another {self._what} of this worker is under way, nothing was done: try again when it is done "
-                    f"(one that was left is dropped after {IDLE_SECONDS:g} s)"
+                    f"another {self._what} of this worker is in progress, nothing changed: try again when it has ended "
+                    f"(an abandoned one expires after {IDLE_SECONDS:g} s)"
                 )
             self._drop()
-            self._is_used = True
+            self._is_in_use = True
         try:
             remove(folder)
             try:
@@ -73,51 +73,51 @@ class TransferSession:
             yield Transfer(secrets.token_hex(16), folder / "tokens.db")
         finally:
             with self._lock:
-                self._is_used = False
-                if self._held is None:
+                self._is_in_use = False
+                if self._transfer is None:
                     remove(folder)
 
     def commit(self, transfer: Transfer, *, size: int, sha256: str) -> Transfer:
-        """Keep a transfer that was begun for its client; return it with what it has to be."""
+        """Make a started transfer available to its client; return it with the expected size and SHA-256."""
         with self._lock:
-            self._held = replace(transfer, size=size, sha256=sha256)
+            self._transfer = replace(transfer, size=size, sha256=sha256)
             self._last_used = self._clock()
-            return self._held
+            return self._transfer
 
     @contextlib.contextmanager
     def acquire(self, transfer_id: str, *, is_last: bool = False) -> Iterator[Transfer]:
-        """Have the transfer of this id to oneself; `is_last` ends it, also when the block raises.
+        """Use the transfer of this id exclusively; `is_last` ends it, also when the block raises.
 
         Raises:
-            TaskError: it isn't there (any more), or somebody uses it at this moment.
+            TaskError: there is no such transfer (any more), or another job uses it.
         """
         with self._lock:
-            transfer = self._held
+            transfer = self._transfer
             if transfer is None or not secrets.compare_digest(transfer.id, transfer_id):
                 raise TaskError(
-                    f"this {self._what} is not under way (any more), nothing was done: begin again "
-                    f"(one that was left is dropped after {IDLE_SECONDS:g} s)"
+                    f"this {self._what} is not in progress (any more), nothing changed: start again "
+                    f"(an abandoned one expires after {IDLE_SECONDS:g} s)"
                 )
-            if self._is_used:
-                raise TaskError(f"a step of this {self._what} is still being done: wait for it")
-            self._is_used = True
+            if self._is_in_use:
+                raise TaskError(f"another step of this {self._what} is in progress: wait for its result")
+            self._is_in_use = True
         try:
             yield transfer
         finally:
             with self._lock:
-                self._is_used = False
+                self._is_in_use = False
                 self._last_used = self._clock()
                 if is_last:
                     self._drop()
 
     def expire(self) -> None:
-        """Drop a transfer that nobody has used for `IDLE_SECONDS`; cheap."""
+        """Drop the transfer if it has been idle for `IDLE_SECONDS`; cheap."""
         with self._lock:
-            if self._held is not None and not self._is_used and self._is_idle():
+            if self._transfer is not None and not self._is_in_use and self._is_idle():
                 self._drop()
 
     def drop(self) -> None:
-        """Drop the transfer, whatever it is doing: what still uses it fails."""
+        """Drop the transfer; a step in progress fails."""
         with self._lock:
             self._drop()
 
@@ -125,20 +125,20 @@ class TransferSession:
         return self._clock() - self._last_used >= IDLE_SECONDS
 
     def _drop(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            remove(held.file.parent)
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            remove(transfer.file.parent)
 
 
 class Transfers:
-    """The two slots of a worker; nothing on disk is made or looked at before the first transfer begins."""
+    """The download and the upload of a worker; the disk isn't touched before the first transfer starts."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.snapshot = TransferSession("backup", clock)
         self.upload = TransferSession("restore", clock)
 
     def expire(self) -> None:
-        """Drop what clients have left; cheap."""
+        """Drop abandoned transfers; cheap."""
         self.snapshot.expire()
         self.upload.expire()
 
@@ -149,15 +149,15 @@ class Transfers:
 
 
 def snapshot_folder(run_folder: Path, name: str) -> Path:
-    """Return where a worker keeps the snapshot that is being fetched."""
+    """Return the folder of a worker's snapshot that is being downloaded."""
     return run_folder / f"{name}.backup"
 
 
 def upload_folder(run_folder: Path, name: str) -> Path:
-    """Return where a worker keeps what is being uploaded."""
+    """Return the folder of a worker's upload."""
     return run_folder / f"{name}.restore"
 
 
 def remove(folder: Path) -> None:
-    """Remove a transfer's folder, if it is there; links are never followed."""
+    """Remove a transfer's folder if it exists; links are never followed."""
     shutil.rmtree(folder, ignore_errors=True)

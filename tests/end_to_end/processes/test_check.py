@@ -189,9 +189,7 @@ def plant_rows(site: Environment) -> Faults:
     """Put rows into the database that are no tokens."""
     with closing(sqlite3.connect(site.tokens_folder(NAME) / "cache.db", isolation_level=None)) as connection:
         connection.execute("INSERT INTO Cache(key, raw, mode, value) VALUES('bearer_token::t9', 1, 1, 'x')")
-    said = (
-        "rows that hold no valid token and are passed over: 1: store these tokens again with fastmcp auth create-token"
-    )
+    said = "skipped rows that hold no valid token: 1: store these tokens again with fastmcp auth create-token"
     return {f"{NAME} database": [said]}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-from nfcli.models.tasks.backup import SEAL_BYTES, seal
+from nfcli.models.tasks.backup import TRAILER_BYTES, encode_trailer
 from nfcli.shell.cli import main
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, NfcliRunner
@@ -57,7 +57,7 @@ def test_the_file_is_private_whatever_the_umask(
 
 def forged(database: bytes) -> bytes:
     """Return what a backup of somebody who knows its form looks like."""
-    return database + seal(hashlib.sha256(database).hexdigest())
+    return database + encode_trailer(hashlib.sha256(database).hexdigest())
 
 
 def foreign(folder: Path) -> bytes:
@@ -70,7 +70,7 @@ def foreign(folder: Path) -> bytes:
 
 NO_BACKUP = "{file} is no backup, nothing was changed: name a file that nfcli --backup has written"
 ALTERED = "{file} was cut short or altered since it was written, nothing was changed: take another backup"
-DAMAGED = f"{DEFAULT_WORKER}: the backup is damaged or holds no token database, nothing was changed: take another one"
+DAMAGED = f"{DEFAULT_WORKER}: the backup is damaged or no token database, nothing changed: use another one"
 WRONG_FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "empty": (lambda _data, _folder: b"", NO_BACKUP),
     "text": (lambda _data, _folder: b"workers: {}\n" * 100, NO_BACKUP),
@@ -82,7 +82,7 @@ WRONG_FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "forged, of another program": (lambda _data, folder: forged(foreign(folder)), DAMAGED),
     "forged, cut short": (lambda data, _folder: forged(data[: len(data) // 2]), DAMAGED),
     "forged, with a hole": (
-        lambda data, _folder: forged(data[:8192] + bytes(8192) + data[16384:-SEAL_BYTES]),
+        lambda data, _folder: forged(data[:8192] + bytes(8192) + data[16384:-TRAILER_BYTES]),
         DAMAGED,
     ),
 }

@@ -55,9 +55,9 @@ def cut_log_to(share: float) -> Callable[[Path], None]:
 DAMAGED = (
     "{folder}/cache.db is damaged or no token database, nothing changed: restore it from a backup, or move it away "
 )
-DAMAGED += "to begin with no tokens"
-CUT = "the write-ahead log of the token database in {folder} was cut off, nothing changed: keep a list of the tokens, "
-CUT += "restart the worker, and see which changes are lost"
+DAMAGED += "to start without tokens"
+CUT = "the write-ahead log of the token database in {folder} was truncated by another program, nothing changed: "
+CUT += "save the output of list-tokens, restart the worker and compare"
 
 
 @pytest.fixture

@@ -126,8 +126,8 @@ def folder_gone(site: Any) -> Iterator[None]:
 FAULTS: list[tuple[Fault, str]] = [
     (file_read_only, "{folder}/cache.db can't be written, nothing changed: run chmod 600 {folder}/cache.db"),
     (folder_read_only, "{folder} can't be written, nothing changed: run chmod 700 {folder}"),
-    (immutable, "the token database in {folder} reports a disk I/O error, nothing changed: see to that disk"),
-    (failing_writes, "the token database in {folder} reports a disk I/O error, nothing changed: see to that disk"),
+    (immutable, "the token database in {folder} failed with disk I/O error, nothing changed: check that disk"),
+    (failing_writes, "the token database in {folder} failed with disk I/O error, nothing changed: check that disk"),
     (folder_gone, "the token database in {folder} was moved or replaced, nothing changed: restart the worker"),
     (locked, "token store busy, nothing changed: another process holds its database"),
 ]

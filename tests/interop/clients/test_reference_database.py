@@ -95,8 +95,8 @@ def test_pickled_tokens_are_counted_and_never_unpickled(brought: Path, caplog: p
             counts.append(store.pickled_rows)
     assert sum(counts) == len(TOKENS)
     assert caplog.messages == [
-        f"{count} rows of the token database in {shard} are pickled and were not read, since that could run anybody's "
-        f"code (NorFab workers write such rows): take their tokens over with nfcli --import-norfab {shard}"
+        f"skipped {count} pickled rows of the token database in {shard}, since unpickling can run arbitrary code "
+        f"(NorFab workers write such rows): import their tokens with nfcli --import-norfab {shard}"
         for shard, count in zip(shards, counts, strict=True)
         if count
     ]
@@ -111,8 +111,8 @@ def test_a_whole_database_of_the_references_is_named_and_left_alone(
     with TokenStore.open(brought) as store:
         assert (len(store), store.pickled_rows, store.invalid_rows) == (0, 0, 0)
     line = (
-        f"{brought} holds a NorFab worker's database (000/cache.db and so on), which is not read: "
-        f"take its tokens over with nfcli --import-norfab {brought}"
+        f"ignoring a NorFab database in {brought} (000/cache.db and others): "
+        f"import its tokens with nfcli --import-norfab {brought}"
     )
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.WARNING, line)]
     assert {path: path.read_bytes() for path in before} == before
@@ -127,7 +127,7 @@ def test_a_worker_starts_beside_a_database_of_the_references(
     brought.rename(environment.tokens_folder(WORKER))
     with running_worker(environment):
         log = environment.log_file(WORKER).read_text()
-    assert "holds a NorFab worker's database (000/cache.db and so on), which is not read" in log
+    assert "ignoring a NorFab database in " in log
 
 
 def test_its_tokens_move_to_a_worker_of_ours(

@@ -17,7 +17,7 @@ import pytest
 
 from nfcli.models.errors import EnvironmentFolderError, TaskError, UsageError
 from nfcli.models.protocol.jobs import Result, ResultStatus
-from nfcli.models.tasks.backup import CHUNK_BYTES, seal
+from nfcli.models.tasks.backup import CHUNK_BYTES, encode_trailer
 from nfcli.shell.maintenance.backup import RESTORED_NOTE, back_up, restore
 from nfcli.shell.maintenance.backup_file import new_file
 
@@ -104,7 +104,7 @@ def test_a_backup_is_the_database_and_its_hash(worker: Any, file: Path, capsys: 
     """Fetched in chunks, given up at the end; only then the file has its name."""
     back_up(worker, file, None)
     assert worker.asked == ["backup_begin", "backup_read", "backup_read", "backup_end"]
-    assert file.read_bytes() == worker.data + seal(hashlib.sha256(worker.data).hexdigest())
+    assert file.read_bytes() == worker.data + encode_trailer(hashlib.sha256(worker.data).hexdigest())
     assert [path.name for path in file.parent.iterdir()] == ["b.db"]
     assert json.loads(capsys.readouterr().out) == {"w1": {"tokens": 3, "file": str(file)}}
 

@@ -136,10 +136,6 @@ def test_a_copy_that_was_torn_is_refused(open_store: OpenStore, tokens_folder: P
     file.touch(mode=0o600)
     middle = len(halves[0]) // 4096 // 2 * 4096
     file.write_bytes(halves[1][:middle] + halves[0][middle:])
-    with pytest.raises(TokenStoreDamagedError) as refused:
+    with pytest.raises(TokenStoreDamagedError, match=r"is damaged or no token database"):
         TokenStore.open(copy)
-    assert str(refused.value) == (
-        f"{file} is damaged or no token database, nothing changed: "
-        "restore it from a backup, or move it away to begin with no tokens"
-    )
     shutil.rmtree(copy)

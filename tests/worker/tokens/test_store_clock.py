@@ -226,13 +226,13 @@ def test_many_look_ups_bring_one_sweep_and_wait_for_none(
     """A thousand come while the disk is still at the first; four threads at once."""
     store = open_store()
     sweeps: list[str] = []
-    sweep = store._sweep_unasked
+    sweep = store._background_sweep
 
     def noted() -> None:
         sweeps.append("sweep")
         sweep()
 
-    monkeypatch.setattr(store, "_sweep_unasked", noted)
+    monkeypatch.setattr(store, "_background_sweep", noted)
     for number in range(5):
         store.store("alice", f"t{number}", 10)
     wait(clock, 10)
@@ -320,7 +320,7 @@ def test_a_planted_time_that_is_none_is_passed_over(  # noqa: PLR0917  fixtures
     raw_database.plant(**{"key": "latest_time", "tag": "", "value": repr(clock.now), **columns})
     store = open_store()
     assert (store.now(), store.invalid_rows) == (clock.now, 0)
-    said = f"the latest time that the token database in {tokens_folder} has seen is no time and was passed over"
+    said = f"ignoring invalid high-water timestamp in token database {tokens_folder}"
     assert caplog.messages == [said]
     caplog.clear()
     wait(clock, 100)
@@ -345,7 +345,7 @@ def test_a_clock_that_is_behind_is_told_once(
     open_store()
     line = (
         f"the clock is {said} behind the latest time that the token database in {folder} has seen: "
-        "tokens expire by the later time, so set the clock right"
+        "tokens expire by the later time, set the clock right"
     )
     assert caplog.messages == ([] if said is None else [line])
 

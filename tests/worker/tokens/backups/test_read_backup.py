@@ -126,7 +126,7 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
     with pytest.raises(TokenStoreDamagedError) as refused:
         read_backup(backup)
     assert str(refused.value).startswith(f"{backup} is ")
-    assert str(refused.value).endswith(", nothing changed: use another one")
+    assert str(refused.value).endswith(", nothing changed: use another file")
     assert "\n" not in str(refused.value)
     assert [(path.name, path.stat().st_size) for path in sorted(backup.parent.iterdir())] == before
     assert backup.read_bytes() == data
@@ -136,7 +136,7 @@ def test_a_backup_that_takes_too_long_is_given_up(backup: Path, monkeypatch: pyt
     """Whatever it is that keeps SQLite busy."""
     monkeypatch.setattr(token_backup, "READ_SECONDS", 0.0)
     monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
-    with pytest.raises(TokenStoreDamagedError, match=r"nothing changed: use another one$"):
+    with pytest.raises(TokenStoreDamagedError, match=r"is damaged or no backup of a token database"):
         read_backup(backup)
 
 
@@ -228,8 +228,8 @@ def test_a_database_in_use_is_no_backup_and_stays_locked(store: TokenStore, toke
     with pytest.raises(TokenStoreDamagedError) as refused:
         read_backup(file)
     assert str(refused.value) == (
-        f"{file} is no backup but a database in use, since there is a cache.db-wal beside it, "
-        "nothing changed: use another one"
+        f"{file} is a database in use and no backup, as cache.db-wal next to it shows, "
+        "nothing changed: use another file"
     )
     others_try = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('PRAGMA journal_mode = DELETE')"
     command = [sys.executable, "-c", others_try, str(file)]

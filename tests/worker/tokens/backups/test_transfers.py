@@ -11,12 +11,12 @@ from nfcli.models.errors import TaskError
 from nfcli.worker.tokens.transfers import IDLE_SECONDS, Transfer, TransferSession
 
 BUSY = (
-    r"^another backup of this worker is under way, nothing was done: try again when it is done "
-    r"\(one that was left is dropped after 30 s\)$"
+    r"^another backup of this worker is in progress, nothing changed: try again when it has ended "
+    r"\(an abandoned one expires after 30 s\)$"
 )
 GONE = (
-    r"^this backup is not under way \(any more\), nothing was done: begin again "
-    r"\(one that was left is dropped after 30 s\)$"
+    r"^this backup is not in progress \(any more\), nothing changed: start again "
+    r"\(an abandoned one expires after 30 s\)$"
 )
 
 
@@ -92,7 +92,7 @@ def test_what_is_in_use_is_not_dropped_for_its_age(
         with pytest.raises(TaskError, match=BUSY), session.open(folder):
             pass
         with (
-            pytest.raises(TaskError, match=r"^a step of this backup is still being done: wait for it$"),
+            pytest.raises(TaskError, match=r"^another step of this backup is in progress: wait for its result$"),
             session.acquire(transfer.id),
         ):
             pass

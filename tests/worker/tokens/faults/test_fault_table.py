@@ -216,7 +216,7 @@ def test_a_write_ahead_log_that_was_cut_off(
     log = tokens_folder / "cache.db-wal"
     os.truncate(log, kept if isinstance(kept, int) else int(log.stat().st_size * kept))
     writes = WRITES | {"backup": lambda store: store.backup(tmp_path / "backup.db"), "check": TokenStore.check}
-    said = f"the write-ahead log of the token database in {tokens_folder} was cut off, nothing changed: "
+    said = f"the write-ahead log of the token database in {tokens_folder} was truncated"
     found = {name: outcome(store, write, said) for name, write in writes.items()}
     assert found == dict.fromkeys(writes, TokenStoreDamagedError.__name__)
     assert not (tmp_path / "backup.db").exists()
@@ -265,7 +265,7 @@ def test_a_folder_that_is_closed(tmp_path: Path, clock: SimpleNamespace) -> None
         store.store("alice", "a1", None)
         folder.parent.rename(tmp_path / "elsewhere")
         folder.parent.touch()  # a file where the folder was
-        said = f"the token database in {folder} can't be reached (Not a directory), nothing changed: "
+        said = f"the token database in {folder} can't be accessed (Not a directory), nothing changed: "
         assert set(outcomes_but_sweep(store, said).values()) == {TokenStoreReadOnlyError.__name__}
 
 

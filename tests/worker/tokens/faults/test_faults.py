@@ -281,8 +281,8 @@ print([record.token for record in TokenStore.open(folder).records()])
     command = [sys.executable, "-c", code, str(tokens_folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == (
-        f"TokenStoreError the token database in {tokens_folder} reports a disk I/O error, nothing changed: "
-        "see to that disk\n['old']\n['old', 'newer']\n"
+        f"TokenStoreError the token database in {tokens_folder} failed with disk I/O error, nothing changed: "
+        "check that disk\n['old']\n['old', 'newer']\n"
     ), done.stderr
 
 
@@ -334,7 +334,7 @@ def test_a_damaged_database_is_refused_at_open(
         open_store()
     assert str(refused.value) == (
         f"{file} is damaged or no token database, nothing changed: "
-        "restore it from a backup, or move it away to begin with no tokens"
+        "restore it from a backup, or move it away to start without tokens"
     )
     shutil.move(file, tokens_folder.parent / "damaged.db")
     for name in ("cache.db-wal", "cache.db-shm"):

@@ -70,9 +70,8 @@ def test_planted_pickles_never_run(
     assert store.lookup("as-value") is None
     [said] = caplog.messages
     assert said == (
-        f"4 rows of the token database in {tokens_folder} are pickled and were not read, since that could run "
-        "anybody's code (NorFab workers write such rows): take their tokens over with nfcli --import-norfab "
-        f"{tokens_folder}"
+        f"skipped 4 pickled rows of the token database in {tokens_folder}, since unpickling can run arbitrary code "
+        f"(NorFab workers write such rows): import their tokens with nfcli --import-norfab {tokens_folder}"
     )
     store.store("bob", "as-value", None)
     store.delete(token="as-file")
@@ -172,7 +171,7 @@ def test_an_invalid_row_is_passed_over_and_counted(
     assert (store.pickled_rows, store.invalid_rows) == (0, 1)
     [said] = caplog.messages
     assert said == (
-        f"1 rows of the token database in {tokens_folder} hold no valid token and were passed over: "
+        f"skipped 1 rows of the token database in {tokens_folder} that hold no valid token: "
         "store these tokens again with fastmcp auth create-token"
     )
 
@@ -260,7 +259,7 @@ def test_settings_that_did_not_take_are_refused(
     with pytest.raises(TokenStoreError) as refused:
         open_store()
     assert str(refused.value) == (
-        f"the token database in {tokens_folder} can't be used safely: journal_mode is delete where wal is needed; "
+        f"the token database in {tokens_folder} can't be used safely: journal_mode is delete, wal is required; "
         "keep it on a local disk"
     )
     assert open_files() == files
