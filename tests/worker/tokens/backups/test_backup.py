@@ -141,8 +141,8 @@ def test_a_folder_that_is_not_there_is_told(store: TokenStore, tmp_path: Path) -
     with pytest.raises(TokenStoreReadOnlyError) as refused:
         store.backup(file)
     assert str(refused.value) == (
-        f"the backup {file} can't be reached (No such file or directory), nothing changed: "
-        "see to the folder's owner, mode and mount"
+        f"the backup {file} can't be accessed (No such file or directory), nothing changed: "
+        "check the folder's owner, mode and mount"
     )
 
 
