@@ -18,6 +18,7 @@ from ..models.environment.paths import Environment
 from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
+from ..models.protocol.frames import ANY
 from .audit.trail import AuditTrail
 from .configuration import Configuration
 from .fabric.client import FabricClient
@@ -32,7 +33,7 @@ from .tokens.store import TokenStore
 from .tokens.transfers import Transfers
 from .tools.catalogue import ToolCatalogue
 from .tools.discovery import Discovery
-from .tools.policy import ToolRules
+from .tools.policy import ToolPolicy
 from .transport.broker import BrokerTransport
 from .transport.broker_jobs import client_name
 from .transport.curve_auth import AuthorizedKeys
@@ -107,7 +108,7 @@ class Worker:
         store = enter(TokenStore.open(environment.tokens_folder(name)))
         transfers = self._open_transfers()
         own_tasks = (spec.entry() for spec in registry)
-        catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolRules(inventory.tools))
+        catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolPolicy(inventory.tools))
         fabric, discovery = self._open_fabric(catalogue)
         self.context = TaskContext(
             name=name,
@@ -147,11 +148,17 @@ class Worker:
         if self.broker is None:
             return None, None
         fabric = FabricClient(self.name, self.broker, ensure_key_pair(self.environment.keys_folder, self.name))
-        discovery = Discovery(self.inventory.service, fabric, catalogue)
+        discovery = Discovery(
+            self.inventory.service,
+            catalogue,
+            list_workers=fabric.workers,
+            list_tasks=lambda service, seconds: fabric.submit(service, "list_tasks", {}, timeout=seconds, target=ANY),
+            is_settling=fabric.is_settling,
+        )
         # Called last to first: the client ends the jobs that discovery waits for.
         self._opened.callback(discovery.stop)
         self._opened.callback(fabric.stop)
-        self._opened.callback(discovery.ask_to_stop)
+        self._opened.callback(discovery.request_stop)
         return fabric, discovery
 
     def _open_http(self, fabric: FabricClient | None) -> None:

@@ -199,7 +199,7 @@ def _check_template(template: str, patterns: tuple[str, ...]) -> None:
             raise _refuse(f"must be a replacement for text {number} of match: {error}") from None
 
 
-class TaskRules(BaseModel):
+class DeclaredGuardrails(BaseModel):
     """The rules in the `mcp` of a task; whatever else is in there is not looked at."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)

@@ -14,7 +14,7 @@ from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tokens.transfers import Transfers
 from nfcli.worker.tools.catalogue import ToolCatalogue
-from nfcli.worker.tools.policy import ToolRules
+from nfcli.worker.tools.policy import ToolPolicy
 
 
 def task_context(
@@ -33,6 +33,6 @@ def task_context(
     fields = {**defaults, **fields}
     if "catalogue" not in fields:
         own = [spec.entry() for spec in registry]
-        rules = ToolRules(fields["inventory"].tools)
-        fields["catalogue"] = ToolCatalogue(fields["name"], fields["service"], own, rules)
+        policy = ToolPolicy(fields["inventory"].tools)
+        fields["catalogue"] = ToolCatalogue(fields["name"], fields["service"], own, policy)
     return TaskContext(environment=environment, registry=registry, store=store, audit=audit, **fields)

@@ -16,9 +16,9 @@ from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.fabric.client import MAX_JOBS, FabricClient
 from nfcli.worker.tokens.store import TokenStore
-from nfcli.worker.tools.discovery import Discovery, Pace
+from nfcli.worker.tools.discovery import Discovery, Intervals
 from support.fabric.hub import Hub
-from support.fabric.services import PACE, TIMEOUTS, Catalogue, Connect, Make
+from support.fabric.services import INTERVALS, TIMEOUTS, Catalogue, Connect, Make, discover_through
 from support.mcp.served_worker import Serve, ServedWorker
 from support.raw_database import RawDatabase
 
@@ -113,12 +113,12 @@ def make_discovery(connect_fabric: Connect, catalogue: Catalogue) -> Iterator[Ma
     """Make discoveries of service `own`, each with a client of the broker."""
     with ExitStack() as opened:
 
-        def make_one(*, pace: Pace = PACE, **timeouts: float) -> Discovery:
+        def make_one(*, intervals: Intervals = INTERVALS, **timeouts: float) -> Discovery:
             client = connect_fabric(**timeouts)
-            discovery = Discovery("own", client, catalogue, pace=pace)
+            discovery = discover_through(client, catalogue, intervals)
             opened.callback(discovery.stop)
             opened.callback(client.stop)
-            opened.callback(discovery.ask_to_stop)
+            opened.callback(discovery.request_stop)
             return discovery
 
         yield make_one

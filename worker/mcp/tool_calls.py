@@ -72,13 +72,13 @@ class ToolCalls:
         arguments = params.arguments or {}
         log.info("MCP client %r calls %s", client, tool.task if tool.is_own else f"{tool.task} of {tool.service}")
         try:
-            if tool.has_guardrails:
-                refusal = await _in_thread(partial(tool.guards.refusal, arguments))
+            if tool.guardrails.has_argument_rules:
+                refusal = await _in_thread(partial(tool.guardrails.check_arguments, arguments))
                 if refusal is not None:
                     return _failure(refusal)
             results = await self._results(tool, arguments, request)
-            if tool.guards.changes_results:
-                results = await _in_thread(partial(tool.guards.apply, tool.name, results))
+            if tool.guardrails.has_result_rules:
+                results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
             return _answer(results)
         except NfcliError as error:
             return _failure(str(error))

@@ -82,7 +82,7 @@ def _prompt_row(published: PublishedPrompt) -> dict[str, Any]:
 
 
 def _rule_rows(published: PublishedTool) -> Iterator[dict[str, Any]]:
-    for key, rules in published.guards.entries().items():
+    for key, rules in published.guardrails.entries().items():
         for rule in rules:
             yield {**rule, "tool": published.name, "kind": _KINDS.get(key, key)}
 
@@ -97,7 +97,7 @@ def discover(worker: TaskContext, arguments: DiscoverInput) -> Result:
     if worker.discovery is None:
         raise TaskError("this worker has no broker: there are no other services to discover")
     try:
-        found = worker.discovery.discover(arguments.service, tell=worker.progress)
+        found = worker.discovery.discover(arguments.service, progress=worker.progress)
     except NfcliError as error:
         raise TaskError(str(error)) from None
     return Result(

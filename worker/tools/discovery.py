@@ -1,7 +1,7 @@
-"""The other services of a fabric: found through the broker, asked for their tasks, published as MCP tools.
+"""Discovery of the fabric's other services, whose tasks are published as MCP tools.
 
-A thread of its own looks at regular times. What comes is other programs' work: a service that says nothing, or
-nonsense, keeps what was published of it and spoils nothing for the others.
+A thread polls the broker for services and asks them for their tasks. Answers are untrusted: a service that doesn't
+answer, or answers nonsense, keeps its published tools and doesn't affect the others.
 """
 
 from __future__ import annotations
@@ -10,62 +10,38 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from ...models.errors import NfcliError, TaskError
-from ...models.protocol.frames import ALL, ANY
+from ...models.protocol.frames import ALL
 from ...models.protocol.jobs import Results, failure_reason
+from .catalogue import ToolCatalogue
 
 log = logging.getLogger(__name__)
 
 MAX_SERVICES = 500
 MAX_TASKS = 1_000
-ASKED_AT_ONCE = 32
+CONCURRENT_JOBS = 32
 STOP_SECONDS = 2.0
 
-_SHOWN_CHARACTERS = 200
+_LOGGED_CHARACTERS = 200
 
 Entries = list[Mapping[str, Any]]
 
 
-class Fabric(Protocol):
-    """What discovery needs of a `FabricClient`."""
-
-    def submit(
-        self, service: str, task: str, kwargs: dict[str, Any], *, timeout: float, target: str | Sequence[str]
-    ) -> Future[Results]:
-        """Send a job and return what will have its results."""
-
-    def workers(self) -> list[dict[str, str]]:
-        """Return a row for each worker that the broker has."""
-
-    def is_settling(self) -> bool:
-        """Whether the broker is back since so short a time that workers may not have registered again."""
-
-
-class Catalogue(Protocol):
-    """Where the tasks that were found are published."""
-
-    def replace(self, service: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Publish these tasks of a service instead of those before; return the names of its tools."""
-
-    def keep_only(self, services: Collection[str]) -> None:
-        """Take away what is published of all other services."""
-
-
 @dataclass(frozen=True)
-class Pace:
-    """How often and how long, in seconds.
+class Intervals:
+    """Intervals and time limits of discovery, in seconds.
 
-    `look`: between two questions to the broker. `answer`: for a service that is asked for its tasks. `retry` and
-    `retry_max`: the pause after a service failed to answer, at first, and what it grows to.
+    `poll`: between two requests to the broker. `answer`: time limit for a service's list of tasks. `retry`,
+    `retry_max`: the first pause after a service failed to answer, and the longest that doubling it leads to.
     """
 
-    look: float = 2.5
+    poll: float = 2.5
     answer: float = 3.0
     retry: float = 5.0
     retry_max: float = 60.0
@@ -73,7 +49,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Discovered:
-    """What services said: the names of the tools that are published of each, or what went wrong, on one line."""
+    """Result of a discovery: by service the names of its published tools, or one line about what failed."""
 
     tools: dict[str, list[str]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
@@ -81,7 +57,7 @@ class Discovered:
 
 @dataclass
 class _Service:
-    """One service while the broker has workers of it; `uptimes` are their seconds since they registered."""
+    """A service that has workers at the broker; `uptimes` are their seconds since they registered."""
 
     uptimes: dict[str, float]
     next_try: float = -math.inf
@@ -90,23 +66,40 @@ class _Service:
 
 
 class Discovery:
-    """Looks for services at regular times and on demand; what it finds goes to a catalogue.
+    """Discovers services at regular intervals and on demand, and publishes their tasks in a catalogue.
 
-    A service is asked when it shows up, and again when a worker of it registers anew: that one may know other tasks.
+    A service is asked for its tasks when its first worker registers, and again whenever a worker registers: that one
+    may have other tasks.
 
     Args:
-        own_service: this worker's, which is not looked for.
-        fabric: how to reach the others.
-        catalogue: where their tasks are published.
-        pace: how often and how long.
+        own_service: this worker's service, which is skipped.
+        catalogue: where the tasks are published.
+        list_workers: returns the broker's row of each worker; may raise NfcliError.
+        list_tasks: sends `list_tasks` to any worker of a service, with a time limit in seconds; may raise NfcliError.
+        is_settling: whether the broker came back so recently that workers may not have registered again.
+        intervals: how often to poll, and how long to wait.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, own_service: str, fabric: Fabric, catalogue: Catalogue, *, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        own_service: str,
+        catalogue: ToolCatalogue,
+        *,
+        list_workers: Callable[[], list[dict[str, str]]],
+        list_tasks: Callable[[str, float], Future[Results]],
+        is_settling: Callable[[], bool],
+        intervals: Intervals | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._own_service = own_service
-        self._fabric = fabric
         self._catalogue = catalogue
-        self._pace = pace or Pace()
-        # One look at a time: the older of two would publish what the newer one took away.
+        self._list_workers = list_workers
+        self._list_tasks = list_tasks
+        self._is_settling = is_settling
+        self._intervals = intervals or Intervals()
+        self._clock = clock
+        # One discovery at a time: the older of two would publish what the newer one removed.
         self._lock = threading.Lock()
         self._services: dict[str, _Service] = {}
         self._published: set[str] = set()
@@ -116,39 +109,39 @@ class Discovery:
         self._thread = threading.Thread(target=self._serve, name="discovery", daemon=True)
 
     def start(self) -> None:
-        """Start looking, at once and then at regular times."""
+        """Start polling."""
         self._thread.start()
 
-    def ask_to_stop(self) -> None:
-        """Let the thread end as soon as what it waits for is over."""
+    def request_stop(self) -> None:
+        """Let the thread end as soon as it isn't waiting for an answer."""
         self._stopping.set()
 
     def stop(self) -> None:
-        """End the thread; what it waits for should have been ended before."""
-        self.ask_to_stop()
+        """End the thread; the jobs it waits for should have been ended before."""
+        self.request_stop()
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
 
-    def discover(self, service: str = ALL, *, tell: Callable[[str], None] | None = None) -> Discovered:
-        """Ask one service, or all, for their tasks now; blocks for `pace.answer` seconds where one is silent.
+    def discover(self, service: str = ALL, *, progress: Callable[[str], None] | None = None) -> Discovered:
+        """Ask one service, or all, for their tasks now; blocks for `intervals.answer` seconds if one doesn't answer.
 
-        May be called from any thread but that of a loop; looks that are under way are waited for. `tell` gets a line
-        for each service that says what it can do, as it does.
+        Call it from any thread but an event loop's; it waits for a discovery in progress. `progress` is called with one
+        line for each service as soon as its tools are published.
 
         Raises:
-            TaskError: there is no such service, or it doesn't answer.
-            NfcliError: the broker can't be reached.
+            TaskError: there is no such service, or it failed to answer.
+            NfcliError: the broker is not reachable.
         """
         if service == self._own_service:
             raise TaskError(f"service {service} is this worker's own: its tools are always published")
         with self._lock:
-            self._look_around()
+            self._refresh_services()
             if service == ALL:
-                return self._ask(sorted(self._services), tell)
+                return self._ask(sorted(self._services), progress)
             if service not in self._services:
                 known = ", ".join(sorted(self._services)) or "none"
-                raise TaskError(f"unknown service {service[:_SHOWN_CHARACTERS]!r}: there is {known}")
-            found = self._ask([service], tell)
+                raise TaskError(f"unknown service {service[:_LOGGED_CHARACTERS]!r}: known are {known}")
+            found = self._ask([service], progress)
         if found.problems:
             raise TaskError(f"service {service}: {found.problems[service]}")
         return found
@@ -156,31 +149,36 @@ class Discovery:
     def _serve(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._look()
+                self.poll()
             except NfcliError as error:
-                self._say_away(str(error))
-            except Exception as error:  # noqa: BLE001  a fault must not end the thread: services go on coming and going
-                log.error("discovery failed: %s", type(error).__name__)
-            self._stopping.wait(self._pace.look)
+                self._log_down(str(error))
+            except Exception as error:  # noqa: BLE001  a fault must not end the thread
+                log.error("service discovery failed: %s", type(error).__name__)
+            self._stopping.wait(self._intervals.poll)
 
-    def _look(self) -> None:
+    def poll(self) -> None:
+        """Refresh the services, and ask those for their tasks that are new or due for a retry.
+
+        Raises:
+            NfcliError: the broker is not reachable.
+        """
         with self._lock:
-            self._look_around()
-            now = time.monotonic()
+            self._refresh_services()
+            now = self._clock()
             self._ask(sorted(name for name, service in self._services.items() if now >= service.next_try))
 
-    def _look_around(self) -> None:
-        """Learn from the broker which services there are; those that have gone take their tools along."""
-        found = self._registered(self._fabric.workers())
-        self._say_back()
-        # Workers need a while to find a broker that was away: until then what isn't there has not gone.
-        if not self._fabric.is_settling():
+    def _refresh_services(self) -> None:
+        """Fetch the services from the broker, and remove the tools of those that have no worker any more."""
+        found = self._registered(self._list_workers())
+        self._log_up()
+        # Workers need time to register with a broker that was down: until then a missing service isn't gone.
+        if not self._is_settling():
             for name in self._services.keys() - found.keys():
                 del self._services[name]
             if self._published - found.keys():
                 log.info("services gone: %s", ", ".join(sorted(self._published - found.keys())))
                 self._published &= found.keys()
-                self._catalogue.keep_only(frozenset(self._published))
+                self._catalogue.retain(frozenset(self._published))
         for name, uptimes in found.items():
             service = self._services.setdefault(name, _Service(uptimes))
             if any(uptime < service.uptimes.get(worker, math.inf) for worker, uptime in uptimes.items()):
@@ -188,81 +186,83 @@ class Discovery:
             service.uptimes = uptimes
 
     def _registered(self, rows: Iterable[Mapping[str, str]]) -> dict[str, dict[str, float]]:
-        """Return the other services that have a worker, each with the uptimes of its workers."""
+        """Return the other services that have live workers, with these workers' uptimes."""
         services: dict[str, dict[str, float]] = {}
         for row in rows:
             if row.get("status") == "alive" and row["service"] not in {self._own_service, ALL}:
                 services.setdefault(row["service"], {})[row["name"]] = _seconds(row.get("alive (s)", ""))
         if len(services) > MAX_SERVICES and not self._has_too_many:
-            log.warning("the broker has more than %d services: the others are passed over", MAX_SERVICES)
+            log.warning("the broker has more than %d services: the rest is skipped", MAX_SERVICES)
         self._has_too_many = len(services) > MAX_SERVICES
         return {name: services[name] for name in sorted(services)[:MAX_SERVICES]}
 
-    def _ask(self, names: Iterable[str], tell: Callable[[str], None] | None = None) -> Discovered:
-        """Ask services for their tasks, side by side, and publish what each says as soon as it does."""
+    def _ask(self, names: Iterable[str], progress: Callable[[str], None] | None = None) -> Discovered:
+        """Ask services for their tasks, concurrently, and publish each answer as it arrives."""
         found = Discovered()
         for name, answer in self._answers(iter(names)):
             service = self._services[name]
             try:
                 found.tools[name] = self._publish(name, _entries(answer()))
             except NfcliError as error:
-                found.problems[name] = self._put_off(name, service, str(error))
-            except Exception as error:  # noqa: BLE001  a fault costs one service, not all that come after it
-                found.problems[name] = self._put_off(name, service, f"internal error: {type(error).__name__}")
+                found.problems[name] = self._back_off(name, service, str(error))
+            except Exception as error:  # noqa: BLE001  a fault must not affect the other services
+                found.problems[name] = self._back_off(name, service, f"internal error: {type(error).__name__}")
             else:
                 service.next_try, service.pause, service.problem = math.inf, 0.0, ""
-                if tell is not None:
-                    tell(f"service {name}: tools found: {len(found.tools[name])}")
+                if progress is not None:
+                    progress(f"service {name}: tools found: {len(found.tools[name])}")
         return Discovered(dict(sorted(found.tools.items())), dict(sorted(found.problems.items())))
 
     def _answers(self, names: Iterator[str]) -> Iterator[tuple[str, Callable[[], Results]]]:
-        """Yield each service with what returns or raises its answer, in the order in which they come."""
-        under_way: dict[Future[Results], str] = {}
+        """Yield each service and a function that returns its answer or raises, in the order of the answers."""
+        jobs: dict[Future[Results], str] = {}
         while True:
-            for name in islice(names, ASKED_AT_ONCE - len(under_way)):
+            for name in islice(names, CONCURRENT_JOBS - len(jobs)):
                 try:
-                    asked = self._fabric.submit(name, "list_tasks", {}, timeout=self._pace.answer, target=ANY)
+                    job = self._list_tasks(name, self._intervals.answer)
                 except NfcliError as error:
-                    asked = Future()
-                    asked.set_exception(error)
-                under_way[asked] = name
-            if not under_way:
+                    job = Future()
+                    job.set_exception(error)
+                jobs[job] = name
+            if not jobs:
                 return
-            for done in wait(under_way, return_when=FIRST_COMPLETED).done:
-                yield under_way.pop(done), done.result
+            for done in wait(jobs, return_when=FIRST_COMPLETED).done:
+                yield jobs.pop(done), done.result
 
     def _publish(self, name: str, entries: Entries) -> list[str]:
         tools = self._catalogue.replace(name, entries)
         if name not in self._published:
-            log.info("service %s found: %d tasks, %d tools", name[:_SHOWN_CHARACTERS], len(entries), len(tools))
+            log.info("service %s found: %d tasks, %d tools", name[:_LOGGED_CHARACTERS], len(entries), len(tools))
         self._published.add(name)
         return tools
 
-    def _put_off(self, name: str, service: _Service, problem: str) -> str:
-        """Have a service that didn't answer asked again later, and tell it once for each reason."""
-        service.pause = min(service.pause * 2 or self._pace.retry, self._pace.retry_max)
-        service.next_try = time.monotonic() + service.pause
+    def _back_off(self, name: str, service: _Service, problem: str) -> str:
+        """Schedule the retry for a service that failed to answer; log each problem once, and return it."""
+        service.pause = min(service.pause * 2 or self._intervals.retry, self._intervals.retry_max)
+        service.next_try = self._clock() + service.pause
         if problem != service.problem and not self._stopping.is_set():
-            log.warning("tasks of service %s not found: %s", name[:_SHOWN_CHARACTERS], problem[:_SHOWN_CHARACTERS])
+            log.warning(
+                "service %s did not list its tasks: %s", name[:_LOGGED_CHARACTERS], problem[:_LOGGED_CHARACTERS]
+            )
         service.problem = problem
         return problem
 
-    def _say_away(self, problem: str) -> None:
+    def _log_down(self, problem: str) -> None:
         if problem != self._problem and not self._stopping.is_set():
-            log.warning("other services can't be looked for: %s", problem)
+            log.warning("service discovery failed: %s", problem)
         self._problem = problem
 
-    def _say_back(self) -> None:
+    def _log_up(self) -> None:
         if self._problem:
-            log.info("other services can be looked for again")
+            log.info("service discovery works again")
         self._problem = ""
 
 
 def _entries(results: Results) -> Entries:
-    """Return the tasks that a worker listed.
+    """Return the entries that a worker answered to `list_tasks`.
 
     Raises:
-        TaskError: it failed, or answered something else.
+        TaskError: the task failed, or the answer is not such a list.
     """
     for result in results.values():
         if result["failed"]:
@@ -270,11 +270,11 @@ def _entries(results: Results) -> Entries:
         value = result.get("result")
         if isinstance(value, list) and len(value) <= MAX_TASKS and all(isinstance(entry, dict) for entry in value):
             return value
-    raise TaskError(f"the answer to list_tasks is no list of at most {MAX_TASKS} tasks")
+    raise TaskError(f"the answer to list_tasks is not a list of at most {MAX_TASKS} tasks")
 
 
 def _seconds(text: str) -> float:
-    """Return an uptime as the broker tells it; 0, which never goes down, for what is none."""
+    """Return an uptime from the broker's text; 0, which never decreases, if it isn't a number."""
     try:
         return float(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Decide which tasks become MCP tools, which calls are refused and how results are filtered.
+"""Policy of MCP tools: which tasks become tools, which calls are refused, how results are filtered.
 
-Nothing here blocks but for the time of a `Budget`, and everything may be called by several threads at once.
+Everything here is thread-safe and blocks no longer than a `Budget` allows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from typing import Any, Final
 
 from ...models.errors import InventoryError, ToolRuleError
 from ...models.inventory.merging import KeyPath, Source
-from ...models.inventory.tool_policy import PolicyRule, TaskGuardrail, TaskResultGuardrail, TaskRules, ToolsInventory
+from ...models.inventory.tool_policy import (
+    DeclaredGuardrails,
+    PolicyRule,
+    TaskGuardrail,
+    TaskResultGuardrail,
+    ToolsInventory,
+)
 from ...models.inventory.validation import validate
 from ...models.patterns.bounded import Budget, BudgetExceeded, Pattern, Template, compile_pattern, compile_template
 from ...models.protocol.jobs import Result
@@ -22,34 +28,34 @@ from ...models.tasks.auth import is_token_task
 
 log = logging.getLogger(__name__)
 
-# What all guardrails of a call, and all of a result, may take together.
+# Time for all guardrails of one call together, and for all of one result.
 CALL_SECONDS: Final = 0.25
 RESULT_SECONDS: Final = 1.0
 
 _ONLY_BY_NAME = "run_shell_cmd"
 _GLOB = frozenset("*?[")
-# The parts of a Result that can hold what a task came across.
+# The fields of a Result that may hold data from a task.
 _FIELDS = ("result", "diff", "errors", "messages")
 _LISTS = ("errors", "messages")
-_SHOWN_CHARACTERS = 200
+_NAME_CHARACTERS = 200
 _LINE_CHARACTERS = 1_000
 
 
-class ToolRules:
-    """The rules of an inventory. Services and tasks are told apart by letter case, as their names are.
+class ToolPolicy:
+    """The policy of an inventory; names of services and tasks are case-sensitive.
 
     Args:
-        tools: the inventory's `tools`, which has been checked.
+        tools: the inventory's `tools`; by default every task becomes a tool, and no tool has guardrails.
     """
 
-    def __init__(self, tools: ToolsInventory) -> None:
-        self._tools = tools
+    def __init__(self, tools: ToolsInventory | None = None) -> None:
+        self._tools = tools or ToolsInventory()
 
     def is_allowed(self, service: str, task: str) -> bool:
-        """Whether a task may be published, and called: what the first rule that matches says, yes without one.
+        """Return whether a task may be a tool: the first rule that matches decides, without one it may.
 
-        Never for tasks that manage tokens. A task that runs shell commands must be named, and so must its service, by
-        the rule that allows it.
+        Tasks that manage tokens never may. A task that runs shell commands may only by a rule that names it and its
+        service.
         """
         if is_token_task(task):
             return False
@@ -58,65 +64,65 @@ class ToolRules:
         return self._rule(service, task).action == "allow"
 
     def is_named(self, service: str, task: str) -> bool:
-        """Whether the first rule that matches allows a task by its own name and its service's, not by a glob."""
+        """Return whether the first rule that matches allows a task by its name and its service's, not by a glob."""
         rule = self._rule(service, task)
         is_exact = rule.service == service and not _GLOB & set(service) and task in rule.tasks
         return is_exact and rule.action == "allow"
 
     def _rule(self, service: str, task: str) -> PolicyRule:
-        return next((rule for rule in self._tools.policy if _is_for(rule, service, task)), PolicyRule())
+        rules = self._tools.policy
+        return next(
+            (rule for rule in rules if any(_matches(rule.service, name, service, task) for name in rule.tasks)),
+            PolicyRule(),
+        )
 
-    def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuards:
-        """Return what guards a task's tool: the rules that the task brings along, then those of the inventory.
+    def guardrails(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuardrails:
+        """Return the guardrails of a task's tool: those that the task declares, then those of the inventory.
 
         Args:
             service: the task's service.
             task: its name.
-            mcp: what the task says of itself, from its `list_tasks` entry; nothing in there is trusted.
+            mcp: the `mcp` of its `list_tasks` entry, untrusted.
 
         Raises:
-            ToolRuleError: the task's own rules are none; the tool must then not be published.
+            ToolRuleError: a guardrail that the task declares is not valid; the tool must not be published.
         """
-        own = TaskRules() if self._tools.disable_builtin_guardrails else _own_rules(service, task, mcp)
         tools = self._tools
-        return ToolGuards(
-            [*own.guardrails, *(rule for rule in tools.guardrails if _fits(rule.service, rule.task, service, task))],
+        own = DeclaredGuardrails() if tools.disable_builtin_guardrails else _declared(service, task, mcp)
+        return ToolGuardrails(
+            [*own.guardrails, *(rule for rule in tools.guardrails if _matches(rule.service, rule.task, service, task))],
             [
                 *own.result_guardrails,
-                *(rule for rule in tools.result_guardrails if _fits(rule.service, rule.task, service, task)),
+                *(rule for rule in tools.result_guardrails if _matches(rule.service, rule.task, service, task)),
             ],
         )
 
 
-def _is_for(rule: PolicyRule, service: str, task: str) -> bool:
-    return any(_fits(rule.service, name, service, task) for name in rule.tasks)
-
-
-def _fits(service_glob: str, task_glob: str, service: str, task: str) -> bool:
-    """Whether a task has these names; a glob also stands for itself, for names that have its characters in them."""
+def _matches(service_glob: str, task_glob: str, service: str, task: str) -> bool:
+    """Return whether both globs match; a glob also matches itself literally, for names that contain its characters."""
     return (service == service_glob or fnmatchcase(service, service_glob)) and (
         task == task_glob or fnmatchcase(task, task_glob)
     )
 
 
-def _own_rules(service: str, task: str, mcp: Mapping[str, Any]) -> TaskRules:
-    place = Source(f"task {_shown(task)} of service {_shown(service)}")
+def _declared(service: str, task: str, mcp: Mapping[str, Any]) -> DeclaredGuardrails:
+    place = Source(f"task {_quoted(task)} of service {_quoted(service)}")
 
     def source(path: KeyPath) -> tuple[Source, KeyPath]:
         return place, ("mcp", *path)
 
     try:
-        return validate(TaskRules, dict(mcp), source)
+        return validate(DeclaredGuardrails, dict(mcp), source)
     except InventoryError as error:
         raise ToolRuleError(f"{str(error)[:_LINE_CHARACTERS]}: not published as a tool") from None
 
 
-class ToolGuards:
-    """What guards one tool.
+class ToolGuardrails:
+    """The guardrails of one tool.
 
     Args:
-        guardrails: refuse calls.
-        result_guardrails: act on results, in this order.
+        guardrails: refuse calls by their arguments.
+        result_guardrails: filter results, in this order.
     """
 
     def __init__(self, guardrails: Iterable[TaskGuardrail], result_guardrails: Iterable[TaskResultGuardrail]) -> None:
@@ -124,12 +130,17 @@ class ToolGuards:
         self._result_guardrails = tuple(_ResultGuardrail(rule) for rule in result_guardrails)
 
     @property
-    def changes_results(self) -> bool:
-        """Whether results may leave in another shape than the task gave them."""
+    def has_argument_rules(self) -> bool:
+        """Whether calls may be refused."""
+        return bool(self._guardrails)
+
+    @property
+    def has_result_rules(self) -> bool:
+        """Whether results may be changed."""
         return bool(self._result_guardrails)
 
     def entries(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rules, JSON types only; those of the inventory say which service and task they are for."""
+        """Return the guardrails as JSON; those of the inventory include service and task."""
         return {
             "guardrails": [guard.rule.model_dump(mode="json") for guard in self._guardrails],
             "result_guardrails": [
@@ -137,11 +148,11 @@ class ToolGuards:
             ],
         }
 
-    def refusal(self, arguments: Mapping[str, Any]) -> str | None:
-        """Return why a call with these arguments is refused, in one line without their values; None: it isn't.
+    def check_arguments(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return why a call with these arguments is refused, in one line without their values, or None.
 
-        What can't be checked within `CALL_SECONDS` is refused. Takes that long at most, and what one step of a search
-        in a long text takes on top.
+        A call that can't be checked within `CALL_SECONDS` is refused. May block that long, and for one more step of a
+        search in a long text.
         """
         budget = Budget(CALL_SECONDS)
         texts: dict[str, list[str]] = {}
@@ -152,49 +163,49 @@ class ToolGuards:
             try:
                 if name not in texts:
                     texts[name] = list(dict.fromkeys(_argument_texts(arguments[name])))
-                if any(guard.refuses(text, budget) for text in texts[name]):
+                if any(guard.matches(text, budget) for text in texts[name]):
                     return f"refused by a guardrail on {_line(name)}: {_line(guard.rule.message) or 'not allowed'}"
             except BudgetExceeded as error:
                 return f"refused by a guardrail on {_line(name)}: checking it {error}"
-            except (RecursionError, ValueError):  # nested without end, a number of more digits than Python writes
+            except (RecursionError, ValueError):  # nested too deeply, or a number with more digits than str() allows
                 return f"refused by a guardrail on {_line(name)}: checking it is not possible"
         return None
 
-    def apply(self, tool: str, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what of `results`, each worker's `Result` as a mapping, may leave; `results` stay as they are.
+    def filter_results(self, tool: str, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `{worker: Result}` as it may be sent to the client; `results` isn't changed.
 
-        Every worker keeps its place. Of one whose result is left out or withheld, only the job's UUID is kept beside
-        the line that says so. What can't be checked within `RESULT_SECONDS` is withheld.
+        Every worker keeps its entry. An entry whose result is omitted or withheld has the job's UUID and a line that
+        says so. Results that can't be checked within `RESULT_SECONDS` are withheld.
 
         Args:
             tool: the tool's name, for these lines.
-            results: what the workers answered, JSON types only.
+            results: each worker's `Result` as JSON.
         """
         budget = Budget(RESULT_SECONDS)
-        delivered = dict(results)
+        filtered = dict(results)
         try:
             for guard in self._result_guardrails:
-                message = guard.size_problem(tool, delivered)
+                message = guard.size_problem(tool, filtered)
                 if message is not None:
-                    log.warning("a guardrail left the result of tool %s out: it is too large", tool)
-                    return _replaced(results, message)
-                delivered = {worker: guard.changed(entry, tool, budget) for worker, entry in delivered.items()}
+                    log.warning("result of tool %s left out: it is too large", tool)
+                    return _replace_results(results, message)
+                filtered = {worker: guard.filter(entry, tool, budget) for worker, entry in filtered.items()}
         except (BudgetExceeded, RecursionError, ValueError) as error:
             reason = str(error) if isinstance(error, BudgetExceeded) else "is not possible"
-            log.warning("the result of tool %s was withheld: checking it %s", tool, reason)
-            return _replaced(results, f"the result of tool {tool} was withheld: checking it {reason}")
-        return delivered
+            log.warning("result of tool %s withheld: checking it %s", tool, reason)
+            return _replace_results(results, f"the result of tool {tool} was withheld: checking it {reason}")
+        return filtered
 
 
 class _Guardrail:
-    """A rule that refuses calls, ready to be applied."""
+    """A compiled rule about an argument."""
 
     def __init__(self, rule: TaskGuardrail) -> None:
         self.rule = rule
         self._patterns = [compile_pattern(text) for text in rule.match] if rule.type == "regex" else []
         self._words = [text.casefold() for text in rule.match]
 
-    def refuses(self, text: str, budget: Budget) -> bool:
+    def matches(self, text: str, budget: Budget) -> bool:
         if self.rule.type == "regex":
             return any(pattern.search(text, budget) for pattern in self._patterns)
         budget.seconds_left()
@@ -205,7 +216,7 @@ class _Guardrail:
 
 
 class _ResultGuardrail:
-    """A rule that acts on results, ready to be applied."""
+    """A compiled rule about results."""
 
     def __init__(self, rule: TaskResultGuardrail) -> None:
         self.rule = rule
@@ -216,30 +227,31 @@ class _ResultGuardrail:
         )
 
     def size_problem(self, tool: str, results: Mapping[str, Any]) -> str | None:
-        """Return what to say instead of results that are too large for a limit, None where they aren't."""
+        """Return the text that replaces results larger than the rule's limit, or None."""
         if self.rule.limit is None:
             return None
         text = json.dumps(results, separators=(",", ":"), ensure_ascii=False, default=str)
         size = len(text.encode("utf-8", "surrogatepass"))
         if size <= self.rule.limit:
             return None
-        said = f"the result of tool {tool} was left out: it has {size} bytes, {self.rule.limit} are allowed"
-        return self.rule.message or said
+        return self.rule.message or (
+            f"the result of tool {tool} was left out: it has {size} bytes, {self.rule.limit} are allowed"
+        )
 
-    def changed(self, entry: Any, tool: str, budget: Budget) -> Any:
-        """Return one worker's result as this rule lets it leave."""
+    def filter(self, entry: Any, tool: str, budget: Budget) -> Any:
+        """Return one worker's result with matches replaced or withheld."""
         if self.rule.type == "limit":
             return entry
-        if not isinstance(entry, dict):  # no Result: nothing in it is known to be harmless
-            return self.changed({"result": entry}, tool, budget)
+        if not isinstance(entry, dict):  # not a Result: check all of it
+            return self.filter({"result": entry}, tool, budget)
         if self.rule.type == "replace":
             replace = partial(self._replace, budget=budget, known={})
-            return {key: _mapped(value, replace) if key in _FIELDS else value for key, value in entry.items()}
-        changed = {key: self._withheld(key, value, tool, budget) for key, value in entry.items() if key in _FIELDS}
-        return {**entry, **changed}
+            return {key: map_strings(value, replace) if key in _FIELDS else value for key, value in entry.items()}
+        checked = {key: self._withhold(key, value, tool, budget) for key, value in entry.items() if key in _FIELDS}
+        return {**entry, **checked}
 
     def _replace(self, text: str, budget: Budget, known: dict[str, str]) -> str:
-        # The same keys and values stand in a result again and again.
+        # Keys and values repeat a lot within a result.
         found = known.get(text)
         if found is None:
             found = text
@@ -248,49 +260,51 @@ class _ResultGuardrail:
             known[text] = found
         return found
 
-    def _withheld(self, key: str, value: Any, tool: str, budget: Budget) -> Any:
+    def _withhold(self, key: str, value: Any, tool: str, budget: Budget) -> Any:
+        """Return the value of a field, or the notice that replaces it where a pattern matches."""
         known: set[str] = set()
-        for path, text in _leaves(value):
+        for path, text in iter_strings(value):
             if text not in known and any(pattern.search(text, budget) for pattern in self._patterns):
-                log.warning("a guardrail withheld a part of the result of tool %s: %s", tool, key)
-                message = self.rule.message or f"withheld by a guardrail: {_path(key, path)}"
+                log.warning("guardrail withheld %s of the result of tool %s", key, tool)
+                message = self.rule.message or f"withheld by a guardrail: {_format_path(key, path)}"
                 return [message] if key in _LISTS else message
             known.add(text)
         return value
 
 
-# A way down into a value: the way to what it is in, and the key or number there; None is the value itself.
-_Way = tuple[Any, str | int] | None
+# Path to an item of a nested value: the path to its container, and its key or index there; None for the value itself.
+# Linked, because a tuple for each item would cost a copy a level.
+Path = tuple[Any, str | int] | None
 
 
-def _leaves(value: Any) -> Iterator[tuple[_Way, str]]:
-    """Yield each text in a value, keys included, and the way to it; to the mapping, for a key."""
-    stack: list[tuple[_Way, Any]] = [(None, value)]
+def iter_strings(value: Any) -> Iterator[tuple[Path, str]]:
+    """Yield each string in a nested value, keys included, with its path; a key has the path of its mapping."""
+    stack: list[tuple[Path, Any]] = [(None, value)]
     while stack:
-        way, item = stack.pop()
+        path, item = stack.pop()
         if isinstance(item, str):
-            yield way, item
+            yield path, item
         elif isinstance(item, dict):
-            yield from ((way, str(key)) for key in item)
-            stack.extend(((way, str(key)), item[key]) for key in reversed(item))
+            yield from ((path, str(key)) for key in item)
+            stack.extend(((path, str(key)), item[key]) for key in reversed(item))
         elif isinstance(item, (list, tuple)):
-            stack.extend(((way, index), item[index]) for index in range(len(item) - 1, -1, -1))
+            stack.extend(((path, index), item[index]) for index in range(len(item) - 1, -1, -1))
 
 
-def _path(field: str, way: _Way) -> str:
+def _format_path(field: str, path: Path) -> str:
     parts: list[str] = []
-    while way is not None:
-        way, part = way
+    while path is not None:
+        path, part = path
         parts.append(f"[{part}]" if isinstance(part, int) else f".{part}")
-    return _line(field + "".join(reversed(parts)))[:_SHOWN_CHARACTERS]
+    return _line(field + "".join(reversed(parts)))[:_NAME_CHARACTERS]
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """Return `value` with all its texts changed, keys included; keys that become the same get a number."""
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a nested value with all strings changed, keys included; keys that become equal get a number."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, (list, tuple)):
-        return [_mapped(item, change) for item in value]
+        return [map_strings(item, change) for item in value]
     if not isinstance(value, dict):
         return value
     changed: dict[str, Any] = {}
@@ -300,15 +314,15 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
         while name in changed:
             number += 1
             name = f"{base} ({number})"
-        changed[name] = _mapped(item, change)
+        changed[name] = map_strings(item, change)
     return changed
 
 
-def _replaced(results: Mapping[str, Any], message: str) -> dict[str, Any]:
-    """Return results that say nothing but `message`."""
-    said = Result(result=message)
+def _replace_results(results: Mapping[str, Any], message: str) -> dict[str, Any]:
+    """Return results that have `message` as their only value."""
+    notice = Result(result=message)
     return {
-        worker: said.model_copy(update={"juuid": _juuid(entry)}).model_dump(mode="json")
+        worker: notice.model_copy(update={"juuid": _juuid(entry)}).model_dump(mode="json")
         for worker, entry in results.items()
     }
 
@@ -319,10 +333,10 @@ def _juuid(entry: Any) -> str | None:
 
 
 def _argument_texts(value: Any) -> Iterator[str]:
-    """Yield the texts that an argument stands for: of each scalar in it, at any depth, and of mappings as a whole.
+    """Yield the texts to compare with a guardrail: of each scalar at any depth, and of each outermost mapping.
 
-    Values are written as JSON shows them and as Python does; a whole number with a point also without one, because a
-    task that expects a whole number takes it for that.
+    Booleans are written as in JSON and as in Python. An integral float is written with and without its fraction,
+    because a task that expects an integer accepts it.
     """
     stack = [(value, False)]
     while stack:
@@ -342,9 +356,9 @@ def _argument_texts(value: Any) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """Return a text in one line, without characters that a terminal acts on."""
+    """Return a text on one line without control characters."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
-def _shown(name: str) -> str:
-    return repr(name[:_SHOWN_CHARACTERS])
+def _quoted(name: str) -> str:
+    return repr(name[:_NAME_CHARACTERS])

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from nfcli.models.errors import InventoryError
 from nfcli.models.inventory.schema import Inventory
 from nfcli.models.inventory.tool_policy import (
+    DeclaredGuardrails,
     Guardrail,
     PolicyRule,
     ResultGuardrail,
     TaskGuardrail,
     TaskResultGuardrail,
-    TaskRules,
     ToolsInventory,
 )
 
@@ -215,15 +215,15 @@ def test_a_task_s_own_rules_are_read_from_whatever_else_it_says() -> None:
         "guardrails": [{"field": "commands", "type": "contains", "match": ["a", "b"]}],
         "result_guardrails": [{"type": "limit", "limit": 10}],
     }
-    assert TaskRules.model_validate(own) == TaskRules(
+    assert DeclaredGuardrails.model_validate(own) == DeclaredGuardrails(
         guardrails=(TaskGuardrail(field="commands", type="contains", match=("a", "b")),),
         result_guardrails=(TaskResultGuardrail(type="limit", limit=10),),
     )
-    assert TaskRules.model_validate({"guardrails": None}) == TaskRules()
+    assert DeclaredGuardrails.model_validate({"guardrails": None}) == DeclaredGuardrails()
 
 
 def test_a_task_s_own_rules_are_counted_before_they_are_compiled() -> None:
     """A stranger's rules must not cost more than a moment."""
     rules = [{"field": "a", "type": "regex", "match": ["(" * 1_000] * 21}]
     with pytest.raises(ValidationError, match="must have at most 20000 characters of match and replace, got 21000"):
-        TaskRules.model_validate({"guardrails": rules})
+        DeclaredGuardrails.model_validate({"guardrails": rules})

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from nfcli.models.protocol.broker_presence import Timeouts
+from nfcli.models.protocol.frames import ANY
 from nfcli.models.tasks.tools import tool_name
 from nfcli.worker.fabric.client import FabricClient
-from nfcli.worker.tools.discovery import Discovery, Pace
+from nfcli.worker.tools.discovery import Discovery, Intervals
 from support.fabric.hub import WAIT_SECONDS, pushes
 
 # Short where something has to happen, long where it must not.
 TIMEOUTS = Timeouts(poll=0.05, answer=WAIT_SECONDS, comeback=WAIT_SECONDS)
-PACE = Pace(look=0.02, answer=WAIT_SECONDS, retry=0.01, retry_max=0.05)
-NO_LIST = "the answer to list_tasks is no list of at most 1000 tasks"
+INTERVALS = Intervals(poll=0.02, answer=WAIT_SECONDS, retry=0.01, retry_max=0.05)
+NO_LIST = "the answer to list_tasks is not a list of at most 1000 tasks"
 
 Connect = Callable[..., FabricClient]
 Make = Callable[..., Discovery]
@@ -42,7 +44,7 @@ class Catalogue:
             self._change.notify_all()
         return tools
 
-    def keep_only(self, services: Collection[str]) -> None:
+    def retain(self, services: Collection[str]) -> None:
         """Take away."""
         with self._change:
             self.kept.append(set(services))
@@ -66,39 +68,48 @@ class Fabric:
         self.awaits = 1
         self.asked: list[str] = []
         self.most_at_once = 0
-        self._looks: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._under_way: list[Future[Any]] = []
+        self._polls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._jobs: list[Future[Any]] = []
 
     def workers(self) -> list[dict[str, str]]:
         """Return the rows."""
-        self._looks.put(None)
+        self._polls.put(None)
         if self.fault is not None:
             raise self.fault
         return self.rows
 
-    def is_settling(self) -> bool:
-        """It is well."""
-        return False
-
-    def submit(self, service: str, task: str, kwargs: dict[str, Any], **_named: Any) -> Future[Any]:
-        """Answer, or raise what is there for that."""
-        assert (task, kwargs) == ("list_tasks", {})
+    def list_tasks(self, service: str, _seconds: float) -> Future[Any]:
+        """Answer, or raise the service's error."""
         self.asked.append(service)
         answer = self.services[service]
         if isinstance(answer, Exception):
             raise answer
         asked: Future[Any] = Future()
-        self._under_way.append(asked)
-        self.most_at_once = max(self.most_at_once, sum(not each.done() for each in self._under_way))
+        self._jobs.append(asked)
+        self.most_at_once = max(self.most_at_once, sum(not each.done() for each in self._jobs))
         if self.most_at_once >= self.awaits:
-            for each in (each for each in self._under_way if not each.done()):
+            for each in (each for each in self._jobs if not each.done()):
                 each.set_result({"w": {"failed": False, "result": answer}})
         return asked
 
-    def wait_for_looks(self, count: int) -> None:
+    def discovery(
+        self, catalogue: Any, *, clock: Callable[[], float] = time.monotonic, **intervals: float
+    ) -> Discovery:
+        """Return the discovery of this fabric's services by a worker of service `own`."""
+        return Discovery(
+            "own",
+            catalogue,
+            list_workers=self.workers,
+            list_tasks=self.list_tasks,
+            is_settling=lambda: False,
+            intervals=Intervals(**intervals),
+            clock=clock,
+        )
+
+    def wait_for_polls(self, count: int) -> None:
         """Wait until the broker has been asked so many more times."""
         for _ in range(count):
-            self._looks.get(timeout=WAIT_SECONDS)
+            self._polls.get(timeout=WAIT_SECONDS)
 
 
 def lists(*tasks: str) -> Any:
@@ -109,6 +120,18 @@ def lists(*tasks: str) -> Any:
 def tools(service: str, *tasks: str) -> dict[str, list[str]]:
     """Return what is found of a service."""
     return {service: [tool_name(service, task) for task in tasks]}
+
+
+def discover_through(client: FabricClient, catalogue: Any, intervals: Intervals) -> Discovery:
+    """Return the discovery of a client's fabric by a worker of service `own`."""
+    return Discovery(
+        "own",
+        catalogue,
+        list_workers=client.workers,
+        list_tasks=lambda service, seconds: client.submit(service, "list_tasks", {}, timeout=seconds, target=ANY),
+        is_settling=client.is_settling,
+        intervals=intervals,
+    )
 
 
 def values(results: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.catalogue import ToolCatalogue
-from nfcli.worker.tools.policy import ToolRules
+from nfcli.worker.tools.policy import ToolPolicy
 from support.task_context import task_context
 
 START = 1_780_000_000.25
@@ -99,7 +99,7 @@ class ServedWorker(McpAddress):
     Args:
         folder: where its tokens are kept.
         fabric: the way to other services; None: there is none.
-        rules: what tools there may be; None: all.
+        policy: which tasks become tools; None: the inventory's.
         tasks: modules of tasks beside those that every worker has.
         grace_seconds: how long requests under way may go on when the `with` block ends.
         settings: keys of the worker's inventory; without any it has authentication on, on a free port of loopback.
@@ -111,7 +111,7 @@ class ServedWorker(McpAddress):
         *tasks: ModuleType,
         grace_seconds: float = 0.1,
         fabric: Any = None,
-        rules: Any = None,
+        policy: ToolPolicy | None = None,
         **settings: Any,
     ) -> None:
         configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
@@ -135,7 +135,7 @@ class ServedWorker(McpAddress):
             endpoint="ipc:///w1.ipc",
             clock=lambda: self.now,
             started=START,
-            catalogue=ToolCatalogue("w1", "fastmcp", own, rules or ToolRules(inventory.tools)),
+            catalogue=ToolCatalogue("w1", "fastmcp", own, policy or ToolPolicy(inventory.tools)),
         )
         app = build_app(self.worker, fabric)
         self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)

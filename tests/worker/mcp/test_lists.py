@@ -13,9 +13,9 @@ from mcp import Client, MCPError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.mcp import handlers as mcp_handlers
 from nfcli.worker.tools.catalogue import ToolCatalogue
+from nfcli.worker.tools.policy import ToolPolicy
 from support.mcp.called_tools import ERAS, MODES, PING, in_both_eras, with_client
 from support.mcp.tool_entries import PROMPT, entry
-from support.no_rules import NoRules
 
 Serve = Callable[..., Any]
 
@@ -56,7 +56,7 @@ def test_there_are_no_prompts_in_direct_mode_unless_own_tasks_have_some(served_w
 
 def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
     """They never change there."""
-    own = ToolCatalogue("w1", "fastmcp", [entry(mcp={"prompts": [PROMPT]})], NoRules())
+    own = ToolCatalogue("w1", "fastmcp", [entry(mcp={"prompts": [PROMPT]})], ToolPolicy())
     inventory = WorkerInventory(service="fastmcp")
     worker = SimpleNamespace(name="w1", catalogue=own, inventory=inventory)
     server = mcp_handlers.make_server(worker, None)  # type: ignore[arg-type]

@@ -16,10 +16,10 @@ from mcp.shared.subscriptions import PromptsListChanged, ToolsListChanged
 from nfcli.worker.mcp import notifications as list_changes
 from nfcli.worker.mcp.notifications import ListChanges
 from nfcli.worker.tools.catalogue import ToolCatalogue
+from nfcli.worker.tools.policy import ToolPolicy
 from support.mcp.change_streams import NO_METADATA, PROMPTS, TOOLS, Stream, change, in_both_eras
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
 from support.mcp.tool_entries import PROMPT, entry
-from support.no_rules import NoRules
 
 Serve = Callable[..., Any]
 Open = Callable[..., Any]
@@ -35,7 +35,7 @@ def test_those_who_listen_are_told_which_list_has_changed(stream_site: Any, open
     change(stream_site, "a")
     change(stream_site, "a", mcp={**entry()["mcp"], "prompts": [PROMPT]})
     assert stream.next()["method"] == PROMPTS
-    stream_site.worker.catalogue.keep_only([])
+    stream_site.worker.catalogue.retain([])
     assert [stream.next()["method"], stream.next()["method"]] == [TOOLS, PROMPTS]
 
 
@@ -202,7 +202,7 @@ def test_many_changes_at_once_are_told_once() -> None:
             assert heard == [ToolsListChanged()]
         assert catalogue.on_change == []
 
-    catalogue = ToolCatalogue("w1", "fastmcp", [], NoRules())
+    catalogue = ToolCatalogue("w1", "fastmcp", [], ToolPolicy())
     asyncio.run(asyncio.wait_for(test(), WAIT_SECONDS))
 
 
@@ -214,7 +214,7 @@ def test_a_change_after_the_end_is_nothing() -> None:
         following.__enter__()
         return following
 
-    catalogue = ToolCatalogue("w1", "fastmcp", [], NoRules())
+    catalogue = ToolCatalogue("w1", "fastmcp", [], ToolPolicy())
     following = asyncio.run(follow())
     assert catalogue.replace("net", [entry()]) == ["service_net__task_ping"]
     following.__exit__(None, None, None)

@@ -13,14 +13,15 @@ import pytest
 from mcp import Client
 
 from nfcli.models.errors import NoWorkersError
+from nfcli.models.inventory.tool_policy import TaskGuardrail, TaskResultGuardrail
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.mcp import tool_calls
+from nfcli.worker.tools.policy import ToolGuardrails, ToolPolicy
 from support.mcp.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
 from support.mcp.served_worker import WAIT_SECONDS, read_answer
 from support.mcp.tool_entries import entry
-from support.no_rules import NoRules
 
 
 def result(value: object = True, **changes: Any) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def test_a_job_that_takes_too_long_ends_even_where_the_fabric_does_not_end_it(
 @in_both_eras
 def test_a_service_that_has_vanished_has_no_tools(tool_site: Any, era: str) -> None:
     """The call is refused as for any unknown tool."""
-    tool_site.worker.catalogue.keep_only([])
+    tool_site.worker.catalogue.retain([])
     error = tool_site.post("tools/call", {"name": PING}, era=era)[2]["error"]
     assert error == {"code": -32602, "message": f"unknown tool {PING!r}: tools/list names those there are"}
 
@@ -168,27 +169,35 @@ def test_a_token_that_is_deleted_ends_the_wait_for_a_job(tool_site: Any, fabric:
     assert answers[0][0] == 401
 
 
-class Rules(NoRules):
-    """Rules that refuse the target `r2` and hide what workers answer; `threads` are where they were asked."""
-
-    changes_results = True
+class WatchedGuardrails(ToolGuardrails):
+    """Guardrails that refuse the target `r2`, replace results, and record the threads that call them."""
 
     def __init__(self) -> None:
+        refuse = TaskGuardrail(field="target", type="equals", match=("r2",), message="not\nr2")
+        super().__init__([refuse], [TaskResultGuardrail(type="replace", match=("(?s).+",), replace="hidden")])
         self.threads: list[str] = []
 
-    def refusal(self, arguments: Mapping[str, Any]) -> str | None:
-        """Return why a call is refused."""
+    def check_arguments(self, arguments: Mapping[str, Any]) -> str | None:
+        """Record the thread, and check."""
         self.threads.append(threading.current_thread().name)
-        return "refused by a guardrail on target: not\nr2" if arguments.get("target") == "r2" else None
+        return super().check_arguments(arguments)
 
-    def apply(self, tool: str, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Change results."""
+    def filter_results(self, tool: str, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Record the thread, and filter."""
         self.threads.append(threading.current_thread().name)
-        return {worker: {**each, "result": f"hidden by {tool}"} for worker, each in results.items()}
+        return super().filter_results(tool, results)
 
-    def entries(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rules."""
-        return {"guardrails": [{"field": "target"}], "result_guardrails": [{"type": "replace"}]}
+
+class WatchedPolicy(ToolPolicy):
+    """A policy with the same guardrails for all tools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = WatchedGuardrails()
+
+    def guardrails(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuardrails:  # noqa: ARG002
+        """Return the guardrails of any tool."""
+        return self.watched
 
 
 def echo_module() -> ModuleType:
@@ -206,21 +215,21 @@ def echo_module() -> ModuleType:
 @in_both_eras
 def test_rules_refuse_calls_and_change_results(served_worker: Serve, fabric: Fabric, era: str) -> None:
     """Of other services' tools and of the worker's own; never in the thread that serves everybody."""
-    rules = Rules()
-    worker = served_worker(echo_module(), fabric=fabric, rules=rules, auth_bearer={"issuer_url": None})
+    policy = WatchedPolicy()
+    worker = served_worker(echo_module(), fabric=fabric, policy=policy, auth_bearer={"issuer_url": None})
     worker.worker.catalogue.replace("net", [entry()])
-    fabric.answer = {"net-1": result()}
+    fabric.answer = {"net-1": result("secret")}
     refused = call(worker, era, {"target": "r2"})
     assert (refused["isError"], texts(refused)) == (True, ["refused by a guardrail on target: not r2"])
     assert fabric.calls == []
     found = call(worker, era, {"target": "r1"})
-    assert found["structuredContent"]["net-1"]["result"] == f"hidden by {PING}"
-    assert "true" not in texts(found)[0].split('"failed"')[0]
+    assert found["structuredContent"]["net-1"]["result"] == "hidden"
+    assert "secret" not in texts(found)[0]
     own = "service_fastmcp__task_greet"
     params = {"name": own, "arguments": {}}
     structured = worker.post("tools/call", params, era=era)[2]["result"]["structuredContent"]
-    assert structured["w1"]["result"] == f"hidden by {own}"
-    assert "served worker" not in rules.threads
+    assert structured["w1"]["result"] == "hidden"
+    assert "served worker" not in policy.watched.threads
 
 
 def test_a_long_result_comes_as_a_whole(tool_site: Any, fabric: Fabric) -> None:

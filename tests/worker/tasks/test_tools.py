@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nfcli.models.environment.paths import Environment
+from nfcli.models.inventory.tool_policy import ToolsInventory
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import auth as auth_tasks
@@ -16,40 +17,32 @@ from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.catalogue import ToolCatalogue
+from nfcli.worker.tools.policy import ToolPolicy
 from support.mcp.tool_entries import PROMPT, entry
-from support.no_rules import NoRules
 from support.task_context import task_context
 
 LAB, NET = "service_lab__task_ping", "service_net__task_ping"
 OWN = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
 RULES = {
     "guardrails": [{"field": "target", "type": "equals", "match": ["r2"], "message": "not r2", "description": ""}],
-    "result_guardrails": [{"type": "limit", "limit": 1000, "message": ""}],
+    "result_guardrails": [{"type": "limit", "limit": 1000, "message": "", "description": ""}],
 }
 
 Run = Callable[..., Any]
 
 
-class Rules(NoRules):
-    """Rules about the tools of the service `net`."""
-
-    def __init__(self, service: str = "") -> None:
-        self._service = service
-
-    def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> Rules:  # noqa: ARG002  as rules are asked
-        """Return rules for one tool."""
-        return Rules(service)
-
-    def entries(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rules."""
-        return RULES if self._service == "net" else {}
+POLICY = ToolPolicy(
+    ToolsInventory.model_validate(
+        {key: [{"service": "net", "task": "ping", **rule} for rule in rules] for key, rules in RULES.items()}
+    )
+)
 
 
 @pytest.fixture
 def run(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> Run:
     """Run a task of a worker that knows two other services; return its result."""
     registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks)
-    catalogue = ToolCatalogue("w1", "fastmcp", [spec.entry() for spec in registry], Rules())
+    catalogue = ToolCatalogue("w1", "fastmcp", [spec.entry() for spec in registry], POLICY)
     catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]}), entry("bearer_token_list")])
     catalogue.replace("lab", [entry()])
     worker = task_context(Environment(tmp_path, None), registry, open_store(), trail, catalogue=catalogue)
@@ -85,8 +78,8 @@ def test_prompts_are_listed_with_their_arguments(run: Run) -> None:
 def test_rules_are_listed_by_tool(run: Run) -> None:
     """One row each, with what the rule says."""
     assert run("get_guardrails") == [
-        {"tool": NET, "kind": "guardrail", **RULES["guardrails"][0]},
-        {"tool": NET, "kind": "result_guardrail", **RULES["result_guardrails"][0]},
+        {"tool": NET, "kind": "guardrail", "service": "net", "task": "ping", **RULES["guardrails"][0]},
+        {"tool": NET, "kind": "result_guardrail", "service": "net", "task": "ping", **RULES["result_guardrails"][0]},
     ]
     assert run("get_guardrails", brief=True) == [NET]
     assert run("get_guardrails", service="lab") == run("get_guardrails", brief=True, name="x") == []

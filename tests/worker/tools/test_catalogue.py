@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfcli.models.errors import NfcliError
+from nfcli.models.inventory.tool_policy import ToolsInventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.worker.tools import catalogue as catalogue_module
 from nfcli.worker.tools.catalogue import ListChange, ToolCatalogue
+from nfcli.worker.tools.policy import ToolPolicy
 from support.mcp.tool_entries import PROMPT, RESULT, entry
-from support.no_rules import NoRules
 
-
-class Rules(NoRules):
-    """Rules that reject the task `closed`, can't read the ones of `broken`, and change the results of `changed`."""
-
-    def __init__(self, task: str = "") -> None:
-        self.changes_results = task == "changed"
-
-    def is_allowed(self, service: str, task: str) -> bool:  # noqa: ARG002  as rules are asked
-        """Whether a task may be a tool."""
-        return task != "closed"
-
-    def guards(self, service: str, task: str, mcp: Mapping[str, Any]) -> Rules:  # noqa: ARG002  the same
-        """Return rules for one tool."""
-        if task == "broken":
-            raise NfcliError("guardrails[0].type: must be contains, equals or regex")
-        return Rules(task)
+POLICY = ToolPolicy(
+    ToolsInventory.model_validate(
+        {
+            "policy": [{"tasks": ["closed"], "action": "reject"}],
+            "result_guardrails": [{"service": "*", "task": "changed", "type": "limit", "limit": 1000}],
+        }
+    )
+)
+NO_RULE = {"guardrails": [{"type": "like"}]}
 
 
 @pytest.fixture
 def catalogue() -> ToolCatalogue:
     """Return the catalogue of a worker whose service has one task."""
-    return ToolCatalogue("w1", "fastmcp", [entry("own")], Rules())
+    return ToolCatalogue("w1", "fastmcp", [entry("own")], POLICY)
 
 
 def names(catalogue: ToolCatalogue) -> list[str]:
@@ -80,7 +72,7 @@ def test_a_task_of_another_service_becomes_a_tool(catalogue: ToolCatalogue) -> N
 def test_a_worker_s_own_tool_names_the_worker_in_its_schema() -> None:
     """It is the only one that answers; an argument named job is the task's own."""
     schema = {"type": "object", "properties": {"job": {"type": "string"}}}
-    (tool,) = ToolCatalogue("w1", "fastmcp", [entry(inputSchema=schema)], NoRules()).tools()
+    (tool,) = ToolCatalogue("w1", "fastmcp", [entry(inputSchema=schema)], ToolPolicy()).tools()
     assert (tool.is_own, tool.tool.input_schema) == (True, schema)
     assert list((tool.tool.output_schema or {})["properties"]) == ["w1"]
 
@@ -130,7 +122,7 @@ def test_rules_that_change_results_loosen_the_schema(catalogue: ToolCatalogue) -
 
 
 BROKEN = [
-    (None, "the entry is no object"),
+    (None, "the entry is not an object"),
     (entry(name="a b"), "the task's name is not 1 to 64 letters, digits, dots, dashes and underscores"),
     (entry(name=7), "the task's name is not 1 to 64 letters, digits, dots, dashes and underscores"),
     (entry(name="x" * 65), "the task's name is not 1 to 64 letters, digits, dots, dashes and underscores"),
@@ -145,10 +137,10 @@ BROKEN = [
     (entry(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}}), "names a type that JSON Schema"),
     (entry(inputSchema={"type": "object", "anyOf": [{"$ref": "#/$defs/a"}]}), "inputSchema refers to what isn't in it"),
     (entry(inputSchema={"type": "object", "items": {"$ref": 7}}), "inputSchema refers to what isn't in it"),
-    (entry(inputSchema={"type": "object", "required": [1]}), "MCP has no such tool: see to its schemas"),
-    (entry(mcp={"annotations": {"readOnlyHint": "maybe"}}), "annotations are not those of an MCP tool"),
-    (entry(mcp={"annotations": [1]}), "annotations are not those of an MCP tool"),
-    (entry(name="broken"), "guardrails[0].type: must be contains, equals or regex"),
+    (entry(inputSchema={"type": "object", "required": [1]}), "not a valid MCP tool: check its schemas"),
+    (entry(mcp={"annotations": {"readOnlyHint": "maybe"}}), "annotations are not valid tool annotations of MCP"),
+    (entry(mcp={"annotations": [1]}), "annotations are not valid tool annotations of MCP"),
+    (entry(mcp=NO_RULE), "task 'ping' of service 'net': mcp.guardrails[0]"),
 ]
 
 
@@ -181,8 +173,8 @@ def test_tasks_that_are_no_tools_are_not_published(catalogue: ToolCatalogue, cap
     hidden = [entry(mcp=False), entry("closed"), entry("bearer_token_list"), entry("bearer_token_x")]
     assert catalogue.replace("net", hidden) == []
     assert catalogue.replace("net", [entry(mcp=True)]) == ["service_net__task_ping"]
-    assert names(ToolCatalogue("w1", "fastmcp", hidden, Rules())) == []
-    assert names(ToolCatalogue("w1", "fastmcp", [entry("run_shell_cmd")], NoRules())) == []
+    assert names(ToolCatalogue("w1", "fastmcp", hidden, POLICY)) == []
+    assert names(ToolCatalogue("w1", "fastmcp", [entry("run_shell_cmd")], ToolPolicy())) == []
     assert caplog.messages == []
 
 
@@ -225,9 +217,9 @@ def test_services_are_replaced_and_vanish_as_a_whole(catalogue: ToolCatalogue) -
     assert names(catalogue) == [own, lab, "service_net__task_a", "service_net__task_b"]
     catalogue.replace("net", [entry("c")])
     assert names(catalogue) == [own, lab, "service_net__task_c"]
-    catalogue.keep_only(["net"])
+    catalogue.retain(["net"])
     assert names(catalogue) == [own, "service_net__task_c"]
-    catalogue.keep_only([])
+    catalogue.retain([])
     assert names(catalogue) == [own]
     assert catalogue.find(lab) is None
 
@@ -261,7 +253,7 @@ def test_of_two_tools_of_one_name_the_first_stays(catalogue: ToolCatalogue, capl
     catalogue.replace("z", [entry("other")])
     assert catalogue.replace("z__task_x", [entry("y", description="fourth")]) == ["service_z__task_x__task_y"]
     assert catalogue.replace("z", [entry("x__task_y", description="third")]) == []
-    assert sum("already" in message for message in caplog.messages) == 4
+    assert sum("exists already" in message for message in caplog.messages) == 4
 
 
 def test_numbers_are_bounded(
@@ -286,7 +278,7 @@ def test_the_log_is_bounded(
     catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service can make up new names for ever."""
-    monkeypatch.setattr(catalogue_module, "_MAX_LOGGED", 5)
+    monkeypatch.setattr(catalogue_module, "_MAX_WARNINGS", 5)
     catalogue.replace("net", [entry(f"t{number}", mcp=None) for number in range(10)])
     assert len(caplog.messages) == 5
 
@@ -297,11 +289,11 @@ def test_those_who_listen_are_told_what_has_changed_and_only_then(catalogue: Too
     catalogue.on_change.append(lambda change: told.append((change, len(catalogue.tools()))))
     catalogue.replace("net", [entry()])
     catalogue.replace("net", [entry()])
-    catalogue.keep_only(["net"])
+    catalogue.retain(["net"])
     catalogue.replace("net", [entry(mcp={**entry()["mcp"], "prompts": [PROMPT]})])
     catalogue.replace("net", [entry(description="new", mcp={**entry()["mcp"], "prompts": [PROMPT]})])
     catalogue.replace("lab", [entry(mcp=False)])
-    catalogue.keep_only([])
+    catalogue.retain([])
     tools, prompts = ListChange(tools=True, prompts=False), ListChange(tools=False, prompts=True)
     assert told == [(tools, 2), (prompts, 2), (tools, 2), (ListChange(tools=True, prompts=True), 1)]
 
@@ -344,7 +336,7 @@ _json = st.recursive(
 @given(st.dictionaries(st.sampled_from([*entry(), "other"]), _json), _json)
 def test_no_answer_is_too_odd(changes: dict[str, Any], answer: Any) -> None:
     """Property: whatever a service says, others' tools stay, and nothing is raised."""
-    catalogue = ToolCatalogue("w1", "fastmcp", [entry("own")], NoRules())
+    catalogue = ToolCatalogue("w1", "fastmcp", [entry("own")], ToolPolicy())
     catalogue.replace("net", [{**entry(), **changes}, entry("good")])
     catalogue.replace("lab", answer)
     assert {"service_fastmcp__task_own", "service_net__task_good"} <= set(names(catalogue))

@@ -8,10 +8,10 @@ import pytest
 
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
-from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
+from nfcli.worker.tools.discovery import Discovered, Discovery, Intervals
 from support.fabric import hub as scripts
 from support.fabric.hub import pushes
-from support.fabric.services import NO_LIST, PACE, Fabric, lists, tools
+from support.fabric.services import INTERVALS, NO_LIST, Fabric, lists, tools
 
 is_silent = scripts.is_silent
 
@@ -44,7 +44,7 @@ def test_the_tasks_of_other_services_are_published_at_the_start(hub: Any, catalo
 def test_services_are_asked_for_any_workers_list_of_tasks(hub: Any, make_discovery: Make) -> None:
     """With the few seconds that it may take."""
     hub.workers = {"a1": ("a", lists("x"))}
-    make_discovery(pace=Pace(answer=3.0)).discover()
+    make_discovery(intervals=Intervals(answer=3.0)).discover()
     message = hub.wait_for(Command.POST)
     assert (message.service, message.target) == ("a", b"any")
     assert json.loads(message.data) == {"task": "list_tasks", "kwargs": {}, "args": [], "timeout": 3}
@@ -90,7 +90,7 @@ def test_a_broken_service_spoils_nothing(
         assert discovery.discover() == Discovered(tools("b", "y"), {"a": NO_LIST})
     catalogue.wait_for(a=["x"], b=["y"])
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        f"tasks of service a not found: {NO_LIST}"
+        f"service a did not list its tasks: {NO_LIST}"
     ]
 
 
@@ -164,15 +164,15 @@ def test_a_broker_that_is_away_is_logged_once_and_so_is_its_return(
     caplog.set_level("INFO")
     fabric = Fabric()
     fabric.fault = NoWorkersError("no broker answered at tcp://b:1")
-    discovery = Discovery("own", fabric, catalogue, pace=PACE)
+    discovery = fabric.discovery(catalogue, **vars(INTERVALS))
     discovery.start()
-    fabric.wait_for_looks(3)
+    fabric.wait_for_polls(3)
     fabric.fault = None
-    fabric.wait_for_looks(3)
+    fabric.wait_for_polls(3)
     discovery.stop()
     assert [record.getMessage() for record in caplog.records] == [
-        "other services can't be looked for: no broker answered at tcp://b:1",
-        "other services can be looked for again",
+        "service discovery failed: no broker answered at tcp://b:1",
+        "service discovery works again",
     ]
 
 
@@ -180,8 +180,8 @@ def test_a_fault_does_not_end_the_looking(catalogue: Catalogue, caplog: pytest.L
     """The log names its kind."""
     fabric = Fabric()
     fabric.fault = KeyError("x")
-    discovery = Discovery("own", fabric, catalogue, pace=PACE)
+    discovery = fabric.discovery(catalogue, **vars(INTERVALS))
     discovery.start()
-    fabric.wait_for_looks(3)
+    fabric.wait_for_polls(3)
     discovery.stop()
-    assert {record.getMessage() for record in caplog.records} == {"discovery failed: KeyError"}
+    assert {record.getMessage() for record in caplog.records} == {"service discovery failed: KeyError"}

@@ -10,7 +10,7 @@ from nfcli.models.errors import NfcliError, NoWorkersError, TaskError
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import tools as discovery_tasks
 from nfcli.worker.tools import discovery as discovery_module
-from nfcli.worker.tools.discovery import Discovered, Discovery, Pace
+from nfcli.worker.tools.discovery import Discovered, Discovery, Intervals
 from support.fabric import hub as scripts
 from support.fabric.services import NO_LIST, Fabric, lists, tools
 
@@ -23,15 +23,15 @@ Make = Callable[..., Discovery]
 @pytest.fixture
 def found(catalogue: Catalogue) -> Callable[..., Discovery]:
     """Make a discovery of a fabric without a wire."""
-    return lambda fabric, **pace: Discovery("own", fabric, catalogue, pace=Pace(**pace))
+    return lambda fabric, **named: fabric.discovery(catalogue, **named)
 
 
 def test_many_services_are_asked_side_by_side_and_not_all_at_once(found: Callable[..., Discovery]) -> None:
     """Each is asked, whatever the others do."""
     fabric = Fabric(**{f"s{number:02}": [{"name": "t"}] for number in range(70)})
-    fabric.awaits = discovery_module.ASKED_AT_ONCE
+    fabric.awaits = discovery_module.CONCURRENT_JOBS
     assert len(found(fabric).discover().tools) == 70
-    assert (len(fabric.asked), fabric.most_at_once) == (70, discovery_module.ASKED_AT_ONCE)
+    assert (len(fabric.asked), fabric.most_at_once) == (70, discovery_module.CONCURRENT_JOBS)
 
 
 def test_more_services_than_the_bound_are_passed_over(
@@ -43,22 +43,30 @@ def test_more_services_than_the_bound_are_passed_over(
     for _ in range(2):
         assert discovery.discover().tools == {"a": [], "b": []}
     assert [record.getMessage() for record in caplog.records] == [
-        "the broker has more than 2 services: the others are passed over"
+        "the broker has more than 2 services: the rest is skipped"
     ]
 
 
 def test_pauses_between_retries_grow_to_a_bound(found: Callable[..., Discovery]) -> None:
     """And begin anew once the service has answered."""
     fabric = Fabric(a=NfcliError("no"))
-    discovery = found(fabric)
-    pauses = []
-    for _ in range(6):
-        discovery.discover()
-        pauses.append(discovery.a.pause)
-    assert pauses == [5, 10, 20, 40, 60, 60]
+    now = 0.0
+    discovery = found(fabric, clock=lambda: now)
+    asked = []
+    for second in range(201):
+        now = float(second)
+        discovery.poll()
+        if len(fabric.asked) > len(asked):
+            asked.append(second)
+    assert asked == [0, 5, 15, 35, 75, 135, 195]
     fabric.services["a"] = []
     discovery.discover()
-    assert discovery.a.pause == 0
+    fabric.services["a"] = NfcliError("no")
+    discovery.discover()
+    count = len(fabric.asked)
+    now += 5
+    discovery.poll()
+    assert len(fabric.asked) == count + 1
 
 
 @pytest.mark.parametrize("uptime", ["", "x", "nan", "inf", "-1e999"])
@@ -68,7 +76,7 @@ def test_an_uptime_that_is_none_means_nothing(found: Callable[..., Discovery], u
     fabric.rows = [{**fabric.rows[0], "alive (s)": uptime}]
     discovery = found(fabric)
     for _ in range(3):
-        discovery._look()
+        discovery.poll()
     assert fabric.asked == ["a"]
 
 
@@ -79,7 +87,7 @@ def test_a_worker_that_registered_anew_is_asked_once(found: Callable[..., Discov
     discovery = found(fabric)
     for uptimes in (["5"], ["6"], ["1"], ["2"], ["6", "3"], ["6", "4"]):
         fabric.rows = [{**row, "name": name, "alive (s)": each} for name, each in zip("xy", uptimes, strict=False)]
-        discovery._look()
+        discovery.poll()
     assert len(fabric.asked) == 3
 
 
@@ -103,7 +111,7 @@ def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalo
 @pytest.mark.parametrize(
     ("service", "message"),
     [
-        ("c", "unknown service 'c': there is a, b"),
+        ("c", "unknown service 'c': known are a, b"),
         ("own", "service own is this worker's own: its tools are always published"),
         ("b", "service b: no answer within 1 s"),
     ],
@@ -114,7 +122,7 @@ def test_what_can_not_be_found_on_demand_is_one_line(
     """Of a service that was named."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_busy)}
     with pytest.raises(TaskError) as caught:
-        make_discovery(pace=Pace(answer=1.0)).discover(service)
+        make_discovery(intervals=Intervals(answer=1.0)).discover(service)
     assert str(caught.value) == message
 
 
@@ -122,7 +130,7 @@ def test_without_services_an_unknown_one_is_told_so(make_discovery: Make) -> Non
     """And none is no error."""
     discovery = make_discovery()
     assert discovery.discover() == Discovered()
-    with pytest.raises(TaskError, match="unknown service 'a': there is none"):
+    with pytest.raises(TaskError, match="unknown service 'a'"):
         discovery.discover("a")
 
 
@@ -160,7 +168,7 @@ def test_the_task_fails_with_one_line(run: Any, found: Callable[..., Discovery])
     fabric = Fabric()
     fabric.fault = NoWorkersError("no broker answered")
     assert run(found(fabric)).errors == ["no broker answered"]
-    assert run(found(Fabric()), service="x").errors == ["unknown service 'x': there is none"]
+    assert run(found(Fabric()), service="x").errors == ["unknown service 'x': known are none"]
     assert run(None).errors == ["this worker has no broker: there are no other services to discover"]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nfcli.models.errors import NfcliError, ToolRuleError
 from nfcli.models.inventory.tool_policy import ToolsInventory
 from nfcli.models.protocol.jobs import Result
-from nfcli.worker.tools.policy import ToolGuards, ToolRules
+from nfcli.worker.tools.policy import ToolGuardrails, ToolPolicy
 
 TOOL = "service_nornir__task_cli"
 SECRET = "s3cret"
@@ -31,14 +31,14 @@ JSON = st.recursive(
 )
 
 
-def rules(**tools: Any) -> ToolRules:
+def policy(**tools: Any) -> ToolPolicy:
     """Return the rules of an inventory's `tools`."""
-    return ToolRules(ToolsInventory.model_validate(tools))
+    return ToolPolicy(ToolsInventory.model_validate(tools))
 
 
-def guards(*guardrails: dict[str, Any], results: list[dict[str, Any]] | None = None) -> ToolGuards:
+def guardrails(*guardrails: dict[str, Any], results: list[dict[str, Any]] | None = None) -> ToolGuardrails:
     """Return what guards a tool whose task brings these rules along."""
-    return rules().guards("nornir", "cli", {"guardrails": list(guardrails), "result_guardrails": results or []})
+    return policy().guardrails("nornir", "cli", {"guardrails": list(guardrails), "result_guardrails": results or []})
 
 
 def on_commands(kind: str, *match: str, **more: Any) -> dict[str, Any]:
@@ -76,9 +76,9 @@ def result(value: Any, **more: Any) -> dict[str, Any]:
 )
 def test_a_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, value: Any) -> None:
     """In lists and mappings at any depth, numbers and flags as JSON and Python write them."""
-    refusal = guards(on_commands(kind, "no such thing", match, message="ask the\x1b[2J\nnight shift")).refusal(
-        {"commands": value, "plugin": "x"}
-    )
+    refusal = guardrails(
+        on_commands(kind, "no such thing", match, message="ask the\x1b[2J\nnight shift")
+    ).check_arguments({"commands": value, "plugin": "x"})
     assert refusal == "refused by a guardrail on commands: ask the [2J night shift"
 
 
@@ -96,27 +96,27 @@ def test_a_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, v
 )
 def test_a_call_passes_where_nothing_matches(kind: str, match: str, value: Any) -> None:
     """Null is no value."""
-    guard = guards(on_commands(kind, match))
+    guard = guardrails(on_commands(kind, match))
     values = value if kind != "regex" or match != "None" else [None, "show"]
-    assert guard.refusal({"commands": values}) is None
+    assert guard.check_arguments({"commands": values}) is None
 
 
 def test_a_call_without_the_argument_passes() -> None:
     """Another argument may have the value."""
-    assert guards(on_commands("contains", "x")).refusal({"plugin": "x"}) is None
+    assert guardrails(on_commands("contains", "x")).check_arguments({"plugin": "x"}) is None
 
 
 def test_a_refusal_without_a_message_says_that_the_value_is_not_allowed() -> None:
     """The value itself is not repeated."""
-    refusal = guards(on_commands("contains", SECRET)).refusal({"commands": f"a {SECRET}"})
+    refusal = guardrails(on_commands("contains", SECRET)).check_arguments({"commands": f"a {SECRET}"})
     assert refusal == "refused by a guardrail on commands: not allowed"
 
 
 def test_a_call_that_cannot_be_checked_in_time_is_refused() -> None:
     """All rules of a call have one time together; the line says that it was over."""
-    guard = guards(on_commands("regex", ENDLESS), on_commands("contains", "x"))
+    guard = guardrails(on_commands("regex", ENDLESS), on_commands("contains", "x"))
     started = time.monotonic()
-    refusal = guard.refusal({"commands": [ENDLESS_TEXT] * 100})
+    refusal = guard.check_arguments({"commands": [ENDLESS_TEXT] * 100})
     assert refusal == "refused by a guardrail on commands: checking it took longer than 0.25 s"
     assert time.monotonic() - started < 20
 
@@ -127,7 +127,7 @@ def test_a_call_that_cannot_be_checked_at_all_is_refused() -> None:
     for _ in range(100_000):
         nested = {"a": nested}
     for value in (10**5_000, nested):
-        refusal = guards(on_commands("contains", "y")).refusal({"commands": value})
+        refusal = guardrails(on_commands("contains", "y")).check_arguments({"commands": value})
         assert refusal == "refused by a guardrail on commands: checking it is not possible"
     while isinstance(nested, dict):  # taken apart by hand: Python's own way down would be too deep
         nested = nested.pop("a")
@@ -136,14 +136,14 @@ def test_a_call_that_cannot_be_checked_at_all_is_refused() -> None:
 def test_rules_of_the_task_stand_before_those_of_the_inventory() -> None:
     """Those of the inventory are for services and tasks by name or glob."""
     own = {"field": "a", "type": "contains", "match": "x", "message": "own"}
-    tools = rules(
+    tools = policy(
         guardrails=[
             {"service": "nor*", "task": "cli", "field": "a", "type": "contains", "match": "x", "message": "ours"},
             {"service": "netbox", "task": "*", "field": "b", "type": "contains", "match": "x"},
         ],
         result_guardrails=[{"service": "*", "task": "c*", "type": "limit", "limit": 5}],
     )
-    guard = tools.guards("nornir", "cli", {"guardrails": [own]})
+    guard = tools.guardrails("nornir", "cli", {"guardrails": [own]})
     assert guard.entries() == {
         "guardrails": [
             {"description": "", "field": "a", "type": "contains", "match": ["x"], "message": "own"},
@@ -161,16 +161,16 @@ def test_rules_of_the_task_stand_before_those_of_the_inventory() -> None:
             {"service": "*", "task": "c*", "description": "", "type": "limit", "limit": 5, "message": ""}
         ],
     }
-    assert guard.refusal({"a": "x", "b": "x"}) == "refused by a guardrail on a: own"
-    assert tools.guards("netbox", "get", {}).entries()["result_guardrails"] == []
+    assert guard.check_arguments({"a": "x", "b": "x"}) == "refused by a guardrail on a: own"
+    assert tools.guardrails("netbox", "get", {}).entries()["result_guardrails"] == []
 
 
 def test_rules_of_tasks_can_be_left_out() -> None:
     """Then they needn't even be rules."""
-    tools = rules(disable_builtin_guardrails=True)
-    guard = tools.guards("nornir", "cli", {"guardrails": 5, "result_guardrails": [{"type": "limit", "limit": 1}]})
+    tools = policy(disable_builtin_guardrails=True)
+    guard = tools.guardrails("nornir", "cli", {"guardrails": 5, "result_guardrails": [{"type": "limit", "limit": 1}]})
     assert guard.entries() == {"guardrails": [], "result_guardrails": []}
-    assert not guard.changes_results
+    assert not guard.has_result_rules
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_rules_of_tasks_can_be_left_out() -> None:
 def test_a_task_whose_own_rules_are_none_gets_no_tool(mcp: dict[str, Any], message: str) -> None:
     """One line names service, task, key and rule, whatever stands there."""
     with pytest.raises(ToolRuleError) as caught:
-        rules().guards("nor\nnir", "cli", mcp)
+        policy().guardrails("nor\nnir", "cli", mcp)
     assert str(caught.value).startswith(f"task 'cli' of service 'nor\\nnir': {message}")
     assert str(caught.value).endswith(": not published as a tool")
     assert "\n" not in str(caught.value)
@@ -206,9 +206,9 @@ def test_a_task_whose_own_rules_are_none_gets_no_tool(mcp: dict[str, Any], messa
 
 def test_replaced_are_texts_and_keys_wherever_a_task_can_put_them() -> None:
     """In `result`, `diff`, `errors` and `messages`; the rest of a result, numbers and flags stay."""
-    guard = guards(results=[{"type": "replace", "match": [r"(key )\S+", "a@b"], "replace": r"\g<0>!"}])
-    assert guard.changes_results is True
-    guard = guards(
+    guard = guardrails(results=[{"type": "replace", "match": [r"(key )\S+", "a@b"], "replace": r"\g<0>!"}])
+    assert guard.has_result_rules is True
+    guard = guardrails(
         results=[
             {"type": "replace", "match": [r"(key )\S+"], "replace": r"\1-"},
             {"type": "replace", "match": ["-", "k"], "replace": "="},
@@ -221,7 +221,7 @@ def test_replaced_are_texts_and_keys_wherever_a_task_can_put_them() -> None:
         "w2": result("key 7", resources=["key 8"]),
     }
     before = copy.deepcopy(given_results)
-    assert guard.apply(TOOL, given_results) == {
+    assert guard.filter_results(TOOL, given_results) == {
         "w1": result(
             {"=ey =": ["=ey =", {"x": "=ey ="}, 5, None, True]}, diff="=ey =", errors=["=ey ="], messages=["=ey ="]
         ),
@@ -232,8 +232,8 @@ def test_replaced_are_texts_and_keys_wherever_a_task_can_put_them() -> None:
 
 def test_keys_that_become_the_same_all_stay() -> None:
     """With a number behind."""
-    guard = guards(results=[{"type": "replace", "match": r"\d", "replace": "*"}])
-    assert guard.apply(TOOL, {"w": result({"a1": 1, "a2": 2, "a*": 3})})["w"]["result"] == {
+    guard = guardrails(results=[{"type": "replace", "match": r"\d", "replace": "*"}])
+    assert guard.filter_results(TOOL, {"w": result({"a1": 1, "a2": 2, "a*": 3})})["w"]["result"] == {
         "a*": 1,
         "a* (2)": 2,
         "a* (3)": 3,
@@ -242,8 +242,8 @@ def test_keys_that_become_the_same_all_stay() -> None:
 
 def test_a_field_with_a_match_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
     """Only that field, of that worker; the line names the place, the log nothing of what stood there."""
-    guard = guards(results=[{"type": "regex", "match": ["no such", SECRET]}])
-    found = guard.apply(
+    guard = guardrails(results=[{"type": "regex", "match": ["no such", SECRET]}])
+    found = guard.filter_results(
         TOOL,
         {
             "w1": result(
@@ -267,20 +267,24 @@ def test_a_field_with_a_match_is_withheld(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_message_stands_in_place_of_the_place() -> None:
     """Errors and messages stay lists."""
-    guard = guards(results=[{"type": "regex", "match": SECRET, "message": "ask"}])
-    assert guard.apply(TOOL, {"w": result(SECRET, messages=[SECRET])}) == {"w": result("ask", messages=["ask"])}
+    guard = guardrails(results=[{"type": "regex", "match": SECRET, "message": "ask"}])
+    assert guard.filter_results(TOOL, {"w": result(SECRET, messages=[SECRET])}) == {
+        "w": result("ask", messages=["ask"])
+    }
 
 
 def test_results_over_the_limit_are_left_out_worker_by_worker(caplog: pytest.LogCaptureFixture) -> None:
     """The size is that of all of them as JSON, in bytes; each worker and its job can still be told."""
     given_results = {"w1": result("ä" * 100, failed=True, errors=["e"]), "w2": result("b")}
     size = len(json.dumps(given_results, separators=(",", ":"), ensure_ascii=False).encode())
-    assert guards(results=[{"type": "limit", "limit": size}]).apply(TOOL, given_results) == given_results
+    assert guardrails(results=[{"type": "limit", "limit": size}]).filter_results(TOOL, given_results) == given_results
     said = f"the result of tool {TOOL} was left out: it has {size} bytes, {size - 1} are allowed"
-    found = guards(results=[{"type": "limit", "limit": size - 1}]).apply(TOOL, given_results)
+    found = guardrails(results=[{"type": "limit", "limit": size - 1}]).filter_results(TOOL, given_results)
     assert found == {name: Result(result=said, juuid="j1").model_dump(mode="json") for name in ("w1", "w2")}
     assert "too large" in caplog.text
-    short = guards(results=[{"type": "limit", "limit": 1, "message": "too much"}]).apply(TOOL, given_results)
+    short = guardrails(results=[{"type": "limit", "limit": 1, "message": "too much"}]).filter_results(
+        TOOL, given_results
+    )
     assert {entry["result"] for entry in short.values()} == {"too much"}
 
 
@@ -290,16 +294,16 @@ def test_rules_act_in_their_order() -> None:
     limit = {"type": "limit", "limit": 1_000}
     withhold = {"type": "regex", "match": "x"}
     given_results = {"w": result("x" * 2_000)}
-    assert guards(results=[shorten, limit, withhold]).apply(TOOL, given_results) == {"w": result("-")}
-    assert "2" in guards(results=[limit, shorten]).apply(TOOL, given_results)["w"]["result"]
+    assert guardrails(results=[shorten, limit, withhold]).filter_results(TOOL, given_results) == {"w": result("-")}
+    assert "2" in guardrails(results=[limit, shorten]).filter_results(TOOL, given_results)["w"]["result"]
 
 
 @pytest.mark.parametrize("rule", [{"type": "regex"}, {"type": "replace", "replace": ""}])
 def test_a_result_that_cannot_be_checked_in_time_is_withheld(rule: dict[str, Any]) -> None:
     """Of every worker, whichever the time was lost on; the job's UUID stays."""
-    guard = guards(results=[{"match": ENDLESS, **rule}])
+    guard = guardrails(results=[{"match": ENDLESS, **rule}])
     started = time.monotonic()
-    found = guard.apply(TOOL, {"w1": result("fine"), "w2": result([ENDLESS_TEXT] * 100)})
+    found = guard.filter_results(TOOL, {"w1": result("fine"), "w2": result([ENDLESS_TEXT] * 100)})
     said = f"the result of tool {TOOL} was withheld: checking it took longer than 1 s"
     assert found == {name: Result(result=said, juuid="j1").model_dump(mode="json") for name in ("w1", "w2")}
     assert time.monotonic() - started < 30
@@ -310,26 +314,32 @@ def test_a_result_that_cannot_be_checked_at_all_is_withheld() -> None:
     nested: Any = "x"
     for _ in range(5_000):
         nested = [nested]
-    guard = guards(results=[{"type": "replace", "match": "y", "replace": "z"}])
-    assert guard.apply(TOOL, {"w": result(None) | {"result": nested}})["w"]["result"].endswith("is not possible")
+    guard = guardrails(results=[{"type": "replace", "match": "y", "replace": "z"}])
+    assert guard.filter_results(TOOL, {"w": result(None) | {"result": nested}})["w"]["result"].endswith(
+        "is not possible"
+    )
     growing = [{"type": "replace", "match": "(?s)(.+)", "replace": r"\1\1"}] * 40
-    assert guards(results=growing).apply(TOOL, {"w": result("x")})["w"]["result"].endswith("made it too large")
+    assert (
+        guardrails(results=growing)
+        .filter_results(TOOL, {"w": result("x")})["w"]["result"]
+        .endswith("made it too large")
+    )
 
 
 def test_what_is_no_result_is_checked_as_one() -> None:
     """Nothing gets past by its form."""
-    guard = guards(results=[{"type": "replace", "match": SECRET, "replace": "-"}, {"type": "limit", "limit": 30}])
-    assert guard.apply(TOOL, {"w": [SECRET]}) == {"w": {"result": ["-"]}}
-    assert guard.apply(TOOL, {"w": [SECRET] * 30})["w"]["juuid"] is None
+    guard = guardrails(results=[{"type": "replace", "match": SECRET, "replace": "-"}, {"type": "limit", "limit": 30}])
+    assert guard.filter_results(TOOL, {"w": [SECRET]}) == {"w": {"result": ["-"]}}
+    assert guard.filter_results(TOOL, {"w": [SECRET] * 30})["w"]["juuid"] is None
 
 
 def test_without_rules_results_leave_as_they_are() -> None:
     """In a mapping of their own."""
     given_results = {"w": result("x")}
-    found = guards().apply(TOOL, given_results)
+    found = guardrails().filter_results(TOOL, given_results)
     assert found == given_results
     assert found is not given_results
-    assert not guards().changes_results
+    assert not guardrails().has_result_rules
 
 
 @settings(max_examples=150, deadline=None)
@@ -338,8 +348,10 @@ def test_a_replaced_text_is_nowhere_and_a_withheld_one_neither(value: Any, diff:
     """Whatever the shape of a result; the shape of the rest stays, and so does what was given."""
     given_results = {"w": result(value, diff=diff)}
     before = copy.deepcopy(given_results)
-    replaced = guards(results=[{"type": "replace", "match": SECRET, "replace": "-"}]).apply(TOOL, given_results)
-    withheld = guards(results=[{"type": "regex", "match": SECRET}]).apply(TOOL, given_results)
+    replaced = guardrails(results=[{"type": "replace", "match": SECRET, "replace": "-"}]).filter_results(
+        TOOL, given_results
+    )
+    withheld = guardrails(results=[{"type": "regex", "match": SECRET}]).filter_results(TOOL, given_results)
     assert SECRET not in json.dumps(replaced)
     assert SECRET not in json.dumps(withheld)
     assert given_results == before
@@ -351,19 +363,21 @@ def test_a_replaced_text_is_nowhere_and_a_withheld_one_neither(value: Any, diff:
 @given(value=JSON)
 def test_no_nesting_hides_a_value_from_a_guardrail(value: Any) -> None:
     """A text that JSON shows somewhere is found, and a call without it passes."""
-    is_refused = guards(on_commands("equals", SECRET)).refusal({"commands": value}) is not None
+    is_refused = guardrails(on_commands("equals", SECRET)).check_arguments({"commands": value}) is not None
     assert is_refused == (json.dumps(SECRET) in json.dumps(value))
 
 
 def test_threads_share_guards() -> None:
     """Each has the time of its own call."""
-    guard = guards(
+    guard = guardrails(
         on_commands("regex", "^reload", ENDLESS), results=[{"type": "replace", "match": "x", "replace": "y"}]
     )
     found: list[Any] = []
 
     def work(text: str) -> None:
-        found.extend((guard.refusal({"commands": text}), guard.apply(TOOL, {"w": result("x")})["w"]["result"]))
+        found.extend(
+            (guard.check_arguments({"commands": text}), guard.filter_results(TOOL, {"w": result("x")})["w"]["result"])
+        )
 
     threads = [threading.Thread(target=work, args=(text,)) for text in ["show", "reload", "show"] * 3]
     for thread in threads:

@@ -8,12 +8,12 @@ import pytest
 
 from nfcli.models.inventory.tool_policy import ToolsInventory
 from nfcli.worker.tools.catalogue import ToolCatalogue
-from nfcli.worker.tools.policy import ToolRules
+from nfcli.worker.tools.policy import ToolPolicy
 
 
-def rules(**tools: Any) -> ToolRules:
-    """Return the rules of an inventory's `tools`."""
-    return ToolRules(ToolsInventory.model_validate(tools))
+def make_policy(**tools: Any) -> ToolPolicy:
+    """Return the policy of an inventory's `tools`."""
+    return ToolPolicy(ToolsInventory.model_validate(tools))
 
 
 ALLOW_GETS = [{"service": "nornir", "tasks": ["get_*", "cli"]}, {"service": "n*", "action": "reject"}]
@@ -38,7 +38,7 @@ def test_the_first_rule_that_matches_decides(
     policy: list[dict[str, Any]], service: str, task: str, is_allowed: bool
 ) -> None:
     """Without one, a task is allowed; letter case counts in names, not in actions."""
-    assert rules(policy=policy).is_allowed(service, task) is is_allowed
+    assert make_policy(policy=policy).is_allowed(service, task) is is_allowed
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_the_first_rule_that_matches_decides(
 def test_tasks_that_manage_tokens_are_never_published(task: str) -> None:
     """Whatever the rules say."""
     policy = [{"service": "nornir", "tasks": [task], "action": "allow"}]
-    assert not rules(policy=policy).is_allowed("nornir", task)
-    assert not rules().is_allowed("nornir", task)
+    assert not make_policy(policy=policy).is_allowed("nornir", task)
+    assert not make_policy().is_allowed("nornir", task)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_tasks_that_manage_tokens_are_never_published(task: str) -> None:
 )
 def test_shell_commands_are_published_only_by_name(policy: list[dict[str, Any]], is_allowed: bool) -> None:
     """The rule that decides names the service and the task, no glob does."""
-    assert rules(policy=policy).is_allowed("nornir", "run_shell_cmd") is is_allowed
+    assert make_policy(policy=policy).is_allowed("nornir", "run_shell_cmd") is is_allowed
 
 
 def test_a_service_that_calls_itself_a_glob_gets_no_shell() -> None:
     """A rule for all services would else name it."""
     policy = [{"service": "*", "tasks": ["run_shell_cmd"]}]
-    assert not rules(policy=policy).is_allowed("*", "run_shell_cmd")
+    assert not make_policy(policy=policy).is_allowed("*", "run_shell_cmd")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_jobs_were_given_is_told_of_a_service_with_tokens_only_by_name(
     policy: list[Any], is_published: bool
 ) -> None:
     """NorFab's workers keep the arguments of all jobs; those of a service without tokens are no secrets of ours."""
-    catalogue = ToolCatalogue("w1", "fastmcp", [], rules(policy=policy))
+    catalogue = ToolCatalogue("w1", "fastmcp", [], make_policy(policy=policy))
     details, tokens = (
         {"name": name, "inputSchema": {"type": "object"}, "mcp": {}} for name in ("job_details", "bearer_token_store")
     )
