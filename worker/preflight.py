@@ -25,7 +25,7 @@ from ..models.inventory.loader import load_inventory
 from ..models.inventory.schema import WorkerInventory
 from ..models.tasks.health import CheckResult, clock_result, rows_result
 from .audit.chain import Head, backwards, recover_head, verify_chain
-from .http.server import HttpServer
+from .http.listener import HttpListener
 from .jobs.plugins import let_in, not_found, place_of
 from .tokens.files import DATABASE_NAME, companion
 from .tokens.rows import LoadedTokens, read_rows
@@ -140,17 +140,12 @@ def _plugins(environment: Environment, inventory: WorkerInventory) -> Iterator[C
             )
 
 
-async def _no_app(*_: object) -> None:
-    """Serve nobody: the server is only bound."""
-
-
 def _mcp(inventory: WorkerInventory) -> CheckResult:
-    server = HttpServer(_no_app, inventory)
     try:
-        url = server.bind()
+        with HttpListener.bind(inventory) as listener:
+            url = listener.url
     except WorkerStartError as error:
         return CheckResult(subject="MCP", error=str(error))
-    server.close()
     return CheckResult(subject="MCP", detail="a free port" if inventory.port == 0 else f"{url} can be had")
 
 

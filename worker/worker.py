@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 from ..models.environment.curve_keys import ensure_audit_key, ensure_key_pair
 from ..models.environment.file_lock import FileLock
@@ -22,7 +23,8 @@ from ..models.protocol.frames import ANY
 from .audit.trail import AuditTrail
 from .configuration import Configuration
 from .fabric.client import FabricClient
-from .http.server import HttpServer, check_exposure
+from .http.listener import HttpListener, check_exposure
+from .http.server import HttpServer
 from .jobs.executor import JobExecutor
 from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
@@ -162,10 +164,20 @@ class Worker:
         return fabric, discovery
 
     def _open_http(self, fabric: FabricClient | None) -> None:
-        app = build_app(self.context, fabric)
-        self.http = HttpServer(app, self.inventory, on_stop=app.end_streams)
-        self.context.url = self.http.bind()
-        self._opened.callback(self.http.close)
+        context = self.context
+        listener = self._opened.enter_context(HttpListener.bind(self.inventory))
+        context.url = listener.url
+        app = build_app(
+            self.name,
+            listener.url,
+            self.inventory,
+            store=context.store,
+            catalogue=context.catalogue,
+            run_task=partial(context.registry.run, context),
+            run_job=None if fabric is None else fabric.run_job,
+            on_rejected=lambda network, reason, token: context.audit.refused(network, reason, token=token),
+        )
+        self.http = HttpServer(app, listener, on_stop=app.close_streams)
 
     def _open_transport(self) -> None:
         context, environment = self.context, self.environment

@@ -16,9 +16,11 @@ import pytest
 
 from nfcli.models.environment.curve_keys import ensure_audit_key
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker import preflight
 from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 from support.workers import EnvironmentFactory
@@ -205,10 +207,11 @@ def test_ports_that_are_taken_are_found(environment: Environment) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         set_keys(environment, port=port, endpoint=f"tcp://127.0.0.1:{port}")
+        with pytest.raises(WorkerStartError) as in_use:
+            HttpListener.bind(WorkerInventory(service="fastmcp", port=port))
         assert lines(environment) == well(
             environment,
-            f"FAULT MCP: port {port} on 127.0.0.1 is taken: end what listens there, "
-            "or set another port in the worker's inventory (0 takes a free one)",
+            f"FAULT MCP: {in_use.value}",
             f"FAULT endpoint: tcp://127.0.0.1:{port} can't be bound: Address already in use: "
             "free it or change `endpoint` in the inventory",
         )

@@ -1,4 +1,4 @@
-"""How many wrong tokens an address may try: a bounded table of when it tried the last ones."""
+"""Rate limit of failed authentications per client network."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 WINDOW_SECONDS = 60
-MAX_ADDRESSES = 10_000
-_MAX_WARNINGS = 10  # in a window, all addresses together: strangers must not fill the log
+MAX_NETWORKS = 10_000
+_MAX_WARNINGS = 10  # per window, all networks together: a flood must not fill the log
 _MAPPED_IPV4 = bytes(10) + b"\xff\xff"
 
 
-def counted_address(peer: str) -> str:
-    """Return the address that the guesses of a connection's peer are counted under.
+def client_network(peer: str) -> str:
+    """Return the network that the failures of a peer address count against.
 
-    That is the /64 of an IPv6 address, since whoever has one address of it has them all, and IPv4 as itself, also
-    where a socket for both shows it as IPv6.
+    That is the /64 of an IPv6 address, since a host can use every address of its /64, and the address itself for IPv4,
+    including IPv4-mapped IPv6 addresses of dual-stack sockets.
     """
     if ":" not in peer:
         return peer
@@ -31,69 +31,69 @@ def counted_address(peer: str) -> str:
     return f"{socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8))}/64"
 
 
-class _Guesses:
-    """When an address sent its last wrong tokens, and when its lock-out was last told of."""
+class _Failures:
+    """Times of the last failed authentications of one network, and of its last warning."""
 
-    __slots__ = ("times", "told")
+    __slots__ = ("times", "warned_at")
 
     def __init__(self, size: int) -> None:
         self.times: deque[float] = deque(maxlen=size)
-        self.told = -math.inf
+        self.warned_at = -math.inf
 
 
-class GuessLimit:
-    """Locks an address out that sent more than `most` wrong tokens within a minute, until one of them is that old.
+class FailedAuthLimiter:
+    """Lock out a network after more than `limit` failures in 60 s, until the oldest one leaves the window.
 
-    At most `MAX_ADDRESSES` are remembered, then the one whose last wrong token is the oldest is forgotten. Each call
-    takes the same time whatever came before. For one thread.
+    At most `MAX_NETWORKS` are remembered; beyond that, the network whose last failure is the oldest is dropped. Each
+    call takes constant time. Not thread-safe.
 
     Args:
-        most: how many wrong tokens are let pass, at least 1.
-        clock: seconds that never go back.
+        limit: failures allowed per window, at least 1.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._size = most + 1
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size = limit + 1
         self._clock = clock
-        self._guesses: OrderedDict[str, _Guesses] = OrderedDict()
-        self._told: deque[float] = deque(maxlen=_MAX_WARNINGS)
+        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+        self._warnings: deque[float] = deque(maxlen=_MAX_WARNINGS)
 
     def __len__(self) -> int:
-        """Return how many addresses are remembered."""
-        return len(self._guesses)
+        """Return the number of networks that are remembered."""
+        return len(self._failures)
 
-    def wait_seconds(self, address: str) -> int:
-        """Return after how many whole seconds `address` may try again; 0 when it may now."""
-        found = self._guesses.get(address)
+    def retry_after(self, network: str) -> int:
+        """Return the whole seconds until the lock-out of `network` ends; 0 when it is not locked out."""
+        found = self._failures.get(network)
         if found is None or len(found.times) < self._size:
             return 0
         return max(0, math.ceil(found.times[0] + WINDOW_SECONDS - self._clock()))
 
-    def count(self, address: str) -> bool:
-        """Count a wrong token; return whether the operator should be told that `address` is locked out now.
+    def record_failure(self, network: str) -> bool:
+        """Count a failed authentication; return whether to log a warning about the lock-out of `network`.
 
-        True once a minute for an address at most, and ten times for all of them.
+        True at most once per window for a network, and at most ten times per window for all of them.
         """
         now = self._clock()
-        found = self._guesses.pop(address, None) or _Guesses(self._size)
+        found = self._failures.pop(network, None) or _Failures(self._size)
         found.times.append(now)
-        self._guesses[address] = found
-        self._forget(now)
+        self._failures[network] = found
+        self._expire(now)
         is_locked = len(found.times) == self._size and now < found.times[0] + WINDOW_SECONDS
-        if not is_locked or now < found.told + WINDOW_SECONDS:
+        if not is_locked or now < found.warned_at + WINDOW_SECONDS:
             return False
-        found.told = now
-        if len(self._told) == _MAX_WARNINGS and now < self._told[0] + WINDOW_SECONDS:
+        found.warned_at = now
+        if len(self._warnings) == _MAX_WARNINGS and now < self._warnings[0] + WINDOW_SECONDS:
             return False
-        self._told.append(now)
+        self._warnings.append(now)
         return True
 
-    def _forget(self, now: float) -> None:
-        """Let go of an address too many, or of two that sent nothing wrong for a minute: they come in that order."""
-        if len(self._guesses) > MAX_ADDRESSES:
-            self._guesses.popitem(last=False)
+    def _expire(self, now: float) -> None:
+        """Drop a network beyond the maximum, and up to two without a failure in the window: the oldest come first."""
+        if len(self._failures) > MAX_NETWORKS:
+            self._failures.popitem(last=False)
         for _ in range(2):
-            oldest = next(iter(self._guesses.values()))
+            oldest = next(iter(self._failures.values()))
             if now < oldest.times[-1] + WINDOW_SECONDS:
                 return
-            self._guesses.popitem(last=False)
+            self._failures.popitem(last=False)

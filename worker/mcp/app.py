@@ -1,145 +1,170 @@
-"""The MCP server: the tasks that are tools, served statelessly over streamable HTTP behind the gate.
+"""The MCP application: a worker's tools and prompts over stateless streamable HTTP, behind the request middleware.
 
 The SDK serves both protocol eras: 2025-11-25 and older, which begin with `initialize`, and 2026-07-28, where each POST
-stands for itself. There are no sessions. Where the tools can change there are streams that tell so; the gate ends them
-with their token, so that nothing outlives it.
+is self-contained. There are no sessions. Where the tools can change there are notification streams; the middleware ends
+them with their token, so that nothing outlives it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any, Protocol
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, RequireAuthMiddleware
+from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url
 from mcp.server.auth.settings import AuthSettings
+from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.auth import ProtectedResourceMetadata
-from starlette.authentication import AuthCredentials
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..fabric.client import FabricClient
-from ..http.active_requests import RunningRequests
-from ..http.allowed_hosts import host_names, origin_names
-from ..http.exchange import MAX_BODY_BYTES, App
-from ..http.middleware import HEALTH_PATH, Caller, Gate, Policy
-from ..http.rate_limit import GuessLimit
-from ..http.responses import JSON, Answer, Challenges
-from ..http.token_verifier import DiskcacheBearerTokenVerifier
-from ..jobs.task_context import TaskContext
+from ...models.inventory.schema import AuthBearer, WorkerInventory
+from ..http.active_requests import ActiveRequests
+from ..http.allowed_hosts import host_patterns, origin_patterns
+from ..http.bearer import bearer_scheme
+from ..http.middleware import RequestMiddleware
+from ..http.policy import AccessPolicy
+from ..http.rate_limit import FailedAuthLimiter
+from ..http.request_cycle import MAX_BODY_BYTES
+from ..http.responses import JSON, StaticResponse, error_response
+from ..http.token_verifier import DiskcacheBearerTokenVerifier, TokenLookup
+from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
-from .notifications import ListChanges
-from .plain_errors import PlainErrors
+from .notifications import ListChangeNotifier
+from .tool_calls import RunJob, RunTask, ToolCalls
 
-log = logging.getLogger(__name__)
+BAD_REQUEST = 400
+_NOT_JSON = error_response(BAD_REQUEST, "the body is not JSON", code=-32700)
+_NOT_A_MESSAGE = error_response(BAD_REQUEST, "the body is not a single JSON-RPC request or notification")
+_SANITIZED = {b"Parse error: ": _NOT_JSON, b"Validation error: ": _NOT_A_MESSAGE}
 
 
-def build_app(worker: TaskContext, fabric: FabricClient | None = None) -> Gate:
+class RevocableTokens(TokenLookup, Protocol):
+    """The part of a token store that the application uses; `on_revoked` are called with tokens that were revoked."""
+
+    on_revoked: list[Callable[[Sequence[str]], None]]
+
+
+def build_app(
+    name: str,
+    url: str,
+    inventory: WorkerInventory,
+    *,
+    store: RevocableTokens,
+    catalogue: ToolCatalogue,
+    run_task: RunTask,
+    run_job: RunJob | None,
+    on_rejected: Callable[[str, str, str], object],
+) -> RequestMiddleware:
     """Return the complete ASGI application of a worker.
 
-    `worker.url` must be set by the time the application's lifespan starts.
-
     Args:
-        worker: whose tools and tokens they are.
-        fabric: sends jobs to the other services of the fabric; None: there are none, and lists of tools never change.
+        name: the worker's name.
+        url: URL of its MCP endpoint.
+        inventory: its configuration.
+        store: its tokens.
+        catalogue: tools and prompts to publish.
+        run_task: runs a task of the worker itself.
+        run_job: runs a task of another service; None without a broker, where the tools never change.
+        on_rejected: called with client network, reason and token of each request that authentication rejects.
     """
-    # It logs a line at INFO for every request.
-    logging.getLogger("mcp.server.streamable_http").setLevel(logging.WARNING)
-    changes = None if fabric is None else ListChanges()
-    server = make_server(worker, changes, fabric)
-    requests = RunningRequests()
+    notifier = None if run_job is None else ListChangeNotifier()
+    calls = ToolCalls(name, catalogue, run_task, run_job, inventory.tools.timeout)
+    policy = AccessPolicy(
+        name,
+        host_patterns(inventory, url),
+        origin_patterns(inventory, url),
+        stream_app=None if notifier is None else _require_authentication(notifier, inventory),
+    )
+    if inventory.authentication_enabled:
+        policy = _with_bearer_tokens(policy, url, inventory.auth_bearer, store, on_rejected)
+    manager = _session_manager(make_server(name, catalogue, calls, notifier), policy)
+    requests = ActiveRequests()
 
     @asynccontextmanager
-    async def running() -> AsyncIterator[tuple[Policy, App]]:
-        policy = _policy(worker)
-        if changes is not None:
-            policy = replace(policy, streams=_guarded(worker, changes), end_streams=changes.close)
-        manager = StreamableHTTPSessionManager(
-            server,
-            json_response=True,
-            stateless=True,
-            security_settings=TransportSecuritySettings(
-                allowed_hosts=policy.hosts.patterns(), allowed_origins=policy.origins.patterns()
-            ),
-            max_request_body_size=MAX_BODY_BYTES,
-        )
+    async def lifespan() -> AsyncIterator[None]:
         async with manager.run():
-            with ExitStack() as followed:
-                followed.enter_context(requests.listening(worker.store.on_revoked, policy.is_live))
-                if changes is not None:
-                    followed.enter_context(changes.following(worker.catalogue))
-                yield policy, _guarded(worker, PlainErrors(StreamableHTTPASGIApp(manager)))
+            with ExitStack() as watches:
+                watches.enter_context(requests.watch(store.on_revoked, policy.is_live))
+                if notifier is not None:
+                    watches.enter_context(notifier.watch(catalogue))
+                yield
 
-    return Gate(running, requests)
-
-
-def _guarded(worker: TaskContext, app: App) -> App:
-    """Return an application that with authentication lets nobody in whom the gate hasn't named."""
-    if not worker.inventory.authentication_enabled:
-        return app
-    scopes = list(worker.inventory.auth_bearer.required_scopes)
-    return AuthContextMiddleware(RequireAuthMiddleware(app, scopes))
+    app = _require_authentication(SanitizedErrors(StreamableHTTPASGIApp(manager)), inventory)
+    return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 
 
-def _policy(worker: TaskContext) -> Policy:
-    inventory = worker.inventory
-    hosts, origins = host_names(inventory, worker.url), origin_names(inventory, worker.url)
+def _session_manager(server: Server[Any], policy: AccessPolicy) -> StreamableHTTPSessionManager:
+    # It logs a line at INFO for every request.
+    logging.getLogger("mcp.server.streamable_http").setLevel(logging.WARNING)
+    return StreamableHTTPSessionManager(
+        server,
+        json_response=True,
+        stateless=True,
+        security_settings=TransportSecuritySettings(
+            allowed_hosts=policy.hosts.patterns(), allowed_origins=policy.origins.patterns()
+        ),
+        max_request_body_size=MAX_BODY_BYTES,
+    )
+
+
+def _require_authentication(app: ASGIApp, inventory: WorkerInventory) -> ASGIApp:
+    """Return an application that, with authentication, rejects callers that the middleware has not authenticated."""
     if not inventory.authentication_enabled:
-        return Policy(worker.name, hosts, origins)
-    bearer = inventory.auth_bearer
-    documents, metadata_url = {HEALTH_PATH: Answer(200)}, None
-    settings = _auth_settings(worker)
-    if settings is not None and settings.resource_server_url is not None:
-        metadata_url = build_resource_metadata_url(settings.resource_server_url)
-        documents[metadata_url.path or ""] = _metadata(settings)
-    _, resource = bearer.metadata_urls(worker.url)
-    verifier = DiskcacheBearerTokenVerifier(worker.store, bearer.token_scopes, resource)
+        return app
+    return AuthContextMiddleware(RequireAuthMiddleware(app, list(inventory.auth_bearer.required_scopes)))
+
+
+def _with_bearer_tokens(
+    policy: AccessPolicy,
+    url: str,
+    bearer: AuthBearer,
+    store: TokenLookup,
+    on_rejected: Callable[[str, str, str], object],
+) -> AccessPolicy:
+    """Return a policy that requires the tokens of a store."""
+    documents, metadata_url = dict(policy.documents), None
+    issuer, resource = bearer.metadata_urls(url)
+    if issuer is not None and resource is not None:
+        settings = _auth_settings(issuer, resource, bearer)
+        if settings.resource_server_url is not None:
+            metadata_url = build_resource_metadata_url(settings.resource_server_url)
+            documents[metadata_url.path or ""] = _metadata(settings)
+    verifier = DiskcacheBearerTokenVerifier(store, bearer.token_scopes, resource)
     limit = bearer.max_wrong_tokens_per_minute
-    return Policy(
-        worker.name,
-        hosts,
-        origins,
-        authenticate=_authentication(verifier),
-        is_live=lambda token: worker.store.lookup(token) is not None,
-        guesses=GuessLimit(limit) if limit else None,
-        on_refused=lambda address, reason, token: worker.audit.refused(address, reason, token=token),
-        challenges=Challenges(bearer.required_scopes, None if metadata_url is None else str(metadata_url)),
+    return replace(
+        policy,
+        schemes=(
+            bearer_scheme(
+                verifier.authenticate, bearer.required_scopes, None if metadata_url is None else str(metadata_url)
+            ),
+        ),
         required_scopes=bearer.required_scopes,
+        is_live=lambda token: store.lookup(token) is not None,
+        limiter=FailedAuthLimiter(limit) if limit else None,
+        on_rejected=on_rejected,
         documents=documents,
     )
 
 
-def _authentication(verifier: DiskcacheBearerTokenVerifier) -> Callable[[str], Caller | None]:
-    def authenticate(token: str) -> Caller | None:
-        access = verifier.find(token)
-        if access is None:
-            return None
-        entries = {"user": AuthenticatedUser(access), "auth": AuthCredentials(access.scopes)}
-        return Caller(token, frozenset(access.scopes), entries)
-
-    return authenticate
-
-
-def _auth_settings(worker: TaskContext) -> AuthSettings | None:
-    """Return what is published of the worker's authentication; None where the inventory says to publish nothing."""
-    issuer, resource = worker.inventory.auth_bearer.metadata_urls(worker.url)
-    if issuer is None or resource is None:
-        return None
+def _auth_settings(issuer: str, resource: str, bearer: AuthBearer) -> AuthSettings:
     return AuthSettings.model_validate(
         {
             "issuer_url": issuer,
             "resource_server_url": resource,
-            "required_scopes": list(worker.inventory.auth_bearer.required_scopes),
-            # Tokens are kept by this worker alone, so each one's resource is this one.
+            "required_scopes": list(bearer.required_scopes),
+            # This worker alone stores its tokens, so it is the resource of each of them.
             "validate_token_resource": True,
         }
     )
 
 
-def _metadata(settings: AuthSettings) -> Answer:
+def _metadata(settings: AuthSettings) -> StaticResponse:
     """Return the protected-resource metadata (RFC 9728)."""
     metadata = ProtectedResourceMetadata.model_validate(
         {
@@ -148,4 +173,33 @@ def _metadata(settings: AuthSettings) -> Answer:
             "scopes_supported": settings.required_scopes or None,
         }
     )
-    return Answer(200, metadata.model_dump_json(by_alias=True, exclude_none=True).encode(), (JSON,))
+    return StaticResponse(200, metadata.model_dump_json(by_alias=True, exclude_none=True).encode(), (JSON,))
+
+
+class SanitizedErrors:
+    """An ASGI application that replaces the SDK's errors about malformed messages.
+
+    The SDK's own quote what was sent, and name the library that parsed it with its version.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        held: list[Message] = []
+
+        async def send_sanitized(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == BAD_REQUEST:
+                held.append(message)
+                return
+            if held:
+                start = held.pop()
+                for text, response in _SANITIZED.items():
+                    if text in message.get("body", b""):
+                        await response.send(send)
+                        return
+                await send(start)
+            await send(message)
+
+        await self._app(scope, receive, send_sanitized)

@@ -1,4 +1,4 @@
-"""What the MCP server answers: lists of tools and prompts by the page, calls, prompts, and streams of changes."""
+"""Handlers of MCP methods: tools and prompts by the page, tool calls, prompts, subscriptions."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ from mcp_types import (
 )
 
 from ...models.errors import PromptError
-from ..fabric.client import FabricClient
-from ..jobs.task_context import TaskContext
-from .notifications import ListChanges
+from ..tools.catalogue import ToolCatalogue
+from .notifications import ListChangeNotifier
 from .tool_calls import ToolCalls
 
 log = logging.getLogger(__name__)
 
 PAGE_LENGTH = 100
-_MARK = b"after:"
+_CURSOR_PREFIX = b"after:"
 
 _Context = ServerRequestContext[Any, Any]
 
@@ -54,7 +53,7 @@ _Item = TypeVar("_Item", bound=_Named)
 
 
 class _ChangingServer(Server[Any]):
-    """A server whose lists change, and which says so in the handshake."""
+    """A server that announces `listChanged` in the handshake."""
 
     def create_initialization_options(
         self,
@@ -62,32 +61,35 @@ class _ChangingServer(Server[Any]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        """Return what the handshake tells."""
-        changing = notification_options or NotificationOptions(prompts_changed=True, tools_changed=True)
-        return super().create_initialization_options(changing, experimental_capabilities, extensions)
+        """Return the options of the handshake."""
+        options = notification_options or NotificationOptions(prompts_changed=True, tools_changed=True)
+        return super().create_initialization_options(options, experimental_capabilities, extensions)
 
 
-def make_server(worker: TaskContext, changes: ListChanges | None, fabric: FabricClient | None = None) -> Server[Any]:
-    """Return the MCP server of a worker's catalogue.
+def make_server(
+    name: str, catalogue: ToolCatalogue, calls: ToolCalls, notifier: ListChangeNotifier | None
+) -> Server[Any]:
+    """Return the MCP server that publishes a catalogue.
 
     Args:
-        worker: whose catalogue and tasks they are.
-        changes: tells clients that the lists have changed; None where they never do.
-        fabric: sends jobs to other services; None where there are none.
+        name: the worker's name.
+        catalogue: tools and prompts to publish.
+        calls: runs tools.
+        notifier: notifies clients of changed lists; None where they never change.
     """
-    handlers = _Handlers(worker, fabric)
-    has_prompts = changes is not None or bool(worker.catalogue.prompts())
-    kind = Server[Any] if changes is None else _ChangingServer
-    server = kind(
-        worker.name,
+    handlers = _Handlers(catalogue, calls)
+    has_prompts = notifier is not None or bool(catalogue.prompts())
+    server_class = Server[Any] if notifier is None else _ChangingServer
+    server = server_class(
+        name,
         version=version("nfcli"),
-        title=f"nfcli worker {worker.name}",
+        title=f"nfcli worker {name}",
         get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_list_prompts=handlers.list_prompts if has_prompts else None,
         on_get_prompt=handlers.get_prompt if has_prompts else None,
-        on_subscriptions_listen=None if changes is None else changes.listen,
+        on_subscriptions_listen=None if notifier is None else notifier.listen,
     )
     # OpenTelemetry's span takes 4 % of each request, and nothing here exports spans.
     server.middleware.clear()
@@ -95,9 +97,9 @@ def make_server(worker: TaskContext, changes: ListChanges | None, fabric: Fabric
 
 
 class _Handlers:
-    def __init__(self, worker: TaskContext, fabric: FabricClient | None) -> None:
-        self._catalogue = worker.catalogue
-        self._calls = ToolCalls(worker, fabric, timeout=worker.inventory.tools.timeout)
+    def __init__(self, catalogue: ToolCatalogue, calls: ToolCalls) -> None:
+        self._catalogue = catalogue
+        self._calls = calls
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
         tool = self._catalogue.find(name)
@@ -117,8 +119,10 @@ class _Handlers:
     async def get_prompt(self, _context: _Context, params: GetPromptRequestParams) -> GetPromptResult:
         found = self._catalogue.find_prompt(params.name)
         if found is None:
-            raise MCPError(INVALID_PARAMS, f"unknown prompt {params.name[:64]!r}: prompts/list names those there are")
-        log.info("MCP client %r reads prompt %s", _client(), found.name)
+            raise MCPError(
+                INVALID_PARAMS, f"unknown prompt {params.name[:64]!r}; call prompts/list for the available names"
+            )
+        log.info("MCP client %r gets prompt %s", _client(), found.name)
         render = partial(found.template.render, params.arguments or {})
         try:
             messages = await anyio.to_thread.run_sync(render, abandon_on_cancel=True)
@@ -131,34 +135,35 @@ class _Handlers:
 
 
 def _client() -> str:
+    """Return the name of the client that the current request comes from, for the log."""
     access = get_access_token()
     return access.client_id if access else "(unauthenticated)"
 
 
 def _page(items: Mapping[str, _Item], params: PaginatedRequestParams | None) -> tuple[list[_Item], str | None]:
-    """Return one page of items that are in their names' order, and the cursor of the next one.
+    """Return one page of items in the order of their names, and the cursor of the next page.
 
-    A cursor is the last name that was seen: what has come or gone since moves nothing out of the way.
+    A cursor is the last name of the previous page: items that were added or removed since shift nothing.
 
     Raises:
-        MCPError: the cursor is none.
+        MCPError: the cursor is invalid.
     """
     listed = list(items.values())
-    after = None if params is None or params.cursor is None else _name_in(params.cursor)
+    after = None if params is None or params.cursor is None else _decode_cursor(params.cursor)
     start = 0 if after is None else bisect_right(listed, after, key=attrgetter("name"))
     page = listed[start : start + PAGE_LENGTH]
-    return page, _cursor(page[-1].name) if start + PAGE_LENGTH < len(listed) else None
+    return page, _encode_cursor(page[-1].name) if start + PAGE_LENGTH < len(listed) else None
 
 
-def _cursor(name: str) -> str:
-    return urlsafe_b64encode(_MARK + name.encode()).decode()
+def _encode_cursor(name: str) -> str:
+    return urlsafe_b64encode(_CURSOR_PREFIX + name.encode()).decode()
 
 
-def _name_in(cursor: str) -> str:
+def _decode_cursor(cursor: str) -> str:
     try:
-        mark, name = (decoded := urlsafe_b64decode(cursor.encode()))[: len(_MARK)], decoded[len(_MARK) :].decode()
+        decoded = urlsafe_b64decode(cursor.encode())
+        if decoded.startswith(_CURSOR_PREFIX):
+            return decoded.removeprefix(_CURSOR_PREFIX).decode()
     except (binascii.Error, ValueError):
-        mark, name = b"", ""
-    if mark != _MARK:
-        raise MCPError(INVALID_PARAMS, "the cursor is none that this server gave: begin again without one")
-    return name
+        pass
+    raise MCPError(INVALID_PARAMS, "invalid cursor; restart without one")

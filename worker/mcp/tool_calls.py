@@ -1,4 +1,4 @@
-"""Calls of tools: the worker's own tasks in a thread, other services' as jobs on the fabric."""
+"""Calls of tools: tasks of this worker in a thread, those of other services as jobs on the fabric."""
 
 from __future__ import annotations
 
@@ -14,61 +14,86 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
 
 from ...models.errors import NfcliError, ToolCallError
-from ...models.protocol.jobs import failure_reason, strip_tracebacks
-from ..fabric.client import FabricClient
-from ..jobs.task_context import TaskContext
+from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
+from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
 from ..tools.schemas import clean_line
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 600.0
-SLACK_SECONDS = 5.0  # the fabric is to keep the time by itself
+SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
 
+
+class RunJob(Protocol):
+    """Run a task on all workers of another service."""
+
+    async def __call__(
+        self,
+        service: str,
+        task: str,
+        kwargs: dict[str, Any],
+        *,
+        timeout: float,  # noqa: ASYNC109  the job's
+    ) -> Mapping[str, Any]:
+        """Return `{worker: Result}`, failed ones included, after `timeout` seconds at the latest.
+
+        Raises:
+            NfcliError: no worker answered.
+        """
+
+
+RunTask = Callable[[str, dict[str, Any]], Result]
 _Results = dict[str, Any]
 _Value = TypeVar("_Value")
-_Function = Callable[[], _Value]
 
 
 class HttpRequest(Protocol):
-    """The request that a call came with, as far as calls use it."""
+    """The HTTP request of a call, as far as calls use it."""
 
     async def receive(self) -> Mapping[str, Any]:
-        """Return the next ASGI message; one of type `http.disconnect` when the client has gone."""
+        """Return the next ASGI message; one of type `http.disconnect` when the client has disconnected."""
 
 
 class ToolCalls:
-    """Calls the tools of a worker's catalogue; belongs to the loop that serves MCP.
+    """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
     Args:
-        worker: whose tools they are.
-        fabric: sends jobs to other services; None where there are none.
+        worker_name: the worker's name.
+        catalogue: its tools.
+        run_task: runs a task of the worker itself; called from other threads.
+        run_job: runs a task of another service; None without a broker.
         timeout: seconds that a job of another service may take.
     """
 
-    def __init__(self, worker: TaskContext, fabric: FabricClient | None, timeout: float = TIMEOUT_SECONDS) -> None:
-        self._worker = worker
-        self._fabric = fabric
+    def __init__(
+        self, worker_name: str, catalogue: ToolCatalogue, run_task: RunTask, run_job: RunJob | None, timeout: float
+    ) -> None:
+        self._worker_name = worker_name
+        self._catalogue = catalogue
+        self._run_task = run_task
+        self._run_job = run_job
         self._timeout = timeout
 
     async def call(self, params: CallToolRequestParams, client: str, request: HttpRequest | None) -> CallToolResult:
-        """Run the task behind a tool; whatever it says comes back as a result.
+        """Run the task of a tool; errors other than an unknown tool are returned as results.
 
-        A call that is cancelled waits for nothing any more. A task of this worker that has begun is left alone in its
-        thread, and its result thrown away.
+        A cancelled call returns at once. If a task of this worker has begun, it runs on in its thread, and its result
+        is discarded.
 
         Args:
             params: name and arguments of the tool.
-            client: who calls, for the log.
-            request: the request it came with; a job is not waited for any more once its client has gone.
+            client: name of the client, for the log.
+            request: the request of the call; a job is abandoned when its client disconnects.
 
         Raises:
             MCPError: there is no such tool.
         """
-        tool = self._worker.catalogue.find(params.name)
+        tool = self._catalogue.find(params.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"unknown tool {params.name[:64]!r}: tools/list names those there are")
+            raise MCPError(
+                INVALID_PARAMS, f"unknown tool {params.name[:64]!r}; call tools/list for the available names"
+            )
         arguments = params.arguments or {}
         log.info("MCP client %r calls %s", client, tool.task if tool.is_own else f"{tool.task} of {tool.service}")
         try:
@@ -76,39 +101,38 @@ class ToolCalls:
                 refusal = await _in_thread(partial(tool.guardrails.check_arguments, arguments))
                 if refusal is not None:
                     return _failure(refusal)
-            results = await self._results(tool, arguments, request)
+            results = await self._run(tool, arguments, request)
             if tool.guardrails.has_result_rules:
                 results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
-            return _answer(results)
+            return _call_result(results)
         except NfcliError as error:
             return _failure(str(error))
         except Exception as error:  # noqa: BLE001  the SDK would send its text to the client
-            log.error("the call of %s failed: %s", tool.name, type(error).__name__)
+            log.error("call of %s failed: %s", tool.name, type(error).__name__)
             return _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
 
-    async def _results(self, tool: PublishedTool, arguments: dict[str, Any], request: HttpRequest | None) -> _Results:
+    async def _run(self, tool: PublishedTool, arguments: dict[str, Any], request: HttpRequest | None) -> _Results:
         """Return `{worker: Result}`.
 
         Raises:
-            NfcliError: there is none.
+            NfcliError: no worker returned a result.
         """
-        worker = self._worker
         if tool.is_own:
-            result = await _in_thread(partial(worker.registry.run, worker, tool.task, arguments))
-            return {worker.name: result.model_dump(mode="json")}
-        if self._fabric is None:
-            raise ToolCallError(f"service {tool.service} can't be reached: this worker is not part of a fabric")
-        results = await _while_connected(request, partial(self._run_job, self._fabric, tool, arguments))
+            result = await _in_thread(partial(self._run_task, tool.task, arguments))
+            return {self._worker_name: result.model_dump(mode="json")}
+        if self._run_job is None:
+            raise ToolCallError(f"cannot call service {tool.service}: this worker has no broker")
+        results = await _while_connected(request, partial(self._await_job, self._run_job, tool, arguments))
         if not results:
-            raise ToolCallError(f"no worker of service {tool.service} has answered: look with show norfab workers")
+            raise ToolCallError(f"no worker of service {tool.service} answered: check show norfab workers")
         return results
 
-    async def _run_job(self, fabric: FabricClient, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
+    async def _await_job(self, run_job: RunJob, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
         try:
             with anyio.fail_after(self._timeout + SLACK_SECONDS):
-                found = await fabric.run_job(tool.service, tool.task, arguments, timeout=self._timeout)
+                found = await run_job(tool.service, tool.task, arguments, timeout=self._timeout)
         except TimeoutError:
-            raise ToolCallError(f"service {tool.service} has not answered within {self._timeout:g} s") from None
+            raise ToolCallError(f"service {tool.service} did not answer within {self._timeout:g} s") from None
         return {name: _checked(result) for name, result in found.items()}
 
 
@@ -118,34 +142,34 @@ def _checked(result: object) -> object:
     return {"result": None, "failed": True, "errors": ["the worker's answer is not a result"], "messages": []}
 
 
-async def _in_thread(function: _Function[_Value]) -> _Value:
+async def _in_thread(function: Callable[[], _Value]) -> _Value:
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
 
 
 async def _while_connected(request: HttpRequest | None, work: Callable[[], Awaitable[_Results]]) -> _Results:
-    """Do the work and return what it gives, or nothing when the client has gone first.
+    """Await the work and return its results, or none when the client disconnects first.
 
     Raises whatever the work raises.
     """
     if request is None:
         return await work()
     results: _Results = {}
-    problem: Exception | None = None
+    failure: Exception | None = None
 
-    async def watch() -> None:
+    async def cancel_on_disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
         group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(watch)
+        group.start_soon(cancel_on_disconnect)
         try:
             results = await work()
-        except Exception as error:  # noqa: BLE001  the group would wrap it up
-            problem = error
+        except Exception as error:  # noqa: BLE001  the group would wrap it in an exception group
+            failure = error
         group.cancel_scope.cancel()
-    if problem is not None:
-        raise problem
+    if failure is not None:
+        raise failure
     return results
 
 
@@ -154,17 +178,17 @@ def _failure(reason: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def _answer(results: _Results) -> CallToolResult:
-    """Return what a client gets: the failed workers' reasons, one a line, and all results as JSON.
+def _call_result(results: _Results) -> CallToolResult:
+    """Return the result of a call: reasons of failed workers, one per line, and all results as JSON.
 
     Raises:
-        ToolCallError: the results can't be written as JSON.
+        ToolCallError: the results cannot be encoded as JSON.
     """
     try:
         text = json.dumps(results, ensure_ascii=False, allow_nan=False)
         text.encode()
     except (TypeError, ValueError, RecursionError):
-        raise ToolCallError("the workers' answer can't be written as JSON") from None
+        raise ToolCallError("the workers' results cannot be encoded as JSON") from None
     reasons = [
         f"{clean_line(name)}: {clean_line(failure_reason(result), MAX_REASON_CHARACTERS)}"
         for name, result in results.items()

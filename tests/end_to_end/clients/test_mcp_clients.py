@@ -173,7 +173,7 @@ def test_path_with_a_slash_at_its_end_works(worker: Any, drive: Drive, era: str)
 def test_client_without_token_is_told_that_it_needs_one(worker: Any, drive: Drive, era: str) -> None:
     """And tries nothing else."""
     seen = use(drive, worker.url, None, era)
-    assert seen == Seen(refusal="a bearer token is needed", answers=[(401, "Bearer")])
+    assert seen == Seen(refusal="authentication required: send Bearer credentials", answers=[(401, "Bearer")])
 
 
 def test_wrong_token_is_refused(worker: Any, drive: Drive, era: str) -> None:
@@ -204,7 +204,7 @@ def test_token_without_the_scope_is_forbidden(scoped_worker: Any, drive: Drive, 
     """The challenge names the scope."""
     seen = use(drive, scoped_worker.url, TOKEN, era)
     challenge = 'Bearer error="insufficient_scope", scope="admin"'
-    assert seen == Seen(refusal="the token lacks a scope", answers=[(403, challenge)])
+    assert seen == Seen(refusal="the token lacks a required scope", answers=[(403, challenge)])
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])

@@ -20,7 +20,10 @@ import pytest
 from nfcli import NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import WorkerLock
+from nfcli.models.errors import WorkerStartError
+from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.shell.cli import main
+from nfcli.worker.http.listener import HttpListener
 from support.programs import InTime
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
@@ -382,10 +385,9 @@ def test_a_port_that_somebody_else_has_is_found(site: Environment, nfcli: NfcliR
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         set_keys(site, port=port)
+        with pytest.raises(WorkerStartError) as in_use:
+            HttpListener.bind(WorkerInventory(service="fastmcp", port=port))
         done = nfcli("--check", environment=site)
-    said = (
-        f"port {port} on 127.0.0.1 is taken: end what listens there, or set another port in the worker's inventory "
-        "(0 takes a free one)"
-    )
-    assert (done.returncode, done.stdout.splitlines()) == (1, with_faults(stopped(site), {f"{NAME} MCP": [said]}))
+    faults = {f"{NAME} MCP": [str(in_use.value)]}
+    assert (done.returncode, done.stdout.splitlines()) == (1, with_faults(stopped(site), faults))
     assert done.stderr == ""

@@ -218,7 +218,7 @@ def test_services_that_go_take_their_tools_along_and_clients_are_told(departure:
     params = {"name": "service_demo__task_say", "arguments": {"text": "x"}}
     for era in ERAS:
         refusal = gone.worker.refusal("tools/call", params, era)
-        assert refusal["message"] == "unknown tool 'service_demo__task_say': tools/list names those there are"
+        assert refusal["message"].startswith("unknown tool 'service_demo__task_say'")
 
 
 def test_a_broker_that_is_started_again_costs_no_tools(restarted: Any) -> None:

@@ -71,7 +71,7 @@ def test_a_prompt_is_rendered_with_its_arguments(worker: Any, mode: str, argumen
             {"topic": "x", "mood": "y"},
             "prompt ask_advice: argument mood: no such argument: prompts/list names them",
         ),
-        ("ask_advice", {"topic": "x"}, "unknown prompt 'ask_advice': prompts/list names those there are"),
+        ("ask_advice", {"topic": "x"}, "unknown prompt 'ask_advice'; call prompts/list for the available names"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(

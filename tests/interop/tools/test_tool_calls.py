@@ -116,8 +116,7 @@ def test_what_is_no_tool_can_not_be_called(worker: Any, tool_site: Any, mode: st
         return str(caught.value)
 
     before = tool_site.jobs("demo")
-    told = f"unknown tool 'service_demo__task_{task}': tools/list names those there are"
-    assert worker.use(use, mode) == told
+    assert worker.use(use, mode).startswith(f"unknown tool 'service_demo__task_{task}'")
     assert tool_site.jobs("demo") == before
 
 

@@ -53,7 +53,7 @@ def test_what_is_not_listed_is_not_called(ruled: Any, tool_site: Any, era: str, 
     before = [tool_site.jobs(other) for other in others]
     name = f"service_{service}__task_{task}"
     refusal = ruled.refusal("tools/call", {"name": name, "arguments": {}}, era)
-    assert refusal["message"] == f"unknown tool '{name}': tools/list names those there are"
+    assert refusal["message"].startswith(f"unknown tool '{name}'")
     assert [tool_site.jobs(other) for other in others] == before
 
 

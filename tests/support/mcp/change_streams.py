@@ -43,8 +43,12 @@ class Stream:
         self._response.close()
         self._connection.close()
 
+    def read_line(self) -> bytes:
+        """Return the next line, event or comment."""
+        return self._response.readline()
+
     def body(self) -> Any:
-        """Return the JSON of a refusal."""
+        """Return the JSON body of an error."""
         return json.loads(self._response.read())
 
     def next(self) -> Any:

@@ -1,49 +1,58 @@
-"""Requests that run with a token, in process."""
+"""Requests with a token, in process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from nfcli.worker.http.active_requests import RunningRequests
-from nfcli.worker.http.allowed_hosts import Names
-from nfcli.worker.http.exchange import App
-from nfcli.worker.http.middleware import Caller, Gate, Policy
-from support.mcp.served_worker import WAIT_SECONDS
+from starlette.types import ASGIApp, Send
 
-Send = Callable[[Any], Awaitable[None]]
+from nfcli.worker.http.active_requests import ActiveRequests
+from nfcli.worker.http.allowed_hosts import HostPatterns
+from nfcli.worker.http.bearer import bearer_scheme
+from nfcli.worker.http.middleware import RequestMiddleware
+from nfcli.worker.http.policy import AccessPolicy, Caller
+from support.mcp.served_worker import WAIT_SECONDS
 
 
 class Site:
-    """A gate in this loop, before an application of the test's own; `live` are the tokens that are good.
+    """The request middleware in this loop, in front of a test's application; `live` are the valid tokens.
 
-    `revoke` is what a store calls after it has deleted tokens.
+    `authenticate` replaces the lookup of a token among them.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp, authenticate: Callable[[str], Caller | None] | None = None) -> None:
         self.live = {"t"}
-        self.requests = RunningRequests()
+        self.requests = ActiveRequests()
         self._listeners: list[Callable[[Sequence[str]], None]] = []
-        self._app = app
-        self.policy = Policy(
+        self._policy = AccessPolicy(
             "w1",
-            Names.of(["localhost"]),
-            Names.of([]),
-            authenticate=lambda token: Caller(token, frozenset(), {}) if token in self.live else None,
+            HostPatterns.parse(["localhost"]),
+            HostPatterns.parse([]),
+            schemes=(bearer_scheme(authenticate or self._authenticate),),
             is_live=lambda token: token in self.live,
         )
-        self._gate = Gate(self._running, self.requests)
+        self._middleware = RequestMiddleware(app, self._policy, self.requests, self._lifespan)
+
+    @property
+    def rejection(self) -> list[Any]:
+        """What `ask` returns where the token is not valid."""
+        invalid = self._policy.schemes[0].invalid
+        return [invalid.status, invalid.body]
+
+    def _authenticate(self, token: str) -> Caller | None:
+        return Caller(token, frozenset(), {}) if token in self.live else None
 
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[tuple[Policy, App]]:
-        with self.requests.listening(self._listeners, self.policy.is_live):
-            yield self.policy, self._app
+    async def _lifespan(self) -> AsyncIterator[None]:
+        with self.requests.watch(self._listeners, self._policy.is_live):
+            yield
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Let requests in, until the end of the block."""
+        """Serve requests until the end of the block."""
         has_begun, may_end = asyncio.Event(), asyncio.Event()
 
         async def receive() -> Any:
@@ -53,7 +62,7 @@ class Site:
         async def send(_message: Any) -> None:
             has_begun.set()
 
-        lifespan = asyncio.create_task(self._gate({"type": "lifespan"}, receive, send))
+        lifespan = asyncio.create_task(self._middleware({"type": "lifespan"}, receive, send))
         await has_begun.wait()
         try:
             yield
@@ -63,23 +72,23 @@ class Site:
             assert self._listeners == []
 
     def revoke(self, token: str = "t") -> None:
-        """End a token, as a store does it."""
+        """Delete a token and notify the listeners, as a store does."""
         self.live.discard(token)
-        for tell in self._listeners:
-            tell([token])
+        for on_revoked in self._listeners:
+            on_revoked([token])
 
     async def post(self, send: Send, token: str = "t") -> None:
-        """Have the gate serve a request that comes with a token."""
+        """Serve a request with a token."""
         headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())]
         scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers, "client": ("127.0.0.1", 1)}
 
         async def receive() -> Any:
             return {"type": "http.request", "body": b"{}"}
 
-        await self._gate(scope, receive, send)
+        await self._middleware(scope, receive, send)
 
     async def ask(self, token: str = "t") -> list[Any]:
-        """Return status and bodies of the answer to a request."""
+        """Return status and body parts of the response to a request."""
         sent: list[Any] = []
 
         async def send(message: Any) -> None:
@@ -90,5 +99,5 @@ class Site:
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test in a loop, for a bounded time."""
+    """Run a test in an event loop, for a limited time."""
     asyncio.run(asyncio.wait_for(test(), WAIT_SECONDS))

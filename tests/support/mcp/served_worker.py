@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -17,6 +18,8 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
+from nfcli.worker.http.listener import HttpListener
+from nfcli.worker.http.middleware import RequestMiddleware
 from nfcli.worker.http.server import HttpServer, new_event_loop
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.mcp.app import build_app
@@ -137,12 +140,25 @@ class ServedWorker(McpAddress):
             started=START,
             catalogue=ToolCatalogue("w1", "fastmcp", own, policy or ToolPolicy(inventory.tools)),
         )
-        app = build_app(self.worker, fabric)
-        self.http = HttpServer(app, self.worker.inventory, on_stop=app.end_streams)
-        self.url = self.worker.url = self.http.bind()
+        listener = HttpListener.bind(inventory)
+        self.url = self.worker.url = listener.url
+        app = self._build_app(fabric)
+        self.http = HttpServer(app, listener, on_stop=app.close_streams)
         self._stop_asked = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
         self._thread = threading.Thread(target=self._run, name="served worker")
+
+    def _build_app(self, fabric: Any) -> RequestMiddleware:
+        return build_app(
+            self.worker.name,
+            self.url,
+            self.worker.inventory,
+            store=self.store,
+            catalogue=self.worker.catalogue,
+            run_task=partial(self.worker.registry.run, self.worker),
+            run_job=None if fabric is None else fabric.run_job,
+            on_rejected=lambda network, reason, token: self.audit.refused(network, reason, token=token),
+        )
 
     def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
         def watched(token: str) -> BearerTokenRecord | None:

@@ -1,4 +1,4 @@
-"""Which Host and Origin headers are allowed."""
+"""Allowed Host and Origin headers."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.worker.http.allowed_hosts import Names, host_names, origin_names
+from nfcli.worker.http.allowed_hosts import HostPatterns, host_patterns, origin_patterns
 
 names = st.text(string.ascii_letters + string.digits + ".-", min_size=1)
 ports = st.integers(0, 65_535).map(str)
 
 
 @given(name=names, port=ports, other=ports)
-def test_pattern_allows_what_it_says(name: str, port: str, other: str) -> None:
-    """`NAME` stands for itself, `NAME:PORT` for that port, `NAME:*` for all."""
-    assert Names.of([name]).allows(name.swapcase())
-    assert not Names.of([name]).allows(f"{name}:{port}")
-    assert Names.of([f"{name}:{port}"]).allows(f"{name}:{other}") == (port == other)
-    assert not Names.of([f"{name}:{port}"]).allows(name)
-    assert Names.of([f"{name}:*"]).allows(f"{name}:{port}")
-    assert Names.of([f"{name}:*"]).allows(name)
+def test_pattern_allows_its_name_and_port(name: str, port: str, other: str) -> None:
+    """`NAME` allows no port, `NAME:PORT` that port, `NAME:*` any port or none."""
+    assert HostPatterns.parse([name]).allows(name.swapcase())
+    assert not HostPatterns.parse([name]).allows(f"{name}:{port}")
+    assert HostPatterns.parse([f"{name}:{port}"]).allows(f"{name}:{other}") == (port == other)
+    assert not HostPatterns.parse([f"{name}:{port}"]).allows(name)
+    assert HostPatterns.parse([f"{name}:*"]).allows(f"{name}:{port}")
+    assert HostPatterns.parse([f"{name}:*"]).allows(name)
 
 
 @given(name=names, value=st.text(), port=st.text(st.sampled_from("0189²x: @")))
 def test_nothing_but_the_name_and_a_port_is_allowed(name: str, value: str, port: str) -> None:
-    """Whatever a header holds."""
-    allowed = Names.of([f"{name}:*"])
+    """For any header value."""
+    allowed = HostPatterns.parse([f"{name}:*"])
     assert allowed.allows(value) <= value.lower().startswith(name.lower())
     assert allowed.allows(f"{name}:{port}") == (port.isascii() and port.isdigit())
 
 
-def test_patterns_of_the_sdk_want_a_port_where_there_is_a_star() -> None:
-    """So both forms are handed on."""
-    assert Names.of(["A.example.com:*", "b.example.com", "c.example.com:1"]).patterns() == [
+def test_patterns_for_the_sdk_include_the_name_without_a_port() -> None:
+    """The SDK's `NAME:*` requires a port."""
+    assert HostPatterns.parse(["A.example.com:*", "b.example.com", "c.example.com:1"]).patterns() == [
         "a.example.com",
         "b.example.com",
         "c.example.com:1",
@@ -55,16 +55,16 @@ def test_patterns_of_the_sdk_want_a_port_where_there_is_a_star() -> None:
     ],
 )
 def test_own_names_are_loopback_and_the_bind_address(host: str, url: str, own: set[str]) -> None:
-    """All interfaces have no name of their own; who reaches them by one says so in the inventory."""
+    """All interfaces have no name; the names they are reached by belong into the inventory."""
     inventory = WorkerInventory(service="fastmcp", host=host)
     expected = {"localhost", "127.0.0.1", "[::1]"} | own
-    assert host_names(inventory, url) == Names(frozenset(expected), frozenset(expected))
+    assert host_patterns(inventory, url) == HostPatterns(frozenset(expected), frozenset(expected))
     origins = frozenset(f"{scheme}://{name}" for scheme in ("http", "https") for name in expected)
-    assert origin_names(inventory, url) == Names(origins, origins)
+    assert origin_patterns(inventory, url) == HostPatterns(origins, origins)
 
 
-def test_bare_name_of_the_inventory_goes_with_the_workers_port() -> None:
-    """And without one, behind a proxy; a name with a port goes with that one only."""
+def test_name_without_a_port_is_allowed_with_the_worker_s_port() -> None:
+    """And without one, behind a proxy; a name with a port is allowed with that one only."""
     inventory = WorkerInventory(service="fastmcp", allowed_hosts=("a.example.com", "b.example.com:1", "[fd00::1]"))
-    given_names = host_names(inventory, "http://127.0.0.1:8001/mcp").exact - {"localhost", "127.0.0.1", "[::1]"}
+    given_names = host_patterns(inventory, "http://127.0.0.1:8001/mcp").exact - {"localhost", "127.0.0.1", "[::1]"}
     assert given_names == {"a.example.com", "a.example.com:8001", "b.example.com:1", "[fd00::1]", "[fd00::1]:8001"}

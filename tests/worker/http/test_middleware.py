@@ -1,4 +1,4 @@
-"""The outermost layer from a stranger's seat: paths, names, headers and bodies, before and without the MCP SDK."""
+"""The request middleware as an unauthenticated client meets it: paths, hosts, headers and bodies."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from nfcli.worker.http import exchange
-from nfcli.worker.http import middleware as gate
-from nfcli.worker.http.active_requests import RunningRequests
+from nfcli.worker.http import request_cycle
+from nfcli.worker.http.active_requests import ActiveRequests
+from nfcli.worker.http.allowed_hosts import HostPatterns
+from nfcli.worker.http.middleware import RequestMiddleware
+from nfcli.worker.http.policy import AccessPolicy
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, ServedWorker, read_answer
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
-FOREIGN_HOST = "this Host is not allowed: the worker's log says what to change"
-FOREIGN_ORIGIN = "this Origin is not allowed: the worker's log says what to change"
+HOST_NOT_ALLOWED = "Host not allowed; the worker's log names the setting to change"
+ORIGIN_NOT_ALLOWED = "Origin not allowed; the worker's log names the setting to change"
 PUBLIC = {"host": "0.0.0.0"}  # noqa: S104  what is tested
 
 Serve = Callable[..., Any]
@@ -34,20 +36,20 @@ def _shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def plain_worker(_shared_worker: Any) -> Any:
-    """Return the worker of all tests that change nothing."""
+    """Return a worker shared by the tests that do not change it."""
     _shared_worker.looked_up.clear()
     return _shared_worker
 
 
 def reason(answer: tuple[int, dict[str, str], Any]) -> tuple[int, str]:
-    """Return status and reason of a refusal."""
+    """Return status and error message of a response."""
     return answer[0], answer[2]["error"]["message"]
 
 
 @in_both_eras
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
 def test_both_spellings_of_the_path_are_served_without_a_redirect(plain_worker: Any, era: str, path: str) -> None:
-    """Clients drop the Authorization header when they follow one."""
+    """Clients drop the Authorization header when they follow a redirect."""
     assert plain_worker.post(era=era, path=path)[0] == 200
 
 
@@ -61,14 +63,14 @@ def test_both_spellings_of_the_path_are_served_without_a_redirect(plain_worker: 
     ],
 )
 def test_unknown_path_is_a_plain_404(plain_worker: Any, path: str, method: str) -> None:
-    """Anything else would send some clients off to OAuth; nobody's token is looked at."""
+    """Any other response makes some clients start OAuth; the token is not looked up."""
     answer = plain_worker.get(path, f"authorization: Bearer {TOKEN}", "content-length: 0", method=method)
     assert answer == (404, {"content-length": "0"}, b"")
     assert plain_worker.looked_up == []
 
 
-def test_health_says_nothing_but_that_it_is_there(plain_worker: Any) -> None:
-    """No token is needed, and none is looked at."""
+def test_health_check_reveals_nothing(plain_worker: Any) -> None:
+    """It needs no token, and looks up none."""
     assert plain_worker.get("/health") == (200, {"content-length": "0"}, b"")
     assert plain_worker.get("/health", "authorization: Bearer x") == (200, {"content-length": "0"}, b"")
     assert plain_worker.get("/health", method="DELETE") == (405, {"allow": "GET, HEAD", "content-length": "0"}, b"")
@@ -77,26 +79,26 @@ def test_health_says_nothing_but_that_it_is_there(plain_worker: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/mcp", "/.well-known/oauth-protected-resource"])
 @pytest.mark.parametrize("settings", [{}, PUBLIC, {**PUBLIC, "host": ""}, {**PUBLIC, "host": "::"}])
-def test_foreign_host_is_refused_on_every_bind_before_the_token_is_looked_at(
+def test_foreign_host_is_rejected_on_every_bind_before_the_token_is_looked_up(
     served_worker: Serve, settings: dict[str, Any], path: str
 ) -> None:
-    """A page that rebinds its name to this machine's address reaches nothing."""
+    """DNS rebinding reaches nothing."""
     worker = served_worker(**settings)
     host = f"evil.example.com:{worker.url.rpartition(':')[2].removesuffix('/mcp')}"
-    assert reason(worker.post(path=path, headers=(("host", host),))) == (421, FOREIGN_HOST)
+    assert reason(worker.post(path=path, headers=(("host", host),))) == (421, HOST_NOT_ALLOWED)
     assert worker.looked_up == []
 
 
 @pytest.mark.parametrize(
     "host", ["", "localhost.", "127.0.0.1:", "127.0.0.1:80x", "localhost:8001@evil.example.com", "127.0.0.2", "[::2]:1"]
 )
-def test_host_that_only_looks_like_an_own_one_is_refused(plain_worker: Any, host: str) -> None:
-    """Names are compared whole, ports are numbers."""
-    assert reason(plain_worker.post(headers=(("host", host),))) == (421, FOREIGN_HOST)
+def test_host_that_resembles_an_own_name_is_rejected(plain_worker: Any, host: str) -> None:
+    """Names match completely, ports are numbers."""
+    assert reason(plain_worker.post(headers=(("host", host),))) == (421, HOST_NOT_ALLOWED)
 
 
-def test_request_without_host_is_refused(plain_worker: Any) -> None:
-    """HTTP/1.0 leaves it out."""
+def test_request_without_host_is_rejected(plain_worker: Any) -> None:
+    """HTTP/1.0 requests may have none."""
     status, _, _ = plain_worker.ask(b"GET /health HTTP/1.0\r\n\r\n")
     assert status == 421
 
@@ -104,13 +106,13 @@ def test_request_without_host_is_refused(plain_worker: Any) -> None:
 @in_both_eras
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1", "127.0.0.1:9999", "[::1]:9999", "[::1]"])
 def test_loopback_names_are_served_with_any_port(plain_worker: Any, era: str, host: str) -> None:
-    """A port may be forwarded, and a name's letter case doesn't matter: not to the SDK's own check either."""
+    """A port may be forwarded; names are not case-sensitive, in the SDK's own check neither."""
     assert plain_worker.post(era=era, headers=(("host", host),))[0] == 200
 
 
 @in_both_eras
-def test_given_hosts_and_origins_are_served(served_worker: Serve, era: str) -> None:
-    """A bare name stands for itself behind a proxy and for itself with the worker's own port."""
+def test_hosts_and_origins_of_the_inventory_are_served(served_worker: Serve, era: str) -> None:
+    """A name without a port is allowed alone, behind a proxy, and with the worker's port."""
     origins = ["https://app.example.com", "http://dev.example.com:*"]
     worker = served_worker(allowed_hosts=["mcp.example.com", "any.example.com:*"], allowed_origins=origins)
     port = worker.url.rpartition(":")[2].removesuffix("/mcp")
@@ -130,7 +132,7 @@ def test_given_hosts_and_origins_are_served(served_worker: Serve, era: str) -> N
 @in_both_eras
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:9"])
 def test_own_origins_are_served(plain_worker: Any, era: str, origin: str) -> None:
-    """Pages of this machine may call."""
+    """Pages served by this machine may call."""
     assert plain_worker.post(era=era, headers=(("origin", origin),))[0] == 200
 
 
@@ -138,24 +140,26 @@ def test_own_origins_are_served(plain_worker: Any, era: str, origin: str) -> Non
 @pytest.mark.parametrize(
     "origin", ["https://evil.example.com", "null", "", "http://localhost.evil.example.com", "file://", "localhost"]
 )
-def test_foreign_origin_is_refused_before_the_token_is_looked_at(plain_worker: Any, era: str, origin: str) -> None:
-    """A browser sends it with every page's request; other clients send none."""
-    assert reason(plain_worker.post(era=era, headers=(("origin", origin),))) == (403, FOREIGN_ORIGIN)
+def test_foreign_origin_is_rejected_before_the_token_is_looked_up(plain_worker: Any, era: str, origin: str) -> None:
+    """Browsers send Origin with each cross-site request; other clients send none."""
+    assert reason(plain_worker.post(era=era, headers=(("origin", origin),))) == (403, ORIGIN_NOT_ALLOWED)
     assert plain_worker.looked_up == []
 
 
-def test_log_says_once_which_line_lets_a_name_in(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A hundred lines for a hundred names, and no more, however many a stranger makes up."""
+def test_log_names_the_setting_once_for_each_host_or_origin(
+    served_worker: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most a hundred lines, however many values a client invents."""
     worker = served_worker()
     caplog.set_level(logging.WARNING)
     for header, value in (("host", "a.example.com"), ("origin", "https://b.example.com"), ("host", "\xe9" * 200)):
         for _ in range(2):
             worker.post(headers=((header, value),))
-    rest = "if clients rightly use it, add it to"
+    rest = "if clients use it legitimately, add it to"
     assert caplog.messages == [
-        f"refused a request with Host 'a.example.com': {rest} allowed_hosts of worker w1 in the inventory",
-        f"refused a request with Origin 'https://b.example.com': {rest} allowed_origins of worker w1 in the inventory",
-        f"refused a request with Host '{100 * 'é'}': {rest} allowed_hosts of worker w1 in the inventory",
+        f"rejected a request with Host 'a.example.com'; {rest} allowed_hosts of worker w1 in the inventory",
+        f"rejected a request with Origin 'https://b.example.com'; {rest} allowed_origins of worker w1 in the inventory",
+        f"rejected a request with Host '{100 * 'é'}'; {rest} allowed_hosts of worker w1 in the inventory",
     ]
     for number in range(100):
         worker.post(headers=(("host", f"{number}.example.com"),))
@@ -164,14 +168,14 @@ def test_log_says_once_which_line_lets_a_name_in(served_worker: Serve, caplog: p
 
 @in_both_eras
 @pytest.mark.parametrize("value", [f"Bearer {TOKEN}", "Basic x", ""])
-def test_two_authorization_headers_are_refused(plain_worker: Any, era: str, value: str) -> None:
-    """A proxy may look at the one and the server at the other."""
+def test_two_authorization_headers_are_rejected(plain_worker: Any, era: str, value: str) -> None:
+    """A proxy may use one of them and the server the other."""
     headers = (("authorization", f"Bearer {TOKEN}"), ("Authorization", value))
     assert reason(plain_worker.post(era=era, headers=headers)) == (400, "more than one authorization header")
     assert plain_worker.looked_up == []
 
 
-def test_two_host_headers_are_refused(plain_worker: Any) -> None:
+def test_two_host_headers_are_rejected(plain_worker: Any) -> None:
     """RFC 9112 section 3.2."""
     assert reason(plain_worker.post(headers=(("host", "localhost"), ("host", "localhost")))) == (
         400,
@@ -180,14 +184,14 @@ def test_two_host_headers_are_refused(plain_worker: Any) -> None:
 
 
 @in_both_eras
-def test_overlong_authorization_is_refused_unread(plain_worker: Any, era: str) -> None:
-    """No token is longer than 1,024 characters."""
+def test_overlong_authorization_is_rejected_before_the_lookup(plain_worker: Any, era: str) -> None:
+    """Tokens have at most 1,024 characters."""
 
     def post(length: int) -> tuple[int, dict[str, str], Any]:
         answer: tuple[int, dict[str, str], Any] = plain_worker.post(era=era, token="x" * (length - len("Bearer ")))
         return answer
 
-    assert reason(post(2049)) == (431, "Authorization is longer than 2048 bytes")
+    assert reason(post(2049)) == (431, "Authorization exceeds 2048 bytes")
     assert plain_worker.looked_up == []
     assert post(2048)[0] == 401
 
@@ -195,7 +199,7 @@ def test_overlong_authorization_is_refused_unread(plain_worker: Any, era: str) -
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS", "HEAD", "PATCH"])
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
 def test_only_post_is_served(plain_worker: Any, method: str, path: str) -> None:
-    """There are no streams to open and no sessions to end; without a token not even that is said."""
+    """There are no streams to open and no sessions to end; without a token not even that is revealed."""
     status, headers, _ = plain_worker.get(
         path, f"authorization: Bearer {TOKEN}", "accept: text/event-stream", method=method
     )
@@ -210,7 +214,7 @@ def _head(worker: Any, *lines: str) -> bytes:
 
 
 @in_both_eras
-def test_body_of_256_kib_is_served_and_a_longer_one_refused(plain_worker: Any, era: str) -> None:
+def test_body_of_256_kib_is_served_and_a_larger_one_rejected(plain_worker: Any, era: str) -> None:
     """The SDK's own limit is 4 MiB."""
     base = len(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}))
     for surplus, expected in ((0, 200), (1, 413)):
@@ -219,25 +223,25 @@ def test_body_of_256_kib_is_served_and_a_longer_one_refused(plain_worker: Any, e
         head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {ERAS[0]}")
         assert plain_worker.ask(head + body)[0] == expected
     answer = plain_worker.post(era=era, params={"cursor": "x" * 256 * 1024})
-    assert reason(answer) == (413, "the body is longer than 262144 bytes")
+    assert reason(answer) == (413, "request body exceeds 262144 bytes")
 
 
-def test_overlong_body_is_refused_before_it_is_sent(plain_worker: Any) -> None:
-    """Its announced length is enough, and the connection ends with it."""
+def test_oversized_body_is_rejected_before_it_is_sent(plain_worker: Any) -> None:
+    """Its Content-Length suffices, and the connection is closed."""
     status, headers, _ = plain_worker.ask(_head(plain_worker, "content-length: 262145"))
     assert (status, headers["connection"]) == (413, "close")
 
 
-def test_length_with_thousands_of_zeros_in_front_is_that_length(plain_worker: Any) -> None:
-    """HTTP doesn't mind them, Python's int() does; a long one is one with them, too."""
+def test_content_length_with_thousands_of_leading_zeros_is_understood(plain_worker: Any) -> None:
+    """HTTP allows them, int() does not; a length beyond the limit is rejected with them, too."""
     request = plain_worker.request()
     length = str(len(request.partition(b"\r\n\r\n")[2])).encode()
     assert plain_worker.ask(request.replace(b"length: " + length, b"length: " + b"0" * 5_000 + length))[0] == 200
     assert plain_worker.ask(_head(plain_worker, "content-length: " + "0" * 5_000 + "262145"))[0] == 413
 
 
-def test_overlong_body_without_a_length_is_refused_on_the_way(plain_worker: Any) -> None:
-    """Chunks are counted as they come."""
+def test_oversized_body_without_a_length_is_rejected_while_it_arrives(plain_worker: Any) -> None:
+    """Chunks are counted as they arrive."""
     with plain_worker.connect() as connection:
         connection.sendall(_head(plain_worker, "transfer-encoding: chunked"))
         for _ in range(5):
@@ -245,15 +249,15 @@ def test_overlong_body_without_a_length_is_refused_on_the_way(plain_worker: Any)
         assert read_answer(connection)[0] == 413
 
 
-def test_body_of_a_request_without_a_token_is_not_awaited(plain_worker: Any) -> None:
-    """A stranger can't make the server hold anything."""
+def test_body_of_an_unauthenticated_request_is_not_awaited(plain_worker: Any) -> None:
+    """Such a client cannot make the server buffer anything."""
     head = _head(plain_worker, "content-length: 200000").replace(TOKEN.encode(), b"unknown")
     assert plain_worker.ask(head)[0] == 401
 
 
-def test_body_that_does_not_come_is_not_awaited_for_ever(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait is bounded as a whole, not from byte to byte."""
-    monkeypatch.setattr(exchange, "BODY_SECONDS", 0.05)
+def test_body_that_does_not_arrive_times_out(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit applies to the entire body, not to the time between bytes."""
+    monkeypatch.setattr(request_cycle, "BODY_TIMEOUT_SECONDS", 0.05)
     worker = served_worker()
     with worker.connect() as connection:
         connection.sendall(_head(worker, "content-length: 10") + b"{")
@@ -261,10 +265,10 @@ def test_body_that_does_not_come_is_not_awaited_for_ever(served_worker: Serve, m
     assert (status, headers["connection"]) == (408, "close")
 
 
-def test_client_that_leaves_in_the_middle_of_a_body_disturbs_nobody(
+def test_client_that_disconnects_within_a_body_leaves_no_trace(
     plain_worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor does the log fill."""
+    """Other clients are served, and nothing is logged."""
     with plain_worker.connect() as connection:
         connection.sendall(_head(plain_worker, "content-length: 10") + b"{")
     assert plain_worker.post()[0] == 200
@@ -273,30 +277,33 @@ def test_client_that_leaves_in_the_middle_of_a_body_disturbs_nobody(
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"jsonrpc": "2.0"}', b"\xff", b"[" * 5000])
 @in_both_eras
-def test_body_that_is_no_request_is_the_clients_error(plain_worker: Any, era: str, body: bytes) -> None:
-    """400, whatever came; the next request is served."""
+def test_malformed_body_is_a_client_error(plain_worker: Any, era: str, body: bytes) -> None:
+    """Always 400; the next request is served."""
     head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {era}", "mcp-method: ping")
     assert plain_worker.ask(head + body)[0] == 400
     assert plain_worker.post(era=era)[0] == 200
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b'{"secret": ', "the body is not JSON"),
-        (b'{"jsonrpc": "2.0", "secret": 1}', "the body is not one JSON-RPC request or notification"),
-        (b'[{"jsonrpc": "2.0", "method": "ping", "id": 1}]', "the body is not one JSON-RPC request or notification"),
+        (b'{"jsonrpc": "2.0", "secret": 1}', "the body is not a single JSON-RPC request or notification"),
+        (
+            b'[{"jsonrpc": "2.0", "method": "ping", "id": 1}]',
+            "the body is not a single JSON-RPC request or notification",
+        ),
     ],
 )
-def test_body_that_is_no_request_is_refused_in_our_words(plain_worker: Any, body: bytes, words: str) -> None:
-    """The SDK's name the library that read it, with its version, and repeat what was sent."""
+def test_error_about_a_malformed_body_reveals_nothing(plain_worker: Any, body: bytes, message: str) -> None:
+    """The SDK's own name the library that parsed it, with its version, and quote what was sent."""
     head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {ERAS[0]}")
     status, _, answered = plain_worker.ask(head + body)
-    assert (status, json.loads(answered)["error"]["message"]) == (400, words)
+    assert (status, json.loads(answered)["error"]["message"]) == (400, message)
 
 
-def ask_directly(application: gate.Gate, scope: dict[str, Any], *messages: str) -> list[dict[str, Any]]:
-    """Call an ASGI application without a server; return what it sent."""
+def call_app(application: RequestMiddleware, scope: dict[str, Any], *messages: str) -> list[dict[str, Any]]:
+    """Call an ASGI application without a server; return the messages that it sent."""
     received = iter(messages)
     sent: list[dict[str, Any]] = []
 
@@ -311,22 +318,33 @@ def ask_directly(application: gate.Gate, scope: dict[str, Any], *messages: str) 
 
 
 @asynccontextmanager
-async def failing() -> AsyncIterator[tuple[gate.Policy, gate.App]]:
-    """Be an application that can't start."""
+async def failing_lifespan() -> AsyncIterator[None]:
+    """Fail during startup."""
     raise OSError("no disk")
     yield
 
 
-def test_gate_that_was_not_opened_lets_nobody_in() -> None:
-    """Neither before the start nor after the stop, whatever is asked for."""
-    closed = gate.Gate(failing, RunningRequests())
+@pytest.fixture
+def not_started() -> RequestMiddleware:
+    """Return the middleware of an application whose startup fails."""
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise AssertionError
+
+    policy = AccessPolicy("w1", HostPatterns.parse([]), HostPatterns.parse([]))
+    return RequestMiddleware(app, policy, ActiveRequests(), failing_lifespan)
+
+
+def test_requests_outside_the_lifespan_get_503(not_started: RequestMiddleware) -> None:
+    """Before the startup and after the shutdown, for every path; WebSockets are closed."""
     scope = {"type": "http", "method": "GET", "path": "/health", "headers": []}
-    assert ask_directly(closed, scope)[0]["status"] == 503
-    assert ask_directly(closed, {"type": "websocket"}) == [{"type": "websocket.close"}]
+    assert call_app(not_started, scope)[0]["status"] == 503
+    assert call_app(not_started, {"type": "websocket"}) == [{"type": "websocket.close"}]
 
 
-def test_start_that_fails_is_told_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
-    """It mustn't begin to listen; the log has the reason."""
-    closed = gate.Gate(failing, RunningRequests())
-    assert ask_directly(closed, {"type": "lifespan"}, "lifespan.startup") == [{"type": "lifespan.startup.failed"}]
-    assert caplog.messages == ["the startup of the MCP server failed"]
+def test_failed_startup_is_reported_to_the_server(
+    not_started: RequestMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It must not begin to serve; the log has the reason."""
+    assert call_app(not_started, {"type": "lifespan"}, "lifespan.startup") == [{"type": "lifespan.startup.failed"}]
+    assert caplog.messages == ["startup of the MCP server failed"]

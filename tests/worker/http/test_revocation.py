@@ -1,4 +1,4 @@
-"""No 200 for a token that has ended, whatever happens at the same time; what it began ends."""
+"""Revocation and expiry of tokens whose requests are being served, concurrently with other changes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from pydantic import Field
 
 from nfcli.models.tasks.base import TaskInput
-from nfcli.worker.http import active_requests as running
+from nfcli.worker.http import active_requests
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
-REFUSED = (401, "the token is unknown, expired or deleted")
+REJECTED = (401, "the token is unknown, expired or deleted")
 OWNERS = {"t": "alice", "token": "alice", "username": "bob"}
 
 Serve = Callable[..., Any]
@@ -67,7 +67,7 @@ class Tools:
 
 
 class Call:
-    """A call of `hold` under way, in a thread of its own; it has begun when this is made."""
+    """An active call of `hold`, in its own thread."""
 
     def __init__(self, worker: Any, tools: Tools, token: str, era: str) -> None:
         self.token = token
@@ -84,11 +84,11 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        """Whether it was answered."""
+        """Whether the response has arrived."""
         return not self._thread.is_alive()
 
     def answer(self) -> tuple[int, Any]:
-        """Wait for the answer; return its status, and what the tool gave or why it was refused."""
+        """Wait for the response; return its status, and the tool's result or the error message."""
         self._thread.join(WAIT_SECONDS)
         self._may_end.set()
         ((status, _, body),) = self._answers
@@ -97,14 +97,14 @@ class Call:
         return status, body["error"]["message"]
 
     def release(self) -> tuple[int, Any]:
-        """Let the tool end; return the answer."""
+        """Let the tool return; return the response."""
         self._may_end.set()
         return self.answer()
 
 
 @pytest.fixture
 def tools() -> Iterator[Tools]:
-    """Return tools; all that still waits ends with the test."""
+    """Return tools whose waiting calls end with the test."""
     made = Tools()
     yield made
     for event in made.may_end.values():
@@ -116,15 +116,15 @@ def tools() -> Iterator[Tools]:
 def test_running_call_ends_within_a_second_of_its_expiry(
     served_worker: Serve, tools: Tools, era: str, leap_seconds: int
 ) -> None:
-    """Whether time passes or somebody sets the clock; nothing was swept."""
+    """Whether time passes or the clock is set; nothing was swept."""
     worker = served_worker(tools.module())
     taken = []
-    for _ in range(3):  # a pause of the machine's is no fault of the worker's
+    for _ in range(3):  # the machine may pause
         worker.store.store("automation", "t", 60)
         call = Call(worker, tools, "t", era)
         started = time.monotonic()
         worker.now += leap_seconds
-        assert call.answer() == REFUSED
+        assert call.answer() == REJECTED
         taken.append(time.monotonic() - started)
         if taken[-1] < 1:
             break
@@ -133,12 +133,12 @@ def test_running_call_ends_within_a_second_of_its_expiry(
 
 @in_both_eras
 def test_running_call_has_ended_when_its_deletion_is_acknowledged(served_worker: Serve, tools: Tools, era: str) -> None:
-    """The server has let go of it; its answer is on the way."""
+    """The 401 is on its way; calls with other tokens go on."""
     worker = served_worker(tools.module())
     worker.store.store("other", "t", None)
     going_on, ending = (Call(worker, tools, token, era) for token in (TOKEN, "t"))
     assert worker.store.delete(username="other") == 1
-    assert ending.answer() == REFUSED
+    assert ending.answer() == REJECTED
     assert not going_on.is_over
     assert going_on.release() == (200, True)
 
@@ -147,8 +147,8 @@ def test_running_call_has_ended_when_its_deletion_is_acknowledged(served_worker:
 def test_call_goes_on_when_its_token_is_renewed(
     served_worker: Serve, tools: Tools, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What counts is the expiry that the token has now, not the one it had when the call began."""
-    monkeypatch.setattr(running, "LOOK_SECONDS", 0.01)
+    """The current expiry counts, not the one when the call began."""
+    monkeypatch.setattr(active_requests, "EXPIRY_CHECK_SECONDS", 0.01)
     worker = served_worker(tools.module())
     worker.store.store("automation", "t", 60)
     call = Call(worker, tools, "t", era)
@@ -160,24 +160,24 @@ def test_call_goes_on_when_its_token_is_renewed(
 
 
 @in_both_eras
-@pytest.mark.parametrize("are_told", [True, False])
-def test_call_that_deletes_its_own_token_is_not_answered(
-    served_worker: Serve, tools: Tools, era: str, are_told: bool
+@pytest.mark.parametrize("is_notified", [True, False])
+def test_call_that_deletes_its_own_token_gets_401(
+    served_worker: Serve, tools: Tools, era: str, is_notified: bool
 ) -> None:
-    """Not even by an application that has the answer ready, to a server that wasn't told."""
+    """Also where the result is ready and the server was not notified."""
     worker = served_worker(tools.module())
     listeners = list(worker.store.on_revoked)
-    if not are_told:
+    if not is_notified:
         worker.store.on_revoked.clear()
     params = {"name": "service_fastmcp__task_resign", "arguments": {}}
     status, _, body = worker.post("tools/call", params, era=era)
-    assert (status, body["error"]["message"]) == REFUSED
+    assert (status, body["error"]["message"]) == REJECTED
     assert worker.store.records() == []
     worker.store.on_revoked[:] = listeners
 
 
 class Racer:
-    """A client that asks again and again; it notes what it asked after the end of its token was acknowledged."""
+    """A client that sends requests in a loop; `after` are the responses since its token's end was acknowledged."""
 
     def __init__(self, worker: Any, token: str, era: str) -> None:
         self.before: list[int] = []
@@ -198,13 +198,13 @@ class Racer:
                 self._has_begun.set()
 
     def stop(self) -> None:
-        """Have it ask twice more, and wait for its end."""
+        """Wait for the responses to two more requests."""
         self.is_acknowledged.set()
         self._thread.join(WAIT_SECONDS)
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Tokens that come and go while requests are under way; `live` is the model: token -> expiry."""
+    """Tokens that are stored and end while requests are active; `live` is the model: token -> expiry."""
 
     def __init__(self, worker: Any, tools: Tools) -> None:
         super().__init__()
@@ -213,11 +213,11 @@ class Interleavings(RuleBasedStateMachine):
         self.live: dict[str, float | None] = {}
         self.calls: list[Call] = []
 
-    def ended(self, gone: set[str]) -> None:
-        """See that what began with these tokens has ended, and nothing else has."""
+    def assert_ended(self, gone: set[str]) -> None:
+        """Assert that the calls with these tokens have ended, and no others."""
         for token in gone:
             self.live.pop(token, None)
-        assert [call.answer() for call in self.calls if call.token in gone] == [REFUSED] * sum(
+        assert [call.answer() for call in self.calls if call.token in gone] == [REJECTED] * sum(
             call.token in gone for call in self.calls
         )
         self.calls = [call for call in self.calls if call.token not in gone]
@@ -225,7 +225,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(token=tokens, expire=st.sampled_from([None, 10, 30]))
     def save(self, token: str, expire: int | None) -> None:
-        """Store or renew."""
+        """Store or renew a token."""
         self.worker.store.store(OWNERS[token], token, expire)
         self.live[token] = None if expire is None else self.worker.now + expire
 
@@ -233,45 +233,45 @@ class Interleavings(RuleBasedStateMachine):
     def delete(self, token: str) -> None:
         """Delete a token."""
         assert self.worker.store.delete(token=token) == (token in self.live)
-        self.ended({token})
+        self.assert_ended({token})
 
     @rule(username=st.sampled_from(["alice", "bob"]))
     def delete_all(self, username: str) -> None:
         """Delete a user's tokens."""
         self.worker.store.delete(username=username)
-        self.ended({token for token, owner in OWNERS.items() if owner == username})
+        self.assert_ended({token for token, owner in OWNERS.items() if owner == username})
 
     @rule(seconds=st.sampled_from([0.5, 9.5, 30, 366 * 86_400]))
     def wait(self, seconds: float) -> None:
-        """Let time pass; nobody tells the server of it."""
+        """Let time pass, without notifying the server."""
         self.worker.now += seconds
-        self.ended({token for token, end in self.live.items() if end is not None and self.worker.now >= end})
+        self.assert_ended({token for token, end in self.live.items() if end is not None and self.worker.now >= end})
 
     @rule()
     def sweep(self) -> None:
-        """Take what has expired off the disk."""
+        """Remove expired tokens from the database."""
         self.worker.store.sweep()
 
     @rule(token=tokens, era=eras)
-    def ask(self, token: str, era: str) -> None:
-        """Ask with a token."""
+    def request(self, token: str, era: str) -> None:
+        """Send a request with a token."""
         assert self.worker.post(era=era, token=token)[0] == (200 if token in self.live else 401)
 
     @rule(token=tokens, era=eras)
     def begin(self, token: str, era: str) -> None:
-        """Begin a call that takes its time."""
+        """Begin a call that waits."""
         if token in self.live and len(self.calls) < 8:
             self.calls.append(Call(self.worker, self.tools, token, era))
 
     @rule()
     def finish(self) -> None:
-        """Let the oldest call end."""
+        """Let the oldest call return."""
         if self.calls:
             assert self.calls.pop(0).release() == (200, True)
 
     @rule(token=tokens, era=eras, how=st.sampled_from(["delete", "delete all", "expire"]))
     def race(self, token: str, era: str, how: str) -> None:
-        """End a token while two clients ask with it as fast as they can."""
+        """End a token while two clients send requests with it in a loop."""
         was_live = token in self.live
         racers = [Racer(self.worker, token, era) for _ in range(2)]
         try:
@@ -290,18 +290,18 @@ class Interleavings(RuleBasedStateMachine):
             assert set(racer.before) <= ({200, 401} if was_live or how == "expire" else {401})
 
     def teardown(self) -> None:
-        """End what is under way, and delete all tokens."""
+        """End active calls, and delete all tokens."""
         for call in self.calls:
             call.release()
         for username in ("alice", "bob"):
             self.worker.store.delete(username=username)
 
 
-def test_no_interleaving_lets_a_token_outlive_its_end(
+def test_token_is_rejected_after_its_end_in_every_interleaving(
     served_worker: Serve, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tokens are stored, renewed, deleted and expire while requests begin, wait and are answered."""
-    monkeypatch.setattr(running, "LOOK_SECONDS", 0.01)
+    """Tokens are stored, renewed, deleted and expire while requests begin, wait and end."""
+    monkeypatch.setattr(active_requests, "EXPIRY_CHECK_SECONDS", 0.01)
     worker = served_worker(tools.module(), auth_bearer={"max_wrong_tokens_per_minute": 0})
     run_state_machine_as_test(
         lambda: Interleavings(worker, tools),

@@ -1,4 +1,4 @@
-"""The HTTP server: what a connection may hold up, and that it always stops."""
+"""The HTTP server: limits of connections, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import contextlib
 import gc
 import logging
 import resource
+import select
 import signal
 import socket
 import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +23,8 @@ import pytest
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tasks.base import TaskInput
-from nfcli.worker.http import server as http
+from nfcli.worker.http import server
+from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.http.server import HttpServer
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
@@ -31,23 +33,30 @@ from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAI
 Serve = Callable[..., Any]
 
 
+@pytest.fixture
+def listener() -> Iterator[HttpListener]:
+    """Bind a free port of loopback."""
+    with HttpListener.bind(WorkerInventory(service="fastmcp", port=0)) as bound:
+        yield bound
+
+
 async def lifespan_only(_scope: Any, receive: Any, send: Any) -> None:
-    """Start and stop as an application does."""
+    """Handle the lifespan, as every application does."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def test_answers_do_not_name_the_server(served_worker: Serve) -> None:
-    """Nor does anybody log requests."""
+def test_responses_do_not_name_the_server(served_worker: Serve) -> None:
+    """No Server header helps attackers."""
     with served_worker().connect() as connection:
         connection.sendall(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert b"server:" not in connection.recv(4096).lower()
 
 
 def test_connection_serves_many_requests(served_worker: Serve) -> None:
-    """Refused ones too."""
+    """Rejected ones, too."""
     with served_worker().connect() as connection:
         for _ in range(3):
             connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}")
@@ -55,11 +64,11 @@ def test_connection_serves_many_requests(served_worker: Serve) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nhost: loc"])
-def test_head_that_does_not_come_is_not_awaited_for_ever(
+def test_headers_that_do_not_arrive_time_out(
     served_worker: Serve, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    """Neither on a fresh connection nor after a request."""
-    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    """On a new connection and after a request."""
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.05)
     worker = served_worker()
     with worker.connect() as fresh:
         fresh.sendall(begun)
@@ -71,9 +80,9 @@ def test_head_that_does_not_come_is_not_awaited_for_ever(
         assert is_closed(used)
 
 
-def test_body_after_its_refusal_may_not_trickle_for_ever(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request has been answered; what still comes counts as the next head."""
-    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+def test_body_after_its_rejection_is_limited_in_time(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response has been sent; further bytes count as headers of the next request."""
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.05)
     with served_worker().connect() as connection:
         connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
         assert read_answer(connection)[0] == 401
@@ -81,19 +90,21 @@ def test_body_after_its_refusal_may_not_trickle_for_ever(served_worker: Serve, m
         assert is_closed(connection)
 
 
-def test_endless_head_is_cut_off(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its size, long before its time is up; left alone, uvicorn would keep all of it."""
-    monkeypatch.setattr(http, "HEAD_SECONDS", 10 * WAIT_SECONDS)
+def test_oversized_headers_close_the_connection(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before the timeout; uvicorn itself would buffer them without limit."""
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 10 * WAIT_SECONDS)
     with served_worker().connect() as connection:
-        connection.sendall(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * http.MAX_HEAD_BYTES)
+        connection.sendall(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * server.MAX_HEADER_BYTES)
         assert is_closed(connection)
 
 
-def test_too_many_connections_are_dropped_and_the_others_go_on(
-    served_worker: Serve, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("maximum", "descriptors"), [(2, 1_000), (1_000, 4)])
+def test_connections_beyond_the_maximum_are_dropped(
+    served_worker: Serve, monkeypatch: pytest.MonkeyPatch, maximum: int, descriptors: int
 ) -> None:
-    """Who was first is served."""
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 2)
+    """Half of the file descriptors are left to the rest of the process; macOS grants 256 by default."""
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", maximum)
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (descriptors, descriptors))
     worker = served_worker()
     with worker.connect() as first, worker.connect() as second, worker.connect() as third:
         assert is_closed(third)
@@ -102,14 +113,8 @@ def test_too_many_connections_are_dropped_and_the_others_go_on(
             assert read_answer(connection)[0] == 200
 
 
-def test_connections_leave_descriptors_to_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few as 256 are granted by default on macOS."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (256, 256))
-    assert http._max_connections() == 128
-
-
 def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Nor does asking for one fill the log."""
+    """Asking for one leaves no line in the log."""
     caplog.set_level(logging.INFO)
     worker = served_worker()
     caplog.clear()
@@ -119,8 +124,8 @@ def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pyt
     assert [message for message in caplog.messages if "manager" not in message] == []
 
 
-def test_headers_behind_a_body_do_not_count(served_worker: Serve) -> None:
-    """Nobody looks at them on the way: neither a token nor a Host there lets anybody in."""
+def test_trailers_are_ignored(served_worker: Serve) -> None:
+    """Proxies do not check them: neither a token nor a Host there has an effect."""
     worker = served_worker()
     head, _, body = worker.request("ping", token=None).partition(b"\r\n\r\n")
     head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"content-length"))
@@ -130,8 +135,8 @@ def test_headers_behind_a_body_do_not_count(served_worker: Serve) -> None:
     assert worker.ask(head + b"\r\n" + token + chunk + b"host: evil\r\nx: y\r\n\r\n")[0] == 200
 
 
-def test_request_for_http_2_is_served_and_its_connection_closed(served_worker: Serve) -> None:
-    """The parser reads nothing behind it: the next request, left alone, would be waited for until its time is over."""
+def test_upgrade_to_http_2_is_ignored_and_its_connection_closed(served_worker: Serve) -> None:
+    """The parser reads nothing after it: a further request would not be answered."""
     head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
     with served_worker().connect() as connection:
         connection.sendall(head + b"http2-settings: AAMAAABk\r\n\r\n")
@@ -148,8 +153,8 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def holding(has_begun: threading.Event, may_end: threading.Event) -> ModuleType:
-    """Return tasks of which one waits."""
+def make_tasks(has_begun: threading.Event, may_end: threading.Event) -> ModuleType:
+    """Return a module with the task `hold`, which waits."""
 
     def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
         """Wait."""
@@ -162,12 +167,12 @@ def holding(has_begun: threading.Event, may_end: threading.Event) -> ModuleType:
 
 
 @pytest.mark.parametrize("era", [HANDSHAKE_ERA, SINGLE_POST_ERA])
-def test_stop_returns_with_calls_and_half_sent_requests_open(
+def test_stop_ends_calls_and_incomplete_requests_after_the_grace_period(
     served_worker: Serve, era: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They get their time; then a call is answered 503, and the log has no traceback."""
+    """A call gets 503 then, and the log has no traceback."""
     has_begun, may_end = threading.Event(), threading.Event()
-    worker = served_worker(holding(has_begun, may_end), grace_seconds=0.3)
+    worker = served_worker(make_tasks(has_begun, may_end), grace_seconds=0.3)
     answers: list[Any] = []
     params = {"name": "service_fastmcp__task_hold", "arguments": {}}
     caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params, era=era)))
@@ -192,81 +197,78 @@ def test_stop_returns_with_calls_and_half_sent_requests_open(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-def test_call_may_take_longer_than_its_head(served_worker: Serve) -> None:
-    """Once a request is complete, no timer runs on its connection."""
+def test_call_may_take_longer_than_its_headers(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a request is complete, its connection has no timeout, and the count of header bytes restarts."""
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.3)
     has_begun, may_end = threading.Event(), threading.Event()
-    worker = served_worker(holding(has_begun, may_end))
+    worker = served_worker(make_tasks(has_begun, may_end))
     with worker.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert read_answer(connection)[0] == 200
         connection.sendall(worker.request("tools/call", {"name": "service_fastmcp__task_hold", "arguments": {}}))
         assert has_begun.wait(WAIT_SECONDS)
-        (served,) = worker.http._server.server_state.connections
-        assert (served._head_timer, served._head_bytes) == (None, 0)
+        assert select.select([connection], [], [], 0.6)[0] == []
         may_end.set()
         assert read_answer(connection)[0] == 200
 
 
-def test_client_that_does_not_read_holds_up_no_stop(served_worker: Serve) -> None:
-    """Its connection is cut, whatever is still to be written."""
+def test_client_that_does_not_read_does_not_delay_a_stop(served_worker: Serve) -> None:
+    """Its connection is aborted, whatever is still to be written."""
     worker = served_worker()
     with worker.connect() as connection:
         connection.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
                 connection.send(worker.request() * 100)
-        connections = worker.http._server.server_state.connections
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not any(served.flow.write_paused for served in list(connections)):
-            assert time.monotonic() < deadline
+        wait_until(lambda: any(served.flow.write_paused for served in list(worker.http.connections)))
         worker.stop()
-        assert connections == set()
+        assert worker.http.connections == set()
 
 
-def break_off(connection: socket.socket) -> None:
+def reset(connection: socket.socket) -> None:
     """Close a connection with a reset, as a client that crashes does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again, for a bounded time."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition, for a limited time."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline
 
 
-def test_connection_that_breaks_off_is_let_go_at_once(served_worker: Serve) -> None:
-    """Kept for half a minute, as uvicorn does, those of a busy stranger would fill the memory."""
+def test_lost_connection_is_released_at_once(served_worker: Serve) -> None:
+    """By default uvicorn keeps it for 30 s: a busy client could fill the memory."""
     worker = served_worker()
     connection = worker.connect()
     connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert read_answer(connection)[0] == 200
-    served = [weakref.ref(each) for each in worker.http._server.server_state.connections]
-    break_off(connection)
+    served = [weakref.ref(each) for each in worker.http.connections]
+    reset(connection)
     wait_until(lambda: gc.collect() >= 0 and served[0]() is None)
     assert len(served) == 1
 
 
-def test_client_that_breaks_off_a_pipeline_fills_no_log(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Only the last of its requests is told; the answer to the first one goes nowhere."""
+def test_connection_lost_in_a_pipeline_logs_no_error(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The server notifies only the last request; the response to the first one is discarded."""
     has_begun, may_end = threading.Event(), threading.Event()
-    worker = served_worker(holding(has_begun, may_end))
+    worker = served_worker(make_tasks(has_begun, may_end))
     connection = worker.connect()
     call = worker.request("tools/call", {"name": "service_fastmcp__task_hold", "arguments": {}})
     connection.sendall(call + b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert has_begun.wait(WAIT_SECONDS)
-    break_off(connection)
-    wait_until(lambda: not worker.http._server.server_state.connections)
+    reset(connection)
+    wait_until(lambda: not worker.http.connections)
     may_end.set()
-    wait_until(lambda: not worker.http._server.server_state.tasks)
+    wait_until(lambda: not worker.http.requests)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_call_that_ends_in_its_time_is_answered_during_the_stop(served_worker: Serve) -> None:
-    """The grace is for that."""
+def test_call_that_ends_within_the_grace_period_is_answered(served_worker: Serve) -> None:
+    """A stop waits for active requests."""
     has_begun, may_end = threading.Event(), threading.Event()
-    worker = served_worker(holding(has_begun, may_end), grace_seconds=WAIT_SECONDS)
+    worker = served_worker(make_tasks(has_begun, may_end), grace_seconds=WAIT_SECONDS)
     answers: list[Any] = []
     params = {"name": "service_fastmcp__task_hold", "arguments": {}}
     caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params)))
@@ -283,8 +285,8 @@ def test_call_that_ends_in_its_time_is_answered_during_the_stop(served_worker: S
     assert [status for status, _, _ in answers] == [200]
 
 
-def test_request_that_comes_during_the_stop_is_not_served(served_worker: Serve) -> None:
-    """The port is closed, and so are idle connections."""
+def test_stop_closes_the_port_and_idle_connections(served_worker: Serve) -> None:
+    """No further request is served."""
     worker = served_worker()
     with worker.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -295,69 +297,72 @@ def test_request_that_comes_during_the_stop_is_not_served(served_worker: Serve) 
         worker.connect()
 
 
-def test_stop_before_serve_and_twice_does_no_harm() -> None:
-    """A worker may be told to stop at any time."""
+def test_stop_before_serve_and_twice_is_harmless(listener: HttpListener) -> None:
+    """A worker may be stopped at any time."""
 
     async def run() -> None:
-        server = HttpServer(lifespan_only, WorkerInventory(service="fastmcp", port=0))
-        server.bind()
-        await server.stop()
-        await server.stop()
+        http = HttpServer(lifespan_only, listener)
+        await http.stop()
+        await http.stop()
 
     asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
 
 
-def test_signals_are_left_to_the_process() -> None:
-    """Left alone, uvicorn would take them over, and raise them again when it has ended."""
+def test_signal_handlers_are_left_to_the_process(listener: HttpListener) -> None:
+    """By default uvicorn installs its own, and raises captured signals again when it ends."""
 
     async def run() -> None:
-        server = HttpServer(lifespan_only, WorkerInventory(service="fastmcp", port=0))
-        server.bind()
-        serving = asyncio.create_task(server.serve())
-        while not server._server.started:
-            await asyncio.wait([serving], timeout=0.01)
+        has_started = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            has_started.set()
+            await lifespan_only(scope, receive, send)
+
+        http = HttpServer(app, listener)
+        serving = asyncio.create_task(http.serve())
+        await has_started.wait()
         assert signal.getsignal(signal.SIGTERM) is before
-        await server.stop(0.1)
+        await http.stop(0.1)
         await serving
 
     before = signal.getsignal(signal.SIGTERM)
     asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
 
 
-def test_application_that_cannot_start_is_an_error_of_one_line() -> None:
-    """Left alone, uvicorn would end the interpreter."""
+def test_failed_startup_of_the_application_is_an_error(listener: HttpListener) -> None:
+    """By default uvicorn exits the interpreter."""
 
     async def failing(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": ""})
 
     async def run() -> None:
-        server = HttpServer(failing, WorkerInventory(service="fastmcp", port=0))
-        server.bind()
+        http = HttpServer(failing, listener)
         try:
-            await server.serve()
+            await http.serve()
         finally:
-            await server.stop()
+            await http.stop()
 
-    with pytest.raises(WorkerStartError, match=r"^the MCP server could not start: see the worker's log$"):
+    with pytest.raises(WorkerStartError, match=r"^the MCP server failed to start: see the worker's log$"):
         asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
 
 
-def test_application_that_does_not_end_holds_up_no_stop() -> None:
-    """What it was waiting for ends with the process."""
-
-    async def stuck(_scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await asyncio.Event().wait()
+def test_application_that_does_not_end_does_not_delay_a_stop(listener: HttpListener) -> None:
+    """The process ends without waiting for its shutdown."""
 
     async def run() -> None:
-        server = HttpServer(stuck, WorkerInventory(service="fastmcp", port=0))
-        server.bind()
-        serving = asyncio.create_task(server.serve())
-        while not server._server.started:
-            await asyncio.wait([serving], timeout=0.01)
-        await server.stop(0.1)
+        is_serving = asyncio.Event()
+
+        async def stuck(_scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            is_serving.set()
+            await asyncio.Event().wait()
+
+        http = HttpServer(stuck, listener)
+        serving = asyncio.create_task(http.serve())
+        await is_serving.wait()
+        await http.stop(0.1)
         serving.cancel()
 
     started = time.monotonic()

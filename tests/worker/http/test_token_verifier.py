@@ -1,4 +1,4 @@
-"""The verifier: what a token stands for, and that it fails closed."""
+"""The token verifier: owners of tokens, expiry, failures."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from nfcli.worker.tokens.store import TokenStore
 
 
 def verify(verifier: TokenVerifier, token: str) -> AccessToken | None:
-    """Ask as the SDK does."""
+    """Verify a token as the SDK does."""
     return asyncio.run(verifier.verify_token(token))
 
 
 @pytest.fixture
 def store(open_store: Callable[[], TokenStore]) -> TokenStore:
-    """Return a store with a token that lives for a minute and one that lives for ever."""
+    """Return a store with a token that expires after a minute and one that never expires."""
     store = open_store()
     store.store("alice", "minute", 60)
     store.store("bob", "ever", None)
     return store
 
 
-def test_token_stands_for_its_user(store: TokenStore, clock: SimpleNamespace) -> None:
-    """Scopes and resource are the same for all; the expiry is never before the store's."""
+def test_token_resolves_to_its_user(store: TokenStore, clock: SimpleNamespace) -> None:
+    """Scopes and resource are the same for all tokens; the expiry is never before the store's."""
     verifier = DiskcacheBearerTokenVerifier(store, ("read", "write"), "https://mcp.example.com")
     expected = AccessToken(
         token="minute",
@@ -44,14 +44,14 @@ def test_token_stands_for_its_user(store: TokenStore, clock: SimpleNamespace) ->
     assert clock.now + 60 <= (expected.expires_at or 0) < clock.now + 61
 
 
-def test_token_for_ever_has_no_expiry(store: TokenStore) -> None:
-    """Nor a resource where none is published."""
+def test_token_that_never_expires_has_no_expiry(store: TokenStore) -> None:
+    """It has no resource where none is published."""
     verifier = DiskcacheBearerTokenVerifier(store, (), None)
     assert verify(verifier, "ever") == AccessToken(token="ever", client_id="bob", subject="bob", scopes=[])
 
 
-def test_token_dies_at_its_moment(store: TokenStore, clock: SimpleNamespace) -> None:
-    """Not with the second that the moment is in, and for good."""
+def test_token_expires_exactly_and_for_good(store: TokenStore, clock: SimpleNamespace) -> None:
+    """Not at the next whole second; a clock that is set back does not revive it."""
     verifier = DiskcacheBearerTokenVerifier(store, (), None)
     clock.now += 59.999
     assert verify(verifier, "minute") is not None
@@ -61,7 +61,7 @@ def test_token_dies_at_its_moment(store: TokenStore, clock: SimpleNamespace) -> 
     assert verify(verifier, "minute") is None
 
 
-def test_deleted_token_is_refused_on_the_next_request(store: TokenStore) -> None:
+def test_deleted_token_is_rejected_on_the_next_request(store: TokenStore) -> None:
     """Nothing is cached."""
     verifier = DiskcacheBearerTokenVerifier(store, (), None)
     assert verify(verifier, "ever") is not None
@@ -70,28 +70,28 @@ def test_deleted_token_is_refused_on_the_next_request(store: TokenStore) -> None
 
 
 @pytest.mark.parametrize("token", ["", "unknown", "EVER", "ever ", "\x00", "\udcff", "x" * 100_000])
-def test_anything_else_is_refused(store: TokenStore, token: str) -> None:
-    """Whatever was sent."""
+def test_unknown_token_is_rejected(store: TokenStore, token: str) -> None:
+    """For any text."""
     assert verify(DiskcacheBearerTokenVerifier(store, (), None), token) is None
 
 
-def test_closed_store_lets_nobody_in(store: TokenStore) -> None:
-    """The last moments of a worker are no exception."""
+def test_closed_store_rejects_every_token(store: TokenStore) -> None:
+    """Requests may arrive while a worker stops."""
     verifier = DiskcacheBearerTokenVerifier(store, (), None)
     store.close()
     assert verify(verifier, "ever") is None
 
 
-def test_fault_of_the_store_is_a_no_to_the_sdk_and_an_error_to_the_gate(caplog: pytest.LogCaptureFixture) -> None:
-    """The SDK would answer an exception with a bare 500; the log doesn't repeat what was asked."""
+def test_failing_store_rejects_in_the_sdk_and_raises_in_the_middleware(caplog: pytest.LogCaptureFixture) -> None:
+    """The SDK would respond to an exception with a bare 500; the log does not contain the token."""
 
     class Broken:
         def lookup(self, token: str) -> BearerTokenRecord | None:
-            raise OSError(f"can't look up {token}")
+            raise OSError(f"cannot look up {token}")
 
     verifier = DiskcacheBearerTokenVerifier(Broken(), (), None)
     caplog.set_level(logging.DEBUG, logger="nfcli")
     assert verify(verifier, "secret-token") is None
-    assert caplog.messages == ["the token store can't be asked: OSError"]
-    with pytest.raises(OSError, match="can't look up"):
-        verifier.find("secret-token")
+    assert caplog.messages == ["cannot look up tokens: OSError"]
+    with pytest.raises(OSError, match="cannot look up"):
+        verifier.authenticate("secret-token")

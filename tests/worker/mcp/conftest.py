@@ -31,7 +31,7 @@ def tool_site(served_worker: Serve, fabric: Fabric) -> Any:
 @pytest.fixture
 def stream_site(served_worker: Serve) -> Any:
     """Serve a worker on a fabric; it has a second token, `t`."""
-    worker = served_worker(fabric=object(), auth_bearer=NO_METADATA)
+    worker = served_worker(fabric=Fabric(), auth_bearer=NO_METADATA)
     worker.store.store("other", "t", None)
     return worker
 

@@ -1,4 +1,4 @@
-"""The MCP server behind a real uvicorn: who is let in, how others are refused, and what tools there are."""
+"""The MCP application behind a real uvicorn: authentication, challenges, metadata, the worker's own tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ in_both_eras = pytest.mark.parametrize("era", ERAS)
 
 @pytest.fixture(scope="module")
 def plain_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Serve one worker, which publishes no metadata, for all tests that change nothing; it counts no wrong tokens."""
+    """Serve a worker shared by the tests that do not change it, without metadata and rate limit."""
     bearer = {**NO_METADATA, "max_wrong_tokens_per_minute": 0}
     with ServedWorker(tmp_path_factory.mktemp("plain") / "tokens", auth_bearer=bearer) as worker:
         yield worker
 
 
-def refused(answer: tuple[int, dict[str, str], Any]) -> tuple[int, str | None, str]:
-    """Return status, challenge and reason of a refusal."""
+def rejection(answer: tuple[int, dict[str, str], Any]) -> tuple[int, str | None, str]:
+    """Return status, challenge and error message of a response."""
     status, headers, body = answer
     return status, headers.get("www-authenticate"), body["error"]["message"]
 
@@ -55,23 +55,27 @@ def make_invalid(worker: Any, reason: str) -> str:
 
 @in_both_eras
 def test_request_without_token_is_challenged_without_an_error_code(plain_worker: Any, era: str) -> None:
-    """RFC 6750 section 3: who sent nothing did nothing wrong."""
-    assert refused(plain_worker.post(era=era, token=None)) == (401, "Bearer", "a bearer token is needed")
+    """RFC 6750 section 3: no error code without credentials."""
+    assert rejection(plain_worker.post(era=era, token=None)) == (
+        401,
+        "Bearer",
+        "authentication required: send Bearer credentials",
+    )
 
 
 @in_both_eras
 @pytest.mark.parametrize("reason", ["wrong", "expired", "deleted"])
-def test_invalid_token_is_refused_as_such(served_worker: Serve, era: str, reason: str) -> None:
-    """The three can't be told apart from outside."""
+def test_invalid_token_gets_401_invalid_token(served_worker: Serve, era: str, reason: str) -> None:
+    """The three reasons cannot be distinguished by a client."""
     worker = served_worker(auth_bearer=NO_METADATA)
     token = make_invalid(worker, reason)
     expected = (401, 'Bearer error="invalid_token"', "the token is unknown, expired or deleted")
-    assert refused(worker.post(era=era, token=token)) == expected
+    assert rejection(worker.post(era=era, token=token)) == expected
 
 
 @in_both_eras
-def test_right_token_is_served(plain_worker: Any, era: str) -> None:
-    """The four tools are listed, those that manage tokens aren't."""
+def test_valid_token_is_served(plain_worker: Any, era: str) -> None:
+    """The four tools are listed; tasks that manage tokens are not."""
     status, headers, body = plain_worker.post(era=era)
     assert (status, headers["content-type"]) == (200, "application/json")
     assert [tool["name"] for tool in body["result"]["tools"]] == [f"service_fastmcp__task_{name}" for name in TOOLS]
@@ -79,22 +83,22 @@ def test_right_token_is_served(plain_worker: Any, era: str) -> None:
 
 @in_both_eras
 def test_token_without_a_required_scope_is_forbidden_with_the_scopes_named(served_worker: Serve, era: str) -> None:
-    """A client that could get a better token learns which."""
+    """A client learns which scopes to request."""
     bearer = {**NO_METADATA, "required_scopes": ["read", "write"], "token_scopes": ["read"]}
     worker = served_worker(auth_bearer=bearer)
-    expected = (403, 'Bearer error="insufficient_scope", scope="read write"', "the token lacks a scope")
-    assert refused(worker.post(era=era)) == expected
+    expected = (403, 'Bearer error="insufficient_scope", scope="read write"', "the token lacks a required scope")
+    assert rejection(worker.post(era=era)) == expected
 
 
 @in_both_eras
-def test_tokens_carry_the_required_scopes_unless_told_otherwise(served_worker: Serve, era: str) -> None:
+def test_tokens_have_the_required_scopes_by_default(served_worker: Serve, era: str) -> None:
     """`token_scopes` defaults to `required_scopes`."""
     assert served_worker(auth_bearer={"required_scopes": ["read"]}).post(era=era)[0] == 200
 
 
 @in_both_eras
-def test_expiry_counts_to_the_moment(served_worker: Serve, era: str) -> None:
-    """The SDK alone would serve a token up to a second too long."""
+def test_expiry_is_exact(served_worker: Serve, era: str) -> None:
+    """The SDK alone would accept a token up to a second too long."""
     worker = served_worker()
     worker.store.store("automation", "t", 60)
     worker.now += 59.999
@@ -105,8 +109,8 @@ def test_expiry_counts_to_the_moment(served_worker: Serve, era: str) -> None:
 
 @in_both_eras
 @pytest.mark.parametrize("header", [f"bearer {TOKEN}", f"BEARER {TOKEN}", f"Bearer   {TOKEN} "])
-def test_scheme_is_read_as_http_reads_it(plain_worker: Any, era: str, header: str) -> None:
-    """RFC 9110: the scheme's letter case doesn't matter."""
+def test_scheme_is_not_case_sensitive(plain_worker: Any, era: str, header: str) -> None:
+    """RFC 9110 section 11.1."""
     assert plain_worker.post(era=era, headers=(("authorization", header),))[0] == 200
 
 
@@ -122,21 +126,21 @@ def test_scheme_is_read_as_http_reads_it(plain_worker: Any, era: str, header: st
         ("Bearer \xff\xfe", 'Bearer error="invalid_token"'),
     ],
 )
-def test_other_credentials_are_refused(plain_worker: Any, era: str, header: str, challenge: str) -> None:
-    """Another scheme counts as no token; anything after `Bearer` is one."""
-    answer = refused(plain_worker.post(era=era, headers=(("authorization", header),)))
+def test_other_credentials_are_rejected(plain_worker: Any, era: str, header: str, challenge: str) -> None:
+    """Another scheme counts as no credentials; any text after `Bearer` is a token."""
+    answer = rejection(plain_worker.post(era=era, headers=(("authorization", header),)))
     assert answer[:2] == (401, challenge)
 
 
 @in_both_eras
 def test_metadata_is_published_and_named_in_every_challenge(served_worker: Serve, era: str) -> None:
-    """Where the inventory says nothing of URLs, the worker's own stand for both."""
+    """Issuer and resource default to the worker's own URL."""
     worker = served_worker(auth_bearer={"required_scopes": ["read"], "token_scopes": []})
     base = worker.url.removesuffix("/mcp")
     hint = f'resource_metadata="{base}/.well-known/oauth-protected-resource"'
-    assert refused(worker.post(era=era, token=None))[1] == f"Bearer {hint}"
-    assert refused(worker.post(era=era, token="x"))[1] == f'Bearer error="invalid_token", {hint}'
-    assert refused(worker.post(era=era))[1] == f'Bearer error="insufficient_scope", scope="read", {hint}'
+    assert rejection(worker.post(era=era, token=None))[1] == f"Bearer {hint}"
+    assert rejection(worker.post(era=era, token="x"))[1] == f'Bearer error="invalid_token", {hint}'
+    assert rejection(worker.post(era=era))[1] == f'Bearer error="insufficient_scope", scope="read", {hint}'
     status, headers, body = worker.get("/.well-known/oauth-protected-resource")
     assert (status, headers["content-type"]) == (200, "application/json")
     assert json.loads(body) == {
@@ -147,13 +151,13 @@ def test_metadata_is_published_and_named_in_every_challenge(served_worker: Serve
     }
 
 
-def test_metadata_of_a_resource_with_a_path_lies_where_rfc_9728_says(served_worker: Serve) -> None:
-    """The well-known part comes between host and path."""
+def test_metadata_path_follows_rfc_9728(served_worker: Serve) -> None:
+    """The well-known part is inserted between host and path."""
     urls = {"issuer_url": "https://login.example.com", "resource_server_url": "https://mcp.example.com/team/mcp"}
     worker = served_worker(auth_bearer=urls)
-    place = "/.well-known/oauth-protected-resource/team/mcp"
-    assert refused(worker.post(token=None))[1] == f'Bearer resource_metadata="https://mcp.example.com{place}"'
-    assert json.loads(worker.get(place)[2]) == {
+    path = "/.well-known/oauth-protected-resource/team/mcp"
+    assert rejection(worker.post(token=None))[1] == f'Bearer resource_metadata="https://mcp.example.com{path}"'
+    assert json.loads(worker.get(path)[2]) == {
         "resource": "https://mcp.example.com/team/mcp",
         "authorization_servers": ["https://login.example.com"],
         "bearer_methods_supported": ["header"],
@@ -163,15 +167,15 @@ def test_metadata_of_a_resource_with_a_path_lies_where_rfc_9728_says(served_work
 
 @pytest.mark.parametrize("missing", ["issuer_url", "resource_server_url"])
 def test_explicit_null_of_either_url_publishes_nothing(served_worker: Serve, missing: str) -> None:
-    """Some clients go off to OAuth at the slightest hint of it."""
+    """Some clients start OAuth as soon as metadata exists."""
     worker = served_worker(auth_bearer={missing: None})
-    assert refused(worker.post(token=None))[1] == "Bearer"
+    assert rejection(worker.post(token=None))[1] == "Bearer"
     assert worker.get("/.well-known/oauth-protected-resource")[0] == 404
 
 
 @in_both_eras
-def test_without_authentication_everybody_is_served(served_worker: Serve, era: str) -> None:
-    """Off by default, and then nothing of tokens is said; a token that is sent all the same isn't looked at."""
+def test_without_authentication_every_request_is_served(served_worker: Serve, era: str) -> None:
+    """No metadata is published, and tokens are ignored."""
     worker = served_worker(authentication_enabled=False)
     assert worker.post(era=era, token=None)[0] == 200
     assert worker.post(era=era, token="unknown")[0] == 200
@@ -179,23 +183,21 @@ def test_without_authentication_everybody_is_served(served_worker: Serve, era: s
 
 
 @in_both_eras
-def test_store_that_is_down_is_503_and_not_a_refusal(
-    served_worker: Serve, era: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A client that is told 401 throws a good token away."""
+def test_failing_store_is_503_and_not_401(served_worker: Serve, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 401 would make a client discard a valid token."""
 
     def broken(_store: TokenStore, _token: str) -> None:
         raise OSError("disk gone, token secret-token")
 
     monkeypatch.setattr(TokenStore, "lookup", broken)
     worker = served_worker()
-    assert refused(worker.post(era=era)) == (503, None, "tokens can't be checked at the moment: try again later")
+    assert rejection(worker.post(era=era)) == (503, None, "tokens cannot be checked at the moment; retry later")
     assert worker.get("/health")[0] == 200
 
 
 @in_both_eras
-def test_tool_gives_what_the_task_gave_by_worker(plain_worker: Any, era: str) -> None:
-    """Structured content and the same as JSON text."""
+def test_tool_returns_the_task_s_result_by_worker(plain_worker: Any, era: str) -> None:
+    """As structured content, and the same as JSON text."""
     params = {"name": "service_fastmcp__task_get_tools", "arguments": {"brief": True}}
     result = plain_worker.post("tools/call", params, era=era)[2]["result"]
     assert result["isError"] is False
@@ -206,8 +208,8 @@ def test_tool_gives_what_the_task_gave_by_worker(plain_worker: Any, era: str) ->
 
 
 @in_both_eras
-def test_bad_arguments_are_told_in_one_sentence_a_field(plain_worker: Any, era: str) -> None:
-    """They are an error of the tool, which a model can read and mend, and not of the protocol."""
+def test_invalid_arguments_are_a_tool_error(plain_worker: Any, era: str) -> None:
+    """A model can read and correct them, unlike a protocol error."""
     params = {"name": "service_fastmcp__task_get_tools", "arguments": {"brief": "perhaps", "nmae": "x"}}
     result = plain_worker.post("tools/call", params, era=era)[2]["result"]
     assert result["isError"] is True
@@ -225,17 +227,17 @@ def test_bad_arguments_are_told_in_one_sentence_a_field(plain_worker: Any, era: 
         "get_status",
     ],
 )
-def test_tasks_that_are_no_tools_cannot_be_called(plain_worker: Any, era: str, name: str) -> None:
-    """Credentials can't be managed through the endpoint that they guard."""
+def test_tasks_that_are_not_tools_cannot_be_called(plain_worker: Any, era: str, name: str) -> None:
+    """Tokens cannot be managed through the endpoint that they protect."""
     params = {"name": name, "arguments": {"username": "automation", "token": "new"}}
     error = plain_worker.post("tools/call", params, era=era)[2]["error"]
-    assert error == {"code": -32602, "message": f"unknown tool {name!r}: tools/list names those there are"}
+    assert error == {"code": -32602, "message": f"unknown tool {name!r}; call tools/list for the available names"}
     assert [record.token for record in plain_worker.store.records()] == [TOKEN]
 
 
 @in_both_eras
-def test_tools_are_marked_as_harmless(plain_worker: Any, era: str) -> None:
-    """Clients let a model call them without asking."""
+def test_own_tools_are_annotated_as_read_only(plain_worker: Any, era: str) -> None:
+    """Clients let a model call them without confirmation."""
     tools = plain_worker.post(era=era)[2]["result"]["tools"]
     assert [tool["annotations"] for tool in tools] == [
         {
@@ -250,7 +252,7 @@ def test_tools_are_marked_as_harmless(plain_worker: Any, era: str) -> None:
 
 
 def test_handshake_opens_no_session(plain_worker: Any) -> None:
-    """There is no session to leak or to hijack."""
+    """There is no session that could leak or be hijacked."""
     params = {"protocolVersion": ERAS[0], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     status, headers, body = plain_worker.post("initialize", params)
     assert status == 200
@@ -260,16 +262,16 @@ def test_handshake_opens_no_session(plain_worker: Any) -> None:
     assert body["result"]["capabilities"] == {"tools": {"listChanged": False}}
 
 
-def test_nobody_can_listen_to_changes(plain_worker: Any) -> None:
-    """A stream would outlive its token."""
+def test_subscriptions_are_not_offered_in_direct_mode(plain_worker: Any) -> None:
+    """The tools never change there."""
     params = {"notifications": {"toolsListChanged": True}}
     status, headers, body = plain_worker.post("subscriptions/listen", params, era=ERAS[1])
     assert (status, headers["content-type"], body["error"]["code"]) == (404, "application/json", -32601)
 
 
 @in_both_eras
-def test_running_call_ends_with_its_token_and_others_go_on(served_worker: Serve, era: str) -> None:
-    """What began with a good token isn't carried on with a deleted one."""
+def test_active_call_ends_with_its_token_and_others_go_on(served_worker: Serve, era: str) -> None:
+    """The call gets 401 when its token is deleted."""
     has_begun, may_end = threading.Semaphore(0), threading.Event()
 
     def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
@@ -296,12 +298,12 @@ def test_running_call_ends_with_its_token_and_others_go_on(served_worker: Serve,
     may_end.set()
     callers[TOKEN].join(WAIT_SECONDS)
     expected = (401, 'Bearer error="invalid_token"', "the token is unknown, expired or deleted")
-    assert refused(answers["t"]) == expected
+    assert rejection(answers["t"]) == expected
     assert answers[TOKEN][2]["result"]["structuredContent"]["w1"]["result"] is True
 
 
-def test_requests_leave_no_line_in_the_log_but_calls_do(plain_worker: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """The SDK would log each request; an operator wants to know who called what, and never a token."""
+def test_calls_are_logged_and_other_requests_are_not(plain_worker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Client and tool, but no token; the SDK alone would log each request."""
     assert plain_worker.post("ping")[0] == 200
     caplog.set_level(logging.INFO)
     plain_worker.post("ping")

@@ -1,17 +1,17 @@
-"""Lists of tools and prompts by the page, and prompts rendered, as MCP clients of both eras see them."""
+"""Paginated lists of tools and prompts, and rendered prompts, with clients of both protocol eras."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mcp import Client, MCPError
 
-from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.worker.mcp import handlers as mcp_handlers
+from nfcli.models.protocol.jobs import Result
+from nfcli.worker.mcp.handlers import make_server
+from nfcli.worker.mcp.tool_calls import ToolCalls
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolPolicy
 from support.mcp.called_tools import ERAS, MODES, PING, in_both_eras, with_client
@@ -22,7 +22,7 @@ Serve = Callable[..., Any]
 
 @pytest.mark.parametrize("mode", MODES)
 def test_prompts_are_listed_and_rendered_without_a_job(tool_site: Any, fabric: Any, mode: str) -> None:
-    """Arguments are checked; a mistake is told in one line."""
+    """Arguments are checked; an error has one line."""
     tool_site.worker.catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]})])
     name = f"{PING}__prompt_look"
 
@@ -42,24 +42,23 @@ def test_prompts_are_listed_and_rendered_without_a_job(tool_site: Any, fabric: A
     assert problems == [
         (-32602, "prompt look: argument device: must be given"),
         (-32602, "prompt look: argument x: no such argument: prompts/list names them"),
-        (-32602, "unknown prompt 'no': prompts/list names those there are"),
+        (-32602, "unknown prompt 'no'; call prompts/list for the available names"),
     ]
     assert fabric.calls == []
 
 
-def test_there_are_no_prompts_in_direct_mode_unless_own_tasks_have_some(served_worker: Serve) -> None:
-    """A client needn't ask for what can't be there."""
+def test_prompts_are_not_offered_in_direct_mode_by_default(served_worker: Serve) -> None:
+    """None of the worker's own tasks has prompts."""
     params = {"protocolVersion": ERAS[0], "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     capabilities = served_worker().post("initialize", params)[2]["result"]["capabilities"]
     assert capabilities == {"tools": {"listChanged": False}}
 
 
 def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
-    """They never change there."""
+    """Their list never changes there."""
     own = ToolCatalogue("w1", "fastmcp", [entry(mcp={"prompts": [PROMPT]})], ToolPolicy())
-    inventory = WorkerInventory(service="fastmcp")
-    worker = SimpleNamespace(name="w1", catalogue=own, inventory=inventory)
-    server = mcp_handlers.make_server(worker, None)  # type: ignore[arg-type]
+    calls = ToolCalls("w1", own, lambda _task, _arguments: Result(), None, 600)
+    server = make_server("w1", own, calls, None)
     capabilities = server.create_initialization_options().capabilities
     assert capabilities.prompts is not None
     assert capabilities.prompts.list_changed is False
@@ -79,8 +78,8 @@ def pages(worker: Any, era: str, between: Callable[[int], None] = lambda _page: 
 
 
 @in_both_eras
-def test_long_lists_come_in_pages(tool_site: Any, era: str) -> None:
-    """A hundred on each, in the names' order, each tool once."""
+def test_long_lists_are_paginated(tool_site: Any, era: str) -> None:
+    """A hundred on each, in the order of the names, each tool once."""
     tool_site.worker.catalogue.replace("net", [entry(f"t{number:03}") for number in range(296)])
     found = pages(tool_site, era)
     assert [len(page) for page in found] == [100, 100, 100]
@@ -88,8 +87,8 @@ def test_long_lists_come_in_pages(tool_site: Any, era: str) -> None:
 
 
 @in_both_eras
-def test_a_list_that_changes_between_pages_skips_and_repeats_nothing_that_stayed(tool_site: Any, era: str) -> None:
-    """What the cursor names may itself have gone."""
+def test_list_that_changes_between_pages_skips_and_repeats_nothing(tool_site: Any, era: str) -> None:
+    """Even if the tool that the cursor names has been removed."""
     stays = [entry(f"t{number:03}") for number in range(0, 300, 2)]
     goes = [entry(f"t{number:03}") for number in range(1, 300, 2)]
     tool_site.worker.catalogue.replace("net", stays + goes)
@@ -105,16 +104,18 @@ def test_a_list_that_changes_between_pages_skips_and_repeats_nothing_that_stayed
 
 @in_both_eras
 @pytest.mark.parametrize("method", ["tools/list", "prompts/list"])
-def test_a_cursor_that_is_none_is_refused(tool_site: Any, era: str, method: str) -> None:
-    """As an error of the protocol, in one line."""
-    told = "the cursor is none that this server gave: begin again without one"
+def test_invalid_cursor_is_rejected(tool_site: Any, era: str, method: str) -> None:
+    """As a protocol error."""
     for cursor in ("", "x", "5", "YWZ0ZXI", "c2VydmljZQ==", "YWZ0ZXI6/w==", "YWZ0ZXI6_w==", "é"):
         error = tool_site.post(method, {"cursor": cursor}, era=era)[2]["error"]
-        assert error == {"code": -32602, "message": told}, cursor
+        assert error == {"code": -32602, "message": "invalid cursor; restart without one"}, cursor
 
 
 @in_both_eras
-def test_a_cursor_behind_the_last_name_gives_an_empty_page(tool_site: Any, era: str) -> None:
-    """All that stood behind it has gone meanwhile."""
-    listed = tool_site.post("tools/list", {"cursor": mcp_handlers._cursor("zzz")}, era=era)[2]["result"]
+def test_cursor_after_the_last_name_gives_an_empty_page(tool_site: Any, era: str) -> None:
+    """All tools after it have been removed meanwhile."""
+    tool_site.worker.catalogue.replace("zzz", [entry(f"t{number:03}") for number in range(110)])
+    cursor = tool_site.post("tools/list", era=era)[2]["result"]["nextCursor"]
+    tool_site.worker.catalogue.replace("zzz", [])
+    listed = tool_site.post("tools/list", {"cursor": cursor}, era=era)[2]["result"]
     assert (listed["tools"], "nextCursor" in listed) == ([], False)

@@ -1,10 +1,11 @@
-"""Streams that tell of changed lists, as clients see them: who gets one, and what is told."""
+"""Notification streams of changed lists: who gets one, and what is sent."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx2
@@ -12,11 +13,13 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.subscriptions import PromptsListChanged, ToolsListChanged
+from starlette.types import Message
 
-from nfcli.worker.mcp import notifications as list_changes
-from nfcli.worker.mcp.notifications import ListChanges
+from nfcli.worker.mcp import notifications
+from nfcli.worker.mcp.notifications import ListChangeNotifier
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolPolicy
+from support.mcp.called_tools import Fabric
 from support.mcp.change_streams import NO_METADATA, PROMPTS, TOOLS, Stream, change, in_both_eras
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
 from support.mcp.tool_entries import PROMPT, entry
@@ -26,8 +29,8 @@ Open = Callable[..., Any]
 
 
 @in_both_eras
-def test_those_who_listen_are_told_which_list_has_changed(stream_site: Any, open_stream: Open, era: str) -> None:
-    """Only that: they ask for the list then. A change that isn't one is not told."""
+def test_clients_are_notified_which_list_has_changed(stream_site: Any, open_stream: Open, era: str) -> None:
+    """A replacement with equal entries is no change."""
     stream = open_stream(stream_site, era)
     assert stream.headers["content-type"] == "text/event-stream"
     change(stream_site, "a")
@@ -39,22 +42,22 @@ def test_those_who_listen_are_told_which_list_has_changed(stream_site: Any, open
     assert [stream.next()["method"], stream.next()["method"]] == [TOOLS, PROMPTS]
 
 
-def test_the_older_form_s_messages_are_notifications_and_nothing_else(stream_site: Any, open_stream: Open) -> None:
-    """As MCP 2025-11-25 has them."""
+def test_get_stream_carries_json_rpc_notifications(stream_site: Any, open_stream: Open) -> None:
+    """As MCP 2025-11-25 specifies."""
     stream = open_stream(stream_site, HANDSHAKE_ERA)
     change(stream_site, "a")
     assert stream.next() == {"jsonrpc": "2.0", "method": TOOLS}
 
 
 @in_both_eras
-def test_what_can_be_listened_to_is_said_before(stream_site: Any, era: str) -> None:
-    """In the handshake, and in what stands for it."""
+def test_list_changes_are_announced_as_capabilities(stream_site: Any, era: str) -> None:
+    """In the handshake, or by server/discover."""
     if era == HANDSHAKE_ERA:
         params = {"protocolVersion": era, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-        told = stream_site.post("initialize", params)[2]["result"]["capabilities"]
+        found = stream_site.post("initialize", params)[2]["result"]["capabilities"]
     else:
-        told = stream_site.post("server/discover", era=era)[2]["result"]["capabilities"]
-    assert told == {"tools": {"listChanged": True}, "prompts": {"listChanged": True}}
+        found = stream_site.post("server/discover", era=era)[2]["result"]["capabilities"]
+    assert found == {"tools": {"listChanged": True}, "prompts": {"listChanged": True}}
 
 
 @in_both_eras
@@ -70,76 +73,76 @@ def test_what_can_be_listened_to_is_said_before(stream_site: Any, era: str) -> N
     ],
     ids=str,
 )
-def test_strangers_get_no_stream(
+def test_streams_require_what_other_requests_require(
     stream_site: Any, era: str, headers: tuple[str, ...], token: str | None, status: int
 ) -> None:
-    """A stream is asked for like everything else."""
+    """A valid token, an allowed Host and Origin."""
     with Stream(stream_site, era, *headers, token=token) as stream:
         assert (stream.status, stream.headers["content-type"]) == (status, "application/json")
 
 
 def test_a_token_without_a_required_scope_gets_no_stream(served_worker: Serve) -> None:
-    """The same for scopes."""
+    """Nor does any other request."""
     bearer = {**NO_METADATA, "required_scopes": ["read"], "token_scopes": []}
-    with Stream(served_worker(fabric=object(), auth_bearer=bearer), HANDSHAKE_ERA) as stream:
+    with Stream(served_worker(fabric=Fabric(), auth_bearer=bearer), HANDSHAKE_ERA) as stream:
         assert stream.status == 403
 
 
 @pytest.mark.parametrize("accept", ["", "application/json", "text/html, application/json;q=1"])
 def test_a_get_must_accept_a_stream(stream_site: Any, accept: str) -> None:
-    """A browser that is pointed at the URL is told what is there."""
+    """The error explains the URL to someone who opens it in a browser."""
     with Stream(stream_site, HANDSHAKE_ERA, f"accept: {accept}") as stream:
-        told = "a GET opens a stream of changes: Accept must name text/event-stream"
-        assert (stream.status, stream.body()["error"]["message"]) == (406, told)
+        message = "a GET opens a notification stream; Accept must include text/event-stream"
+        assert (stream.status, stream.body()["error"]["message"]) == (406, message)
     with Stream(stream_site, HANDSHAKE_ERA, "accept: application/json, Text/Event-Stream;q=0.5") as stream:
         assert stream.status == 200
 
 
 @pytest.mark.parametrize("version", [SINGLE_POST_ERA, "2030-01-01", "x"])
-def test_a_get_of_another_mcp_version_is_refused(stream_site: Any, version: str) -> None:
+def test_a_get_of_another_mcp_version_is_rejected(stream_site: Any, version: str) -> None:
     """2026-07-28 has no stream for a GET."""
     with Stream(stream_site, HANDSHAKE_ERA, f"mcp-protocol-version: {version}") as stream:
-        told = "this MCP version has no stream for a GET: send subscriptions/listen"
-        assert (stream.status, stream.headers["allow"], stream.body()["error"]["message"]) == (405, "POST", told)
+        message = "this MCP version has no stream for a GET; send subscriptions/listen"
+        assert (stream.status, stream.headers["allow"], stream.body()["error"]["message"]) == (405, "POST", message)
     with Stream(stream_site, HANDSHAKE_ERA, "mcp-protocol-version: ") as stream:
         assert stream.status == 200
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_other_methods_are_refused(stream_site: Any, method: str) -> None:
+def test_other_methods_are_rejected(stream_site: Any, method: str) -> None:
     """There is no session that a DELETE could end."""
     status, headers, _ = stream_site.get("/mcp", f"authorization: Bearer {TOKEN}", method=method)
     assert (status, headers["allow"]) == (405, "GET, POST")
 
 
-def test_in_direct_mode_there_is_nothing_to_listen_to(served_worker: Serve) -> None:
+def test_direct_mode_has_no_streams(served_worker: Serve) -> None:
     """The tools never change there."""
     worker = served_worker(auth_bearer=NO_METADATA)
     with Stream(worker, HANDSHAKE_ERA) as stream:
-        told = "this MCP server has no streams: send a POST"
-        assert (stream.status, stream.headers["allow"], stream.body()["error"]["message"]) == (405, "POST", told)
+        message = "this MCP server has no streams; send a POST"
+        assert (stream.status, stream.headers["allow"], stream.body()["error"]["message"]) == (405, "POST", message)
     with Stream(worker, SINGLE_POST_ERA) as stream:
         assert (stream.status, stream.body()["error"]["code"]) == (404, -32601)
 
 
-def test_streams_are_bounded(stream_site: Any, open_stream: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both kinds together; all else is served."""
-    monkeypatch.setattr(list_changes, "MAX_STREAMS", 2)
+def test_number_of_streams_is_limited(stream_site: Any, open_stream: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds together; other requests are served."""
+    monkeypatch.setattr(notifications, "MAX_STREAMS", 2)
     open_stream(stream_site, SINGLE_POST_ERA)
-    told = "too many streams are open: ask again for the lists, now and then"
+    message = "too many notification streams are open; poll the lists instead"
     with Stream(stream_site, HANDSHAKE_ERA):
         with Stream(stream_site, HANDSHAKE_ERA) as refused:
-            assert (refused.status, refused.body()["error"]["message"]) == (503, told)
+            assert (refused.status, refused.body()["error"]["message"]) == (503, message)
         with Stream(stream_site, SINGLE_POST_ERA) as refused:
-            assert refused.body()["error"]["message"] == told
+            assert refused.body()["error"]["message"] == message
             assert stream_site.post()[0] == 200
 
 
-def test_a_user_s_streams_leave_room_for_others(
+def test_number_of_streams_per_user_is_limited(
     stream_site: Any, open_stream: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One who opens them without end keeps nobody else from hearing of changes."""
-    monkeypatch.setattr(list_changes, "MAX_STREAMS_OF_A_USER", 2)
+    """A user who opens many leaves room for others."""
+    monkeypatch.setattr(notifications, "MAX_STREAMS_PER_USER", 2)
     stream_site.store.store("other", "other-token", None)
     open_stream(stream_site, SINGLE_POST_ERA)
     open_stream(stream_site, HANDSHAKE_ERA)
@@ -152,17 +155,17 @@ def test_a_user_s_streams_leave_room_for_others(
             assert second.is_open
 
 
-def test_a_silent_stream_is_kept_alive(stream_site: Any, open_stream: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By comments, which clients pass over; without them nobody would find that the other side is dead."""
-    monkeypatch.setattr(list_changes, "KEEP_ALIVE_SECONDS", 0.01)
+def test_idle_stream_is_kept_alive(stream_site: Any, open_stream: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By comments, which clients skip; they also detect connections that are dead."""
+    monkeypatch.setattr(notifications, "KEEP_ALIVE_SECONDS", 0.01)
     stream = open_stream(stream_site, HANDSHAKE_ERA)
-    lines = [stream._response.readline() for _ in range(6)]
+    lines = [stream.read_line() for _ in range(6)]
     assert lines == [b"\n", b": nothing has changed\n"] * 3
 
 
-def test_the_sdk_s_client_hears_of_changes_and_of_the_end(stream_site: Any) -> None:
-    """A stream that ends by itself is no lost one."""
-    heard: list[object] = []
+def test_sdk_client_receives_changes_and_the_end(stream_site: Any) -> None:
+    """A stream that is completed is not a lost connection."""
+    received: list[object] = []
 
     async def listen() -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
@@ -172,24 +175,35 @@ def test_the_sdk_s_client_hears_of_changes_and_of_the_end(stream_site: Any) -> N
             client.listen(tools_list_changed=True, prompts_list_changed=True) as events,
         ):
             await asyncio.to_thread(change, stream_site, "a")
-            heard.append(await anext(events))
+            received.append(await anext(events))
             await asyncio.to_thread(change, stream_site, "a", mcp={**entry()["mcp"], "prompts": [PROMPT]})
-            heard.append(await anext(events))
+            received.append(await anext(events))
             stop = asyncio.create_task(asyncio.to_thread(stream_site.stop))
-            heard.extend([event async for event in events])
+            received.extend([event async for event in events])
             await stop
 
     asyncio.run(asyncio.wait_for(listen(), WAIT_SECONDS))
-    assert heard == [ToolsListChanged(), PromptsListChanged()]
+    assert received == [ToolsListChanged(), PromptsListChanged()]
 
 
-def test_many_changes_at_once_are_told_once() -> None:
-    """However many threads make them: the list is to be asked for again, that is all."""
+def test_simultaneous_changes_are_sent_once() -> None:
+    """However many threads make them: clients only have to fetch the list again."""
 
     async def test() -> None:
-        changes, heard = ListChanges(), []
-        changes._bus.subscribe(heard.append)
-        with changes.following(catalogue):
+        notifier, bodies = ListChangeNotifier(), asyncio.Queue[bytes]()
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                bodies.put_nowait(message["body"])
+
+        with notifier.watch(catalogue):
+            scope = {"headers": [(b"accept", b"text/event-stream")]}
+            stream = asyncio.create_task(notifier(scope, receive, send))
+            assert (await bodies.get()).startswith(b":")
             threads = [
                 threading.Thread(target=catalogue.replace, args=(f"s{number}", [entry()])) for number in range(20)
             ]
@@ -197,25 +211,26 @@ def test_many_changes_at_once_are_told_once() -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert heard == []
-            await asyncio.to_thread(int)
-            assert heard == [ToolsListChanged()]
+            assert TOOLS.encode() in await bodies.get()
+            notifier.close()
+            await stream
+            assert [bodies.get_nowait() for _ in range(bodies.qsize())] == [b""]
         assert catalogue.on_change == []
 
     catalogue = ToolCatalogue("w1", "fastmcp", [], ToolPolicy())
     asyncio.run(asyncio.wait_for(test(), WAIT_SECONDS))
 
 
-def test_a_change_after_the_end_is_nothing() -> None:
-    """The fabric's thread may be a little late."""
+def test_change_after_the_end_of_the_loop_is_ignored() -> None:
+    """The fabric's thread may report it a little late."""
 
-    async def follow() -> Any:
-        following = ListChanges().following(catalogue)
-        following.__enter__()
-        return following
+    async def watch() -> AbstractContextManager[None]:
+        watching = ListChangeNotifier().watch(catalogue)
+        watching.__enter__()
+        return watching
 
     catalogue = ToolCatalogue("w1", "fastmcp", [], ToolPolicy())
-    following = asyncio.run(follow())
+    watching = asyncio.run(watch())
     assert catalogue.replace("net", [entry()]) == ["service_net__task_ping"]
-    following.__exit__(None, None, None)
+    watching.__exit__(None, None, None)
     assert catalogue.on_change == []

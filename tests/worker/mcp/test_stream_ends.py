@@ -1,4 +1,4 @@
-"""Streams of list changes end with their token, their client and their server, whatever is under way."""
+"""Notification streams end with their token, their client and the server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import anyio
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from nfcli.worker.http import active_requests as running
-from nfcli.worker.http import exchange
-from nfcli.worker.mcp import notifications as list_changes
-from nfcli.worker.mcp.notifications import ListChanges
+from nfcli.worker.http import active_requests, request_cycle
+from nfcli.worker.mcp import notifications
+from nfcli.worker.mcp.notifications import ListChangeNotifier
+from support.mcp.called_tools import Fabric
 from support.mcp.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras
 from support.mcp.request_runs import Site, run
 from support.mcp.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
@@ -27,8 +27,8 @@ Send = Callable[[Any], Awaitable[None]]
 def test_a_deleted_token_s_stream_has_ended_when_the_deletion_returns(
     stream_site: Any, open_stream: Open, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What happens later isn't told any more; other streams go on."""
-    monkeypatch.setattr(running, "REVOKE_SECONDS", WAIT_SECONDS)
+    """Later changes are not sent to it; other streams go on."""
+    monkeypatch.setattr(active_requests, "REVOKE_TIMEOUT_SECONDS", WAIT_SECONDS)
     ending, going_on = open_stream(stream_site, era, token="t"), open_stream(stream_site, era)
     stream_site.store.delete(token="t")
     assert ending.has_ended()
@@ -38,8 +38,8 @@ def test_a_deleted_token_s_stream_has_ended_when_the_deletion_returns(
 
 
 @in_both_eras
-def test_nothing_is_told_to_a_deleted_token(stream_site: Any, open_stream: Open, era: str) -> None:
-    """The stream ends as a whole, not in the middle of a word."""
+def test_nothing_is_sent_to_a_deleted_token(stream_site: Any, open_stream: Open, era: str) -> None:
+    """The stream is completed, not cut within an event."""
     ending = open_stream(stream_site, era, token="t")
     stream_site.store.delete(token="t")
     change(stream_site, "a")
@@ -48,7 +48,7 @@ def test_nothing_is_told_to_a_deleted_token(stream_site: Any, open_stream: Open,
 
 @in_both_eras
 def test_an_expired_token_s_stream_ends(stream_site: Any, open_stream: Open, era: str) -> None:
-    """Nobody tells of it: the server looks twice a second."""
+    """The server checks twice a second."""
     stream_site.store.store("other", "short", 60)
     ending = open_stream(stream_site, era, token="short")
     stream_site.now += 60
@@ -56,11 +56,11 @@ def test_an_expired_token_s_stream_ends(stream_site: Any, open_stream: Open, era
 
 
 @in_both_eras
-def test_a_change_is_not_told_to_a_token_that_expired_a_moment_ago(
+def test_change_is_not_sent_to_a_token_that_has_just_expired(
     stream_site: Any, open_stream: Open, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each part of a stream is looked at, not only its beginning."""
-    monkeypatch.setattr(running, "LOOK_SECONDS", 10 * WAIT_SECONDS)
+    """The token is checked before each part of a stream, not only at its beginning."""
+    monkeypatch.setattr(active_requests, "EXPIRY_CHECK_SECONDS", 10 * WAIT_SECONDS)
     stream_site.store.store("other", "short", 60)
     ending = open_stream(stream_site, era, token="short")
     stream_site.now += 60
@@ -73,9 +73,9 @@ def test_a_change_is_not_told_to_a_token_that_expired_a_moment_ago(
 def test_streams_end_at_once_when_the_worker_stops(
     served_worker: Serve, open_stream: Open, era: str, *, has_authentication: bool
 ) -> None:
-    """They aren't given the time that other requests are."""
+    """They have no grace period."""
     worker = served_worker(
-        fabric=object(),
+        fabric=Fabric(),
         grace_seconds=3 * WAIT_SECONDS,
         authentication_enabled=has_authentication,
         auth_bearer=NO_METADATA,
@@ -87,27 +87,27 @@ def test_streams_end_at_once_when_the_worker_stops(
     assert stream.methods() == ([None] if era == SINGLE_POST_ERA else [])
 
 
-def test_no_stream_begins_while_the_worker_stops() -> None:
-    """A connection that is still open may ask for one."""
+def test_streams_are_rejected_while_the_worker_stops() -> None:
+    """A connection that is still open may request one."""
 
     async def test() -> None:
-        changes, sent = ListChanges(), []
-        changes.close()
+        notifier, sent = ListChangeNotifier(), []
+        notifier.close()
 
         async def send(message: Any) -> None:
             sent.append(message.get("status"))
 
-        await changes({"headers": [(b"accept", b"text/event-stream")]}, send, send)
+        await notifier({"headers": [(b"accept", b"text/event-stream")]}, send, send)
         assert sent[0] == 503
         with pytest.raises(MCPError, match="the worker is stopping"):
-            await changes.listen(None, None)  # type: ignore[arg-type]
+            await notifier.listen(None, None)  # type: ignore[arg-type]
 
     run(test)
 
 
-def test_a_deletion_is_not_held_up_by_a_stream_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last word is not waited for either: the connection is cut then."""
-    monkeypatch.setattr(exchange, "LAST_WORD_SECONDS", 0.01)
+def test_deletion_is_not_blocked_by_a_stream_whose_client_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is the end of the stream awaited: the connection is aborted then."""
+    monkeypatch.setattr(request_cycle, "FLUSH_SECONDS", 0.01)
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Send) -> None:
@@ -134,9 +134,9 @@ def test_a_deletion_is_not_held_up_by_a_stream_that_nobody_reads(monkeypatch: py
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
-def test_a_deletion_returns_when_all_that_it_ends_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long they take to wind up: a stream of the SDK's has tasks of its own to end first."""
-    monkeypatch.setattr(running, "REVOKE_SECONDS", WAIT_SECONDS)
+def test_deletion_returns_when_all_requests_of_the_token_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long their cleanup takes: a stream of the SDK has tasks of its own to end first."""
+    monkeypatch.setattr(active_requests, "REVOKE_TIMEOUT_SECONDS", WAIT_SECONDS)
     happened: list[str] = []
 
     async def app(_scope: Any, _receive: Any, _send: Send) -> None:
@@ -164,8 +164,8 @@ def test_a_deletion_returns_when_all_that_it_ends_has_ended(monkeypatch: pytest.
     assert happened == ["ended", "ended", "acknowledged"]
 
 
-def test_a_stream_is_broken_off_where_the_store_can_not_say_any_more(caplog: pytest.LogCaptureFixture) -> None:
-    """What can't be checked is not told."""
+def test_stream_is_cancelled_when_the_store_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is sent to a token that cannot be checked."""
     sent: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Send) -> None:
@@ -186,13 +186,13 @@ def test_a_stream_is_broken_off_where_the_store_can_not_say_any_more(caplog: pyt
     site = Site(app)
     run(test)
     assert sent == [None, b"first", b""]
-    assert caplog.messages == ["tokens can't be checked: TypeError"]
+    assert caplog.messages == ["cannot check tokens: TypeError"]
 
 
 @in_both_eras
-def test_a_client_that_goes_away_leaves_its_place(stream_site: Any, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one may have to try again until that is noticed."""
-    monkeypatch.setattr(list_changes, "MAX_STREAMS", 1)
+def test_client_that_disconnects_frees_its_slot(stream_site: Any, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one may have to retry until that is noticed."""
+    monkeypatch.setattr(notifications, "MAX_STREAMS", 1)
     for _ in range(3):
         is_open = False
         while not is_open:

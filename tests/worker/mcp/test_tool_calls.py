@@ -1,4 +1,4 @@
-"""Calls of tools of other services, as MCP clients see them: results, failures in one line, and waiting that ends."""
+"""Calls of tools of other services: results, failures, cancellation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.mcp.tool_entries import entry
 
 
 def result(value: object = True, **changes: Any) -> dict[str, Any]:
-    """Return what one worker answers."""
+    """Return the result of one worker."""
     return {"result": value, "failed": False, "errors": [], "messages": [], "status": "completed", **changes}
 
 
@@ -44,10 +44,10 @@ def texts(found: dict[str, Any]) -> list[str]:
 
 
 @in_both_eras
-def test_call_is_a_job_and_gives_each_worker_s_result(
+def test_call_runs_a_job_and_returns_each_worker_s_result(
     tool_site: Any, fabric: Fabric, era: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As structured content and as JSON; the log tells who called what, but no argument."""
+    """As structured content and as JSON; client and tool are logged, but no argument."""
     caplog.set_level(logging.INFO)
     fabric.answer = {"net-1": result(), "net-2": result(value=False)}
     found = call(tool_site, era, {"target": "r1-é"})
@@ -58,8 +58,8 @@ def test_call_is_a_job_and_gives_each_worker_s_result(
 
 
 @in_both_eras
-def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(tool_site: Any, fabric: Fabric, era: str) -> None:
-    """Of a traceback nothing but that goes out; the others' results are there all the same."""
+def test_failed_worker_makes_the_call_a_tool_error(tool_site: Any, fabric: Fabric, era: str) -> None:
+    """Only the last line of a traceback is returned; the other workers' results are included."""
     trace = "Traceback (most recent call last):\n  File x\nValueError: no\x1b such\tdevice\n"
     fabric.answer = {
         "net-1": result(),
@@ -67,38 +67,38 @@ def test_a_worker_that_failed_makes_it_a_tool_error_with_one_line(tool_site: Any
         "net-3": result(None, failed=True, status="timeout", errors=["no answer within 600 s"]),
     }
     found = call(tool_site, era)
-    told = {**fabric.answer, "net-2": fabric.answer["net-2"] | {"errors": ["ValueError: no\x1b such\tdevice"]}}
-    assert (found["isError"], found["structuredContent"]) == (True, told)
+    expected = {**fabric.answer, "net-2": fabric.answer["net-2"] | {"errors": ["ValueError: no\x1b such\tdevice"]}}
+    assert (found["isError"], found["structuredContent"]) == (True, expected)
     reasons, shown = texts(found)
     assert reasons == "net-2: ValueError: no such device\nnet-3: no answer within 600 s"
-    assert json.loads(shown) == told
+    assert json.loads(shown) == expected
 
 
 @in_both_eras
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "reason"),
     [
         (NoWorkersError("no worker serves net"), "no worker serves net"),
         (NoWorkersError("two\nlines"), "two lines"),
         (ValueError("secret"), f"internal error in the call of {PING}: ValueError"),
-        ({}, "no worker of service net has answered: look with show norfab workers"),
-        ({"net-1": result(value=float("nan"))}, "the workers' answer can't be written as JSON"),
-        ({"net-1": result(value="\ud800")}, "the workers' answer can't be written as JSON"),
+        ({}, "no worker of service net answered: check show norfab workers"),
+        ({"net-1": result(value=float("nan"))}, "the workers' results cannot be encoded as JSON"),
+        ({"net-1": result(value="\ud800")}, "the workers' results cannot be encoded as JSON"),
     ],
     ids=str,
 )
-def test_a_job_without_results_is_a_tool_error_of_one_line(
-    tool_site: Any, fabric: Fabric, era: str, answer: Any, told: str
+def test_job_without_results_is_a_tool_error(
+    tool_site: Any, fabric: Fabric, era: str, answer: Any, reason: str
 ) -> None:
-    """Not an error of the protocol: a model can read it."""
+    """A model can read it, unlike a protocol error."""
     fabric.answer = answer
     found = call(tool_site, era)
-    assert (found["isError"], texts(found), "structuredContent" in found) == (True, [told], False)
+    assert (found["isError"], texts(found), "structuredContent" in found) == (True, [reason], False)
 
 
 @in_both_eras
-def test_an_answer_that_is_no_result_counts_as_a_failure(tool_site: Any, fabric: Fabric, era: str) -> None:
-    """Workers of other make answer too."""
+def test_malformed_result_counts_as_a_failure(tool_site: Any, fabric: Fabric, era: str) -> None:
+    """Workers of other implementations answer, too."""
     fabric.answer = {
         "net-1": "yes",
         "net-2": {},
@@ -111,36 +111,35 @@ def test_an_answer_that_is_no_result_counts_as_a_failure(tool_site: Any, fabric:
 
 
 @in_both_eras
-def test_a_job_that_takes_too_long_ends_even_where_the_fabric_does_not_end_it(
+def test_job_times_out_even_if_the_fabric_does_not_end_it(
     tool_site: Any, fabric: Fabric, era: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing hangs."""
+    """The call ends a little after the job's timeout."""
     monkeypatch.setattr(tool_calls, "SLACK_SECONDS", -599.99)
     fabric.hold = True
-    assert texts(call(tool_site, era)) == ["service net has not answered within 600 s"]
+    assert texts(call(tool_site, era)) == ["service net did not answer within 600 s"]
     assert fabric.was_cancelled.is_set()
 
 
 @in_both_eras
-def test_a_service_that_has_vanished_has_no_tools(tool_site: Any, era: str) -> None:
-    """The call is refused as for any unknown tool."""
+def test_tools_of_a_removed_service_are_unknown(tool_site: Any, era: str) -> None:
+    """The call fails as for any unknown tool."""
     tool_site.worker.catalogue.retain([])
     error = tool_site.post("tools/call", {"name": PING}, era=era)[2]["error"]
-    assert error == {"code": -32602, "message": f"unknown tool {PING!r}: tools/list names those there are"}
+    assert (error["code"], PING in error["message"]) == (-32602, True)
 
 
 @in_both_eras
-def test_a_tool_can_not_be_called_without_a_fabric(served_worker: Serve, era: str) -> None:
-    """It wouldn't be published there; one line all the same."""
+def test_tool_of_another_service_needs_a_broker(served_worker: Serve, era: str) -> None:
+    """It is not published without one; the error has one line all the same."""
     worker = served_worker(auth_bearer={"issuer_url": None})
     worker.worker.catalogue.replace("net", [entry()])
-    told = "service net can't be reached: this worker is not part of a fabric"
-    assert texts(call(worker, era)) == [told]
+    assert texts(call(worker, era)) == ["cannot call service net: this worker has no broker"]
 
 
 @in_both_eras
-def test_a_client_that_goes_away_is_not_worked_for_any_more(tool_site: Any, fabric: Fabric, era: str) -> None:
-    """The job is not waited for; other calls go on."""
+def test_client_that_disconnects_abandons_its_job(tool_site: Any, fabric: Fabric, era: str) -> None:
+    """The job is not awaited any longer; other calls go on."""
     fabric.hold = True
     with tool_site.connect() as connection:
         connection.sendall(tool_site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}, era=era))
@@ -152,7 +151,7 @@ def test_a_client_that_goes_away_is_not_worked_for_any_more(tool_site: Any, fabr
 
 
 @in_both_eras
-def test_a_token_that_is_deleted_ends_the_wait_for_a_job(tool_site: Any, fabric: Fabric, era: str) -> None:
+def test_deleted_token_abandons_its_job(tool_site: Any, fabric: Fabric, era: str) -> None:
     """At once, and its client gets a 401."""
     fabric.hold = True
     tool_site.store.store("other", "t", None)
@@ -213,8 +212,8 @@ def echo_module() -> ModuleType:
 
 
 @in_both_eras
-def test_rules_refuse_calls_and_change_results(served_worker: Serve, fabric: Fabric, era: str) -> None:
-    """Of other services' tools and of the worker's own; never in the thread that serves everybody."""
+def test_guardrails_reject_calls_and_change_results(served_worker: Serve, fabric: Fabric, era: str) -> None:
+    """For tools of other services and the worker's own; never in the loop's thread."""
     policy = WatchedPolicy()
     worker = served_worker(echo_module(), fabric=fabric, policy=policy, auth_bearer={"issuer_url": None})
     worker.worker.catalogue.replace("net", [entry()])
@@ -232,7 +231,7 @@ def test_rules_refuse_calls_and_change_results(served_worker: Serve, fabric: Fab
     assert "served worker" not in policy.watched.threads
 
 
-def test_a_long_result_comes_as_a_whole(tool_site: Any, fabric: Fabric) -> None:
+def test_long_result_is_returned_entirely(tool_site: Any, fabric: Fabric) -> None:
     """Once as structured content, once as text."""
     fabric.answer = {"net-1": result("x" * 1_000_000)}
     with tool_site.connect() as connection:
@@ -242,8 +241,8 @@ def test_a_long_result_comes_as_a_whole(tool_site: Any, fabric: Fabric) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_sdk_s_client_takes_what_a_tool_gives(tool_site: Any, fabric: Fabric, mode: str) -> None:
-    """It checks the structured content against the schema that was published."""
+def test_sdk_client_accepts_the_results(tool_site: Any, fabric: Fabric, mode: str) -> None:
+    """It validates the structured content against the published schema."""
     fabric.answer = {"net-1": result(status="a", other=1)}
 
     async def use(client: Client) -> Any:

@@ -1,4 +1,4 @@
-"""Where the HTTP server binds, and what it refuses to bind."""
+"""Binding of the HTTP listener: addresses, ports, and what is rejected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.worker.http.server import HttpServer, check_exposure
+from nfcli.worker.http.listener import HttpListener, check_exposure
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104  what is tested
 NO_HOST = "host-that-is-not.invalid"
@@ -21,20 +21,14 @@ WAIT_SECONDS = 10.0
 has_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 
 
-async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
-    """Be an application that is never asked."""
-
-
 @pytest.fixture
 def bind() -> Iterator[Callable[..., str]]:
-    """Bind servers until the end of the test; keys of the inventory are given, port 0 unless it is one of them."""
+    """Bind listeners until the end of the test, to port 0 unless another is given; return the URL."""
     with ExitStack() as opened:
 
         def bind_one(**settings: Any) -> str:
             inventory = WorkerInventory.model_validate({"service": "fastmcp", "port": 0, **settings})
-            server = HttpServer(nothing, inventory)
-            opened.callback(server.close)
-            return server.bind()
+            return opened.enter_context(HttpListener.bind(inventory)).url
 
         yield bind_one
 
@@ -58,8 +52,10 @@ def port_of(url: str) -> int:
         pytest.param("::", "127.0.0.1", ["127.0.0.1", "::1"], marks=has_ipv6),
     ],
 )
-def test_url_names_an_address_that_answers(bind: Callable[..., str], host: str, shown: str, reached: list[str]) -> None:
-    """Port 0 takes a free one; connections wait from then on."""
+def test_url_has_an_address_that_accepts_connections(
+    bind: Callable[..., str], host: str, shown: str, reached: list[str]
+) -> None:
+    """Port 0 selects a free one; connections queue from then on."""
     url = bind(host=host)
     assert url == f"http://{shown}:{port_of(url)}/mcp"
     for address in reached:
@@ -68,43 +64,43 @@ def test_url_names_an_address_that_answers(bind: Callable[..., str], host: str, 
 
 @has_ipv6
 def test_address_of_one_family_is_not_reached_by_the_other(bind: Callable[..., str]) -> None:
-    """`::1` stands for itself only."""
+    """`::1` does not include 127.0.0.1."""
     port = port_of(bind(host="::1"))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
 
 
-def test_port_that_is_taken_is_named_with_the_key_that_sets_it(bind: Callable[..., str]) -> None:
-    """Also by a server that was bound a moment ago and doesn't serve yet."""
+def test_port_in_use_is_an_error_that_names_the_port(bind: Callable[..., str]) -> None:
+    """Also where the other listener does not serve yet."""
     port = port_of(bind())
-    reason = f"port {port} on 127.0.0.1 is taken: end what listens there, or set another port in the worker's inventory"
     with pytest.raises(WorkerStartError) as raised:
         bind(port=port)
-    assert str(raised.value) == f"{reason} (0 takes a free one)"
+    assert str(raised.value) == (
+        f"port {port} on 127.0.0.1 is already in use: stop the program that uses it, "
+        "or set another port in the worker's inventory (0 selects a free one)"
+    )
 
 
 def test_port_is_free_again_after_close() -> None:
-    """At once, connections that wind down notwithstanding."""
-    server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
-    port = port_of(server.bind())
-    socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
-    server.close()
-    again = HttpServer(nothing, WorkerInventory(service="fastmcp", port=port))
-    assert port_of(again.bind()) == port
-    again.close()
+    """At once, in spite of connections in TIME_WAIT."""
+    with HttpListener.bind(WorkerInventory(service="fastmcp", port=0)) as listener:
+        port = port_of(listener.url)
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS).close()
+    with HttpListener.bind(WorkerInventory(service="fastmcp", port=port)) as again:
+        assert port_of(again.url) == port
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", NO_HOST])
-def test_host_of_another_machine_is_refused(bind: Callable[..., str], host: str) -> None:
-    """Addresses for documentation are nobody's."""
+def test_host_of_another_machine_is_rejected(bind: Callable[..., str], host: str) -> None:
+    """No machine has the addresses reserved for documentation."""
     with pytest.raises(WorkerStartError) as raised:
         bind(host=host)
     expected = f"host {host} is not an address of this machine: set host in the worker's inventory to one that is"
     assert str(raised.value) == expected
 
 
-def test_port_that_needs_rights_is_refused(bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ports below 1024, for most users of most systems."""
+def test_privileged_port_is_rejected(bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most systems reserve ports below 1024."""
 
     def refuse(_socket: socket.socket, _address: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -112,24 +108,22 @@ def test_port_that_needs_rights_is_refused(bind: Callable[..., str], monkeypatch
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(WorkerStartError) as raised:
         bind(port=443)
-    expected = "port 443 on 127.0.0.1 is not for this user: set port in the worker's inventory to 1024 or more"
+    expected = "port 443 on 127.0.0.1 requires privileges: set port in the worker's inventory to 1024 or more"
     assert str(raised.value) == expected
 
 
-def test_sockets_are_set_up_so_that_nobody_shares_the_port_and_nothing_waits() -> None:
-    """Only where the protocol is named does asyncio take the delay out of small answers."""
-    server = HttpServer(nothing, WorkerInventory(service="fastmcp", port=0))
-    server.bind()
-    (listener,) = server._sockets
-    assert listener.proto == socket.IPPROTO_TCP
-    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) != 0
-    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
-    server.close()
+def test_socket_options_prevent_shared_ports_and_delays() -> None:
+    """The asyncio loop sets TCP_NODELAY only where the protocol is given."""
+    with HttpListener.bind(WorkerInventory(service="fastmcp", port=0)) as listener:
+        (opened,) = listener.sockets
+        assert opened.proto == socket.IPPROTO_TCP
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) != 0
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
 
 
 @pytest.mark.parametrize("host", [ALL_INTERFACES, "", "::", "10.0.0.1", "mcp.example.com", "fd00::1"])
-def test_public_address_without_authentication_is_refused(host: str) -> None:
-    """One line that names the host and both ways out."""
+def test_public_address_without_authentication_is_rejected(host: str) -> None:
+    """The error names the host and both remedies."""
     with pytest.raises(WorkerStartError) as raised:
         check_exposure(WorkerInventory(service="fastmcp", host=host))
     assert str(raised.value) == (
@@ -149,19 +143,19 @@ def test_public_address_without_authentication_is_refused(host: str) -> None:
         {"host": ALL_INTERFACES, "allow_unauthenticated": True},
     ],
 )
-def test_other_configurations_are_served(settings: dict[str, Any]) -> None:
-    """Loopback, authentication, or the operator's word."""
+def test_other_configurations_are_accepted(settings: dict[str, Any]) -> None:
+    """Loopback, authentication, or explicit permission."""
     check_exposure(WorkerInventory.model_validate({"service": "fastmcp", **settings}))
 
 
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
-    """Let every name have these addresses."""
+    """Resolve every name to these addresses."""
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in found]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: answers)
 
 
 def test_addresses_of_a_name_share_a_port(bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that this machine hasn't is passed over, as `::1` where there is no IPv6."""
+    """One that this machine does not have is skipped, for instance `::1` without IPv6."""
     addresses(monkeypatch, "192.0.2.1", "127.0.0.2", "127.0.0.3")
     url = bind(host="name")
     monkeypatch.undo()
@@ -169,10 +163,10 @@ def test_addresses_of_a_name_share_a_port(bind: Callable[..., str], monkeypatch:
         socket.create_connection((address, port_of(url)), timeout=WAIT_SECONDS).close()
 
 
-def test_port_that_is_free_at_one_address_only_is_given_back(
+def test_port_that_is_free_at_one_address_only_is_released(
     bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some tries with others, here all in vain: the second address is the first and more."""
+    """After some attempts with others, which all fail here: the second address includes the first."""
     addresses(monkeypatch, "127.0.0.1", ALL_INTERFACES)
-    with pytest.raises(WorkerStartError, match="port 0 on name is taken"):
+    with pytest.raises(WorkerStartError, match="port 0 on name"):
         bind(host="name")

@@ -1,0 +1,87 @@
+"""Access policy of the MCP server: allowed hosts, authentication schemes, limits, public documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from .allowed_hosts import HostPatterns
+from .rate_limit import FailedAuthLimiter
+from .responses import StaticResponse, challenge_response
+
+HEALTH_PATH = "/health"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The authenticated sender of a request.
+
+    The request ends when `token` does. `scope_entries` are added to the ASGI scope that the application gets.
+    """
+
+    token: str
+    scopes: frozenset[str]
+    scope_entries: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AuthScheme:
+    """One HTTP authentication scheme (RFC 9110 section 11).
+
+    Attributes:
+        name: the scheme's registered name.
+        challenge: value of WWW-Authenticate where a request has no credentials.
+        invalid: response to credentials that are not valid, or no longer.
+        insufficient_scope: response to a caller without a required scope.
+        read_credentials: return the credentials among a request's headers, None where it has none of this scheme.
+        authenticate: return the caller that credentials belong to, None where they are not valid; raises where the
+            token store fails.
+    """
+
+    name: str
+    challenge: str
+    invalid: StaticResponse
+    insufficient_scope: StaticResponse
+    read_credentials: Callable[[Mapping[bytes, bytes]], str | None]
+    authenticate: Callable[[str], Caller | None]
+
+
+@dataclass(frozen=True)
+class AccessPolicy:
+    """What the MCP server accepts.
+
+    Attributes:
+        worker_name: name of the worker, for log messages.
+        hosts: allowed Host headers.
+        origins: allowed Origin headers.
+        schemes: authentication schemes, the first whose credentials a request has is used; empty: no authentication.
+        required_scopes: scopes that every caller must have.
+        is_live: whether a token is still valid; raises where the token store fails.
+        limiter: limit of failed authentications, None for no limit.
+        on_rejected: called with network, reason and credentials of each request that authentication rejects, from the
+            loop; must neither block nor raise.
+        documents: responses to GET and HEAD by path, public.
+        stream_app: application for GET requests of the MCP paths, None where there are no streams.
+    """
+
+    worker_name: str
+    hosts: HostPatterns
+    origins: HostPatterns
+    schemes: tuple[AuthScheme, ...] = ()
+    required_scopes: tuple[str, ...] = ()
+    is_live: Callable[[str], bool] = lambda _token: True
+    limiter: FailedAuthLimiter | None = None
+    on_rejected: Callable[[str, str, str], object] = lambda _network, _reason, _credentials: None
+    documents: Mapping[str, StaticResponse] = field(default_factory=lambda: {HEALTH_PATH: StaticResponse(200)})
+    stream_app: ASGIApp | None = None
+
+    @cached_property
+    def unauthenticated(self) -> StaticResponse:
+        """The response to a request without credentials."""
+        names = " or ".join(scheme.name for scheme in self.schemes)
+        reason = f"authentication required: send {names} credentials"
+        return challenge_response(401, reason, *(scheme.challenge for scheme in self.schemes))
