@@ -16,7 +16,7 @@ from .client.norfab import NorFab
 from .output.console import Console
 from .output.progress_line import ProgressLine
 from .processes.supervisor import Supervisor
-from .repl.script import abandon_stdout, run_script, run_words
+from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
 from .repl.session import Session
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         abandon_stdout()
         return EXIT_OK
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, by the convention of shells
+        return EXIT_INTERRUPTED
 
 
 def _replace_closed_streams() -> None:

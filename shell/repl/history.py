@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...models.environment.private_files import open_private, write_private
 from ...models.errors import NfcliError, UsageError
-from ..syntax.lexer import HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
+from ..syntax.lexer import ASK, HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
 from ..syntax.parser import Parser, Scope, secret_words, vocabulary
 from .shell_words import SHELL_WORDS
 
@@ -61,7 +61,7 @@ class HistoryFile:
             self.problem = f"history is not saved: {error}"
 
 
-def redacted(line: str, location: Sequence[Scope]) -> str:
+def mask_secrets(line: str, location: Sequence[Scope]) -> str:
     """Return a line with its secrets masked; empty for a comment, which isn't kept.
 
     In a valid line, the values of secret fields are masked. In any other a secret may be anywhere after the first wrong
@@ -86,7 +86,7 @@ def redacted(line: str, location: Sequence[Scope]) -> str:
         suspects = _suspects(parser, words, position)
     else:
         suspects = {len(words) - 1} if tail.open_quote else set()
-    secrets = {first + number for number in parser.secrets if words[first + number].text != "-"}
+    secrets = {first + number for number in parser.secrets if words[first + number].text != ASK}
     return _with_masks(line, words, secrets | suspects | _filtered_tokens(words))
 
 

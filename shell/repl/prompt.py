@@ -19,7 +19,7 @@ from ...models.errors import UsageError
 from ..syntax.lexer import HELP, VERBOSE_HELP, split_typed
 from ..syntax.parser import HelpRequest, Parser
 from .completion import complete
-from .history import HistoryFile, redacted
+from .history import HistoryFile, mask_secrets
 from .session import Session
 
 
@@ -142,7 +142,7 @@ class PromptHistory(History):
     def append_string(self, string: str) -> None:
         """Add what was typed, one line or several, with secrets masked."""
         for line in string.splitlines():
-            text = redacted(line, self._session.location)
+            text = mask_secrets(line, self._session.location)
             if text:
                 self._loaded_strings.insert(0, text)
                 self.store_string(text)

@@ -11,7 +11,7 @@ from ...models.errors import EXIT_OK, UsageError
 from .secret_input import StandardInput, decode_line
 from .session import Session
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, by the convention of shells
 _BOM = b"\xef\xbb\xbf"
 
 

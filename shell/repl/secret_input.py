@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
 from ...models.commands.root import Root
 from ...models.errors import UsageError
-from ..syntax.lexer import PIPE, Word
+from ..syntax.lexer import ASK, PIPE
 from ..syntax.parser import Scope, secret_words
-
-ASK = "-"
 
 
 class SecretSource(Protocol):
@@ -66,37 +63,21 @@ def decode_line(line: bytes) -> str:
         raise UsageError(f"byte {error.start + 1} is not UTF-8: save the text as UTF-8") from None
 
 
-def read_secrets(
-    command: Scope, positions: Mapping[int, str], words: Sequence[Word], source: SecretSource | None
-) -> None:
-    """Read the secrets of a parsed command for which an unquoted `-` was typed.
-
-    Args:
-        command: where the secrets go.
-        positions: the fields of the words that are values of secret fields, as in `Parser.secrets`.
-        words: all words.
-        source: where secrets come from; None: there is no such place.
+def read_secrets(command: Scope, asked: Sequence[str], source: SecretSource | None) -> None:
+    """Read the secrets that a parsed command asks for, `Parser.asked`, into its values.
 
     Raises:
-        UsageError: no secret is available.
+        UsageError: no secret is available, or there is no source.
     """
-    for position, key in positions.items():
-        if words[position].text != ASK or words[position].is_quoted:
-            continue
+    for key in asked:
         if source is None:
             raise UsageError(f"{command.name}: {key}: - asks for the value, but this session cannot ask")
         command.values[key] = source.read(key)
 
 
-@contextmanager
-def discard_secret_on_error(line: str, source: SecretSource | None) -> Iterator[None]:
+def discard_secret(line: str, source: SecretSource | None) -> None:
     """Drop the secret that a wrong line asks for: a script would run it as its next command and print it."""
-    try:
-        yield
-    except UsageError:
-        rough_words = line.replace(PIPE, f" {PIPE} ").split()
-        if source is not None and any(
-            name in secret_words(Root) and value == ASK for name, value in pairwise(rough_words)
-        ):
-            source.discard()
-        raise
+    rough_words = line.replace(PIPE, f" {PIPE} ").split()
+    asks = any(name in secret_words(Root) and value == ASK for name, value in pairwise(rough_words))
+    if asks and source is not None:
+        source.discard()

@@ -17,12 +17,12 @@ from ..output.fault_report import report_fault
 from ..output.progress_line import ProgressLine
 from ..output.render import to_text
 from ..syntax.lexer import Word, arguments, is_comment, split
-from ..syntax.parser import HelpRequest, Parser, Scope, find_help_request
+from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request
 from .completion_values import ValueSuggester
 from .dispatch import Dispatcher, ShellClient
 from .help import help_text, help_word_text
 from .local_commands import HANDLERS
-from .secret_input import SecretSource, discard_secret_on_error, read_secrets
+from .secret_input import SecretSource, discard_secret, read_secrets
 from .shell_words import HELP_WORD, SHELL_WORDS, Navigator
 
 
@@ -105,42 +105,56 @@ class Session:
             return EXIT_FAILED
 
     def _run_line(self, line: str) -> int:
-        with discard_secret_on_error(line, self.secrets):
+        try:
             words = split(line)
+        except UsageError:
+            discard_secret(line, self.secrets)
+            raise
         return self._run(words, line)
 
     def _run(self, words: list[Word], line: str = "") -> int:
-        if not words:
+        if not words or self._run_shell_word(words):
             return EXIT_OK
+        parser = self._parse(words, line)
+        if parser.command is not None:
+            return self._dispatch(parser.command, parser.stages())
+        if not line:
+            raise UsageError(f"incomplete command, possible completions: {', '.join(parser.scope.choices())}")
+        self.navigator.location = tuple(parser.groups)
+        return EXIT_OK
+
+    def _run_shell_word(self, words: list[Word]) -> bool:
+        """Run a word of the shell or print the help asked for; return whether the words are one of the two."""
         first = words[0]
         if first.text in SHELL_WORDS and not first.is_quoted:
             if first.text == HELP_WORD:
                 self.console.result(help_word_text(self.location, words[1:], self.suggester))
             else:
                 self.navigator.run(first.text, words[1:])
-            return EXIT_OK
+            return True
         request = find_help_request(self.location, words)
         if request is not None:
             self.console.result(self.help(request))
-            return EXIT_OK
-        with discard_secret_on_error(line, self.secrets):
-            parser = Parser(self.location)
+        return request is not None
+
+    def _parse(self, words: list[Word], line: str) -> Parser:
+        parser = Parser(self.location)
+        try:
             parser.feed_all(words)
             parser.finish()
-        if parser.command is not None:
-            read_secrets(parser.command, parser.secrets, words, self.secrets)
-            return self._run_command(parser, parser.command)
-        if not line:
-            raise UsageError(f"incomplete command, possible completions: {', '.join(parser.scope.choices())}")
-        self.navigator.location = tuple(parser.groups)
-        return EXIT_OK
+        except UsageError:
+            discard_secret(line, self.secrets)
+            raise
+        if parser.command is not None and parser.asked:
+            read_secrets(parser.command, parser.asked, self.secrets)
+        return parser
 
-    def _run_command(self, parser: Parser, parsed: Scope) -> int:
+    def _dispatch(self, parsed: Scope, stages: Sequence[Stage]) -> int:
         render: Callable[[Any, Sequence[str]], str] = to_text
-        if parser.stages():
+        if stages:
             from ..output.pipeline import Pipeline  # noqa: PLC0415  loads picle: 0.2 s, only when a pipe is used
 
-            render = Pipeline(parser.stages()).run
+            render = Pipeline(stages).run
         self.suggester.invalidate()
         try:
             command = parsed.model.parse(parsed.values)  # type: ignore[attr-defined]

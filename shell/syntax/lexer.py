@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...models.errors import UsageError
 
+ASK = "-"
 PIPE = "|"
 HELP = "?"
 VERBOSE_HELP = "??"
@@ -46,6 +47,11 @@ class Word:
     def is_help(self) -> bool:
         """Whether it asks for help."""
         return self.text in {HELP, VERBOSE_HELP} and not self.is_quoted
+
+    @property
+    def asks_for_value(self) -> bool:
+        """Whether it is a `-`, in place of a secret that is read from elsewhere."""
+        return self.text == ASK and not self.is_quoted
 
     @property
     def is_operator(self) -> bool:
@@ -113,7 +119,7 @@ def is_comment(line: str) -> bool:
 
 def quote(text: str) -> str:
     """Return a word that `split` turns into `text` again, quoted only where it has to be."""
-    if text and text != "-" and _NEEDS_NO_QUOTES.fullmatch(text):
+    if text and text != ASK and _NEEDS_NO_QUOTES.fullmatch(text):
         return text
     if "'" not in text:
         return f"'{text}'"

@@ -77,7 +77,8 @@ class Parser:
     """Incremental parser: takes words one by one, and knows between them what may come next.
 
     `groups` are the groups entered so far, outermost first; `expected_value` is the field whose value must come next;
-    `secrets` maps positions of words that are values of secret fields to the fields' names in Python.
+    `secrets` are the positions of words that are values of secret fields, `asked` the keys of those fields for which a
+    `-` stands in.
     """
 
     def __init__(self, groups: Sequence[Scope]) -> None:
@@ -86,7 +87,8 @@ class Parser:
         self.command: Scope | None = None
         self.scope = self.groups[-1]
         self.expected_value: Entry | None = None
-        self.secrets: dict[int, str] = {}
+        self.secrets: set[int] = set()
+        self.asked: list[str] = []
         self._stages: list[tuple[Scope, Scope | None]] = []
         self._switch: Entry | None = None
         self._count = 0
@@ -151,7 +153,9 @@ class Parser:
         self.scope.values[entry.key] = word.text
         self.expected_value = None
         if entry.is_secret:
-            self.secrets[self._count] = entry.key
+            self.secrets.add(self._count)
+            if word.asks_for_value:
+                self.asked.append(entry.key)
 
     def _feed_name(self, word: Word) -> None:
         entry = entries(self.scope.model).get(word.text)
