@@ -13,15 +13,14 @@ from typing import Any
 from ..models.errors import UsageError
 from .suggestions import unknown_name
 
-Entry = Mapping[str, Any]
+TaskEntry = Mapping[str, Any]
 Schema = Mapping[str, Any]
 
 _NESTING_MAX = 6
 _INDENT = "    "
-_GAP = "  "
 
 
-def render_tasks(entries: Iterable[Entry], name: str | None = None) -> str:
+def render_tasks(entries: Iterable[TaskEntry], name: str | None = None) -> str:
     """Describe the task `name`, or without a name list all tasks with the first line of their descriptions.
 
     Returns lines joined by newlines, the last without one; lines are never cut or wrapped.
@@ -38,7 +37,7 @@ def render_tasks(entries: Iterable[Entry], name: str | None = None) -> str:
     return "\n".join(_task_lines(name, by_name[name]))
 
 
-def _task_lines(name: str, entry: Entry) -> list[str]:
+def _task_lines(name: str, entry: TaskEntry) -> list[str]:
     lines = [_plain(name), *_indented(_description(entry))]
     arguments = _arguments(_mapping(entry.get("inputSchema")))
     lines += ["", "arguments (* required)" if arguments else "arguments", *_indented(aligned(arguments) or ["none"])]
@@ -98,7 +97,7 @@ def _plain_type(schema: Schema, definitions: Schema, depth: int) -> str:
     return _plain(f"{kind or 'any'} {limits}" if both else str(kind or "any"))
 
 
-def _description(entry: Entry) -> list[str]:
+def _description(entry: TaskEntry) -> list[str]:
     text = inspect.cleandoc(str(entry.get("description") or ""))
     return [_plain(line).rstrip() for line in text.splitlines()]
 
@@ -128,7 +127,7 @@ def _sequence(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]], gap: str = "  ") -> list[str]:
     """Return one line for each row, with the cells of a column aligned; nothing is cut or wrapped."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

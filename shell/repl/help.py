@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...man.tasks import aligned
 from ...models.commands.base import Entry
 from ...models.errors import UsageError
 from ..syntax.lexer import PIPE, Word
@@ -29,7 +30,7 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
     parser.feed_all(request.words)
     if parser.expected_value is not None:
         values = suggester.suggest(parser.expected_value)
-        return _aligned(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
+        return _to_text(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
     rows = []
     for name, entry in parser.scope.choices().items():
         mark = "*" if _is_required(entry) else ""
@@ -41,7 +42,7 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
         found.append((f"<{positional.name}>", _describe(parser, positional, is_verbose=request.is_verbose)))
     if not request.prefix:
         found += _ending_rows(parser)
-    return _aligned(found) if found else f" nothing that is valid here begins with {request.prefix}"
+    return _to_text(found) if found else f" no word that begins with {request.prefix} is valid here"
 
 
 def help_word_text(location: Sequence[Scope], words: Sequence[Word], suggester: ValueSuggester) -> str:
@@ -108,6 +109,5 @@ def _describe_default(entry: Entry) -> str:
     return "" if default is None else f"default '{getattr(default, 'value', default)}'"
 
 
-def _aligned(rows: Rows) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f" {name.ljust(width)}{_GAP}{text}".rstrip() for name, text in rows)
+def _to_text(rows: Rows) -> str:
+    return "\n".join(f" {line}" for line in aligned(rows, _GAP))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...man.pages import list_pages, read_page
-from ...man.tasks import render_tasks
+from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ANY_WORKER
 from ...models.commands.man import ManJsonSchema, ManPage, ManTasks, ManTree
@@ -32,9 +32,7 @@ def _man_json_schema(command: ManJsonSchema, _: Dispatcher) -> dict[str, Any]:
 def _man_page(command: ManPage, _: Dispatcher) -> str:
     if command.topic is not None:
         return read_page(command.topic)
-    pages = list_pages()
-    width = max((len(topic) for topic, _ in pages), default=0)
-    return "\n".join(f" {topic.ljust(width)}  {title}" for topic, title in pages)
+    return "\n".join(f" {line}" for line in aligned(list_pages()))
 
 
 HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {

@@ -219,4 +219,4 @@ def test_a_field_given_twice_is_refused(desk: Desk, given: str) -> None:
     """Neither value wins silently."""
     status, printed, told = desk.run(f"fastmcp auth create-token {given}")
     assert (status, printed) == (2, "")
-    assert re.fullmatch(r"create-token: \w+ is given twice: say it once\n", told)
+    assert re.fullmatch(r"create-token: \w+ is given twice: give it once\n", told)

@@ -55,7 +55,7 @@ def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
         ("fast?", " fastmcp    FastMCP service\n"),
         ("help sho", " show    Show workers, client and inventory\n"),
         ("fastmcp ?", FASTMCP_HELP),
-        ("fastmcp x?", " nothing that is valid here begins with x\n"),
+        ("fastmcp x?", " no word that begins with x is valid here\n"),
         (
             "fastmcp auth check-token token ?",
             " <token>    Bearer token string to check\n -          Ask for the value",
