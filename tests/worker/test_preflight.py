@@ -63,7 +63,7 @@ def stopped(environment: Environment, raw_database: RawDatabase) -> RawDatabase:
 def lines(environment: Environment) -> list[str]:
     """Return what is found, as it is printed; nothing on disk has changed by it."""
     before = contents(environment.folder)
-    found = [finding.line() for finding in preflight.findings(environment, DEFAULT_WORKER)]
+    found = [finding.line() for finding in preflight.check_worker(environment, DEFAULT_WORKER)]
     assert contents(environment.folder) == before
     return found
 
@@ -115,7 +115,7 @@ def test_what_a_killed_worker_has_left_is_read_where_it_lies(environment: Enviro
     assert (folder / "cache.db-wal").stat().st_size > 0
     assert lines(environment) == well(environment, "ok    database: whole, tokens in it: 1")
     (folder / "cache.db-shm").unlink()
-    told = "ok    database: not looked into, as its log has to be folded in first: the start does it"
+    told = "ok    database: not checked: the start has to apply its write-ahead log first"
     assert lines(environment) == [line for line in well(environment, told) if " clock" not in line]
 
 
@@ -128,8 +128,8 @@ def test_a_damaged_database_of_a_stopped_worker_is_found(environment: Environmen
         {"zeros": data[:8192] + bytes(12_288) + data[20_480:], "cut short": data[:9000], "text": b"x" * 9000}[damage]
     )
     fault = (
-        f"FAULT database: {file} is damaged or no token database: move it away and restore a backup, "
-        "see man page backup"
+        f"FAULT database: {file} is damaged or no token database, nothing changed: "
+        "restore it from a backup, or move it away to begin with no tokens"
     )
     assert lines(environment) == [line for line in well(environment, fault) if " clock" not in line]
 
@@ -172,13 +172,13 @@ def test_an_audit_trail_that_was_tampered_with_is_found(environment: Environment
     }
     for content, fault in faults.items():
         path.write_bytes(content)
-        told = f"FAULT audit trail: {path} is not as it was written: {fault}: see man page tokens"
+        told = f"FAULT audit trail: the audit trail {path} is not as it was written: {fault}; see man page tokens"
         assert lines(environment) == well(environment, told)
     path.write_bytes(whole)
     head.unlink()
     told = "the head file is missing or altered: lines at the end may be missing"
     assert lines(environment) == well(
-        environment, f"FAULT audit trail: {path} is not as it was written: {told}: see man page tokens"
+        environment, f"FAULT audit trail: the audit trail {path} is not as it was written: {told}; see man page tokens"
     )
     head.touch(mode=0o600)
     head.write_bytes(known)
@@ -212,13 +212,13 @@ def test_ports_that_are_taken_are_found(environment: Environment) -> None:
         assert lines(environment) == well(
             environment,
             f"FAULT MCP: {in_use.value}",
-            f"FAULT endpoint: tcp://127.0.0.1:{port} can't be bound: Address already in use: "
+            f"FAULT endpoint: endpoint tcp://127.0.0.1:{port} can't be bound: Address already in use: "
             "free it or change `endpoint` in the inventory",
         )
     for _ in range(2):
         assert lines(environment) == well(
             environment,
-            f"ok    MCP: http://127.0.0.1:{port}/mcp can be had",
+            f"ok    MCP: http://127.0.0.1:{port}/mcp is available",
             f"ok    endpoint: tcp://127.0.0.1:{port}",
         )
 
@@ -237,7 +237,7 @@ def test_addresses_of_other_machines_are_found(environment: Environment) -> None
         environment,
         "FAULT MCP: host 192.0.2.1 is not an address of this machine: "
         "set host in the worker's inventory to one that is",
-        "FAULT endpoint: tcp://192.0.2.1:5555 can't be bound: Cannot assign requested address: free it or "
+        "FAULT endpoint: endpoint tcp://192.0.2.1:5555 can't be bound: Cannot assign requested address: free it or "
         "change `endpoint` in the inventory",
     )
 
@@ -246,10 +246,10 @@ def test_sockets_that_cannot_be_made_are_found(environment: Environment, tmp_pat
     """No folder for it, a folder in its place."""
     for path, problem in [
         (tmp_path / "missing" / "w.ipc", f"no folder {tmp_path / 'missing'} that can be written to"),
-        (tmp_path, "a folder is in the way"),
+        (tmp_path, "it is a folder"),
     ]:
         set_keys(environment, endpoint=f"ipc://{path}")
-        fault = f"ipc://{path} can't be bound: {problem}: free it or change `endpoint` in the inventory"
+        fault = f"endpoint ipc://{path} can't be bound: {problem}: free it or change `endpoint` in the inventory"
         assert lines(environment) == well(environment, f"FAULT endpoint: {fault}")
     set_keys(environment, endpoint=f"ipc://{tmp_path / 'w.ipc'}")
     assert lines(environment) == well(environment, f"ok    endpoint: ipc://{tmp_path / 'w.ipc'}")
@@ -257,16 +257,17 @@ def test_sockets_that_cannot_be_made_are_found(environment: Environment, tmp_pat
 
 def test_a_short_folder_for_sockets_that_others_can_enter_is_found() -> None:
     """It is used where the environment's path is too long, and made by the first start only."""
-    environment, inventory = Environment(Path("/" + "x" * 110), None), WorkerInventory(service="fastmcp")
+    environment = Environment(Path("/" + "x" * 110), None)
     file = environment.socket_file(DEFAULT_WORKER)
     folder = file.parent
     assert folder == Path(os.environ["XDG_RUNTIME_DIR"]) / "nfcli"
     folder.mkdir(mode=0o700, exist_ok=True)
-    assert preflight._socket_problem(environment, file, inventory) is None
+    assert preflight.check_default_endpoint(environment, DEFAULT_WORKER).line() == f"ok    endpoint: ipc://{file}"
     folder.chmod(0o755)
     try:
         problem = f"{folder} has mode 0755 and is open to other users: run chmod 700 {folder}"
-        assert preflight._socket_problem(environment, file, inventory) == problem
+        found = preflight.check_default_endpoint(environment, DEFAULT_WORKER).line()
+        assert found == f"FAULT endpoint: {problem}"
     finally:
         folder.chmod(0o700)
 
@@ -286,6 +287,6 @@ def test_the_program_prints_what_it_finds_as_json_lines(environment: Environment
     where = ["--inventory", str(environment.inventory_file)]
     done = subprocess.run([*command, *where], capture_output=True, check=True, text=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        finding.model_dump() for finding in preflight.findings(environment, DEFAULT_WORKER)
+        finding.model_dump() for finding in preflight.check_worker(environment, DEFAULT_WORKER)
     ]
     assert done.stderr == ""

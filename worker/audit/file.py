@@ -145,7 +145,7 @@ class ChainedFile:
         if fault is None and known != head:
             fault = f"{_head_path(self.path).name} beside it is missing or altered"
         if fault is not None:
-            raise AuditError(f"the audit trail {self.path} is not as it was written: {fault}; see man page tokens")
+            raise _not_as_written(self.path, fault)
         return head
 
     def lines_backwards(self) -> Generator[bytes, None, None]:
@@ -180,6 +180,35 @@ class ChainedFile:
                 log.warning("%s", error)
             self._head_stream.close()
             self._stream.close()
+
+
+def verify_closed(path: Path) -> Head:
+    """Verify a trail that no worker has open, and return its head; nothing is changed.
+
+    An unfinished last line, as a crash leaves it, is no fault.
+
+    Raises:
+        AuditError: lines or the head are altered or missing, or the files can't be read.
+    """
+    with _reading(path):
+        try:
+            with open_private(_head_path(path), "rb") as stream:
+                known = Head.decode(stream.read(HEAD_MAX_BYTES))
+        except FileNotFoundError:
+            known = None
+        with open_private(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            lines = backwards(stream.fileno(), size)
+            unfinished = len(next(lines))
+            head, found = recover_head(lines, known)
+            fault = "; ".join(found) or verify_chain(stream, size - unfinished, head)
+    if fault:
+        raise _not_as_written(path, fault)
+    return head
+
+
+def _not_as_written(path: Path, fault: str) -> AuditError:
+    return AuditError(f"the audit trail {path} is not as it was written: {fault}; see man page tokens")
 
 
 @contextmanager

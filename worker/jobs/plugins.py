@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _REASON_MAX_CHARACTERS = 300
-_NOT_THE_PLUGINS = (__file__, importlib.__file__)
+_OWN_FILES = (__file__, importlib.__file__)
 
 
 def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> None:
@@ -46,7 +46,7 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
         WorkerStartError: a plugin isn't found, can't be imported, has no tasks, or one that can't be taken; one line.
     """
     if names:
-        let_in(folder)
+        add_import_path(folder)
     ours = list(registry)
     makers = {spec.name: ("nfcli", spec) for spec in ours}
     for plugin in names:
@@ -71,13 +71,13 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
             registry.add(replace(spec, function=_plain(spec.function), audit=None, run_inline=False))
 
 
-def let_in(folder: Path) -> None:
+def add_import_path(folder: Path) -> None:
     """Let modules be imported from a folder where no other place has them."""
     if str(folder.absolute()) not in sys.path:
         sys.path.append(str(folder.absolute()))
 
 
-def place_of(plugin: str) -> str | None:
+def find_origin(plugin: str) -> str | None:
     """Return where a plugin, or the package that it is in, would be imported from; None if nowhere; runs none of it."""
     try:
         found = importlib.util.find_spec(plugin.partition(".")[0])
@@ -86,7 +86,7 @@ def place_of(plugin: str) -> str | None:
     return None if found is None else found.origin or "a folder"
 
 
-def not_found(plugin: str) -> WorkerStartError:
+def not_found_error(plugin: str) -> WorkerStartError:
     """Return the error for a plugin that is nowhere."""
     return WorkerStartError(
         f"plugin {plugin} was not found: put it beside the inventory or install it, "
@@ -100,7 +100,7 @@ def _module(plugin: str) -> ModuleType:
         return importlib.import_module(plugin)
     except BaseException as error:  # noqa: BLE001  whatever its code raises, the line below is what has to come of it
         if isinstance(error, ModuleNotFoundError) and f"{plugin}.".startswith(f"{error.name}."):
-            raise not_found(plugin) from None
+            raise not_found_error(plugin) from None
         raise WorkerStartError(
             f"plugin {plugin} can't be loaded: {_reason(error)}{_place(error.__traceback__)}: "
             "mend it, or take it out of `plugins` in the worker's inventory"
@@ -184,5 +184,5 @@ def _reason(error: BaseException) -> str:
 def _place(trace: TracebackType | None) -> str:
     """Return where an error was raised, as the end of a line; empty where no file says."""
     places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(trace)]
-    places = [(file, line) for file, line in places if file not in _NOT_THE_PLUGINS and not file.startswith("<")]
+    places = [(file, line) for file, line in places if file not in _OWN_FILES and not file.startswith("<")]
     return f" (line {places[-1][1]} of {places[-1][0]})" if places else ""

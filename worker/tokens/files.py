@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ...models.environment.private_files import make_private_folder, open_private, sync_folder
 from ...models.errors import TokenStoreDamagedError, TokenStoreReadOnlyError
+from .errors import convert_errors
+from .rows import LoadedTokens, read_rows
 
 DATABASE_NAME = "cache.db"  # diskcache's
 
@@ -51,13 +53,38 @@ def check_file(file: Path, lock_timeout_seconds: float) -> None:
         sqlite3.Error: as SQLite does; `DatabaseError` when the file is damaged.
     """
     with closing(sqlite3.connect(file, timeout=lock_timeout_seconds, isolation_level=None)) as connection:
-        report = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        if report != "ok":
-            raise sqlite3.DatabaseError(report)
+        _assert_integrity(connection)
         connection.execute("BEGIN IMMEDIATE")
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Settings'").fetchone():
             connection.execute("DELETE FROM Settings WHERE key NOT IN ('count', 'size', 'hits', 'misses')")
         connection.execute("COMMIT")
+
+
+def read_closed(file: Path) -> LoadedTokens | None:
+    """Check a database that no process has open, and read its rows; nothing is created or changed, not even its log.
+
+    None where that isn't possible: its write-ahead log has to be applied by the next start.
+
+    Raises:
+        TokenStoreError: it is damaged, or can't be read.
+    """
+    with convert_errors(file):
+        log = companion(file, "-wal")
+        has_log = log.exists() and log.stat().st_size > 0
+        if has_log and not companion(file, "-shm").exists():
+            return None
+        # With the log of a worker that was killed, SQLite reads the shared memory too, but doesn't write to it.
+        parameters = "mode=ro&readonly_shm=1" if has_log else "immutable=1"
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?{parameters}", uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _assert_integrity(connection)
+            return read_rows(connection)
+
+
+def _assert_integrity(connection: sqlite3.Connection) -> None:
+    report = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if report != "ok":
+        raise sqlite3.DatabaseError(report)
 
 
 def companion(file: Path, ending: str) -> Path:

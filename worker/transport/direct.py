@@ -15,7 +15,7 @@ from typing import Any
 import zmq
 
 from ...models.environment.curve_keys import KeyPair
-from ...models.errors import ProtocolError, WorkerStartError
+from ...models.errors import ProtocolError
 from ...models.protocol.frames import (
     ALL,
     ANY,
@@ -34,6 +34,7 @@ from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
 from ..mailbox import Mailbox
 from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
+from .endpoint import bind, socket_file
 from .requests import DirectBodies, Reply, RequestDispatcher
 
 log = logging.getLogger(__name__)
@@ -112,23 +113,10 @@ class DirectServer:
         Raises:
             WorkerStartError: the address is in use, isn't this machine's or isn't a ZeroMQ endpoint.
         """
-        if endpoint.startswith("ipc://"):
-            self._socket_file = Path(endpoint.removeprefix("ipc://"))
-            # This worker holds the lock on its name, so an existing socket file is a dead worker's.
-            self._socket_file.unlink(missing_ok=True)
-        # Only if requested: an IPv6 socket reports IPv4 addresses in their mapped form.
-        self._router.ipv6 = "[" in endpoint
         self.zap.start()
-        try:
-            self._router.bind(endpoint)
-        except zmq.ZMQError as error:
-            reason = zmq.strerror(error.errno or 0)
-            raise WorkerStartError(
-                f"endpoint {endpoint} can't be bound: {reason}: free it or change `endpoint` in the inventory"
-            ) from None
-        if self._socket_file is not None:
-            self._socket_file.chmod(0o600)
-        return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        bound = bind(self._router, endpoint)
+        self._socket_file = socket_file(endpoint)
+        return bound
 
     def start(self) -> None:
         """Start serving."""

@@ -13,7 +13,7 @@ import pytest
 from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import WorkerStartError
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.plugins import add_plugins, place_of
+from nfcli.worker.jobs.plugins import add_plugins, find_origin
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.worker import TASK_MODULES
@@ -272,8 +272,8 @@ def test_a_look_for_a_plugin_runs_nothing_of_it(lab: Lab) -> None:
     """`nfcli --check` tells where it would come from."""
     lab.add(lab_eleven=f"{HEAD}{GREET}")
     (lab.folder / "lab_twelve.py").write_text("raise SystemExit")
-    assert place_of("lab_twelve.tasks") == str(lab.folder / "lab_twelve.py")
+    assert find_origin("lab_twelve.tasks") == str(lab.folder / "lab_twelve.py")
     (lab.folder / "lab_space").mkdir()
-    assert (place_of("lab_nowhere"), place_of("lab_space.x")) == (None, "a folder")
+    assert (find_origin("lab_nowhere"), find_origin("lab_space.x")) == (None, "a folder")
     sys.modules["lab_placeless"] = ModuleType("lab_placeless")
-    assert place_of("lab_placeless") is None
+    assert find_origin("lab_placeless") is None
