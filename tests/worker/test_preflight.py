@@ -21,6 +21,7 @@ from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker import preflight
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.http.listener import HttpListener
+from nfcli.worker.tokens.errors import damaged
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 from support.workers import EnvironmentFactory
@@ -127,10 +128,7 @@ def test_a_damaged_database_of_a_stopped_worker_is_found(environment: Environmen
     file.write_bytes(
         {"zeros": data[:8192] + bytes(12_288) + data[20_480:], "cut short": data[:9000], "text": b"x" * 9000}[damage]
     )
-    fault = (
-        f"FAULT database: {file} is damaged or no token database, nothing changed: "
-        "restore it from a backup, or move it away to begin with no tokens"
-    )
+    fault = f"FAULT database: {damaged(file)}"
     assert lines(environment) == [line for line in well(environment, fault) if " clock" not in line]
 
 

@@ -24,6 +24,7 @@ from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.shell.cli import main
 from nfcli.worker.http.listener import HttpListener
+from nfcli.worker.tokens.errors import damaged
 from support.programs import InTime
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
@@ -184,8 +185,7 @@ def damage_the_database(site: Environment) -> Faults:
     file = site.tokens_folder(NAME) / "cache.db"
     data = file.read_bytes()
     file.write_bytes(data[:4096] + b"\xff" * 8192 + data[12_288:])
-    remedy = "restore it from a backup, or move it away to begin with no tokens"
-    said = f"{file} is damaged or no token database, nothing changed: {remedy}"
+    said = str(damaged(file))
     return {f"{NAME} database": [said], f"{NAME} clock": []}
 
 
@@ -201,7 +201,8 @@ def alter_the_trail(site: Environment) -> Faults:
     """Change a name in the audit trail."""
     file = site.audit_file(NAME)
     file.write_bytes(file.read_bytes().replace(b'"ann"', b'"bob"'))
-    return {f"{NAME} audit trail": [f"the audit trail {file} is not as it was written: line 1 is altered; see man page tokens"]}
+    said = f"the audit trail {file} is not as it was written: line 1 is altered; see man page tokens"
+    return {f"{NAME} audit trail": [said]}
 
 
 ALONE = [give_a_file_away, misspell_a_key, damage_the_database, garble_the_client_key]
