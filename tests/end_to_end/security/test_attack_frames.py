@@ -22,6 +22,7 @@ Frames = list[bytes]
 Ask = Callable[[Frames], Frames | None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("transport", "messages", "unauthenticated", "level"), [("tcp", 40_000, 90, "INFO"), ("ipc", 10_000, 36, "DEBUG")]
 )

@@ -21,6 +21,7 @@ LAST = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 HIDDEN = b"Content-Length: %d\r\n\r\n" % len(HEALTH) + HEALTH
 
 
+@pytest.mark.slow
 def test_the_worker_serves_on_through_wrong_requests() -> None:
     """Never a 5xx, never a 2xx without a good token, nothing of the inside; nothing leaks, and the log has no fault."""
     command = [sys.executable, str(ATTACK), "--requests", "4500", "--guesses", "500", "--slow", "0", "--seed", "3"]

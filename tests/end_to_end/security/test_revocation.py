@@ -93,6 +93,7 @@ def hammers(url: str, token: str) -> list[Hammer]:
     return started
 
 
+@pytest.mark.slow
 def test_no_request_after_the_answer_to_a_deletion_is_served(
     worker: RunningWorker, client: Client, delete: Callable[[str], Any]
 ) -> None:

@@ -107,6 +107,7 @@ def listed(text: str) -> dict[str, str]:
     return {row["token"]: row["username"] for row in json.loads(text)}
 
 
+@pytest.mark.slow
 def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner, nfcli: NfcliRunner
 ) -> None:
@@ -136,6 +137,7 @@ def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
     assert listed(done.stdout) == model
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(max_size=300) | st.text("\x1b\x00\r\n\t\u2028\u202e ab", min_size=1, max_size=9), how=quotings)
 def test_whatever_is_typed_as_a_name_is_stored_exactly_or_refused_in_one_line(

@@ -38,6 +38,7 @@ AuditTrail.before_commit = lambda *_, **__: lambda change: None
 """
 
 
+@pytest.mark.slow
 def test_twenty_kills_under_load_lose_nothing_and_bring_nothing_back(tmp_path: Path) -> None:
     """At acknowledgements, within writes, at folds of the log, in starts; four clients have changes in flight."""
     with ThreadPoolExecutor(2) as pool:
@@ -48,6 +49,7 @@ def test_twenty_kills_under_load_lose_nothing_and_bring_nothing_back(tmp_path: P
         assert counts["changes acknowledged"] >= ROUNDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "told"),
     [

@@ -297,6 +297,7 @@ class Interleavings(RuleBasedStateMachine):
             self.worker.store.delete(username=username)
 
 
+@pytest.mark.slow
 def test_token_is_rejected_after_its_end_in_every_interleaving(
     served_worker: Serve, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -143,5 +144,5 @@ class TokenStoreModel(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestTokenStoreModel = TokenStoreModel.TestCase
+TestTokenStoreModel = pytest.mark.slow(TokenStoreModel.TestCase)
 TestTokenStoreModel.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, derandomize=True)

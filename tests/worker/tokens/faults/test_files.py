@@ -74,6 +74,7 @@ def test_a_deleted_token_leaves_no_trace_in_the_files(open_store: OpenStore, tok
     assert b"gone-gone-gone-gone" not in everything
 
 
+@pytest.mark.slow
 def test_files_and_threads_stay_flat(open_store: OpenStore) -> None:
     """Over ten thousand calls; diskcache opens a connection for each thread that calls it, and keeps it."""
     store = open_store()

@@ -44,6 +44,7 @@ def replace(file: Path, data: bytes | bytearray) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_alters_no_token_and_brings_none_back(open_store: OpenStore, tokens_folder: Path) -> None:
     """The database is refused, or rows that are no tokens any more are passed over and counted.
 

@@ -61,6 +61,7 @@ def test_two_users_racing_for_one_token_leave_one_owner(open_store: OpenStore) -
     assert store.usernames() == [f"user-{served.index(True)}"]
 
 
+@pytest.mark.slow
 def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """Between two of its transactions others get their turn, and the sweep sees what they did."""
     store = open_store()
