@@ -26,8 +26,8 @@ from mcp import MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
+from support.own_tools import OWN_TOOLS
 
-TOOLS = [f"service_fastmcp__task_{name}" for name in ("get_inventory", "get_status", "get_tools", "get_version")]
 STATUS = "service_fastmcp__task_get_status"
 UNKNOWN = "the token is unknown, expired or deleted"
 
@@ -160,14 +160,14 @@ def era(request: pytest.FixtureRequest) -> str:
 def test_right_token_works(worker: Any, drive: Drive, era: str) -> None:
     """The tools are listed, and one can be called."""
     seen = use(drive, worker.url, TOKEN, era)
-    assert (seen.tools, seen.refusal) == (TOOLS, None)
+    assert (seen.tools, seen.refusal) == (OWN_TOOLS, None)
     assert seen.status["w1"]["result"]["url"] == worker.url
     assert {status for status, _ in seen.answers} <= {200, 202}
 
 
 def test_path_with_a_slash_at_its_end_works(worker: Any, drive: Drive, era: str) -> None:
     """Some people write it so."""
-    assert use(drive, f"{worker.url}/", TOKEN, era).tools == TOOLS
+    assert use(drive, f"{worker.url}/", TOKEN, era).tools == OWN_TOOLS
 
 
 def test_client_without_token_is_told_that_it_needs_one(worker: Any, drive: Drive, era: str) -> None:
@@ -185,7 +185,7 @@ def test_wrong_token_is_refused(worker: Any, drive: Drive, era: str) -> None:
 def test_expired_token_is_refused_from_its_moment_on(worker: Any, drive: Drive, era: str) -> None:
     """It worked until then."""
     worker.store.store("automation", "t", 60)
-    assert use(drive, worker.url, "t", era).tools == TOOLS
+    assert use(drive, worker.url, "t", era).tools == OWN_TOOLS
     worker.now += 60
     seen = use(drive, worker.url, "t", era)
     assert seen == Seen(refusal=UNKNOWN, answers=[(401, 'Bearer error="invalid_token"')])
@@ -194,7 +194,7 @@ def test_expired_token_is_refused_from_its_moment_on(worker: Any, drive: Drive, 
 def test_deleted_token_is_refused_on_the_next_request(worker: Any, drive: Drive, era: str) -> None:
     """It worked until then."""
     worker.store.store("automation", "t", None)
-    assert use(drive, worker.url, "t", era).tools == TOOLS
+    assert use(drive, worker.url, "t", era).tools == OWN_TOOLS
     worker.store.delete(token="t")
     seen = use(drive, worker.url, "t", era)
     assert seen == Seen(refusal=UNKNOWN, answers=[(401, 'Bearer error="invalid_token"')])
@@ -222,7 +222,7 @@ def test_sdk_that_finds_out_the_era_by_itself_gets_along(worker: Any, token: str
 
     if token:
         asyncio.run(run())
-        assert seen.tools == TOOLS
+        assert seen.tools == OWN_TOOLS
     else:
         with pytest.raises((MCPError, ExceptionGroup)):
             asyncio.run(run())
@@ -265,7 +265,7 @@ def test_curl_lists_the_tools(worker: Any, era: str, path: str) -> None:
     for options in (("--header", f"Authorization: Bearer {TOKEN}"), ("--oauth2-bearer", TOKEN)):
         status, challenge, body = curl(worker.url + path, era, *options)
         assert (status, challenge) == (200, None)
-        assert [tool["name"] for tool in body["result"]["tools"]] == TOOLS
+        assert [tool["name"] for tool in body["result"]["tools"]] == OWN_TOOLS
 
 
 @needs_curl

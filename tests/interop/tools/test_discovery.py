@@ -25,6 +25,7 @@ from nfcli.models.protocol.jobs import CHECK_BEFORE_RETRY
 from support.mcp.served_worker import HANDSHAKE_ERA
 from support.norfab.mcp_site import ERAS, WAIT_SECONDS
 from support.norfab.sites import FabricMaker, ToolSiteMaker
+from support.own_tools import OWN_TASKS
 from support.workers import NfcliRunner
 
 TOOLS_CHANGED, PROMPTS_CHANGED = (f"notifications/{kind}/list_changed" for kind in ("tools", "prompts"))
@@ -155,8 +156,7 @@ def test_services_are_found_at_the_start_whatever_others_say(worker: Any) -> Non
     """One says nothing, one says nonsense; and what has the name of the worker's own service is not taken."""
     assert worker.services() == {"fastmcp", "demo"}
     assert {"say", "stumble", "refuse", "walk", "advise", "get_version"} <= worker.tools("demo").keys()
-    own = {"get_inventory", "get_status", "get_tools", "get_version"}
-    assert worker.tools("fastmcp").keys() == own
+    assert worker.tools("fastmcp").keys() == set(OWN_TASKS)
     assert worker.values("fastmcp", "get_status").keys() == {OURS}
 
 

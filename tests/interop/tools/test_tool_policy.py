@@ -10,6 +10,7 @@ import pytest
 
 from support.norfab.mcp_site import BRISK, OPEN, RULED, in_both_eras
 from support.norfab.sites import EnvironmentJoiner
+from support.own_tools import OWN_TASKS
 
 DEMO = ["demo-worker-1", "demo-worker-2"]
 
@@ -29,7 +30,7 @@ def test_the_first_rule_that_fits_says_what_is_listed(ruled: Any, era: str) -> N
     """Neither what its task keeps to itself, nor what manages tokens, nor by a glob what runs commands."""
     assert ruled.tools("demo", era).keys() == {"say", "advise", "get_worker_status", "get_logs"}
     assert ruled.tools("filesharing", era).keys() == {"list_files"}
-    assert ruled.tools("fastmcp", era).keys() == {"get_inventory", "get_status", "get_tools", "get_version"}
+    assert ruled.tools("fastmcp", era).keys() == set(OWN_TASKS)
 
 
 @in_both_eras

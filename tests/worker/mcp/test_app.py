@@ -16,9 +16,9 @@ from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.tokens.store import TokenStore
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
+from support.own_tools import OWN_TOOLS
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
-TOOLS = ["get_inventory", "get_status", "get_tools", "get_version"]
 NO_METADATA = {"issuer_url": None, "resource_server_url": None}
 
 Serve = Callable[..., Any]
@@ -78,7 +78,7 @@ def test_valid_token_is_served(plain_worker: Any, era: str) -> None:
     """The four tools are listed; tasks that manage tokens are not."""
     status, headers, body = plain_worker.post(era=era)
     assert (status, headers["content-type"]) == (200, "application/json")
-    assert [tool["name"] for tool in body["result"]["tools"]] == [f"service_fastmcp__task_{name}" for name in TOOLS]
+    assert [tool["name"] for tool in body["result"]["tools"]] == OWN_TOOLS
 
 
 @in_both_eras
@@ -203,7 +203,7 @@ def test_tool_returns_the_task_s_result_by_worker(plain_worker: Any, era: str) -
     assert result["isError"] is False
     assert [json.loads(part["text"]) for part in result["content"]] == [result["structuredContent"]]
     given = result["structuredContent"]["w1"]
-    assert given["result"] == [f"service_fastmcp__task_{name}" for name in TOOLS]
+    assert given["result"] == OWN_TOOLS
     assert (given["failed"], given["errors"], given["task"]) == (False, [], "w1:get_tools")
 
 
@@ -239,16 +239,10 @@ def test_tasks_that_are_not_tools_cannot_be_called(plain_worker: Any, era: str, 
 def test_own_tools_are_annotated_as_read_only(plain_worker: Any, era: str) -> None:
     """Clients let a model call them without confirmation."""
     tools = plain_worker.post(era=era)[2]["result"]["tools"]
-    assert [tool["annotations"] for tool in tools] == [
-        {
-            "title": title,
-            "readOnlyHint": True,
-            "destructiveHint": False,
-            "idempotentHint": True,
-            "openWorldHint": False,
-        }
-        for title in ("Get Inventory", "Get Status", "Get MCP Tools", "Get Version")
-    ]
+    titles = [tool["annotations"].pop("title") for tool in tools]
+    assert all(titles)
+    harmless = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
+    assert [tool["annotations"] for tool in tools] == [harmless] * len(OWN_TOOLS)
 
 
 def test_handshake_opens_no_session(plain_worker: Any) -> None:
