@@ -14,13 +14,8 @@ def unknown_name(kind: str, word: str, names: Iterable[str], *, where: str = "")
     `word` is what a user typed: it is cut to 64 characters, and its control characters are escaped. `where` follows it
     where names depend on the place: `below fastmcp.auth`.
     """
-    known = ", ".join(closest_first(word, names)) or "nothing"
+    known = list(names)
+    close = difflib.get_close_matches(word, known, n=3)
+    listed = ", ".join([*close, *(name for name in known if name not in close)])
     place = f" {where}" if where else ""
-    return f"unknown {kind} {word[:_QUOTED_CHARACTERS]!r}{place}: expected {known}"
-
-
-def closest_first(word: str, names: Iterable[str]) -> list[str]:
-    """Return the names, those that resemble the word first, the others in their order."""
-    remaining = list(names)
-    close = difflib.get_close_matches(word, remaining, n=3)
-    return close + [name for name in remaining if name not in close]
+    return f"unknown {kind} {word[:_QUOTED_CHARACTERS]!r}{place}: expected {listed or 'nothing'}"

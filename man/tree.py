@@ -1,19 +1,18 @@
 """The command tree as text and as JSON Schema: `man tree [path]` and `man json-schema <path>`.
 
-A command tree is a pydantic model whose fields are branches (fields of a model's type) or leaves (all others). The word
-of a field is its alias, `create-token`, or its name where it has none; a path may use either.
+A path has the words of a command, joined by dots; a field's name in Python is accepted in place of its word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ..models.commands.base import Entry, entries
 from ..models.errors import UsageError
 from .suggestions import unknown_name
 
@@ -31,13 +30,12 @@ def tree_lines(root: type[BaseModel], path: str | None = None) -> list[str]:
         UsageError: no such path; names the first unknown word and lists the words that are valid there.
     """
     lines, indent, model = [_ROOT], "", root
-    for word, field in _walk(root, path):
-        lines.append(f"{indent}{_CORNER}{_label(word, field)}")
+    for entry in _walk(root, path):
+        lines.append(f"{indent}{_CORNER}{_label(entry)}")
         indent += _BLANK
-        branch = _branch(field)
-        if branch is None:
+        if entry.model is None:
             return lines
-        model = branch
+        model = entry.model
     return lines + list(_draw(model, indent))
 
 
@@ -48,11 +46,10 @@ def json_schema(root: type[BaseModel], path: str | None = None) -> dict[str, Any
         UsageError: no such path; names the first unknown word and lists the words that are valid there.
     """
     model = root
-    for word, field in _walk(root, path):
-        branch = _branch(field)
-        if branch is None:
-            return _leaf_schema(model, word)
-        model = branch
+    for entry in _walk(root, path):
+        if entry.model is None:
+            return _leaf_schema(model, entry.name)
+        model = entry.model
     return model.model_json_schema()
 
 
@@ -62,60 +59,36 @@ def _leaf_schema(model: type[BaseModel], word: str) -> dict[str, Any]:
     return leaf | {"$defs": schema["$defs"]} if "#/$defs/" in str(leaf) else leaf
 
 
-def _walk(root: type[BaseModel], path: str | None) -> list[tuple[str, FieldInfo]]:
-    """Return the word and the field of each step of `path`, from the root down."""
+def _walk(root: type[BaseModel], path: str | None) -> list[Entry]:
+    """Return the entry of each step of `path`, from the root down."""
     model: type[BaseModel] | None = root
-    steps: list[tuple[str, FieldInfo]] = []
+    steps: list[Entry] = []
     for part in path.split(".") if path else ():
-        fields = _fields(model) if model else {}
-        word = part if part in fields else _word_of_name(model, part)
-        if word is None:
-            passed = ".".join(word for word, _ in steps)
-            raise UsageError(unknown_name("path", part, fields, where=f"below {passed}" if passed else ""))
-        steps.append((word, fields[word]))
-        model = _branch(fields[word])
+        choices = entries(model) if model else {}
+        step = choices.get(part) or next((entry for entry in choices.values() if entry.key == part), None)
+        if step is None:
+            above = ".".join(entry.name for entry in steps)
+            raise UsageError(unknown_name("path", part, choices, where=f"below {above}" if above else ""))
+        steps.append(step)
+        model = step.model
     return steps
 
 
-def _word_of_name(model: type[BaseModel] | None, name: str) -> str | None:
-    field = model.model_fields.get(name) if model else None
-    return _word(name, field) if field else None
-
-
 def _draw(model: type[BaseModel], indent: str) -> Iterator[str]:
-    fields = list(_fields(model).items())
-    for position, (word, field) in enumerate(fields, start=1):
-        is_last = position == len(fields)
-        yield f"{indent}{_CORNER if is_last else _TEE}{_label(word, field)}"
-        branch = _branch(field)
-        if branch:
-            yield from _draw(branch, indent + (_BLANK if is_last else _BAR))
+    choices = list(entries(model).values())
+    for entry in choices:
+        is_last = entry is choices[-1]
+        yield f"{indent}{_CORNER if is_last else _TEE}{_label(entry)}"
+        if entry.model is not None:
+            yield from _draw(entry.model, indent + (_BLANK if is_last else _BAR))
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    return {_word(name, field): field for name, field in model.model_fields.items()}
-
-
-def _word(name: str, field: FieldInfo) -> str:
-    """Return the word that a user types for the field."""
-    return field.alias or name
-
-
-def _branch(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model that a field leads to, None for a leaf. `Model | None` is a branch like `Model`."""
-    annotation: Any = field.annotation
-    if get_origin(annotation) in {Union, UnionType}:
-        members = [member for member in get_args(annotation) if member is not type(None)]
-        annotation = members[0] if len(members) == 1 else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _label(word: str, field: FieldInfo) -> str:
+def _label(entry: Entry) -> str:
     # Only a leaf can be missing: a branch is entered, not given a value.
-    mark = "*" if field.is_required() and _branch(field) is None else ""
-    description = " ".join((field.description or "").split())
-    text = ", ".join(part for part in (description, _describe_default(field)) if part)
-    return f"{mark}{word}:    {text}".rstrip()
+    mark = "*" if entry.field.is_required() and entry.model is None else ""
+    description = " ".join((entry.field.description or "").split())
+    text = ", ".join(part for part in (description, _describe_default(entry.field)) if part)
+    return f"{mark}{entry.name}:    {text}".rstrip()
 
 
 def _describe_default(field: FieldInfo) -> str:

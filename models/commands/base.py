@@ -127,16 +127,19 @@ class JobArguments(Command):
 
 
 class CommandGroup(BaseModel):
-    """A branch of the command tree. Its name alone enters it: a subshell with its own prompt."""
+    """A branch of the command tree. Its name alone enters it: a subshell with the prompt that the subclass names."""
 
     # picle validates a command below an alias only where the parent takes field names as well.
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     class PicleConfig:
-        """What picle and `shell/repl/session.py` read of a group."""
+        """What picle reads of a group, and `shell/repl/shell_words.py` its prompt."""
 
         subshell = True
-        prompt: str
+
+    def __init_subclass__(cls, *, prompt: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.PicleConfig = type("PicleConfig", (cls.PicleConfig,), {"prompt": prompt})  # type: ignore[assignment]
 
 
 def branch(description: str, *, alias: str | None = None) -> Any:

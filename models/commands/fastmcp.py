@@ -75,18 +75,13 @@ class CheckToken(BearerTokenCheckInput, JobArguments):
     TASK: ClassVar[str] = "bearer_token_check"
 
 
-class AuthCommands(CommandGroup):
+class AuthCommands(CommandGroup, prompt="nf[fastmcp-auth]#"):
     """Token management."""
 
     create_token: CreateToken = branch("Create authentication token", alias="create-token")
     list_tokens: ListTokens = branch("Retrieve authentication tokens", alias="list-tokens")
     delete_token: DeleteToken = branch("Delete existing authentication token", alias="delete-token")
     check_token: CheckToken = branch("Check if given token valid", alias="check-token")
-
-    class PicleConfig(CommandGroup.PicleConfig):
-        """Subshell."""
-
-        prompt = "nf[fastmcp-auth]#"
 
 
 class Discover(DiscoverInput, JobArguments):
@@ -95,13 +90,8 @@ class Discover(DiscoverInput, JobArguments):
     TASK: ClassVar[str] = "discover"
 
 
-class FastmcpCommands(CommandGroup):
+class FastmcpCommands(CommandGroup, prompt="nf[fastmcp]#"):
     """Commands of the FastMCP service."""
 
     auth: AuthCommands = branch("Manage auth tokens")
     discover: Discover = branch("Discover tasks of other services")
-
-    class PicleConfig(CommandGroup.PicleConfig):
-        """Subshell."""
-
-        prompt = "nf[fastmcp]#"

@@ -54,15 +54,10 @@ class ManPage(Command):
     topic: _Name | None = positional("Topic of a page")
 
 
-class ManCommands(CommandGroup):
+class ManCommands(CommandGroup, prompt="nf[man]#"):
     """The manual."""
 
     tree: ManTree = branch("Draw the command tree or a branch of it")
     tasks: ManTasks = branch("Describe the tasks of the workers")
     json_schema: ManJsonSchema = branch("Print the JSON Schema of a command", alias="json-schema")
     page: ManPage = branch("Print a page of the manual, or list them")
-
-    class PicleConfig(CommandGroup.PicleConfig):
-        """Subshell."""
-
-        prompt = "nf[man]#"

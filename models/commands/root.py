@@ -8,7 +8,7 @@ from .man import ManCommands
 from .show import ShowCommands
 
 
-class Root(CommandGroup):
+class Root(CommandGroup, prompt="nf#"):
     """All commands. It declares `man` itself: picle would add its own otherwise."""
 
     fastmcp: FastmcpCommands = branch("FastMCP service")
@@ -16,9 +16,8 @@ class Root(CommandGroup):
     man: ManCommands = branch("Manual pages and documentation")
 
     class PicleConfig(CommandGroup.PicleConfig):
-        """The prompt. `history_file` is None because `shell/repl/history.py` saves the history, secrets masked."""
+        """`history_file` is None because `shell/repl/history.py` saves the history, secrets masked."""
 
-        prompt = "nf#"
         intro = None
         history_file = None
         use_rich = False

@@ -91,7 +91,7 @@ class ShowAudit(GetAuditInput, JobArguments):
         return () if self.verify else self.COLUMNS
 
 
-class ShowFastmcpCommands(CommandGroup):
+class ShowFastmcpCommands(CommandGroup, prompt="nf[show-fastmcp]#"):
     """Commands that show the state of FastMCP workers."""
 
     inventory: ShowInventory = branch("Show inventory of the workers, secrets masked")
@@ -101,11 +101,6 @@ class ShowFastmcpCommands(CommandGroup):
     prompts: ShowPrompts = branch("Show prompts that the workers publish to MCP clients")
     guardrails: ShowGuardrails = branch("Show rules for arguments and results of the tools")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
-
-    class PicleConfig(CommandGroup.PicleConfig):
-        """Subshell."""
-
-        prompt = "nf[show-fastmcp]#"
 
 
 class ShowWorkers(Command):
@@ -138,7 +133,7 @@ class ShowLocalInventory(Command):
     HANDLER: ClassVar[str] = "show_inventory"
 
 
-class ShowNorfabCommands(CommandGroup):
+class ShowNorfabCommands(CommandGroup, prompt="nf[show-norfab]#"):
     """Commands that show environment, client and broker without running a task."""
 
     workers: ShowWorkers = branch("Show known workers and whether they run")
@@ -146,19 +141,9 @@ class ShowNorfabCommands(CommandGroup):
     client: ShowClient = branch("Show environment and public key of this client")
     inventory: ShowLocalInventory = branch("Show the loaded inventory, secrets masked")
 
-    class PicleConfig(CommandGroup.PicleConfig):
-        """Subshell."""
 
-        prompt = "nf[show-norfab]#"
-
-
-class ShowCommands(CommandGroup):
+class ShowCommands(CommandGroup, prompt="nf[show]#"):
     """Read-only commands."""
 
     fastmcp: ShowFastmcpCommands = branch("Show state of FastMCP workers")
     norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")
-
-    class PicleConfig(CommandGroup.PicleConfig):
-        """Subshell."""
-
-        prompt = "nf[show]#"

@@ -55,9 +55,7 @@ class CheckToken(Job):
 class Auth(BaseModel):
     """Branches with aliases, optional, defaulted and required."""
 
-    create_token: CreateToken | None = Field(
-        default=None, alias="create-token", description="Create authentication token"
-    )
+    create_token: CreateToken = Field(default=None, alias="create-token", description="Create authentication token")
     list_tokens: ListTokens = Field(None, alias="list-tokens", description="Retrieve authentication tokens")
     delete_token: DeleteToken = Field(None, alias="delete-token", description="Delete existing authentication token")
     check_token: CheckToken = Field(alias="check-token", description="Check if given token valid")
