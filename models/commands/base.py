@@ -139,7 +139,7 @@ class CommandGroup(BaseModel):
 
     def __init_subclass__(cls, *, prompt: str, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.PicleConfig = type("PicleConfig", (cls.PicleConfig,), {"prompt": prompt})  # type: ignore[assignment]
+        cls.PicleConfig = type("PicleConfig", (cls.PicleConfig,), {"prompt": prompt})  # type: ignore[assignment, misc]
 
 
 def branch(description: str, *, alias: str | None = None) -> Any:
