@@ -103,6 +103,17 @@ OBSTACLES = [
 ]
 
 
+STARTS = [
+    *(("worker", obstacle) for obstacle in OBSTACLES),
+    *(("one command", take_the_port), ("nfcli -w", take_the_port)),
+    *(
+        pytest.param(program, obstacle, marks=pytest.mark.slow)
+        for program in ("one command", "nfcli -w")
+        for obstacle in OBSTACLES[1:]
+    ),
+]
+
+
 def set_key(environment: Environment, **keys: Any) -> None:
     """Set keys of the worker."""
     assert environment.inventory_file is not None
@@ -116,8 +127,7 @@ def worker_command(environment: Environment) -> list[str]:
     return [sys.executable, "-m", "nfcli.worker", "--environment", str(environment.folder), "--name", DEFAULT_WORKER]
 
 
-@pytest.mark.parametrize("obstacle", OBSTACLES)
-@pytest.mark.parametrize("program", ["one command", "nfcli -w", "worker"])
+@pytest.mark.parametrize(("program", "obstacle"), STARTS)
 def test_a_start_that_fails_is_one_line_and_a_status(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, obstacle: Any, program: str
 ) -> None:

@@ -151,7 +151,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("plugin", BROKEN)
-@pytest.mark.parametrize("program", ["one command", "nfcli -w"])
+@pytest.mark.parametrize("program", [pytest.param("one command", marks=pytest.mark.slow), "nfcli -w"])
 def test_a_plugin_that_fails_stops_the_start_with_its_name_and_reason(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, plugin: str, program: str
 ) -> None:

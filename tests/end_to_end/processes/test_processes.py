@@ -268,6 +268,7 @@ def test_ctrl_c_while_workers_start_ends_the_shell(
     assert read_owner(environment.lock_file(DEFAULT_WORKER)) is None
 
 
+@pytest.mark.slow
 def test_shells_that_start_and_end_at_the_same_moments_all_work(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
