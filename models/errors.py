@@ -96,6 +96,13 @@ class TaskError(NfcliError):
     """
 
 
+class TaskTimeoutError(TaskError):
+    """A worker didn't answer in time: it is unknown whether the task was carried out.
+
+    Raised by `--backup`, `--restore` and `--import-norfab`. Exit status 1.
+    """
+
+
 class EntryError(NfcliError):
     """A task's declaration can't be published over MCP. Raised and logged by the worker."""
 

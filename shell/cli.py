@@ -81,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     _check_options(arguments)
     if arguments.check:
-        from .maintenance.check import check  # noqa: PLC0415  few runs need it, all others would load it
+        from .maintenance.check_command import run_checks  # noqa: PLC0415  few runs need it, all others would load it
 
-        return check(arguments.inventory)
+        return run_checks(arguments.inventory)
     if arguments.create_env is not None:
         environment = create_environment(arguments.create_env)
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
@@ -119,7 +119,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 
 def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
-    from .maintenance.backup import back_up, restore  # noqa: PLC0415  few runs need it, all others would load it
+    from .maintenance.backup_command import back_up, restore  # noqa: PLC0415  few runs need it, all others would load it
     from .maintenance.import_norfab import import_norfab  # noqa: PLC0415  as above
 
     client = norfab.make_client(start_workers=not arguments.client, notice=_notice)

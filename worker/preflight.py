@@ -19,7 +19,7 @@ from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, InventoryError, NfcliError, WorkerStartError
 from ..models.inventory.loader import load_inventory
 from ..models.inventory.schema import WorkerInventory
-from ..models.tasks.health import CheckResult, clock_result, rows_result
+from ..models.tasks.health import CheckResult, clock_result, rows_result, trail_result
 from .audit.file import verify_closed
 from .http.listener import HttpListener
 from .jobs.plugins import add_import_path, find_origin, not_found_error
@@ -73,7 +73,7 @@ def _check_audit(environment: Environment, name: str) -> CheckResult:
         head = verify_closed(path)
     except NfcliError as error:
         return CheckResult(subject="audit trail", error=str(error))
-    return CheckResult(subject="audit trail", detail=f"whole, lines in it: {head.seq}")
+    return trail_result(head.seq)
 
 
 def _check_plugins(environment: Environment, inventory: WorkerInventory) -> Iterator[CheckResult]:

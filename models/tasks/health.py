@@ -49,9 +49,14 @@ def clock_result(behind_seconds: float) -> CheckResult:
 def rows_result(tokens: int, skipped: int) -> CheckResult:
     """Return the result for an intact token database, from its numbers of live tokens and of skipped rows."""
     if skipped == 0:
-        return CheckResult(subject="database", detail=f"whole, tokens in it: {tokens}")
+        return CheckResult(subject="database", detail=f"intact, tokens: {tokens}")
     return CheckResult(
         subject="database",
         error=f"skipped rows that hold no valid token: {skipped}: store these tokens again with "
         "fastmcp auth create-token",
     )
+
+
+def trail_result(lines: int) -> CheckResult:
+    """Return the result for an intact audit trail."""
+    return CheckResult(subject="audit trail", detail=f"intact, lines: {lines}")

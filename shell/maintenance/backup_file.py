@@ -1,7 +1,7 @@
-"""The file of a backup: written whole or not at all, and read with suspicion.
+"""Backup files: created atomically, and verified before they are used.
 
-It is written under another name beside the one it will have, and gets that only when everything has arrived and is on
-disk. A run that was killed leaves at most `FILE.nfcli-part`, which the next one takes over.
+A new file is written as `FILE.nfcli-part` and gets its name once it is complete and on disk. A run that was killed
+leaves at most that part, which the next run replaces.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PART_SUFFIX = ".nfcli-part"
 _OTHERS = 0o077
 
 
-def absolute(file: Path) -> Path:
-    """Return the path of a file that a user has named.
+def resolve_path(file: Path) -> Path:
+    """Return the absolute path of a file that the user named.
 
     Raises:
-        EnvironmentFolderError: there is no saying where that is.
+        EnvironmentFolderError: it can't be determined.
     """
     try:
         return file.expanduser().absolute()
@@ -38,14 +38,14 @@ def absolute(file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def new_file(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
-    """Open what will be a file, for writing; `finish()` makes it the file, durably; without that nothing is left.
+def create_backup(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+    """Open a new file for writing; `finish()` gives it its name, durably; without that it is removed.
 
     Raises:
-        EnvironmentFolderError: it is there already, another nfcli writes it, or it can't be written.
+        EnvironmentFolderError: the file exists, another nfcli is writing it, or it can't be written.
     """
     try:
-        _assert_free(file)
+        _assert_absent(file)
         part = file.with_name(f"{file.name}{PART_SUFFIX}")
         with _open_part(part, file) as lock:
             try:
@@ -55,11 +55,11 @@ def new_file(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
                     part.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentFolderError(
-            f"{file} can't be written: {error.strerror}: see to that folder, or name a file in another one"
+            f"{file} can't be written: {error.strerror}: check that folder, or name a file in another one"
         ) from error
 
 
-def _assert_free(file: Path) -> None:
+def _assert_absent(file: Path) -> None:
     if os.path.lexists(file):
         raise EnvironmentFolderError(f"{file} exists already: nothing was overwritten, name another file")
 
@@ -84,66 +84,66 @@ def _finish(stream: IO[bytes], part: Path, file: Path) -> None:
     try:
         file.hardlink_to(part)  # unlike a rename it replaces nothing
     except FileExistsError:
-        _assert_free(file)
+        _assert_absent(file)
         raise
     except OSError:  # a file system without links
-        _assert_free(file)
+        _assert_absent(file)
         part.rename(file)
     else:
         part.unlink()
-    with contextlib.suppress(PermissionError):  # a folder that may be written to, but not read
+    with contextlib.suppress(PermissionError):  # a folder that is writable, but not readable
         sync_folder(file.parent)
 
 
 @contextlib.contextmanager
 def open_backup(file: Path) -> Iterator[IO[bytes]]:
-    """Open a backup to read it.
+    """Open a backup for reading.
 
     Raises:
         EnvironmentFolderError: it can't be read.
-        TaskError: it is no regular file.
+        TaskError: it isn't a regular file.
     """
     try:
-        # A FIFO must not hang us; it means nothing for regular files.
+        # O_NONBLOCK: opening a FIFO must not block; regular files ignore it.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as stream:  # noqa: PTH123  a descriptor, no path
+        with open(descriptor, "rb") as stream:  # noqa: PTH123  a descriptor, not a path
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _no_backup(file)
+                raise _not_a_backup(file)
             yield stream
     except OSError as error:
         raise EnvironmentFolderError(f"{file} can't be read: {error.strerror}: name a backup file") from error
 
 
-def _no_backup(file: Path) -> TaskError:
-    return TaskError(f"{file} is no backup, nothing was changed: name a file that nfcli --backup has written")
+def _not_a_backup(file: Path) -> TaskError:
+    return TaskError(f"{file} is not a backup, nothing was changed: name a file that nfcli --backup has written")
 
 
-def exposure(stream: IO[bytes], file: Path) -> str | None:
-    """Return what to say of a backup that other users can read, None where they can't."""
+def exposure_warning(stream: IO[bytes], file: Path) -> str | None:
+    """Return the warning about a backup that is open to other users, None if it isn't."""
     if os.fstat(stream.fileno()).st_mode & _OTHERS:
         return f"{file} holds tokens and is open to other users: run chmod 600 {shlex.quote(str(file))}"
     return None
 
 
-def verified(stream: IO[bytes], file: Path) -> tuple[int, str]:
-    """Return size and SHA-256 of the database in a backup file, once they are what the file says.
+def verify_backup(stream: IO[bytes], file: Path) -> tuple[int, str]:
+    """Return size and SHA-256 of the database in a backup file, verified against the file's trailer.
 
     Raises:
-        TaskError: it is no backup, not a whole one, or not as it was written.
+        TaskError: it isn't a backup, or was truncated or altered.
     """
     size = os.fstat(stream.fileno()).st_size - TRAILER_BYTES
     if size <= 0 or stream.read(len(DATABASE_MAGIC)) != DATABASE_MAGIC:
-        raise _no_backup(file)
+        raise _not_a_backup(file)
     stream.seek(size)
-    promised = parse_trailer(stream.read(TRAILER_BYTES))
+    expected = parse_trailer(stream.read(TRAILER_BYTES))
     stream.seek(0)
     digest = hashlib.sha256()
     while chunk := stream.read(min(CHUNK_BYTES, size - stream.tell())):
         digest.update(chunk)
-    if digest.hexdigest() != promised:
+    if digest.hexdigest() != expected:
         raise TaskError(
-            f"{file} was cut short or altered since it was written, nothing was changed: take another backup"
+            f"{file} was truncated or altered since it was written, nothing was changed: use another backup"
         )
     if size > MAX_BACKUP_BYTES:
-        raise TaskError(f"{file} is larger than a backup may be ({MAX_BACKUP_BYTES} bytes), nothing was changed")
+        raise TaskError(f"{file} must have at most {MAX_BACKUP_BYTES} bytes, nothing was changed: use another backup")
     return size, digest.hexdigest()

@@ -1,6 +1,6 @@
-"""`nfcli --import-norfab DIR`: the tokens of a NorFab worker's database into a worker's store, beside those it has.
+"""`nfcli --import-norfab DIR`: add the tokens of a NorFab worker's database to those of a worker.
 
-How that database is read is in `norfab_database.py`. The worker gets tokens, never a file or a pickle.
+The database is read here (`norfab_database.py`); the worker receives tokens, never a file or a pickle.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from ...models.tasks.token_import import IMPORT_MAX_TOKENS, Imported, ImportedTo
 from ..client.client import Client
 from ..output.console import Console
 from ..output.render import to_json
-from .backup_file import absolute
+from .backup_file import resolve_path
 from .norfab_database import NorfabTokens, find_database, read_tokens
-from .worker_jobs import WorkerJobs, only_worker
+from .transfer_client import TransferClient, only_worker
 
 CHUNK_SECONDS = 60
 
 
 def import_norfab(client: Client, folder: Path, worker: str | None) -> int:
-    """Store the tokens of a NorFab worker's database, and print what came of it; doing it again changes nothing.
+    """Store the tokens of a NorFab worker's database, and print how many; repeating it changes nothing.
 
     Args:
         client: reaches the worker.
-        folder: that database, or a folder above it.
-        worker: the worker's name; None where there is but one.
+        folder: the database's folder, or one above it.
+        worker: the worker's name; None for the only worker.
 
     Returns:
-        The exit status: 1 when a token was refused or a record passed over that hasn't just expired.
+        The exit status: 1 if a token was refused, or a record skipped for another reason than its expiry.
 
     Raises:
-        UsageError: there are several workers and none is named.
+        UsageError: no worker is named, and there are several.
         NoWorkersError: the worker is unknown or can't be reached.
-        NfcliError: the database can't be found or read, and then nothing has changed; or the worker failed, and then
-            what it had stored before stays.
+        NorfabDatabaseError: the database can't be found or read; nothing was changed.
+        NfcliError: the worker failed; the tokens that it stored before that are kept.
     """
     name = only_worker(client, worker)
-    found = read_tokens(find_database(absolute(folder)), time.time())
-    # A user's tokens together: they share a line of the audit trail.
+    found = read_tokens(find_database(resolve_path(folder)), time.time())
+    # Grouped by user: the tokens of a user share a line of the audit trail.
     tokens = sorted(found.tokens, key=attrgetter("username", "created"))
     console = Console(sys.stdout, sys.stderr)
     done = {"imported": 0, "present": 0, "refused": 0, "expired": found.expired}
-    with WorkerJobs(client, name, console) as jobs:
+    with TransferClient(client, name, console) as transfer:
         for start in range(0, len(tokens), IMPORT_MAX_TOKENS):
-            jobs.show(start, len(tokens))
-            report = _send(jobs, tokens[start : start + IMPORT_MAX_TOKENS])
+            transfer.show_progress(start, len(tokens))
+            report = _send(transfer, tokens[start : start + IMPORT_MAX_TOKENS])
             done = {what: count + getattr(report, what) for what, count in done.items()}
     console.result(to_json({name: done | {"invalid": found.invalid, "unreadable": found.unreadable}}))
     for note in _notes(name, found, done):
@@ -56,21 +56,21 @@ def import_norfab(client: Client, folder: Path, worker: str | None) -> int:
     return EXIT_FAILED if done["refused"] or found.invalid or found.unreadable else EXIT_OK
 
 
-def _send(jobs: WorkerJobs, tokens: list[ImportedToken]) -> Imported:
+def _send(transfer: TransferClient, tokens: list[ImportedToken]) -> Imported:
     try:
-        return jobs.report(
+        return transfer.report(
             Imported, "bearer_token_import", CHUNK_SECONDS, tokens=[token.model_dump() for token in tokens]
         )
     except TaskError as error:
-        raise TaskError(f"{error}: what was imported before stays, import again for the rest") from None
+        raise TaskError(f"{error}: tokens imported before are kept, import again for the rest") from None
 
 
 def _notes(name: str, found: NorfabTokens, done: dict[str, int]) -> list[str]:
-    notes = [f"invalid records were passed over: {reason}" for reason in found.reasons.values()]
+    notes = [f"invalid records were skipped: {reason}" for reason in found.reasons.values()]
     if found.unreadable:
-        notes.append(f"records that can't be a token's were passed over unread: {found.unreadable}")
+        notes.append(f"records that nfcli doesn't read as tokens were skipped: {found.unreadable}")
     if done["refused"]:
-        notes.append(f"tokens that are stored for other users were left as they are: delete them at {name} first")
+        notes.append(f"tokens that {name} has stored for other users were not changed: delete them there first")
     if not done["imported"]:
         notes.append("nothing was changed")
     return notes

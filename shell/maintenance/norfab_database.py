@@ -1,4 +1,4 @@
-"""The token database of a NorFab worker: found, read where it lies, and not trusted.
+"""The token database of a NorFab worker: find it, and read it in place without trusting it.
 
 It is a diskcache `FanoutCache`: folders `000`, `001` and so on, each with a `cache.db`. A row of its table `Cache` is a
 token:
@@ -7,8 +7,8 @@ token:
     tag          text, the user who stored it last  expire_time  epoch seconds, null for never
     value        pickle of `{"token": …, "username": …, "created": "2026-05-31 12:08:51.914919"}`, local time
 
-Nothing is written beside it, and its worker may be running. A pickle can run anything when it is read: one is read only
-where all its instructions are among the few that such a value is made of, and by an unpickler that knows no names.
+Nothing is written there, and its worker may be running. Loading a pickle can run any code: only pickles made of the few
+instructions that such a value needs are loaded, by an unpickler that resolves no names.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ...models.tasks.token_import import ImportedToken
 
 READ_SECONDS = 30.0
 DEPTH_MAX = 6
-"""How far below the named folder a database is looked for."""
-LISTED_DATABASES = 10
+"""Levels below the named folder in which a database is searched."""
+SHOWN_DATABASES = 10
 
 _NAME = "cache.db"
 _SHARD = re.compile(r"[0-9]{3}")
@@ -47,8 +47,8 @@ _PLAIN_INSTRUCTIONS = frozenset(
         *("SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "BINPUT", "BINGET"),
     }
 )
-# Mode 4 is how diskcache marks a pickle. Text (1) is what nfcli's own worker writes, and no matter of ours. A value in
-# a file of its own has at least 32 KiB, which no token's has: that file is never opened.
+# diskcache's mode 4 is a pickle. Rows of text (1), as nfcli's own workers store them, are ignored. A value in a file of
+# its own has at least 32 KiB, more than a token's has: the file is never opened.
 _SELECT = f"""
     SELECT key, tag, expire_time, typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'integer', 'null'),
            CASE WHEN mode = 4 AND filename IS NULL AND typeof(value) = 'blob' AND length(value) <= {_VALUE_MAX_BYTES}
@@ -57,15 +57,15 @@ _SELECT = f"""
     WHERE raw = 1 AND typeof(key) = 'text' AND substr(key, 1, {len(_KEY_PREFIX)}) = '{_KEY_PREFIX.decode()}'
           AND (mode IS NOT 1 OR typeof(value) <> 'text')
     ORDER BY rowid
-"""  # noqa: S608  only constants of this module go in
+"""  # noqa: S608  made of constants of this module
 
 
 @dataclass
 class NorfabTokens:
-    """What a database held: tokens to import, and how many records were passed over.
+    """Content of a database: tokens to import, and numbers of skipped records.
 
-    `expired` ones were not looked at further. `invalid` ones break a rule; `reasons` has, by rule, what is wrong with
-    the first of them, without its token. `unreadable` ones are not what NorFab's workers write.
+    `expired` records were not examined further. `invalid` ones break a rule; `reasons` has the message of the first one
+    for each rule, without its token. `unreadable` ones have not the form that NorFab's workers write.
     """
 
     tokens: list[ImportedToken] = field(default_factory=list)
@@ -81,12 +81,12 @@ class NorfabTokens:
 
 
 def find_database(folder: Path) -> list[Path]:
-    """Return the files of the one database that lies in a folder or below it.
+    """Return the files of the only database in a folder or below it.
 
-    A folder with a `cache.db` of its own is a database as well, if it is the very one that was named.
+    A folder with a `cache.db` of its own counts as a database only if it is `folder` itself.
 
     Raises:
-        NorfabDatabaseError: there is none, there are several, or the folder can't be read.
+        NorfabDatabaseError: there is no database, there are several, or the folder can't be read.
     """
     errors: list[OSError] = []
     try:
@@ -99,13 +99,13 @@ def find_database(folder: Path) -> list[Path]:
         raise _unreadable(errors[0])
     if not found:
         raise NorfabDatabaseError(
-            f"{folder} holds no NorFab worker's database (000/{_NAME} and so on): name the worker's cache folder, "
+            f"{folder} has no NorFab worker's database (000/{_NAME} and so on): name the worker's cache folder, "
             "__norfab__/files/worker/NAME/cache"
         )
     if len(found) > 1:
-        listed = [str(files[0].parent.parent) for files in found[:LISTED_DATABASES]]
-        listed += [f"{len(found) - LISTED_DATABASES} more"] if len(found) > LISTED_DATABASES else []
-        raise NorfabDatabaseError(f"{folder} holds {len(found)} databases, name one of them: {', '.join(listed)}")
+        shown = [str(files[0].parent.parent) for files in found[:SHOWN_DATABASES]]
+        shown += [f"{len(found) - SHOWN_DATABASES} more"] if len(found) > SHOWN_DATABASES else []
+        raise NorfabDatabaseError(f"{folder} has {len(found)} databases: name one of them: {', '.join(shown)}")
     return found[0]
 
 
@@ -122,11 +122,11 @@ def _databases(top: Path, errors: list[OSError]) -> Iterator[list[Path]]:
 
 
 def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
-    """Read the tokens of a database; what is no live token of a valid form is counted and passed over.
+    """Read the tokens of a database; count and skip expired, invalid and unreadable records.
 
     Args:
         files: its files.
-        now: tokens that have expired by then (epoch seconds) are passed over.
+        now: epoch seconds; tokens that have expired by then are skipped.
 
     Raises:
         NorfabDatabaseError: a file can't be read, is damaged, or takes longer than `READ_SECONDS`.
@@ -142,7 +142,7 @@ def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
                     if expires is not None and is_plain and expires <= now:
                         found.expired += 1
                     elif is_plain and (stored := _unpickled(pickled)):
-                        _take(found, stored, key, tag, expires)
+                        _add(found, stored, key, tag, expires)
                     else:
                         found.unreadable += 1
         except sqlite3.Error as error:
@@ -155,33 +155,33 @@ def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
 
 
 def _parameters(file: Path) -> str:
-    """Return how to open a file so that nothing beside it is made or changed.
+    """Return the SQLite parameters that open a file without creating or changing others beside it.
 
-    A write-ahead log is read along, by way of its index, which isn't written to either. A file that has neither is in
-    nobody's use, and a lock on it would have to make them.
+    A write-ahead log is read through its index, which isn't written to. A file without both isn't in use; it is opened
+    as immutable, since locking it would create them.
     """
     log, index, journal = (file.with_name(file.name + ending) for ending in ("-wal", "-shm", "-journal"))
     has_index = _size(index) > 0
     if _size(log) > 0 and not has_index:
         raise NorfabDatabaseError(
-            f"{file} can't be read with {log.name} but without {index.name} beside it: copy the whole folder"
+            f"{file} can't be read with {log.name} but without {index.name}: copy the entire folder"
         )
     return "mode=ro&readonly_shm=1" if has_index or _size(journal) > 0 else "mode=ro&immutable=1"
 
 
 def _size(file: Path) -> int:
-    """Return how many bytes a file has, 0 where there is none: a worker that ends removes what lies beside its own."""
+    """Return a file's size, 0 if it is missing: a worker that ends removes its log and index."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def _take(found: NorfabTokens, stored: dict[str, str], key: bytes, tag: bytes, expires: float | None) -> None:
-    """Take a record in, or count it."""
+def _add(found: NorfabTokens, stored: dict[str, str], key: bytes, tag: bytes, expires: float | None) -> None:
+    """Add a record's token, or count the record as invalid."""
     try:
         created = datetime.fromisoformat(stored["created"]).timestamp()
-    except (ValueError, OverflowError, OSError):  # the latter ones: instants out of range
+    except (ValueError, OverflowError, OSError):  # the latter two: out of range
         found.refuse("created", "created: must be a time, as YYYY-MM-DD HH:MM:SS")
         return
     try:
@@ -191,33 +191,38 @@ def _take(found: NorfabTokens, stored: dict[str, str], key: bytes, tag: bytes, e
         found.refuse(f"{first['loc']} {first['type']}", validation_messages(error)[0])
         return
     if key != _KEY_PREFIX + token.token.encode():
-        found.refuse("key", "token: is not the one that its row is found by")
+        found.refuse("key", "token: must be the one in the row's key")
     elif tag != token.username.encode():
-        found.refuse("tag", "username: two users have stored the token, whose it is must be decided by you")
+        found.refuse(
+            "tag",
+            "username: two users have stored the token, store it for one with fastmcp auth create-token",
+        )
     else:
         found.tokens.append(token)
 
 
 def _unpickled(data: bytes | None) -> dict[str, str] | None:
-    """Return a value that is a plain record of three texts, None for any other; nothing in it is run."""
+    """Return the record of three texts in a pickle, None if it holds anything else; runs no code of the pickle."""
     try:
         if data is None or not all(each.name in _PLAIN_INSTRUCTIONS for each, _, _ in pickletools.genops(data)):
             return None
-        value = _PlainUnpickler(io.BytesIO(data)).load()
-    except Exception:  # noqa: BLE001  what is no pickle raises all sorts of errors
+        value = PlainUnpickler(io.BytesIO(data)).load()
+    except Exception:  # noqa: BLE001  an invalid pickle can raise anything
         return None
     if type(value) is dict and value.keys() == _FIELDS and all(type(text) is str for text in value.values()):
         return value
     return None
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows no names: what a pickle could call has one."""
+class PlainUnpickler(pickle.Unpickler):
+    """Unpickler that resolves no names, so that a pickle can call nothing."""
 
     def find_class(self, _module: str, _name: str) -> NoReturn:
+        """Refuse."""
         raise pickle.UnpicklingError
 
     def persistent_load(self, _pid: Any) -> NoReturn:
+        """Refuse."""
         raise pickle.UnpicklingError
 
 
@@ -228,18 +233,18 @@ def _unreadable(error: OSError) -> NorfabDatabaseError:
 
 
 def _damaged(file: Path) -> NorfabDatabaseError:
-    return NorfabDatabaseError(f"{file} is damaged or no NorFab worker's database: take a copy of it that is whole")
+    return NorfabDatabaseError(f"{file} is damaged or not a NorFab worker's database: use an intact copy of it")
 
 
 def _error(file: Path, error: sqlite3.Error) -> NorfabDatabaseError:
     match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:  # the upper bits refine the cause
         case sqlite3.SQLITE_INTERRUPT:
-            return NorfabDatabaseError(f"{file} could not be read within {READ_SECONDS:g} s: take a copy of it")
+            return NorfabDatabaseError(f"{file} could not be read within {READ_SECONDS:g} s: use a copy of it")
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
-            return NorfabDatabaseError(f"{file} can't be read: see to its owner and mode, and to those of its folder")
+            return NorfabDatabaseError(f"{file} can't be read: check owner and mode of the file and its folder")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return NorfabDatabaseError(f"{file} is locked by another process: stop the NorFab worker")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            return NorfabDatabaseError(f"{file} reports a {error}: see to that disk")
+            return NorfabDatabaseError(f"{file} can't be read: {error}: check that disk")
         case _:
             return _damaged(file)

@@ -82,9 +82,9 @@ def contents(folder: Path) -> dict[str, tuple[int, int, str]]:
 def well(environment: Environment, *instead: str) -> list[str]:
     """Return the lines of a worker that is well, some of them replaced by those that begin alike."""
     usual = [
-        "ok    database: whole, tokens in it: 2",
+        "ok    database: intact, tokens: 2",
         "ok    clock: not behind what the token database has seen",
-        "ok    audit trail: whole, lines in it: 3",
+        "ok    audit trail: intact, lines: 3",
         "ok    MCP: a free port",
         f"ok    endpoint: ipc://{environment.socket_file(DEFAULT_WORKER)}",
     ]
@@ -114,7 +114,7 @@ def test_what_a_killed_worker_has_left_is_read_where_it_lies(environment: Enviro
     (folder / "cache.db").unlink()
     assert subprocess.run([sys.executable, "-c", KILLED, folder], check=False).returncode == 9
     assert (folder / "cache.db-wal").stat().st_size > 0
-    assert lines(environment) == well(environment, "ok    database: whole, tokens in it: 1")
+    assert lines(environment) == well(environment, "ok    database: intact, tokens: 1")
     (folder / "cache.db-shm").unlink()
     told = "ok    database: not checked: the start has to apply its write-ahead log first"
     assert lines(environment) == [line for line in well(environment, told) if " clock" not in line]

@@ -1,4 +1,4 @@
-"""`nfcli --check`: what it says of environments in every state, with real workers and faults planted one by one."""
+"""`nfcli --check` in environments of every state, with real workers and faults planted one by one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, Work
 
 Check = Callable[..., tuple[int, list[str]]]
 NAME = DEFAULT_WORKER
-DATABASE, TRAIL = "whole, tokens in it: 1", "whole, lines in it: 1"
+DATABASE, TRAIL = "intact, tokens: 1", "intact, lines: 1"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Check:
 
 @pytest.fixture(scope="module")
 def template(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Environment:
-    """Make an environment whose worker has run, and has stored a token."""
+    """Return an environment whose worker has run, and has stored a token."""
     environment = environment_factory()
     with running_worker(environment), NorFab(environment.inventory_file) as norfab:
         kwargs = {"username": "ann", "token": "t1"}
@@ -59,20 +59,20 @@ def template(environment_factory: EnvironmentFactory, running_worker: WorkerRunn
 
 @pytest.fixture
 def site(template: Environment, tmp_path: Path) -> Environment:
-    """Copy that environment."""
+    """Return a copy of that environment."""
     folder = tmp_path / "site"
     shutil.copytree(template.folder, folder)
     return Environment(folder, folder / "inventory.yaml")
 
 
 def stopped(site: Environment) -> list[str]:
-    """Return the lines about an environment in which all is well and no worker runs."""
+    """Return the output for an environment without faults whose worker doesn't run."""
     return [
-        f"ok    environment: {site.state_folder} is for this user alone",
-        f"ok    inventory: {site.inventory_file}, to run here: {NAME}",
-        "ok    client key: let in",
-        f"ok    {NAME} key: a pair",
-        "ok    clients/client.key: let in",
+        f"ok    environment: {site.state_folder} is private",
+        f"ok    inventory: {site.inventory_file}, workers of this machine: {NAME}",
+        "ok    client key: authorized",
+        f"ok    {NAME} key: a valid pair",
+        "ok    clients/client.key: authorized",
         f"ok    {NAME}: not running",
         f"ok    {NAME} database: {DATABASE}",
         f"ok    {NAME} clock: not behind what the token database has seen",
@@ -84,7 +84,7 @@ def stopped(site: Environment) -> list[str]:
 
 
 def with_faults(lines: list[str], faults: dict[str, list[str]]) -> list[str]:
-    """Return the lines with others in place of those about the same thing; an empty list leaves the thing out."""
+    """Return the lines with those of some subjects replaced; an empty list removes the subject."""
     found = []
     for line in lines:
         what = line[6:].partition(": ")[0]
@@ -110,12 +110,12 @@ def set_keys(site: Environment, **keys: object) -> None:
     site.inventory_file.write_text(json.dumps(inventory))
 
 
-# Faults. Each spoils an environment and returns what is then said of which things.
+# Faults. Each one breaks an environment and returns the expected errors by subject.
 Faults = dict[str, list[str]]
 
 
 def widen_a_folder(site: Environment) -> Faults:
-    """Let others into the logs."""
+    """Open the logs to other users."""
     site.logs_folder.chmod(0o755)
     return {
         "environment": [
@@ -125,7 +125,7 @@ def widen_a_folder(site: Environment) -> Faults:
 
 
 def link_a_file(site: Environment) -> Faults:
-    """Put a link where it is met before all else."""
+    """Put a link where it is found first."""
     link = site.state_folder / ".a-link"
     link.symlink_to("/dev/null")
     return {"environment": [f"{link} is a symbolic link: replace it with what it points to"]}
@@ -143,35 +143,35 @@ def give_a_file_away(site: Environment) -> Faults:
 
 
 def swap_the_workers_public_key(site: Environment) -> Faults:
-    """Put the client's public key in the place of the worker's."""
+    """Replace the worker's public key by the client's."""
     public = site.keys_folder / f"{NAME}.key"
     public.write_bytes((site.keys_folder / "client.key").read_bytes())
     return {f"{NAME} key": [f"{public} doesn't match {public}_secret: remove it and it will be restored"]}
 
 
 def shut_the_client_out(site: Environment) -> Faults:
-    """Take the client's key out of those that are let in."""
+    """Revoke the client's key."""
     (site.clients_folder / "client.key").unlink()
-    said = f"no file in {site.clients_folder} lets it in: copy {site.keys_folder / 'client.key'} there"
+    said = f"no file in {site.clients_folder} authorizes it: copy {site.keys_folder / 'client.key'} there"
     return {"client key": [said], "clients/client.key": []}
 
 
 def garble_the_client_key(site: Environment) -> Faults:
-    """Write over the client's secret key."""
+    """Overwrite the client's secret key."""
     secret = site.keys_folder / "client.key_secret"
     secret.write_text("x")
     return {"client key": [f"{secret} is not a secret key file: it needs a line public-key and a line secret-key"]}
 
 
 def misspell_a_key(site: Environment) -> Faults:
-    """Write a key that there isn't."""
+    """Write an unknown key."""
     set_keys(site, prot=1)
     said = f"{site.inventory_file}: workers.{NAME}[0].prot: no such key, did you mean port?"
     return {"inventory": [said], **{f"{NAME} {what}": [] for what in ("MCP", "endpoint", "exposure")}}
 
 
 def serve_everybody(site: Environment) -> Faults:
-    """Serve without authentication where others can reach it."""
+    """Serve without authentication where other machines can reach it."""
     set_keys(site, host="0.0.0.0", authentication_enabled=False)  # noqa: S104  that is the fault
     said = (
         "other machines can reach host 0.0.0.0 and authentication is off: set authentication_enabled: true in the "
@@ -181,7 +181,7 @@ def serve_everybody(site: Environment) -> Faults:
 
 
 def damage_the_database(site: Environment) -> Faults:
-    """Write over a part of the database."""
+    """Overwrite a part of the database."""
     file = site.tokens_folder(NAME) / "cache.db"
     data = file.read_bytes()
     file.write_bytes(data[:4096] + b"\xff" * 8192 + data[12_288:])
@@ -190,7 +190,7 @@ def damage_the_database(site: Environment) -> Faults:
 
 
 def plant_rows(site: Environment) -> Faults:
-    """Put rows into the database that are no tokens."""
+    """Put a row into the database that is not a token."""
     with closing(sqlite3.connect(site.tokens_folder(NAME) / "cache.db", isolation_level=None)) as connection:
         connection.execute("INSERT INTO Cache(key, raw, mode, value) VALUES('bearer_token::t9', 1, 1, 'x')")
     said = "skipped rows that hold no valid token: 1: store these tokens again with fastmcp auth create-token"
@@ -216,7 +216,7 @@ TOGETHER = [
 def test_a_fault_is_found_with_its_remedy_and_hides_nothing_else(
     site: Environment, check: Check, fault: Callable[[Environment], Faults]
 ) -> None:
-    """All other lines are those of an environment in which all is well; nothing is mended, made or changed."""
+    """All other lines are those without the fault; nothing is fixed, created or changed."""
     faults = fault(site)
     before = contents(site.folder)
     assert check(site) == (1, with_faults(stopped(site), faults))
@@ -224,7 +224,7 @@ def test_a_fault_is_found_with_its_remedy_and_hides_nothing_else(
 
 
 def test_many_faults_are_all_found_at_once(site: Environment, check: Check) -> None:
-    """In one run, in the order of the things; the remedies for files are told once each."""
+    """In one run, in the order of the subjects; each remedy is shown once."""
     faults: Faults = {}
     for fault in TOGETHER:
         for what, said in fault(site).items():
@@ -232,35 +232,37 @@ def test_many_faults_are_all_found_at_once(site: Environment, check: Check) -> N
     assert check(site) == (1, with_faults(stopped(site), faults))
 
 
-def test_an_environment_in_which_all_is_well_is_left_as_it_is(site: Environment, check: Check) -> None:
-    """Status 0, a line for each thing."""
+def test_an_environment_without_faults_is_not_changed(site: Environment, check: Check) -> None:
+    """Status 0, one line for each check."""
     before = contents(site.folder)
     assert check(site) == (0, stopped(site))
     assert contents(site.folder) == before
 
 
-def test_files_that_are_all_open_to_others_are_listed_once_each(site: Environment, check: Check) -> None:
-    """As after copying without modes; what lies in them is looked at all the same where no rule keeps it from that."""
+def test_files_that_are_open_to_others_are_listed_once_each(site: Environment, check: Check) -> None:
+    """As after copying without modes; the content of the database is checked nevertheless."""
     for path in site.state_folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     status, lines = check(site)
     paths = sorted(path for path in site.state_folder.rglob("*"))
-    told = [line.partition(" has mode")[0].removeprefix("FAULT environment: ") for line in lines if " has mode" in line]
-    assert (status, sorted(told)) == (1, [str(path) for path in paths])
+    named = [
+        line.partition(" has mode")[0].removeprefix("FAULT environment: ") for line in lines if " has mode" in line
+    ]
+    assert (status, sorted(named)) == (1, [str(path) for path in paths])
     assert f"ok    {NAME} database: {DATABASE}" in lines
 
 
-def test_before_the_first_start_it_says_what_makes_the_environment(
+def test_before_the_first_start_it_names_what_creates_the_environment(
     environment_factory: EnvironmentFactory, check: Check
 ) -> None:
-    """And makes nothing itself."""
+    """And creates nothing itself."""
     fresh = environment_factory()
-    there_is_none = f"there is none yet in {fresh.folder}: the first command that needs a worker makes it, or nfcli -w"
+    missing = f"{fresh.state_folder} doesn't exist yet: run nfcli -w, or a command that needs a worker, to create it"
     assert check(fresh) == (
         1,
         [
-            f"FAULT environment: {there_is_none}",
-            f"ok    inventory: {fresh.inventory_file}, to run here: {NAME}",
+            f"FAULT environment: {missing}",
+            f"ok    inventory: {fresh.inventory_file}, workers of this machine: {NAME}",
             f"ok    {NAME}: not running",
             f"ok    {NAME} database: none yet, the first start makes it",
             f"ok    {NAME} audit trail: none yet, the first start makes it",
@@ -272,8 +274,8 @@ def test_before_the_first_start_it_says_what_makes_the_environment(
     assert [path.name for path in fresh.folder.iterdir()] == ["inventory.yaml"]
 
 
-def test_without_an_inventory_it_still_looks_at_what_there_is(site: Environment, check: Check, tmp_path: Path) -> None:
-    """One that can't be parsed, one that isn't there."""
+def test_without_an_inventory_everything_else_is_checked(site: Environment, check: Check, tmp_path: Path) -> None:
+    """One that can't be parsed, and one that is missing."""
     assert site.inventory_file is not None
     site.inventory_file.write_text("workers: {a: [")
     status, lines = check(site)
@@ -286,12 +288,16 @@ def test_without_an_inventory_it_still_looks_at_what_there_is(site: Environment,
     assert check(missing) == (1, [f"FAULT inventory: {missing.inventory_file}: no such inventory file: {remedy}"])
 
 
-def test_the_bare_program_looks_at_the_default_environment(nfcli: NfcliRunner, home: Path) -> None:
-    """On a fresh machine there is none yet, and then there still is none."""
+def test_without_arguments_the_default_environment_is_checked(nfcli: NfcliRunner, home: Path) -> None:
+    """On a fresh machine it doesn't exist, and isn't created."""
     done = nfcli("--check")
     first, second, *_ = done.stdout.splitlines()
-    assert (done.returncode, done.stderr, second) == (1, "", f"ok    inventory: built in, to run here: {NAME}")
-    assert first.startswith(f"FAULT environment: there is none yet in {home / '.local' / 'state' / 'nfcli'}: ")
+    assert (done.returncode, done.stderr, second) == (
+        1,
+        "",
+        f"ok    inventory: built in, workers of this machine: {NAME}",
+    )
+    assert first.startswith(f"FAULT environment: {home / '.local' / 'state' / 'nfcli' / '.nfcli'} doesn't exist yet: ")
     assert not list(home.iterdir())
 
 
@@ -308,10 +314,10 @@ def running(environment_factory: EnvironmentFactory, running_worker: WorkerRunne
 
 
 def alive(site: Environment, worker: RunningWorker) -> list[str]:
-    """Return the lines about an environment whose worker runs and is well."""
+    """Return the output for an environment without faults whose worker runs."""
     return [
         *stopped(site)[:5],
-        f"ok    {NAME}: runs, pid {worker.process.pid}, at {worker.endpoint}",
+        f"ok    {NAME}: running, pid {worker.process.pid}, reached at {worker.endpoint}",
         f"ok    {NAME} database: {DATABASE}",
         f"ok    {NAME} clock: not behind what the token database has seen",
         f"ok    {NAME} audit trail: {TRAIL}",
@@ -321,14 +327,14 @@ def alive(site: Environment, worker: RunningWorker) -> list[str]:
 
 
 def test_a_worker_that_runs_is_asked(running: tuple[Environment, RunningWorker], check: Check) -> None:
-    """Its port isn't taken for somebody else's."""
+    """Its port isn't reported as in use."""
     assert check(running[0]) == (0, alive(*running))
 
 
-def test_a_worker_that_hangs_is_told_of_in_three_seconds(
+def test_a_worker_that_hangs_is_reported_in_three_seconds(
     running: tuple[Environment, RunningWorker], check: Check, in_time: InTime
 ) -> None:
-    """All else is looked at meanwhile."""
+    """Everything else is checked meanwhile."""
     site, worker = running
     worker.process.send_signal(signal.SIGSTOP)
     try:
@@ -336,7 +342,7 @@ def test_a_worker_that_hangs_is_told_of_in_three_seconds(
     finally:
         worker.process.send_signal(signal.SIGCONT)
     hangs = f"worker {NAME} at {worker.endpoint} takes connections but doesn't answer within 2.5 s"
-    silent = f"{worker.url} doesn't answer as it should (timed out)"
+    silent = f"{worker.url} is not healthy (timed out)"
     assert status == 1
     assert lines == [
         *alive(*running)[:5],
@@ -346,10 +352,8 @@ def test_a_worker_that_hangs_is_told_of_in_three_seconds(
     ]
 
 
-def test_a_worker_that_doesnt_let_the_client_in_is_told_of(
-    running: tuple[Environment, RunningWorker], check: Check
-) -> None:
-    """Whether it runs and serves MCP can still be seen."""
+def test_a_worker_that_refuses_the_client_is_reported(running: tuple[Environment, RunningWorker], check: Check) -> None:
+    """Whether it runs and serves MCP is checked nevertheless."""
     site, worker = running
     key = site.clients_folder / "client.key"
     content = key.read_bytes()
@@ -360,16 +364,17 @@ def test_a_worker_that_doesnt_let_the_client_in_is_told_of(
         key.touch(mode=0o600)
         key.write_bytes(content)
     assert status == 1
+    remedy = f"copy {site.keys_folder / 'client.key'} there"
     denied = f"the worker at {worker.endpoint} doesn't know this client's key: put the client's .key file into"
     assert [line for line in lines if line.startswith("FAULT")] == [
-        f"FAULT client key: no file in {site.clients_folder} lets it in: copy {site.keys_folder / 'client.key'} there",
+        f"FAULT client key: no file in {site.clients_folder} authorizes it: {remedy}",
         f"FAULT {NAME}: pid {worker.process.pid}: {denied} the worker's .nfcli/clients/",
     ]
     assert lines[-1] == f"ok    {NAME} MCP: {worker.url} answers"
 
 
-def test_a_process_that_never_becomes_ready_is_told_of(site: Environment, check: Check, in_time: InTime) -> None:
-    """It holds the worker's name, and says nothing."""
+def test_a_process_that_never_becomes_ready_is_reported(site: Environment, check: Check, in_time: InTime) -> None:
+    """It holds the worker's name."""
     lock = WorkerLock.acquire(site.lock_file(NAME))
     try:
         status, lines = in_time(4.5, lambda: check(site))
@@ -379,10 +384,10 @@ def test_a_process_that_never_becomes_ready_is_told_of(site: Environment, check:
     faults = [line for line in lines if line.startswith("FAULT")]
     assert len(faults) == 1
     assert faults[0].startswith(f"FAULT {NAME}: pid ")
-    assert faults[0].endswith(" has not become ready within 3 s: see its log, or end it and start it again")
+    assert faults[0].endswith(" was not ready within 3 s: see its log, or end it and start it again")
 
 
-def test_a_port_that_somebody_else_has_is_found(site: Environment, nfcli: NfcliRunner) -> None:
+def test_a_port_in_use_is_found(site: Environment, nfcli: NfcliRunner) -> None:
     """By the installed program, as users run it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

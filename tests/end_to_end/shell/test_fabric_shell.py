@@ -142,9 +142,9 @@ def test_check_asks_the_broker_and_looks_at_workers_that_do_not_run(tmp_path: Pa
     assert (status, lines[:5]) == (
         0,
         [
-            "ok    client key: a pair; the broker lets in any",
-            "ok    r1 key: none yet, the first start makes it",
-            "ok    w9 key: none yet, the first start makes it",
+            "ok    client key: a valid pair; the broker accepts any key",
+            "ok    r1 key: none yet, the first start creates it",
+            "ok    w9 key: none yet, the first start creates it",
             "ok    broker key: broker.shared_key",
             f"ok    broker: {broker.endpoint}, workers registered: 1",
         ],
@@ -160,7 +160,7 @@ def test_check_tells_that_the_broker_is_away_or_its_key_unknown(tmp_path: Path, 
     line = f"FAULT broker: no broker answered at {broker.endpoint} within 2.5 s: start it, or correct endpoint"
     assert check() == (
         1,
-        ["ok    client key: none yet, the first command makes it", "ok    broker key: broker.shared_key", line],
+        ["ok    client key: none yet, the first command creates it", "ok    broker key: broker.shared_key", line],
     )
     Site(tmp_path, broker, about={"shared_key": None})
     status, lines = check()
@@ -169,7 +169,7 @@ def test_check_tells_that_the_broker_is_away_or_its_key_unknown(tmp_path: Path, 
         f"FAULT broker key: {tmp_path / 'inventory.yaml'}: broker: its public key is not known",
     )
     Site(tmp_path, broker, about={"zmq_auth": False})
-    assert "ok    broker key: none, zmq_auth is false: nothing is encrypted" in check()[1]
+    assert "ok    broker key: none, as zmq_auth is false: nothing is encrypted" in check()[1]
 
 
 def test_check_asks_a_worker_that_runs_by_way_of_the_broker(tmp_path: Path, broker: Any, check: Check) -> None:
@@ -195,9 +195,9 @@ def test_check_asks_a_worker_that_runs_by_way_of_the_broker(tmp_path: Path, brok
     broker.workers["w9"] = "fastmcp"
     lines = check()[1]
     assert {
-        f"ok    w9: runs, pid {pid}, reached through {broker.endpoint}",
-        "ok    w9 database: whole, tokens in it: 3",
-        "ok    w9 audit trail: whole, lines in it: 5",
+        f"ok    w9: running, pid {pid}, reached through {broker.endpoint}",
+        "ok    w9 database: intact, tokens: 3",
+        "ok    w9 audit trail: intact, lines: 5",
     } <= set(lines)
     lock.release()
 
@@ -214,7 +214,7 @@ def test_a_backup_needs_a_worker_to_take(nfcli: NfcliRunner, broker: Any, site: 
     ran = nfcli("-c", "--backup", file, environment=site.environment)
     assert (ran.returncode, ran.stderr) == (
         2,
-        "nfcli: each worker has tokens of its own: name one with --worker: w1, w2\n",
+        "nfcli: each worker has its own tokens: name one with --worker: w1, w2\n",
     )
     assert not Path(file).exists()
 

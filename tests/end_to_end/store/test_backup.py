@@ -27,7 +27,7 @@ from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, Work
 
 SECONDS = 20.0
 MANY = 5_000
-NOTE = "tokens that were deleted after the backup was made are valid again: delete them once more\n"
+NOTE = "tokens that were deleted after the backup are valid again: delete them again\n"
 BUSY = f"nfcli: {DEFAULT_WORKER}: another backup of this worker is in progress, "
 Listed = dict[str, tuple[str, str, str]]
 

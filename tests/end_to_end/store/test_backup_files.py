@@ -19,7 +19,7 @@ from nfcli.shell.cli import main
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, NfcliRunner
 
-NOTE = "tokens that were deleted after the backup was made are valid again: delete them once more\n"
+NOTE = "tokens that were deleted after the backup are valid again: delete them again\n"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -68,8 +68,8 @@ def foreign(folder: Path) -> bytes:
     return (folder / "foreign.db").read_bytes()
 
 
-NO_BACKUP = "{file} is no backup, nothing was changed: name a file that nfcli --backup has written"
-ALTERED = "{file} was cut short or altered since it was written, nothing was changed: take another backup"
+NO_BACKUP = "{file} is not a backup, nothing was changed: name a file that nfcli --backup has written"
+ALTERED = "{file} was truncated or altered since it was written, nothing was changed: use another backup"
 DAMAGED = f"{DEFAULT_WORKER}: the backup is damaged or no token database, nothing changed: use another one"
 WRONG_FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "empty": (lambda _data, _folder: b"", NO_BACKUP),
@@ -115,7 +115,7 @@ def test_a_file_that_is_no_whole_backup_changes_nothing(
     assert not list(client.environment.run_folder.glob("*.restore"))
 
 
-SEE_TO_IT = "see to that folder, or name a file in another one"
+CHECK_IT = "check that folder, or name a file in another one"
 
 
 @pytest.mark.usefixtures("worker")
@@ -128,10 +128,10 @@ def test_where_a_backup_cannot_be_written_is_told_in_one_line(run: Run, tmp_path
         ("there", there),
         ("link", there),
         (".", there),
-        ("missing/b.db", f"can't be written: No such file or directory: {SEE_TO_IT}"),
-        ("there/b.db", f"can't be written: Not a directory: {SEE_TO_IT}"),
-        ("/proc/b.db", f"can't be written: No such file or directory: {SEE_TO_IT}"),
-        ("b" * 250, f"can't be written: File name too long: {SEE_TO_IT}"),
+        ("missing/b.db", f"can't be written: No such file or directory: {CHECK_IT}"),
+        ("there/b.db", f"can't be written: Not a directory: {CHECK_IT}"),
+        ("/proc/b.db", f"can't be written: No such file or directory: {CHECK_IT}"),
+        ("b" * 250, f"can't be written: File name too long: {CHECK_IT}"),
     ]:
         file = tmp_path / name
         assert run("--backup", str(file)) == (1, "", f"nfcli: {file} {problem}\n")
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_is_no_backup(run: Run, tmp_path: Path) -> None:
     for name, problem in [
         ("missing", "can't be read: No such file or directory: name a backup file"),
         (".", "can't be read: Is a directory: name a backup file"),
-        ("pipe", "is no backup, nothing was changed: name a file that nfcli --backup has written"),
+        ("pipe", "is not a backup, nothing was changed: name a file that nfcli --backup has written"),
     ]:
         file = tmp_path / name
         assert run("--restore", str(file)) == (1, "", f"nfcli: {file} {problem}\n")
@@ -164,7 +164,7 @@ def test_without_a_worker_nothing_is_written(environment_factory: EnvironmentFac
     for words, status, error in [
         (["--worker", "one"], 3, "worker one is not running: start it with nfcli -w"),
         (["--worker", "three"], 3, "unknown worker 'three': there is one, two"),
-        ([], 2, "each worker has tokens of its own: name one with --worker: one, two"),
+        ([], 2, "each worker has its own tokens: name one with --worker: one, two"),
     ]:
         said = run("--backup", str(tmp_path / "b.db"), *words, where=environment)
         assert said == (status, "", f"nfcli: {error}\n")

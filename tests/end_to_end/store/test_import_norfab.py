@@ -89,7 +89,7 @@ def test_a_token_of_another_users_fails_the_import_and_all_others_are_stored(
     done = nfcli("--import-norfab", str(folder), "--worker", DEFAULT_WORKER, environment=environment)
     assert (done.returncode, done.stdout) == (1, printed(imported=1, refused=1))
     assert done.stderr == (
-        f"tokens that are stored for other users were left as they are: delete them at {DEFAULT_WORKER} first\n"
+        f"tokens that {DEFAULT_WORKER} has stored for other users were not changed: delete them there first\n"
     )
     listed = job(client, "bearer_token_list")
     assert [(row["username"], row["token"]) for row in listed] == [("ann", "plain-token-1"), ("eve", "contested-token")]

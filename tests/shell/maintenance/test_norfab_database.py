@@ -1,4 +1,4 @@
-"""A NorFab worker's token database as its library writes it, found and read by those who don't trust it."""
+"""A NorFab worker's token database as its library writes it: found, and read without trust."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.environment import untrusted_sqlite as foreign_database
 from nfcli.models.errors import NorfabDatabaseError
 from nfcli.shell.maintenance import norfab_database
 from nfcli.shell.maintenance.norfab_database import NorfabTokens, find_database, read_tokens
@@ -33,7 +32,7 @@ def read(folder: Path) -> NorfabTokens:
 
 
 def tokens(found: NorfabTokens) -> list[tuple[str, str, float, float | None]]:
-    """Return what was found, by token."""
+    """Return the tokens that were found, sorted."""
     return sorted((each.token, each.username, each.created, each.expires) for each in found.tokens)
 
 
@@ -43,13 +42,13 @@ def counts(found: NorfabTokens) -> tuple[int, int, int, int]:
 
 
 def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """Return what lies in a folder: content and time of the last change."""
+    """Return content and time of change of each file in a folder."""
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("was_killed", [True, False])
 def test_tokens_come_with_user_creation_and_expiry(norfab: NorfabDatabase, tmp_path: Path, was_killed: bool) -> None:
-    """Of a worker that was killed, from its write-ahead log, and of one that has ended; nothing there changes."""
+    """Of a worker that was killed, from its write-ahead log, and of one that has ended; no file changes."""
     local = datetime.fromisoformat(CREATED).timestamp()
     later = time.time() + 1000
     for number in range(12):
@@ -70,7 +69,7 @@ def test_tokens_come_with_user_creation_and_expiry(norfab: NorfabDatabase, tmp_p
 
 
 def test_a_worker_in_another_process_is_not_disturbed(tmp_path: Path) -> None:
-    """What it has committed is found, what it stores later is kept, and its files are as it left them."""
+    """Its committed tokens are found, those that it stores later are kept, and its files don't change."""
     folder = tmp_path / "cache"
     program = (
         "import diskcache, sys\n"
@@ -94,7 +93,7 @@ def test_a_worker_in_another_process_is_not_disturbed(tmp_path: Path) -> None:
     assert len(read(folder).tokens) == 3
 
 
-def test_other_things_in_the_database_are_left_alone(norfab: NorfabDatabase) -> None:
+def test_other_rows_of_the_database_are_ignored(norfab: NorfabDatabase) -> None:
     """Rows of other keys, pickled keys, and nfcli's own rows."""
     norfab.put("something", {"a": 1})
     norfab.put(("bearer_token::t1",), {"a": 1})
@@ -102,16 +101,16 @@ def test_other_things_in_the_database_are_left_alone(norfab: NorfabDatabase) -> 
     assert counts(read(norfab.folder)) == (0, 0, 0, 0)
 
 
-def test_expired_tokens_are_counted_and_not_looked_at(norfab: NorfabDatabase) -> None:
-    """Whatever they hold: NorFab removes them late."""
+def test_expired_tokens_are_counted_and_not_loaded(norfab: NorfabDatabase) -> None:
+    """Whatever their value: NorFab removes them late."""
     norfab.store("t1", "alice")
     norfab.plant(b"no pickle", "bearer_token::t2", expire_time=NOW)
     norfab.plant(b"no pickle", "bearer_token::t3", expire_time=7)
     assert counts(read(norfab.folder)) == (1, 2, 0, 0)
 
 
-def test_records_that_break_a_rule_are_counted_and_each_rule_is_told_once(norfab: NorfabDatabase) -> None:
-    """Without showing a token."""
+def test_invalid_records_are_counted_and_each_rule_is_reported_once(norfab: NorfabDatabase) -> None:
+    """Without tokens."""
     norfab.store("good", "alice")
     norfab.store("s\u00e4cret", "alice")
     norfab.store("another secret", "alice")
@@ -133,18 +132,18 @@ def test_records_that_break_a_rule_are_counted_and_each_rule_is_told_once(norfab
         "created: must be a time, as YYYY-MM-DD HH:MM:SS",
         "created: must be an instant in seconds since the",
         "expires: must be an instant in seconds since the",
-        "token: is not the one that its row is found by",
         "token: must be 1 to 1024 characters, got 1025",
         "token: must be made of A-Z a-z 0-9 - . _ ~ + / a",
+        "token: must be the one in the row's key",
         "username: must be 1 to 256 characters, got 0",
         "username: must not begin or end with a blank",
-        "username: two users have stored the token, whose",
+        "username: two users have stored the token, store",
     ]
     assert "cret" not in str(reasons)
 
 
-def test_values_of_an_unknown_form_are_never_opened(norfab: NorfabDatabase, tmp_path: Path) -> None:
-    """Too large, in files of their own wherever they lie, of other types."""
+def test_values_of_another_form_are_never_loaded(norfab: NorfabDatabase, tmp_path: Path) -> None:
+    """Too large, in files of their own, or of other types."""
     record = pickle.dumps({"token": "t1", "username": "alice", "created": CREATED})
     (tmp_path / "outside.val").write_bytes(record)
     (norfab.folder / "000" / "inside.val").write_bytes(record)
@@ -162,8 +161,8 @@ def test_values_of_an_unknown_form_are_never_opened(norfab: NorfabDatabase, tmp_
     assert counts(read(norfab.folder)) == (0, 0, 0, 10)
 
 
-def test_planted_bytes_in_columns_do_no_harm(norfab: NorfabDatabase) -> None:
-    """Texts that are no UTF-8."""
+def test_planted_bytes_in_columns_are_harmless(norfab: NorfabDatabase) -> None:
+    """Texts that aren't UTF-8."""
     record = pickle.dumps({"token": "t1", "username": "alice", "created": CREATED})
     norfab.plant(record, tag="alice")
     with closing(sqlite3.connect(norfab.folder / "000" / "cache.db")) as connection, connection:
@@ -188,8 +187,8 @@ def test_the_database_is_found_below_the_named_folder(
     assert find_database(tmp_path) == files
 
 
-def test_of_several_databases_one_must_be_named(tmp_path: Path) -> None:
-    """They are listed, the first ten."""
+def test_of_several_databases_one_has_to_be_named(tmp_path: Path) -> None:
+    """The message lists the first ten."""
     for number in range(12):
         file = tmp_path / f"worker-{number:02}" / "cache" / "000" / "cache.db"
         file.parent.mkdir(parents=True)
@@ -197,16 +196,16 @@ def test_of_several_databases_one_must_be_named(tmp_path: Path) -> None:
     listed = ", ".join(str(tmp_path / f"worker-{number:02}" / "cache") for number in range(10))
     with pytest.raises(NorfabDatabaseError) as raised:
         find_database(tmp_path)
-    assert str(raised.value) == f"{tmp_path} holds 12 databases, name one of them: {listed}, 2 more"
+    assert str(raised.value) == f"{tmp_path} has 12 databases: name one of them: {listed}, 2 more"
     shutil.rmtree(tmp_path / "worker-11")
     shutil.rmtree(tmp_path / "worker-10")
     with pytest.raises(NorfabDatabaseError) as raised:
         find_database(tmp_path)
-    assert str(raised.value) == f"{tmp_path} holds 10 databases, name one of them: {listed}"
+    assert str(raised.value) == f"{tmp_path} has 10 databases: name one of them: {listed}"
 
 
-def test_a_folder_without_a_database_is_told(tmp_path: Path) -> None:
-    """Too far below counts as none; so does a database in a folder of another name."""
+def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
+    """A database too far below, or in a folder of another name, isn't found."""
     (tmp_path / "000" / "cache.db").mkdir(parents=True)
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens" / "cache.db").touch()
@@ -216,7 +215,7 @@ def test_a_folder_without_a_database_is_told(tmp_path: Path) -> None:
     with pytest.raises(NorfabDatabaseError) as raised:
         find_database(tmp_path)
     assert str(raised.value) == (
-        f"{tmp_path} holds no NorFab worker's database (000/cache.db and so on): "
+        f"{tmp_path} has no NorFab worker's database (000/cache.db and so on): "
         "name the worker's cache folder, __norfab__/files/worker/NAME/cache"
     )
     assert find_database(tmp_path / "a") == [deep]
@@ -227,7 +226,7 @@ def test_a_folder_without_a_database_is_told(tmp_path: Path) -> None:
     ("name", "reason"),
     [("missing", "No such file or directory"), ("file", "Not a directory"), ("x" * 300, "File name too long")],
 )
-def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, name: str, reason: str) -> None:
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, name: str, reason: str) -> None:
     """With the system's reason."""
     (tmp_path / "file").touch()
     with pytest.raises(NorfabDatabaseError) as raised:
@@ -237,10 +236,10 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, name: str, reason:
     assert said.endswith(f" can't be read: {reason}: name a NorFab worker's cache folder that you can read")
 
 
-def test_what_the_system_refuses_while_it_is_read_is_told(
+def test_an_error_of_the_system_while_reading_is_reported(
     norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other than that a file is gone, which is what happens when a NorFab worker ends."""
+    """Except that a file is missing: a NorFab worker that ends removes some."""
     norfab.close()
     stat = Path.stat
 
@@ -254,61 +253,59 @@ def test_what_the_system_refuses_while_it_is_read_is_told(
         read(norfab.folder)
 
 
-def _cut(file: Path) -> None:
+def cut(file: Path) -> None:
+    """Truncate a database."""
     os.truncate(file, 5000)
 
 
-def _garble(file: Path) -> None:
+def garble(file: Path) -> None:
+    """Overwrite a database."""
     file.write_bytes(b"not a database" * 1000)
 
 
-def _make_view(file: Path) -> None:
-    _run(file, "ALTER TABLE Cache RENAME TO Rows", "CREATE VIEW Cache AS SELECT * FROM Rows")
+def make_view(file: Path) -> None:
+    """Replace the table by a view."""
+    run(file, "ALTER TABLE Cache RENAME TO Rows", "CREATE VIEW Cache AS SELECT * FROM Rows")
 
 
-def _drop_table(file: Path) -> None:
-    _run(file, "DROP TABLE Cache")
+def drop_table(file: Path) -> None:
+    """Remove the table."""
+    run(file, "DROP TABLE Cache")
 
 
-def _garble_schema(file: Path) -> None:
-    _run(file, "PRAGMA writable_schema = 1", "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'CREATE '")
+def garble_schema(file: Path) -> None:
+    """Write invalid text into the schema."""
+    run(file, "PRAGMA writable_schema = 1", "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'CREATE '")
 
 
-def _run(file: Path, *statements: str) -> None:
+def run(file: Path, *statements: str) -> None:
+    """Run statements on a database."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
 
 
-@pytest.mark.parametrize("damage", [_cut, _garble, _make_view, _drop_table, _garble_schema])
-def test_a_damaged_database_is_refused_whole(norfab: NorfabDatabase, damage: Callable[[Path], None]) -> None:
-    """In one line that names the file; a view can't make up tokens, or take for ever."""
+@pytest.mark.parametrize("damage", [cut, garble, make_view, drop_table, garble_schema])
+def test_a_damaged_database_is_refused(norfab: NorfabDatabase, damage: Callable[[Path], None]) -> None:
+    """The message names the file; a view can't make up tokens."""
     norfab.store("t1", "alice")
     norfab.close()
     file = norfab.folder / "002" / "cache.db"
     damage(file)
     with pytest.raises(NorfabDatabaseError) as raised:
         read(norfab.folder)
-    said = f"{file} is damaged or no NorFab worker's database: take a copy of it that is whole"
+    said = f"{file} is damaged or not a NorFab worker's database: use an intact copy of it"
     assert str(raised.value) == said
 
 
 def test_a_row_that_is_too_large_is_damage(norfab: NorfabDatabase) -> None:
-    """It is never taken into memory."""
+    """It is never loaded into memory."""
     norfab.plant(b"", f"bearer_token::{'x' * 2**20}")
-    with pytest.raises(NorfabDatabaseError, match="is damaged or no NorFab worker's database"):
+    with pytest.raises(NorfabDatabaseError, match="is damaged or not a NorFab worker's database"):
         read(norfab.folder)
 
 
-def test_a_database_that_takes_too_long_is_given_up(norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One may be made to lead in circles."""
-    monkeypatch.setattr(norfab_database, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
-    with pytest.raises(NorfabDatabaseError, match=r"000/cache\.db could not be read within 0 s: take a copy of it$"):
-        read(norfab.folder)
-
-
-def test_a_copy_without_the_index_of_its_log_is_not_taken_for_the_whole(norfab: NorfabDatabase, tmp_path: Path) -> None:
+def test_a_copy_without_the_index_of_its_log_is_refused(norfab: NorfabDatabase, tmp_path: Path) -> None:
     """Tokens would be missing."""
     norfab.store("t1", "alice")
     copy = tmp_path / "copy"
@@ -320,36 +317,37 @@ def test_a_copy_without_the_index_of_its_log_is_not_taken_for_the_whole(norfab: 
         read(copy)
     file = next(path for path in find_database(copy) if path.with_name("cache.db-wal").stat().st_size)
     assert str(raised.value) == (
-        f"{file} can't be read with cache.db-wal but without cache.db-shm beside it: copy the whole folder"
+        f"{file} can't be read with cache.db-wal but without cache.db-shm: copy the entire folder"
     )
 
 
 CODES = {
-    "see to its owner and mode, and to those of its folder": sqlite3.SQLITE_CANTOPEN,
+    "check owner and mode of the file and its folder": sqlite3.SQLITE_CANTOPEN,
     "is locked by another process: stop the NorFab worker": sqlite3.SQLITE_BUSY,
-    "reports a broken disk: see to that disk": sqlite3.SQLITE_IOERR,
-    "is damaged or no NorFab worker's database": sqlite3.SQLITE_NOTADB,
+    "can't be read: broken disk: check that disk": sqlite3.SQLITE_IOERR,
+    "could not be read within 30 s: use a copy of it": sqlite3.SQLITE_INTERRUPT,
+    "is damaged or not a NorFab worker's database": sqlite3.SQLITE_NOTADB,
 }
 
 
-@pytest.mark.parametrize("said", sorted(CODES))
-def test_what_sqlite_says_is_told_in_our_words(
-    norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch, said: str
+@pytest.mark.parametrize("message", sorted(CODES))
+def test_an_error_of_sqlite_is_reported_with_its_remedy(
+    norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
-    """Each with its remedy."""
+    """By its code."""
     error = sqlite3.OperationalError("broken disk")
-    error.sqlite_errorcode = CODES[said]
+    error.sqlite_errorcode = CODES[message]
 
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(norfab_database, "is_intact", fail)
-    with pytest.raises(NorfabDatabaseError, match=said):
+    with pytest.raises(NorfabDatabaseError, match=message):
         read(norfab.folder)
 
 
-def test_a_locked_database_is_told(norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody may have taken it for themselves."""
+def test_a_locked_database_is_refused(norfab: NorfabDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may hold it exclusively."""
     norfab.close()
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: connect(*args, timeout=0.0, **named))

@@ -1,4 +1,4 @@
-"""Backups and restores from the client's side: the file, and workers that say the wrong things."""
+"""Backups and restores on the client's side: the file, and workers with unexpected answers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import pytest
 from nfcli.models.errors import EnvironmentFolderError, TaskError, UsageError
 from nfcli.models.protocol.jobs import Result, ResultStatus
 from nfcli.models.tasks.backup import CHUNK_BYTES, encode_trailer
-from nfcli.shell.maintenance.backup import RESTORED_NOTE, back_up, restore
-from nfcli.shell.maintenance.backup_file import new_file
+from nfcli.shell.maintenance.backup_command import RESTORED_NOTE, back_up, restore
+from nfcli.shell.maintenance.backup_file import create_backup
 
 ID = "0123456789abcdef" * 2
-LOST = "what arrived is not what the worker has sent, no file was written: back up again"
+FORM = "^w1: the result of backup_begin has not the form that this nfcli expects: use the same version on both sides$"
+MISMATCH = "the download doesn't match the worker's size or checksum, no file was written: back up again"
 
 
 def database() -> bytes:
@@ -35,13 +36,13 @@ def database() -> bytes:
 
 
 class Worker:
-    """A client of one worker that answers as a real one, but for what a test puts into `answers`; `asked` is all."""
+    """A client of one worker; `answers` replaces the worker's answers by task, `tasks` are those it was sent."""
 
     def __init__(self) -> None:
         self.data = database()
         self.names = ["w1"]
         self.answers: dict[str, Any] = {}
-        self.asked: list[str] = []
+        self.tasks: list[str] = []
         self.uploaded = bytearray()
 
     def worker_names(self, service: str) -> list[str]:
@@ -52,7 +53,7 @@ class Worker:
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
         """Run a task."""
         assert (service, options["workers"]) == ("fastmcp", ["w1"])
-        self.asked.append(task)
+        self.tasks.append(task)
         answer = self.answers.get(task, getattr(self, task))
         value = answer(**options["kwargs"]) if callable(answer) else answer
         result = value if isinstance(value, Result) else Result(result=value)
@@ -72,18 +73,18 @@ class Worker:
         return id == ID
 
     def restore_begin(self, size: int, sha256: str) -> dict[str, object]:
-        """Take note of what is to come."""
+        """Announce an upload."""
         assert (size, sha256) == (len(self.data), hashlib.sha256(self.data).hexdigest())
         return {"id": ID}
 
     def restore_write(self, id: str, offset: int, data: str) -> bool:  # noqa: A002
-        """Take a chunk."""
+        """Receive a chunk."""
         assert (id, offset) == (ID, len(self.uploaded))
         self.uploaded += base64.b64decode(data)
         return True
 
     def restore_commit(self, id: str) -> dict[str, int]:  # noqa: A002
-        """Put the tokens in the place of all others."""
+        """Replace the tokens."""
         assert (id, self.uploaded) == (ID, self.data)
         return {"restored": 3, "removed": 2, "expired": 1}
 
@@ -100,24 +101,24 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "b.db"
 
 
-def test_a_backup_is_the_database_and_its_hash(worker: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Fetched in chunks, given up at the end; only then the file has its name."""
+def test_a_backup_is_the_database_and_its_trailer(worker: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is downloaded in chunks; the file gets its name at the end."""
     back_up(worker, file, None)
-    assert worker.asked == ["backup_begin", "backup_read", "backup_read", "backup_end"]
+    assert worker.tasks == ["backup_begin", "backup_read", "backup_read", "backup_end"]
     assert file.read_bytes() == worker.data + encode_trailer(hashlib.sha256(worker.data).hexdigest())
     assert [path.name for path in file.parent.iterdir()] == ["b.db"]
     assert json.loads(capsys.readouterr().out) == {"w1": {"tokens": 3, "file": str(file)}}
 
 
 def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In chunks; what the worker has to say besides is told, and what a restore brings back."""
+    """In chunks; the worker's notes are shown, and what a restore means."""
     back_up(worker, file, None)
     capsys.readouterr()
     worker.answers["restore_commit"] = Result(
         result={"restored": 3, "removed": 2, "expired": 1}, messages=["one row was\nno token"]
     )
     restore(worker, file, "w1")
-    assert worker.asked[4:] == ["restore_begin", "restore_write", "restore_write", "restore_commit"]
+    assert worker.tasks[4:] == ["restore_begin", "restore_write", "restore_write", "restore_commit"]
     said = capsys.readouterr()
     assert json.loads(said.out) == {"w1": {"restored": 3, "removed": 2, "expired": 1}}
     assert said.err == f"w1: one row was\\nno token\n{RESTORED_NOTE}\n"
@@ -127,27 +128,31 @@ def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pyte
     ("task", "answer", "error"),
     [
         ("backup_begin", Result(failed=True, errors=["no\x1b[1m", "never"]), r"^w1: no\\x1b\[1m; never$"),
-        ("backup_begin", Result(failed=True), r"^w1: failed without a reason$"),
-        ("backup_begin", None, r"^w1: the answer to backup_begin is not what nfcli's workers give$"),
-        ("backup_begin", {"id": ID, "size": 10**12, "sha256": "0" * 64, "tokens": 1}, r"^w1: the answer to backup_beg"),
-        ("backup_read", "", LOST),
-        ("backup_read", "A" * 8, LOST),
-        ("backup_read", "?", LOST),
-        ("backup_read", 7, LOST),
+        ("backup_begin", Result(failed=True), r"^w1: failed without a reason, status None$"),
+        ("backup_begin", None, FORM),
+        (
+            "backup_begin",
+            {"id": ID, "size": 10**12, "sha256": "0" * 64, "tokens": 1},
+            FORM,
+        ),
+        ("backup_read", "", MISMATCH),
+        ("backup_read", "A" * 8, MISMATCH),
+        ("backup_read", "?", MISMATCH),
+        ("backup_read", 7, MISMATCH),
         ("backup_read", Result(failed=True, errors=["gone"]), r"^w1: gone$"),
     ],
 )
 def test_a_backup_that_fails_leaves_no_file(worker: Any, file: Path, task: str, answer: object, error: str) -> None:
-    """One line; the worker is told that it can let go of its snapshot, if it has made one."""
+    """The worker is told to remove its snapshot, if it has made one."""
     worker.answers[task] = answer
     with pytest.raises(TaskError, match=error):
         back_up(worker, file, None)
     assert list(file.parent.iterdir()) == []
-    assert ("backup_end" in worker.asked) is (task == "backup_read")
+    assert ("backup_end" in worker.tasks) is (task == "backup_read")
 
 
 def test_an_interrupted_backup_leaves_nothing_on_either_side(worker: Any, file: Path) -> None:
-    """Also when the worker can't be told."""
+    """Also if that last message to the worker fails."""
 
     def interrupt(**_: object) -> None:
         raise KeyboardInterrupt
@@ -156,29 +161,29 @@ def test_an_interrupted_backup_leaves_nothing_on_either_side(worker: Any, file: 
     worker.answers["backup_end"] = Result(failed=True, errors=["gone"])
     with pytest.raises(KeyboardInterrupt):
         back_up(worker, file, None)
-    assert worker.asked == ["backup_begin", "backup_read", "backup_end"]
+    assert worker.tasks == ["backup_begin", "backup_read", "backup_end"]
     assert list(file.parent.iterdir()) == []
 
 
-def test_a_restore_whose_answer_got_lost_says_that_nobody_knows(worker: Any, file: Path) -> None:
-    """The only failure that may have changed something."""
+def test_a_restore_without_an_answer_is_reported_as_unknown(worker: Any, file: Path) -> None:
+    """It is the only failure that may have changed the tokens."""
     back_up(worker, file, None)
     worker.answers["restore_commit"] = Result(
         failed=True, errors=["no answer within 600 s"], status=ResultStatus.TIMEOUT
     )
     with pytest.raises(
-        TaskError, match=r"^w1: no answer within 600 s: whether the tokens were replaced is not known, restore again$"
+        TaskError, match=r"^w1: no answer within 600 s: whether the tokens were replaced is unknown, restore again$"
     ):
         restore(worker, file, None)
 
 
-def test_a_worker_has_to_be_named_where_there_are_several(worker: Any, file: Path) -> None:
+def test_a_worker_must_be_named_if_there_are_several(worker: Any, file: Path) -> None:
     """Before anything is sent or written."""
     worker.names = ["w1", "w2"]
     for run in (back_up, restore):
-        with pytest.raises(UsageError, match=r"^each worker has tokens of its own: name one with --worker: w1, w2$"):
+        with pytest.raises(UsageError, match=r"^each worker has its own tokens: name one with --worker: w1, w2$"):
             run(worker, file, None)
-    assert (worker.asked, list(file.parent.iterdir())) == ([], [])
+    assert (worker.tasks, list(file.parent.iterdir())) == ([], [])
 
 
 def refuse_links(patch: pytest.MonkeyPatch) -> None:
@@ -194,11 +199,11 @@ def refuse_links(patch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_appears_meanwhile_is_not_overwritten(
     file: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    """Whatever the file system can do."""
+    """With and without hard links."""
     prepare(monkeypatch)
 
     def write(text: str | None) -> None:
-        with new_file(file) as (stream, finish):
+        with create_backup(file) as (stream, finish):
             stream.write(b"tokens")
             if text is not None:
                 file.write_text(text)

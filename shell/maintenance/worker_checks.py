@@ -1,0 +1,177 @@
+"""The checks of workers for `nfcli --check`: running ones by their tasks, stopped ones by a preflight process.
+
+All checks run in parallel, so that a worker that doesn't answer doesn't delay the others.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from ...models.environment.curve_keys import KeyPair
+from ...models.environment.paths import Environment
+from ...models.environment.worker_lock import LockOwner, has_owner, read_owner
+from ...models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWorkersError
+from ...models.inventory.schema import Inventory
+from ...models.protocol.broker_connection import BrokerAddress
+from ...models.tasks.audit import AuditReport
+from ...models.tasks.health import CheckResult, StoreReport, clock_result, rows_result, trail_result
+from ..client.client import Client
+from ..client.norfab import make_transport
+from ..transport.broker import FabricTransport
+from .worker_tasks import WorkerTasks
+
+ALIVE_SECONDS = 3.0
+FULL_SCAN_SECONDS = 30.0
+"""Limit for reading a whole token database and audit trail, the start of the preflight process included."""
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class WorkerChecks:
+    """Checks of an environment's workers.
+
+    `inventory` is None if it can't be read, `keys` if the client has none: running workers are then not asked.
+    `broker` is the address through which they are reached, None for direct connections.
+    """
+
+    CHECKS = 3  # of each worker, in parallel
+
+    environment: Environment
+    inventory: Inventory | None
+    keys: KeyPair | None
+    broker: BrokerAddress | None = None
+
+    def submit(self, pool: ThreadPoolExecutor, name: str) -> list[Future[list[CheckResult]]]:
+        """Start the checks of a worker; their results are to be shown in the order of the list."""
+        return [pool.submit(check, name) for check in (self._check_process, self._check_exposure, self._check_http)]
+
+    def check_broker(self, address: BrokerAddress, inventory: Inventory) -> CheckResult:
+        """Check that the broker answers, with its list of workers."""
+        with closing(FabricTransport(self.environment, inventory, self.keys, address)) as transport:
+            try:
+                transport.refresh(ALIVE_SECONDS)
+            except NoWorkersError as error:
+                return CheckResult(subject="broker", error=str(error))
+            detail = f"{address.endpoint}, workers registered: {len(transport.registered)}"
+            return CheckResult(subject="broker", detail=detail)
+
+    def _check_process(self, name: str) -> list[CheckResult]:
+        """Check the worker's process, token database and audit trail."""
+        try:
+            owner = self._owner(name)
+        except EnvironmentFolderError as error:
+            return [CheckResult(subject="", error=str(error)), *([] if self._has_owner(name) else self._stopped(name))]
+        return self._stopped(name) if owner is None else self._running(name, owner)
+
+    def _owner(self, name: str) -> LockOwner | None:
+        """Return the owner of a worker's name, once it is ready or `ALIVE_SECONDS` have passed."""
+        deadline = time.monotonic() + ALIVE_SECONDS
+        file = self.environment.lock_file(name)
+        while (owner := read_owner(file)) is not None and not owner.ready and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return owner
+
+    def _has_owner(self, name: str) -> bool:
+        try:
+            return has_owner(self.environment.lock_file(name))
+        except OSError:  # unknown: assume that the worker runs, of which less is checked
+            return True
+
+    def _check_exposure(self, name: str) -> list[CheckResult]:
+        worker = self.inventory.workers.get(name) if self.inventory is not None else None
+        if worker is None:
+            return []
+        if worker.exposure_problem:
+            return [CheckResult(subject="exposure", error=worker.exposure_problem)]
+        clients = "this machine" if worker.is_loopback else "other machines"
+        token = "with a token" if worker.authentication_enabled else "without a token"
+        return [CheckResult(subject="exposure", detail=f"reached from {clients}, {token}")]
+
+    def _stopped(self, name: str) -> list[CheckResult]:
+        """Check in a process of the worker's what its start needs."""
+        if self.inventory is not None and name in self.inventory.remote_workers:
+            return [CheckResult(subject="", detail="not running; the broker has its inventory")]
+        command = [sys.executable, "-P", "-m", "nfcli.worker.preflight", "--name", name, *self.environment.arguments]
+        try:
+            done = subprocess.run(  # noqa: S603  our own interpreter, no shell
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=FULL_SCAN_SECONDS, check=False
+            )
+            results = [CheckResult.model_validate_json(line) for line in done.stdout.splitlines()]
+        except subprocess.TimeoutExpired:
+            error = f"its files could not be read within {FULL_SCAN_SECONDS:g} s: check that disk"
+            return [CheckResult(subject="", error=error)]
+        except ValidationError:
+            results = []
+        if done.returncode != EXIT_OK or not results:
+            error = f"the preflight process ended with status {done.returncode}: please report this"
+            return [CheckResult(subject="", error=error)]
+        # Behind a broker a worker binds no endpoint.
+        results = [each for each in results if self.broker is None or each.subject != "endpoint"]
+        return [CheckResult(subject="", detail="not running"), *results]
+
+    def _running(self, name: str, owner: LockOwner) -> list[CheckResult]:
+        process = f"pid {owner.pid or '?'}"
+        if not owner.ready:
+            error = f"{process} was not ready within {ALIVE_SECONDS:g} s: see its log, or end it and start it again"
+            return [CheckResult(subject="", error=error)]
+        route = f"at {owner.endpoint}" if self.broker is None else f"through {self.broker.endpoint}"
+        alive = CheckResult(subject="", detail=f"running, {process}, reached {route}")
+        if self.keys is None or self.inventory is None:
+            return [alive]
+        if self.broker is None and name not in self.inventory.workers:
+            return [alive]
+        transport = make_transport(self.environment, self.inventory, self.keys, self.broker)
+        with closing(Client(self.environment, self.inventory, self.keys, transport)) as client:
+            tasks = WorkerTasks(client, name)
+            try:
+                tasks.run("get_status", ALIVE_SECONDS)
+            except NfcliError as error:
+                return [CheckResult(subject="", error=f"{process}: {error}")]
+            return [alive, *_check_store(tasks), _check_audit(tasks)]
+
+    def _check_http(self, name: str) -> list[CheckResult]:
+        """Check that the MCP server of a running worker answers."""
+        try:
+            owner = self._owner(name)
+        except EnvironmentFolderError:  # reported by `_check_process`
+            return []
+        return [] if owner is None or not owner.ready else [_check_health(owner.url or "")]
+
+
+def _check_store(tasks: WorkerTasks) -> list[CheckResult]:
+    try:
+        report = tasks.report(StoreReport, "check_store", FULL_SCAN_SECONDS)
+    except NfcliError as error:
+        return [CheckResult(subject="database", error=str(error))]
+    return [rows_result(report.tokens, report.passed_over), clock_result(report.clock_behind_seconds)]
+
+
+def _check_audit(tasks: WorkerTasks) -> CheckResult:
+    try:
+        report = tasks.report(AuditReport, "verify_audit", FULL_SCAN_SECONDS)
+    except NfcliError as error:
+        return CheckResult(subject="audit trail", error=str(error))
+    return trail_result(report.lines)
+
+
+def _check_health(url: str) -> CheckResult:
+    parts = urlsplit(url)
+    try:
+        with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=ALIVE_SECONDS)) as connection:
+            connection.request("GET", "/health")
+            problem = f"status {connection.getresponse().status}"
+    except (OSError, HTTPException) as error:
+        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if problem == "status 200":
+        return CheckResult(subject="MCP", detail=f"{url} answers")
+    return CheckResult(subject="MCP", error=f"{url} is not healthy ({problem}): see the worker's log, or restart it")
