@@ -1,6 +1,6 @@
-"""Where the public key of a NorFab broker is found; the places and their order are NorFab's.
+"""Find the public key of a NorFab broker, in the places and the order that NorFab uses.
 
-Public keys are no secret, and NorFab's files are open to all; but nobody else may write to what is believed here.
+Public keys are not secret, so anybody may read these files; they are used only if no other account can write to them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILE_NAME = "broker.key"
 
 @dataclass(frozen=True)
 class BrokerKey:
-    """A broker's public key, 40 characters of Z85, where it was found, and what should be told about that."""
+    """A broker's public key (40 characters of Z85), its source, and a notice for the user about that, if any."""
 
     key: bytes
     source: str
@@ -26,13 +26,13 @@ class BrokerKey:
 
 
 def find_broker_key(environment: Environment, broker: Broker) -> BrokerKey | None:
-    """Return the key that a broker is known by; None where the inventory says that it speaks without CURVE.
+    """Return a broker's public key; None if the inventory says that it doesn't use CURVE.
 
-    Looked for, in this order: the file of a broker that runs in this environment, `shared_key` of the inventory,
+    Searched in this order: the file of a broker that runs in this environment, `shared_key` of the inventory,
     `.nfcli/keys/broker.key`, the copies that NorFab's own workers and clients keep here.
 
     Raises:
-        InventoryError: there is none, one can't be read, or NorFab's copies differ.
+        InventoryError: no key was found, one can't be read, or NorFab's copies differ.
     """
     if not broker.zmq_auth:
         return None
@@ -41,7 +41,8 @@ def find_broker_key(environment: Environment, broker: Broker) -> BrokerKey | Non
     if own.is_file():
         key = _read(own)
         differs = shared is not None and shared.encode() != key
-        return BrokerKey(key, str(own), f"{own} counts, not broker.shared_key, which is another key" if differs else "")
+        notice = f"{own} is used, not broker.shared_key, which is a different key"
+        return BrokerKey(key, str(own), notice if differs else "")
     if shared is not None:
         return BrokerKey(shared.encode(), "broker.shared_key")
     kept = environment.keys_folder / FILE_NAME
@@ -51,7 +52,7 @@ def find_broker_key(environment: Environment, broker: Broker) -> BrokerKey | Non
 
 
 def norfab_files(environment: Environment) -> Path:
-    """Return the folder that NorFab keeps its files in, beside the same inventory."""
+    """Return the folder of NorFab's own files, next to the inventory."""
     return environment.folder / "__norfab__" / "files"
 
 
@@ -68,7 +69,7 @@ def _copied(environment: Environment, kept: Path) -> BrokerKey:
         first, second = list(keys.values())[:2]
         raise InventoryError(
             f"{environment.inventory_file}: broker: {second} and {first} are different keys: "
-            f"set shared_key to the one that counts"
+            f"set shared_key to the right one"
         )
     ((key, path),) = keys.items()
     return BrokerKey(key, str(path))

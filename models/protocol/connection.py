@@ -1,4 +1,4 @@
-"""A DEALER connected to one place, and what its monitor has told: the connection's state is known without a message."""
+"""A DEALER socket and its monitor, which reports the connection's state without any message being exchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..environment.curve_keys import KeyPair
 
 CONNECT_SECONDS = 2.5
 MESSAGES_AT_ONCE = 100
-MAX_WAITING = 1_000
+RECEIVE_HWM = 1_000
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_PROBES = 3
 MAX_MESSAGE_BYTES = 512 * 1024 * 1024
-"""A listing of 100,000 tokens is about 20 MB; what is connected to is authenticated by its key."""
+"""A list of 100,000 tokens takes about 20 MB; the peer is authenticated by its key."""
 
-# Plain numbers: pyzmq's enumerations cost a microsecond each time they are combined.
+# Plain integers: combining pyzmq's enumerations takes a microsecond each time.
 _READABLE, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)
 _MONITORED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -33,24 +33,28 @@ _MONITORED = (
 
 
 class Connection:
-    """A DEALER that connects, and connects again, to one endpoint; used by one thread at a time.
-
-    As far as `read_monitor` has heard: `handshakes` counts the connections that came about, `losses` those that broke
-    again, `is_up` says whether the last of them stands. `is_denied`: the other side doesn't let this key in.
-    `is_refused`: nobody listens. `is_accepted`: somebody does. `failed_handshakes` counts connections that ended before
-    they came about.
+    """A DEALER that connects to one endpoint, again and again; used by one thread at a time.
 
     Args:
         context: of the sockets.
         endpoint: where to connect.
-        routing_id: the name that the other side knows this connection by.
+        routing_id: identifies this connection to the peer.
         keys: this side's CURVE pair; None with `server_key` None: no CURVE.
-        server_key: the other side's public key, 40 characters of Z85.
-        drops_while_down: messages that are sent while there is no connection are refused and those that wait are
-            dropped when it breaks, instead of being kept for the next one.
-        max_message_bytes: a longer frame from the other side costs the connection, and ZeroMQ makes no other one; None:
-            `MAX_MESSAGE_BYTES`.
-        max_waiting: messages that may wait here to be read.
+        server_key: the peer's public key, 40 characters of Z85.
+        drops_while_down: refuse messages while there is no connection and drop unsent ones when it breaks, instead of
+            keeping them for the next connection.
+        connect_seconds: how long the first connection may take, for messages; None: `CONNECT_SECONDS`.
+        max_message_bytes: a longer frame ends the connection, and ZeroMQ makes no other one; None: `MAX_MESSAGE_BYTES`.
+        receive_hwm: how many messages ZeroMQ keeps until they are read.
+
+    Attributes, as of the last `read_monitor`:
+        is_up: whether the connection is established.
+        handshakes: how often it has been established.
+        disconnects: how often it broke afterwards.
+        failed_handshakes: how often it ended before it was established.
+        is_denied: the peer rejected this side's key or address (ZAP).
+        is_refused: a connection attempt failed: no process listens at the endpoint.
+        is_accepted: a process listens there.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Connection:
         drops_while_down: bool = False,
         connect_seconds: float | None = None,
         max_message_bytes: int | None = None,
-        max_waiting: int = MAX_WAITING,
+        receive_hwm: int = RECEIVE_HWM,
     ) -> None:
         self.endpoint = endpoint
         self.is_up = False
@@ -83,7 +87,7 @@ class Connection:
             zmq.LINGER: 0,
             zmq.IMMEDIATE: int(drops_while_down),
             zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES if max_message_bytes is None else max_message_bytes,
-            zmq.RCVHWM: max_waiting,
+            zmq.RCVHWM: receive_hwm,
             zmq.RECONNECT_IVL: 100,
             # Not ZeroMQ's own heartbeats: they can end the process of the other side, and ours (libzmq issue 3937).
             zmq.HEARTBEAT_IVL: 0,
@@ -104,7 +108,7 @@ class Connection:
         self.dealer.connect(endpoint)
 
     def read_monitor(self) -> None:
-        """Take in what the monitor has to say."""
+        """Update the attributes from the monitor's events."""
         while int(self.monitor.get(zmq.EVENTS)) & _READABLE:
             event = recv_monitor_message(self.monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -123,9 +127,9 @@ class Connection:
                 self.failed_handshakes += 1
 
     def wait(self, deadline: float, *, until_writable: bool = False) -> None:
-        """Wait until something has come, or the monitor tells something, or `deadline` (monotonic seconds) is there.
+        """Wait for a message or an event of the monitor, until `deadline` (monotonic seconds) at the latest.
 
-        `until_writable`: until a message can be sent as well.
+        With `until_writable` also return when a message can be sent.
         """
         poller = zmq.Poller()
         poller.register(self.dealer, zmq.POLLIN | (zmq.POLLOUT if until_writable else 0))
@@ -134,7 +138,7 @@ class Connection:
         self.read_monitor()
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """Send a message if that can be done without waiting; return whether it was."""
+        """Send a message without waiting; return whether that was possible."""
         try:
             self.dealer.send_multipart(frames, _NOBLOCK)
         except zmq.Again:
@@ -142,13 +146,13 @@ class Connection:
         return True
 
     def messages(self) -> Iterator[list[bytes]]:
-        """Yield the messages that have arrived, up to a bound: the caller has other things to do."""
+        """Close both sockets; after `linger_seconds`, with the context still open, unsent messages are dropped."""
         with contextlib.suppress(zmq.Again):
             for _ in range(MESSAGES_AT_ONCE):
                 yield self.dealer.recv_multipart(_NOBLOCK)
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Close both sockets; what wasn't sent is dropped, or after `linger_seconds` in which the context goes on."""
+        """Close both sockets; unsent messages are dropped after `linger_seconds`, while the context is still open."""
         self.dealer.disable_monitor()
         self.monitor.close(linger=0)
         self.dealer.close(linger=int(linger_seconds * 1_000))

@@ -1,4 +1,4 @@
-"""NFP, the NorFab Protocol version 1: the frames, and nothing else knows them.
+"""NFP, the NorFab Protocol version 1: the layout of all frames, which no other module knows.
 
 Frames are counted as a DEALER sees them; a ROUTER sees the peer's identity in front. Text is UTF-8, DATA is compact
 JSON (raw bytes in a STREAM). Commands are the ASCII texts of `Command`, not single bytes.
@@ -15,11 +15,11 @@ JSON (raw bytes in a STREAM). Commands are the ASCII texts of `Command`, not sin
         0 empty   1 NFPW01 or NFPB01   2 command   3 service
 
 Target is `all`, `any`, a worker's name, or a JSON list of names. A broker of norfab 0.25.0 sends its DISCONNECT with
-frames 2 and 3 exchanged; `Signal.parse` understands both orders.
+frames 2 and 3 exchanged; `Signal.parse` accepts both orders.
 
-A job in direct mode: the client sends POST; the worker answers 202 (naming itself, as a broker would) and then, pushed
-as soon as it is there, 200 with the result. GET asks again for a result by uuid: 200, 300 while it runs, 404 for an
-unknown uuid. A message that can't be served is answered 400, one from a client whose key was taken away 403.
+A job in direct mode: the client sends POST; the worker answers 202 (naming itself, as a broker would) and, as soon as
+the task has ended, 200 with the result. GET requests the result again by uuid: 200, 300 while the task runs, 404 for an
+unknown uuid. The answer to an invalid message is 400, to a client whose key was revoked 403.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TARGET_MAX_BYTES = 64 * 1024
 
 
 class Command:
-    """The commands, as they stand in frame 2."""
+    """The commands of frame 2."""
 
     OPEN = b"0x00"
     READY = b"0x01"
@@ -76,7 +76,7 @@ class Status(StrEnum):
 
     @staticmethod
     def is_error(status: str) -> bool:
-        """Whether a client has to treat `status` as the end of the job at that worker."""
+        """Whether `status` ends the job at that worker, from the client's point of view."""
         return status[:1] in {"4", "5"}
 
 
@@ -89,7 +89,7 @@ _SIGNALS = frozenset({Command.READY, Command.KEEPALIVE, Command.DISCONNECT})
 
 @dataclass(frozen=True, slots=True)
 class ClientMessage:
-    """What a client sends: `target` is the encoded frame (see `encode_target`), `data` JSON bytes."""
+    """A message of a client: `target` is the encoded frame (see `encode_target`), `data` JSON bytes."""
 
     length: ClassVar[int] = 7
     command: bytes
@@ -110,15 +110,15 @@ class ClientMessage:
         Raises:
             ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8, an empty uuid.
         """
-        _, _, command, service, target, uuid, data = _checked(frames, cls.length, CLIENT_HEADER, CLIENT_COMMANDS)
+        _, _, command, service, target, uuid, data = _check_frames(frames, cls.length, CLIENT_HEADER, CLIENT_COMMANDS)
         if not uuid:
-            raise ProtocolError("the uuid is empty: answers could not be told apart")
-        return cls(command, _text(service, _SERVICE_MAX_BYTES), target, _text(uuid, _UUID_MAX_BYTES), data)
+            raise ProtocolError("the uuid is empty: answers could not be matched to their request")
+        return cls(command, _decode(service, _SERVICE_MAX_BYTES), target, _decode(uuid, _UUID_MAX_BYTES), data)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerMessage:
-    """What a client receives, from a broker or from a worker in direct mode."""
+    """A message to a client, from a broker or from a worker in direct mode."""
 
     length: ClassVar[int] = 7
     command: bytes
@@ -139,13 +139,19 @@ class BrokerMessage:
         Raises:
             ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
         """
-        _, _, command, service, uuid, status, data = _checked(frames, cls.length, BROKER_HEADER, _BROKER_TO_CLIENT)
-        return cls(command, _text(service, _SERVICE_MAX_BYTES), _text(uuid, _UUID_MAX_BYTES), _text(status, 8), data)
+        _, _, command, service, uuid, status, data = _check_frames(frames, cls.length, BROKER_HEADER, _BROKER_TO_CLIENT)
+        return cls(
+            command,
+            _decode(service, _SERVICE_MAX_BYTES),
+            _decode(uuid, _UUID_MAX_BYTES),
+            _decode(status, 8),
+            data,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What a broker hands to a worker; `client` is the identity that the answer goes to."""
+    """A message that a broker forwards to a worker; `client` is the identity that the answer goes to."""
 
     length: ClassVar[int] = 7
     command: bytes
@@ -164,13 +170,13 @@ class WorkerJob:
         Raises:
             ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
         """
-        _, _, command, client, _, uuid, data = _checked(frames, cls.length, BROKER_HEADER, _BROKER_TO_WORKER)
-        return cls(command, client, _text(uuid, _UUID_MAX_BYTES), data)
+        _, _, command, client, _, uuid, data = _check_frames(frames, cls.length, BROKER_HEADER, _BROKER_TO_WORKER)
+        return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), data)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerMessage:
-    """What a worker sends to a client by way of a broker."""
+    """A message that a worker sends to a client through a broker."""
 
     length: ClassVar[int] = 8
     command: bytes
@@ -191,13 +197,15 @@ class WorkerMessage:
         Raises:
             ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
         """
-        _, _, command, client, _, uuid, status, data = _checked(frames, cls.length, WORKER_HEADER, _WORKER_TO_BROKER)
-        return cls(command, client, _text(uuid, _UUID_MAX_BYTES), _text(status, 8), data)
+        _, _, command, client, _, uuid, status, data = _check_frames(
+            frames, cls.length, WORKER_HEADER, _WORKER_TO_BROKER
+        )
+        return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), _decode(status, 8), data)
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """READY, KEEPALIVE or DISCONNECT; `header` tells who speaks."""
+    """READY, KEEPALIVE or DISCONNECT; `header` is the sender's, a worker's or the broker's."""
 
     length: ClassVar[int] = 4
     header: bytes
@@ -213,7 +221,7 @@ class Signal:
         """Read frames, with command and service in either order (norfab 0.25.0 exchanges them in its DISCONNECT).
 
         Raises:
-            ProtocolError: too few frames (a READY without service, say), another header, an unknown command.
+            ProtocolError: too few frames (such as a READY without service), another header, an unknown command.
         """
         if len(frames) < cls.length or frames[1] not in {WORKER_HEADER, BROKER_HEADER}:
             raise ProtocolError("not a signal: 4 frames with a worker's or broker's header are needed")
@@ -222,7 +230,7 @@ class Signal:
             command, service = service, command
         if command not in _SIGNALS:
             raise ProtocolError("not a signal: the command is not READY, KEEPALIVE or DISCONNECT")
-        return cls(frames[1], command, _text(service, _SERVICE_MAX_BYTES))
+        return cls(frames[1], command, _decode(service, _SERVICE_MAX_BYTES))
 
 
 def encode_target(workers: str | Sequence[str]) -> bytes:
@@ -233,15 +241,15 @@ def encode_target(workers: str | Sequence[str]) -> bytes:
 
 
 def decode_target(target: bytes) -> str | list[str]:
-    """Return the text of a target frame, or the list of names that it holds.
+    """Return the text of a target frame, or the names in it.
 
     Raises:
-        ProtocolError: neither text nor a JSON list of texts, or longer than a list of some hundred names is.
+        ProtocolError: neither text nor a JSON list of texts, or longer than `_TARGET_MAX_BYTES`.
     """
     if len(target) > _TARGET_MAX_BYTES:
         raise ProtocolError(f"the target is longer than {_TARGET_MAX_BYTES} bytes")
     if not target.startswith(b"["):
-        return _text(target, _SERVICE_MAX_BYTES)
+        return _decode(target, _SERVICE_MAX_BYTES)
     names = decode_data(target)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ProtocolError("the target is not a JSON list of worker names")
@@ -281,7 +289,7 @@ def _refuse_constant(_name: str) -> None:
     raise ValueError("NaN and infinities are not JSON")
 
 
-def _text(frame: bytes, limit: int) -> str:
+def _decode(frame: bytes, limit: int) -> str:
     if len(frame) > limit:
         raise ProtocolError(f"a text frame is longer than {limit} bytes")
     try:
@@ -290,7 +298,7 @@ def _text(frame: bytes, limit: int) -> str:
         raise ProtocolError("a text frame is not UTF-8") from None
 
 
-def _checked(frames: Sequence[bytes], length: int, header: bytes, commands: frozenset[bytes]) -> Sequence[bytes]:
+def _check_frames(frames: Sequence[bytes], length: int, header: bytes, commands: frozenset[bytes]) -> Sequence[bytes]:
     if len(frames) < length:
         raise ProtocolError(f"{len(frames)} frames where {length} are needed")
     if frames[1] != header:

@@ -1,4 +1,4 @@
-"""What travels around a job: its request, the result each worker gives, and events; the shapes are NFP's."""
+"""The data of a job's messages: request, results and events, in the shapes that NFP defines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECK_BEFORE_RETRY = "check what it has done before you repeat it"
 Results = dict[str, dict[str, Any]]
 """`{worker: Result as a dict}`, as `run_job` returns it."""
 
-_SAID_AGAIN = "Worker experienced error: "
+_REPEATED_ERROR = "Worker experienced error: "
 _TRACEBACK = "Traceback (most recent call last)"
 _WRONG_ARGUMENTS = re.compile(r"[0-9] validation errors? for ")
 _VALUE = re.compile(r" \[type=.*")
@@ -70,24 +70,24 @@ class Result(BaseModel):
 def failure_reason(result: Mapping[str, Any]) -> str:
     """Return why a worker failed, on one line.
 
-    Of a traceback, which workers of NorFab's make send, the last line; of one that tells of wrong arguments each
-    argument and its rule, without the value. What they say a second time in `messages` is left out.
+    Of a traceback, as NorFab's workers send it, that is the last line; of a validation error's, each argument and its
+    rule, without the value. The copy of an error that they add to `messages` is left out.
     """
-    errors, messages = (_texts(result.get(key)) for key in ("errors", "messages"))
+    errors, messages = (_lines(result.get(key)) for key in ("errors", "messages"))
     if errors:
-        messages = [text for text in messages if not text.startswith(_SAID_AGAIN)]
-    return "; ".join(map(_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
+        messages = [text for text in messages if not text.startswith(_REPEATED_ERROR)]
+    return "; ".join(map(_short_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
 
 
 def strip_tracebacks(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result whose errors say what went wrong, but not the way there, which leads through somebody's files."""
+    """Return a result whose errors are reasons without tracebacks, which would reveal paths of the worker's host."""
     errors = result.get("errors")
     if not isinstance(errors, list):
         return dict(result)
-    return {**result, "errors": [_reason(str(text)) if _TRACEBACK in str(text) else text for text in errors]}
+    return {**result, "errors": [_short_reason(str(text)) if _TRACEBACK in str(text) else text for text in errors]}
 
 
-def _reason(text: str) -> str:
+def _short_reason(text: str) -> str:
     lines = text.splitlines()
     begins = next((number for number, line in enumerate(lines) if _WRONG_ARGUMENTS.search(line)), len(lines))
     # Pydantic's form: the name, two blanks and the rule, four blanks and a link.
@@ -100,11 +100,11 @@ def _reason(text: str) -> str:
     return "; ".join(reasons) or lines[-1].strip()
 
 
-def _texts(value: object) -> list[str]:
-    return [text for each in _listed(value) if (text := str(each).strip())]
+def _lines(value: object) -> list[str]:
+    return [text for each in _as_list(value) if (text := str(each).strip())]
 
 
-def _listed(value: object) -> list[object]:
+def _as_list(value: object) -> list[object]:
     if isinstance(value, list | tuple):
         return list(value)
     return [] if value is None else [value]
@@ -135,7 +135,7 @@ class JobRequest(BaseModel):
     @field_validator("task")
     @classmethod
     def _is_unicode(cls, value: str) -> str:
-        """Refuse half a surrogate pair, which JSON can carry in: events and results, which name the task, couldn't."""
+        """Refuse an unpaired surrogate: JSON can express it, but no event or result that names the task can be sent."""
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -188,9 +188,9 @@ def _event_time(instant: datetime) -> str:
 
 
 def normalize_result(answer: Any) -> dict[str, Any]:
-    """Return what a worker answered with all fields of a `Result`; of what isn't a result, a failed one.
+    """Return a worker's answer with all fields of a `Result`; a value that is not a result becomes a failed one.
 
-    It says if it failed, and its texts are lists of lines: whoever reads it may rely on that, and on nothing more.
+    `failed` is a bool, `errors` and `messages` are lists of strings; the other fields are not validated.
     """
     if isinstance(answer, dict) and _is_result(answer):
         return {**Result().model_dump(mode="json"), **answer}

@@ -1,4 +1,4 @@
-"""Direct mode as the client sees it: one DEALER for each worker, and a monitor on each that tells why one is silent."""
+"""The client's side of direct mode: one connection to each worker, whose monitor explains why one doesn't answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
-from ...models.protocol.broker_replies import ProgressUpdate, parse_reply
+from ...models.protocol.broker_replies import ProgressUpdate, error_reason, parse_reply
 from ...models.protocol.connection import Connection
 from ...models.protocol.frames import (
     BROKER_SERVICE,
@@ -32,22 +32,21 @@ from ...models.protocol.frames import (
 from ...models.protocol.pending_job import PendingJob
 
 MMI_TIMEOUT_SECONDS = 3.0
-_REASON_CHARACTERS = 2_000
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A message that came from a worker."""
+    """A message from a worker."""
 
     worker: str
     message: BrokerMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A worker that can't be reached (`was_up` false: nothing was delivered) or that has gone away."""
+class WorkerLost:
+    """A worker that can't be reached (`was_up` false: nothing was delivered) or has disconnected."""
 
     worker: str
     error: NfcliError
@@ -64,13 +63,13 @@ class DirectTransport:
         self._inventory = inventory
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._links: dict[str, _WorkerConnection] = {}
+        self._connections: dict[str, _WorkerConnection] = {}
 
     def refresh(self, seconds: float) -> None:
         """Do nothing: the inventory was read once."""
 
     def wait_registered(self) -> None:
-        """Do nothing: a worker that is ready can be reached."""
+        """Do nothing: a worker can be reached as soon as it is ready."""
 
     def candidates(self, service: str) -> list[str]:
         """Return the workers that serve `service` (`all`: every one)."""
@@ -82,10 +81,10 @@ class DirectTransport:
         return sorted({worker.service for worker in self._inventory.workers.values()})
 
     def endpoint(self, name: str) -> str:
-        """Return where a worker is reached.
+        """Return the endpoint to connect to for a worker.
 
         Raises:
-            NoWorkersError: it isn't running on this machine and has no endpoint of another.
+            NoWorkersError: it isn't running on this machine and has no TCP endpoint in the inventory.
         """
         configured = self._inventory.workers[name].endpoint
         owner = read_owner(self._environment.lock_file(name))
@@ -98,8 +97,8 @@ class DirectTransport:
         raise NoWorkersError(f"worker {name} is not running: start it with nfcli -w")
 
     def is_running(self, name: str) -> bool:
-        """Whether there is a connection to a worker, or else somewhere to connect to."""
-        if self._sound_link(name) is not None:
+        """Whether there is a connection to a worker, or an endpoint to connect to."""
+        if self._usable_connection(name) is not None:
             return True
         try:
             self.endpoint(name)
@@ -108,15 +107,15 @@ class DirectTransport:
         return True
 
     def send(self, job: PendingJob) -> None:
-        """Send a job to each of its missing workers and take in their answers until all are there or time is up."""
+        """Send a job to each of its missing workers and wait for results until none is missing or it expires."""
         for name in sorted(job.missing):
             self._post(job, name, Command.POST)
         while job.missing and time.monotonic() < job.deadline:
             for event in self.receive(sorted(job.missing), job.deadline):
-                if isinstance(event, Lost):
-                    self._lost(job, event)
+                if isinstance(event, WorkerLost):
+                    self._handle_loss(job, event)
                 elif event.message.uuid == job.uuid and event.worker in job.missing:
-                    _answered(job, event)
+                    _handle_answer(job, event)
 
     def _post(self, job: PendingJob, name: str, command: bytes) -> None:
         try:
@@ -124,8 +123,8 @@ class DirectTransport:
         except NoWorkersError as error:
             job.fail_gone(name, error)
 
-    def _lost(self, job: PendingJob, event: Lost) -> None:
-        """Ask a worker that went away for the result once more: it may only have been the connection."""
+    def _handle_loss(self, job: PendingJob, event: WorkerLost) -> None:
+        """Request the result again, once, from a worker that disconnected: only the connection may have broken."""
         if event.was_up and event.worker not in job.asked_again:
             job.asked_again.add(event.worker)
             self._post(job, event.worker, Command.GET)
@@ -138,7 +137,7 @@ class DirectTransport:
         for name in self.candidates("all"):
             row = {"name": name, "service": self._inventory.workers[name].service}
             try:
-                alive = self._ask_worker(name)
+                alive = self._request_row(name)
                 row |= {"status": "alive", "endpoint": self.endpoint(name)}
                 row |= {"alive (s)": alive.get("alive (s)", ""), "note": ""}
             except NfcliError as error:
@@ -146,13 +145,13 @@ class DirectTransport:
             rows.append(row)
         return rows
 
-    def _ask_worker(self, name: str) -> dict[str, str]:
-        """Return the row in which a worker shows itself (MMI `show_workers`)."""
+    def _request_row(self, name: str) -> dict[str, str]:
+        """Return a worker's own row (MMI `show_workers`)."""
         uuid, deadline = uuids.uuid4().hex, time.monotonic() + MMI_TIMEOUT_SECONDS
         self.send_message(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
         while time.monotonic() < deadline:
             for event in self.receive([name], deadline):
-                if isinstance(event, Lost):
+                if isinstance(event, WorkerLost):
                     raise event.error
                 if event.message.uuid != uuid:
                     continue
@@ -162,7 +161,7 @@ class DirectTransport:
         raise NoWorkersError(f"no answer within {MMI_TIMEOUT_SECONDS:g} s")
 
     def show_broker(self) -> dict[str, Any]:
-        """Refuse.
+        """Raise an error: there is no broker in direct mode.
 
         Raises:
             NfcliError: always.
@@ -170,69 +169,69 @@ class DirectTransport:
         raise NfcliError("this environment has no broker: its workers are reached directly, see show norfab workers")
 
     def describe(self) -> dict[str, Any]:
-        """Return that workers are reached directly, and which."""
+        """Return the mode and the workers' names."""
         return {"mode": "direct", "workers": self.candidates("all")}
 
     def send_message(self, name: str, message: ClientMessage) -> None:
-        """Send to a worker, over a new connection where there is none or the old one has broken.
+        """Send a message to a worker, over a new connection if there is none or the old one has broken.
 
         Raises:
-            NoWorkersError: the worker isn't running or its key isn't here.
+            NoWorkersError: the worker isn't running, or its key is missing here.
         """
-        link = self._sound_link(name)
-        if link is None:
-            link = self._links[name] = self._connect(name)
-        link.dealer.send_multipart(message.frames())
+        connection = self._usable_connection(name)
+        if connection is None:
+            connection = self._connections[name] = self._connect(name)
+        connection.dealer.send_multipart(message.frames())
 
-    def receive(self, names: Sequence[str], deadline: float) -> Iterator[Answer | Lost]:
-        """Wait for answers of these workers until `deadline` (monotonic seconds); yield what came, nothing if none.
+    def receive(self, names: Sequence[str], deadline: float) -> Iterator[Answer | WorkerLost]:
+        """Wait until messages of these workers arrive, until `deadline` (monotonic seconds) at the latest; yield them.
 
-        A `Lost` says that a worker can't be reached or has gone; its connection is closed.
+        The connection to a worker that is reported as `WorkerLost` is closed.
         """
-        links = [self._links[name] for name in names if name in self._links]
+        connections = [self._connections[name] for name in names if name in self._connections]
         poller = zmq.Poller()
-        for link in links:
-            poller.register(link.dealer, zmq.POLLIN)
-            poller.register(link.monitor, zmq.POLLIN)
-        wakes = [deadline, *(link.connect_deadline for link in links if not link.handshakes)]
+        for connection in connections:
+            poller.register(connection.dealer, zmq.POLLIN)
+            poller.register(connection.monitor, zmq.POLLIN)
+        wakes = [deadline, *(connection.connect_deadline for connection in connections if not connection.handshakes)]
         milliseconds = max(0.0, min(wakes) - time.monotonic()) * 1_000
         ready = dict(poller.poll(int(milliseconds) + 1))
-        for link in links:
-            if link.monitor in ready:
-                link.read_monitor()
-            if link.dealer in ready:
-                yield from link.answers()
-            failure = self._owner_gone(link) or link.failure()
+        for connection in connections:
+            if connection.monitor in ready:
+                connection.read_monitor()
+            if connection.dealer in ready:
+                yield from connection.answers()
+            failure = self._check_owner(connection) or connection.failure()
             if failure is not None:
-                self._close(link.name)
+                self._close(connection.name)
                 yield failure
 
-    def _owner_gone(self, link: _WorkerConnection) -> Lost | None:
-        """Return that nobody runs a worker whose socket was refused: one that was killed leaves its file behind."""
-        if not link.is_refused or link.handshakes:
+    def _check_owner(self, connection: _WorkerConnection) -> WorkerLost | None:
+        """Return the loss of a worker that was killed: its socket file is there, and no process listens."""
+        if not connection.is_refused or connection.handshakes:
             return None
-        link.is_refused = False
+        connection.is_refused = False
         try:
-            self.endpoint(link.name)
+            self.endpoint(connection.name)
         except NoWorkersError as error:
-            return Lost(link.name, error, was_up=False)
+            return WorkerLost(connection.name, error, was_up=False)
         return None
 
     def close(self) -> None:
-        """Close every connection at once."""
-        for name in list(self._links):
+        """Close all connections at once."""
+        for name in list(self._connections):
             self._close(name)
         self._context.destroy(linger=0)
 
-    def _sound_link(self, name: str) -> _WorkerConnection | None:
-        """Return the connection to a worker; one that has broken is closed and isn't one."""
-        link = self._links.get(name)
-        if link is not None:
-            link.read_monitor()
-            if link.is_broken:
+    def _usable_connection(self, name: str) -> _WorkerConnection | None:
+        """Return the connection to a worker, None if there is none; one that has broken is closed."""
+        connection = self._connections.get(name)
+        if connection is not None:
+            connection.read_monitor()
+            if connection.is_broken:
                 self._close(name)
                 return None
-        return link
+        return connection
 
     def _connect(self, name: str) -> _WorkerConnection:
         endpoint = self.endpoint(name)
@@ -246,7 +245,7 @@ class DirectTransport:
         )
 
     def _close(self, name: str) -> None:
-        self._links.pop(name).close()
+        self._connections.pop(name).close()
 
 
 class _WorkerConnection(Connection):
@@ -262,7 +261,7 @@ class _WorkerConnection(Connection):
         server_key: bytes,
         key_file: Path,
     ) -> None:
-        # A new name each time: the worker may still hold the connection that this one replaces.
+        # A new id each time: the worker may still hold the connection that this one replaces.
         routing_id = b"nfcli-" + secrets.token_hex(8).encode()
         super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key)
         self.name = name
@@ -270,19 +269,19 @@ class _WorkerConnection(Connection):
 
     @property
     def is_broken(self) -> bool:
-        """Whether another connection is needed, even if this one has come about again: its messages are lost."""
+        """Whether a new connection is needed, even if this one was re-established: messages were lost."""
         return self.is_denied or self.disconnects > 0
 
     def answers(self) -> Iterator[Answer]:
-        """Yield what has arrived, up to a bound: the caller has a deadline to keep. What isn't NFP is dropped."""
+        """Yield the messages that have arrived, at most a bounded number; those that are not NFP are dropped."""
         for frames in self.messages():
             try:
                 yield Answer(self.name, BrokerMessage.parse(frames))
             except ProtocolError as error:
                 log.debug("answer of %s dropped: %s", self.name, error)
 
-    def failure(self) -> Lost | None:
-        """Return why this worker can't be talked to, None while it can or still may."""
+    def failure(self) -> WorkerLost | None:
+        """Return why this worker can't be reached, None while it can or may still connect."""
         error: NfcliError
         if self.is_denied:
             error = AccessDeniedError(
@@ -299,22 +298,22 @@ class _WorkerConnection(Connection):
             )
         elif self.is_accepted:
             error = NoWorkersError(
-                f"worker {self.name} at {self.endpoint} takes connections but doesn't answer within "
-                f"{self.connect_seconds:g} s: see its log, or end it and start it again"
+                f"worker {self.name} at {self.endpoint} accepts connections but doesn't answer within "
+                f"{self.connect_seconds:g} s: check its log, or restart it"
             )
         else:
             error = NoWorkersError(
                 f"no worker answered at {self.endpoint} within {self.connect_seconds:g} s: start it with nfcli -w"
             )
-        return Lost(self.name, error, was_up=self.handshakes > 0)
+        return WorkerLost(self.name, error, was_up=self.handshakes > 0)
 
 
-def _answered(job: PendingJob, event: Answer) -> None:
+def _handle_answer(job: PendingJob, event: Answer) -> None:
     message, name = event.message, event.worker
     if message.command == Command.EVENT:
-        heard = parse_reply(message)
-        if isinstance(heard, ProgressUpdate):
-            job.report_progress(name, heard.message)
+        reply = parse_reply(message)
+        if isinstance(reply, ProgressUpdate):
+            job.report_progress(name, reply.message)
     if message.command != Command.RESPONSE:
         return
     if message.status == Status.DONE:
@@ -347,17 +346,13 @@ def _own_row(message: BrokerMessage, name: str) -> dict[str, str]:
 
 def _reason(message: BrokerMessage) -> str:
     try:
-        payload = decode_object(message.data)
+        return error_reason(message.status, decode_object(message.data))
     except ProtocolError:
-        payload = {}
-    for said in (payload.get("error"), payload.get("status")):
-        if isinstance(said, str) and said:
-            return said[:_REASON_CHARACTERS]
-    return f"status {message.status}"
+        return error_reason(message.status, {})
 
 
 def _connectable(endpoint: str) -> str:
-    """Return the endpoint to connect to for one that a worker bound: a wildcard address means this machine."""
+    """Return the endpoint to connect to for a bound one: a wildcard address means this machine."""
     for wildcard in ("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:"):
         if endpoint.startswith(wildcard):
             return "tcp://127.0.0.1:" + endpoint.removeprefix(wildcard)

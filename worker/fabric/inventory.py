@@ -61,7 +61,7 @@ def _ask(address: BrokerAddress, name: str, deadline: float, seconds: float) -> 
         while (left := deadline - time.monotonic()) > 0:
             link = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
             try:
-                return link.ask(
+                return link.request(
                     "get_inventory", service=INVENTORY_SERVICE, seconds=min(left, ANSWER_SECONDS), name=name
                 )
             except NoWorkersError as error:

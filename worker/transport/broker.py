@@ -312,7 +312,7 @@ class BrokerTransport:
             name=self._worker.name.encode(),
             keys=self._keys,
             max_message_bytes=MAX_MESSAGE_BYTES,
-            max_waiting=MAX_WAITING_MESSAGES,
+            receive_hwm=MAX_WAITING_MESSAGES,
         )
 
     def _reconnect(self, broken: BrokerConnection) -> None:

@@ -341,12 +341,12 @@ def test_a_worker_that_hangs_is_reported_in_three_seconds(
         status, lines = in_time(4.5, lambda: check(site))
     finally:
         worker.process.send_signal(signal.SIGCONT)
-    hangs = f"worker {NAME} at {worker.endpoint} takes connections but doesn't answer within 2.5 s"
+    hangs = f"worker {NAME} at {worker.endpoint} accepts connections but doesn't answer within 2.5 s"
     silent = f"{worker.url} is not healthy (timed out)"
     assert status == 1
     assert lines == [
         *alive(*running)[:5],
-        f"FAULT {NAME}: pid {worker.process.pid}: {hangs}: see its log, or end it and start it again",
+        f"FAULT {NAME}: pid {worker.process.pid}: {hangs}: check its log, or restart it",
         f"ok    {NAME} exposure: reached from this machine, with a token",
         f"FAULT {NAME} MCP: {silent}: see the worker's log, or restart it",
     ]

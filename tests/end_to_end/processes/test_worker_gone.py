@@ -196,7 +196,7 @@ def test_a_frozen_worker_costs_the_timeout_and_the_client_goes_on_with_it(
             assert run(each, "bearer_token_check", token="t1") is False
 
 
-SILENT = r"worker \S+ at ipc://\S+ takes connections but doesn't answer within 2\.5 s: see its log, or end it and .*"
+SILENT = r"worker \S+ at ipc://\S+ accepts connections but doesn't answer within 2\.5 s: check its log, or .*"
 
 
 @pytest.mark.parametrize(

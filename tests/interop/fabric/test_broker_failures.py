@@ -106,7 +106,7 @@ def frozen_broker(stage: Stage) -> None:
         theirs = {"service": "fastmcp", "task": "bearer_token_store", "uuid": "theirs", "workers": [OURS]}
         kwargs = {"username": "somebody", "token": "token-of-their-job"}
         fabric.client.call("submit_job", **theirs, kwargs=kwargs, timeout=JOB_SECONDS)
-        all_.assert_told(f"the broker at {fabric.endpoint} (takes connections but )?doesn't answer")
+        all_.assert_told(f"the broker at {fabric.endpoint} (accepts connections but )?doesn't answer")
         until(lambda: walk.notices, "the client says what it waits for")
         at, notice = walk.notices[0]
         assert notice == f"the broker at {fabric.endpoint} doesn't answer: waiting for it, up to 20 s"

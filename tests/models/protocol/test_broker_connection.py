@@ -1,4 +1,4 @@
-"""A connection to a broker: questions are answered, and where they can't be, one line says why, in time."""
+"""A connection to a broker: requests to the broker itself, and the one-line errors of those that fail."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import zmq
 
 from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.errors import NoWorkersError
-from nfcli.models.protocol import broker_connection as broker_link
-from nfcli.models.protocol import connection as link
-from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
+from nfcli.models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddress, BrokerConnection, random_routing_id
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command, encode_data
 
@@ -23,7 +21,7 @@ ROWS = [{"name": "w1", "service": "fastmcp", "status": "alive"}]
 
 
 class FakeBroker:
-    """A ROUTER that hands each message of a client's to `answer`, whose messages go back."""
+    """A ROUTER that passes each message of a client to `answer` and sends the messages that it returns."""
 
     def __init__(self, *, curve: bool = True, endpoint: str = "tcp://127.0.0.1:*", keys: KeyPair | None = None) -> None:
         self.keys = keys or KeyPair(*zmq.curve_keypair())
@@ -51,7 +49,7 @@ class FakeBroker:
         self._router.close()
 
     def stop(self) -> None:
-        """End it as a process that dies would: connections break."""
+        """Close the socket, as the end of a process does."""
         self._is_over.set()
         self._thread.join(WAIT_SECONDS)
         self._context.destroy(linger=0)
@@ -66,7 +64,7 @@ def rows(message: ClientMessage) -> list[BrokerMessage]:
 
 @pytest.fixture
 def broker() -> Iterator[FakeBroker]:
-    """Run a broker that shows its workers."""
+    """Run a broker that answers with its workers."""
     made = FakeBroker()
     made.answer = rows
     yield made
@@ -75,112 +73,110 @@ def broker() -> Iterator[FakeBroker]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., BrokerConnection]]:
-    """Connect to brokers, with any key of ours."""
+    """Connect to brokers, each time with a new key pair."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links: list[BrokerConnection] = []
+    connections: list[BrokerConnection] = []
 
-    def make(endpoint: str, key: bytes | None, name: bytes = b"") -> BrokerConnection:
+    def make(endpoint: str, key: bytes | None, name: bytes = b"", **options: Any) -> BrokerConnection:
         address = BrokerAddress(endpoint, None if key is None else BrokerKey(key, "broker.shared_key"))
         keys = KeyPair(*zmq.curve_keypair())
-        links.append(BrokerConnection(context, address, name=name or random_routing_id("x"), keys=keys))
-        return links[-1]
+        chosen = name or random_routing_id("x")
+        connections.append(BrokerConnection(context, address, name=chosen, keys=keys, **options))
+        return connections[-1]
 
     yield make
-    for each in links:
+    for each in connections:
         each.close()
     context.destroy(linger=0)
 
 
-def problem_of(call: Callable[[], Any]) -> str:
-    """Return the line that a call fails with."""
+def error_of(call: Callable[[], Any]) -> str:
+    """Return the message of the NoWorkersError that a call raises."""
     with pytest.raises(NoWorkersError) as caught:
         call()
     return str(caught.value)
 
 
-def test_a_broker_tells_its_workers(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
-    """Over one connection, as often as asked; the copy of each answer is left alone."""
+def test_a_broker_lists_its_workers(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
+    """Any number of times over one connection; the RESPONSE copy of each answer is ignored."""
     made = connect(broker.endpoint, broker.keys.public, b"a name")
     assert [made.workers(), made.workers(), made.workers()] == [ROWS] * 3
     assert set(broker.names) == {b"a name"}
     assert (made.handshakes, made.disconnects, made.is_up) == (1, 0, True)
 
 
-def test_names_of_connections_differ() -> None:
-    """A broker hands a name over to whoever comes last with it."""
+def test_random_routing_ids_differ() -> None:
+    """A broker gives a routing id to the last connection that uses it."""
     names = {random_routing_id("client") for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith(b"client-nfcli-") for name in names)
 
 
-def test_messages_of_jobs_that_come_meanwhile_are_not_lost(
-    broker: FakeBroker, connect: Callable[..., BrokerConnection]
-) -> None:
-    """They go to whoever asked for them; what isn't NFP goes nowhere."""
-    others: list[BrokerMessage] = []
+def test_other_messages_are_skipped(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
+    """Events of jobs, answers to earlier requests, messages that are not NFP."""
     progress = BrokerMessage(Command.EVENT, "s", "job", "200", b"{}")
-    stale = BrokerMessage(Command.MMI, "s", "another question", "200", b"[]")
+    stale = BrokerMessage(Command.MMI, "s", "an earlier request", "200", b"[]")
     broker.answer = lambda message: [progress, stale, BrokerMessage(b"0x77", "", "", "", b""), *rows(message)]
     made = connect(broker.endpoint, broker.keys.public)
-    assert made.ask("show_workers", others=others.append) == ROWS
-    assert others[:2] == [progress, stale]
+    assert made.request("show_workers") == ROWS
 
 
 @pytest.mark.parametrize(
     ("curve", "key", "reason"),
     [
         (True, "wrong", "the key of broker.shared_key is not its key"),
-        (True, None, "it speaks CURVE, while zmq_auth is false here"),
+        (True, None, "it uses CURVE, but zmq_auth is false here"),
         (False, "its", "the key of broker.shared_key is not its key"),
     ],
 )
-def test_a_handshake_that_fails_is_told(
-    curve: bool, key: str | None, reason: str, connect: Callable[..., BrokerConnection], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_handshake_is_reported(
+    curve: bool, key: str | None, reason: str, connect: Callable[..., BrokerConnection]
 ) -> None:
-    """Without a monitor it would look as if the broker were dead."""
-    monkeypatch.setattr(link, "CONNECT_SECONDS", 1.0)
+    """With the place where the key was found, or the setting that is wrong."""
     broker = FakeBroker(curve=curve)
     known = {"wrong": zmq.curve_keypair()[0], "its": broker.keys.public, None: None}[key]
-    made = connect(broker.endpoint, known)
+    made = connect(broker.endpoint, known, connect_seconds=1.0)
     try:
         line = f"the handshake with the broker at {broker.endpoint} fails: {reason}"
-        assert problem_of(made.workers) == line
+        assert error_of(made.workers) == line
     finally:
         broker.stop()
 
 
-def test_nobody_there_is_told_within_three_seconds(connect: Callable[..., BrokerConnection]) -> None:
-    """With what to do."""
+def test_a_missing_broker_is_reported_within_three_seconds(connect: Callable[..., BrokerConnection]) -> None:
+    """With the remedy."""
     made = connect("ipc:///nonexistent/broker", None)
-    begun = time.monotonic()
-    line = problem_of(made.workers)
-    assert time.monotonic() - begun < 3.5
+    started = time.monotonic()
+    line = error_of(made.workers)
+    assert time.monotonic() - started < 3.5
     assert line == "no broker answered at ipc:///nonexistent/broker within 2.5 s: start it, or correct endpoint"
 
 
-def test_a_broker_that_says_nothing_is_told(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
-    """It is there, its connections stand, and it is stuck."""
+def test_a_silent_broker_is_reported(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
+    """Its connection is established all the time."""
     broker.answer = lambda _: []
     made = connect(broker.endpoint, broker.keys.public)
-    line = problem_of(lambda: made.ask("show_workers", seconds=1.0))
-    assert line == f"the broker at {broker.endpoint} doesn't answer: see whether it runs, and its log"
+    line = error_of(lambda: made.request("show_workers", seconds=1.0))
+    assert line == f"the broker at {broker.endpoint} doesn't answer: check that it runs, and its log"
     assert made.is_up
-    assert broker_link.ANSWER_SECONDS < 3
+    assert ANSWER_SECONDS < 3
 
 
-def test_a_broker_that_goes_away_is_told(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
-    """At once, not when the time is over; and what is sent then isn't kept for the next broker."""
+def test_a_broker_that_disconnects_is_reported_at_once(
+    broker: FakeBroker, connect: Callable[..., BrokerConnection]
+) -> None:
+    """Not at the deadline; and messages that are sent afterwards are refused, not kept for the next broker."""
     made = connect(broker.endpoint, broker.keys.public)
     assert made.workers() == ROWS
     broker.stop()
     line = f"the broker at {broker.endpoint} has gone away"
-    assert problem_of(lambda: made.ask("show_workers", seconds=WAIT_SECONDS)) == line
+    assert error_of(lambda: made.request("show_workers", seconds=WAIT_SECONDS)) == line
     assert made.send([b"", b"x"]) is False
     assert (made.is_up, made.disconnects) == (False, 1)
 
 
-def test_a_broker_that_comes_back_is_met_again(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
-    """The connection comes about by itself; a worker sees it in `handshakes`."""
+def test_a_connection_is_established_again(broker: FakeBroker, connect: Callable[..., BrokerConnection]) -> None:
+    """By itself; `handshakes` counts it."""
     made = connect(broker.endpoint, broker.keys.public)
     assert made.workers() == ROWS
     broker.stop()

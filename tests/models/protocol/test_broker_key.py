@@ -45,7 +45,7 @@ def test_the_file_of_a_broker_that_runs_here_comes_first(place: Environment) -> 
     file = write(place.folder / OWN, key)
     assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
     assert find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=key)) == BrokerKey(key.encode(), str(file))
-    notice = f"{file} counts, not broker.shared_key, which is another key"
+    notice = f"{file} is used, not broker.shared_key, which is a different key"
     assert find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=other)) == BrokerKey(
         key.encode(), str(file), notice
     )
@@ -77,7 +77,7 @@ def test_norfab_s_copies_will_do_where_they_agree(place: Environment) -> None:
     assert found is not None
     assert (found.key, found.source in {str(first), str(second)}) == (key.encode(), True)
     write(second, new_key())
-    with pytest.raises(InventoryError, match="are different keys: set shared_key to the one that counts"):
+    with pytest.raises(InventoryError, match="are different keys: set shared_key to the right one"):
         find_broker_key(place, Broker(endpoint=ENDPOINT))
 
 

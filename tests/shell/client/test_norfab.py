@@ -60,7 +60,7 @@ def test_surprises_are_reported_once(tmp_path: Path, broker: Any) -> None:
     assert run(norfab.make_client(notice=notices.append)) == {"w1": "w1"}
     assert notices == [
         "worker w9 is not started: its service nornir is not nfcli's",
-        f"{own} counts, not broker.shared_key, which is another key",
+        f"{own} is used, not broker.shared_key, which is a different key",
         "topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false",
     ]
     norfab.destroy()

@@ -42,7 +42,7 @@ def test_bounds_are_set_when_a_socket_is_made(both: tuple[Any, Client]) -> None:
     assert outcome(client) == "good"
     transport = client._transport
     assert isinstance(transport, DirectTransport)
-    dealer = transport._links[DEFAULT_WORKER].dealer
+    dealer = transport._connections[DEFAULT_WORKER].dealer
     assert (dealer.getsockopt(zmq.LINGER), dealer.getsockopt(zmq.MAXMSGSIZE)) == (0, 512 * 1024 * 1024)
 
 

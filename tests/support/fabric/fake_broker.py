@@ -15,7 +15,7 @@ import zmq
 from nfcli.models.environment.curve_keys import ensure_client_key
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.loader import load_inventory
-from nfcli.models.protocol.broker_connection import BrokerAddress
+from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection
 from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.broker import TIMEOUTS, FabricTransport
@@ -212,6 +212,7 @@ class Site:
     ) -> None:
         self.broker = broker
         self.notices: list[str] = []
+        self.notified = threading.Event()
         self.progress: list[tuple[str, str]] = []
         reached = {"endpoint": broker.endpoint, "shared_key": broker.public.decode(), **(about or {})}
         workers = {name: [{"service": "fastmcp"}] for name in own}
@@ -221,13 +222,24 @@ class Site:
         self.environment = Environment(folder, file)
         self.environment.prepare()
 
-    def client(self, *, timeouts: Timeouts = TIMEOUTS, **options: Any) -> Client:
+    def notify(self, text: str) -> None:
+        """Keep a notice."""
+        self.notices.append(text)
+        self.notified.set()
+
+    def client(
+        self,
+        *,
+        timeouts: Timeouts = TIMEOUTS,
+        connect: Callable[..., BrokerConnection] = BrokerConnection,
+        **options: Any,
+    ) -> Client:
         """Make a client."""
         inventory, keys = load_inventory(self.environment), ensure_client_key(self.environment)
         assert inventory.broker is not None
         address = BrokerAddress.find(self.environment, inventory.broker)
         transport = FabricTransport(
-            self.environment, inventory, keys, address, notice=self.notices.append, timeouts=timeouts
+            self.environment, inventory, keys, address, notice=self.notify, timeouts=timeouts, connect=connect
         )
         tell = lambda worker, text: self.progress.append((worker, text))  # noqa: E731  a callback of one line
         return Client(self.environment, inventory, keys, transport, on_progress=tell, **options)

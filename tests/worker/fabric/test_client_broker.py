@@ -47,7 +47,7 @@ def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect_fabric: Conne
     client.workers()
     hub.says_nothing = True
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
-    with pytest.raises(NoWorkersError, match="doesn't answer: see whether it runs, and its log"):
+    with pytest.raises(NoWorkersError, match=r"the broker at .* doesn't answer: "):
         client.workers()
     assert f"did not accept the job within {SHORT:g} s" in refusal(job)
     hub.says_nothing, hub.workers = False, {"w1": ("s", pushes(1))}
@@ -122,7 +122,7 @@ def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect_f
     job = connect_fabric(comeback=SHORT).submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
     hub.says_nothing = True
-    silent = f"the broker at {hub.endpoint} doesn't answer: see whether it runs, and its log"
+    silent = f"the broker at {hub.endpoint} doesn't answer: check that it runs, and its log"
     assert values(job.result(WAIT_SECONDS))["w1"][0].startswith(f"{silent}; the job was running on w1: ")
 
 

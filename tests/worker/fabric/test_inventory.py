@@ -70,7 +70,7 @@ def test_no_answer_in_time_is_an_error(broker: Any, state: str) -> None:
     if state == "gone":
         broker.stop()
     else:
-        broker.is_dumb, reason = True, r"the broker at .* doesn't answer: see whether it runs, and its log"
+        broker.is_dumb, reason = True, r"the broker at .* doesn't answer: "
     with pytest.raises(InventoryError) as caught:
         fetch_inventory(broker.address, "w1", seconds=0.5)
     assert caught.match(rf"worker w1: its inventory is at the broker, and was not there within 0\.5 s: {reason}")
