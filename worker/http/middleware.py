@@ -203,9 +203,10 @@ def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:
 
 def _lower_host_and_origin(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
     """Convert Host and Origin to lower case: the SDK's own check is case-sensitive."""
-    lowered = {name: value.lower() for name, value in headers.items() if name in {b"host", b"origin"}}
-    if any(headers[name] != value for name, value in lowered.items()):
-        scope["headers"] = [(name, lowered.get(name, value)) for name, value in scope["headers"]]
+    host, origin = headers.get(b"host", b""), headers.get(b"origin", b"")
+    if host != host.lower() or origin != origin.lower():
+        names = {b"host", b"origin"}
+        scope["headers"] = [(name, value.lower() if name in names else value) for name, value in scope["headers"]]
 
 
 def _check_headers(headers: Mapping[bytes, bytes], duplicate: str | None) -> StaticResponse | None:

@@ -26,13 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...models.inventory.schema import AuthBearer, WorkerInventory
 from ..http.active_requests import ActiveRequests
 from ..http.allowed_hosts import host_patterns, origin_patterns
-from ..http.bearer import bearer_scheme
+from ..http.bearer import DiskcacheBearerTokenVerifier, TokenLookup, bearer_scheme
 from ..http.middleware import RequestMiddleware
 from ..http.policy import AccessPolicy
 from ..http.rate_limit import FailedAuthLimiter
 from ..http.request_cycle import MAX_BODY_BYTES
 from ..http.responses import JSON, StaticResponse, error_response
-from ..http.token_verifier import DiskcacheBearerTokenVerifier, TokenLookup
 from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .notifications import ListChangeNotifier

@@ -13,15 +13,12 @@ from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import anyio.to_thread
-from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
-    CallToolRequestParams,
-    CallToolResult,
     GetPromptRequestParams,
     GetPromptResult,
     ListPromptsResult,
@@ -34,7 +31,7 @@ from mcp_types import (
 from ...models.errors import PromptError
 from ..tools.catalogue import ToolCatalogue
 from .notifications import ListChangeNotifier
-from .tool_calls import ToolCalls
+from .tool_calls import ToolCalls, client_name
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +74,7 @@ def make_server(
         calls: runs tools.
         notifier: notifies clients of changed lists; None where they never change.
     """
-    handlers = _Handlers(catalogue, calls)
+    handlers = _Handlers(catalogue)
     has_prompts = notifier is not None or bool(catalogue.prompts())
     server_class = Server[Any] if notifier is None else _ChangingServer
     server = server_class(
@@ -86,7 +83,7 @@ def make_server(
         title=f"nfcli worker {name}",
         get_tool_input_schema=handlers.input_schema,
         on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
+        on_call_tool=calls.call,
         on_list_prompts=handlers.list_prompts if has_prompts else None,
         on_get_prompt=handlers.get_prompt if has_prompts else None,
         on_subscriptions_listen=None if notifier is None else notifier.listen,
@@ -97,9 +94,8 @@ def make_server(
 
 
 class _Handlers:
-    def __init__(self, catalogue: ToolCatalogue, calls: ToolCalls) -> None:
+    def __init__(self, catalogue: ToolCatalogue) -> None:
         self._catalogue = catalogue
-        self._calls = calls
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
         tool = self._catalogue.find(name)
@@ -113,16 +109,13 @@ class _Handlers:
         page, cursor = _page(self._catalogue.snapshot.prompts, params)
         return ListPromptsResult(prompts=[each.prompt for each in page], next_cursor=cursor)
 
-    async def call_tool(self, context: _Context, params: CallToolRequestParams) -> CallToolResult:
-        return await self._calls.call(params, _client(), context.request)
-
     async def get_prompt(self, _context: _Context, params: GetPromptRequestParams) -> GetPromptResult:
         found = self._catalogue.find_prompt(params.name)
         if found is None:
             raise MCPError(
                 INVALID_PARAMS, f"unknown prompt {params.name[:64]!r}; call prompts/list for the available names"
             )
-        log.info("MCP client %r gets prompt %s", _client(), found.name)
+        log.info("MCP client %r gets prompt %s", client_name(), found.name)
         render = partial(found.template.render, params.arguments or {})
         try:
             messages = await anyio.to_thread.run_sync(render, abandon_on_cancel=True)
@@ -132,12 +125,6 @@ class _Handlers:
             description=found.prompt.description,
             messages=[PromptMessage(role=role, content=TextContent(type="text", text=text)) for role, text in messages],
         )
-
-
-def _client() -> str:
-    """Return the name of the client that the current request comes from, for the log."""
-    access = get_access_token()
-    return access.client_id if access else "(unauthenticated)"
 
 
 def _page(items: Mapping[str, _Item], params: PaginatedRequestParams | None) -> tuple[list[_Item], str | None]:

@@ -10,8 +10,11 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
+from starlette.requests import Request
 
 from ...models.errors import NfcliError, ToolCallError
 from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
@@ -48,13 +51,6 @@ _Results = dict[str, Any]
 _Value = TypeVar("_Value")
 
 
-class HttpRequest(Protocol):
-    """The HTTP request of a call, as far as calls use it."""
-
-    async def receive(self) -> Mapping[str, Any]:
-        """Return the next ASGI message; one of type `http.disconnect` when the client has disconnected."""
-
-
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
@@ -75,16 +71,11 @@ class ToolCalls:
         self._run_job = run_job
         self._timeout = timeout
 
-    async def call(self, params: CallToolRequestParams, client: str, request: HttpRequest | None) -> CallToolResult:
+    async def call(self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
         """Run the task of a tool; errors other than an unknown tool are returned as results.
 
         A cancelled call returns at once. If a task of this worker has begun, it runs on in its thread, and its result
-        is discarded.
-
-        Args:
-            params: name and arguments of the tool.
-            client: name of the client, for the log.
-            request: the request of the call; a job is abandoned when its client disconnects.
+        is discarded. A job is abandoned when the client of the request disconnects.
 
         Raises:
             MCPError: there is no such tool.
@@ -95,13 +86,15 @@ class ToolCalls:
                 INVALID_PARAMS, f"unknown tool {params.name[:64]!r}; call tools/list for the available names"
             )
         arguments = params.arguments or {}
-        log.info("MCP client %r calls %s", client, tool.task if tool.is_own else f"{tool.task} of {tool.service}")
+        log.info(
+            "MCP client %r calls %s", client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
+        )
         try:
             if tool.guardrails.has_argument_rules:
                 refusal = await _in_thread(partial(tool.guardrails.check_arguments, arguments))
                 if refusal is not None:
                     return _failure(refusal)
-            results = await self._run(tool, arguments, request)
+            results = await self._run(tool, arguments, context.request)
             if tool.guardrails.has_result_rules:
                 results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
             return _call_result(results)
@@ -111,7 +104,7 @@ class ToolCalls:
             log.error("call of %s failed: %s", tool.name, type(error).__name__)
             return _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
 
-    async def _run(self, tool: PublishedTool, arguments: dict[str, Any], request: HttpRequest | None) -> _Results:
+    async def _run(self, tool: PublishedTool, arguments: dict[str, Any], request: Request | None) -> _Results:
         """Return `{worker: Result}`.
 
         Raises:
@@ -136,6 +129,12 @@ class ToolCalls:
         return {name: _checked(result) for name, result in found.items()}
 
 
+def client_name() -> str:
+    """Return the name of the client that sent the current request, for the log."""
+    access = get_access_token()
+    return access.client_id if access else "(unauthenticated)"
+
+
 def _checked(result: object) -> object:
     if isinstance(result, Mapping):
         return strip_tracebacks(result)
@@ -146,7 +145,7 @@ async def _in_thread(function: Callable[[], _Value]) -> _Value:
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
 
 
-async def _while_connected(request: HttpRequest | None, work: Callable[[], Awaitable[_Results]]) -> _Results:
+async def _while_connected(request: Request | None, work: Callable[[], Awaitable[_Results]]) -> _Results:
     """Await the work and return its results, or none when the client disconnects first.
 
     Raises whatever the work raises.

@@ -123,21 +123,17 @@ class ToolGuardrails:
     Args:
         guardrails: refuse calls by their arguments.
         result_guardrails: filter results, in this order.
+
+    Attributes:
+        has_argument_rules: whether calls may be refused.
+        has_result_rules: whether results may be changed.
     """
 
     def __init__(self, guardrails: Iterable[TaskGuardrail], result_guardrails: Iterable[TaskResultGuardrail]) -> None:
         self._guardrails = tuple(_Guardrail(rule) for rule in guardrails)
         self._result_guardrails = tuple(_ResultGuardrail(rule) for rule in result_guardrails)
-
-    @property
-    def has_argument_rules(self) -> bool:
-        """Whether calls may be refused."""
-        return bool(self._guardrails)
-
-    @property
-    def has_result_rules(self) -> bool:
-        """Whether results may be changed."""
-        return bool(self._result_guardrails)
+        self.has_argument_rules = bool(self._guardrails)
+        self.has_result_rules = bool(self._result_guardrails)
 
     def entries(self) -> dict[str, list[dict[str, Any]]]:
         """Return the guardrails as JSON; those of the inventory include service and task."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from subjects.answering import answer_calls
 
-from nfcli.worker.http.token_verifier import DiskcacheBearerTokenVerifier
+from nfcli.worker.http.bearer import DiskcacheBearerTokenVerifier
 from nfcli.worker.tokens.store import TokenStore
 
 NANOSECONDS = 1e9

@@ -16,7 +16,7 @@ from starlette.types import Send
 from nfcli.worker.http import active_requests
 from nfcli.worker.http.active_requests import ActiveRequests
 from nfcli.worker.http.policy import Caller
-from support.mcp.request_runs import Site, run
+from support.mcp.middleware_bench import MiddlewareBench, run
 from support.mcp.served_worker import WAIT_SECONDS
 
 
@@ -43,14 +43,14 @@ def test_response_is_replaced_when_its_token_has_ended_before_it_begins() -> Non
     """Even before the revocation is reported; all that the application sends is dropped."""
 
     async def app(scope: Any, receive: Any, send: Send) -> None:
-        site.live.clear()
+        bench.live.clear()
         await respond(scope, receive, send)
 
     async def test() -> None:
-        async with site.open():
-            assert await site.ask() == site.rejection
+        async with bench.open():
+            assert await bench.ask() == bench.rejection
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
 
 
@@ -59,14 +59,14 @@ def test_response_that_has_begun_is_sent_completely() -> None:
 
     async def app(_scope: Any, _receive: Any, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        site.live.clear()
+        bench.live.clear()
         await send({"type": "http.response.body", "body": b"secret"})
 
     async def test() -> None:
-        async with site.open():
-            assert await site.ask() == [200, b"secret"]
+        async with bench.open():
+            assert await bench.ask() == [200, b"secret"]
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
 
 
@@ -74,15 +74,15 @@ def test_response_is_503_when_the_store_fails_meanwhile(caplog: pytest.LogCaptur
     """A 401 would make the client discard a valid token."""
 
     async def app(scope: Any, receive: Any, send: Send) -> None:
-        site.live = None  # type: ignore[assignment]
+        bench.live = None  # type: ignore[assignment]
         await respond(scope, receive, send)
 
     async def test() -> None:
-        async with site.open():
-            assert (await site.ask())[0] == 503
-            site.live = set()
+        async with bench.open():
+            assert (await bench.ask())[0] == 503
+            bench.live = set()
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
     assert caplog.messages == ["cannot check tokens: TypeError"]
 
@@ -91,18 +91,18 @@ def test_revocation_holds_when_the_application_ignores_it_and_the_token_is_store
     """The same characters are another token then, perhaps of another user."""
 
     async def app(scope: Any, receive: Any, send: Send) -> None:
-        site.revoke()
+        bench.revoke()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            site.live.add("t")
+            bench.live.add("t")
             await respond(scope, receive, send)
 
     async def test() -> None:
-        async with site.open():
-            assert await site.ask() == site.rejection
+        async with bench.open():
+            assert await bench.ask() == bench.rejection
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
 
 
@@ -118,15 +118,15 @@ def test_response_blocked_by_its_client_is_replaced_when_the_token_is_deleted() 
             await is_reading.wait()
             sent.append(message.get("status", message.get("body")))
 
-        async with site.open():
-            request = asyncio.create_task(site.post(send))
+        async with bench.open():
+            request = asyncio.create_task(bench.post(send))
             await is_waiting.wait()
-            await asyncio.to_thread(site.revoke)
+            await asyncio.to_thread(bench.revoke)
             is_reading.set()
             await request
-            assert sent == site.rejection
+            assert sent == bench.rejection
 
-    site = Site(respond)
+    bench = MiddlewareBench(respond)
     run(test)
 
 
@@ -138,7 +138,7 @@ def test_revocation_waits_for_a_response_that_is_being_sent(monkeypatch: pytest.
 
     def revoke() -> None:
         assert is_sending.wait(WAIT_SECONDS)
-        site.revoke()
+        bench.revoke()
         happened.append("acknowledged")
         is_revoked.set()
 
@@ -150,13 +150,13 @@ def test_revocation_waits_for_a_response_that_is_being_sent(monkeypatch: pytest.
             happened.append("sent")
 
     async def test() -> None:
-        async with site.open():
+        async with bench.open():
             revoker = threading.Thread(target=revoke)
             revoker.start()
-            await site.post(send)
+            await bench.post(send)
             await asyncio.to_thread(revoker.join)
 
-    site = Site(respond)
+    bench = MiddlewareBench(respond)
     run(test)
     assert happened == ["sent", "acknowledged"]
 
@@ -170,7 +170,7 @@ def test_response_that_can_no_longer_be_cancelled_is_sent_before_the_revocation_
     happened: list[Any] = []
 
     def revoke() -> None:
-        site.revoke()
+        bench.revoke()
         happened.append("acknowledged")
         is_acknowledged.set()
 
@@ -184,8 +184,8 @@ def test_response_that_can_no_longer_be_cancelled_is_sent_before_the_revocation_
             happened.append(message.get("status", message.get("body")))
 
         signal_scheduling(monkeypatch, is_scheduled)
-        async with site.open():
-            request = asyncio.create_task(site.post(send))
+        async with bench.open():
+            request = asyncio.create_task(bench.post(send))
             await is_waiting.wait()
             revoker = threading.Thread(target=revoke)
             revoker.start()
@@ -194,7 +194,7 @@ def test_response_that_can_no_longer_be_cancelled_is_sent_before_the_revocation_
             await request
             await asyncio.to_thread(revoker.join)
 
-    site = Site(respond)
+    bench = MiddlewareBench(respond)
     run(test)
     assert happened.index(200) < happened.index("acknowledged")
 
@@ -211,20 +211,20 @@ def test_request_authenticated_during_the_revocation_is_cancelled(monkeypatch: p
 
     def revoke() -> None:
         assert is_authenticated.wait(WAIT_SECONDS)
-        site.revoke()
+        bench.revoke()
 
     async def app(_scope: Any, _receive: Any, _send: Send) -> None:
         await asyncio.Event().wait()
 
     async def test() -> None:
         signal_scheduling(monkeypatch, is_scheduled)
-        async with site.open():
+        async with bench.open():
             revoker = threading.Thread(target=revoke)
             revoker.start()
-            assert await site.ask() == site.rejection
+            assert await bench.ask() == bench.rejection
             await asyncio.to_thread(revoker.join)
 
-    site = Site(app, authenticate)
+    bench = MiddlewareBench(app, authenticate)
     run(test)
 
 
@@ -235,17 +235,17 @@ def test_revocation_waits_for_a_busy_loop_for_a_limited_time(
     monkeypatch.setattr(active_requests, "REVOKE_TIMEOUT_SECONDS", 0.01)
 
     async def app(_scope: Any, _receive: Any, _send: Send) -> None:
-        revoker = threading.Thread(target=site.revoke)
+        revoker = threading.Thread(target=bench.revoke)
         revoker.start()
         revoker.join(WAIT_SECONDS)
         assert not revoker.is_alive()
         await asyncio.Event().wait()
 
     async def test() -> None:
-        async with site.open():
-            assert await site.ask() == site.rejection
+        async with bench.open():
+            assert await bench.ask() == bench.rejection
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
     warning = "MCP server busy for 0 s: requests with a revoked token may have been answered in that time"
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(logging.WARNING, warning)]
@@ -259,16 +259,16 @@ def test_revocation_from_the_loop_itself_does_not_wait() -> None:
         await asyncio.Event().wait()
 
     async def test() -> None:
-        async with site.open():
-            request = asyncio.create_task(site.ask())
+        async with bench.open():
+            request = asyncio.create_task(bench.ask())
             await has_begun.wait()
             started = time.monotonic()
-            site.revoke()
+            bench.revoke()
             assert time.monotonic() - started < active_requests.REVOKE_TIMEOUT_SECONDS
-            assert await request == site.rejection
+            assert await request == bench.rejection
 
     has_begun = asyncio.Event()
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
 
 
@@ -301,21 +301,21 @@ def test_requests_end_when_their_token_expires_and_others_go_on(monkeypatch: pyt
     async def app(scope: Any, receive: Any, send: Send) -> None:
         waiting.append(scope)
         if len(waiting) == 3:
-            site.live.remove("t")
+            bench.live.remove("t")
         await may_end.wait()
         await respond(scope, receive, send)
 
     async def test() -> None:
-        async with site.open():
-            ending = [asyncio.create_task(site.ask()), asyncio.create_task(site.ask())]
-            going_on = asyncio.create_task(site.ask("other"))
-            assert await asyncio.gather(*ending) == [site.rejection] * 2
+        async with bench.open():
+            ending = [asyncio.create_task(bench.ask()), asyncio.create_task(bench.ask())]
+            going_on = asyncio.create_task(bench.ask("other"))
+            assert await asyncio.gather(*ending) == [bench.rejection] * 2
             assert not going_on.done()
             may_end.set()
             assert (await going_on)[0] == 200
 
     waiting: list[Any] = []
     may_end = asyncio.Event()
-    site = Site(app)
-    site.live.add("other")
+    bench = MiddlewareBench(app)
+    bench.live.add("other")
     run(test)

@@ -15,7 +15,7 @@ from nfcli.worker.mcp import notifications
 from nfcli.worker.mcp.notifications import ListChangeNotifier
 from support.mcp.called_tools import Fabric
 from support.mcp.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras
-from support.mcp.request_runs import Site, run
+from support.mcp.middleware_bench import MiddlewareBench, run
 from support.mcp.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
 
 Serve = Callable[..., Any]
@@ -123,13 +123,13 @@ def test_deletion_is_not_blocked_by_a_stream_whose_client_does_not_read(monkeypa
                 await asyncio.Event().wait()
             sent.append(message)
 
-        async with site.open():
-            request = asyncio.create_task(site.post(send))
+        async with bench.open():
+            request = asyncio.create_task(bench.post(send))
             await is_full.wait()
-            await asyncio.to_thread(site.revoke)
+            await asyncio.to_thread(bench.revoke)
             await request
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
     assert [message["type"] for message in sent] == ["http.response.start"]
 
@@ -150,16 +150,16 @@ def test_deletion_returns_when_all_requests_of_the_token_have_ended(monkeypatch:
             happened.append("ended")
 
     async def test() -> None:
-        async with site.open():
-            requests = [asyncio.create_task(site.ask()) for _ in range(2)]
+        async with bench.open():
+            requests = [asyncio.create_task(bench.ask()) for _ in range(2)]
             for _ in requests:
                 await has_begun.acquire()
-            await asyncio.to_thread(site.revoke)
+            await asyncio.to_thread(bench.revoke)
             happened.append("acknowledged")
             await asyncio.gather(*requests)
 
     has_begun = asyncio.Semaphore(0)
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
     assert happened == ["ended", "ended", "acknowledged"]
 
@@ -171,7 +171,7 @@ def test_stream_is_cancelled_when_the_store_fails(caplog: pytest.LogCaptureFixtu
     async def app(_scope: Any, _receive: Any, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
-        site.live = None
+        bench.live = None
         await send({"type": "http.response.body", "body": b"second", "more_body": True})
         await asyncio.Event().wait()
 
@@ -179,11 +179,11 @@ def test_stream_is_cancelled_when_the_store_fails(caplog: pytest.LogCaptureFixtu
         async def send(message: Any) -> None:
             sent.append(message.get("body"))
 
-        async with site.open():
-            await site.post(send)
-            site.live = set()
+        async with bench.open():
+            await bench.post(send)
+            bench.live = set()
 
-    site = Site(app)
+    bench = MiddlewareBench(app)
     run(test)
     assert sent == [None, b"first", b""]
     assert caplog.messages == ["cannot check tokens: TypeError"]

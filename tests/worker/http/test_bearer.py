@@ -11,7 +11,7 @@ import pytest
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.http.token_verifier import DiskcacheBearerTokenVerifier
+from nfcli.worker.http.bearer import DiskcacheBearerTokenVerifier
 from nfcli.worker.tokens.store import TokenStore
 
 

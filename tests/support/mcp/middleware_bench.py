@@ -1,4 +1,4 @@
-"""Requests with a token, in process."""
+"""The request middleware in front of a test's application, in process."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.types import ASGIApp, Send
+from starlette.types import ASGIApp, Message, Send
 
 from nfcli.worker.http.active_requests import ActiveRequests
 from nfcli.worker.http.allowed_hosts import HostPatterns
 from nfcli.worker.http.bearer import bearer_scheme
 from nfcli.worker.http.middleware import RequestMiddleware
-from nfcli.worker.http.policy import AccessPolicy, Caller
+from nfcli.worker.http.policy import AccessPolicy, AuthScheme, Caller
 from support.mcp.served_worker import WAIT_SECONDS
 
 
-class Site:
-    """The request middleware in this loop, in front of a test's application; `live` are the valid tokens.
+class MiddlewareBench:
+    """The request middleware, in front of an application, in this loop; `live` are the valid tokens.
 
-    `authenticate` replaces the lookup of a token among them.
+    Args:
+        app: the application.
+        authenticate: replaces the lookup of a token in `live`.
+        schemes: authentication schemes besides Bearer.
     """
 
-    def __init__(self, app: ASGIApp, authenticate: Callable[[str], Caller | None] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticate: Callable[[str], Caller | None] | None = None,
+        schemes: Sequence[AuthScheme] = (),
+    ) -> None:
         self.live = {"t"}
         self.requests = ActiveRequests()
         self._listeners: list[Callable[[Sequence[str]], None]] = []
@@ -31,7 +39,7 @@ class Site:
             "w1",
             HostPatterns.parse(["localhost"]),
             HostPatterns.parse([]),
-            schemes=(bearer_scheme(authenticate or self._authenticate),),
+            schemes=(bearer_scheme(authenticate or self._authenticate), *schemes),
             is_live=lambda token: token in self.live,
         )
         self._middleware = RequestMiddleware(app, self._policy, self.requests, self._lifespan)
@@ -77,9 +85,11 @@ class Site:
         for on_revoked in self._listeners:
             on_revoked([token])
 
-    async def post(self, send: Send, token: str = "t") -> None:
-        """Serve a request with a token."""
-        headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())]
+    async def post(self, send: Send, authorization: str | None = "Bearer t") -> None:
+        """Serve a request with an Authorization header, or without one."""
+        headers = [(b"host", b"localhost")]
+        if authorization is not None:
+            headers.append((b"authorization", authorization.encode()))
         scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers, "client": ("127.0.0.1", 1)}
 
         async def receive() -> Any:
@@ -87,15 +97,19 @@ class Site:
 
         await self._middleware(scope, receive, send)
 
-    async def ask(self, token: str = "t") -> list[Any]:
-        """Return status and body parts of the response to a request."""
-        sent: list[Any] = []
+    async def messages(self, authorization: str | None) -> list[Message]:
+        """Return the messages of the response to a request with this Authorization header."""
+        sent: list[Message] = []
 
-        async def send(message: Any) -> None:
-            sent.append(message.get("status", message.get("body")))
+        async def send(message: Message) -> None:
+            sent.append(message)
 
-        await self.post(send, token)
+        await self.post(send, authorization)
         return sent
+
+    async def ask(self, token: str = "t") -> list[Any]:
+        """Return status and body parts of the response to a request with a token."""
+        return [message.get("status", message.get("body")) for message in await self.messages(f"Bearer {token}")]
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
