@@ -249,3 +249,9 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
         if taken[-1] < seconds:
             return result
     raise AssertionError(f"took {taken} seconds instead of less than {seconds:g}")
+
+
+def assert_one_line(text: str, *parts: object) -> None:
+    """Fail unless a text is one line that names each of these parts."""
+    assert re.fullmatch(r"[^\n]+\n", text), text
+    assert [part for part in map(str, parts) if part not in text] == [], text

@@ -25,7 +25,7 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.private_files import write_private
 from nfcli.models.environment.worker_lock import read_owner
-from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
+from support.programs import InTime, ProgramStarter, TerminalStarter, Watch, assert_one_line
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 SECRETS = ("tOken-that-was-typed", "tOken-that-was-deleted", "tOken-in-a-wrong-line", "tOken-of-a-stranger")
@@ -209,7 +209,7 @@ def test_a_second_worker_of_a_name_ends_with_a_clear_line_and_disturbs_nothing(
     command = [sys.executable, "-m", "nfcli.worker", "--environment", str(environment.folder), "--name", worker.name]
     second = start_program(command=command) if program == "worker" else start_program("-w", environment=environment)
     assert second.end() == 1
-    assert re.fullmatch(rf"[^\n]*already run[^\n]*\b{worker.process.pid}\b[^\n]*: stop that one first\n", second.err)
+    assert_one_line(second.err, worker.name, worker.process.pid)
     assert read_owner(environment.lock_file(worker.name)) == before
     for each in (client, connect(environment)):
         checked = each.run_job("fastmcp", "bearer_token_check", kwargs={"token": "t1"})

@@ -1,4 +1,4 @@
-"""Bad days of a fabric: its broker is late, frozen, stopped or killed, workers freeze, die, lose their line or name.
+"""Failures in a fabric: its broker is late, frozen, stopped or killed, workers freeze, die, lose their line or name.
 
 All of them are lived through side by side, since most of their time is waiting for what brokers take 15 s to notice.
 """
@@ -23,7 +23,7 @@ import pytest
 
 from nfcli import NoWorkersError
 from support.norfab.observers import BrokerView, log_lines, mcp_client, until
-from support.norfab.scenario import CHECK, DEMO, JOB_SECONDS, TOLD_SECONDS, Member, Stage, Thief, Walk, shells
+from support.norfab.scenario import CHECK, DEMO, JOB_SECONDS, TOLD_SECONDS, Member, Scenario, Thief, Walk, shells
 from support.norfab.sites import EnvironmentJoiner, FabricMaker
 from support.norfab.tcp_forwarder import TO_BROKER, TO_WORKER, Forwarder
 from support.workers import NfcliRunner, WorkerRunner
@@ -37,15 +37,15 @@ POLL_SECONDS = 2.5
 """How often a client asks for a result that doesn't come."""
 
 
-# The days
+# The failures
 
 
-def restarted_broker(stage: Stage) -> None:
+def restarted_broker(scenario: Scenario) -> None:
     """Start the worker before the broker, then stop the broker, and kill it while a job runs, and start it again."""
-    with stage.new_fabric({}, tcp=True) as fabric, contextlib.ExitStack() as opened:
-        ours = opened.enter_context(stage.member(fabric, OURS))
+    with scenario.new_fabric({}, tcp=True) as fabric, contextlib.ExitStack() as opened:
+        ours = opened.enter_context(scenario.member(fabric, OURS))
         pool = opened.enter_context(ThreadPoolExecutor())
-        all_ = opened.enter_context(shells(ours, stage.nfcli))
+        all_ = opened.enter_context(shells(ours, scenario.nfcli))
         view = BrokerView(fabric.endpoint, fabric.shared_key)
 
         def come_back() -> None:
@@ -88,19 +88,19 @@ def running_echo(ours: Member) -> Iterator[tuple[Future[Any], list[str]]]:
         yield job, notices
 
 
-def frozen_broker(stage: Stage) -> None:
+def frozen_broker(scenario: Scenario) -> None:
     """Freeze the broker for 20 s, with a job under way on a worker of the reference's, and one sent meanwhile."""
-    with stage.new_fabric({DEMO: {"service": "demo"}}) as fabric, contextlib.ExitStack() as opened:
+    with scenario.new_fabric({DEMO: {"service": "demo"}}) as fabric, contextlib.ExitStack() as opened:
         fabric.start(DEMO)
-        ours = opened.enter_context(stage.member(fabric, OURS))
+        ours = opened.enter_context(scenario.member(fabric, OURS))
         pool = opened.enter_context(ThreadPoolExecutor())
-        all_ = opened.enter_context(shells(ours, stage.nfcli))
+        all_ = opened.enter_context(shells(ours, scenario.nfcli))
         view = BrokerView(fabric.endpoint, fabric.shared_key)
         ours.assert_back(view)
         job = {"username": "somebody", "token": "token-of-a-repeated-job"}
         assert ours.value("bearer_token_store", uuid="repeated", **job) is True
         all_.assert_answered()
-        walk = Walk(ours, stage.folder / "gate", pool)
+        walk = Walk(ours, scenario.folder / "gate", pool)
         fabric.broker.freeze()
         frozen_at = time.monotonic()
         theirs = {"service": "fastmcp", "task": "bearer_token_store", "uuid": "theirs", "workers": [OURS]}
@@ -124,57 +124,57 @@ def frozen_broker(stage: Stage) -> None:
         ours.assert_nothing_ran_twice(stored=1)
 
 
-def frozen_worker(stage: Stage) -> None:
+def frozen_worker(scenario: Scenario) -> None:
     """Freeze a worker until the broker has dropped it."""
-    with stage.member(stage.fabric, "frozen") as ours:
-        ours.assert_back(stage.view)
+    with scenario.member(scenario.fabric, "frozen") as ours:
+        ours.assert_back(scenario.view)
         ours.mcp.close()
         ours.worker.process.send_signal(signal.SIGSTOP)
         os.waitpid(ours.worker.process.pid, os.WUNTRACED)
         errors = ours.value("bearer_token_store", timeout=1.0, username="somebody", token="token-that-came-late")
         assert errors == ["no answer within 1 s"]
-        stage.view.await_gone("frozen")
+        scenario.view.await_gone("frozen")
         with pytest.raises(NoWorkersError, match=r"^worker frozen is not registered at the broker at "):
             ours.value("bearer_token_store", username="somebody", token="token-of-a-refused-job")
         ours.worker.process.send_signal(signal.SIGCONT)
-        ours.assert_back(stage.view)
+        ours.assert_back(scenario.view)
         with mcp_client(ours.worker.url) as mcp:
             mcp.assert_served()
         assert ours.value("bearer_token_check", token="token-of-a-refused-job") is False
         ours.assert_nothing_ran_twice(stored=0)
 
 
-def killed_worker(stage: Stage) -> None:
+def killed_worker(scenario: Scenario) -> None:
     """Kill a worker and start it again at once, while the broker still lists it."""
-    with stage.member(stage.fabric, "killed") as ours:
-        ours.assert_back(stage.view)
+    with scenario.member(scenario.fabric, "killed") as ours:
+        ours.assert_back(scenario.view)
         ours.mcp.close()
         assert ours.value("bearer_token_store", username="somebody", token="token-of-the-first-life") is True
         ours.worker.process.kill()
         ours.worker.process.wait()
-        assert "killed" in stage.view.rows()
-        with stage.running_worker(ours.environment, "killed") as again, mcp_client(again.url) as mcp:
-            ours.assert_back(stage.view)
+        assert "killed" in scenario.view.rows()
+        with scenario.running_worker(ours.environment, "killed") as again, mcp_client(again.url) as mcp:
+            ours.assert_back(scenario.view)
             mcp.assert_served()
             assert ours.value("bearer_token_check", token="token-of-the-first-life") is True
             ours.assert_nothing_ran_twice(stored=1)
 
 
-def taken_name(stage: Stage) -> None:
+def taken_name(scenario: Scenario) -> None:
     """Start another worker of the same name, on another machine as it were, by itself and by a shell."""
-    with stage.member(stage.fabric, "original") as ours, socket.socket() as free:
-        ours.assert_back(stage.view)
+    with scenario.member(scenario.fabric, "original") as ours, socket.socket() as free:
+        ours.assert_back(scenario.view)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        other = stage.joined_environment(stage.fabric, "original", port=port)
-        reason = f"worker original is already registered at the broker at {stage.fabric.endpoint}"
+        other = scenario.joined_environment(scenario.fabric, "original", port=port)
+        reason = f"worker original is already registered at the broker at {scenario.fabric.endpoint}"
         command = [sys.executable, "-m", "nfcli.worker", "--environment", str(other.folder), "--name", "original"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
         said = json.loads(done.stdout)
         assert (done.returncode, done.stderr.count("\n"), said["event"]) == (1, 1, "failed")
         assert said["error"].startswith(reason)
-        done = stage.nfcli(*CHECK.split(), environment=other)
+        done = scenario.nfcli(*CHECK.split(), environment=other)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
         assert reason in done.stderr
         with pytest.raises(ConnectionRefusedError):
@@ -184,11 +184,11 @@ def taken_name(stage: Stage) -> None:
         ours.assert_nothing_ran_twice(stored=1)
 
 
-def stolen_name(stage: Stage) -> None:
+def stolen_name(scenario: Scenario) -> None:
     """Connect under a worker's name while it runs, serve as the reference does for a while, and go again."""
-    with stage.member(stage.fabric, "stolen") as ours:
-        ours.assert_back(stage.view)
-        with Thief(stage.view.address, "stolen") as thief:
+    with scenario.member(scenario.fabric, "stolen") as ours:
+        ours.assert_back(scenario.view)
+        with Thief(scenario.view.address, "stolen") as thief:
             said = r"another worker uses the name stolen at the broker at "
             told = partial(log_lines, ours.environment, "stolen", said)
             until(lambda: thief.carry_on() and told(), "it is in the log")
@@ -196,91 +196,93 @@ def stolen_name(stage: Stage) -> None:
             # Ours doesn't take it back: the broker goes on sending to the other one.
             wanted = thief.heard + KEEPALIVES_AFTERWARDS
             until(lambda: thief.carry_on() >= wanted, "the thief is heard")
-        ours.assert_back(stage.view)
+        ours.assert_back(scenario.view)
         ours.mcp.assert_served()
         assert len(told()) == 1
 
 
-def deaf_worker(stage: Stage) -> None:
+def deaf_worker(scenario: Scenario) -> None:
     """Hold back what the broker says to a worker."""
-    lost_line(stage, "deaf", TO_WORKER)
+    lost_line(scenario, "deaf", TO_WORKER)
 
 
-def mute_worker(stage: Stage) -> None:
+def mute_worker(scenario: Scenario) -> None:
     """Hold back what a worker says to the broker."""
-    lost_line(stage, "mute", TO_BROKER)
+    lost_line(scenario, "mute", TO_BROKER)
 
 
-def lost_line(stage: Stage, name: str, direction: int) -> None:
+def lost_line(scenario: Scenario, name: str, direction: int) -> None:
     """Hold one direction until the broker has dropped the worker."""
-    with Forwarder(int(stage.fabric.endpoint.rpartition(":")[2])) as forwarder:
-        by_way = SimpleNamespace(join_inventory={**stage.fabric.join_inventory, "endpoint": forwarder.endpoint})
-        with stage.member(by_way, name) as ours:
-            ours.assert_back(stage.view)
+    with Forwarder(int(scenario.fabric.endpoint.rpartition(":")[2])) as forwarder:
+        by_way = SimpleNamespace(join_inventory={**scenario.fabric.join_inventory, "endpoint": forwarder.endpoint})
+        with scenario.member(by_way, name) as ours:
+            ours.assert_back(scenario.view)
             forwarder.hold(direction)
-            stage.view.await_gone(name)
+            scenario.view.await_gone(name)
             ours.mcp.assert_served()
             forwarder.release(direction)
-            ours.assert_back(stage.view)
+            ours.assert_back(scenario.view)
             ours.mcp.assert_served()
 
 
-DAYS = [
+FAILURES = [
     *(restarted_broker, frozen_broker),
     *(frozen_worker, killed_worker, taken_name, stolen_name, deaf_worker, mute_worker),
 ]
 
 
 @pytest.fixture(scope="module")
-def days(
+def failures(
     new_fabric: FabricMaker,
     joined_environment: EnvironmentJoiner,
     running_worker: WorkerRunner,
     nfcli: NfcliRunner,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Mapping[str, Future[None]]]:
-    """Begin all of the days."""
+    """Begin all of the failures."""
     with new_fabric({}, tcp=True) as fabric:
         fabric.start()
-        stage = Stage(new_fabric, joined_environment, running_worker, nfcli, fabric, tmp_path_factory.mktemp("gate"))
-        with ThreadPoolExecutor(len(DAYS)) as pool:
-            yield {day.__name__: pool.submit(day, stage) for day in DAYS}
+        scenario = Scenario(
+            new_fabric, joined_environment, running_worker, nfcli, fabric, tmp_path_factory.mktemp("gate")
+        )
+        with ThreadPoolExecutor(len(FAILURES)) as pool:
+            yield {failure.__name__: pool.submit(failure, scenario) for failure in FAILURES}
 
 
-Days = Mapping[str, Future[None]]
+Failures = Mapping[str, Future[None]]
 
 
-def test_all_is_well_again_when_a_broker_is_back(days: Days) -> None:
+def test_all_is_well_again_when_a_broker_is_back(failures: Failures) -> None:
     """It came late, was stopped or was killed: shells say so in one line within 3 s, workers are back within 20 s."""
-    days["restarted_broker"].result()
+    failures["restarted_broker"].result()
 
 
-def test_all_is_well_again_when_a_broker_thaws(days: Days) -> None:
+def test_all_is_well_again_when_a_broker_thaws(failures: Failures) -> None:
     """Within 3 s everybody says that it doesn't answer; the job under way ends well, none has run twice."""
-    days["frozen_broker"].result()
+    failures["frozen_broker"].result()
 
 
-def test_a_worker_that_was_dropped_is_back_by_itself(days: Days) -> None:
+def test_a_worker_that_was_dropped_is_back_by_itself(failures: Failures) -> None:
     """Jobs for it that came meanwhile were told that they have no answer, or that it isn't there."""
-    days["frozen_worker"].result()
+    failures["frozen_worker"].result()
 
 
-def test_a_worker_that_was_killed_is_started_again_at_once(days: Days) -> None:
+def test_a_worker_that_was_killed_is_started_again_at_once(failures: Failures) -> None:
     """What the broker still has of its first life isn't taken for another worker."""
-    days["killed_worker"].result()
+    failures["killed_worker"].result()
 
 
-def test_a_second_worker_of_a_name_is_refused(days: Days) -> None:
+def test_a_second_worker_of_a_name_is_refused(failures: Failures) -> None:
     """One line says why, nothing listens on its port, and the first one goes on."""
-    days["taken_name"].result()
+    failures["taken_name"].result()
 
 
-def test_a_worker_whose_name_is_taken_says_so_and_waits(days: Days) -> None:
+def test_a_worker_whose_name_is_taken_says_so_and_waits(failures: Failures) -> None:
     """It doesn't fight for it, serves MCP clients, and registers again when the other one has gone."""
-    days["stolen_name"].result()
+    failures["stolen_name"].result()
 
 
-@pytest.mark.parametrize("day", ["deaf_worker", "mute_worker"])
-def test_a_worker_is_back_when_its_line_is(days: Days, day: str) -> None:
+@pytest.mark.parametrize("failure", ["deaf_worker", "mute_worker"])
+def test_a_worker_is_back_when_its_line_is(failures: Failures, failure: str) -> None:
     """The line was open all the time, and nothing came through in one of its directions."""
-    days[day].result()
+    failures[failure].result()

@@ -1,4 +1,4 @@
-"""What bad days of a fabric are made of: workers of ours that joined, who looks on, and who makes trouble."""
+"""The parts of failures in a fabric: workers of ours that joined it, observers, and peers that cause trouble."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ CLEAR_LINE = "\x1b[K"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What days are made of: the fixtures, and the fabric that the days of workers share."""
+class Scenario:
+    """The fixtures, and the fabric that the failures of workers share."""
 
     new_fabric: FabricMaker
     joined_environment: EnvironmentJoiner
@@ -52,7 +52,7 @@ class Stage:
 
     @property
     def view(self) -> Any:
-        """What the broker lists that the days of workers share."""
+        """The list of the broker that the failures of workers share."""
         return BrokerView(self.fabric.endpoint, self.fabric.shared_key)
 
     @contextlib.contextmanager
@@ -101,7 +101,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Shells:
-    """Shells on a member's environment that ran before the bad day, and one that is started new each time."""
+    """Shells on a member's environment that ran before the failure, and one that is started new each time."""
 
     member: Member
     nfcli: NfcliRunner
