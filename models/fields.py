@@ -1,6 +1,6 @@
-"""Annotated types shared by every model: user names, tokens, numbers of seconds, instants.
+"""Annotated types that all models share: user names, tokens, numbers of seconds, instants.
 
-Each rule is stated once here; its message says value (never a token's), rule and remedy in one line.
+Each rule is defined here once; its message has the rule and, unless it is a token, the value.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ USERNAME_MAX_CHARACTERS = 256
 TOKEN_MAX_CHARACTERS = 1024
 EXPIRE_MAX_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 days
 TIMEOUT_MAX_SECONDS = 86_400
-LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later ones can't be shown in local time
+LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later instants can't be shown in local time
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
-# Characters a terminal acts on or that reorder what a reader sees: controls, line separators, lone surrogates,
-# and the bidirectional overrides that can make one name look like another.
+# Characters that terminals interpret, or that can make one name look like another: controls, line separators, lone
+# surrogates, bidirectional overrides.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def _text(value: Any) -> Any:
+def _validate_text(value: Any) -> Any:
     if not isinstance(value, str):
         raise PydanticCustomError("not_text", "must be text")
     return value
 
 
-def _username(value: str) -> str:
+def _validate_username(value: str) -> str:
     if not 1 <= len(value) <= USERNAME_MAX_CHARACTERS:
         raise PydanticCustomError(
             "username_length",
@@ -51,7 +51,7 @@ def _username(value: str) -> str:
     return value
 
 
-def _token(value: str) -> str:
+def _validate_token(value: str) -> str:
     if not 1 <= len(value) <= TOKEN_MAX_CHARACTERS:
         raise PydanticCustomError(
             "token_length",
@@ -69,66 +69,66 @@ def _token(value: str) -> str:
     return value
 
 
-def _whole_number(value: Any, limit: int) -> int:
-    """Return `value` as an int from 1 to `limit`; text must be plain digits, so `1e3` or `1_0` never slip through."""
+def _validate_whole_number(value: Any, limit: int) -> int:
+    """Return `value` as an int from 1 to `limit`; text must be plain digits: `1e3` and `1_0` are refused."""
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
         value = int(value)
     if type(value) is not int or not 1 <= value <= limit:
         raise PydanticCustomError(
             "whole_seconds",
             "must be 1 to {limit} whole seconds, got {value}",
-            {"limit": limit, "value": _shown(value)},
+            {"limit": limit, "value": _quote_value(value)},
         )
     return value
 
 
-def _instant(value: Any) -> float:
+def _validate_instant(value: Any) -> float:
     if type(value) not in {int, float} or not 0 <= value < LAST_INSTANT:
         raise PydanticCustomError(
             "instant",
             "must be an instant in seconds since the epoch, 0 or more and below {limit}, got {value}",
-            {"limit": int(LAST_INSTANT), "value": _shown(value)},
+            {"limit": int(LAST_INSTANT), "value": _quote_value(value)},
         )
     return float(value)
 
 
-def _shown(value: Any) -> str:
-    """Return a short, printable form of a refused value."""
+def _quote_value(value: Any) -> str:
+    """Return a refused value for a message: short and printable."""
     text = str(value)[:40]
     return text if text.isprintable() and text else repr(text)
 
 
-def _expire(value: Any) -> int:
-    return _whole_number(value, EXPIRE_MAX_SECONDS)
+def _validate_lifetime(value: Any) -> int:
+    return _validate_whole_number(value, EXPIRE_MAX_SECONDS)
 
 
-def _timeout(value: Any) -> int:
-    return _whole_number(value, TIMEOUT_MAX_SECONDS)
+def _validate_timeout(value: Any) -> int:
+    return _validate_whole_number(value, TIMEOUT_MAX_SECONDS)
 
 
-Username = Annotated[str, BeforeValidator(_text), AfterValidator(_username)]
+Username = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_username)]
 """1 to 256 characters, no control characters, no blank at either end."""
 
-Token = Annotated[str, BeforeValidator(_text), AfterValidator(_token)]
+Token = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_token)]
 """RFC 6750 section 2.1 `b64token`, 1 to 1024 characters: what an `Authorization: Bearer` header can carry."""
 
 Seconds = Annotated[
     int,
-    BeforeValidator(_expire),
+    BeforeValidator(_validate_lifetime),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXPIRE_MAX_SECONDS}),
 ]
 """A lifetime: whole seconds, from 1 to 100 years."""
 
 TimeoutSeconds = Annotated[
     int,
-    BeforeValidator(_timeout),
+    BeforeValidator(_validate_timeout),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": TIMEOUT_MAX_SECONDS}),
 ]
 """How long a job may take: whole seconds, from 1 to one day."""
 
 Instant = Annotated[
     float,
-    BeforeValidator(_instant),
+    BeforeValidator(_validate_instant),
     WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": LAST_INSTANT}),
 ]
 """A moment: seconds since the epoch (UTC), before the year 9999."""

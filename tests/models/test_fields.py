@@ -1,4 +1,4 @@
-"""User names, tokens and seconds: what is taken, what is refused, and how that is said."""
+"""User names, tokens and numbers of seconds: what is accepted and refused, and the messages."""
 
 import string
 from typing import Any
@@ -17,23 +17,23 @@ B64 = string.ascii_letters + string.digits + "-._~+/"
 
 
 def refusal(adapter: TypeAdapter[Any], value: object) -> str:
-    """Return the one sentence with which a value is refused."""
+    """Return the message with which a value is refused."""
     with pytest.raises(ValidationError) as caught:
         adapter.validate_python(value)
-    (sentence,) = validation_messages(caught.value)
-    return sentence
+    (message,) = validation_messages(caught.value)
+    return message
 
 
 @pytest.mark.parametrize(
     "name", ["t", "token", "000123", "true", "None", "1.5", "{a}", "[red]x", "it's me", "a  b", "名前"]
 )
 def test_plain_text_is_a_username_whatever_it_looks_like(name: str) -> None:
-    """Nothing is guessed into another type."""
+    """It isn't converted to another type."""
     assert USERNAME.validate_python(name) == name
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("name", "message"),
     [
         ("", "must be 1 to 256 characters, got 0"),
         ("x" * 257, "must be 1 to 256 characters, got 257"),
@@ -47,20 +47,20 @@ def test_plain_text_is_a_username_whatever_it_looks_like(name: str) -> None:
         (None, "must be text"),
     ],
 )
-def test_other_usernames_are_refused_in_one_sentence(name: object, sentence: str) -> None:
-    """The sentence states the rule and, where it helps, the place."""
-    assert refusal(USERNAME, name) == sentence
+def test_other_usernames_are_refused(name: object, message: str) -> None:
+    """The message has the rule and, where it helps, the position."""
+    assert refusal(USERNAME, name) == message
 
 
 @given(st.text(B64, min_size=1, max_size=1000), st.integers(0, 24))
 def test_every_b64token_is_a_token(body: str, padding: int) -> None:
-    """RFC 6750's whole alphabet is taken, leading dashes and trailing equal signs included."""
+    """The complete alphabet of RFC 6750, leading dashes and trailing equal signs included."""
     assert TOKEN.validate_python(body + "=" * padding) == body + "=" * padding
 
 
 @given(st.text(max_size=40))
-def test_refused_tokens_are_never_repeated(value: str) -> None:
-    """A refusal says nothing of what the token held."""
+def test_refused_tokens_are_not_in_the_message(value: str) -> None:
+    """They are secrets."""
     assert "§" not in refusal(TOKEN, "§secret§" + value)
 
 
@@ -68,14 +68,14 @@ def test_refused_tokens_are_never_repeated(value: str) -> None:
     ("token", "position"),
     [("a b", 2), ("=", 1), ("a=b", 3), ("ü", 1), ("abc\n", 4), ("ab\x00", 3), ("x" * 9 + ",", 10)],
 )
-def test_a_token_that_no_header_can_carry_is_refused_with_the_place(token: str, position: int) -> None:
-    """The character that breaks the rule is named by its position, not shown."""
+def test_a_token_that_no_header_can_carry_is_refused_with_the_position(token: str, position: int) -> None:
+    """The message has the position of the character, not the character."""
     assert refusal(TOKEN, token).endswith(f"character {position} could never be sent in an Authorization header")
 
 
 @pytest.mark.parametrize("value", [1, "1", "3600", EXPIRE_MAX_SECONDS, str(EXPIRE_MAX_SECONDS), "+60"])
-def test_whole_seconds_are_taken_as_numbers_and_as_digits(value: object) -> None:
-    """A shell sends text, Python sends ints."""
+def test_whole_seconds_may_be_numbers_or_digits(value: object) -> None:
+    """The shell sends text, Python sends ints."""
     assert SECONDS.validate_python(value) == int(str(value))
 
 
@@ -86,17 +86,17 @@ def test_whole_seconds_are_taken_as_numbers_and_as_digits(value: object) -> None
         *(0, -5, 1.0, 1.5, True, float("nan"), float("inf"), EXPIRE_MAX_SECONDS + 1, None, [], b"5"),
     ],
 )
-def test_everything_else_is_no_number_of_seconds(value: object) -> None:
-    """Zero, negatives, fractions, NaN, more than a hundred years and things that merely look like numbers."""
+def test_other_numbers_of_seconds_are_refused(value: object) -> None:
+    """Zero, negatives, fractions, NaN, more than 100 years, and texts that only look like numbers."""
     assert refusal(SECONDS, value).startswith(f"must be 1 to {EXPIRE_MAX_SECONDS} whole seconds, got ")
 
 
 def test_control_characters_of_a_refused_number_are_not_printed() -> None:
-    """A refused value can't act on the terminal that shows it."""
+    """A terminal would interpret them."""
     assert refusal(SECONDS, "\x1b[2J") == f"must be 1 to {EXPIRE_MAX_SECONDS} whole seconds, got '\\x1b[2J'"
 
 
 def test_a_timeout_is_at_most_a_day() -> None:
-    """A job's deadline has a bound of its own."""
+    """Its limit isn't that of lifetimes."""
     assert TIMEOUT.validate_python("86400") == 86_400
     assert refusal(TIMEOUT, "86401") == "must be 1 to 86400 whole seconds, got 86401"

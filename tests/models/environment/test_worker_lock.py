@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def owner_process(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that owns the lock and has published its whole state."""
+    """Run a process that owns the lock and has published its complete state."""
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -68,9 +68,9 @@ def test_owner_publishes_more_as_it_gets_ready(path: Path) -> None:
     lock.publish(endpoint="ipc://e", note=[1])
     lock.publish(ready=True, url="http://u")
     assert read_owner(path) == LockOwner(pid=os.getpid(), ready=True, endpoint="ipc://e", url="http://u")
-    content = json.loads(path.with_name("w.1.json").read_bytes())
-    assert content.pop("started") <= time.time()
-    assert content == {"pid": os.getpid(), "ready": True, "endpoint": "ipc://e", "url": "http://u", "note": [1]}
+    state = json.loads(path.with_name("w.1.json").read_bytes())
+    assert state.pop("started") <= time.time()
+    assert state == {"pid": os.getpid(), "ready": True, "endpoint": "ipc://e", "url": "http://u", "note": [1]}
     lock.release()
 
 
@@ -197,10 +197,10 @@ def test_state_of_a_dead_owner_is_not_taken_for_the_new_ones(
     path: Path, dead_pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until a new owner has published its state, the old one is still there: the reader waits."""
-    write_private(path.with_name("w.1.json"), _content(pid=dead_pid))
-    stream = _locked(path)
+    write_private(path.with_name("w.1.json"), content(pid=dead_pid))
+    stream = locked(path)
     monkeypatch.setattr(
-        time, "sleep", lambda _seconds: write_private(path.with_name("w.1.json"), _content(pid=os.getpid()))
+        time, "sleep", lambda _seconds: write_private(path.with_name("w.1.json"), content(pid=os.getpid()))
     )
     assert read_owner(path) == LockOwner(pid=os.getpid(), ready=True, endpoint="e", url="u")
     stream.close()
@@ -208,8 +208,8 @@ def test_state_of_a_dead_owner_is_not_taken_for_the_new_ones(
 
 def test_owner_whose_pid_is_not_visible_is_believed(path: Path, dead_pid: int) -> None:
     """A worker in a container that shares the folder has a pid of another namespace."""
-    write_private(path.with_name("w.1.json"), _content(pid=dead_pid))
-    stream = _locked(path)
+    write_private(path.with_name("w.1.json"), content(pid=dead_pid))
+    stream = locked(path)
     assert read_owner(path) == LockOwner(pid=dead_pid, ready=True, endpoint="e", url="u")
     stream.close()
 
@@ -220,8 +220,8 @@ def test_owner_of_another_user_counts_as_alive(path: Path, monkeypatch: pytest.M
     def refuse(_pid: int, _signal: int) -> None:
         raise PermissionError
 
-    stream = _locked(path)
-    write_private(path.with_name("w.1.json"), _content(pid=os.getpid()))
+    stream = locked(path)
+    write_private(path.with_name("w.1.json"), content(pid=os.getpid()))
     monkeypatch.setattr(os, "kill", refuse)
     assert read_owner(path) == LockOwner(pid=os.getpid(), ready=True, endpoint="e", url="u")
     stream.close()
@@ -232,7 +232,7 @@ def test_owner_of_another_user_counts_as_alive(path: Path, monkeypatch: pytest.M
 )
 def test_owner_without_a_valid_state_is_still_an_owner(path: Path, content: bytes | None) -> None:
     """The lock decides; the state only adds to it."""
-    stream = _locked(path)
+    stream = locked(path)
     if content is not None:
         write_private(path.with_name("w.1.json"), content)
     assert read_owner(path) == LockOwner(pid=None)
@@ -306,11 +306,12 @@ def test_lock_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'file' / 'w.lock'} can't be read: Not a directory"
 
 
-def _content(*, pid: int) -> bytes:
+def content(*, pid: int) -> bytes:
+    """Return a state file's content."""
     return json.dumps({"pid": pid, "ready": True, "endpoint": "e", "url": "u"}).encode()
 
 
-def _locked(path: Path) -> Any:
+def locked(path: Path) -> Any:
     """Hold the lock without a published state, as an owner does for its first moment."""
     stream = open_private(path, "ab")
     fcntl.flock(stream, fcntl.LOCK_EX)

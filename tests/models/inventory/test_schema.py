@@ -1,4 +1,4 @@
-"""The inventory as a whole: what is understood, what is refused and how, what is shown."""
+"""Inventories that load, and the configuration that they result in."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ topology:
 
 
 def test_default_inventory_has_one_worker_with_authentication_on() -> None:
-    """A bare `nfcli` serves on loopback and asks for tokens."""
+    """Without an inventory a worker serves on loopback and requires tokens."""
     assert load_inventory(Environment(Path("/nowhere"), None)) == Inventory(
         workers={
             "fastmcp-worker-1": WorkerInventory(
@@ -91,14 +91,14 @@ def test_default_inventory_has_one_worker_with_authentication_on() -> None:
     )
 
 
-def test_owners_sample_is_understood(inventory: Load) -> None:
-    """The worker file of the acceptance transcripts, every value as it stands there."""
+def test_owners_sample_loads(inventory: Load) -> None:
+    """The worker file of the acceptance transcripts."""
     loaded = inventory(inventory__yaml=ONE, w1__yaml=OWNERS_SAMPLE)
     assert loaded.workers == {"w1": OWNERS_WORKER}
 
 
-def test_worker_that_says_nothing_has_the_documented_defaults(inventory: Load) -> None:
-    """Authentication is off unless an inventory says otherwise, and the address is loopback."""
+def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> None:
+    """Authentication is off unless the inventory turns it on, and the address is loopback."""
     worker = inventory(inventory__yaml=ONE, w1__yaml="service: fastmcp").workers["w1"]
     assert worker.model_dump() == {
         "service": "fastmcp",
@@ -132,7 +132,7 @@ def test_worker_that_says_nothing_has_the_documented_defaults(inventory: Load) -
 
 
 def test_sources_are_merged_in_the_files_order(inventory: Load) -> None:
-    """Every glob that matches, in its letters' case, counts once and in order; later ones win, lists grow."""
+    """Each source of a glob that matches, case-sensitively, is merged once; later ones win, lists are appended."""
     loaded = inventory(
         inventory__yaml="""\
 workers:
@@ -158,8 +158,8 @@ workers:
     )
 
 
-def test_workers_of_one_source_do_not_share_what_is_merged_into_it(inventory: Load) -> None:
-    """A list that one worker's file extends stays as it was for the next worker."""
+def test_workers_with_a_common_source_share_no_data(inventory: Load) -> None:
+    """A list that one worker's file extends isn't extended for the next worker."""
     loaded = inventory(
         inventory__yaml="workers:\n  w*: [{service: fastmcp, allowed_hosts: [a]}]\n"
         "  w1: [{allowed_hosts: [b]}]\n  w2: [{allowed_hosts: [c]}]\n"
@@ -170,8 +170,8 @@ def test_workers_of_one_source_do_not_share_what_is_merged_into_it(inventory: Lo
     }
 
 
-def test_norfab_environment_is_understood_as_it_is(tmp_path: Path, inventory: Load) -> None:
-    """What belongs to other services is named and left alone, even where only NorFab could read it."""
+def test_norfab_inventory_loads_unchanged(tmp_path: Path, inventory: Load) -> None:
+    """Workers of other services are only named, even if only NorFab can read their files."""
     (tmp_path / "nornir").mkdir()
     (tmp_path / "nornir" / "common.yaml").write_text("service: nornir\n{% if x %}\nhosts: {{ x.y | upper }}\n")
     (tmp_path / "unreadable.yaml").write_text("a: 1\n\x01\nservice: 'plugged_in'  # x\n")
@@ -211,15 +211,15 @@ W12 = "  w1: [{service: fastmcp}]\n  w*: [{port: 1}]\n  w2: [{service: fastmcp}]
         ("topology: {workers: ['${W:-w1}']}", ("w1",)),
     ],
 )
-def test_topology_says_what_runs_here(inventory: Load, topology: str, expected: tuple[str, ...]) -> None:
-    """Names, or NorFab's names with options, none twice; without a topology every exact name."""
+def test_topology_lists_the_workers_of_this_machine(inventory: Load, topology: str, expected: tuple[str, ...]) -> None:
+    """Names, or NorFab's names with options, without repeats; without a topology every exact name."""
     loaded = inventory(inventory__yaml=f"workers:\n{W12}{topology}\n")
     assert loaded.topology.workers == expected
     assert set(loaded.workers) == {"w1", "w2"}
 
 
 def test_topology_may_name_a_worker_that_only_a_glob_configures(inventory: Load) -> None:
-    """A glob and a list of names is all that many equal workers need."""
+    """Many equal workers need only a glob and a list of names."""
     loaded = inventory(
         inventory__yaml="workers: {w-*: [{service: fastmcp, port: 0}]}\ntopology: {workers: [w-1, w-2]}\n"
     )
@@ -229,10 +229,10 @@ def test_topology_may_name_a_worker_that_only_a_glob_configures(inventory: Load)
     )
 
 
-def test_values_and_paths_come_from_the_environment(
+def test_variables_are_replaced_in_values_and_paths(
     tmp_path: Path, inventory: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Numbers and flags may be text; file names and worker names may hold variables too."""
+    """Numbers and flags may be text; names of files and workers may have variables too."""
     (tmp_path / ".env").write_text("PORT=8123\nAUTH=yes\nTTL=60\nFILE=w1\nNAME=w1\n")
     monkeypatch.setenv("PORT", "8124")
     loaded = inventory(
@@ -251,7 +251,7 @@ def test_values_and_paths_come_from_the_environment(
     }
 
 
-def test_keys_above_commented_lines_are_as_if_not_there(inventory: Load) -> None:
+def test_keys_without_a_value_have_their_defaults(inventory: Load) -> None:
     """`auth_bearer:` whose keys are all commented out is YAML's null."""
     loaded = inventory(
         inventory__yaml=f"broker:\ntopology:\n{ONE}",
@@ -274,7 +274,7 @@ def test_keys_above_commented_lines_are_as_if_not_there(inventory: Load) -> None
 def test_published_urls_are_the_workers_own_unless_given(
     auth_bearer: dict[str, Any], expected: tuple[str | None, str | None], worker_url: str
 ) -> None:
-    """Not set: the worker's URL; null: nothing is published."""
+    """Unset: the worker's URL; null: nothing is published."""
     assert AuthBearer(**auth_bearer).metadata_urls(worker_url) == expected
 
 
@@ -289,10 +289,8 @@ def test_published_urls_are_the_workers_own_unless_given(
         ({"required_scopes": None}, ()),
     ],
 )
-def test_tokens_carry_the_required_scopes_unless_told_otherwise(
-    auth_bearer: dict[str, Any], expected: tuple[str, ...]
-) -> None:
-    """An explicit empty list gives tokens that carry nothing."""
+def test_tokens_carry_the_required_scopes_by_default(auth_bearer: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """With an explicit empty list they carry none."""
     assert AuthBearer(**auth_bearer).token_scopes == expected
 
 
@@ -308,27 +306,27 @@ def test_tokens_carry_the_required_scopes_unless_told_otherwise(
         ("10.0.0.1", 5, "http://10.0.0.1:5", False),
     ],
 )
-def test_worker_knows_its_url_and_who_can_reach_it(host: str, port: int | None, url: str, is_loopback: bool) -> None:
-    """The shown address is one to connect to; all interfaces are not loopback, whatever is shown."""
+def test_url_and_exposure_follow_from_the_host(host: str, port: int | None, url: str, is_loopback: bool) -> None:
+    """The URL can be connected to; all interfaces are not loopback, although their URL is."""
     worker = WorkerInventory(service="fastmcp", host=host)
     assert (worker.base_url(port), worker.is_loopback) == (url, is_loopback)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, True), (True, True), (False, False)])
-def test_broker_speaks_curve_unless_told_not_to(value: Any, expected: bool) -> None:
-    """Null leaves it on, as in NorFab."""
+def test_broker_speaks_curve_by_default(value: Any, expected: bool) -> None:
+    """Null doesn't turn it off, as in NorFab."""
     assert Broker(endpoint="tcp://b:1", zmq_auth=value).zmq_auth is expected
 
 
 @pytest.mark.parametrize("value", ["no", 0, "false", []])
-def test_what_norfab_takes_for_on_turns_curve_not_off(value: Any) -> None:
-    """One side would speak CURVE and the other not."""
+def test_values_that_norfab_takes_for_true_do_not_turn_curve_off(value: Any) -> None:
+    """Otherwise only one side would speak CURVE."""
     with pytest.raises(ValidationError, match="must be true or false without quotes"):
         Broker(endpoint="tcp://b:1", zmq_auth=value)
 
 
-def test_a_worker_that_only_the_broker_knows_is_left_to_it(inventory: Load) -> None:
-    """Nothing is said of it here; without a broker that is an error."""
+def test_a_worker_without_an_entry_is_remote_with_a_broker(inventory: Load) -> None:
+    """The broker has its inventory; without a broker that is an error."""
     loaded = inventory(
         inventory__yaml="broker: {endpoint: 'tcp://b:1'}\nworkers: {w-*: [{service: fastmcp}], x: }\n"
         "topology: {workers: [w-1, x, y, filesharing-worker-1]}\n"
@@ -338,7 +336,7 @@ def test_a_worker_that_only_the_broker_knows_is_left_to_it(inventory: Load) -> N
     assert loaded.foreign_workers == {"filesharing-worker-1": "filesharing"}
 
 
-def test_configuration_cannot_be_changed() -> None:
+def test_configuration_is_immutable() -> None:
     """A worker runs with what it started with."""
     with pytest.raises(ValidationError, match="frozen"):
         Inventory.default().workers["fastmcp-worker-1"].port = 1  # type: ignore[misc]

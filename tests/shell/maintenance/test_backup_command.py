@@ -119,9 +119,9 @@ def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pyte
     )
     restore(worker, file, "w1")
     assert worker.tasks[4:] == ["restore_begin", "restore_write", "restore_write", "restore_commit"]
-    said = capsys.readouterr()
-    assert json.loads(said.out) == {"w1": {"restored": 3, "removed": 2, "expired": 1}}
-    assert said.err == f"w1: one row was\\nno token\n{RESTORED_NOTE}\n"
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"w1": {"restored": 3, "removed": 2, "expired": 1}}
+    assert output.err == f"w1: one row was\\nno token\n{RESTORED_NOTE}\n"
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def test_tokens_are_sent_by_the_hundred_grouped_by_user(
     assert {token["token"] for token in sent} == {f"t{number:03}" for number in range(250)}
     expiring = {token["token"]: token["expires"] for token in sent if token["expires"] is not None}
     assert expiring == {"t003": pytest.approx(later, abs=60)}
-    said = capsys.readouterr()
-    assert json.loads(said.out) == {"w1": {**answer(198, 51, 0, 1), "invalid": 0, "unreadable": 0}}
-    assert said.err == ""
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"w1": {**answer(198, 51, 0, 1), "invalid": 0, "unreadable": 0}}
+    assert output.err == ""
 
 
 def test_skipped_records_are_reported_and_fail_the_import(
@@ -81,15 +81,15 @@ def test_skipped_records_are_reported_and_fail_the_import(
     norfab.put("bearer_token::strange-token", ["strange-token"])
     worker.answers = [answer(1, refused=1)]
     assert import_norfab(worker, norfab.folder, "w1") == 1
-    said = capsys.readouterr()
-    assert json.loads(said.out) == {"w1": {**answer(1, refused=1), "invalid": 1, "unreadable": 1}}
-    told = said.err.splitlines()
-    assert told[0].startswith("invalid records were skipped: token: must be made of A-Z a-z 0-9 ")
-    assert told[1:] == [
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"w1": {**answer(1, refused=1), "invalid": 1, "unreadable": 1}}
+    notes = output.err.splitlines()
+    assert notes[0].startswith("invalid records were skipped: token: must be made of A-Z a-z 0-9 ")
+    assert notes[1:] == [
         "records that nfcli doesn't read as tokens were skipped: 1",
         "tokens that w1 has stored for other users were not changed: delete them there first",
     ]
-    assert "-token" not in said.out + said.err
+    assert "-token" not in output.out + output.err
 
 
 REFUSED = "tokens that w1 has stored for other users were not changed: delete them there first\n"
@@ -119,8 +119,8 @@ def test_an_empty_database_sends_no_job(
 ) -> None:
     """All counts are zero."""
     assert import_norfab(worker, norfab.folder, None) == 0
-    said = capsys.readouterr()
-    assert (json.loads(said.out), said.err, worker.sent) == (
+    output = capsys.readouterr()
+    assert (json.loads(output.out), output.err, worker.sent) == (
         {"w1": {**answer(), "invalid": 0, "unreadable": 0}},
         "nothing was changed\n",
         [],

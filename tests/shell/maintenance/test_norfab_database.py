@@ -231,9 +231,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, name: str, reason
     (tmp_path / "file").touch()
     with pytest.raises(NorfabDatabaseError) as raised:
         find_database(tmp_path / name)
-    said = str(raised.value)
-    assert said.startswith(str(tmp_path / name))
-    assert said.endswith(f" can't be read: {reason}: name a NorFab worker's cache folder that you can read")
+    message = str(raised.value)
+    assert message.startswith(str(tmp_path / name))
+    assert message.endswith(f" can't be read: {reason}: name a NorFab worker's cache folder that you can read")
 
 
 def test_an_error_of_the_system_while_reading_is_reported(
@@ -294,8 +294,8 @@ def test_a_damaged_database_is_refused(norfab: NorfabDatabase, damage: Callable[
     damage(file)
     with pytest.raises(NorfabDatabaseError) as raised:
         read(norfab.folder)
-    said = f"{file} is damaged or not a NorFab worker's database: use an intact copy of it"
-    assert str(raised.value) == said
+    message = f"{file} is damaged or not a NorFab worker's database: use an intact copy of it"
+    assert str(raised.value) == message
 
 
 def test_a_row_that_is_too_large_is_damage(norfab: NorfabDatabase) -> None:

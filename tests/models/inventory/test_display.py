@@ -1,4 +1,4 @@
-"""What is shown of an inventory, and of the inventory's format."""
+"""Display of an inventory, and of the inventory's schema."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ SECRETIVE = Inventory(
 )
 
 
-def test_shown_inventory_is_whole_but_for_its_secrets() -> None:
-    """What `show` prints: JSON types, every key, `***` where a secret stands."""
+def test_displayed_inventory_is_complete_except_for_secrets() -> None:
+    """JSON types, every key, `***` for secrets."""
     assert SECRETIVE.redacted() == {
         "broker": {"endpoint": "tcp://b:1", "shared_key": "***", "zmq_auth": True, "ip_allowlist": ["*"]},
         "workers": {
@@ -113,14 +113,14 @@ def test_shown_inventory_is_whole_but_for_its_secrets() -> None:
     assert Inventory.default().redacted()["broker"] is None
 
 
-def test_repr_holds_no_secret() -> None:
-    """A repr may end in a log."""
+def test_repr_has_no_secret() -> None:
+    """A repr may be logged."""
     assert "s3cret" not in repr(SECRETIVE)
     assert KEY not in repr(SECRETIVE)
 
 
 def test_schema_describes_every_key() -> None:
-    """The manual's table comes from the models: every key once, each with type and description."""
+    """The manual's table has every key once, each with type and description."""
     schema = describe_schema()
     assert [key for key, _, _, _ in schema] == KEYS
     assert all(kind and description for _, kind, _, description in schema)
@@ -130,8 +130,8 @@ def test_schema_describes_every_key() -> None:
     }
 
 
-def test_urls_that_are_not_set_are_left_out_of_what_is_shown() -> None:
-    """An explicit null publishes nothing, an unset key publishes the worker's own URL: they must not look alike."""
+def test_urls_that_are_not_set_are_not_displayed() -> None:
+    """An explicit null publishes nothing, an unset key the worker's own URL."""
     worker = WorkerInventory.model_validate({"service": "fastmcp", "auth_bearer": {"issuer_url": None}})
     assert worker.redacted()["auth_bearer"] == {
         "token_ttl": None,
