@@ -6,19 +6,31 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
 from nfcli.man.tasks import render_tasks
 from nfcli.models.errors import UsageError
-from nfcli.models.tasks.auth import (
-    BearerTokenDeleteInput,
-    BearerTokenEntry,
-    BearerTokenListInput,
-    BearerTokenStoreInput,
-)
+from nfcli.models.fields import Seconds
+from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.task import TaskRegistry, ToolHints, task
 
 
-@task(arguments=BearerTokenStoreInput, result=bool)
+class StoreInput(TaskInput):
+    """Required arguments and one that may be null."""
+
+    token: str = Field(description="Token string to store")
+    username: str = Field(description="User name to store the token for")
+    expire: Seconds | None = Field(default=None, description="Token expiration time in seconds")
+
+
+class Entry(BaseModel):
+    """An object with two fields."""
+
+    username: str
+    token: str
+
+
+@task(arguments=StoreInput, result=bool)
 def bearer_token_store(worker: object, arguments: object) -> bool:
     """Store a token for a user.
 
@@ -27,13 +39,13 @@ def bearer_token_store(worker: object, arguments: object) -> bool:
     raise NotImplementedError
 
 
-@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False)
-def bearer_token_list(worker: object, arguments: object) -> list[BearerTokenEntry]:
+@task(result=list[Entry], mcp=False)
+def bearer_token_list(worker: object, arguments: object) -> list[Entry]:
     """List the stored tokens."""
     raise NotImplementedError
 
 
-@task(arguments=BearerTokenDeleteInput, result=dict[str, int], mcp=ToolHints("Delete"))
+@task(result=dict[str, int], mcp=ToolHints("Delete"))
 def delete_all(worker: object, arguments: object) -> dict[str, int]:  # noqa: D103  stands for a foreign task
     raise NotImplementedError
 
@@ -68,7 +80,7 @@ def test_a_task_is_described_with_arguments_and_result(entries: list[dict[str, A
         "    Storing it again renews its lifetime.",
         "",
         "arguments (* required)",
-        "    *token     string                           Token string to store, autogenerate if not given",
+        "    *token     string                           Token string to store",
         "    *username  string                           User name to store the token for",
         "    expire     integer 1 to 3155760000 or null  Token expiration time in seconds",
         "",
@@ -83,7 +95,7 @@ def test_a_task_is_described_with_arguments_and_result(entries: list[dict[str, A
 @pytest.mark.parametrize(
     ("name", "result"),
     [
-        ("bearer_token_list", "list of {username, token, age, creation, expires} or null"),
+        ("bearer_token_list", "list of {username, token} or null"),
         ("delete_all", "object of integer or null"),
     ],
 )

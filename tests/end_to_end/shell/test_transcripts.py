@@ -6,18 +6,18 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
+from nfcli.man.tree import tree_lines
+from nfcli.models.commands.root import Root
 from nfcli.models.environment.paths import Environment
 from support.programs import Program, Terminal, TerminalStarter
+from support.token_tables import EMPTY_TABLE, table_rows
 from support.workers import NfcliRunner, RunningWorker
 
-EXPECTED_TREE = Path(__file__).parents[2] / "man" / "expected" / "man_tree_fastmcp_auth.txt"
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
 FALSE = TRUE.replace("true", "false")
-HEADER = ["worker", "username", "token", "age", "creation", "expires"]
 Say = Callable[[str], str]
 
 
@@ -32,14 +32,6 @@ def say(request: pytest.FixtureRequest, environment: Environment, no_tokens: Non
     return script.run_line
 
 
-def rows(table: str) -> list[list[str]]:
-    """Return the rows of a printed table, its form checked: header, one leading blank, two blanks between columns."""
-    header, *lines = [re.split(r" {2,}", line[1:]) for line in table.splitlines()]
-    assert all(re.match(r" \S", line) for line in table.splitlines())
-    assert header == HEADER
-    return lines
-
-
 def test_an_explicit_token_is_stored(say: Say) -> None:
     """The command of the documents gives the answer of the documents."""
     assert say("fastmcp auth create-token username automation token secret-token expire 3600") == TRUE
@@ -52,7 +44,7 @@ def test_a_generated_token_is_shown_once_beside_the_result(say: Say) -> None:
     found = re.search(r"^generated token for automation: ([0-9a-f]{32})\n", printed, re.MULTILINE)
     assert found
     assert printed.replace(found.group(), "") == TRUE
-    assert [row[2] for row in rows(say("fastmcp auth list-tokens"))] == [found[1]]
+    assert [row["token"] for row in table_rows(say("fastmcp auth list-tokens"))] == [found[1]]
 
 
 def test_the_tokens_of_a_user_are_a_table(say: Say) -> None:
@@ -60,8 +52,10 @@ def test_the_tokens_of_a_user_are_a_table(say: Say) -> None:
     before = datetime.now()  # noqa: DTZ005  the table shows local time
     say("fastmcp auth create-token username automation token secret-token expire 3600")
     say("fastmcp auth create-token username vscode token another")
-    ((worker, username, token, age, creation, expires),) = rows(say("fastmcp auth list-tokens username automation"))
-    assert [worker, username, token] == ["fastmcp-worker-1", "automation", "secret-token"]
+    header, line = say("fastmcp auth list-tokens username automation").splitlines()
+    assert re.split(r" {2,}", header) == [" worker", "username", "token", "age", "creation", "expires"]
+    worker, username, token, age, creation, expires = re.split(r" {2,}", line)
+    assert [worker, username, token] == [" fastmcp-worker-1", "automation", "secret-token"]
     created, ends = (datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f") for text in (creation, expires))  # noqa: DTZ007
     assert ends - created == timedelta(seconds=3600)
     assert before <= created <= datetime.now()  # noqa: DTZ005
@@ -72,8 +66,8 @@ def test_the_tokens_of_all_users_are_sorted_by_user_and_creation(say: Say) -> No
     """A token without expiry says None."""
     for user, token in [("vscode", "888945f96b824bf1b4358de790c452b6"), ("automation", "z"), ("automation", "a")]:
         say(f"fastmcp auth create-token username {user} token {token}")
-    listed = rows(say("fastmcp auth list-tokens"))
-    assert [(row[1], row[2], row[5]) for row in listed] == [
+    listed = table_rows(say("fastmcp auth list-tokens"))
+    assert [(row["username"], row["token"], row["expires"]) for row in listed] == [
         ("automation", "z", "None"),
         ("automation", "a", "None"),
         ("vscode", "888945f96b824bf1b4358de790c452b6", "None"),
@@ -82,7 +76,7 @@ def test_the_tokens_of_all_users_are_sorted_by_user_and_creation(say: Say) -> No
 
 def test_no_tokens_are_a_header(say: Say) -> None:
     """An empty list is still a table."""
-    assert rows(say("fastmcp auth list-tokens")) == []
+    assert say("fastmcp auth list-tokens") == EMPTY_TABLE
 
 
 def test_one_token_or_all_of_a_user_are_deleted(say: Say) -> None:
@@ -90,9 +84,9 @@ def test_one_token_or_all_of_a_user_are_deleted(say: Say) -> None:
     for token in ("t1", "t2", "t3"):
         say(f"fastmcp auth create-token username automation token {token}")
     assert say("fastmcp auth delete-token token t1") == TRUE
-    assert [row[2] for row in rows(say("fastmcp auth list-tokens"))] == ["t2", "t3"]
+    assert [row["token"] for row in table_rows(say("fastmcp auth list-tokens"))] == ["t2", "t3"]
     assert say("fastmcp auth delete-token username automation") == TRUE
-    assert rows(say("fastmcp auth list-tokens")) == []
+    assert say("fastmcp auth list-tokens") == EMPTY_TABLE
     assert [say(f"fastmcp auth check-token token {token}") for token in ("t1", "t2", "nobodys")] == [FALSE] * 3
 
 
@@ -103,12 +97,12 @@ def test_an_expired_token_is_false(say: Say) -> None:
     while (answer := say("fastmcp auth check-token token brief")) == TRUE and time.monotonic() < deadline:
         pass
     assert answer == FALSE
-    assert rows(say("fastmcp auth list-tokens")) == []
+    assert say("fastmcp auth list-tokens") == EMPTY_TABLE
 
 
 def test_the_auth_branch_of_the_tree_is_the_documented_one(say: Say, nfcli: NfcliRunner) -> None:
     """Byte for byte, from the installed program."""
-    expected = EXPECTED_TREE.read_bytes().decode()
+    expected = "\n".join(tree_lines(Root, "fastmcp.auth")) + "\n"
     assert say("man tree fastmcp.auth") == expected
     assert nfcli("man", "tree", "fastmcp.auth").stdout == expected
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import pytest
 
+from nfcli.models.commands.fastmcp import ListTokens
 from support.fake_client import FakeClient
 from support.shell_bench import Printed, ShellBench
+from support.token_tables import EMPTY_TABLE, table_rows
 
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]
 WORKER_TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
-HEADER = " worker  username  token  age  creation  expires\n"
 
 
 def test_messages_of_workers_that_succeeded_go_to_stderr(make_bench: MakeBench) -> None:
@@ -66,20 +67,21 @@ def test_any_value_of_a_worker_is_printed(run: Run, client: FakeClient, value: o
 def test_false_is_a_result_and_not_a_failure(run: Run) -> None:
     """A check of an unknown token prints false, with status 0, and the session goes on."""
     assert run("fastmcp auth check-token token nothing") == (0, WORKER_TRUE.replace("true", "false"), "")
-    assert run("fastmcp auth list-tokens") == (0, HEADER, "")
+    assert run("fastmcp auth list-tokens") == (0, EMPTY_TABLE, "")
 
 
 def test_tokens_are_listed_by_worker_with_every_column(make_bench: MakeBench) -> None:
-    """The table of the transcripts."""
+    """The rows of each worker follow those of the one before it, under one header."""
     bench = make_bench("w2", "w1")
     bench.run("fastmcp auth create-token username automation token secret-token expire 3600")
-    assert bench.run("fastmcp auth list-tokens username automation")[1] == (
-        " worker  username    token         age      creation                    expires\n"
-        " w1      automation  secret-token  0:00:01  2026-05-31 12:08:51.914919  3600\n"
-        " w2      automation  secret-token  0:00:01  2026-05-31 12:08:51.914919  3600\n"
-    )
+    rows = table_rows(bench.run("fastmcp auth list-tokens username automation")[1])
+    assert [(row["worker"], row["username"], row["token"], row["expires"]) for row in rows] == [
+        ("w1", "automation", "secret-token", "3600"),
+        ("w2", "automation", "secret-token", "3600"),
+    ]
+    assert [tuple(row) for row in rows] == [ListTokens.COLUMNS] * 2
 
 
 def test_no_tokens_still_print_the_header(run: Run) -> None:
     """An empty list is a table without rows."""
-    assert run("fastmcp auth list-tokens") == (0, HEADER, "")
+    assert run("fastmcp auth list-tokens") == (0, EMPTY_TABLE, "")

@@ -6,36 +6,33 @@ import pytest
 
 from support.fake_client import FakeClient
 from support.shell_bench import Printed, ShellBench
+from support.token_tables import EMPTY_TABLE
 
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]
 FASTMCP_HELP = (
     " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
 )
-HEADER = " worker  username  token  age  creation  expires\n"
 
 
 def test_help_lists_the_words_that_may_follow(run: Run) -> None:
     """`?` at the end, or `help` in front, lists names with descriptions; required ones have a star."""
     text = (
-        " timeout      Job timeout\n"
-        " workers      Filter worker to target\n"
-        " token        Token string to store, autogenerate if not given\n"
-        " *username    User name to store the token for\n"
-        " expire       Token expiration time in seconds\n"
-        " |            Send the result through a pipe function\n"
+        " timeout    Job timeout\n"
+        " workers    Filter worker to target\n"
+        " *token     Bearer token string to check\n"
+        " |          Send the result through a pipe function\n"
     )
-    assert run("fastmcp auth create-token ?") == (0, text, "")
-    assert run("help fastmcp auth create-token") == (0, text, "")
+    assert run("fastmcp auth check-token ?") == (0, text, "")
+    assert run("help fastmcp auth check-token") == (0, text, "")
 
 
 def test_more_help_has_types_and_defaults(run: Run) -> None:
     """`??` adds the type and the default of a value."""
-    assert run("fastmcp auth create-token username x ??")[1] == (
+    assert run("fastmcp auth delete-token username x ??")[1] == (
         " timeout    Job timeout (whole number 1 to 86400)\n"
         " workers    Filter worker to target (text, default 'all')\n"
-        " token      Token string to store, autogenerate if not given (text)\n"
-        " expire     Token expiration time in seconds (whole number 1 to 3155760000)\n"
+        " token      Bearer token string to delete (text)\n"
         " |          Send the result through a pipe function\n"
         " <ENTER>    Run the command\n"
     )
@@ -83,5 +80,5 @@ def test_help_behind_a_wrong_word_is_an_error(run: Run) -> None:
 
 def test_a_question_mark_in_a_value_is_part_of_it(run: Run, client: FakeClient) -> None:
     """`username what?` names a user and does not ask for help."""
-    assert run("fastmcp auth list-tokens username what?") == (0, HEADER, "")
+    assert run("fastmcp auth list-tokens username what?") == (0, EMPTY_TABLE, "")
     assert client.calls[0]["kwargs"] == {"username": "what?"}

@@ -15,10 +15,10 @@ from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.script import run_script, run_words
 from support.fake_client import FakeClient
 from support.shell_bench import Printed, ShellBench
+from support.token_tables import EMPTY_TABLE
 
 MakeBench = Callable[..., ShellBench]
 Script = Callable[..., Printed]
-HEADER = " worker  username  token  age  creation  expires\n"
 LIST = b"fastmcp auth list-tokens"
 STORE = b"fastmcp auth create-token username a token "
 STORED = '{\n    "fastmcp-worker-1": true\n}\n'
@@ -67,7 +67,7 @@ def program(*words: str, text: bytes = b"", **options: Any) -> subprocess.Comple
 )
 def test_a_script_prints_results_and_nothing_else(script: Script, text: bytes) -> None:
     """No prompt, no intro; blanks, comments, line ends of other systems and a missing last one don't matter."""
-    assert script(text) == (0, HEADER, "")
+    assert script(text) == (0, EMPTY_TABLE, "")
 
 
 def test_an_empty_script_does_nothing(script: Script) -> None:
@@ -79,7 +79,7 @@ def test_errors_name_their_line_and_the_script_goes_on(script: Script) -> None:
     """Every error has the number of its line; the first failure decides the status."""
     text = b"# note\n\nfastmcp auth lst-tokens\n" + LIST + b"\nfastmcp auth check-token\n\xff\xfe\n"
     status, out, err = script(text)
-    assert (status, out) == (2, HEADER)
+    assert (status, out) == (2, EMPTY_TABLE)
     assert [line.split(": ", 1)[0] for line in err.splitlines()] == ["line 3", "line 5", "line 6"]
     assert err.splitlines()[1:] == [
         "line 5: check-token: token: field required",
@@ -100,7 +100,7 @@ def test_the_first_failure_gives_the_status(script: Script, client: FakeClient) 
 def test_a_script_can_stop_at_the_first_error(script: Script, client: FakeClient) -> None:
     """With `stop_on_error` nothing behind a failure is run."""
     status, out, err = script(LIST + b"\nnonsense\n" + LIST + b"\n", stop_on_error=True)
-    assert (status, out, err.count("\n"), len(client.calls)) == (2, HEADER, 1, 1)
+    assert (status, out, err.count("\n"), len(client.calls)) == (2, EMPTY_TABLE, 1, 1)
 
 
 def test_notes_are_not_taken_for_errors(script: Script, client: FakeClient) -> None:
@@ -122,7 +122,7 @@ def test_a_secret_comes_from_the_next_line(script: Script, client: FakeClient) -
 def test_a_secret_after_a_wrong_line_is_neither_run_nor_printed(script: Script) -> None:
     """The line that asked for it was wrong: the secret is dropped with it."""
     status, out, err = script(b"fastmcp auth create-token usrname a token -\nhidden\n" + LIST + b"\n")
-    assert (status, out, err.count("\n")) == (2, HEADER, 1)
+    assert (status, out, err.count("\n")) == (2, EMPTY_TABLE, 1)
     assert "hidden" not in err
 
 
@@ -141,7 +141,7 @@ def test_each_result_is_written_before_the_next_line_is_read(bench: ShellBench) 
             return super().readline(size)
 
     assert run_script(bench.session, Feed(LIST + b"\n" + LIST + b"\n")) == 0
-    assert seen == ["", HEADER, HEADER * 2]
+    assert seen == ["", EMPTY_TABLE, EMPTY_TABLE * 2]
 
 
 def test_three_hundred_commands_are_all_run(script: Script, client: FakeClient) -> None:

@@ -12,7 +12,6 @@ from support.shell_bench import Printed, ShellBench
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]
 WORKER_TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
-HEADER = " worker  username  token  age  creation  expires\n"
 
 
 def test_storing_a_token_prints_the_worker_s_answer(run: Run, client: FakeClient) -> None:
