@@ -174,7 +174,7 @@ class Worker:
             store=context.store,
             catalogue=context.catalogue,
             run_task=partial(context.registry.run, context),
-            run_job=None if fabric is None else fabric.run_job,
+            run_job=None if fabric is None else partial(fabric.run_job, timeout=self.inventory.tools.timeout),
             on_rejected=lambda network, reason, token: context.audit.refused(network, reason, token=token),
         )
         self.http = HttpServer(app, listener, on_stop=app.close_streams)

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class TokenLookup(Protocol):
-    """The part of a token store that the verifier uses."""
+    """The part of a token store that the MCP server uses; `on_revoked` are called with tokens that were revoked."""
+
+    on_revoked: list[Callable[[Sequence[str]], None]]
 
     def lookup(self, token: str) -> BearerTokenRecord | None:
         """Return the record of a token that is stored and has not expired."""

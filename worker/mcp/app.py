@@ -11,12 +11,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url
-from mcp.server.auth.settings import AuthSettings
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
@@ -43,18 +42,12 @@ _NOT_A_MESSAGE = error_response(BAD_REQUEST, "the body is not a single JSON-RPC 
 _SANITIZED = {b"Parse error: ": _NOT_JSON, b"Validation error: ": _NOT_A_MESSAGE}
 
 
-class RevocableTokens(TokenLookup, Protocol):
-    """The part of a token store that the application uses; `on_revoked` are called with tokens that were revoked."""
-
-    on_revoked: list[Callable[[Sequence[str]], None]]
-
-
 def build_app(
     name: str,
     url: str,
     inventory: WorkerInventory,
     *,
-    store: RevocableTokens,
+    store: TokenLookup,
     catalogue: ToolCatalogue,
     run_task: RunTask,
     run_job: RunJob | None,
@@ -130,10 +123,10 @@ def _with_bearer_tokens(
     documents, metadata_url = dict(policy.documents), None
     issuer, resource = bearer.metadata_urls(url)
     if issuer is not None and resource is not None:
-        settings = _auth_settings(issuer, resource, bearer)
-        if settings.resource_server_url is not None:
-            metadata_url = build_resource_metadata_url(settings.resource_server_url)
-            documents[metadata_url.path or ""] = _metadata(settings)
+        metadata = _resource_metadata(issuer, resource, bearer.required_scopes)
+        metadata_url = build_resource_metadata_url(metadata.resource)
+        body = metadata.model_dump_json(by_alias=True, exclude_none=True).encode()
+        documents[metadata_url.path or ""] = StaticResponse(200, body, (JSON,))
     verifier = DiskcacheBearerTokenVerifier(store, bearer.token_scopes, resource)
     limit = bearer.max_wrong_tokens_per_minute
     return replace(
@@ -151,28 +144,11 @@ def _with_bearer_tokens(
     )
 
 
-def _auth_settings(issuer: str, resource: str, bearer: AuthBearer) -> AuthSettings:
-    return AuthSettings.model_validate(
-        {
-            "issuer_url": issuer,
-            "resource_server_url": resource,
-            "required_scopes": list(bearer.required_scopes),
-            # This worker alone stores its tokens, so it is the resource of each of them.
-            "validate_token_resource": True,
-        }
-    )
-
-
-def _metadata(settings: AuthSettings) -> StaticResponse:
+def _resource_metadata(issuer: str, resource: str, scopes: Sequence[str]) -> ProtectedResourceMetadata:
     """Return the protected-resource metadata (RFC 9728)."""
-    metadata = ProtectedResourceMetadata.model_validate(
-        {
-            "resource": settings.resource_server_url,
-            "authorization_servers": [settings.issuer_url],
-            "scopes_supported": settings.required_scopes or None,
-        }
+    return ProtectedResourceMetadata.model_validate(
+        {"resource": resource, "authorization_servers": [issuer], "scopes_supported": list(scopes) or None}
     )
-    return StaticResponse(200, metadata.model_dump_json(by_alias=True, exclude_none=True).encode(), (JSON,))
 
 
 class SanitizedErrors:

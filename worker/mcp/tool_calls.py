@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,25 +28,8 @@ SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
 
 
-class RunJob(Protocol):
-    """Run a task on all workers of another service."""
-
-    async def __call__(
-        self,
-        service: str,
-        task: str,
-        kwargs: dict[str, Any],
-        *,
-        timeout: float,  # noqa: ASYNC109  the job's
-    ) -> Mapping[str, Any]:
-        """Return `{worker: Result}`, failed ones included, after `timeout` seconds at the latest.
-
-        Raises:
-            NfcliError: no worker answered.
-        """
-
-
 RunTask = Callable[[str, dict[str, Any]], Result]
+RunJob = Callable[[str, str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
 _Results = dict[str, Any]
 _Value = TypeVar("_Value")
 
@@ -58,8 +41,8 @@ class ToolCalls:
         worker_name: the worker's name.
         catalogue: its tools.
         run_task: runs a task of the worker itself; called from other threads.
-        run_job: runs a task of another service; None without a broker.
-        timeout: seconds that a job of another service may take.
+        run_job: runs a task on all workers of another service, returns `{worker: Result}`; None without a broker.
+        timeout: seconds after which `run_job` returns or raises an NfcliError.
     """
 
     def __init__(
@@ -123,7 +106,7 @@ class ToolCalls:
     async def _await_job(self, run_job: RunJob, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
         try:
             with anyio.fail_after(self._timeout + SLACK_SECONDS):
-                found = await run_job(tool.service, tool.task, arguments, timeout=self._timeout)
+                found = await run_job(tool.service, tool.task, arguments)
         except TimeoutError:
             raise ToolCallError(f"service {tool.service} did not answer within {self._timeout:g} s") from None
         return {name: _checked(result) for name, result in found.items()}

@@ -156,7 +156,7 @@ class ServedWorker(McpAddress):
             store=self.store,
             catalogue=self.worker.catalogue,
             run_task=partial(self.worker.registry.run, self.worker),
-            run_job=None if fabric is None else fabric.run_job,
+            run_job=None if fabric is None else partial(fabric.run_job, timeout=self.worker.inventory.tools.timeout),
             on_rejected=lambda network, reason, token: self.audit.refused(network, reason, token=token),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +86,8 @@ def test_failing_store_rejects_in_the_sdk_and_raises_in_the_middleware(caplog: p
     """The SDK would respond to an exception with a bare 500; the log does not contain the token."""
 
     class Broken:
+        on_revoked: list[Callable[[Sequence[str]], None]] = []  # noqa: RUF012  as the store's
+
         def lookup(self, token: str) -> BearerTokenRecord | None:
             raise OSError(f"cannot look up {token}")
 
