@@ -1,10 +1,10 @@
 """The state machine of one job that goes through a NorFab broker. No I/O; times are monotonic seconds.
 
-One POST goes out, never a second one: nobody could know whether the first was run. The broker's 202 names the workers
-that it forwarded the job to. Results arrive unasked or in answer to a GET, which is sent as soon as a worker reports
-its result ready, and to all missing workers every few seconds.
+The POST is sent once: whether a lost one was run could not be known. The broker's 202 names the workers that it was
+forwarded to. Results arrive unasked or in answer to a GET, which is sent as soon as a worker reports its result ready,
+and to all missing workers every few seconds.
 
-Everything that arrives comes from other programs: a message of the wrong shape costs its sender's result at most.
+All messages come from other programs: one of the wrong shape costs its sender's result at most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A worker's inventory that only the broker has: the broker's `workers:`, merged there, fetched before anything starts.
+"""Fetch a worker's inventory from the broker, which merges it from its own `workers:`, before the worker starts.
 
-What comes are values: nothing in them is looked up in this machine's environment. NorFab's own worker goes on with
-defaults of its own where it gets none, on all interfaces and without authentication; ours doesn't start.
+The values are final: environment variables in them are not expanded. If there is no inventory, NorFab's worker starts
+with defaults (all interfaces, no authentication); this one doesn't start.
 """
 
 from __future__ import annotations
@@ -22,56 +22,56 @@ from ...models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddress, 
 from ...models.protocol.broker_replies import INVENTORY_SERVICE
 
 FETCH_SECONDS = 10.0
-"""How long the broker may take to come up and answer."""
+"""How long to wait for the broker and its answer."""
 
 
 def fetch_inventory(address: BrokerAddress, name: str, *, seconds: float = FETCH_SECONDS) -> dict[str, Any]:
-    """Return what the broker says of a worker; asks again until it answers.
+    """Return the broker's inventory of a worker; repeats the request until it is answered.
 
     Raises:
-        InventoryError: it isn't there in time, or has nothing of this name.
+        InventoryError: the broker doesn't answer in time, or has no inventory of this name.
     """
-    value = _ask(address, name, time.monotonic() + seconds, seconds)
+    value = _request(address, name, time.monotonic() + seconds, seconds)
     if value is None or value == {}:
         raise InventoryError(
-            f"{_place(address)} has no inventory of worker {name}: add it there under workers, or to the inventory here"
+            f"{_at(address)} has no inventory of worker {name}: add it there under workers, or to the inventory here"
         )
     if not isinstance(value, dict):
-        raise InventoryError(f"{_place(address)}: workers.{name}: must be a mapping, got {kind_of(value)}")
+        raise InventoryError(f"{_at(address)}: workers.{name}: must be a mapping, got {kind_of(value)}")
     return value
 
 
 def read_inventory(address: BrokerAddress, name: str, data: dict[str, Any]) -> WorkerInventory | str:
-    """Return the configuration of a worker, or the name of its service if that isn't ours.
+    """Return a worker's configuration, or the name of its service if that is another than ours.
 
     Raises:
-        InventoryError: it breaks the schema; the line names the broker and the key path there.
+        InventoryError: it breaks the schema; the message names the broker and the key path there.
     """
     service = data.get("service")
     if is_other_service(service):
         return service
-    return parse_worker(Merged(data), Source(_place(address)), name)
+    return parse_worker(Merged(data), Source(_at(address)), name)
 
 
-def _ask(address: BrokerAddress, name: str, deadline: float, seconds: float) -> Any:
-    problem = ""
+def _request(address: BrokerAddress, name: str, deadline: float, seconds: float) -> Any:
+    reason = ""
     with zmq.Context() as context:
-        # Its own pair is made once it is known that this worker runs here at all: the broker takes any.
+        # The worker's own key pair is created later, once it is certain that it runs here; the broker accepts any.
         keys = KeyPair(*zmq.curve_keypair())
         while (left := deadline - time.monotonic()) > 0:
-            link = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
+            connection = BrokerConnection(context, address, name=random_routing_id(name), keys=keys)
             try:
-                return link.request(
+                return connection.request(
                     "get_inventory", service=INVENTORY_SERVICE, seconds=min(left, ANSWER_SECONDS), name=name
                 )
             except NoWorkersError as error:
-                problem = str(error)
+                reason = str(error)
             finally:
-                link.close()
+                connection.close()
     raise InventoryError(
-        f"worker {name}: its inventory is at the broker, and was not there within {seconds:g} s: {problem}"
+        f"worker {name}: its inventory is at the broker, and could not be fetched within {seconds:g} s: {reason}"
     )
 
 
-def _place(address: BrokerAddress) -> str:
+def _at(address: BrokerAddress) -> str:
     return f"the broker at {address.endpoint}"

@@ -276,8 +276,8 @@ def test_the_shell_starts_what_the_broker_knows(
 REFUSALS = {
     "unknown": "the broker at {endpoint} has no inventory of worker unknown: ",
     WRONG: f"the broker at {{endpoint}}: workers.{WRONG}.allow_everybody: ",
-    "absent": "worker absent: its inventory is at the broker, and was not there within 10 s: no broker answered at ",
-    "other-key": "worker other-key: its inventory is at the broker, and was not there within 10 s: the handshake with ",
+    "absent": "worker absent: its inventory is at the broker, and could not be fetched within 10 s: no broker ",
+    "other-key": "worker other-key: its inventory is at the broker, and could not be fetched within 10 s: the handshake ",
 }
 NO_BROKER = {"absent": "no broker answered at ", "other-key": "the handshake with "}
 """What a shell says by itself, before it has workers started."""

@@ -1,4 +1,4 @@
-"""Where a broker's public key is looked for, and which of several counts."""
+"""Where a broker's public key is searched, and which of several is used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def place(tmp_path: Path) -> Environment:
 
 
 def test_the_file_of_a_broker_that_runs_here_comes_first(place: Environment) -> None:
-    """As in NorFab; that another key stands in the inventory is told."""
+    """As in NorFab; a different key in the inventory is reported."""
     key, other = new_key(), new_key()
     file = write(place.folder / OWN, key)
     assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
@@ -51,7 +51,7 @@ def test_the_file_of_a_broker_that_runs_here_comes_first(place: Environment) -> 
     )
 
 
-def test_the_inventory_s_key_comes_before_copies(place: Environment) -> None:
+def test_the_inventory_s_key_precedes_copies(place: Environment) -> None:
     """Copies may be older."""
     key = new_key()
     write(place.keys_folder / "broker.key", new_key())
@@ -60,16 +60,16 @@ def test_the_inventory_s_key_comes_before_copies(place: Environment) -> None:
     assert found == BrokerKey(key.encode(), "broker.shared_key")
 
 
-def test_a_key_that_was_put_beside_ours_comes_before_norfab_s_copies(place: Environment) -> None:
-    """Who put it there meant it."""
+def test_a_key_among_our_own_precedes_norfab_s_copies(place: Environment) -> None:
+    """It was put there on purpose."""
     key = new_key()
     file = write(place.keys_folder / "broker.key", key, mode=0o600)
     write(place.folder / "__norfab__/files/client/c/public_keys/broker.key", new_key())
     assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
 
 
-def test_norfab_s_copies_will_do_where_they_agree(place: Environment) -> None:
-    """A worker's or a client's folder of NorFab's has one."""
+def test_norfab_s_copies_are_used_if_they_agree(place: Environment) -> None:
+    """NorFab keeps one in the folder of each worker and client."""
     key = new_key()
     first = write(place.folder / "__norfab__/files/client/c/public_keys/broker.key", key)
     second = write(place.folder / "__norfab__/files/worker/w1/public_keys/broker.key", key)
@@ -81,8 +81,8 @@ def test_norfab_s_copies_will_do_where_they_agree(place: Environment) -> None:
         find_broker_key(place, Broker(endpoint=ENDPOINT))
 
 
-def test_without_a_key_there_is_one_line(place: Environment) -> None:
-    """It names the two places to put it."""
+def test_a_missing_key_is_an_error(place: Environment) -> None:
+    """The message names the two places to put it."""
     line = (
         f"{place.inventory_file}: broker: its public key is not known: set shared_key to it, "
         f"or put the broker's broker.key there as {place.keys_folder / 'broker.key'}"
@@ -91,14 +91,14 @@ def test_without_a_key_there_is_one_line(place: Environment) -> None:
         find_broker_key(place, Broker(endpoint=ENDPOINT))
 
 
-def test_without_curve_none_is_needed(place: Environment) -> None:
-    """The inventory says so in YAML's own word."""
+def test_without_curve_no_key_is_needed(place: Environment) -> None:
+    """`zmq_auth: false` in the inventory."""
     assert find_broker_key(place, Broker(endpoint=ENDPOINT, zmq_auth=False)) is None
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_key_that_anybody_could_replace_is_not_believed(place: Environment, is_folder: bool) -> None:
-    """They would be the broker."""
+def test_a_key_file_that_others_can_write_is_refused(place: Environment, is_folder: bool) -> None:
+    """They could impersonate the broker."""
     file = write(place.folder / OWN, new_key())
     wide = file.parent if is_folder else file
     wide.chmod(wide.stat().st_mode | 0o002)
@@ -106,8 +106,8 @@ def test_a_key_that_anybody_could_replace_is_not_believed(place: Environment, is
         find_broker_key(place, Broker(endpoint=ENDPOINT))
 
 
-def test_a_key_of_another_user_s_is_not_believed(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may have put it there, nobody else."""
+def test_a_key_file_of_another_user_is_refused(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root and the own account are trusted."""
     write(place.folder / OWN, new_key())
     if os.geteuid() == 0:
         os.chown(place.folder / OWN, 12_345, -1)
@@ -126,15 +126,15 @@ def test_a_key_of_another_user_s_is_not_believed(place: Environment, monkeypatch
         (f'curve\n  public-key = "{"a" * 40}"\n  secret-key = "{"a" * 40}"\n', "holds a secret key"),
     ],
 )
-def test_what_is_no_key_is_named(place: Environment, text: str, reason: str) -> None:
-    """The file and what is wrong with it."""
+def test_an_invalid_key_file_is_named(place: Environment, text: str, reason: str) -> None:
+    """With what is wrong with it."""
     file = write(place.folder / OWN, new_key())
     file.write_text(text)
     with pytest.raises(InventoryError, match=f"^{re.escape(str(file))} .*{re.escape(reason)}"):
         find_broker_key(place, Broker(endpoint=ENDPOINT))
 
 
-def test_a_key_that_can_not_be_read_is_named(place: Environment) -> None:
+def test_an_unreadable_key_file_is_named(place: Environment) -> None:
     """With the system's reason."""
     file = place.folder / "__norfab__/files/worker/w1/public_keys/broker.key"
     (file / "x").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a broker's messages mean, on the frames that a real one sent, and on frames that nobody should send."""
+"""The meaning of a broker's messages: captured ones of a real broker, and arbitrary ones."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ VALUES = st.recursive(
 )
 
 
-def heard(status: str, data: Any, command: bytes = Command.RESPONSE) -> Reply | None:
-    """Return what a message with this status and data says."""
+def parse(status: str, data: Any, command: bytes = Command.RESPONSE) -> Reply | None:
+    """Return the reply in a message with this status and data."""
     return parse_reply(BrokerMessage(command, "s", "u", status, encode_data(data)))
 
 
 def captured_messages() -> list[BrokerMessage]:
-    """Return what a real broker sent to its clients."""
+    """Return the captured messages of a real broker to its clients."""
     found = []
     for line in CAPTURED.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
@@ -59,13 +59,13 @@ def captured_messages() -> list[BrokerMessage]:
     return found
 
 
-def test_every_message_of_a_real_broker_says_something() -> None:
-    """But for the copies of its answers as RESPONSE, which hold no names, and the events about inputs."""
+def test_messages_of_a_real_broker_have_a_meaning() -> None:
+    """Except the RESPONSE copies of its own answers, which name no worker, and the events about inputs."""
     kinds: Counter[str] = Counter()
     for message in captured_messages():
-        said = parse_reply(message)
-        kinds[type(said).__name__] += 1
-        if said is None:
+        reply = parse_reply(message)
+        kinds[type(reply).__name__] += 1
+        if reply is None:
             assert message.service.endswith(".service.broker") or b'"input_' in message.data
     assert set(kinds) >= {
         "Dispatched",
@@ -100,9 +100,9 @@ def test_every_message_of_a_real_broker_says_something() -> None:
         ("499", {"target": "x", "error": "y" * 5_000}, Rejected(("x",), "y" * 2_000)),
     ],
 )
-def test_a_response_means(status: str, data: Any, expected: Reply | None) -> None:
-    """Names that aren't text, or data of another kind, mean nothing."""
-    assert heard(status, data) == expected
+def test_the_meaning_of_a_response(status: str, data: Any, expected: Reply | None) -> None:
+    """Names that aren't text and data of another type have none."""
+    assert parse(status, data) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,37 +115,37 @@ def test_a_response_means(status: str, data: Any, expected: Reply | None) -> Non
         ({"event_type": "result_ready"}, None),
     ],
 )
-def test_an_event_means(data: Any, expected: Reply | None) -> None:
-    """Only these two are acted upon."""
-    assert heard("200", data, Command.EVENT) == expected
+def test_the_meaning_of_an_event(data: Any, expected: Reply | None) -> None:
+    """Only these two kinds have one."""
+    assert parse("200", data, Command.EVENT) == expected
 
 
 @given(COMMANDS, STATUSES, VALUES | st.binary(max_size=8))
-def test_nothing_that_comes_is_raised_about(command: bytes, status: str, data: Any) -> None:
-    """A message of the wrong shape must not end the thread that reads it."""
+def test_no_message_raises(command: bytes, status: str, data: Any) -> None:
+    """A message of the wrong shape must not end the thread that parses it."""
     payload = data if isinstance(data, bytes) else encode_data(data)
-    said = parse_reply(BrokerMessage(command, "s", "u", status, payload))
-    assert said is None or isinstance(said, Reply)
+    reply = parse_reply(BrokerMessage(command, "s", "u", status, payload))
+    assert reply is None or isinstance(reply, Reply)
 
 
-def test_a_question_is_answered_once() -> None:
-    """Of the broker's two answers the RESPONSE says nothing, whatever it holds."""
+def test_a_management_request_has_one_answer() -> None:
+    """Of the broker's two messages the RESPONSE has no meaning, whatever its data."""
     message = management_request("u1", "show_workers", service="mmi.service.broker", status="alive")
     assert (message.command, message.target, message.uuid) == (Command.MMI, b"all", "u1")
     assert message.data == b'{"task":"show_workers","kwargs":{"status":"alive"},"args":[]}'
     rows = [{"name": "w1", "service": "s"}]
-    assert heard("200", rows, Command.MMI) == ManagementReply(rows)
-    assert heard("200", rows) is None
+    assert parse("200", rows, Command.MMI) == ManagementReply(rows)
+    assert parse("200", rows) is None
 
 
 @pytest.mark.parametrize("value", [None, "Unsupported task 'x'", [{"name": "", "service": "", "status": ""}], [7], {}])
 def test_a_broker_without_workers_has_no_rows(value: Any) -> None:
-    """Norfab 0.25.0 gives one row of blanks."""
+    """The broker of norfab 0.25.0 answers with one row of empty strings."""
     assert worker_rows(value) == []
 
 
-def test_rows_are_text_by_name() -> None:
-    """Whatever stands in them is printed."""
+def test_rows_are_text_sorted_by_name() -> None:
+    """Values of any type are converted."""
     rows = [{"name": "w2", "service": "s", "holdtime": 13.5}, {"name": "w1", "service": "t"}, {"name": "w3"}]
     assert worker_rows(rows) == [
         {"name": "w1", "service": "t"},
@@ -153,8 +153,8 @@ def test_rows_are_text_by_name() -> None:
     ]
 
 
-def test_a_message_that_is_no_json_says_nothing() -> None:
-    """It is no reason to raise."""
+def test_a_message_that_is_not_json_has_no_meaning() -> None:
+    """But it is NFP; frames that aren't are an error."""
     assert parse_reply(BrokerMessage(Command.RESPONSE, "s", "u", "200", b"{not json")) is None
     with pytest.raises(ProtocolError):
         BrokerMessage.parse([b"", b"NFPB01"])

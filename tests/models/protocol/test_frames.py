@@ -1,4 +1,4 @@
-"""The wire: captured frames of the reference parse and rebuild, and anything else is refused without its content."""
+"""Frames: captured ones parse and rebuild; invalid ones are refused, and the error does not repeat them."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from nfcli.models.protocol.frames import (
 )
 
 CAPTURED = Path(__file__).parent / "captured" / "nfp_frames.jsonl"
-# Deliberate probes with commands that don't exist, and the reference broker's five-frame complaint about each.
+# Probes with commands that don't exist, and the reference broker's five-frame error for each.
 REFUSED = 6
 
 KINDS = {
@@ -52,7 +52,7 @@ def captured() -> Iterator[tuple[type, list[bytes]]]:
 
 
 def test_captured_frames_parse_and_rebuild_byte_for_byte() -> None:
-    """Every message seen on the wire comes out of its model as it went in, but for the reference's own slips."""
+    """Except the DISCONNECT of the reference, whose frames are exchanged."""
     refused, exchanged = 0, 0
     for kind, frames in captured():
         try:
@@ -70,21 +70,21 @@ def test_captured_frames_parse_and_rebuild_byte_for_byte() -> None:
 
 @given(texts, texts, uuids, st.binary(max_size=64), st.sampled_from([Command.POST, Command.GET, Command.MMI]))
 def test_client_messages_survive_the_wire(service: str, target: str, uuid: str, data: bytes, command: bytes) -> None:
-    """What a client sends is what a ROUTER reads."""
+    """Parsing is the inverse of building the frames."""
     message = ClientMessage(command, service, target.encode(), uuid, data)
     assert ClientMessage.parse(message.frames()) == message
 
 
 @given(texts, uuids, st.sampled_from(list(Status)), st.binary(max_size=64))
-def test_answers_survive_the_wire(service: str, uuid: str, status: Status, data: bytes) -> None:
-    """What a broker or a direct worker answers is what the client reads."""
+def test_broker_messages_survive_the_wire(service: str, uuid: str, status: Status, data: bytes) -> None:
+    """Parsing is the inverse of building the frames."""
     message = BrokerMessage(Command.RESPONSE, service, uuid, status, data)
     assert BrokerMessage.parse(message.frames()) == message
 
 
 @given(st.binary(max_size=16), uuids, st.binary(max_size=64))
-def test_worker_frames_survive_the_wire(client: bytes, uuid: str, data: bytes) -> None:
-    """Jobs for workers and their answers are inverses of their frames."""
+def test_worker_messages_survive_the_wire(client: bytes, uuid: str, data: bytes) -> None:
+    """Parsing is the inverse of building the frames, for jobs and for their answers."""
     job = WorkerJob(Command.POST, client, uuid, data)
     answer = WorkerMessage(Command.RESPONSE, client, uuid, Status.DONE, data)
     assert (WorkerJob.parse(job.frames()), WorkerMessage.parse(answer.frames())) == (job, answer)
@@ -92,13 +92,13 @@ def test_worker_frames_survive_the_wire(client: bytes, uuid: str, data: bytes) -
 
 @given(st.one_of(st.sampled_from(["all", "any"]), st.lists(texts, min_size=1, max_size=4)))
 def test_targets_survive_the_wire(workers: str | list[str]) -> None:
-    """`all`, `any` and lists of names are decoded to what was encoded."""
+    """Decoding is the inverse of encoding, for `all`, `any` and lists of names."""
     assert decode_target(encode_target(workers)) == workers
 
 
 @given(st.lists(st.binary(max_size=24), max_size=9), st.sampled_from(list(set(KINDS.values()))))
-def test_garbage_is_refused_and_never_shown(frames: list[bytes], kind: type) -> None:
-    """Whatever arrives, the only error is ProtocolError, and it doesn't repeat the content."""
+def test_garbage_is_refused_and_not_repeated(frames: list[bytes], kind: type) -> None:
+    """The only error is ProtocolError, and its message doesn't contain the content."""
     refusals = []
     try:
         kind.parse(frames)
@@ -108,20 +108,20 @@ def test_garbage_is_refused_and_never_shown(frames: list[bytes], kind: type) -> 
 
 
 def test_ready_without_a_service_is_refused() -> None:
-    """The frame that crashes the reference's broker is a ProtocolError here."""
+    """It crashes the reference's broker."""
     with pytest.raises(ProtocolError):
         Signal.parse([b"", WORKER_HEADER, Command.READY])
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"NaN", b'{"a":NaN}', b"\xff", b"[" * 100_000, b'"text"'])
-def test_data_that_is_no_json_object_is_refused(data: bytes) -> None:
+def test_data_that_is_not_a_json_object_is_refused(data: bytes) -> None:
     """Strict JSON objects only: no NaN, no arrays, no depth that would overflow the stack."""
     with pytest.raises(ProtocolError):
         decode_object(data)
 
 
 def test_a_message_without_a_uuid_is_refused() -> None:
-    """All that came without one would pass for the same job, and get the first one's result."""
+    """All messages without one would count as the same job and get its result."""
     with pytest.raises(ProtocolError, match="the uuid is empty"):
         ClientMessage.parse(ClientMessage(Command.POST, "fastmcp", b"all", "", b"{}").frames())
 
@@ -129,14 +129,14 @@ def test_a_message_without_a_uuid_is_refused() -> None:
 @pytest.mark.parametrize(
     "target", [b"[", b"[1]", b'{"a":1}'.replace(b"{", b"["), b"\xff", b"x" * 300, b'["x"' + b" " * 70_000 + b"]"]
 )
-def test_targets_that_are_no_names_are_refused(target: bytes) -> None:
-    """A target frame is text or a JSON list of texts, and not of any length: answers repeat it."""
+def test_invalid_targets_are_refused(target: bytes) -> None:
+    """A target is text or a JSON list of texts, and bounded, since answers repeat it."""
     with pytest.raises(ProtocolError):
         decode_target(target)
 
 
 def test_data_is_compact_and_keeps_unicode() -> None:
-    """Bytes on the wire are what the reference's serializer writes."""
+    """As the reference's serializer writes it."""
     assert encode_data({"task": "é", "args": []}) == '{"task":"é","args":[]}'.encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_data(float("nan"))

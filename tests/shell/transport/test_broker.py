@@ -1,4 +1,4 @@
-"""The client in fabric mode against a broker of our own that does as told: nothing hangs, nothing runs twice."""
+"""The client in fabric mode against a scripted broker: targets, results, answers of the wrong shape."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def broker() -> Iterator[Any]:
 
 @pytest.fixture
 def site(tmp_path: Path, broker: Any) -> Any:
-    """An environment of that broker with no worker of its own."""
+    """Return an environment of that broker without workers of its own."""
     return Site(tmp_path, broker)
 
 
 @pytest.fixture
 def timeouts(request: pytest.FixtureRequest) -> Timeouts:
-    """How long clients wait: as they do, or as a test's mark says."""
+    """Return how long clients wait: the default, or what the test's mark sets."""
     return getattr(request, "param", TIMEOUTS)
 
 
 @pytest.fixture
 def client(site: Site, timeouts: Timeouts) -> Iterator[Client]:
-    """A client of that environment."""
+    """Return a client of that environment."""
     with site.client(timeouts=timeouts) as client:
         yield client
 
 
 def commands(broker: Any) -> list[bytes]:
-    """Return the commands that the broker has got."""
+    """Return the commands that the broker has received."""
     return [ask.command for ask in broker.asked]
 
 
@@ -72,21 +72,21 @@ def commands(broker: Any) -> list[bytes]:
     ("workers", "answered"),
     [("all", ["w1", "w2"]), ("w2", ["w2"]), (["w2", "w1"], ["w1", "w2"]), (["w1", "w1"], ["w1"])],
 )
-def test_targets_name_who_answers(
+def test_the_targeted_workers_answer(
     broker: Any,
     client: Client,
     workers: Any,
     answered: list[str],
     is_pushing: bool,
 ) -> None:
-    """One POST for all of them, results pushed or fetched at once, and no worker of another service."""
+    """One POST goes to all of them; results are pushed or fetched at once."""
     broker.is_pushing = is_pushing
     assert run(client, workers) == {name: name for name in answered}
     assert [ask.names for ask in broker.asked if ask.command == POST] == [answered]
 
 
-def test_any_is_one_that_is_alive_and_the_next_where_the_broker_has_lost_it(broker: Any, client: Client) -> None:
-    """A worker that the broker hasn't heard of for long comes last."""
+def test_any_prefers_workers_that_are_alive_and_tries_the_next(broker: Any, client: Client) -> None:
+    """Dead ones come last; one that the broker has dropped is replaced."""
     broker.statuses["w1"] = "dead"
     assert [run(client, "any") for _ in range(8)] == [{"w2": "w2"}] * 8
     broker.statuses = {}
@@ -106,14 +106,14 @@ def test_any_is_one_that_is_alive_and_the_next_where_the_broker_has_lost_it(brok
 def test_unknown_targets_are_refused_before_anything_is_sent(
     broker: Any, client: Client, service: str, workers: Any, message: str
 ) -> None:
-    """The broker itself would pass a job on to any worker that is named, whatever it serves."""
+    """The broker would forward the job to any worker that is named, of whatever service."""
     with pytest.raises(NoWorkersError) as caught:
         run(client, workers, service=service)
     assert (str(caught.value), broker.asked) == (message, [])
 
 
 def test_a_worker_of_this_machine_that_is_not_registered_is_named(tmp_path: Path, broker: Any) -> None:
-    """It was meant to get the job, so it isn't silently left out; the others' results come through."""
+    """It is a target, so it has a failed result; the others' results arrive."""
     line = f"worker w9 is not registered at the broker at {broker.endpoint}: see whether it runs, and its log"
     with Site(tmp_path, broker, "w9").client() as client:
         assert run(client) == {"w1": "w1", "w2": "w2", "w9": ("error", [line])}
@@ -122,8 +122,8 @@ def test_a_worker_of_this_machine_that_is_not_registered_is_named(tmp_path: Path
         assert str(caught.value) == line
 
 
-def test_a_name_that_another_service_has_taken_gets_no_job(tmp_path: Path, broker: Any) -> None:
-    """The broker would hand it over."""
+def test_a_worker_that_registered_for_another_service_gets_no_job(tmp_path: Path, broker: Any) -> None:
+    """The broker would forward it."""
     broker.workers["w9"] = "nornir"
     with Site(tmp_path, broker, "w9").client() as client:
         assert run(client) == {"w1": "w1", "w2": "w2"}
@@ -131,8 +131,8 @@ def test_a_name_that_another_service_has_taken_gets_no_job(tmp_path: Path, broke
             run(client, "w9")
 
 
-def test_a_worker_whose_inventory_the_broker_has_counts_by_its_service(tmp_path: Path, broker: Any) -> None:
-    """Of one that isn't registered the broker is asked what it would be, once; if it can't say, it should be ours."""
+def test_the_broker_s_inventory_decides_the_service_of_a_worker(tmp_path: Path, broker: Any) -> None:
+    """It is requested once for each unregistered worker; without a service there, ours is assumed."""
     broker.inventories = {"r1": {"service": "fastmcp"}, "r2": {"service": "nornir"}, "r4": ["?"], "w1": {}}
     with Site(tmp_path, broker, workers=["r1", "r2", "r3", "r4", "w1"]).client() as client:
         assert [client.worker_names("fastmcp"), client.worker_names()] == [
@@ -142,8 +142,8 @@ def test_a_worker_whose_inventory_the_broker_has_counts_by_its_service(tmp_path:
     assert broker.questions.count("get_inventory") == 4
 
 
-def test_a_job_is_sent_with_the_names_that_the_protocol_wants(broker: Any, client: Client) -> None:
-    """What NorFab's workers read of it."""
+def test_a_post_has_the_shape_that_norfab_expects(broker: Any, client: Client) -> None:
+    """Target, uuid and data."""
     client.run_job("fastmcp", "echo", uuid="u-1", kwargs={"a": "ö"}, timeout=7)
     assert broker.asked[0] == (
         POST,
@@ -154,8 +154,8 @@ def test_a_job_is_sent_with_the_names_that_the_protocol_wants(broker: Any, clien
     )
 
 
-def test_results_of_several_workers_in_one_message_are_told_apart(broker: Any, client: Client) -> None:
-    """Also beside results of workers that nobody asked."""
+def test_one_message_may_hold_results_of_several_workers(broker: Any, client: Client) -> None:
+    """Those of workers that are not targets are ignored."""
     joint = {"w1": result(1), "w2": result(2), "n1": result(3), "": result(4)}
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), done(ask, joint)]
     assert run(client) == {"w1": 1, "w2": 2}
@@ -164,20 +164,20 @@ def test_results_of_several_workers_in_one_message_are_told_apart(broker: Any, c
 
 @pytest.mark.parametrize("data", [1, "x", None, [], {}, {"failed": "no"}, {"failed": True, "errors": "x"}])
 def test_a_result_of_the_wrong_shape_is_one_line_for_its_worker(broker: Any, client: Client, data: Any) -> None:
-    """The other worker's result isn't touched by it."""
+    """The other worker's result is unaffected."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), done(ask, {"w1": data, "w2": result(2)})]
     assert run(client) == {"w1": ("error", ["the worker's answer is not a result"]), "w2": 2}
 
 
 @pytest.mark.parametrize("data", [b"not json", b"\xff", [1], 5])
-def test_an_answer_that_is_no_mapping_ends_the_wait_for_the_only_worker(broker: Any, client: Client, data: Any) -> None:
-    """It names nobody; with more than one worker missing it could be anybody's."""
+def test_an_answer_that_is_not_a_mapping_fails_the_only_missing_worker(broker: Any, client: Client, data: Any) -> None:
+    """It names no worker; if several were missing, it could be from any of them."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), done(ask, data)]
     assert run(client, "w1") == {"w1": ("error", ["the worker's answer is not a result"])}
 
 
-def test_noise_is_passed_over(broker: Any, client: Client) -> None:
-    """Garbage, messages of other jobs, doubles, statuses without sense, workers that weren't asked."""
+def test_noise_is_skipped(broker: Any, client: Client) -> None:
+    """Garbage, other jobs' messages, duplicates, unknown statuses, workers that are not targets."""
 
     def noisy(ask: Any) -> list[Any]:
         data = {"worker": "n1", "error": "no"}
@@ -220,13 +220,13 @@ def test_noise_is_passed_over(broker: Any, client: Client) -> None:
     [({"worker": "w1", "error": "kaboom"}, "kaboom"), ({"error": "nameless"}, "nameless"), ({}, "status 500")],
 )
 def test_an_error_status_of_a_worker_fails_that_worker(broker: Any, client: Client, data: Any, line: str) -> None:
-    """NorFab's client gives up the whole job for it."""
+    """NorFab's client fails the whole job."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names), frames(RESPONSE, ask.uuid, "500", data)]
     assert run(client, "w1") == {"w1": ("error", [line])}
 
 
-def test_workers_say_how_far_they_are(broker: Any, site: Any, client: Client) -> None:
-    """What they say of every job isn't passed on, nor what is said by those that weren't asked."""
+def test_progress_of_targeted_workers_is_reported(broker: Any, site: Any, client: Client) -> None:
+    """But not the automatic messages of every job, and none of other workers."""
     said = [("w1", "starting"), ("w1", "half way"), ("n1", "psst"), ("w2", "at it"), ("w2", "")]
     broker.on_ask = lambda ask: [
         broker.dispatched(ask, ask.names),
@@ -238,8 +238,8 @@ def test_workers_say_how_far_they_are(broker: Any, site: Any, client: Client) ->
 
 
 @hasty
-def test_a_result_whose_event_got_lost_is_fetched(broker: Any, client: Client) -> None:
-    """The client asks the workers that are missing, until they have it."""
+def test_a_result_whose_event_was_lost_is_fetched(broker: Any, client: Client) -> None:
+    """The client polls the missing workers until it arrives."""
     states = iter([running, running])
 
     def slow(ask: Any) -> list[Any] | None:
@@ -255,8 +255,8 @@ def test_a_result_whose_event_got_lost_is_fetched(broker: Any, client: Client) -
 
 
 @hasty
-def test_a_202_that_got_lost_costs_no_result(broker: Any, client: Client) -> None:
-    """And no second POST."""
+def test_a_lost_202_costs_no_result(broker: Any, client: Client) -> None:
+    """And causes no second POST."""
     broker.on_ask = lambda ask: broker.usual(ask)[:0] if ask.command == POST else None
     assert run(client, "w1") == {"w1": "w1"}
     assert commands(broker) == [POST, GET]
@@ -264,8 +264,8 @@ def test_a_202_that_got_lost_costs_no_result(broker: Any, client: Client) -> Non
 
 @hasty
 @pytest.mark.parametrize("is_alone", [True, False])
-def test_a_worker_that_was_purged_in_the_middle_of_a_job_is_told(broker: Any, client: Client, is_alone: bool) -> None:
-    """A 400 for the question, or a 202 that lacks its name."""
+def test_a_worker_that_the_broker_drops_has_a_failed_result(broker: Any, client: Client, is_alone: bool) -> None:
+    """The GET is answered with 400, or with a 202 that doesn't name it."""
 
     def purged(ask: Any) -> list[Any] | None:
         if ask.command == POST:
@@ -282,10 +282,8 @@ def test_a_worker_that_was_purged_in_the_middle_of_a_job_is_told(broker: Any, cl
 
 
 @hasty
-def test_a_worker_that_does_not_know_the_job_any_more_is_told_when_it_says_so_again(
-    broker: Any, client: Client
-) -> None:
-    """The first time it may only be slow to write the job down."""
+def test_a_worker_that_twice_does_not_know_the_job_has_a_failed_result(broker: Any, client: Client) -> None:
+    """The first GET may have overtaken the POST."""
 
     def restarted(ask: Any) -> list[Any]:
         answers = [] if ask.command == POST else [unknown(ask, "w1"), unknown(ask, "w1")]
@@ -297,8 +295,8 @@ def test_a_worker_that_does_not_know_the_job_any_more_is_told_when_it_says_so_ag
     assert commands(broker) == [POST, GET, GET]
 
 
-def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(broker: Any, client: Client) -> None:
-    """One deadline for the whole job; what comes later belongs to nobody."""
+def test_a_missing_answer_is_a_timeout_and_a_late_one_is_ignored(broker: Any, client: Client) -> None:
+    """The whole job has one deadline."""
     first: list[Any] = []
 
     def late(ask: Any) -> list[Any]:
@@ -311,8 +309,8 @@ def test_a_missing_answer_is_a_timeout_and_its_late_reply_disturbs_nothing(broke
     assert run(client, "w1") == {"w1": "good"}
 
 
-def test_a_broker_that_can_not_tell_of_a_worker_is_not_asked_again(tmp_path: Path, broker: Any) -> None:
-    """Jobs of the others aren't held up for it more than once; it is named, since it was meant to get them."""
+def test_an_inventory_that_is_not_available_is_not_requested_again(tmp_path: Path, broker: Any) -> None:
+    """It delays jobs only once; the worker has a failed result, since it is a target."""
     line = f"worker r1 is not registered at the broker at {broker.endpoint}: see whether it runs, and its log"
     broker.on_question = lambda task: NO_ANSWER if task == "get_inventory" else None
     with Site(tmp_path, broker, workers=["r1"]).client() as client:

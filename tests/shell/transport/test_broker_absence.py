@@ -1,4 +1,4 @@
-"""The client in fabric mode and its broker: away before a job, in the middle of it, for a while or for good."""
+"""The client in fabric mode with a broker that is away, before a job or during it, for a while or for ever."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def broker() -> Iterator[Any]:
 
 @pytest.fixture
 def site(tmp_path: Path, broker: Any) -> Any:
-    """An environment of that broker with no worker of its own."""
+    """Return an environment of that broker without workers of its own."""
     return Site(tmp_path, broker)
 
 
 @pytest.fixture
 def timeouts(request: pytest.FixtureRequest) -> Timeouts:
-    """How long clients wait: as they do, or as a test's mark says."""
+    """Return how long clients wait: the default, or what the test's mark sets."""
     return getattr(request, "param", TIMEOUTS)
 
 
 @pytest.fixture
 def client(site: Site, timeouts: Timeouts) -> Iterator[Client]:
-    """A client of that environment."""
+    """Return a client of that environment."""
     with site.client(timeouts=timeouts) as client:
         yield client
 
@@ -59,7 +59,7 @@ def waits(**changes: float) -> pytest.MarkDecorator:
 
 @contextmanager
 def beside(work: Callable[[], None]) -> Iterator[None]:
-    """Do something to the broker while the block runs a job."""
+    """Run `work` in a thread beside the block."""
     thread = threading.Thread(target=work)
     thread.start()
     try:
@@ -70,14 +70,14 @@ def beside(work: Callable[[], None]) -> Iterator[None]:
 
 
 def refusal(client: Client, **options: Any) -> str:
-    """Return why a job can't be run."""
+    """Return the message of the NoWorkersError that a job raises."""
     with pytest.raises(NoWorkersError) as caught:
         run(client, **options)
     return str(caught.value)
 
 
-def test_a_broker_that_is_not_there_is_told_within_three_seconds(broker: Any, client: Client) -> None:
-    """With what to do; and a broker that is started afterwards is found."""
+def test_a_missing_broker_is_reported_within_three_seconds(broker: Any, client: Client) -> None:
+    """With the remedy; and a broker that is started afterwards is found."""
     broker.stop()
     began = time.monotonic()
     assert refusal(client) == f"no broker answered at {broker.endpoint} within 2.5 s: start it, or correct endpoint"
@@ -86,8 +86,8 @@ def test_a_broker_that_is_not_there_is_told_within_three_seconds(broker: Any, cl
     assert run(client) == {"w1": "w1"}
 
 
-def test_another_key_than_the_broker_s_is_told(tmp_path: Path, broker: Any) -> None:
-    """The line names where the wrong one came from."""
+def test_a_wrong_key_is_reported(tmp_path: Path, broker: Any) -> None:
+    """The message names its source."""
     stranger = FakeBroker()
     stranger.stop()
     with Site(tmp_path, broker, about={"shared_key": stranger.public.decode()}).client(timeouts=QUICK) as client:
@@ -95,8 +95,8 @@ def test_another_key_than_the_broker_s_is_told(tmp_path: Path, broker: Any) -> N
         assert refusal(client) == line
 
 
-def test_a_broker_with_curve_is_told_from_one_without(tmp_path: Path, broker: Any) -> None:
-    """On whichever side it is missing."""
+def test_a_side_without_curve_is_reported(tmp_path: Path, broker: Any) -> None:
+    """Be it the client or the broker; without CURVE on both, jobs run."""
     with Site(tmp_path, broker, about={"zmq_auth": False}).client(timeouts=QUICK) as client:
         assert refusal(client).endswith("it uses CURVE, but zmq_auth is false here")
     plain = FakeBroker(uses_curve=False)
@@ -111,8 +111,8 @@ def test_a_broker_with_curve_is_told_from_one_without(tmp_path: Path, broker: An
 
 
 @waits()
-def test_a_broker_that_says_nothing_is_told_before_anything_is_sent(broker: Any, client: Client) -> None:
-    """Its connection stands, its process hangs."""
+def test_a_silent_broker_is_reported_before_a_job_is_sent(broker: Any, client: Client) -> None:
+    """Its connection is established, its process hangs."""
     run(client)
     broker.is_silent = True
     for timeout in (0.3, 0.05):
@@ -122,8 +122,8 @@ def test_a_broker_that_says_nothing_is_told_before_anything_is_sent(broker: Any,
     assert run(client) == {"w1": "w1"}
 
 
-def test_something_that_only_listens_is_no_broker(tmp_path: Path, broker: Any) -> None:
-    """It takes the connection and no more."""
+def test_a_process_that_only_listens_is_reported(tmp_path: Path, broker: Any) -> None:
+    """It accepts the connection and sends nothing."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -162,7 +162,7 @@ def test_a_broker_restarted_during_a_request_is_found_again(broker: Any, site: S
 
 @waits()
 def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: Client) -> None:
-    """Told on the way; that the workers aren't registered yet is no reason to give up, and nothing is sent twice."""
+    """The user is notified, workers have time to register again, and nothing is sent twice."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
 
     def restart() -> None:
@@ -184,7 +184,7 @@ def test_a_job_outlives_a_restart_of_its_broker(broker: Any, site: Any, client: 
 
 @waits()
 def test_a_job_outlives_a_broker_that_falls_silent(broker: Any, site: Any, client: Client) -> None:
-    """Two questions without an answer are silence; when it speaks again the result is fetched."""
+    """The user is notified; when it answers again, the result is fetched."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
 
     def freeze() -> None:
@@ -204,7 +204,7 @@ def test_a_job_outlives_a_broker_that_falls_silent(broker: Any, site: Any, clien
 @waits(comeback=0.3)
 @pytest.mark.parametrize("how", ["has gone away", "doesn't answer"])
 def test_a_broker_that_stays_away_fails_the_missing_workers(broker: Any, client: Client, how: str) -> None:
-    """Long before the job's own time is up, in a line that says what to do; what had come already is kept."""
+    """Long before the job's deadline; results that have arrived are kept."""
     broker.workers["w2"] = "fastmcp"
     broker.on_ask = lambda ask: (
         [broker.dispatched(ask, ask.names), done(ask, {"w2": result(2)})] if ask.command == POST else []
@@ -235,7 +235,7 @@ def test_a_broker_that_stays_silent_fails_the_job_on_time(broker: Any, site: Any
 
 @waits(comeback=0.5)
 def test_workers_that_do_not_return_behind_their_broker_are_not_waited_for(broker: Any, client: Client) -> None:
-    """They had their time to register."""
+    """They had time to register again."""
     broker.on_ask = lambda ask: [broker.dispatched(ask, ask.names)] if ask.command == POST else None
 
     def restart() -> None:
@@ -265,7 +265,7 @@ def test_a_job_that_can_not_be_sent_reached_no_worker(broker: Any, site: Site) -
 
 
 def test_the_hook_for_the_first_job_waits_for_workers_to_register(tmp_path: Path, broker: Any) -> None:
-    """A worker that has just become ready is given the job, however slow the broker is to note it."""
+    """A worker that has just become ready gets the job, even if the broker registers it late."""
     site = Site(tmp_path, broker, "w9")
     locks: list[WorkerLock] = []
 
@@ -282,15 +282,15 @@ def test_the_hook_for_the_first_job_waits_for_workers_to_register(tmp_path: Path
 
 
 def test_workers_that_the_hook_for_the_first_job_started_get_the_job(broker: Any, site: Any) -> None:
-    """Whom `all` means is looked up again behind it."""
+    """The workers that `all` means are determined again afterwards."""
     with site.client(before_first_job=lambda: broker.workers.update(w3="fastmcp")) as client:
         assert run(client) == {"w1": "w1", "w3": "w3"}
 
 
-def test_the_question_who_is_there_takes_no_longer_than_the_job_may(
+def test_the_list_of_workers_is_awaited_no_longer_than_the_job_may_take(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One time for all of it."""
+    """It is part of the job's time."""
     given: list[float] = []
     refresh = client._transport.refresh
     monkeypatch.setattr(client._transport, "refresh", lambda seconds: given.append(seconds) or refresh(seconds))
@@ -299,8 +299,8 @@ def test_the_question_who_is_there_takes_no_longer_than_the_job_may(
     assert given == [1.5, 2.5]
 
 
-def test_a_worker_that_ended_is_started_again_for_the_job(tmp_path: Path, broker: Any) -> None:
-    """The names of those that aren't registered are given to the hook; what it raises is why one isn't reached."""
+def test_a_worker_that_ended_is_restarted_for_the_job(tmp_path: Path, broker: Any) -> None:
+    """The hook gets the names of unregistered workers; its error is the reason of the failed result."""
     site, asked = Site(tmp_path, broker, "w8", "w9"), []
 
     def again(name: str) -> bool:
@@ -315,8 +315,8 @@ def test_a_worker_that_ended_is_started_again_for_the_job(tmp_path: Path, broker
     assert asked == ["w8", "w9"]
 
 
-def test_a_worker_of_this_machine_that_was_killed_is_started_again(tmp_path: Path, broker: Any) -> None:
-    """The broker takes it for alive for a while; its process has gone."""
+def test_a_killed_worker_of_this_machine_is_restarted(tmp_path: Path, broker: Any) -> None:
+    """The broker still lists it as alive, but its process has ended."""
     broker.workers["w9"] = "fastmcp"
     again: list[str] = []
     with Site(tmp_path, broker, "w9").client(restart=lambda name: bool(again.append(name))) as client:

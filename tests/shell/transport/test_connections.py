@@ -1,4 +1,4 @@
-"""The client's sockets: bounded from the moment they are made, each one a peer of its own, and gone when closed."""
+"""The client's sockets: bounded when they are created, distinct peers, and closed without delay."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def both(tmp_path: Path) -> Iterator[tuple[Any, Client]]:
 
 
 def outcome(client: Client, timeout: float = WAIT_SECONDS) -> object:
-    """Run a job; return its value, or the lines that say why there is none."""
+    """Run a job; return its value or its errors."""
     done = client.run_job("fastmcp", "x", timeout=timeout)[DEFAULT_WORKER]
     return done["errors"] if done["failed"] else done["result"]
 
 
 def test_bounds_are_set_when_a_socket_is_made(both: tuple[Any, Client]) -> None:
-    """Left alone messages have no size that is too much, and what nobody takes holds up the end of the program."""
+    """By default ZeroMQ bounds no message, and unsent ones delay the end of the program."""
     _, client = both
     assert outcome(client) == "good"
     transport = client._transport
@@ -46,8 +46,8 @@ def test_bounds_are_set_when_a_socket_is_made(both: tuple[Any, Client]) -> None:
     assert (dealer.getsockopt(zmq.LINGER), dealer.getsockopt(zmq.MAXMSGSIZE)) == (0, 512 * 1024 * 1024)
 
 
-def test_clients_of_one_program_are_peers_of_their_own(both: tuple[Any, Client]) -> None:
-    """A ROUTER takes no notice of a second connection under the name of one that is open."""
+def test_clients_of_one_program_are_distinct_peers(both: tuple[Any, Client]) -> None:
+    """A ROUTER ignores a second connection with the routing id of an open one."""
     rogue, first = both
     assert outcome(first) == "good"
     inventory, keys = load_inventory(rogue.environment), ensure_client_key(rogue.environment)
@@ -57,8 +57,8 @@ def test_clients_of_one_program_are_peers_of_their_own(both: tuple[Any, Client])
         assert outcome(first) == "good"
 
 
-def test_an_answer_over_the_limit_is_not_taken(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is cut and the job fails with one line; the next one is answered."""
+def test_an_answer_over_the_limit_is_refused(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends and the job fails with one line; the next one is answered."""
     rogue, client = both
     monkeypatch.setattr(link, "MAX_MESSAGE_BYTES", 10_000)
     good, rogue.script = rogue.script, lambda uuid: [answer(uuid, "200", result("x" * 20_000))]
@@ -68,8 +68,8 @@ def test_an_answer_over_the_limit_is_not_taken(both: tuple[Any, Client], monkeyp
     assert outcome(client) == "good"
 
 
-def test_messages_that_nobody_takes_hold_up_no_end(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
-    """ZeroMQ would wait for ever to send them."""
+def test_unsent_messages_do_not_delay_the_end(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default ZeroMQ waits for ever to send them."""
     rogue, client = both
     monkeypatch.setattr(link, "CONNECT_SECONDS", 0.1)
     with socket.socket() as silent:  # bound and not listening

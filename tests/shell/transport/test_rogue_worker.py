@@ -1,4 +1,4 @@
-"""The client against a worker that has the right key and says the wrong things: nothing hangs, nothing breaks."""
+"""The client against a worker that has the right key and sends wrong answers: jobs end and later ones work."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def _both(tmp_path: Path) -> Iterator[tuple[Any, Client]]:
 
 @pytest.fixture
 def rogue(_both: tuple[Any, Client]) -> Any:
-    """Return a rogue in an environment of its own."""
+    """Return a rogue worker in an environment of its own."""
     return _both[0]
 
 
@@ -64,7 +64,7 @@ def client(_both: tuple[Any, Client]) -> Client:
 def test_an_answer_of_the_wrong_shape_is_one_line_and_the_next_job_works(
     rogue: Any, client: Client, status: str, data: Any, error: str
 ) -> None:
-    """What kills the reference client's receiving thread is a failed result here."""
+    """Some of these end the reference client's receiving thread."""
     rogue.script = lambda uuid: [answer(uuid, status, data)]
     failed = client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]
     assert (failed["failed"], failed["status"], failed["errors"]) == (True, "error", [error])
@@ -83,8 +83,8 @@ def test_an_answer_of_the_wrong_shape_is_one_line_and_the_next_job_works(
         answer("another job", "400", {"error": "foreign"}),
     ],
 )
-def test_noise_before_the_answer_is_passed_over(rogue: Any, client: Client, noise: Frames) -> None:
-    """Frames that are no NFP, and answers to other jobs, neither end the wait nor extend it."""
+def test_noise_before_the_answer_is_skipped(rogue: Any, client: Client, noise: Frames) -> None:
+    """Frames that are not NFP and answers to other jobs neither end the wait nor extend it."""
     rogue.script = lambda uuid: [
         noise,
         answer(uuid, "202", {}),
@@ -95,8 +95,8 @@ def test_noise_before_the_answer_is_passed_over(rogue: Any, client: Client, nois
     assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
 
 
-def test_what_a_worker_says_of_a_job_is_passed_on(rogue: Any, client: Client) -> None:
-    """Under the name of the worker that the connection leads to; what it says of every job isn't."""
+def test_progress_is_reported(rogue: Any, client: Client) -> None:
+    """Under the name of the worker that the connection leads to, without the automatic messages."""
     said: list[tuple[str, str]] = []
     client._on_progress = lambda worker, text: said.append((worker, text))
     texts = [("progress", "starting"), ("progress", "half way"), ("result_ready", "completed"), ("progress", 5)]
@@ -110,15 +110,15 @@ def test_what_a_worker_says_of_a_job_is_passed_on(rogue: Any, client: Client) ->
     assert said == [(DEFAULT_WORKER, "half way")]
 
 
-def test_a_result_that_leaves_members_out_has_them_all(rogue: Any, client: Client) -> None:
-    """Whoever reads it finds what the manual promises."""
+def test_a_result_without_some_fields_gets_them(rogue: Any, client: Client) -> None:
+    """With their defaults, as the manual promises."""
     rogue.script = lambda uuid: [answer(uuid, "200", result("good"))]
     found = client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]
     assert found == Result(result="good").model_dump(mode="json")
 
 
-def test_noise_without_end_leaves_the_client_time_for_its_deadline(rogue: Any, client: Client) -> None:
-    """It looks up after some answers, however many there are."""
+def test_endless_noise_does_not_delay_the_deadline(rogue: Any, client: Client) -> None:
+    """The client handles a bounded number of messages at a time."""
     noise = [answer("another job", "200", result("foreign"))] * 900
     transport, message = client._transport, ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}")
     rogue.script = lambda _: noise
@@ -131,7 +131,7 @@ def test_noise_without_end_leaves_the_client_time_for_its_deadline(rogue: Any, c
 
 
 def test_mutated_answers_end_in_results_or_clear_errors() -> None:
-    """Thousands of them; the client is as good as new after each (more of them: `tests/bench/attack_client.py`)."""
+    """The client works after each of them (`tests/bench/attack_client.py` sends more)."""
     command = [sys.executable, str(BENCH / "attack_client.py"), "--answers", "2000", "--seed", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     report = json.loads(done.stdout or "{}")
@@ -147,10 +147,10 @@ def test_mutated_answers_end_in_results_or_clear_errors() -> None:
         ("403", {"error": "no"}, "no"),
     ],
 )
-def test_show_workers_says_what_is_wrong_with_an_answer(
+def test_show_workers_names_the_fault_of_an_answer(
     rogue: Any, client: Client, status: str, data: Any, note: str
 ) -> None:
-    """A worker that can't say who it is counts as dead, with the reason."""
+    """A worker that doesn't identify itself counts as dead, with the reason."""
     rogue.script = lambda uuid: [answer("another", "200", []), answer(uuid, status, data, command=b"0x11")]
     (row,) = client.show_workers()
     assert (row["status"], row["note"]) == ("dead", note)
@@ -159,14 +159,14 @@ def test_show_workers_says_what_is_wrong_with_an_answer(
 def test_show_workers_does_not_wait_for_a_worker_that_is_silent(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has its own short time."""
+    """That request has a short time-out of its own."""
     monkeypatch.setattr(direct_module, "MMI_TIMEOUT_SECONDS", 0.2)
     (row,) = client.show_workers()
     assert (row["status"], row["note"]) == ("dead", "no answer within 0.2 s")
 
 
-def test_a_worker_that_is_starting_is_waited_for_at_its_socket(rogue: Any, client: Client) -> None:
-    """Its endpoint isn't published yet, but it is known where the socket will be."""
+def test_a_starting_worker_is_awaited_at_its_socket(rogue: Any, client: Client) -> None:
+    """Its endpoint isn't published yet, but the path of its socket is known."""
     rogue.lock.release()
     lock = WorkerLock.acquire(rogue.environment.lock_file(DEFAULT_WORKER))
     transport = client._transport

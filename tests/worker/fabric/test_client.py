@@ -1,4 +1,4 @@
-"""Jobs that a worker sends to other services, through a broker that may be anything but well."""
+"""Jobs that a worker sends to other services: targets, bounds, hostile answers, cancellation and stopping."""
 
 import asyncio
 import json
@@ -28,12 +28,12 @@ Connect = Callable[..., FabricClient]
 
 
 def run(client: FabricClient, service: str = "s", *, timeout: float = WAIT_SECONDS, **target: Any) -> dict[str, Any]:
-    """Run a task and return what came of it."""
+    """Run a task and return the values or errors of its results."""
     return values(client.run(service, "t", {"a": 1}, timeout=timeout, **target))
 
 
-def test_all_workers_of_a_service_answer_in_one(hub: Any, connect_fabric: Connect) -> None:
-    """Those that send their results and those that want to be asked for them."""
+def test_all_workers_of_a_service_answer(hub: Any, connect_fabric: Connect) -> None:
+    """Those that push their results and those whose results are fetched."""
     hub.workers = {"w1": ("s", pushes(1)), "w2": ("s", is_asked([2])), "w3": ("other", pushes(3))}
     client = connect_fabric()
     assert run(client) == {"w1": 1, "w2": [2]}
@@ -49,10 +49,10 @@ def test_all_workers_of_a_service_answer_in_one(hub: Any, connect_fabric: Connec
         (["w2", "w3"], {"w2": 2}, b'["w2","w3"]'),
     ],
 )
-def test_a_job_goes_to_whom_it_is_for(
+def test_a_job_goes_to_its_target(
     hub: Any, connect_fabric: Connect, target: Any, expected: dict[str, int], frame: bytes
 ) -> None:
-    """The broker chooses, as NFP has it."""
+    """The broker selects the workers."""
     hub.workers = {"w1": ("s", pushes(1)), "w2": ("s", pushes(2))}
     assert run(connect_fabric(), target=target) == expected
     message = hub.wait_for(Command.POST)
@@ -62,8 +62,8 @@ def test_a_job_goes_to_whom_it_is_for(
     )
 
 
-def test_a_result_whose_event_was_lost_is_asked_for(hub: Any, connect_fabric: Connect) -> None:
-    """Again and again until it is there."""
+def test_a_result_whose_event_was_lost_is_polled(hub: Any, connect_fabric: Connect) -> None:
+    """Until it arrives."""
     hub.workers = {"w1": ("s", is_asked(1, tells=False)), "w2": ("s", is_busy)}
     job = connect_fabric().submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET, 3)
@@ -71,14 +71,14 @@ def test_a_result_whose_event_was_lost_is_asked_for(hub: Any, connect_fabric: Co
     assert values(job.result(WAIT_SECONDS)) == {"w1": 1, "w2": 2}
 
 
-def test_a_result_that_overtakes_the_brokers_word_counts(hub: Any, connect_fabric: Connect) -> None:
-    """No question is needed for it."""
+def test_a_result_that_overtakes_the_202_counts(hub: Any, connect_fabric: Connect) -> None:
+    """No GET is needed for it."""
     hub.workers, hub.results_first = {"w1": ("s", pushes(1))}, True
     assert run(connect_fabric(poll=WAIT_SECONDS)) == {"w1": 1}
 
 
 def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect_fabric: Connect) -> None:
-    """The last is answered first, all of them by a broker that was silent until all were there."""
+    """They are answered in reverse order, after all have been sent."""
     hub.workers = {"w1": ("s", is_silent)}
     client = connect_fabric(poll=WAIT_SECONDS)
     jobs = [client.submit("s", "t", {"number": number}, timeout=WAIT_SECONDS) for number in range(150)]
@@ -92,7 +92,7 @@ def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect_fa
 
 
 def test_more_jobs_than_the_bound_are_refused_with_one_line(hub: Any, connect_fabric: Connect) -> None:
-    """Those that run go on, and one that ended makes room."""
+    """Running ones continue, and another one is accepted when one has ended."""
     hub.workers = {"w1": ("s", is_silent), "w2": ("quick", pushes(2))}
     client = connect_fabric(max_jobs=2)
     first, _ = (client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(2))
@@ -109,8 +109,8 @@ def test_a_service_without_workers_is_one_line(hub: Any, connect_fabric: Connect
     assert str(caught.value).startswith(f"the broker at {hub.endpoint} has no worker of service s: ")
 
 
-def test_a_silent_worker_costs_the_time_out_and_has_a_failed_result(hub: Any, connect_fabric: Connect) -> None:
-    """As one that is busy for too long."""
+def test_a_silent_worker_has_a_failed_result_at_the_deadline(hub: Any, connect_fabric: Connect) -> None:
+    """As one that is still busy."""
     hub.workers = {"w1": ("s", is_silent), "w2": ("s", is_busy)}
     client = connect_fabric()
     client.workers()
@@ -119,7 +119,7 @@ def test_a_silent_worker_costs_the_time_out_and_has_a_failed_result(hub: Any, co
 
 
 def test_a_worker_that_is_gone_from_the_broker_is_not_waited_for(hub: Any, connect_fabric: Connect) -> None:
-    """The question for its result finds out."""
+    """The answer to the GET shows it."""
     hub.workers = {"w1": ("s", is_busy)}
     job = connect_fabric().submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
@@ -145,8 +145,8 @@ HOSTILE = [
 ]
 
 
-def test_whatever_a_worker_sends_the_next_answer_is_heard(hub: Any, connect_fabric: Connect) -> None:
-    """Nothing that arrives ends the thread, or costs anybody else's result."""
+def test_after_hostile_messages_the_next_answer_counts(hub: Any, connect_fabric: Connect) -> None:
+    """None of them ends the thread or affects another worker's result."""
     end = lambda name, message: say(message, "200", {name: result(1)})  # noqa: E731  one of the list's own kind
     # While the result of w3 is missing, too, an answer that names no worker could be from either.
     hub.workers = {"w1": ("s", answers(*HOSTILE, end)), "w2": ("other", pushes(2)), "w3": ("s", is_asked(3))}
@@ -156,8 +156,10 @@ def test_whatever_a_worker_sends_the_next_answer_is_heard(hub: Any, connect_fabr
         assert run(client, "other") == {"w2": 2}
 
 
-def test_a_fault_of_ours_costs_one_message(hub: Any, connect_fabric: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next is read, and nobody hears of it but the log."""
+def test_an_unexpected_error_costs_one_message(
+    hub: Any, connect_fabric: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged and counted, and the next message is handled."""
     seen: list[str] = []
 
     def receive(job: OutgoingJob, message: BrokerMessage, now: float) -> None:
@@ -174,8 +176,8 @@ def test_a_fault_of_ours_costs_one_message(hub: Any, connect_fabric: Connect, mo
     assert (seen[:3], client.counters()["invalid"]) == (["202", "201", "200"], 1)
 
 
-def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect_fabric: Connect) -> None:
-    """An MCP client that goes away leaves nothing behind."""
+def test_a_cancelled_job_is_dropped_at_once(hub: Any, connect_fabric: Connect) -> None:
+    """Its late results are ignored."""
     hub.workers = {"w1": ("s", is_busy), "w2": ("other", pushes(2))}
     client = connect_fabric()
 
@@ -193,8 +195,8 @@ def test_who_is_cancelled_has_dropped_the_job_at_once(hub: Any, connect_fabric: 
     assert values(client.run("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
 
 
-def test_an_awaited_job_raises_what_a_blocking_one_does(connect_fabric: Connect) -> None:
-    """Decided here or by the broker."""
+def test_an_awaited_job_raises_the_errors_of_a_blocking_one(connect_fabric: Connect) -> None:
+    """Raised before sending or caused by the broker's answer."""
     client = connect_fabric()
 
     async def main() -> None:
@@ -206,8 +208,8 @@ def test_an_awaited_job_raises_what_a_blocking_one_does(connect_fabric: Connect)
     asyncio.run(main())
 
 
-def test_stopping_ends_all_that_wait_at_once(hub: Any, connect_fabric: Connect) -> None:
-    """Each with one line, as those that come later."""
+def test_stopping_fails_all_jobs_at_once(hub: Any, connect_fabric: Connect) -> None:
+    """And refuses later ones, with the same line."""
     hub.workers = {"w1": ("s", is_busy)}
     client = connect_fabric()
     jobs = [client.submit("s", "t", {}, timeout=WAIT_SECONDS) for _ in range(3)]
@@ -225,15 +227,15 @@ def test_stopping_ends_all_that_wait_at_once(hub: Any, connect_fabric: Connect) 
 
 
 def test_a_client_that_was_never_started_can_be_stopped(hub: Any) -> None:
-    """It refuses jobs, too."""
+    """It refuses jobs."""
     client = FabricClient("w0", hub.address, KeyPair(*zmq.curve_keypair()))
     with pytest.raises(NfcliError):
         run(client)
     client.stop()
 
 
-def test_a_question_that_stopping_overtakes_is_answered(hub: Any, connect_fabric: Connect) -> None:
-    """With the same line."""
+def test_stopping_fails_a_request_to_the_broker(hub: Any, connect_fabric: Connect) -> None:
+    """With the same line as jobs."""
     client = connect_fabric()
     hub.says_nothing = True
 
@@ -248,7 +250,7 @@ def test_a_question_that_stopping_overtakes_is_answered(hub: Any, connect_fabric
 
 
 def test_the_brokers_workers_are_rows_by_name(hub: Any, connect_fabric: Connect) -> None:
-    """None where there are none."""
+    """An empty list if there are none."""
     client = connect_fabric()
     assert client.workers() == []
     hub.workers = {"w2": ("s", is_busy), "w1": ("other", is_busy)}
@@ -259,8 +261,8 @@ def test_the_brokers_workers_are_rows_by_name(hub: Any, connect_fabric: Connect)
     assert not client.is_settling()
 
 
-def test_two_clients_of_one_worker_do_not_take_each_others_answers(hub: Any, connect_fabric: Connect) -> None:
-    """Each connection has a name of its own."""
+def test_two_clients_of_one_worker_get_their_own_answers(hub: Any, connect_fabric: Connect) -> None:
+    """Each connection has a routing id of its own."""
     hub.workers = {"w1": ("s", pushes(lambda data: data["kwargs"]["n"]))}
     first, second = connect_fabric(), connect_fabric()
     for number in range(3):

@@ -24,14 +24,14 @@ Connect = Callable[..., FabricClient]
 
 
 def refusal(future: Future[Any]) -> str:
-    """Return the one line that a job ended with."""
+    """Return the message of the NoWorkersError that a job ended with."""
     error = future.exception(timeout=WAIT_SECONDS)
     assert isinstance(error, NoWorkersError)
     return str(error)
 
 
-def test_a_broker_that_is_not_there_is_told_with_the_remedy(connect_fabric: Connect) -> None:
-    """Within the time that a broker has to answer."""
+def test_a_missing_broker_is_reported_with_the_remedy(connect_fabric: Connect) -> None:
+    """Within the time for an answer."""
     gone = Hub()
     gone.stop()
     client = connect_fabric(address=gone.address, answer=SHORT)
@@ -41,8 +41,8 @@ def test_a_broker_that_is_not_there_is_told_with_the_remedy(connect_fabric: Conn
         client.workers()
 
 
-def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect_fabric: Connect) -> None:
-    """Whoever is asked whether the job ran can't know; it is never sent again."""
+def test_a_broker_that_accepts_no_job_is_reported_soon(hub: Any, connect_fabric: Connect) -> None:
+    """Whether the job ran is not known, so it is never sent again."""
     client = connect_fabric(answer=SHORT)
     client.workers()
     hub.says_nothing = True
@@ -56,7 +56,7 @@ def test_a_broker_that_takes_no_job_is_told_soon(hub: Any, connect_fabric: Conne
 
 
 def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect_fabric: Connect) -> None:
-    """Workers register again after a while: until then the new broker's word against them doesn't count."""
+    """That its workers are not registered yet doesn't count."""
     hub.workers = {"w1": ("s", is_busy)}
     client = connect_fabric()
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
@@ -73,8 +73,8 @@ def test_a_job_outlives_its_broker_and_is_not_sent_twice(hub: Any, connect_fabri
         second.stop()
 
 
-def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect_fabric: Connect) -> None:
-    """What it has lost while it was away would be asked for much later; that it knows no worker yet is no answer."""
+def test_results_are_requested_at_once_from_a_broker_that_is_back(hub: Any, connect_fabric: Connect) -> None:
+    """Not only at the next poll."""
     hub.workers = {"w1": ("s", answers(accepted, ready))}
     job = connect_fabric(poll=WAIT_SECONDS).submit("s", "t", {}, timeout=2 * WAIT_SECONDS)
     hub.wait_for(Command.GET)
@@ -87,8 +87,8 @@ def test_a_broker_that_is_back_is_asked_at_once(hub: Any, connect_fabric: Connec
         second.stop()
 
 
-def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, connect_fabric: Connect) -> None:
-    """Asking changes nothing."""
+def test_a_request_that_was_lost_with_the_broker_is_repeated(hub: Any, connect_fabric: Connect) -> None:
+    """It changes nothing at the broker."""
     client = connect_fabric()
     hub.says_nothing = True
 
@@ -105,7 +105,7 @@ def test_a_question_that_was_lost_with_the_broker_is_asked_again(hub: Any, conne
 
 
 def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect_fabric: Connect) -> None:
-    """Long before its own time-out; others are refused meanwhile."""
+    """Long before its deadline; other jobs fail meanwhile."""
     hub.workers = {"w1": ("s", is_busy)}
     client = connect_fabric(comeback=SHORT, answer=SHORT)
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
@@ -117,7 +117,7 @@ def test_a_job_whose_broker_stays_away_fails_with_one_line(hub: Any, connect_fab
 
 
 def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect_fabric: Connect) -> None:
-    """The connection stands all the time."""
+    """Although the connection is established all the time."""
     hub.workers = {"w1": ("s", is_busy)}
     job = connect_fabric(comeback=SHORT).submit("s", "t", {}, timeout=WAIT_SECONDS)
     hub.wait_for(Command.GET)
@@ -126,8 +126,8 @@ def test_a_job_whose_broker_falls_silent_fails_with_one_line(hub: Any, connect_f
     assert values(job.result(WAIT_SECONDS))["w1"][0].startswith(f"{silent}; the job was running on w1: ")
 
 
-def test_a_broker_that_wakes_up_may_have_lost_workers_for_a_while(hub: Any, connect_fabric: Connect) -> None:
-    """One that was frozen drops them, and they come back."""
+def test_workers_that_a_frozen_broker_dropped_have_time_to_return(hub: Any, connect_fabric: Connect) -> None:
+    """It drops them when it continues, and they register again."""
     hub.workers = {"w1": ("s", is_busy)}
     client = connect_fabric()
     job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)

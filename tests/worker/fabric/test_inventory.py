@@ -1,4 +1,4 @@
-"""A worker's inventory that only the broker has: fetched, checked, or the worker doesn't start."""
+"""A worker's inventory that only the broker has is fetched and validated; every failure is an error."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def broker() -> Iterator[Any]:
     broker.close()
 
 
-def test_the_broker_tells_what_a_worker_is(broker: Any) -> None:
-    """As it merged it."""
+def test_the_broker_s_inventory_is_returned(broker: Any) -> None:
+    """Unchanged."""
     assert fetch_inventory(broker.address, "w1") == {"service": "fastmcp", "port": 0}
 
 
@@ -45,7 +45,7 @@ def test_a_broker_that_is_still_starting_is_waited_for(broker: Any) -> None:
 
 @pytest.mark.parametrize("value", [None, {}])
 def test_a_worker_that_the_broker_does_not_know_is_an_error(broker: Any, value: Any) -> None:
-    """NorFab's would be started on all interfaces and without authentication."""
+    """Defaults would mean all interfaces and no authentication."""
     broker.inventories["w1"] = value
     with pytest.raises(InventoryError) as caught:
         fetch_inventory(broker.address, "w1")
@@ -56,8 +56,8 @@ def test_a_worker_that_the_broker_does_not_know_is_an_error(broker: Any, value: 
 
 
 @pytest.mark.parametrize(("value", "kind"), [([], "a list"), ("text", "text"), (False, "true or false")])
-def test_what_is_no_mapping_is_an_error(broker: Any, value: Any, kind: str) -> None:
-    """Whatever answers there."""
+def test_an_inventory_that_is_not_a_mapping_is_an_error(broker: Any, value: Any, kind: str) -> None:
+    """Another program may answer at that endpoint."""
     broker.inventories["w1"] = value
     with pytest.raises(InventoryError, match=rf"workers\.w1: must be a mapping, got {kind}"):
         fetch_inventory(broker.address, "w1")
@@ -65,7 +65,7 @@ def test_what_is_no_mapping_is_an_error(broker: Any, value: Any, kind: str) -> N
 
 @pytest.mark.parametrize("state", ["gone", "dumb"])
 def test_no_answer_in_time_is_an_error(broker: Any, state: str) -> None:
-    """One line: whose inventory, where it is, why it can't be had."""
+    """One line: whose inventory, where it is, why it is not available."""
     reason = "no broker answered at .*: start it, or correct endpoint"
     if state == "gone":
         broker.stop()
@@ -73,12 +73,12 @@ def test_no_answer_in_time_is_an_error(broker: Any, state: str) -> None:
         broker.is_dumb, reason = True, r"the broker at .* doesn't answer: "
     with pytest.raises(InventoryError) as caught:
         fetch_inventory(broker.address, "w1", seconds=0.5)
-    assert caught.match(rf"worker w1: its inventory is at the broker, and was not there within 0\.5 s: {reason}")
+    assert caught.match(rf"worker w1: its inventory is at the broker, and could not be fetched within 0\.5 s: {reason}")
     assert "\n" not in str(caught.value)
 
 
-def test_the_wrong_key_is_an_error_that_names_where_it_was_found(broker: Any) -> None:
-    """Nothing is asked of a broker that isn't the one that is meant."""
+def test_the_wrong_key_is_an_error_that_names_its_source(broker: Any) -> None:
+    """No request reaches the broker."""
     other = FabricBroker(0.1, 0.6)
     other.close()
     wrong = BrokerAddress(broker.endpoint, BrokerKey(other.keys.public, "broker.shared_key"))
@@ -87,8 +87,8 @@ def test_the_wrong_key_is_an_error_that_names_where_it_was_found(broker: Any) ->
     assert broker.questions == []
 
 
-def test_norfabs_inventory_is_understood() -> None:
-    """Keys of its job engine mean nothing here; nothing in the values is a template."""
+def test_an_inventory_for_norfab_is_valid() -> None:
+    """Keys of its job engine are ignored, and values are not expanded as templates."""
     data = {
         "service": "fastmcp",
         "host": "127.0.0.1",
@@ -103,8 +103,8 @@ def test_norfabs_inventory_is_understood() -> None:
     assert inventory.logging == {"text": "${HOME} {{ env.get('HOME') }}"}
 
 
-def test_a_worker_of_another_service_is_told_apart() -> None:
-    """It isn't ours to run, and no error."""
+def test_the_service_of_another_worker_is_returned() -> None:
+    """This is not an error."""
     assert read_inventory(ADDRESS, "w1", {"service": "netbox", "url": "http://x"}) == "netbox"
 
 
@@ -119,8 +119,8 @@ def test_a_worker_of_another_service_is_told_apart() -> None:
         ({"service": "fastmcp", "auth_bearer": {"token_ttl": 0}}, f"{PLACE}: workers.w1.auth_bearer.token_ttl: must "),
     ],
 )
-def test_what_breaks_the_schema_is_an_error_that_names_the_broker_and_the_key(data: Any, message: str) -> None:
-    """Never a default instead."""
+def test_an_invalid_inventory_is_an_error_that_names_the_broker_and_the_key(data: Any, message: str) -> None:
+    """No default is used instead."""
     with pytest.raises(InventoryError) as caught:
         read_inventory(ADDRESS, "w1", data)
     assert str(caught.value).startswith(message)
