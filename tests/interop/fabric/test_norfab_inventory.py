@@ -277,7 +277,7 @@ REFUSALS = {
     "unknown": "the broker at {endpoint} has no inventory of worker unknown: ",
     WRONG: f"the broker at {{endpoint}}: workers.{WRONG}.allow_everybody: ",
     "absent": "worker absent: its inventory is at the broker, and could not be fetched within 10 s: no broker ",
-    "other-key": "worker other-key: its inventory is at the broker, and could not be fetched within 10 s: the handshake ",
+    "other-key": "worker other-key: its inventory is at the broker, and could not be fetched within 10 s: the hand",
 }
 NO_BROKER = {"absent": "no broker answered at ", "other-key": "the handshake with "}
 """What a shell says by itself, before it has workers started."""
