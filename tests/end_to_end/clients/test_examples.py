@@ -233,7 +233,18 @@ def run(desk: Desk, blocks: list[Any]) -> None:
                 actions[block.language]()
 
 
-@pytest.mark.parametrize("document", [name for name in examples.DOCUMENTS if examples.blocks(name)])
+RUN_LANGUAGES = {"console", "nf", "python", "sh", "json"}
+MANY_PROGRAMS = {"man/pages/backup.md", "man/pages/python.md", "man/pages/scripting.md"}
+
+
+def documents() -> Iterator[Any]:
+    """Yield the documents that have examples to run; those that start many programs are slow."""
+    for name in examples.DOCUMENTS:
+        if any(block.is_run and not block.file and block.language in RUN_LANGUAGES for block in examples.blocks(name)):
+            yield pytest.param(name, marks=pytest.mark.slow if name in MANY_PROGRAMS else ())
+
+
+@pytest.mark.parametrize("document", list(documents()))
 def test_the_examples_of_a_document_do_what_it_says(document: str, desk: Desk) -> None:
     """Results, error lines and exit statuses come out as written."""
     run(desk, examples.blocks(document))
