@@ -1,7 +1,6 @@
-"""Run jobs: each once per uuid, in a few threads, with a bound on how many are in flight.
+"""Run jobs: each once per uuid, in a few threads, with limits on how many are in flight.
 
-The executor knows neither sockets nor frames; a transport (direct or fabric) submits requests and gets the result's
-bytes through a callback.
+The executor knows neither sockets nor frames: a transport submits requests and gets the result's bytes by a callback.
 """
 
 from __future__ import annotations
@@ -27,18 +26,32 @@ from .task_context import TaskContext
 log = logging.getLogger(__name__)
 
 THREADS = 5
-MAX_JOBS_IN_FLIGHT = 1_000
-MAX_BYTES_IN_FLIGHT = 8 * 1024 * 1024  # as they came; in memory some twenty times as many
-MAX_WAITING = 100
-KEPT_JOBS = 10_000
-KEPT_RESULT_BYTES = 8 * 1024 * 1024
 STOP_GRACE_SECONDS = 3.0
 
 Deliver = Callable[[bytes], None]
 
 
+@dataclass(frozen=True)
+class JobLimits:
+    """The limits of an executor.
+
+    Attributes:
+        jobs_in_flight: jobs that are queued or running.
+        bytes_in_flight: bytes of their requests, which take some twenty times as many in memory.
+        callbacks: callers that wait for the same job.
+        kept_jobs: jobs whose uuid is known, so that they aren't run again.
+        kept_result_bytes: bytes of the results of completed jobs.
+    """
+
+    jobs_in_flight: int = 1_000
+    bytes_in_flight: int = 8 * 1024 * 1024
+    callbacks: int = 100
+    kept_jobs: int = 10_000
+    kept_result_bytes: int = 8 * 1024 * 1024
+
+
 class JobState(StrEnum):
-    """Where a job stands; the values are NFP's."""
+    """State of a job; the values are NFP's."""
 
     PENDING = "PENDING"
     STARTED = "STARTED"
@@ -46,10 +59,20 @@ class JobState(StrEnum):
 
 
 @dataclass(eq=False)
-class Job:
-    """One job of one client; `payload` is the answer's JSON once `state` is COMPLETED (None: no longer kept).
+class TrackedJob:
+    """One job of one client.
 
-    `size` is how many bytes its request had.
+    Attributes:
+        client: the key that clients are told apart by.
+        uuid: the job's name.
+        request: task and arguments; without the arguments once the job is completed.
+        deadline: monotonic time after which it isn't started any more.
+        size: bytes of the request.
+        state: of the job.
+        payload: the result's JSON; None before the job is completed, and when it is no longer kept.
+        was_run: whether its task was started.
+        waiting: the callbacks that get the result.
+        notify: the callback that gets events.
     """
 
     client: str
@@ -65,24 +88,30 @@ class Job:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What the job is found by."""
+        """The key that the job is found by."""
         return self.client, self.uuid
 
 
 class JobExecutor:
-    """Runs the jobs of one worker; all methods may be called from any thread.
+    """Runs the jobs of one worker; any thread may call any method.
 
-    `client_name` turns a client's public key into the name that the audit trail has of it.
+    Args:
+        worker: the context of its tasks.
+        client_name: returns a client's name in the audit trail, given the key that it is told apart by.
+        limits: on jobs and results.
     """
 
-    def __init__(self, worker: TaskContext, client_name: Callable[[str], str]) -> None:
+    def __init__(
+        self, worker: TaskContext, client_name: Callable[[str], str], *, limits: JobLimits | None = None
+    ) -> None:
         self._worker = worker
+        self._limits = limits or JobLimits()
         self._client_name = client_name
         self._lock = threading.Lock()
-        self._jobs: OrderedDict[tuple[str, str], Job] = OrderedDict()
-        self._with_payload: OrderedDict[tuple[str, str], Job] = OrderedDict()
+        self._jobs: OrderedDict[tuple[str, str], TrackedJob] = OrderedDict()
+        self._with_payload: OrderedDict[tuple[str, str], TrackedJob] = OrderedDict()
         self._kept_bytes = 0
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[TrackedJob | None] = queue.SimpleQueue()
         self._in_flight = 0
         self._bytes_in_flight = 0
         self._total = 0
@@ -104,23 +133,23 @@ class JobExecutor:
         notify: Deliver | None = None,
         size: int = 0,
     ) -> None:
-        """Run a job and hand its result to `deliver`, from whichever thread ran it: for a quick task, the caller's.
+        """Run a job and pass its result to `deliver`, in the thread that ran it: the caller's if the task runs inline.
 
-        A uuid that the same client has sent before isn't run again: `deliver` gets the first run's result, at once
-        where it is there. A job that was answered without being run, since its time was over, is new when it comes
-        again; while it waits for its run, it waits for the longest of the timeouts that it was sent with.
+        A uuid that the client has sent before isn't run again: `deliver` gets the first run's result, at once if it is
+        there. A job that wasn't run because its time was over is new when it is sent again; one that is queued may wait
+        for the longest of the timeouts that it was sent with.
 
         Args:
-            client: who asks; jobs of different clients never meet, whatever uuid they choose.
+            client: tells clients apart; jobs of different clients never meet, whatever their uuid.
             uuid: the job's name.
             request: task and arguments.
             deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
-            notify: gets the JSON of a `JobEvent` when the task starts, and then whenever it tells how far it is, always
-                before `deliver` gets the result; must neither block nor raise.
-            size: how many bytes the request had.
+            notify: gets the JSON of a `JobEvent` when the task starts and for each line of its progress, always before
+                `deliver` gets the result; must neither block nor raise.
+            size: bytes of the request.
 
         Raises:
-            TaskError: too many or too long jobs are in flight, or the worker is stopping; the job wasn't run and may
+            TaskError: the limits on jobs in flight are reached, or the worker is stopping; the job wasn't run and may
                 be sent again.
         """
         deadline = time.monotonic() + (request.timeout if request.timeout is not None else float("inf"))
@@ -130,50 +159,51 @@ class JobExecutor:
                 self._forget(known)
                 known = None
             if known is None:
-                job = Job(client, uuid, request, deadline, size, waiting=[deliver], notify=notify)
+                job = TrackedJob(client, uuid, request, deadline, size, waiting=[deliver], notify=notify)
                 self._admit(job)
             elif known.state is not JobState.COMPLETED:
-                self._assert_room(len(known.waiting) < MAX_WAITING)
+                self._assert_room(len(known.waiting) < self._limits.callbacks)
                 known.deadline = max(known.deadline, deadline)
                 known.waiting.append(deliver)
                 return
         if known is not None:
-            deliver(known.payload or self._no_longer_kept(known))
+            deliver(known.payload or self._discarded_result(known))
             return
         if self._worker.registry.runs_inline(request.task):
-            self._answer(job)
+            self._execute(job)
         else:
             self._queue.put(job)
 
     def find(self, client: str, uuid: str) -> tuple[JobState, bytes | None] | None:
-        """Return a job's state and, once it is completed, its answer; None for a uuid this client never sent."""
+        """Return a job's state and, once it is completed, its result's JSON; None for a uuid that is not known."""
         with self._lock:
             job = self._jobs.get((client, uuid))
             if job is None:
                 return None
             state, payload = job.state, job.payload
         if state is JobState.COMPLETED and payload is None:
-            payload = self._no_longer_kept(job)
+            payload = self._discarded_result(job)
         return state, payload
 
     def counters(self) -> dict[str, int]:
-        """Return how many jobs are running or queued, and how many there were since the start."""
+        """Return how many jobs are running or queued, and how many have been submitted since the start."""
         with self._lock:
             return {"running_jobs": self._in_flight, "total_jobs": self._total}
 
     def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
-        """Take no new jobs, answer queued ones as failed, and give running ones `grace_seconds` to end."""
+        """Refuse new jobs, fail queued ones, and wait for running ones, at most `grace_seconds`."""
         self._worker.stopping.set()
         with self._lock:
             self._idle.wait_for(lambda: self._in_flight == 0, timeout=grace_seconds)
         for _ in self._threads:
             self._queue.put(None)
 
-    def _admit(self, job: Job) -> None:
+    def _admit(self, job: TrackedJob) -> None:
         if self._worker.stopping.is_set():
             raise TaskError(f"worker {self._worker.name} is stopping, nothing was done: send the job again later")
+        limits = self._limits
         self._assert_room(
-            self._in_flight < MAX_JOBS_IN_FLIGHT and self._bytes_in_flight + job.size <= MAX_BYTES_IN_FLIGHT
+            self._in_flight < limits.jobs_in_flight and self._bytes_in_flight + job.size <= limits.bytes_in_flight
         )
         self._jobs[job.key] = job
         self._in_flight += 1
@@ -187,13 +217,13 @@ class JobExecutor:
     def _serve(self) -> None:
         while (job := self._queue.get()) is not None:
             try:
-                self._answer(job)
-            except Exception as error:  # noqa: BLE001  a fault here must not end a thread that runs everybody's jobs
-                log.error("a job was not answered: %s", type(error).__name__)
+                self._execute(job)
+            except Exception as error:  # noqa: BLE001  a fault here must not end a thread that runs all clients' jobs
+                log.error("result of a job not delivered: %s", type(error).__name__)
             del job
 
-    def _answer(self, job: Job) -> None:
-        """Run one job and hand its answer over; in `_serve` it would live on until the thread's next job."""
+    def _execute(self, job: TrackedJob) -> None:
+        """Run one job and deliver its result; `_serve` would keep both alive until the thread's next job."""
         try:
             payload = self._run(job)
             with self._lock:
@@ -201,29 +231,29 @@ class JobExecutor:
             for deliver in waiting:
                 deliver(payload)
         finally:
-            # A stop waits for the answers to be handed over, not only for the tasks to end.
+            # `stop` waits until the results are delivered, not only until the tasks have ended.
             with self._lock:
                 self._in_flight -= 1
                 self._bytes_in_flight -= job.size
                 self._idle.notify_all()
 
-    def _run(self, job: Job) -> bytes:
-        """Run one job; whatever happens, the answer is JSON."""
+    def _run(self, job: TrackedJob) -> bytes:
+        """Run one job in a context of its own; return the result's JSON."""
         spec = self._worker.registry.find(job.request.task)
         if spec is not None and spec.run_inline:
-            return self._run_as(job, self._worker)
+            return self._run_in(job, self._worker)
         progress = JobProgress(partial(self._notify, job))
         audit = None if spec is None else spec.audit
         client = "" if audit is None else self._client_name(job.client)
         worker = replace(self._worker, client=client, uuid=job.uuid, progress=progress.send)
         try:
-            return self._run_as(job, worker, audit)
+            return self._run_in(job, worker, audit)
         finally:
             progress.close()
             if progress.dropped:
                 log.info("task %s: progress lines dropped: %d", job.request.task[:64], progress.dropped)
 
-    def _run_as(self, job: Job, worker: TaskContext, audit: Operation | None = None) -> bytes:
+    def _run_in(self, job: TrackedJob, worker: TaskContext, audit: Operation | None = None) -> bytes:
         request = job.request
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
@@ -244,7 +274,7 @@ class JobExecutor:
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
 
-    def _record_unchanged(self, job: Job, worker: TaskContext, operation: Operation, result: Result) -> Result:
+    def _record_unchanged(self, job: TrackedJob, worker: TaskContext, operation: Operation, result: Result) -> Result:
         """Write the audit line of a job that changed nothing; return the result, a failed one if that can't be done.
 
         The task itself writes the line of a change, before it is committed.
@@ -258,13 +288,13 @@ class JobExecutor:
                 result=result,
                 is_token=worker.store.lookup,
             )
-        except Exception as error:  # noqa: BLE001  the job has to be answered
+        except Exception as error:  # noqa: BLE001  the job needs a result
             reason = str(error) if isinstance(error, NfcliError) else type(error).__name__
             log.error("audit line of task %s, which changed nothing, not written: %s", request.task, reason)
             return result if result.failed else self._failure(job, reason)
         return result
 
-    def _notify(self, job: Job, message: str) -> None:
+    def _notify(self, job: TrackedJob, message: str) -> None:
         if job.notify is None:
             return
         event = JobEvent(
@@ -278,7 +308,7 @@ class JobExecutor:
         )
         job.notify(to_json(event))
 
-    def _failure(self, job: Job, reason: str) -> Result:
+    def _failure(self, job: TrackedJob, reason: str) -> Result:
         return Result(
             failed=True,
             errors=[reason],
@@ -288,33 +318,33 @@ class JobExecutor:
             juuid=job.uuid,
         )
 
-    def _no_longer_kept(self, job: Job) -> bytes:
-        reason = "the job was run, but its result is no longer kept: look at the state it left"
+    def _discarded_result(self, job: TrackedJob) -> bytes:
+        reason = "the job was run, but its result is no longer kept: check what it has changed"
         return to_json({self._worker.name: self._failure(job, reason)})
 
-    def _complete(self, job: Job, payload: bytes) -> list[Deliver]:
-        """Keep the answer for late questions, within the bounds on number and bytes."""
+    def _complete(self, job: TrackedJob, payload: bytes) -> list[Deliver]:
+        """Keep the result for later requests, within the limits; return the callbacks that wait for it."""
         job.state, job.payload = JobState.COMPLETED, payload
-        # Arguments may hold secrets: they aren't kept, nor are the callbacks, which close over the whole message.
+        # Neither the arguments, which may hold secrets, nor the callbacks are kept.
         job.request, job.notify = JobRequest(task=job.request.task), None
         waiting, job.waiting = job.waiting, []
         self._with_payload[job.key] = job
         self._kept_bytes += len(payload)
-        while self._kept_bytes > KEPT_RESULT_BYTES and len(self._with_payload) > 1:
-            self._forget_payload(next(iter(self._with_payload)))
-        while len(self._jobs) > KEPT_JOBS:
+        while self._kept_bytes > self._limits.kept_result_bytes and len(self._with_payload) > 1:
+            self._discard_payload(next(iter(self._with_payload)))
+        while len(self._jobs) > self._limits.kept_jobs:
             oldest = next(iter(self._jobs.values()))
             if oldest.state is not JobState.COMPLETED:
                 break
             self._forget(oldest)
         return waiting
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: TrackedJob) -> None:
         if job.key in self._with_payload:
-            self._forget_payload(job.key)
+            self._discard_payload(job.key)
         del self._jobs[job.key]
 
-    def _forget_payload(self, key: tuple[str, str]) -> None:
+    def _discard_payload(self, key: tuple[str, str]) -> None:
         job = self._with_payload.pop(key)
         self._kept_bytes -= len(job.payload or b"")
         job.payload = None

@@ -1,7 +1,7 @@
-"""Plugins: modules of the user's whose `@task` functions become tasks of the worker.
+"""Plugins: the user's modules, whose `@task` functions become tasks of the worker.
 
-Their code runs in the worker's process with all its rights. Whatever is wrong with one stops the start with one line
-that names it.
+Their code runs in the worker's process with all its rights. A plugin that can't be loaded stops the start, with one
+line that names it and the remedy.
 """
 
 from __future__ import annotations
@@ -37,77 +37,78 @@ _OWN_FILES = (__file__, importlib.__file__)
 
 
 def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> None:
-    """Import plugins and add their tasks to the registry, which must hold all others already.
+    """Import plugins and add their tasks to the registry, which must already hold the worker's own.
 
-    Modules are looked for where Python finds any, and then in `folder`, so that what lies there stands in for nothing
-    else. Tasks of plugins never run inline, and what they return is made plain JSON before anybody else sees it.
+    Modules are searched for on Python's path first and in `folder` last, so that a file there replaces no other module.
+    Tasks of plugins are neither audited nor run inline, they get a `WorkerContext`, and their results are converted to
+    JSON values in the thread that runs them.
 
     Raises:
-        WorkerStartError: a plugin isn't found, can't be imported, has no tasks, or one that can't be taken; one line.
+        WorkerStartError: a plugin isn't found, can't be imported, has no tasks, or has an invalid one.
     """
     if names:
         add_import_path(folder)
     ours = list(registry)
-    makers = {spec.name: ("nfcli", spec) for spec in ours}
+    definitions = {spec.name: ("nfcli", spec) for spec in ours}
     for plugin in names:
         log.info("loading plugin %s", plugin)
-        # What a module has imported from us to call it isn't its own.
-        specs = [spec for spec in specs_of(_module(plugin)) if not any(spec is each for each in ours)]
+        # A plugin may import the worker's own tasks to call them.
+        specs = [spec for spec in specs_of(_import(plugin)) if not any(spec is each for each in ours)]
         if not specs:
             raise WorkerStartError(
                 f"plugin {plugin} has no tasks: mark a function with @task, "
-                "or take it out of `plugins` in the worker's inventory"
+                "or remove it from `plugins` in the worker's inventory"
             )
         for spec in specs:
-            maker, known = makers.get(spec.name, (plugin, None))
-            if known is spec:  # a second name for it, or another plugin's that was imported
+            origin, known = definitions.get(spec.name, (plugin, None))
+            if known is spec:  # a second name for the same function, or one imported from another plugin
                 continue
-            _check(plugin, spec)
+            _validate(plugin, spec)
             if known is not None:
                 raise WorkerStartError(
-                    f"plugin {plugin}: task {spec.name} is there already, from {maker}: rename the function"
+                    f"plugin {plugin}: task {spec.name} is already defined by {origin}: rename the function"
                 )
-            makers[spec.name] = (f"plugin {plugin}", spec)
-            registry.add(replace(spec, function=_plain(spec.function), audit=None, run_inline=False))
+            definitions[spec.name] = (f"plugin {plugin}", spec)
+            registry.add(replace(spec, function=_wrap(spec.function), audit=None, run_inline=False))
 
 
 def add_import_path(folder: Path) -> None:
-    """Let modules be imported from a folder where no other place has them."""
+    """Append a folder to Python's search path."""
     if str(folder.absolute()) not in sys.path:
         sys.path.append(str(folder.absolute()))
 
 
 def find_origin(plugin: str) -> str | None:
-    """Return where a plugin, or the package that it is in, would be imported from; None if nowhere; runs none of it."""
+    """Return where a plugin, or its package, would be imported from, without importing it; None if it isn't found."""
     try:
         found = importlib.util.find_spec(plugin.partition(".")[0])
-    except ValueError:  # a module that has no such place
+    except ValueError:  # a loaded module without a spec
         return None
     return None if found is None else found.origin or "a folder"
 
 
 def not_found_error(plugin: str) -> WorkerStartError:
-    """Return the error for a plugin that is nowhere."""
+    """Return the error for a plugin that isn't found."""
     return WorkerStartError(
         f"plugin {plugin} was not found: put it beside the inventory or install it, "
-        "or take it out of `plugins` in the worker's inventory"
+        "or remove it from `plugins` in the worker's inventory"
     )
 
 
-def _module(plugin: str) -> ModuleType:
+def _import(plugin: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(plugin)
-    except BaseException as error:  # noqa: BLE001  whatever its code raises, the line below is what has to come of it
+    except BaseException as error:  # noqa: BLE001  its code may raise anything
         if isinstance(error, ModuleNotFoundError) and f"{plugin}.".startswith(f"{error.name}."):
             raise not_found_error(plugin) from None
         raise WorkerStartError(
-            f"plugin {plugin} can't be loaded: {_reason(error)}{_place(error.__traceback__)}: "
-            "mend it, or take it out of `plugins` in the worker's inventory"
+            f"plugin {plugin} can't be loaded: {_reason(error)}{_location(error.__traceback__)}: "
+            "fix it, or remove it from `plugins` in the worker's inventory"
         ) from None
 
 
-def _check(plugin: str, spec: TaskSpec) -> None:
+def _validate(plugin: str, spec: TaskSpec) -> None:
     name, function = spec.name, spec.function
     if not _NAME.fullmatch(name):
         raise WorkerStartError(
@@ -121,31 +122,30 @@ def _check(plugin: str, spec: TaskSpec) -> None:
         )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise WorkerStartError(
-            f"plugin {plugin}: task {name} is an async function: write it with def, it is run in a thread"
+            f"plugin {plugin}: task {name} is an async function: define it with def, it is run in a thread"
         )
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:
         raise WorkerStartError(
-            f"plugin {plugin}: task {name} must take two arguments: write def {name}(worker, arguments)"
+            f"plugin {plugin}: task {name} must take two arguments: define it as {name}(worker, arguments)"
         ) from None
     try:
         to_json(spec.entry())
         is_object = spec.input_schema().get("type") == "object"
-    except Exception as error:  # noqa: BLE001  pydantic has many, and those of the models' own code
+    except Exception as error:  # noqa: BLE001  the models' own code may raise anything
         raise WorkerStartError(
             f"plugin {plugin}: task {name} can't be described in JSON Schema: {_reason(error)}: "
-            "make arguments and result of pydantic models and plain types"
+            "use pydantic models and plain types for arguments and result"
         ) from None
     if not is_object:
         raise WorkerStartError(
-            f"plugin {plugin}: the arguments of task {name} have no names: "
-            "make them a subclass of TaskInput with fields"
+            f"plugin {plugin}: the arguments of task {name} have no names: use a subclass of TaskInput with fields"
         )
 
 
-def _plain(function: TaskFunction) -> TaskFunction:
-    """Return a function that logs where it fails, and whose results are what JSON knows: no answer fails later on."""
+def _wrap(function: TaskFunction) -> TaskFunction:
+    """Return a function that passes the plugins' context, logs where it fails, and returns values that JSON has."""
 
     @functools.wraps(function)
     def run(worker: TaskContext, arguments: Any) -> Any:
@@ -154,13 +154,15 @@ def _plain(function: TaskFunction) -> TaskFunction:
         except TaskError:
             raise
         except BaseException as error:
-            log.error("task %s failed%s", function.__name__, _place(error.__traceback__))  # never with its values
+            log.error(
+                "task %s failed%s", function.__name__, _location(error.__traceback__)
+            )  # without its message, which may quote secrets
             raise
         try:
             if isinstance(value, Result):
                 return Result.model_validate(_jsonable(value))
             return _jsonable(value)
-        except Exception as error:  # noqa: BLE001  the code of generators and serializers runs only here
+        except Exception as error:  # noqa: BLE001  generators and serializers run here
             log.error("the result of task %s can't be written: %s", function.__name__, type(error).__name__)
             raise TaskError(f"the result of task {function.__name__} can't be written as JSON") from None
 
@@ -172,17 +174,17 @@ def _jsonable(value: object) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """Return type and message of an error in one line."""
+    """Return type and message of an error on one line."""
     kind = type(error).__name__
-    with contextlib.suppress(Exception):  # the message may be made by code of the plugin's
+    with contextlib.suppress(Exception):  # the plugin's own code may make the message
         lines = str(error).strip().splitlines()
         text = "".join(character for character in "".join(lines[:1]) if character.isprintable())
         return f"{kind}: {text[:_REASON_MAX_CHARACTERS]}" if text else kind
     return kind
 
 
-def _place(trace: TracebackType | None) -> str:
-    """Return where an error was raised, as the end of a line; empty where no file says."""
+def _location(trace: TracebackType | None) -> str:
+    """Return where an error was raised, to append to a line; empty if it isn't known."""
     places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(trace)]
     places = [(file, line) for file, line in places if file not in _OWN_FILES and not file.startswith("<")]
     return f" (line {places[-1][1]} of {places[-1][0]})" if places else ""

@@ -47,14 +47,14 @@ _RULES = ("prompts", "guardrails", "result_guardrails")
 
 @dataclass(frozen=True)
 class ToolHints:
-    """How an MCP client may treat the tool made of a task.
+    """Hints for MCP clients about the tool made of a task.
 
-    The flags mean what MCP's `ToolAnnotations` of those names do, and so do their defaults: who says nothing has made a
-    tool that may do anything. Without a title the task's name makes one. The three others are in NorFab's shapes, and
-    travel as they are to those who publish the task.
+    The flags and their defaults are those of MCP's `ToolAnnotations`: without hints, clients must assume that the tool
+    may do anything. The title defaults to the task's name in words. Prompts and guardrails are in NorFab's notation and
+    are sent unchanged to the workers that publish the task.
 
     Raises:
-        TypeError: a flag that isn't one, a title that isn't text, rules that aren't a list of mappings.
+        TypeError: a flag isn't a bool, the title isn't text, or rules aren't a list of mappings.
     """
 
     title: str = ""
@@ -79,10 +79,10 @@ class ToolHints:
 
     @classmethod
     def parse(cls, mcp: Mapping[str, Any]) -> ToolHints:
-        """Return the hints that NorFab's notation gives: `annotations` with MCP's names, and the rules.
+        """Return the hints given in NorFab's notation: `annotations` with MCP's names, prompts and guardrails.
 
         Raises:
-            TypeError: a key that isn't known, a value that isn't what its key needs.
+            TypeError: a key is unknown, or a value has the wrong type.
         """
         annotations = mcp.get("annotations", {})
         if not isinstance(annotations, Mapping):
@@ -98,7 +98,7 @@ class ToolHints:
         return {"title": self.title, **{wire: getattr(self, name) for wire, name in _HINTS.items()}}
 
     def entry(self) -> dict[str, Any]:
-        """Return what `list_tasks` tells of them: the annotations, and those rules that there are."""
+        """Return the `mcp` object of a `list_tasks` entry: the annotations, and the rules that aren't empty."""
         rules = {name: [dict(rule) for rule in getattr(self, name)] for name in _RULES}
         return {"annotations": self.annotations(), **{name: each for name, each in rules.items() if each}}
 
@@ -158,7 +158,7 @@ class TaskSpec:
         return schema
 
     def entry(self) -> dict[str, Any]:
-        """Return this task's `list_tasks` entry (seven keys, NFP section "list_tasks")."""
+        """Return this task's `list_tasks` entry (NFP, section "list_tasks")."""
         return {
             "name": self.name,
             "description": self.description,
@@ -198,18 +198,18 @@ def task(
     """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
 
     Args:
-        function: the function, where the decorator stands without brackets.
-        arguments: input model; what the function gets as its second parameter is a validated instance of it.
-        result: type of the value the function returns (it may return a whole `Result` as well).
-        mcp: hints for MCP clients, `ToolHints` or NorFab's notation; None makes a tool that may do anything, for all
-            that clients know; False keeps the task off the MCP endpoint whatever the configuration says.
+        function: the function, if the decorator is used without parentheses.
+        arguments: input model; the function's second argument is a validated instance of it.
+        result: type of the value that the function returns; it may return a `Result` instead.
+        mcp: hints for MCP clients, `ToolHints` or NorFab's notation; None: a tool without hints; False: never a tool,
+            whatever the configuration says.
         audit: operation that the audit trail records when a job of the task fails or changes nothing; the function
             itself records what it changed, before the change is committed. Ignored for plugins.
         run_inline: the thread that receives jobs runs the function itself; only for functions that take microseconds
             and never wait: no disk, no lock, no network. Ignored for plugins.
 
     Raises:
-        TypeError: `arguments` is no model, or `mcp` is none of these.
+        TypeError: `arguments` isn't a model, or `mcp` isn't one of these.
     """
 
     def mark(function: TaskFunction) -> TaskFunction:
@@ -236,7 +236,7 @@ def _hints(name: str, mcp: ToolHints | Mapping[str, Any] | Literal[False] | None
 
 
 def specs_of(module: ModuleType) -> list[TaskSpec]:
-    """Return the tasks among a module's names, in their order there."""
+    """Return the tasks that a module defines or imports, in the order of its names."""
     functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
     specs = [vars(function).get("task_spec") for function in functions]
     return [spec for spec in specs if isinstance(spec, TaskSpec)]
@@ -257,14 +257,14 @@ class TaskRegistry:
         return name in self._specs
 
     def add(self, spec: TaskSpec) -> None:
-        """Take a task in; the name must be free, and nobody may be using the registry yet."""
+        """Add a task; the name must be free, and the registry not yet in use."""
         self._specs[spec.name] = spec
 
     def get(self, name: str) -> TaskSpec:
         """Return the task of that name.
 
         Raises:
-            TaskError: there is none.
+            TaskError: there is no such task.
         """
         spec = self.find(name)
         if spec is None:
@@ -281,7 +281,7 @@ class TaskRegistry:
         return spec is not None and spec.run_inline
 
     def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
-        """Validate the arguments, run the task and wrap what it returns; never raises.
+        """Validate the arguments, run the task and return its result; never raises.
 
         May be called from any thread; the function runs in the caller's.
         """
@@ -294,12 +294,12 @@ class TaskRegistry:
         except ValidationError as error:
             result = _failed(validation_messages(error))
         except TokenStoreError as error:
-            # Nothing that the caller did: whoever runs the worker has to see to the disk.
+            # No fault of the client's: the operator has to check the disk.
             log.error("task %s failed: %s", name[:64], error)
             result = _failed([str(error)])
         except TaskError as error:
             result = _failed([str(error)])
-        except BaseException as error:  # noqa: BLE001  nothing that a task raises may end the thread that serves others
+        except BaseException as error:  # noqa: BLE001  no exception of a task, SystemExit included, may end the thread
             log.error("task %s failed: %s", name[:64], type(error).__name__)
             result = _failed([f"internal error in task {name[:64]}: {type(error).__name__}"])
         result.task = f"{worker.name}:{name}"

@@ -10,7 +10,7 @@ from performance import machine
 from performance.figures import columns, percentile
 from subjects.processes import Vitals
 
-from nfcli.worker.jobs.executor import KEPT_JOBS
+from nfcli.worker.jobs.executor import JobLimits
 
 STAGES, WARM_UP_STAGES = 10, 2
 MEMORY_FACTOR = 1.05
@@ -73,7 +73,7 @@ def claims(soaked: Soaked) -> Iterator[Claim]:
     most = warmed.vitals.threads + soaked.clients
     yield Claim("threads after warm-up", _range(threads), f"<= {most}", max(threads) <= most)
     factor = max(stage.vitals.megabytes for stage in later) / warmed.vitals.megabytes
-    is_warm = sum(stage.operations for stage in soaked.stages[:WARM_UP_STAGES]) > KEPT_JOBS
+    is_warm = sum(stage.operations for stage in soaked.stages[:WARM_UP_STAGES]) > JobLimits().kept_jobs
     yield Claim(
         "memory, to that after warm-up",
         f"{factor:.3f}",

@@ -94,7 +94,7 @@ def damage_the_database(environment: Environment, _: socket.socket) -> str:
 def name_a_plugin_that_is_nowhere(environment: Environment, _: socket.socket) -> str:
     """Have tasks of one's own in a module that isn't there."""
     set_key(environment, plugins=["lab.tasks"])
-    return r"plugin lab\.tasks was not found: put it beside the inventory or install it, or take it out of `plugins`"
+    return r"plugin lab\.tasks was not found: put it beside the inventory or install it, or remove it from `plugins`"
 
 
 OBSTACLES = [

@@ -142,10 +142,10 @@ def test_a_plugins_task_is_an_mcp_tool_unless_it_says_no(worker: RunningWorker, 
     )
 
 
-REMEDY = "take it out of `plugins` in the worker's inventory"
+REMEDY = "remove it from `plugins` in the worker's inventory"
 BROKEN = {
-    "lab_raises": ("raise ValueError('no\\nlab')", "can't be loaded: ValueError: no (line 1 of FILE): mend it, or"),
-    "lab_leaves": ("import sys\nsys.exit(0)", "can't be loaded: SystemExit: 0 (line 2 of FILE): mend it, or"),
+    "lab_raises": ("raise ValueError('no\\nlab')", "can't be loaded: ValueError: no (line 1 of FILE): fix it, or"),
+    "lab_leaves": ("import sys\nsys.exit(0)", "can't be loaded: SystemExit: 0 (line 2 of FILE): fix it, or"),
     "lab_empty": ("print('hello')", "has no tasks: mark a function with @task, or"),
 }
 
@@ -181,7 +181,7 @@ def test_a_check_tells_where_plugins_come_from_and_which_are_nowhere(
     lines = [line.partition(f"{DEFAULT_WORKER} plugins: ") for line in done.stdout.splitlines() if "plugins: " in line]
     assert done.returncode == 1
     assert [(head.strip(), text) for head, _, text in lines] == [
-        ("ok", f"lab_there would be imported from {file}, which is not done to look"),
+        ("ok", f"lab_there found at {file}, not imported by this check"),
         ("FAULT", f"plugin lab_missing.tasks was not found: put it beside the inventory or install it, or {REMEDY}"),
     ]
     assert not file.with_name("was_run").exists()

@@ -17,8 +17,7 @@ from nfcli.models.errors import TaskError
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs import executor as jobs
-from nfcli.worker.jobs.executor import JobExecutor, JobState
+from nfcli.worker.jobs.executor import THREADS, JobExecutor, JobLimits, JobState
 from nfcli.worker.jobs.progress import LINES_AT_ONCE
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.jobs.task_context import TaskContext
@@ -56,7 +55,11 @@ class Bench:
         tasks.tell = task(arguments=Count)(tell)  # type: ignore[attr-defined]
         registry = TaskRegistry(tasks, auth_tasks)
         self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
-        self.executor = JobExecutor(self.worker, lambda key: f"name of {key}")
+        self.restart()
+
+    def restart(self, **limits: int) -> None:
+        """Start a new executor with these limits."""
+        self.executor = JobExecutor(self.worker, lambda key: f"name of {key}", limits=JobLimits(**limits))
         self.executor.start()
 
     @staticmethod
@@ -158,7 +161,7 @@ def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
 
 def test_a_quick_task_is_answered_before_its_submission_returns(bench: Bench) -> None:
     """It runs in the caller's thread, also while all the others are busy."""
-    for n in range(jobs.THREADS):
+    for n in range(THREADS):
         bench.submit("hold", f"h{n}")
     answer = bench.submit("where", "u1").get_nowait()
     assert answer["result"] == threading.current_thread().name
@@ -279,18 +282,16 @@ def test_a_job_whose_time_was_over_in_the_queue_runs_when_it_is_sent_again(bench
 
 def test_a_job_in_the_queue_has_as_much_time_as_its_most_patient_sender(bench: Bench) -> None:
     """Both get the answer of the one run."""
-    for n in range(jobs.THREADS):
+    for n in range(THREADS):
         bench.submit("hold", f"h{n}")
     answers = [bench.submit("count", "u1", timeout=seconds) for seconds in (0, 60, 0)]
     bench.gate.set()
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == [1, 1, 1]
 
 
-def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(bench: Bench) -> None:
     """A refused uuid was not used up."""
-    monkeypatch.setattr(jobs, "MAX_JOBS_IN_FLIGHT", 1)
+    bench.restart(jobs_in_flight=1)
     held = bench.submit("hold", "u1")
     bench.entered.get(timeout=WAIT_SECONDS)
     with pytest.raises(TaskError, match="1 jobs are in flight, nothing was done"):
@@ -300,11 +301,9 @@ def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(
     bench.executor.stop()
 
 
-def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(bench: Bench) -> None:
     """All that wait and run together; once they are answered there is room again."""
-    monkeypatch.setattr(jobs, "MAX_BYTES_IN_FLIGHT", 100)
+    bench.restart(bytes_in_flight=100)
     held, counted = SimpleQueue[bytes](), SimpleQueue[bytes]()
     bench.executor.submit("c", "u1", JobRequest(task="hold"), held.put, size=60)
     with pytest.raises(TaskError, match="1 jobs are in flight, nothing was done"):
@@ -317,9 +316,9 @@ def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(
     assert json.loads(counted.get(timeout=WAIT_SECONDS))["w1"]["failed"] is False
 
 
-def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench) -> None:
     """Who sends it once more is told to come again; the others get their answer."""
-    monkeypatch.setattr(jobs, "MAX_WAITING", 2)
+    bench.restart(callbacks=2)
     answers = [bench.submit("hold", "u1") for _ in range(2)]
     with pytest.raises(TaskError, match="jobs are in flight, nothing was done"):
         bench.submit("hold", "u1")
@@ -327,27 +326,27 @@ def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench, monkeypatch: 
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == ["let go"] * 2
 
 
-def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench) -> None:
     """Past the bound on bytes the oldest answer goes; its uuid stays known and says so."""
-    monkeypatch.setattr(jobs, "KEPT_RESULT_BYTES", 150_000)
+    bench.restart(kept_result_bytes=150_000)
     bench.run("count", "u1")
     bench.run("large", "u2")
     bench.run("large", "u3")
     again = bench.run("count", "u1")
     assert bench.counted == 1
-    assert again["errors"] == ["the job was run, but its result is no longer kept: look at the state it left"]
+    assert again["errors"] == ["the job was run, but its result is no longer kept: check what it has changed"]
 
 
 def test_a_stop_answers_running_and_queued_jobs_and_refuses_new_ones(bench: Bench) -> None:
     """Running jobs end, queued ones are told that nothing was done, later ones are refused."""
-    running = [bench.submit("hold", f"r{n}") for n in range(jobs.THREADS)]
+    running = [bench.submit("hold", f"r{n}") for n in range(THREADS)]
     for _ in running:
         bench.entered.get(timeout=WAIT_SECONDS)
     queued = bench.submit("count", "q")
     bench.worker.stopping.set()
     bench.gate.set()
     bench.executor.stop()
-    assert [answers.get(timeout=WAIT_SECONDS)["result"] for answers in running] == ["let go"] * jobs.THREADS
+    assert [answers.get(timeout=WAIT_SECONDS)["result"] for answers in running] == ["let go"] * THREADS
     assert queued.get(timeout=WAIT_SECONDS)["failed"] is True
     assert bench.counted == 0
     with pytest.raises(TaskError, match="worker w1 is stopping"):

@@ -108,12 +108,12 @@ def test_a_package_of_plugins_may_share_its_tasks(lab: Lab) -> None:
 
 def test_a_plugin_that_is_nowhere_is_told_from_one_that_misses_another(lab: Lab) -> None:
     """What is missing is named; only the first is a matter of the plugin's place."""
-    where = "put it beside the inventory or install it, or take it out of `plugins` in the worker's inventory"
+    where = "put it beside the inventory or install it, or remove it from `plugins` in the worker's inventory"
     assert lab.refusal("lab_nowhere") == f"plugin lab_nowhere was not found: {where}"
     assert lab.refusal("lab_two.tasks", lab_two="") == f"plugin lab_two.tasks was not found: {where}"
     assert lab.refusal(lab_three="\nimport lab_missing\n") == (
         "plugin lab_three can't be loaded: ModuleNotFoundError: No module named 'lab_missing' "
-        f"(line 2 of {lab.folder}/lab_three.py): mend it, or take it out of `plugins` in the worker's inventory"
+        f"(line 2 of {lab.folder}/lab_three.py): fix it, or remove it from `plugins` in the worker's inventory"
     )
 
 
@@ -141,23 +141,23 @@ def test_whatever_a_plugin_raises_is_one_line_with_its_name(lab: Lab, source: st
     line = lab.refusal(lab_four=source)
     expected = f"plugin lab_four can't be loaded: {reason}".replace("FILE", str(lab.folder / "lab_four.py"))
     assert line.startswith(expected)
-    assert line.endswith(": mend it, or take it out of `plugins` in the worker's inventory")
+    assert line.endswith(": fix it, or remove it from `plugins` in the worker's inventory")
     assert len(line.splitlines()) == 1
 
 
 REFUSALS = [
-    ("", " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory"),
+    ("", " has no tasks: mark a function with @task, or remove it from `plugins` in the worker's inventory"),
     (
         "from nfcli.worker.tasks.introspection import echo",
-        " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's inventory",
+        " has no tasks: mark a function with @task, or remove it from `plugins` in the worker's inventory",
     ),
     (
         "task.task_spec = 1",
-        " has no tasks: mark a function with @task, or take it out of `plugins` in the worker's",
+        " has no tasks: mark a function with @task, or remove it from `plugins` in the worker's",
     ),
     (
         "@task\ndef echo(worker, arguments): pass",
-        ": task echo is there already, from nfcli: rename the function",
+        ": task echo is already defined by nfcli: rename the function",
     ),
     (
         "@task\ndef bearer_token_store(worker, arguments): pass",
@@ -170,14 +170,14 @@ REFUSALS = [
     (f"@task\ndef {'x' * 65}(worker, arguments): pass", f": task '{'x' * 65}' must be named with 1 to 64 letters"),
     (
         "@task\nasync def a(worker, arguments): pass",
-        ": task a is an async function: write it with def, it is run in a thread",
+        ": task a is an async function: define it with def, it is run in a thread",
     ),
     (
         "@task\nasync def a(worker, arguments): yield 1",
-        ": task a is an async function: write it with def, it is run in a thread",
+        ": task a is an async function: define it with def, it is run in a thread",
     ),
-    ("@task\ndef a(worker): pass", ": task a must take two arguments: write def a(worker, arguments)"),
-    ("@task\ndef a(worker, arguments, x): pass", ": task a must take two arguments: write def a(worker, argument"),
+    ("@task\ndef a(worker): pass", ": task a must take two arguments: define it as a(worker, arguments)"),
+    ("@task\ndef a(worker, arguments, x): pass", ": task a must take two arguments: define it as a(worker, argument"),
     (
         "class Odd: pass\n@task(result=Odd)\ndef a(worker, arguments): pass",
         ": task a can't be described in JSON Schema: PydanticSchemaGenerationError: Unable to generate",
@@ -188,7 +188,7 @@ REFUSALS = [
     ),
     (
         "from pydantic import RootModel\n@task(arguments=RootModel[int])\ndef a(worker, arguments): pass",
-        ": the arguments of task a have no names: make them a subclass of TaskInput with fields",
+        ": the arguments of task a have no names: use a subclass of TaskInput with fields",
     ),
 ]
 
@@ -204,7 +204,7 @@ def test_a_task_that_can_not_be_taken_is_refused_with_the_remedy(lab: Lab, sourc
 def test_two_plugins_may_not_make_the_same_task(lab: Lab) -> None:
     """The line names both."""
     assert lab.refusal(lab_six=f"{HEAD}{GREET}", lab_seven=f"{HEAD}{GREET}") == (
-        "plugin lab_seven: task greet is there already, from plugin lab_six: rename the function"
+        "plugin lab_seven: task greet is already defined by plugin lab_six: rename the function"
     )
 
 
@@ -261,15 +261,22 @@ def test_a_fault_in_a_plugin_is_logged_with_its_place_and_without_values(
     assert "secret" not in caplog.text
 
 
-def test_a_plugin_is_never_run_in_the_thread_that_serves_everybody(lab: Lab) -> None:
-    """Whatever it says of itself: it might wait."""
-    lab.add(lab_ten=f"{HEAD}@task(run_inline=True)\ndef slow(worker, arguments): pass\n")
+def test_a_plugin_gets_the_documented_context_and_nothing_else(lab: Lab) -> None:
+    """`man page python` has the same list."""
+    lab.add(lab_context=f"{HEAD}@task(mcp=False)\ndef see(worker, arguments): return sorted(vars(worker))\n")
+    assert lab.run("see").result == ["inventory", "name", "progress", "service", "stopping", "uuid"]
+
+
+def test_a_plugin_is_neither_run_inline_nor_audited(lab: Lab) -> None:
+    """Whatever its decorator says: it may block, and only the worker's own tasks write audit lines."""
+    lab.add(lab_ten=f"{HEAD}@task(run_inline=True, audit='create')\ndef slow(worker, arguments): pass\n")
     assert lab.registry.runs_inline("slow") is False
+    assert lab.registry.get("slow").audit is None
     assert lab.registry.runs_inline("bearer_token_check") is True
 
 
-def test_a_look_for_a_plugin_runs_nothing_of_it(lab: Lab) -> None:
-    """`nfcli --check` tells where it would come from."""
+def test_a_plugin_is_found_without_running_it(lab: Lab) -> None:
+    """For `nfcli --check`."""
     lab.add(lab_eleven=f"{HEAD}{GREET}")
     (lab.folder / "lab_twelve.py").write_text("raise SystemExit")
     assert find_origin("lab_twelve.tasks") == str(lab.folder / "lab_twelve.py")
