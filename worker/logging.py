@@ -1,9 +1,9 @@
-"""The worker's log: JSON lines in a private file, with every credential taken out.
+"""The worker's log: JSON lines in a private file, with all credentials masked.
 
     {"time", "level", "logger", "message"} and, with an exception, "errors": [{"type", "message", "where"}, …]
 
-Times are ISO 8601 in UTC. Libraries quote what they were given, so redaction is done on the finished text of a line,
-and an exception is logged by its class and the places it passed, never with the values that were around.
+Times are ISO 8601 in UTC. Libraries quote their input, so credentials are masked in the formatted message. Exceptions
+are logged by their class and stack, without values.
 """
 
 from __future__ import annotations
@@ -57,12 +57,11 @@ _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def redact(text: str) -> str:
-    """Return `text` without what may be a credential.
+def mask_credentials(text: str) -> str:
+    """Return `text` with everything masked that may be a credential; in doubt too much.
 
-    That is what follows `Bearer `, what follows `bearer_token::`, and the values of keys named `token` or
-    `authorization` (or whose name ends in one of them), in JSON, Python, header and `key=value` notation. Rather too
-    much than too little is taken out.
+    That is what follows `Bearer ` and `bearer_token::`, and the values of keys whose name is or ends in `token` or
+    `authorization`, in JSON, Python, header and `key=value` notation.
     """
     for pattern, replacement in _REDACTIONS:
         text = pattern.sub(replacement, text)
@@ -72,19 +71,20 @@ def redact(text: str) -> str:
 def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], None]:
     """Send all logging of this process to `path` as redacted JSON lines, and to stderr as text when `console` is true.
 
-    The file is 0600 and kept at 10 MiB, with three older ones beside it. Libraries log at INFO at most: their debug
-    lines quote whole messages. A log that can't be written is said once on stderr and stops nothing.
+    The file has mode 0600 and is rotated at 10 MiB; three older ones are kept. Libraries log at INFO at most, because
+    their debug lines quote whole messages. If the log can't be written, that is reported once on stderr and stops
+    nothing.
 
     Args:
-        path: the log file; its folder exists.
-        level: name of the lowest level that is logged, in any case.
-        console: whether a person is looking at stderr.
+        path: the log file, in an existing folder.
+        level: name of the lowest level that is logged, in upper or lower case.
+        console: whether to log to stderr too.
 
     Returns:
-        A function that puts the former configuration back and closes the file.
+        A function that restores the former configuration and closes the file.
 
     Raises:
-        UsageError: no such level.
+        UsageError: there is no such level.
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
     number = _LEVELS.get(level.upper())
@@ -100,14 +100,14 @@ def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], 
         for step in undo:
             step()
         for handler in handlers:
-            with suppress(OSError, ValueError):  # a full disk has been told of; it mustn't spoil the worker's stop
+            with suppress(OSError, ValueError):  # a full disk has been reported, and must not prevent the worker's stop
                 handler.close()
 
     return restore
 
 
 def _adopt(logger: logging.Logger, handlers: list[logging.Handler], level: int) -> Callable[[], None]:
-    """Give a logger these handlers and no others; return what undoes it."""
+    """Give a logger these handlers and no others; return a function that undoes it."""
     former = logger.handlers[:], logger.level, logger.propagate
     logger.handlers[:], logger.propagate = handlers, True
     logger.setLevel(level)
@@ -120,14 +120,14 @@ def _adopt(logger: logging.Logger, handlers: list[logging.Handler], level: int) 
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line; ASCII only, so nothing in it acts on a terminal that shows it."""
+    """One JSON object per line, in ASCII, so that a terminal that shows it interprets nothing."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": _utc_text(record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": redact(_text(record)),
+            "message": mask_credentials(_text(record)),
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["errors"] = [_described(error) for error in _chain(record.exc_info[1])]
@@ -135,21 +135,24 @@ class _JsonLines(logging.Formatter):
 
 
 class _ConsoleLines(logging.Formatter):
-    """One short line for a person; of an exception only its class, the log file has the rest."""
+    """One short line; of an exception only its class, the log file has the rest."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = _text(record)
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message} ({type(record.exc_info[1]).__name__})"
-        shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
-        return f"{datetime.fromtimestamp(record.created, UTC).astimezone():%H:%M:%S} {record.levelname} {redact(shown)}"
+        time = datetime.fromtimestamp(record.created, UTC).astimezone()
+        printable = "".join(
+            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message
+        )
+        return f"{time:%H:%M:%S} {record.levelname} {mask_credentials(printable)}"
 
 
 class _PrivateFile(RotatingFileHandler):
     """A rotating file whose mode is 0600 from the start, whatever the umask."""
 
     def __init__(self, path: Path) -> None:
-        self._has_complained = False
+        self._has_reported = False
         super().__init__(path, maxBytes=LOG_FILE_MAX_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8")
         self.setFormatter(_JsonLines())
 
@@ -157,16 +160,16 @@ class _PrivateFile(RotatingFileHandler):
         return open_private(Path(self.baseFilename), "a")  # type: ignore[return-value]
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002  logging's name and signature
-        """Say once that the log can't be written; logging's own way prints the arguments of the call."""
-        if not self._has_complained:
-            self._has_complained = True
+        """Report once that the log can't be written; the default would print the call's arguments."""
+        if not self._has_reported:
+            self._has_reported = True
             kind, error, _ = sys.exc_info()
             reason = error.strerror if isinstance(error, OSError) else getattr(kind, "__name__", "unknown")
-            _say(f"nfcli: the log {self.baseFilename} can't be written: {reason}")
+            _write_stderr(f"nfcli: the log {self.baseFilename} can't be written: {reason}")
 
 
 class _Console(logging.StreamHandler[Any]):
-    """Lines on stderr; a closed or broken stderr is nobody's fault and nobody's news."""
+    """Lines on stderr; one that is closed or broken is ignored."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -177,14 +180,14 @@ class _Console(logging.StreamHandler[Any]):
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return a record's finished text; where format and arguments don't fit, the format tells where to look."""
+    """Return a record's formatted message; only the format if the arguments don't fit it."""
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001  an argument's own `__str__` may raise anything
         return f"{record.msg} (arguments don't fit: {type(error).__name__})"
 
 
-def _say(line: str) -> None:
+def _write_stderr(line: str) -> None:
     try:
         sys.stderr.write(f"{line}\n")
     except (OSError, ValueError, AttributeError):  # stderr is closed, or there is none
@@ -192,7 +195,7 @@ def _say(line: str) -> None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what led to it, the last one first."""
+    """Yield an exception and its causes, the last one first."""
     seen: BaseException | None = error
     for _ in range(_MAX_ERRORS):
         if seen is None:
@@ -204,13 +207,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _described(error: BaseException) -> dict[str, Any]:
     """Describe an exception without values.
 
-    Only our own errors and the system's are quoted: the message of any other class may be the value that broke it, as
-    `KeyError('secret')` is.
+    Only messages of nfcli's own errors and of the system are included: any other may be a secret, as in
+    `KeyError('secret')`.
     """
     places = traceback.extract_tb(error.__traceback__)[-_MAX_PLACES:]
     described: dict[str, Any] = {"type": type(error).__name__}
     if isinstance(error, NfcliError):
-        described["message"] = redact(str(error))
+        described["message"] = mask_credentials(str(error))
     elif isinstance(error, OSError) and error.strerror:
         described["message"] = error.strerror
     described["where"] = [f"{place.filename}:{place.lineno} {place.name}" for place in places]

@@ -109,6 +109,7 @@ class Worker:
         trail = enter(AuditTrail.open(environment.audit_file(name), audit_key))
         store = enter(TokenStore.open(environment.tokens_folder(name)))
         transfers = self._open_transfers()
+        listener = enter(HttpListener.bind(inventory))
         own_tasks = (spec.entry() for spec in registry)
         catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolPolicy(inventory.tools))
         fabric, discovery = self._open_fabric(catalogue)
@@ -127,8 +128,9 @@ class Worker:
             started=time.time(),
             broker=self.broker,
             discovery=discovery,
+            url=listener.url,
         )
-        self._open_http(fabric)
+        self._open_http(listener, fabric)
         self._open_transport()
         self.executor.start()
         self.transport.start()  # from here on jobs come
@@ -163,10 +165,8 @@ class Worker:
         self._opened.callback(discovery.request_stop)
         return fabric, discovery
 
-    def _open_http(self, fabric: FabricClient | None) -> None:
+    def _open_http(self, listener: HttpListener, fabric: FabricClient | None) -> None:
         context = self.context
-        listener = self._opened.enter_context(HttpListener.bind(self.inventory))
-        context.url = listener.url
         app = build_app(
             self.name,
             listener.url,

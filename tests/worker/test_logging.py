@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from nfcli.models.errors import EnvironmentFolderError, TokenStoreBusyError, UsageError
 from nfcli.worker import logging as logs
-from nfcli.worker.logging import configure_logging, redact
+from nfcli.worker.logging import configure_logging, mask_credentials
 
 SECRET = "s3cr3t-t0k3n/with+more~=="
 
@@ -81,9 +81,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
         ("", ""),
     ],
 )
-def test_credentials_are_taken_out_of_a_text(text: str, redacted: str) -> None:
-    """Whatever notation a library quotes them in; the rest stays."""
-    assert redact(text) == redacted
+def test_credentials_are_masked_in_a_text(text: str, redacted: str) -> None:
+    """In each notation that libraries quote them in; the rest stays."""
+    assert mask_credentials(text) == redacted
 
 
 secrets = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=8, max_size=60).map("q9Z".__add__)
@@ -105,8 +105,8 @@ quotations = st.sampled_from(
 
 @given(secret=secrets, quotation=quotations, before=st.text(max_size=30), after=st.text(max_size=30))
 def test_no_quotation_of_a_token_survives(secret: str, quotation: str, before: str, after: str) -> None:
-    """Whatever stands around it."""
-    assert secret not in redact(f"{before} {quotation.format(secret)} {after}")
+    """Whatever surrounds it."""
+    assert secret not in mask_credentials(f"{before} {quotation.format(secret)} {after}")
 
 
 # The log
@@ -126,7 +126,7 @@ def test_a_line_is_json_with_time_level_logger_and_message(configure: Configure,
 
 
 def test_a_credential_in_arguments_is_not_logged(configure: Configure, path: Path) -> None:
-    """The finished text is looked at, not the format."""
+    """The formatted message is masked, not the format."""
     configure()
     logging.getLogger("uvicorn.error").error("headers %r", [(b"authorization", f"Bearer {SECRET}".encode())])
     logging.getLogger("x").error("args %s", {"token": SECRET, "username": "alice"})
@@ -144,7 +144,7 @@ def _fail(value: str) -> None:
 
 
 def test_an_exception_is_logged_without_any_value(configure: Configure, path: Path) -> None:
-    """Class and places of each in the chain; a foreign message may be the very value that broke it."""
+    """Class and stack of each in the chain; another library's message may be a secret."""
     configure()
     try:
         _fail(SECRET)
@@ -162,7 +162,7 @@ def test_an_exception_is_logged_without_any_value(configure: Configure, path: Pa
 
 
 def test_our_errors_and_the_system_s_are_quoted(configure: Configure, path: Path) -> None:
-    """Their messages are made for people and hold no secret."""
+    """Their messages are written for users and hold no secrets."""
     configure()
     for error in (TokenStoreBusyError("token store busy"), FileNotFoundError(2, "No such file", SECRET), OSError()):
         logging.getLogger("x").error("no", exc_info=error)
@@ -202,8 +202,8 @@ def test_libraries_log_to_the_same_file_but_never_their_debug_lines(configure: C
 
 
 @pytest.mark.parametrize(("level", "said"), [("warning", ["w", "e"]), ("ERROR", ["e"]), ("Info", ["i", "w", "e"])])
-def test_lines_below_the_level_are_left_out(configure: Configure, path: Path, level: str, said: list[str]) -> None:
-    """In any case of the level's name."""
+def test_lines_below_the_level_are_not_logged(configure: Configure, path: Path, level: str, said: list[str]) -> None:
+    """Upper or lower case."""
     configure(level)
     log = logging.getLogger("nfcli.x")
     log.info("i")
@@ -213,7 +213,7 @@ def test_lines_below_the_level_are_left_out(configure: Configure, path: Path, le
 
 
 def test_an_unknown_level_is_refused(path: Path) -> None:
-    """In one line that names those there are; nothing is made."""
+    """On one line that names the levels; no file is made."""
     with pytest.raises(UsageError) as refused:
         configure_logging(path, "loud", console=False)
     assert str(refused.value) == "log level must be one of CRITICAL, ERROR, WARNING, INFO, DEBUG, got 'loud'"
@@ -240,7 +240,7 @@ def test_the_log_is_private_through_every_rotation(
 
 
 def test_a_log_open_to_others_is_refused(path: Path) -> None:
-    """And what was configured before stays."""
+    """The former configuration stays."""
     before = logging.getLogger().handlers[:]
     path.touch()
     path.chmod(0o644)
@@ -260,7 +260,7 @@ def test_restoring_puts_the_former_configuration_back(path: Path) -> None:
 
 
 def test_the_console_gets_one_plain_line(configure: Configure, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On stderr, redacted, with nothing that acts on a terminal, and of an exception only the class."""
+    """On stderr, masked, without control characters, and of an exception only the class."""
     configure(console=True)
     logging.getLogger("x").warning("Bearer %s", SECRET)
     try:
@@ -276,10 +276,10 @@ def test_the_console_gets_one_plain_line(configure: Configure, path: Path, capsy
     assert len(lines(path)) == 2
 
 
-def test_a_log_that_can_t_be_written_is_said_once_and_stops_nothing(
+def test_a_log_that_can_t_be_written_is_reported_once_and_stops_nothing(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Logging's own way prints the call's arguments, secrets included."""
+    """The default would print the call's arguments, secrets included."""
     configure()
     [handler] = logging.getLogger().handlers
     assert isinstance(handler, logging.FileHandler)
@@ -292,7 +292,7 @@ def test_a_log_that_can_t_be_written_is_said_once_and_stops_nothing(
 
 
 def test_a_line_whose_arguments_don_t_fit_is_kept(configure: Configure, path: Path) -> None:
-    """Its format says where to look; the arguments don't show."""
+    """The format is logged, the arguments aren't."""
     configure()
     too_few = "one %s too few: %s"
     logging.getLogger("x").error(too_few, SECRET)

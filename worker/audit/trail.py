@@ -27,7 +27,7 @@ from ...models.errors import AuditError
 from ...models.fields import EXPIRE_MAX_SECONDS
 from ...models.protocol.jobs import Result
 from ...models.tasks.audit import AuditEntry, AuditReport, Operation, Outcome
-from ..logging import redact
+from ..logging import mask_credentials
 from .file import ChainedFile
 from .refusals import Refusal, RefusalLog
 
@@ -199,7 +199,7 @@ class AuditTrail:
         self.write(
             operation=operation,
             actor=actor,
-            username=None if username is None else redact(_masked(username, tokens, is_token)),
+            username=None if username is None else mask_credentials(_masked(username, tokens, is_token)),
             tokens=tokens,
             expire=expire if type(expire) is int and 1 <= expire <= EXPIRE_MAX_SECONDS else None,
             outcome="failed" if result.failed else "nothing matched",
@@ -285,7 +285,9 @@ def _text(value: object) -> str | None:
 def _redacted(reason: str) -> str:
     """Return error lines without what may be a credential; behind `token: ` is what is wrong with the field."""
     return _SEPARATOR.join(
-        f"{_OF_TOKENS}{redact(line[len(_OF_TOKENS) :])}" if line.startswith(_OF_TOKENS) else redact(line)
+        f"{_OF_TOKENS}{mask_credentials(line[len(_OF_TOKENS) :])}"
+        if line.startswith(_OF_TOKENS)
+        else mask_credentials(line)
         for line in reason.split(_SEPARATOR)
     )
 

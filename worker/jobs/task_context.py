@@ -35,7 +35,7 @@ class TaskContext(WorkerContext):
         broker: the broker that it joins; None in direct mode.
         discovery: finds the other services of the fabric; None in direct mode.
         client: name of the client that sent the job, in audited tasks; else empty.
-        url: MCP endpoint, `http://host:port/mcp`; set once the socket is bound.
+        url: MCP endpoint, `http://host:port/mcp`.
         endpoint: ZeroMQ endpoint, the broker's where there is one; set once it is bound or connected.
         counters: functions that return the counts of a part, by its name: `jobs` and `messaging`.
     """
