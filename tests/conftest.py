@@ -183,7 +183,7 @@ def nfcli(tmp_path_factory: pytest.TempPathFactory, token_watch: Any) -> NfcliRu
             try:
                 output, errors = process.communicate(stdin.encode(), timeout)
             except BaseException:
-                # The whole group: workers that the program started hold its pipes open.
+                # The entire group: workers that the program started hold its pipes open.
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         given = token_watch.note_given(f"{' '.join(words)}\n{stdin}")

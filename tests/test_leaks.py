@@ -67,7 +67,7 @@ def test_database_may_hold_tokens_and_tells_them(watch: Any, folder: Path) -> No
 
 
 def test_tokens_given_to_programs_are_looked_for(watch: Any, folder: Path) -> None:
-    """Those that can be told from other text: the short one turns up everywhere."""
+    """Those that can be distinguished from other text: the short one turns up everywhere."""
     assert watch.note_given(f"fastmcp auth create-token username u token {SECRET}\ncheck-token token t-1") == {SECRET}
     log = place(folder, "logs/w.jsonl", f"t-1 {SECRET}")
     assert list(watch.search(folder)) == [f"{log}: {SECRET}"]

@@ -46,7 +46,7 @@ _LINES = ("fastmcp auth list-tokens", "fastmcp auth check-token token x", "show 
 
 
 class AnswerMutants:
-    """Answers to a job that nobody should give; most of them under its uuid."""
+    """Invalid answers to a job, most of them under its uuid."""
 
     def __init__(self, seed: int) -> None:
         self._mutants = FrameMutants(seed)

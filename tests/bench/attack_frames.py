@@ -115,7 +115,7 @@ class Insider:
         dealer.close()
 
     def be_deaf(self) -> None:
-        """Ask thousands of times and read nothing: the worker waits for nobody."""
+        """Ask thousands of times and read nothing: the worker must not wait for the client."""
         dealer = self._connect(rcvhwm=1)
         for number in range(DEAF_MESSAGES):
             dealer.send_multipart([b"", b"NFPC01", b"0x06", b"fastmcp", b"all", b"deaf-%d" % number, b""])

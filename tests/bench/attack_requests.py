@@ -35,7 +35,7 @@ from attacks.victim import GOOD_TOKEN, FellError, Victim, attacked
 CONNECTIONS = 24
 CHECKS = 5
 QUIET_SECONDS = 0.3
-"""A server that says nothing for so long waits for more; it is told that nothing more comes."""
+"""A server that says nothing for so long waits for more; the client then ends its side."""
 
 ANSWER_SECONDS = 30.0
 SLOW_SECONDS = 35.0
@@ -63,7 +63,7 @@ _SLOW_BEGINNINGS = (
 
 
 def answers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield status and bytes of each whole answer, and (0, rest) where what follows isn't one."""
+    """Yield status and bytes of each complete response, and (0, rest) where what follows isn't one."""
     place = 0
     while place < len(data):
         head = _HEAD.match(data, place)
@@ -83,7 +83,7 @@ def answers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class Gunner:
-    """Fires requests at one address and looks at what comes back; `wrong` says what should not have come."""
+    """Sends requests to one address and checks the responses; `wrong` lists those that should not have come."""
 
     def __init__(self, victim: Victim, seed: int) -> None:
         address = urlsplit(victim.url)
@@ -111,7 +111,7 @@ class Gunner:
         await asyncio.gather(*(fire_on() for _ in range(CONNECTIONS)))
 
     async def _exchange(self, shot: Shot) -> bytes:
-        """Send it; return what came until an answer was whole or the server closed."""
+        """Send it; return what came until a response was complete or the server closed."""
         reader, writer = await asyncio.open_connection(self._host, self._port)
         _close_hard(writer)
         got, has_ended = b"", False
@@ -151,7 +151,7 @@ class Gunner:
                 self.complain(shot, f"served with {status} without a good token", got)
             is_served = status in {200, 202}
             if (_INSIDE.search(answer.partition(b"\r\n\r\n")[0] if is_served else answer)) or _FAULT.search(answer):
-                self.complain(shot, "the answer tells of the inside", got)
+                self.complain(shot, "the response reveals internals", got)
 
     async def linger(self) -> None:
         """Hold a slow connection open: each must be closed by the server, in time."""
@@ -250,7 +250,7 @@ def attack_guarded(folder: Path, arguments: argparse.Namespace) -> dict[str, Any
         gunner = Gunner(victim, arguments.seed)
         uvloop.run(gunner.fire(arguments.guesses))
         if not gunner.statuses[str(_LOCKED_OUT)]:
-            gunner.wrong.append("nobody was locked out")
+            gunner.wrong.append("no address was locked out")
         if victim.call(GOOD_TOKEN)[0] != _LOCKED_OUT:
             gunner.wrong.append("the address of the attack is not locked out")
         gunner.wrong += victim.serves(address="127.0.0.2")

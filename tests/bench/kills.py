@@ -212,7 +212,7 @@ class Site:
         """Return what is wrong with the audit trail: each change that was acknowledged has its line."""
         (result,) = self._operators[0].client.run_job("fastmcp", "verify_audit").values()
         if result["failed"]:
-            return [f"the audit trail is not whole: {result['errors']}"]
+            return [f"the audit trail is not intact: {result['errors']}"]
         lines = result["result"]["lines"]
         missing = self._acknowledged - lines
         return [f"the audit trail has {lines} lines for {self._acknowledged} changes"] if missing > 0 else []
@@ -243,7 +243,7 @@ def run(
         seed: chooses the changes and the moments.
         folder: where the environments are made.
         code: the program that the workers run (`crashing_worker.py`).
-        note: told of each round.
+        note: called with each round.
     """
     counts: Counter[str] = Counter()
     with ExitStack() as stack:

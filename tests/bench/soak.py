@@ -108,7 +108,7 @@ def _listed(environment: Environment) -> _Ledger:
 
 
 def _stored(environment: Environment) -> _Ledger:
-    """Return what lies on disk, after the worker's end."""
+    """Return the tokens that are on disk after the worker's end."""
     with TokenStore.open(environment.tokens_folder(DEFAULT_WORKER)) as store:
         return {(record.username, record.token, record.expires is not None) for record in store.records()}
 
@@ -121,9 +121,9 @@ def _kept(ledger: _Ledger, listed: _Ledger, stored: _Ledger) -> Iterator[Claim]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Soak a worker.")
-    parser.add_argument("--operations", type=int, default=100_000, metavar="N", help="100,000 unless told")
-    parser.add_argument("--requests", type=int, default=100_000, metavar="N", help="100,000 unless told")
-    parser.add_argument("--clients", type=int, default=4, metavar="N", help="4 unless told")
+    parser.add_argument("--operations", type=int, default=100_000, metavar="N", help="100,000 by default")
+    parser.add_argument("--requests", type=int, default=100_000, metavar="N", help="100,000 by default")
+    parser.add_argument("--clients", type=int, default=4, metavar="N", help="4 by default")
     parser.add_argument("--markdown", action="store_true", help="print as the manual's page has it")
     return parser.parse_args()
 

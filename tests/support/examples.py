@@ -47,7 +47,7 @@ class Block:
 
     @property
     def file(self) -> str:
-        """The name of the file that it is, empty when it is none."""
+        """The file that the block is written to, empty when it is not a file."""
         return self.mark.removeprefix("file: ") if self.mark.startswith("file: ") else ""
 
     @property

@@ -1,8 +1,8 @@
 """A search of all that a test session leaves behind for the tokens that it stored.
 
-Every token of the session is marked by being noted here: those of records and jobs of this process, those that programs
-are given as words, on stdin or at a terminal, and at the end those that databases hold. A token is told by its text, so
-short ones, which turn up by chance, are let pass.
+Every token of the session is recorded here: those of records and jobs of this process, those that programs are given
+as words, on stdin or at a terminal, and at the end those that databases hold. A token is recognized by its text, so
+short ones, which turn up by chance, are ignored.
 
 Searched are the environments and home folders below pytest's temporary folder (logs, audit trails, histories, lock and
 key files) and the arguments and environment variables of workers. Databases and backups are where tokens belong;
@@ -33,12 +33,12 @@ class TokenWatch:
         self._processes: list[tuple[Path, bytes]] = []
 
     def note(self, token: str) -> None:
-        """Remember a token, unless it is too short to be told from other text."""
+        """Remember a token, unless it is too short to be distinguished from other text."""
         if len(token) >= SHORTEST_CHARACTERS:
             self._tokens.add(token)
 
     def note_given(self, text: str) -> set[str]:
-        """Remember the tokens in a line or a script of commands; return those of them that can be told."""
+        """Remember the tokens in a line or a script of commands; return those that are long enough to be recognized."""
         given = {token for token in _GIVEN.findall(text) if len(token) >= SHORTEST_CHARACTERS}
         self._tokens |= given
         return given

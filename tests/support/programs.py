@@ -42,7 +42,8 @@ def _set_umask(umask: int) -> None:
 class Terminal:
     """A program at a pseudo-terminal of 40 lines by 200 columns.
 
-    `child` is pexpect's process; `typing` is what was shown while the last line was typed. `note` is told each line.
+    `child` is pexpect's process; `typing` is what was shown while the last line was typed. `note` is called with each
+    line.
     """
 
     typing = ""
@@ -113,7 +114,7 @@ class TerminalStarter(Protocol):
 class Program:
     """A process in the background; what it prints is read as it comes, every wait is bounded.
 
-    `note` is told all that is written to it.
+    `note` is called with all that is written to it.
     """
 
     note: Callable[[str], object] = staticmethod(lambda _text: None)
@@ -128,12 +129,12 @@ class Program:
 
     @property
     def out(self) -> str:
-        """All of stdout that has come so far and nobody has taken."""
+        """All of stdout that has come since the last read."""
         return self._texts["out"].decode()
 
     @property
     def err(self) -> str:
-        """All of stderr that has come so far and nobody has taken."""
+        """All of stderr that has come since the last read."""
         return self._texts["err"].decode()
 
     def write(self, text: str) -> None:
@@ -207,7 +208,7 @@ class Watched:
 
     def __init__(self, environment: Environment, name: str = DEFAULT_WORKER) -> None:
         owner = read_owner(environment.lock_file(name))
-        assert owner is not None, f"nobody runs {name}"
+        assert owner is not None, f"no process runs {name}"
         assert owner.pid is not None
         self.pid, self.url = owner.pid, owner.url or ""
         self._descriptor = os.pidfd_open(self.pid)
@@ -229,7 +230,7 @@ class Watch(Protocol):
     """The type of the fixture `watch`."""
 
     def __call__(self, environment: Environment, name: str = DEFAULT_WORKER) -> Watched:
-        """Watch the process that runs this worker now; fail if there is none."""
+        """Watch the process that runs this worker now; fail if no process does."""
 
 
 class InTime(Protocol):

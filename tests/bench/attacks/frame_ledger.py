@@ -1,4 +1,4 @@
-"""What a worker may answer to a message, read off the protocol's page anew, and what it may have done in the end."""
+"""What a worker may answer to a message, derived from the protocol's page, and what it may have done in the end."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Ledger:
     def sent(self, frames: Frames) -> None:
         """Take note of a message before its answers come."""
         if len(frames) < _MESSAGE_FRAMES - 1 or frames[1] != b"NFPC01":
-            return  # nobody's address and uuid are known: no answer
+            return  # without an address and a uuid there is no answer
         uuid = frames[5].decode(errors="replace")
         refusal = self._expected.setdefault(uuid[:64], Expectation())
         refusal.answers.add((_RESPONSE, "400"))
@@ -101,7 +101,7 @@ class Ledger:
         expected = self._expected.get(uuid)
         if expected is None or (command, status) not in expected.answers:
             if uuid not in self._ran or status != "200":
-                self.complain(f"nobody asked for {command!r} {status} of {uuid!r}: {str(data)[:200]}")
+                self.complain(f"unsolicited {command!r} {status} of {uuid!r}: {str(data)[:200]}")
             return
         if status == "202":
             expected.open += 1

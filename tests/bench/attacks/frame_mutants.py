@@ -1,4 +1,4 @@
-"""Messages that nobody should send: captured ones, changed, and random ones; the same seed yields the same stream."""
+"""Invalid messages: captured ones, changed, and random ones; the same seed yields the same stream."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ VALUES: tuple[Any, ...] = (
 )
 TOKENS = 400
 LARGEST_FRAME_BYTES = 1024 * 1024 - 33
-"""What is let in: CURVE wraps a frame in 33 bytes before its length is held to a megabyte."""
+"""The largest accepted frame: CURVE wraps a frame in 33 bytes before its length is held to a megabyte."""
 
 Frames = list[bytes]
 
@@ -89,7 +89,7 @@ def captured(sender: str, receiver: str) -> list[Frames]:
 class FrameMutants:
     """An endless stream of messages as a DEALER sends them, each with a uuid that is its own or was spoilt.
 
-    Jobs that come out whole store some of 400 tokens, or delete tokens and users that nobody has.
+    Jobs that stay intact store some of 400 tokens, or delete tokens and users that don't exist.
     """
 
     def __init__(self, seed: int) -> None:
@@ -225,7 +225,7 @@ class FrameMutants:
             frames[self._place(frames)] = b""
 
     def _grow(self, frames: Frames) -> None:
-        """Blow a frame up; now and then to the very size that is still let in."""
+        """Blow a frame up; now and then to the largest size that is accepted."""
         if frames:
             place = self._place(frames)
             size = (

@@ -1,4 +1,4 @@
-"""HTTP requests that nobody should send; the same seed yields the same stream."""
+"""Invalid HTTP requests; the same seed yields the same stream."""
 
 from __future__ import annotations
 

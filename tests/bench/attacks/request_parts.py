@@ -1,4 +1,4 @@
-"""Parts of HTTP requests that nobody should send."""
+"""Parts of invalid HTTP requests."""
 
 from __future__ import annotations
 

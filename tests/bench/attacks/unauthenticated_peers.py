@@ -37,7 +37,7 @@ _KINDS = ("unknown key", "no mechanism", "user and password", "another worker's 
 class UnauthenticatedPeers:
     """Visits a worker in turn in every way it knows; what wasn't closed at once is left hanging, 60 at most.
 
-    `visits` counts them by kind. `wrong` says who was let in.
+    `visits` counts them by kind. `wrong` lists those that were accepted.
     """
 
     def __init__(self, victim: Victim, seed: int) -> None:
@@ -51,7 +51,7 @@ class UnauthenticatedPeers:
         self._opening = self._recorded_opening()
         self._lingering: deque[socket.socket] = deque()
         self._silent = self._dial()
-        kinds: list[Callable[[], None]] = [partial(self._knock, kind) for kind in _KINDS]
+        kinds: list[Callable[[], None]] = [partial(self._connect, kind) for kind in _KINDS]
         self._turns = deque([*kinds, self._babble, self._spoil_opening, self._spoil_opening, self._meddle])
 
     def visit(self) -> None:
@@ -74,7 +74,7 @@ class UnauthenticatedPeers:
 
     # -- with ZeroMQ -------------------------------------------------------------------------------------------------
 
-    def _knock(self, kind: str) -> None:
+    def _connect(self, kind: str) -> None:
         """Send a job that would store a token; only a refusal may come back."""
         is_other = kind == "another kind of socket"
         client = self._context.socket(self._chance.choice((zmq.PUSH, zmq.PUB, zmq.PAIR)) if is_other else zmq.DEALER)

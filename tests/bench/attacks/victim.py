@@ -1,4 +1,4 @@
-"""The worker that is attacked: a process of its own, and what can be told about it from outside."""
+"""The worker that is attacked: a process of its own, and what can be observed from outside."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Victim:
         return {(row["username"], row["token"]) for row in self.run("bearer_token_list")}
 
     def log_faults(self) -> list[str]:
-        """Return the lines of log and stderr that tell of a fault or hold a token; more than five are only counted."""
+        """Return the lines of log and stderr that report a fault or hold a token; more than five are only counted."""
         logs = sorted(self.environment.logs_folder.iterdir())
         found = []
         for path in [*logs, self.environment.folder / "stderr"]:

@@ -23,7 +23,7 @@ class WrongAnswerError(Exception):
 
 
 class Requests:
-    """Sends good tokens over one connection, all others from loopback addresses that nobody has used before.
+    """Sends good tokens over one connection, all others from loopback addresses that were not used before.
 
     A few come from each of these: more would be answered 429.
 

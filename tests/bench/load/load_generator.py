@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
-        """Count a whole answer and send the next request."""
+        """Count a complete response and send the next request."""
         self._buffer = self._buffer + data if self._buffer else data
         if is_whole(self._buffer):
             answer, self._buffer = self._buffer, b""

@@ -50,7 +50,7 @@ class Connection:
         return status_of(self.answer(request))
 
     def answer(self, request: bytes) -> bytes:
-        """Send a request and return its whole answer, headers and all."""
+        """Send a request and return its complete response, headers included."""
         self._socket.sendall(request)
         answer = b""
         while not is_whole(answer):

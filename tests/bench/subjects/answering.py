@@ -20,6 +20,6 @@ def answer_calls(methods: object) -> None:
         method, arguments = json.loads(line)
         try:
             answer = {"value": getattr(methods, method)(**arguments)}
-        except Exception as error:  # noqa: BLE001  the benchmark says so and ends
+        except Exception as error:  # noqa: BLE001  the benchmark reports it and ends
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

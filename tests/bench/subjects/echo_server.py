@@ -8,7 +8,7 @@ import zmq
 
 
 def main() -> None:
-    """Bind the endpoint on the command line, say so, and echo until killed."""
+    """Bind the endpoint on the command line, report that, and echo until killed."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.bind(sys.argv[1])

@@ -60,7 +60,7 @@ class Reference(Driver):
 
 
 class Sites:
-    """Starts what a measurement needs; everything lies below one temporary folder.
+    """Starts what a measurement needs; everything is stored below one temporary folder.
 
     Args:
         folder: the temporary folder.

@@ -71,7 +71,7 @@ class FabricBroker:
         return BrokerAddress(self.endpoint, BrokerKey(self.keys.public, "broker.shared_key"))
 
     def start(self) -> None:
-        """Bind, knowing nobody."""
+        """Bind, with no worker registered."""
         self.do(self._bind)
 
     def stop(self) -> None:
@@ -248,7 +248,7 @@ class FabricBroker:
 
 
 class FabricPeer:
-    """A raw DEALER at the broker, as a client or as a worker of another make."""
+    """A raw DEALER at the broker, as a client or as a foreign worker."""
 
     def __init__(self, broker: FabricBroker, name: bytes) -> None:
         self.name = name

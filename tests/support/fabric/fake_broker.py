@@ -205,7 +205,7 @@ def event(ask: Ask, name: str, message: str, *, kind: str = "progress") -> Frame
 
 
 class Site:
-    """An environment of the workers `own` that belongs to a fake broker, and what its clients were told."""
+    """An environment of the workers `own` that belongs to a fake broker, and the notices of its clients."""
 
     def __init__(
         self, folder: Path, broker: Any, /, *own: str, about: dict[str, Any] | None = None, **more: Any

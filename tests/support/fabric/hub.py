@@ -39,7 +39,7 @@ def accepted(name: str, message: ClientMessage) -> Frames:
 
 
 def ready(name: str, message: ClientMessage) -> Frames:
-    """Return the event that tells of a result."""
+    """Return the event that announces a result."""
     return say(message, "200", {"worker": name, "event_type": "result_ready", "message": "completed"}, Command.EVENT)
 
 
@@ -90,7 +90,7 @@ class Hub:
     """The broker: `workers` maps each name to its service and script; both may change at any time.
 
     `says_nothing`: messages are heard and not answered. `results_first`: workers' answers overtake the broker's.
-    `uptimes` are told by `show_workers`, 100 seconds where there is none. `log` keeps what was heard, `heard` what
+    `uptimes` are listed by `show_workers`, 100 seconds by default. `log` keeps what was heard, `heard` what
     nobody has waited for.
     """
 

@@ -97,7 +97,7 @@ def runs_a_job(connect: Connect, name: bytes = b"somebody") -> bool:
 
 
 def eventually(condition: Callable[[], Any]) -> bool:
-    """Wait until something holds that nobody tells of."""
+    """Poll until a condition holds for which there is no notification."""
     pause, deadline = threading.Event(), time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > deadline:

@@ -29,7 +29,7 @@ in_both_eras = pytest.mark.parametrize("era", ERAS)
 class Fabric:
     """A fabric whose workers give `answer`, or raise it, at once; `hold` makes them wait for ever.
 
-    `calls` are the jobs; `has_begun` and `was_cancelled` tell of one that waits.
+    `calls` are the jobs; `has_begun` and `was_cancelled` report on one that waits.
     """
 
     def __init__(self) -> None:

@@ -101,7 +101,7 @@ class ServedWorker(McpAddress):
 
     Args:
         folder: where its tokens are kept.
-        fabric: the way to other services; None: there is none.
+        fabric: the way to other services, None without a fabric.
         policy: which tasks become tools; None: the inventory's.
         tasks: modules of tasks beside those that every worker has.
         grace_seconds: how long requests under way may go on when the `with` block ends.

@@ -32,7 +32,7 @@ class Fabric:
         python: the Python that has norfab.
         folder: NorFab's base folder, which is filled.
         socket_folder: where the broker's socket is; None has it listen on a free TCP port.
-        workers: inventories by the names of workers, `{"service": "demo"}`; also of workers that are none of the
+        workers: inventories by the names of workers, `{"service": "demo"}`; also of workers that are not of the
             reference's, which may ask the broker for theirs. `mute` is a service that doesn't list its tasks.
         services: further services, each with the one, `demo` or `mute`, whose tasks it has.
     """

@@ -134,7 +134,7 @@ class McpWorker(McpAddress):
                 timer.cancel()
 
     def await_services(self, services: Collection[str], *, era: str = SINGLE_POST_ERA) -> set[str]:
-        """Wait until tools of exactly these services are listed; return the methods that the wait was told by."""
+        """Wait until tools of exactly these services are listed; return the methods of the notifications meanwhile."""
         told = set()
         with self.stream(era) as stream:
             while self.services() != set(services):

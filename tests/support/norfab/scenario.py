@@ -119,7 +119,7 @@ class Shells:
         return [each.result() for each in said]
 
     def _say_at_the_prompt(self) -> str:
-        # Behind the line that shows how time goes by, and is taken away again.
+        # The line that shows the elapsed time precedes it and is erased.
         return str(self.prompt.run(CHECK).rpartition(CLEAR_LINE)[2])
 
     def _say_to_a_new_one(self) -> str:
@@ -208,7 +208,7 @@ class Walk:
         until(lambda: self._steps, "the first step")
 
     def assert_done(self, endpoint: str) -> None:
-        """Let it go on to its end; fail unless it was walked once, and the client was told that the broker is back."""
+        """Let it end; fail unless it was walked once and the client was notified that the broker is back."""
         os.write(self._gate, b"..")
         os.close(self._gate)
         result = self._job.result(JOB_SECONDS)[DEMO]

@@ -64,7 +64,7 @@ class ToolSiteMaker(Protocol):
 
 @dataclass(frozen=True)
 class DirectSite:
-    """A running worker of ours without a broker, and a client of the reference's that is let in.
+    """A running worker of ours without a broker, and an authorized client of the reference.
 
     `inventory` is what the reference's inventory says to take the worker for its broker.
     """
@@ -76,7 +76,7 @@ class DirectSite:
     key_file: Path
 
     def let_in(self, name: str, file: Path) -> Path:
-        """Let the client in that has this public key; return where the file lies now."""
+        """Authorize the client with this public key; return the path of the copied key file."""
         key_file = self.environment.clients_folder / f"{name}.key"
         shutil.copyfile(file, key_file)
         key_file.chmod(0o600)

@@ -3,7 +3,7 @@
     process.py FOLDER [WORKER]
 
 FOLDER holds an `inventory.yaml` of NorFab's. The process prints `ready` when it is; it ends on SIGTERM, and when its
-stdin ends, so that it never outlives who started it. A broker says goodbye to its workers then, a worker to nobody.
+stdin ends, so that it never outlives who started it. A broker says goodbye to its workers then, a worker says none.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run_broker(norfab: NorFab, ready: Announcement) -> None:
 
 
 def run_worker(norfab: NorFab, name: str, ready: Announcement) -> None:
-    """Work until SIGTERM, which a worker of the reference's sends to itself when it is told to end."""
+    """Work until SIGTERM, which a worker of the reference sends to itself on the request to end."""
     plugin = norfab.worker_plugins[norfab.inventory[name]["service"]]
     start_worker_process(plugin, norfab.inventory, norfab.broker_endpoint, name, threading.Event(), None, ready)
 
