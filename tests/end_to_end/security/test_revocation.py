@@ -13,7 +13,7 @@ import pytest
 
 from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-from support.mcp.served_worker import WAIT_SECONDS, read_answer
+from support.mcp.served_worker import WAIT_SECONDS, read_response
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, RunningWorker
 
@@ -50,7 +50,7 @@ class Hammer:
                 left -= self._may_end.is_set()
                 asked = time.monotonic()
                 connection.sendall(self._request)
-                status = read_answer(connection)[0]
+                status = read_response(connection)[0]
                 self.answers.append((asked, time.monotonic(), status))
                 if status != 200:
                     self.was_refused.set()

@@ -18,18 +18,17 @@ ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 
 
 PING = "service_net__task_ping"
-
+MODES = ["legacy", "auto"]
 
 Serve = Callable[..., Any]
-
 
 in_both_eras = pytest.mark.parametrize("era", ERAS)
 
 
 class Fabric:
-    """A fabric whose workers give `answer`, or raise it, at once; `hold` makes them wait for ever.
+    """A fabric whose jobs return `answer`, or raise it, at once; with `hold` they wait until they are cancelled.
 
-    `calls` are the jobs; `has_begun` and `was_cancelled` report on one that waits.
+    `calls` are the jobs so far; `has_begun` is released by each of them, `was_cancelled` set by a cancelled one.
     """
 
     def __init__(self) -> None:
@@ -54,7 +53,7 @@ class Fabric:
 
 
 def with_client(worker: Any, use: Callable[[Client], Any], mode: str) -> Any:
-    """Use the SDK's client."""
+    """Call `use` with a client of the SDK; return what it returns."""
 
     async def run() -> Any:
         headers = {"authorization": f"Bearer {TOKEN}"}
@@ -65,6 +64,3 @@ def with_client(worker: Any, use: Callable[[Client], Any], mode: str) -> Any:
             return await use(client)
 
     return asyncio.run(asyncio.wait_for(run(), WAIT_SECONDS))
-
-
-MODES = ["legacy", "auto"]

@@ -1,4 +1,4 @@
-"""Streams of list changes as clients of both eras open them, and a worker that has them."""
+"""Notification streams as clients of both protocol eras open them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ in_both_eras = pytest.mark.parametrize("era", [HANDSHAKE_ERA, SINGLE_POST_ERA])
 
 
 class Stream:
-    """A stream as a client of that era opens it: with a GET, or with `subscriptions/listen`."""
+    """A notification stream, opened with a GET or with `subscriptions/listen`, as in that era."""
 
     def __init__(self, worker: Any, era: str, *headers: str, token: str | None = TOKEN) -> None:
         self._connection = worker.connect()
@@ -66,7 +66,7 @@ class Stream:
         return found
 
     def has_ended(self) -> bool:
-        """Whether what has come so far has the end of the stream in it; no matter what is still to come."""
+        """Whether the end of the stream is among the bytes received so far."""
         self._connection.setblocking(False)
         received = b""
         try:

@@ -46,7 +46,7 @@ class MiddlewareBench:
 
     @property
     def rejection(self) -> list[Any]:
-        """What `ask` returns where the token is not valid."""
+        """What `request` returns where the token is not valid."""
         invalid = self._policy.schemes[0].invalid
         return [invalid.status, invalid.body]
 
@@ -107,7 +107,7 @@ class MiddlewareBench:
         await self.post(send, authorization)
         return sent
 
-    async def ask(self, token: str = "t") -> list[Any]:
+    async def request(self, token: str = "t") -> list[Any]:
         """Return status and body parts of the response to a request with a token."""
         return [message.get("status", message.get("body")) for message in await self.messages(f"Bearer {token}")]
 

@@ -1,4 +1,4 @@
-"""A worker's MCP server as clients meet it: a real uvicorn on a free port, in a thread with a loop of its own."""
+"""A worker's MCP server behind a real uvicorn on a free port, in a thread with its own loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HANDSHAKE_ERA, SINGLE_POST_ERA = "2025-11-25", "2026-07-28"
 
 
 class McpAddress:
-    """An MCP server's `url`, and requests as clients of both eras send them there.
+    """The `url` of an MCP server, and requests to it as clients of both protocol eras send them.
 
     `wait_seconds` is how long a connection waits for the next bytes.
     """
@@ -47,30 +47,30 @@ class McpAddress:
     wait_seconds = WAIT_SECONDS
 
     def connect(self, source: str | None = None) -> socket.socket:
-        """Open a connection without saying anything, from another address of this machine if one is given."""
+        """Open a connection without sending anything, from `source`, an address of this machine, if given."""
         parts = urlsplit(self.url)
         address = (parts.hostname or "", parts.port or 0)
         return socket.create_connection(
             address, timeout=self.wait_seconds, source_address=(source, 0) if source else None
         )
 
-    def ask(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
-        """Send bytes over a connection of their own; return status, headers and body of the answer."""
+    def send(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes over a new connection; return status, headers and body of the response."""
         with self.connect(source) as connection:
             connection.sendall(request)
-            return read_answer(connection, request.split(b" ")[0].decode())
+            return read_response(connection, request.split(b" ")[0].decode())
 
     def get(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-        """Ask for a path; `headers` are whole lines beside Host."""
+        """Request a path; `headers` are lines besides Host."""
         lines = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(self.url).netloc}", *headers, "", ""]
-        return self.ask("\r\n".join(lines).encode("latin-1"))
+        return self.send("\r\n".join(lines).encode("latin-1"))
 
     def post(
         self, method: str = "tools/list", *args: Any, source: str | None = None, **kwargs: Any
     ) -> tuple[int, dict[str, str], Any]:
-        """Post one JSON-RPC request as `request` makes it; return status, headers and the JSON that came."""
-        status, answered, text = self.ask(self.request(method, *args, **kwargs), source)
-        return status, answered, json.loads(text) if text else None
+        """Post a JSON-RPC request made by `request`; return status, headers and the JSON body."""
+        status, received, text = self.send(self.request(method, *args, **kwargs), source)
+        return status, received, json.loads(text) if text else None
 
     def request(
         self,
@@ -82,9 +82,9 @@ class McpAddress:
         path: str = "/mcp",
         headers: tuple[tuple[str, str], ...] = (),
     ) -> bytes:
-        """Return a JSON-RPC request as a client of that era would send it.
+        """Return a JSON-RPC request as a client of that era sends it.
 
-        `headers` replace those of the same names, all together.
+        `headers` replace all usual ones of the same names.
         """
         usual = {**_usual_headers(self, era, method, params), **({"authorization": f"Bearer {token}"} if token else {})}
         named = {name.lower() for name, _ in headers}
@@ -97,15 +97,15 @@ class McpAddress:
 class ServedWorker(McpAddress):
     """A worker named `w1` with one token, `secret-token` of `automation`.
 
-    `now` is its clock, which a test may move; `looked_up` are the tokens that the store was asked for.
+    `now` is its clock, which a test may set; `looked_up` are the tokens that were looked up in the store.
 
     Args:
-        folder: where its tokens are kept.
-        fabric: the way to other services, None without a fabric.
+        folder: folder of the token database.
+        fabric: runs jobs of other services; None: direct mode.
         policy: which tasks become tools; None: the inventory's.
-        tasks: modules of tasks beside those that every worker has.
-        grace_seconds: how long requests under way may go on when the `with` block ends.
-        settings: keys of the worker's inventory; without any it has authentication on, on a free port of loopback.
+        tasks: modules of tasks besides the worker's own.
+        grace_seconds: how long active requests may go on when the `with` block ends.
+        settings: keys of the worker's inventory; by default authentication is on, and the port a free one of loopback.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ServedWorker(McpAddress):
         self.store.store("automation", TOKEN, None)
         self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []
-        self._has_looked = threading.Condition()
+        self._looked_up_more = threading.Condition()
         self._watch_lookups(self.store.lookup)
         registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks, *tasks)
         own = [spec.entry() for spec in registry]
@@ -144,7 +144,7 @@ class ServedWorker(McpAddress):
         self.url = self.worker.url = listener.url
         app = self._build_app(fabric)
         self.http = HttpServer(app, listener, on_stop=app.close_streams)
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
         self._thread = threading.Thread(target=self._run, name="served worker")
 
@@ -163,9 +163,9 @@ class ServedWorker(McpAddress):
     def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
         def watched(token: str) -> BearerTokenRecord | None:
             found = lookup(token)
-            with self._has_looked:
+            with self._looked_up_more:
                 self.looked_up.append(token)
-                self._has_looked.notify_all()
+                self._looked_up_more.notify_all()
             return found
 
         self.store.lookup = watched  # type: ignore[method-assign]
@@ -176,19 +176,19 @@ class ServedWorker(McpAddress):
 
     async def _serve(self) -> None:
         serving = asyncio.create_task(self.http.serve())
-        await self._stop_asked.wait()
+        await self._stop_requested.wait()
         await self.http.stop(self.grace_seconds)
         await serving
 
     def __enter__(self) -> Self:
-        self._runner.get_loop()  # two threads must not make it
+        self._runner.get_loop()  # created here: two threads must not create it
         self._thread.start()
         return self
 
     def stop(self) -> None:
         """Stop the server and wait until it has ended."""
         if self._thread.is_alive():
-            self._runner.get_loop().call_soon_threadsafe(self._stop_asked.set)
+            self._runner.get_loop().call_soon_threadsafe(self._stop_requested.set)
             self._thread.join(WAIT_SECONDS)
             assert not self._thread.is_alive()
 
@@ -198,10 +198,10 @@ class ServedWorker(McpAddress):
         self.audit.close()
 
     def wait_for_lookups(self, count: int) -> None:
-        """Wait until the store was asked for tokens `count` times more."""
-        with self._has_looked:
+        """Wait until the store has looked up tokens `count` times more."""
+        with self._looked_up_more:
             enough = len(self.looked_up) + count
-            assert self._has_looked.wait_for(lambda: len(self.looked_up) >= enough, WAIT_SECONDS)
+            assert self._looked_up_more.wait_for(lambda: len(self.looked_up) >= enough, WAIT_SECONDS)
 
 
 def _usual_headers(worker: McpAddress, era: str, method: str, params: dict[str, Any] | None) -> dict[str, str]:
@@ -229,8 +229,8 @@ def _body(era: str, method: str, params: dict[str, Any] | None) -> bytes:
     return json.dumps(message).encode()
 
 
-def read_answer(connection: socket.socket, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers (names in small letters, without the date) and body of the response to `method`."""
+def read_response(connection: socket.socket, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers (names in lower case, without Date) and body of the response to `method`."""
     response = http.client.HTTPResponse(connection, method=method)
     try:
         response.begin()

@@ -24,7 +24,7 @@ PROMPT = {
 
 
 def entry(name: object = "ping", **changes: Any) -> dict[str, Any]:
-    """Return a task as `list_tasks` tells it."""
+    """Return the `list_tasks` entry of a task."""
     return {
         "name": name,
         "description": "\n        Ping devices.\n\n        All of them.\n        ",

@@ -48,7 +48,7 @@ def test_response_is_replaced_when_its_token_has_ended_before_it_begins() -> Non
 
     async def test() -> None:
         async with bench.open():
-            assert await bench.ask() == bench.rejection
+            assert await bench.request() == bench.rejection
 
     bench = MiddlewareBench(app)
     run(test)
@@ -64,7 +64,7 @@ def test_response_that_has_begun_is_sent_completely() -> None:
 
     async def test() -> None:
         async with bench.open():
-            assert await bench.ask() == [200, b"secret"]
+            assert await bench.request() == [200, b"secret"]
 
     bench = MiddlewareBench(app)
     run(test)
@@ -79,7 +79,7 @@ def test_response_is_503_when_the_store_fails_meanwhile(caplog: pytest.LogCaptur
 
     async def test() -> None:
         async with bench.open():
-            assert (await bench.ask())[0] == 503
+            assert (await bench.request())[0] == 503
             bench.live = set()
 
     bench = MiddlewareBench(app)
@@ -100,7 +100,7 @@ def test_revocation_holds_when_the_application_ignores_it_and_the_token_is_store
 
     async def test() -> None:
         async with bench.open():
-            assert await bench.ask() == bench.rejection
+            assert await bench.request() == bench.rejection
 
     bench = MiddlewareBench(app)
     run(test)
@@ -221,7 +221,7 @@ def test_request_authenticated_during_the_revocation_is_cancelled(monkeypatch: p
         async with bench.open():
             revoker = threading.Thread(target=revoke)
             revoker.start()
-            assert await bench.ask() == bench.rejection
+            assert await bench.request() == bench.rejection
             await asyncio.to_thread(revoker.join)
 
     bench = MiddlewareBench(app, authenticate)
@@ -243,7 +243,7 @@ def test_revocation_waits_for_a_busy_loop_for_a_limited_time(
 
     async def test() -> None:
         async with bench.open():
-            assert await bench.ask() == bench.rejection
+            assert await bench.request() == bench.rejection
 
     bench = MiddlewareBench(app)
     run(test)
@@ -260,7 +260,7 @@ def test_revocation_from_the_loop_itself_does_not_wait() -> None:
 
     async def test() -> None:
         async with bench.open():
-            request = asyncio.create_task(bench.ask())
+            request = asyncio.create_task(bench.request())
             await has_begun.wait()
             started = time.monotonic()
             bench.revoke()
@@ -307,8 +307,8 @@ def test_requests_end_when_their_token_expires_and_others_go_on(monkeypatch: pyt
 
     async def test() -> None:
         async with bench.open():
-            ending = [asyncio.create_task(bench.ask()), asyncio.create_task(bench.ask())]
-            going_on = asyncio.create_task(bench.ask("other"))
+            ending = [asyncio.create_task(bench.request()), asyncio.create_task(bench.request())]
+            going_on = asyncio.create_task(bench.request("other"))
             assert await asyncio.gather(*ending) == [bench.rejection] * 2
             assert not going_on.done()
             may_end.set()

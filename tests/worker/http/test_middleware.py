@@ -16,7 +16,7 @@ from nfcli.worker.http.active_requests import ActiveRequests
 from nfcli.worker.http.allowed_hosts import HostPatterns
 from nfcli.worker.http.middleware import RequestMiddleware
 from nfcli.worker.http.policy import AccessPolicy
-from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, ServedWorker, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, ServedWorker, read_response
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 HOST_NOT_ALLOWED = "Host not allowed; the worker's log names the setting to change"
@@ -99,7 +99,7 @@ def test_host_that_resembles_an_own_name_is_rejected(plain_worker: Any, host: st
 
 def test_request_without_host_is_rejected(plain_worker: Any) -> None:
     """HTTP/1.0 requests may have none."""
-    status, _, _ = plain_worker.ask(b"GET /health HTTP/1.0\r\n\r\n")
+    status, _, _ = plain_worker.send(b"GET /health HTTP/1.0\r\n\r\n")
     assert status == 421
 
 
@@ -221,14 +221,14 @@ def test_body_of_256_kib_is_served_and_a_larger_one_rejected(plain_worker: Any, 
         ping = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}
         body = json.dumps(ping).encode() + b" " * (256 * 1024 - base + surplus)
         head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {ERAS[0]}")
-        assert plain_worker.ask(head + body)[0] == expected
+        assert plain_worker.send(head + body)[0] == expected
     answer = plain_worker.post(era=era, params={"cursor": "x" * 256 * 1024})
     assert reason(answer) == (413, "request body exceeds 262144 bytes")
 
 
 def test_oversized_body_is_rejected_before_it_is_sent(plain_worker: Any) -> None:
     """Its Content-Length suffices, and the connection is closed."""
-    status, headers, _ = plain_worker.ask(_head(plain_worker, "content-length: 262145"))
+    status, headers, _ = plain_worker.send(_head(plain_worker, "content-length: 262145"))
     assert (status, headers["connection"]) == (413, "close")
 
 
@@ -236,8 +236,8 @@ def test_content_length_with_thousands_of_leading_zeros_is_understood(plain_work
     """HTTP allows them, int() does not; a length beyond the limit is rejected with them, too."""
     request = plain_worker.request()
     length = str(len(request.partition(b"\r\n\r\n")[2])).encode()
-    assert plain_worker.ask(request.replace(b"length: " + length, b"length: " + b"0" * 5_000 + length))[0] == 200
-    assert plain_worker.ask(_head(plain_worker, "content-length: " + "0" * 5_000 + "262145"))[0] == 413
+    assert plain_worker.send(request.replace(b"length: " + length, b"length: " + b"0" * 5_000 + length))[0] == 200
+    assert plain_worker.send(_head(plain_worker, "content-length: " + "0" * 5_000 + "262145"))[0] == 413
 
 
 def test_oversized_body_without_a_length_is_rejected_while_it_arrives(plain_worker: Any) -> None:
@@ -246,13 +246,13 @@ def test_oversized_body_without_a_length_is_rejected_while_it_arrives(plain_work
         connection.sendall(_head(plain_worker, "transfer-encoding: chunked"))
         for _ in range(5):
             connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-        assert read_answer(connection)[0] == 413
+        assert read_response(connection)[0] == 413
 
 
 def test_body_of_an_unauthenticated_request_is_not_awaited(plain_worker: Any) -> None:
     """Such a client cannot make the server buffer anything."""
     head = _head(plain_worker, "content-length: 200000").replace(TOKEN.encode(), b"unknown")
-    assert plain_worker.ask(head)[0] == 401
+    assert plain_worker.send(head)[0] == 401
 
 
 def test_body_that_does_not_arrive_times_out(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_body_that_does_not_arrive_times_out(served_worker: Serve, monkeypatch: 
     worker = served_worker()
     with worker.connect() as connection:
         connection.sendall(_head(worker, "content-length: 10") + b"{")
-        status, headers, _ = read_answer(connection)
+        status, headers, _ = read_response(connection)
     assert (status, headers["connection"]) == (408, "close")
 
 
@@ -280,7 +280,7 @@ def test_client_that_disconnects_within_a_body_leaves_no_trace(
 def test_malformed_body_is_a_client_error(plain_worker: Any, era: str, body: bytes) -> None:
     """Always 400; the next request is served."""
     head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {era}", "mcp-method: ping")
-    assert plain_worker.ask(head + body)[0] == 400
+    assert plain_worker.send(head + body)[0] == 400
     assert plain_worker.post(era=era)[0] == 200
 
 
@@ -298,7 +298,7 @@ def test_malformed_body_is_a_client_error(plain_worker: Any, era: str, body: byt
 def test_error_about_a_malformed_body_reveals_nothing(plain_worker: Any, body: bytes, message: str) -> None:
     """The SDK's own name the library that parsed it, with its version, and quote what was sent."""
     head = _head(plain_worker, f"content-length: {len(body)}", f"mcp-protocol-version: {ERAS[0]}")
-    status, _, answered = plain_worker.ask(head + body)
+    status, _, answered = plain_worker.send(head + body)
     assert (status, json.loads(answered)["error"]["message"]) == (400, message)
 
 

@@ -38,7 +38,7 @@ def worker(shared_worker: Any) -> Any:
 
 def status(worker: Any, *headers: tuple[str, str], **options: Any) -> int:
     """Post a request with these headers; return the status."""
-    answer: tuple[int, object, object] = worker.ask(worker.request(headers=headers, **options))
+    answer: tuple[int, object, object] = worker.send(worker.request(headers=headers, **options))
     return answer[0]
 
 

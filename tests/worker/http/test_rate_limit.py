@@ -16,7 +16,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.http import authentication, rate_limit
 from nfcli.worker.http.rate_limit import FailedAuthLimiter, client_network
 from nfcli.worker.tokens.store import TokenStore
-from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 ELSEWHERE = "127.0.0.2"
@@ -36,7 +36,7 @@ def guess(worker: Any, count: int) -> list[int]:
     with worker.connect() as connection:
         for number in range(count):
             connection.sendall(worker.request(token=f"guess{number}"))
-            statuses.append(read_answer(connection)[0])
+            statuses.append(read_response(connection)[0])
     return statuses
 
 
@@ -89,7 +89,7 @@ def test_responses_to_a_locked_out_address_alone_are_delayed(
         assert worker.post(source=ELSEWHERE)[0] == 200
         assert select.select([connection], [], [], 0)[0] == []
         worker.stop()
-        assert read_answer(connection)[0] == 429
+        assert read_response(connection)[0] == 429
 
 
 def test_requests_without_a_token_are_answered_during_a_lock_out(served_worker: Serve) -> None:

@@ -19,7 +19,7 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.http import active_requests
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
-from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 REJECTED = (401, "the token is unknown, expired or deleted")
@@ -74,24 +74,24 @@ class Call:
         number = next(tools.numbers)
         self._may_end = tools.may_end[number] = threading.Event()
         self._arguments = {"name": "service_fastmcp__task_hold", "arguments": {"number": number}}
-        self._answers: list[Any] = []
+        self._responses: list[Any] = []
         self._thread = threading.Thread(target=self._run, args=(worker, era))
         self._thread.start()
         assert tools.has_begun.acquire(timeout=WAIT_SECONDS)
 
     def _run(self, worker: Any, era: str) -> None:
-        self._answers.append(worker.post("tools/call", self._arguments, era=era, token=self.token))
+        self._responses.append(worker.post("tools/call", self._arguments, era=era, token=self.token))
 
     @property
     def is_over(self) -> bool:
         """Whether the response has arrived."""
         return not self._thread.is_alive()
 
-    def answer(self) -> tuple[int, Any]:
+    def response(self) -> tuple[int, Any]:
         """Wait for the response; return its status, and the tool's result or the error message."""
         self._thread.join(WAIT_SECONDS)
         self._may_end.set()
-        ((status, _, body),) = self._answers
+        ((status, _, body),) = self._responses
         if status == 200:
             return status, body["result"]["structuredContent"]["w1"]["result"]
         return status, body["error"]["message"]
@@ -99,7 +99,7 @@ class Call:
     def release(self) -> tuple[int, Any]:
         """Let the tool return; return the response."""
         self._may_end.set()
-        return self.answer()
+        return self.response()
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_running_call_ends_within_a_second_of_its_expiry(
         call = Call(worker, tools, "t", era)
         started = time.monotonic()
         worker.now += leap_seconds
-        assert call.answer() == REJECTED
+        assert call.response() == REJECTED
         taken.append(time.monotonic() - started)
         if taken[-1] < 1:
             break
@@ -138,7 +138,7 @@ def test_running_call_has_ended_when_its_deletion_is_acknowledged(served_worker:
     worker.store.store("other", "t", None)
     going_on, ending = (Call(worker, tools, token, era) for token in (TOKEN, "t"))
     assert worker.store.delete(username="other") == 1
-    assert ending.answer() == REJECTED
+    assert ending.response() == REJECTED
     assert not going_on.is_over
     assert going_on.release() == (200, True)
 
@@ -192,9 +192,9 @@ class Racer:
     def _run(self, worker: Any) -> None:
         with worker.connect() as connection:
             while len(self.after) < 2:
-                answers = self.after if self.is_acknowledged.is_set() else self.before
+                responses = self.after if self.is_acknowledged.is_set() else self.before
                 connection.sendall(self._request)
-                answers.append(read_answer(connection)[0])
+                responses.append(read_response(connection)[0])
                 self._has_begun.set()
 
     def stop(self) -> None:
@@ -217,7 +217,7 @@ class Interleavings(RuleBasedStateMachine):
         """Assert that the calls with these tokens have ended, and no others."""
         for token in gone:
             self.live.pop(token, None)
-        assert [call.answer() for call in self.calls if call.token in gone] == [REJECTED] * sum(
+        assert [call.response() for call in self.calls if call.token in gone] == [REJECTED] * sum(
             call.token in gone for call in self.calls
         )
         self.calls = [call for call in self.calls if call.token not in gone]

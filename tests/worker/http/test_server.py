@@ -28,7 +28,7 @@ from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.http.server import HttpServer
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
-from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_answer
+from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
 
 Serve = Callable[..., Any]
 
@@ -60,7 +60,7 @@ def test_connection_serves_many_requests(served_worker: Serve) -> None:
     with served_worker().connect() as connection:
         for _ in range(3):
             connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}")
-            assert read_answer(connection)[0] == 401
+            assert read_response(connection)[0] == 401
 
 
 @pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nhost: loc"])
@@ -75,7 +75,7 @@ def test_headers_that_do_not_arrive_time_out(
         assert is_closed(fresh)
     with worker.connect() as used:
         used.sendall(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert read_answer(used)[0] == 404
+        assert read_response(used)[0] == 404
         used.sendall(b"G")
         assert is_closed(used)
 
@@ -85,7 +85,7 @@ def test_body_after_its_rejection_is_limited_in_time(served_worker: Serve, monke
     monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.05)
     with served_worker().connect() as connection:
         connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
-        assert read_answer(connection)[0] == 401
+        assert read_response(connection)[0] == 401
         connection.sendall(b"{")
         assert is_closed(connection)
 
@@ -110,7 +110,7 @@ def test_connections_beyond_the_maximum_are_dropped(
         assert is_closed(third)
         for connection in (first, second):
             connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            assert read_answer(connection)[0] == 200
+            assert read_response(connection)[0] == 200
 
 
 def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,8 +119,8 @@ def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pyt
     worker = served_worker()
     caplog.clear()
     head = b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-    assert worker.ask(head + b"sec-websocket-version: 13\r\nsec-websocket-key: x\r\n\r\n")[0] == 401
-    assert worker.ask(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")[0] == 400
+    assert worker.send(head + b"sec-websocket-version: 13\r\nsec-websocket-key: x\r\n\r\n")[0] == 401
+    assert worker.send(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")[0] == 400
     assert [message for message in caplog.messages if "manager" not in message] == []
 
 
@@ -131,8 +131,8 @@ def test_trailers_are_ignored(served_worker: Serve) -> None:
     head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"content-length"))
     chunk = b"\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body)
     token = b"authorization: Bearer " + TOKEN.encode()
-    assert worker.ask(head + chunk + token + b"\r\n\r\n")[0] == 401
-    assert worker.ask(head + b"\r\n" + token + chunk + b"host: evil\r\nx: y\r\n\r\n")[0] == 200
+    assert worker.send(head + chunk + token + b"\r\n\r\n")[0] == 401
+    assert worker.send(head + b"\r\n" + token + chunk + b"host: evil\r\nx: y\r\n\r\n")[0] == 200
 
 
 def test_upgrade_to_http_2_is_ignored_and_its_connection_closed(served_worker: Serve) -> None:
@@ -140,7 +140,7 @@ def test_upgrade_to_http_2_is_ignored_and_its_connection_closed(served_worker: S
     head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
     with served_worker().connect() as connection:
         connection.sendall(head + b"http2-settings: AAMAAABk\r\n\r\n")
-        status, headers, _ = read_answer(connection, "GET")
+        status, headers, _ = read_response(connection, "GET")
         assert (status, headers["connection"]) == (200, "close")
         assert is_closed(connection)
 
@@ -173,9 +173,9 @@ def test_stop_ends_calls_and_incomplete_requests_after_the_grace_period(
     """A call gets 503 then, and the log has no traceback."""
     has_begun, may_end = threading.Event(), threading.Event()
     worker = served_worker(make_tasks(has_begun, may_end), grace_seconds=0.3)
-    answers: list[Any] = []
+    responses: list[Any] = []
     params = {"name": "service_fastmcp__task_hold", "arguments": {}}
-    caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params, era=era)))
+    caller = threading.Thread(target=lambda: responses.append(worker.post("tools/call", params, era=era)))
     caller.start()
     assert has_begun.wait(WAIT_SECONDS)
     with worker.connect() as silent, worker.connect() as in_head, worker.connect() as in_body:
@@ -188,12 +188,12 @@ def test_stop_ends_calls_and_incomplete_requests_after_the_grace_period(
         started = time.monotonic()
         worker.stop()
         assert time.monotonic() - started < 0.3 + 0.5
-        assert read_answer(in_body)[0] == 503
+        assert read_response(in_body)[0] == 503
         assert is_closed(silent)
         assert is_closed(in_head)
     caller.join(WAIT_SECONDS)
     may_end.set()
-    assert [(status, body["error"]["message"]) for status, _, body in answers] == [(503, "the worker is stopping")]
+    assert [(status, body["error"]["message"]) for status, _, body in responses] == [(503, "the worker is stopping")]
     assert [record for record in caplog.records if record.exc_info] == []
 
 
@@ -204,12 +204,12 @@ def test_call_may_take_longer_than_its_headers(served_worker: Serve, monkeypatch
     worker = served_worker(make_tasks(has_begun, may_end))
     with worker.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert read_answer(connection)[0] == 200
+        assert read_response(connection)[0] == 200
         connection.sendall(worker.request("tools/call", {"name": "service_fastmcp__task_hold", "arguments": {}}))
         assert has_begun.wait(WAIT_SECONDS)
         assert select.select([connection], [], [], 0.6)[0] == []
         may_end.set()
-        assert read_answer(connection)[0] == 200
+        assert read_response(connection)[0] == 200
 
 
 def test_client_that_does_not_read_does_not_delay_a_stop(served_worker: Serve) -> None:
@@ -243,7 +243,7 @@ def test_lost_connection_is_released_at_once(served_worker: Serve) -> None:
     worker = served_worker()
     connection = worker.connect()
     connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-    assert read_answer(connection)[0] == 200
+    assert read_response(connection)[0] == 200
     served = [weakref.ref(each) for each in worker.http.connections]
     reset(connection)
     wait_until(lambda: gc.collect() >= 0 and served[0]() is None)
@@ -269,9 +269,9 @@ def test_call_that_ends_within_the_grace_period_is_answered(served_worker: Serve
     """A stop waits for active requests."""
     has_begun, may_end = threading.Event(), threading.Event()
     worker = served_worker(make_tasks(has_begun, may_end), grace_seconds=WAIT_SECONDS)
-    answers: list[Any] = []
+    responses: list[Any] = []
     params = {"name": "service_fastmcp__task_hold", "arguments": {}}
-    caller = threading.Thread(target=lambda: answers.append(worker.post("tools/call", params)))
+    caller = threading.Thread(target=lambda: responses.append(worker.post("tools/call", params)))
     caller.start()
     assert has_begun.wait(WAIT_SECONDS)
     stopper = threading.Thread(target=worker.stop)
@@ -282,7 +282,7 @@ def test_call_that_ends_within_the_grace_period_is_answered(served_worker: Serve
     may_end.set()
     stopper.join(WAIT_SECONDS)
     caller.join(WAIT_SECONDS)
-    assert [status for status, _, _ in answers] == [200]
+    assert [status for status, _, _ in responses] == [200]
 
 
 def test_stop_closes_the_port_and_idle_connections(served_worker: Serve) -> None:
@@ -290,7 +290,7 @@ def test_stop_closes_the_port_and_idle_connections(served_worker: Serve) -> None
     worker = served_worker()
     with worker.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert read_answer(connection)[0] == 200
+        assert read_response(connection)[0] == 200
         worker.stop()
         assert is_closed(connection)
     with pytest.raises(ConnectionRefusedError):

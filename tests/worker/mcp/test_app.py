@@ -277,11 +277,11 @@ def test_active_call_ends_with_its_token_and_others_go_on(served_worker: Serve, 
     vars(tasks).update(hold=task(result=bool, mcp=ToolHints("Hold"))(hold))
     worker = served_worker(tasks, auth_bearer=NO_METADATA)
     worker.store.store("other", "t", None)
-    answers: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
 
     def call(token: str) -> None:
         params = {"name": "service_fastmcp__task_hold", "arguments": {}}
-        answers[token] = worker.post("tools/call", params, era=era, token=token)
+        responses[token] = worker.post("tools/call", params, era=era, token=token)
 
     callers = {token: threading.Thread(target=call, args=(token,)) for token in (TOKEN, "t")}
     for caller in callers.values():
@@ -292,8 +292,8 @@ def test_active_call_ends_with_its_token_and_others_go_on(served_worker: Serve, 
     may_end.set()
     callers[TOKEN].join(WAIT_SECONDS)
     expected = (401, 'Bearer error="invalid_token"', "the token is unknown, expired or deleted")
-    assert rejection(answers["t"]) == expected
-    assert answers[TOKEN][2]["result"]["structuredContent"]["w1"]["result"] is True
+    assert rejection(responses["t"]) == expected
+    assert responses[TOKEN][2]["result"]["structuredContent"]["w1"]["result"] is True
 
 
 def test_calls_are_logged_and_other_requests_are_not(plain_worker: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -131,10 +131,10 @@ def test_number_of_streams_is_limited(stream_site: Any, open_stream: Open, monke
     open_stream(stream_site, SINGLE_POST_ERA)
     message = "too many notification streams are open; poll the lists instead"
     with Stream(stream_site, HANDSHAKE_ERA):
-        with Stream(stream_site, HANDSHAKE_ERA) as refused:
-            assert (refused.status, refused.body()["error"]["message"]) == (503, message)
-        with Stream(stream_site, SINGLE_POST_ERA) as refused:
-            assert refused.body()["error"]["message"] == message
+        with Stream(stream_site, HANDSHAKE_ERA) as rejected:
+            assert (rejected.status, rejected.body()["error"]["message"]) == (503, message)
+        with Stream(stream_site, SINGLE_POST_ERA) as rejected:
+            assert rejected.body()["error"]["message"] == message
             assert stream_site.post()[0] == 200
 
 
@@ -147,8 +147,8 @@ def test_number_of_streams_per_user_is_limited(
     open_stream(stream_site, SINGLE_POST_ERA)
     open_stream(stream_site, HANDSHAKE_ERA)
     for era in (HANDSHAKE_ERA, SINGLE_POST_ERA):
-        with Stream(stream_site, era) as refused:
-            assert not refused.is_open
+        with Stream(stream_site, era) as rejected:
+            assert not rejected.is_open
     with Stream(stream_site, HANDSHAKE_ERA, token="other-token") as first:
         assert first.is_open
         with Stream(stream_site, SINGLE_POST_ERA, token="other-token") as second:

@@ -151,7 +151,7 @@ def test_deletion_returns_when_all_requests_of_the_token_have_ended(monkeypatch:
 
     async def test() -> None:
         async with bench.open():
-            requests = [asyncio.create_task(bench.ask()) for _ in range(2)]
+            requests = [asyncio.create_task(bench.request()) for _ in range(2)]
             for _ in requests:
                 await has_begun.acquire()
             await asyncio.to_thread(bench.revoke)

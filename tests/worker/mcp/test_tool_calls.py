@@ -20,7 +20,7 @@ from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.mcp import tool_calls
 from nfcli.worker.tools.policy import ToolGuardrails, ToolPolicy
 from support.mcp.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
-from support.mcp.served_worker import WAIT_SECONDS, read_answer
+from support.mcp.served_worker import WAIT_SECONDS, read_response
 from support.mcp.tool_entries import entry
 
 
@@ -155,17 +155,17 @@ def test_deleted_token_abandons_its_job(tool_site: Any, fabric: Fabric, era: str
     """At once, and its client gets a 401."""
     fabric.hold = True
     tool_site.store.store("other", "t", None)
-    answers: list[Any] = []
+    responses: list[Any] = []
     params = {"name": PING, "arguments": {"target": "r1"}}
     caller = threading.Thread(
-        target=lambda: answers.append(tool_site.post("tools/call", params, era=era, token="t")), daemon=True
+        target=lambda: responses.append(tool_site.post("tools/call", params, era=era, token="t")), daemon=True
     )
     caller.start()
     assert fabric.has_begun.acquire(timeout=WAIT_SECONDS)
     tool_site.store.delete(username="other")
     assert fabric.was_cancelled.wait(WAIT_SECONDS)
     caller.join(WAIT_SECONDS)
-    assert answers[0][0] == 401
+    assert responses[0][0] == 401
 
 
 class WatchedGuardrails(ToolGuardrails):
@@ -236,7 +236,7 @@ def test_long_result_is_returned_entirely(tool_site: Any, fabric: Fabric) -> Non
     fabric.answer = {"net-1": result("x" * 1_000_000)}
     with tool_site.connect() as connection:
         connection.sendall(tool_site.request("tools/call", {"name": PING, "arguments": {"target": "r1"}}))
-        status, _, body = read_answer(connection)
+        status, _, body = read_response(connection)
     assert (status, len(body) > 2_000_000) == (200, True)
 
 
