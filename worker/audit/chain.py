@@ -1,12 +1,12 @@
-"""The lines of an audit trail as bytes: how each vouches for the one before, and what is wrong where one doesn't.
+"""The hash chain of an audit trail: format of the lines and the head, verification and recovery.
 
     NAME.jsonl   one JSON object a line, ASCII, keys in this order: seq (1, 2, 3 …), time, actor, operation, username,
                  tokens, count, expire, outcome, reason, in lines about refused requests suppressed, and last previous:
                  the SHA-256, in hexadecimal digits, of the line before without its newline; 64 zeros in the first line
     NAME.head    number (20 digits), blank, SHA-256 of the last line, newline
 
-The chain shows that a line was altered, and that one is missing from the front or the middle; the head shows that the
-end is missing. So anybody can check a trail with `sha256sum`, without a key.
+The chain detects altered lines, and missing lines at the beginning and in the middle; the head detects missing lines at
+the end. A trail can be verified with `sha256sum`, without a key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Any
 
 NO_LINE = "0" * hashlib.sha256().digest_size * 2
 BLOCK_BYTES = 64 * 1024
-LINES_BEHIND_MAX = 100_000  # what a power cut may keep from the head file, with a margin; reading them takes 0.4 s
+LINES_AFTER_HEAD_MAX = 100_000  # that a power cut may keep from the head, with a margin; reading them takes 0.4 s
 
 _HEAD = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 _LINE = re.compile(rb'\{"seq": ([1-9][0-9]{0,18}), .*"previous": "([0-9a-f]{64})"\}', re.DOTALL)
@@ -30,7 +30,7 @@ _LINE = re.compile(rb'\{"seq": ([1-9][0-9]{0,18}), .*"previous": "([0-9a-f]{64})
 
 @dataclass(frozen=True)
 class Head:
-    """How far a trail has come: the number of its last line, and that line's SHA-256."""
+    """The number of a trail's last line, and that line's SHA-256."""
 
     seq: int = 0
     digest: str = NO_LINE
@@ -41,7 +41,7 @@ class Head:
 
     @classmethod
     def decode(cls, content: bytes) -> Head | None:
-        """Return what a head file says, None if that can't be read."""
+        """Return the head in a head file, None if it is invalid."""
         found = _HEAD.fullmatch(content)
         return cls(int(found[1]), found[2].decode()) if found else None
 
@@ -50,12 +50,12 @@ class Head:
         return json.dumps({"seq": self.seq + 1, **fields, "previous": self.digest}).encode()
 
     def after(self, line: bytes) -> Head:
-        """Return the head once this line (without its newline) has been added."""
+        """Return the head after this line (without its newline)."""
         return Head(self.seq + 1, digest_of(line))
 
     def links_to(self, line: bytes) -> bool:
-        """Whether a line says that it is the next one and carries the right hash; what is between isn't looked at."""
-        # The rest is vouched for by the next line or by the head: parsing JSON would take three times as long.
+        """Whether a line has the next number and the hash of this head; the fields between them are not checked."""
+        # The next line or the head covers them: parsing JSON would take three times as long.
         return line.startswith(b'{"seq": %d, ' % (self.seq + 1)) and line.endswith(
             b', "previous": "%s"}' % self.digest.encode()
         )
@@ -67,20 +67,20 @@ def digest_of(line: bytes) -> str:
 
 
 def parse_link(line: bytes) -> tuple[int, str] | None:
-    """Return the number and the hash of the line before that a line carries, None for what is no line of a trail."""
+    """Return a line's number and the hash of the line before it, None for a line that is not of a trail."""
     found = _LINE.fullmatch(line)
     return (int(found[1]), found[2].decode()) if found else None
 
 
 def verify_chain(stream: IO[bytes], size: int, head: Head) -> str | None:
-    """Read a trail from its beginning; return what is wrong at the first line that is altered or missing, else None.
+    """Read a trail from its beginning; return the first problem, a line that is altered or missing, else None.
 
     Takes about 0.3 s for 100,000 lines.
 
     Args:
         stream: the file, at its beginning.
-        size: how many bytes of it to read; later lines are not looked at.
-        head: what is known of the last line.
+        size: how many bytes of it to read; later lines are ignored.
+        head: the expected number and hash of the last line.
     """
     at, left = Head(), size
     while left > 0:
@@ -88,17 +88,17 @@ def verify_chain(stream: IO[bytes], size: int, head: Head) -> str | None:
         left -= len(text)
         line = text.removesuffix(b"\n")
         if not text.endswith(b"\n") or not at.links_to(line):
-            return _fault(at, line, stream.readline(left) if left > 0 else b"", head)
+            return _describe_fault(at, line, stream.readline(left) if left > 0 else b"", head)
         at = at.after(line)
     if at.seq < head.seq:
         return _missing(at.seq + 1, head.seq)
     if at.seq > head.seq:
-        return f"line {head.seq + 1} was added by somebody else"
+        return f"line {head.seq + 1} was added by another program"
     return None if at == head else f"line {at.seq} is altered"
 
 
-def _fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
-    """Say what is wrong with a line that doesn't follow on `at`; `following` is the one behind it, if there is one."""
+def _describe_fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
+    """Describe the fault of a line that doesn't link to `at`; `following` is the next line, if there is one."""
     number = at.seq + 1
     seq, previous = parse_link(line) or (number, at.digest)
     if seq > number:
@@ -106,7 +106,7 @@ def _fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
     if seq < number:
         return f"line {number} is missing, in its place is one with number {seq}"
     if previous == NO_LINE and number > 1:
-        return f"line {number} begins anew: lines before it may be missing"
+        return f"line {number} starts a new chain: lines before it may be missing"
     if previous == at.digest or number == 1:
         return f"line {number} is altered"
     after = parse_link(following.removesuffix(b"\n"))
@@ -114,7 +114,7 @@ def _fault(at: Head, line: bytes, following: bytes, head: Head) -> str:
 
 
 def _altered(at: Head, line: bytes, previous: str, *, vouched: str) -> str:
-    """Say which of two lines is altered; `vouched` is what the next line, or the head, says of the later one."""
+    """Describe which of two lines is altered; `vouched` is the later one's hash, from the next line or the head."""
     if vouched == digest_of(line):
         return f"line {at.seq} is altered"
     if vouched == digest_of(line.replace(previous.encode(), at.digest.encode())):
@@ -127,14 +127,14 @@ def _missing(first: int, last: int) -> str:
 
 
 def recover_head(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[str]]:
-    """Tell how a trail that is there goes on, and what is wrong with it as far as that can be seen from its end.
+    """Return the head that the next line links to, and the problems that the end of the trail shows.
 
-    Where lines are missing or altered, the next line follows on the one that was really the last, or on none where
-    nobody knows which that was: so the gap shows for ever.
+    Where lines are missing or altered, the next line links to the last line that the head file knew, or to none where
+    that is unknown, so that verification always detects the gap.
 
     Args:
-        lines: the whole lines of the file, the last one first; no more are taken than needed.
-        head: what the head file says, None if there is none that can be read.
+        lines: the complete lines of the file, last line first; no more are taken than needed.
+        head: the content of the head file, None if it is missing or invalid.
     """
     newest = next(lines, None)
     last = Head() if newest is None else _head_of(newest)
@@ -147,14 +147,14 @@ def recover_head(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[
         return head, [_missing(last.seq + 1, head.seq)]
     if last.seq == head.seq:
         return head, [] if last == head else [f"line {last.seq} is altered"]
-    # A crash or a power cut between a line and the head: the lines behind the head have to follow on it.
-    behind = [newest or b"", *islice(lines, min(last.seq - head.seq, LINES_BEHIND_MAX) - 1)]
+    # A crash or a power cut between a line and the head: the lines after the head have to link to it.
+    newer = [newest or b"", *islice(lines, min(last.seq - head.seq, LINES_AFTER_HEAD_MAX) - 1)]
     at = head
-    while behind and at.links_to(behind[-1]):
-        at = at.after(behind.pop())
+    while newer and at.links_to(newer[-1]):
+        at = at.after(newer.pop())
     if at == last:
         return last, []
-    return Head(last.seq, NO_LINE), [f"the lines behind line {head.seq} don't follow on it"]
+    return Head(last.seq, NO_LINE), [f"the lines after line {head.seq} don't link to it"]
 
 
 def _head_of(line: bytes) -> Head | None:
@@ -163,9 +163,9 @@ def _head_of(line: bytes) -> Head | None:
 
 
 def backwards(descriptor: int, size: int) -> Iterator[bytes]:
-    """Yield the lines of the first `size` bytes of a file, the last one first, without newlines.
+    """Yield the lines of the first `size` bytes of a file, last line first, without newlines.
 
-    The first of them is what stands behind the last newline: nothing, unless a line is unfinished. The file is read in
+    The first one yielded is the text after the last newline: empty, unless a line is unfinished. The file is read in
     blocks, as far as lines are taken.
     """
     parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The audit trail's two files: lines are added to the end, each on disk before anything that it tells of happens."""
+"""The files of an audit trail: append lines durably, keep the head, and verify the chain."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 HEAD_MAX_BYTES = 100
 _NO_HEAD = b"?" * len(Head().encode())
 
-_FIRST_BYTES = 100
-_OF_THE_FIRST_VERSION = re.compile(rb'\{"time": "[^"]*", "client": ')
+_START_BYTES = 100
+_UNCHAINED_LINE = re.compile(rb'\{"time": "[^"]*", "client": ')
 
 
 class ChainedFile:
-    """A file of chained lines (`audit_chain.py`) and its head, written by this object alone; any thread may call.
+    """A file of chained lines (`chain.py`) and its head, written by this object only. Thread-safe.
 
-    `found` says what opening it met: bytes of an unfinished line that were cut off, lines that are altered or missing.
+    `found` lists problems met while opening: an unfinished line that was removed, lines that are altered or missing.
     """
 
     def __init__(self, path: Path, stream: IO[bytes], head_stream: IO[bytes], head: Head, found: list[str]) -> None:
@@ -45,9 +45,9 @@ class ChainedFile:
 
     @classmethod
     def open(cls, path: Path) -> ChainedFile:
-        """Open the file and its head, NAME.head beside NAME.jsonl, made when missing; only the end is read.
+        """Open NAME.jsonl and its head NAME.head, creating them when missing; only the end is read.
 
-        An unfinished last line, as a crash leaves it, is cut off. Nothing else that is wrong stops the opening.
+        An unfinished last line, as a crash leaves it, is removed. Other problems don't keep the file from opening.
 
         Raises:
             AuditError: they can't be opened privately, read or written.
@@ -63,8 +63,8 @@ class ChainedFile:
     def _open(cls, path: Path) -> ChainedFile:
         head_path = _head_path(path)
         if not os.path.lexists(head_path):
-            _set_first_version_aside(path)
-            # The head comes first: that it is missing where there are lines must mean that somebody has removed it.
+            _set_unchained_aside(path)
+            # The head is created first: a missing head next to lines then means that it was removed.
             write_private(head_path, _NO_HEAD if os.path.lexists(path) else Head().encode())
         with ExitStack() as opened:
             head_stream = opened.enter_context(open_private(head_path, "r+b"))
@@ -72,9 +72,9 @@ class ChainedFile:
             known = Head.decode(head_stream.read(HEAD_MAX_BYTES))
             head, found = _recover(stream.fileno(), known)
             if known != head:
-                _sync(stream.fileno())  # what a killed process has written last may not be on disk
+                _sync(stream.fileno())  # the last writes of a killed process may not be on disk
                 head_stream.truncate(len(_NO_HEAD))
-                _put(head_stream, head)
+                _write_head(head_stream, head)
             sync_folder(path.parent)
             opened.pop_all()
         return cls(path, stream, head_stream, head, found)
@@ -83,8 +83,8 @@ class ChainedFile:
         """Add a line with these fields; it is on disk (fsync) when this returns.
 
         Raises:
-            AuditError: it couldn't be written, or the file isn't the one that was opened, as this object left it; no
-                line was added then. Where a failing disk doesn't even take it back, the file takes no more lines.
+            AuditError: the line couldn't be written, or another program replaced or changed the file; no line was
+                added. Where a failing disk keeps part of a line, no more lines can be added.
         """
         with self._lock:
             if self._is_closed:
@@ -94,19 +94,19 @@ class ChainedFile:
             self._write(line + b"\n")
             self._head = self._head.after(line)
             try:
-                # Not synced: lines behind the head are no fault, as long as they follow on it.
-                _put(self._head_stream, self._head)
+                # Not synced: lines after the head are valid as long as they link to it.
+                _write_head(self._head_stream, self._head)
             except OSError as error:
                 log.warning("the head of the audit trail %s can't be written: %s", self.path, error.strerror)
 
     def _assert_in_place(self) -> None:
-        # Writing to a file that was moved away or replaced would succeed, and nobody would find the line.
+        # A write to a file that was moved or replaced would succeed, but the line would be lost.
         with suppress(OSError):
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self._identity and found.st_size == self._size:
                 return
         raise AuditError(
-            f"the audit trail {self.path} was moved or altered, nothing changed: look with show fastmcp audit verify, "
+            f"the audit trail {self.path} was moved or altered, nothing changed: run show fastmcp audit verify, "
             "then restart the worker"
         )
 
@@ -114,31 +114,33 @@ class ChainedFile:
         descriptor = self._stream.fileno()
         try:
             if os.write(descriptor, text) != len(text):
-                raise OSError(ENOSPC, os.strerror(ENOSPC))  # noqa: TRY301  a part of the line means that no more fits
+                raise OSError(ENOSPC, os.strerror(ENOSPC))  # noqa: TRY301  a short write means that the disk is full
             _sync(descriptor)
         except OSError as error:
-            with suppress(OSError):  # where that fails as well, the size will tell the next line
+            with suppress(OSError):  # if that fails as well, the next call detects the wrong size
                 os.ftruncate(descriptor, self._size)
             raise AuditError(
-                f"the audit trail {self.path} can't be written ({error.strerror}), nothing changed: make room on its "
-                "disk or mend it"
+                f"the audit trail {self.path} can't be written ({error.strerror}), nothing changed: make room on "
+                "its disk or repair it"
             ) from error
         self._size += len(text)
 
     def verify(self) -> Head:
-        """Read all of the file and return its head: every line is as it was written and none is missing.
+        """Read the entire file, verify that no line is altered or missing, and return its head.
 
-        Lines may be added meanwhile; they wait for some microseconds only.
+        Other threads can add lines meanwhile.
 
         Raises:
-            AuditError: names the file and the first line that is altered or missing, or says what else is wrong.
+            AuditError: names the file and the first line that is altered or missing, or another problem.
         """
         with self._lock:
             head = self._head
-            stream = self._opened_again()
+            stream = self._reopen()
             status = os.fstat(stream.fileno())
-            known = _read_head(_head_path(self.path))
-        with stream, _reading(self.path):
+            known = None
+            with suppress(OSError, EnvironmentFolderError):
+                known = _read_head(_head_path(self.path))
+        with stream, _convert_errors(self.path):
             fault = verify_chain(stream, status.st_size, head)
         if fault is None and (status.st_dev, status.st_ino) != self._identity:
             fault = "another file is in its place"
@@ -149,19 +151,19 @@ class ChainedFile:
         return head
 
     def lines_backwards(self) -> Generator[bytes, None, None]:
-        """Yield the whole lines that are there now, the last one first, reading no more than is taken.
+        """Yield the complete lines, last line first, reading the file as far as lines are taken.
 
         Raises:
             AuditError: the file can't be read.
         """
-        with self._opened_again() as stream, _reading(self.path):
+        with self._reopen() as stream, _convert_errors(self.path):
             found = backwards(stream.fileno(), os.fstat(stream.fileno()).st_size)
             next(found)
             yield from found
 
-    def _opened_again(self) -> IO[bytes]:
-        # By its name: what lies there is what people look at.
-        with _reading(self.path):
+    def _reopen(self) -> IO[bytes]:
+        # By its path: that is the file which an auditor reads.
+        with _convert_errors(self.path):
             return open_private(self.path, "rb")
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class ChainedFile:
                 return
             self._is_closed = True
             try:
-                # Also over another head that somebody has put there, so that the next start notices.
+                # Also over a head that another program wrote, so that the next start detects it.
                 write_private(_head_path(self.path), self._head.encode())
                 self._assert_in_place()
             except OSError as error:
@@ -185,23 +187,19 @@ class ChainedFile:
 def verify_closed(path: Path) -> Head:
     """Verify a trail that no worker has open, and return its head; nothing is changed.
 
-    An unfinished last line, as a crash leaves it, is no fault.
+    An unfinished last line, as a crash leaves it, is valid.
 
     Raises:
         AuditError: lines or the head are altered or missing, or the files can't be read.
     """
-    with _reading(path):
+    with _convert_errors(path):
         try:
-            with open_private(_head_path(path), "rb") as stream:
-                known = Head.decode(stream.read(HEAD_MAX_BYTES))
+            known = _read_head(_head_path(path))
         except FileNotFoundError:
             known = None
         with open_private(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            lines = backwards(stream.fileno(), size)
-            unfinished = len(next(lines))
-            head, found = recover_head(lines, known)
-            fault = "; ".join(found) or verify_chain(stream, size - unfinished, head)
+            head, found, size = _recover_head(stream.fileno(), known)
+            fault = "; ".join(found) or verify_chain(stream, size, head)
     if fault:
         raise _not_as_written(path, fault)
     return head
@@ -212,7 +210,7 @@ def _not_as_written(path: Path, fault: str) -> AuditError:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _convert_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except EnvironmentFolderError as error:
@@ -221,8 +219,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise AuditError(f"the audit trail {path} can't be read: {error.strerror}") from error
 
 
-def _put(stream: IO[bytes], head: Head) -> None:
-    """Write a head over the one in the file: no room is needed for it on the disk."""
+def _write_head(stream: IO[bytes], head: Head) -> None:
+    """Overwrite the head in place, which needs no free space."""
     os.pwrite(stream.fileno(), head.encode(), 0)
 
 
@@ -231,37 +229,40 @@ def _head_path(path: Path) -> Path:
 
 
 def _read_head(path: Path) -> Head | None:
-    try:
-        with open_private(path, "rb") as stream:
-            return Head.decode(stream.read(HEAD_MAX_BYTES))
-    except (OSError, EnvironmentFolderError):
-        return None
+    with open_private(path, "rb") as stream:
+        return Head.decode(stream.read(HEAD_MAX_BYTES))
 
 
-def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str]]:
-    """Cut off an unfinished last line; return what the next line follows on, and what was found."""
+def _recover_head(descriptor: int, known: Head | None) -> tuple[Head, list[str], int]:
+    """Return the head to continue from, the problems found, and the size of the file without an unfinished line."""
     size = os.fstat(descriptor).st_size
     lines = backwards(descriptor, size)
     unfinished = len(next(lines))
-    head, found = recover_head(lines, known)
+    return *recover_head(lines, known), size - unfinished
+
+
+def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str]]:
+    """Remove an unfinished last line; return the head to continue from, and the problems found."""
+    head, found, size = _recover_head(descriptor, known)
+    unfinished = os.fstat(descriptor).st_size - size
     if unfinished:
-        os.ftruncate(descriptor, size - unfinished)
-        found = [f"an unfinished line was cut off (bytes: {unfinished})", *found]
+        os.ftruncate(descriptor, size)
+        found = [f"an unfinished line was removed (bytes: {unfinished})", *found]
     return head, found
 
 
-def _set_first_version_aside(path: Path) -> None:
-    """Rename a file whose lines have no chain, as the first version wrote them."""
+def _set_unchained_aside(path: Path) -> None:
+    """Rename a file with unchained lines, the format of the first version."""
     try:
         with open_private(path, "rb") as stream:
-            is_old = _OF_THE_FIRST_VERSION.match(stream.read(_FIRST_BYTES)) is not None
+            is_old = _UNCHAINED_LINE.match(stream.read(_START_BYTES)) is not None
     except FileNotFoundError:
         return
     if is_old:
         names = (path.with_name(f"{path.name}.{number}") for number in count(1))
         aside = next(name for name in names if not os.path.lexists(name))
         path.rename(aside)
-        log.info("the audit trail of an older version is now %s", aside)
+        log.info("renamed the audit trail of an older version to %s", aside)
 
 
 def _sync(descriptor: int) -> None:

@@ -1,4 +1,4 @@
-"""Lines about refused requests: a few of many, written by a thread of their own, so that no flood holds anybody up."""
+"""Rate-limited audit lines of refused requests, written by a thread of their own: a flood delays no request."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STOP_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refused request that leaves a line; before it `suppressed` others left none.
+    """A refused request to record; `suppressed` earlier ones were only counted.
 
-    `fingerprint` is that of the token that came with it, None where there was none.
+    `fingerprint` is that of the token in the request, None without one.
     """
 
     actor: str
@@ -32,16 +32,16 @@ class Refusal:
 
 
 class RefusalLog:
-    """Chooses the refused requests that leave a line: ten at once, then one in six seconds; the rest is counted.
+    """Record at most ten refused requests at once, then one every six seconds; count the others.
 
     Args:
-        write: writes the line, from this object's thread; a `NfcliError` that it raises is logged.
-        monotonic: seconds, from any beginning.
+        write: writes a line, called in this object's thread; a `NfcliError` that it raises is logged.
+        monotonic: seconds, from any origin.
     """
 
     def __init__(self, write: Callable[[Refusal], None], monotonic: Callable[[], float]) -> None:
         self._write = write
-        self._lock = threading.Lock()  # held for some additions, never while anything waits
+        self._lock = threading.Lock()  # held for a few additions only
         self._bucket = TokenBucket(BURST_LINES, SECONDS_A_LINE, monotonic)
         self._suppressed = 0
         self._is_closed = False
@@ -50,7 +50,7 @@ class RefusalLog:
         self._thread.start()
 
     def record(self, actor: str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
-        """Count a refused request, or have its line written; return which: true for a line. From any thread."""
+        """Queue a line for a refused request and return True, or only count it and return False. Thread-safe."""
         with self._lock:
             if self._is_closed:
                 return False
@@ -62,7 +62,7 @@ class RefusalLog:
         return True
 
     def close(self) -> int:
-        """Write what waits to be written, and no more after that; return how many requests were only counted."""
+        """Write the queued lines and accept no more; return how many requests were only counted."""
         with self._lock:
             self._is_closed = True
             suppressed, self._suppressed = self._suppressed, 0
@@ -75,4 +75,4 @@ class RefusalLog:
             try:
                 self._write(refusal)
             except NfcliError as error:
-                log.warning("a refused request was not written down: %s", error)
+                log.warning("cannot record a refused request: %s", error)

@@ -1,10 +1,10 @@
-"""The audit trail: who changed which tokens and what came of it; never a token.
+"""The audit trail: who changed which tokens, and the outcome; it never contains a token.
 
 The line of a change is on disk (fsync) before the change is committed, and a change whose line can't be written is
-refused: no change is made without a line. A line `done` may tell of a change that wasn't made, where the power failed
-right behind it, or the database refused; the latter leaves a line `failed` as well.
+refused: no change is made without a line. A line `done` may describe a change that wasn't committed, if the power
+failed right after it or the database refused the commit; the latter adds a line `failed` as well.
 
-How lines vouch for each other is in `audit_chain.py`, how they get to the disk in `audit_file.py`.
+`chain.py` links the lines, `file.py` writes them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FINGERPRINT_DIGITS = 12
 FINGERPRINTS_MAX = 100
 TEXT_MAX_CHARACTERS = 256
 OWN_ACTOR = "worker"
-"""The actor of lines that no client has asked for."""
+"""The actor of lines that no client caused."""
 
 _HIDDEN = "***"
 _SHORTEST_RECOGNIZED_TOKEN = 8
@@ -70,13 +70,13 @@ class AuditTrail:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> AuditTrail:
-        """Open the trail, made when missing; what is wrong with its end leaves a line and stops nothing.
+        """Open the trail, creating it when missing; problems at its end are recorded in a line of their own.
 
         Args:
             file: NAME.jsonl; its folder exists, and NAME.head belongs to it.
-            key: the secret that tokens' fingerprints are made with.
+            key: the secret key of the tokens' fingerprints.
             clock: seconds since the epoch.
-            monotonic: seconds, from any beginning.
+            monotonic: seconds, from any origin.
 
         Raises:
             AuditError: the files can't be opened privately, read or written.
@@ -89,22 +89,20 @@ class AuditTrail:
         found = "; ".join(self._file.found)
         if not found:
             return
-        log.warning(
-            "opening the audit trail %s found: %s; show fastmcp audit verify tells more", self._file.path, found
-        )
+        log.warning("problems in the audit trail %s: %s; run show fastmcp audit verify", self._file.path, found)
         try:
             self.write(operation="recover", actor=OWN_ACTOR, reason=found)
-        except AuditError as error:  # a full disk must not keep a worker from checking tokens
-            log.error("what was found was not written down: %s", error)
+        except AuditError as error:  # a full disk must not keep a worker from starting
+            log.error("cannot record the problems in the audit trail: %s", error)
 
     def close(self) -> None:
-        """Write what waits to be written, and close the files. Safe to repeat."""
+        """Write the queued lines, and close the files. Safe to repeat."""
         suppressed = self._refusals.close()
         if suppressed:
             try:
                 self._write_refusal(Refusal(OWN_ACTOR, "the worker ended", None, suppressed))
             except AuditError as error:
-                log.warning("%d refused requests were not written down: %s", suppressed, error)
+                log.warning("cannot record %d refused requests: %s", suppressed, error)
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -114,13 +112,13 @@ class AuditTrail:
         self.close()
 
     def before_commit(self, actor: str, *, expire: int | None = None) -> BeforeCommit:
-        """Return what writes the line of a change before it is committed, and raises `AuditError` to refuse it.
+        """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
-        An import has one line a user.
+        An import has one line for each user.
 
         Args:
-            actor: name of the client that asked.
-            expire: seconds that a stored token is to live, None for ever.
+            actor: name of the client that requested the change.
+            expire: lifetime of a stored token in seconds, None for no expiry.
         """
 
         def write(change: TokenChange) -> None:
@@ -154,17 +152,17 @@ class AuditTrail:
         """Write a line; it is on disk (fsync) when this returns.
 
         Args:
-            operation: what was asked for.
-            actor: name of the client that asked.
-            username: whose tokens they are, None for those of several users or none.
-            tokens: the tokens themselves, at most 100 of them are looked at; the line gets their fingerprints.
-            count: how many tokens are concerned, None for as many as `tokens` has.
-            expire: seconds that they live from now.
-            outcome: what came of it.
-            reason: why, where it wasn't done; what looks like a credential in it is masked.
+            operation: the requested operation.
+            actor: name of the client that requested it.
+            username: owner of the tokens, None for several owners or none.
+            tokens: the tokens, of which at most 100 are used; the line gets their fingerprints.
+            count: the number of tokens concerned, None for the length of `tokens`.
+            expire: their lifetime in seconds.
+            outcome: the outcome of the operation.
+            reason: why nothing changed; text that looks like a credential is masked.
 
         Raises:
-            AuditError: it can't be written: what it tells of must not be done.
+            AuditError: the line can't be written: the operation must not be carried out.
         """
         fingerprints = [self._fingerprint(token) for token in tokens[:FINGERPRINTS_MAX]]
         fields = self._fields(operation, actor, outcome, reason)
@@ -181,17 +179,17 @@ class AuditTrail:
         result: Result,
         is_token: Callable[[str], object],
     ) -> None:
-        """Write the line of a change that was asked for and not made; on disk (fsync) when this returns.
+        """Record a failed change; the line is on disk (fsync) when this returns.
 
         Args:
-            operation: what was asked for.
-            actor: name of the client that asked.
-            arguments: as they arrived, valid or not: of any type, with a token where the name belongs.
-            result: what the task answered: it failed, or nothing matched.
-            is_token: tells (by truth) whether a text is a token that is stored.
+            operation: the requested operation.
+            actor: name of the client that requested it.
+            arguments: the job's arguments, unvalidated: of any type, possibly with a token in place of the user name.
+            result: the result of the task, which failed or matched nothing.
+            is_token: whether (by truth value) a text is a stored token.
 
         Raises:
-            AuditError: it can't be written.
+            AuditError: the line can't be written.
         """
         token, expire = arguments.get("token"), arguments.get("expire")
         tokens = [token] if isinstance(token, str) else []
@@ -207,22 +205,22 @@ class AuditTrail:
         )
 
     def refused(self, actor: str, reason: str, *, token: str | None = None) -> bool:
-        """Write down a refused request some time soon, or, of too many, only count it; return which.
+        """Record a refused request asynchronously, or only count it when there are too many.
 
-        Never raises and never waits. At most ten lines at once, then one in six seconds.
+        Never raises and never waits. At most ten lines at once, then one every six seconds.
 
         Args:
-            actor: name of the client, or the address it came from.
-            reason: why it was refused; what looks like a credential in it is masked.
-            token: the token that came with it.
+            actor: name of the client, or its address.
+            reason: why it was refused; text that looks like a credential is masked.
+            token: the token in the request.
 
         Returns:
-            True where there will be a line.
+            True if the request gets a line.
         """
         return self._refusals.record(actor, reason, lambda: None if token is None else self._fingerprint(token))
 
     def entries(self, last: int, username: str | None = None) -> list[AuditEntry]:
-        """Return the last lines, or the last ones about a user, in the order they were written.
+        """Return the newest lines, of all users or of one, oldest first.
 
         Raises:
             AuditError: the file can't be read.
@@ -233,12 +231,12 @@ class AuditTrail:
         return newest_first[::-1]
 
     def verify(self) -> AuditReport:
-        """Read the whole trail and return how long it is: no line was altered, none is missing.
+        """Verify the entire trail and return its length: no line was altered, none is missing.
 
         Takes about 0.3 s for 100,000 lines, during which lines can be written.
 
         Raises:
-            AuditError: one was, or is; the message names the first of them and the file.
+            AuditError: the message names the file and the first line that is altered or missing.
         """
         head = self._file.verify()
         return AuditReport(file=str(self._file.path), lines=head.seq, head=head.digest)
@@ -250,7 +248,7 @@ class AuditTrail:
         self._file.append(fields)
 
     def _fields(self, operation: Operation, actor: str, outcome: Outcome, reason: str | None) -> dict[str, Any]:
-        """Return the fields of a line in their order, those about tokens without a value."""
+        """Return the fields of a line in order, those about tokens empty."""
         return {
             "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
             "actor": _plain(actor),
@@ -268,7 +266,7 @@ class AuditTrail:
 
 
 def _by_user(records: Iterable[BearerTokenRecord]) -> Iterable[Sequence[BearerTokenRecord]]:
-    """Return the records of each user, users in the order they come up."""
+    """Group records by user, in order of first appearance."""
     found: dict[str, list[BearerTokenRecord]] = {}
     for record in records:
         found.setdefault(record.username, []).append(record)
@@ -276,14 +274,14 @@ def _by_user(records: Iterable[BearerTokenRecord]) -> Iterable[Sequence[BearerTo
 
 
 def _text(value: object) -> str | None:
-    """Return a value that isn't to be trusted as text, None for none."""
+    """Return an untrusted value as text, None for None."""
     if value is None or isinstance(value, str):
         return value
     return str(value) if isinstance(value, (float, bool)) else f"<{type(value).__name__}>"
 
 
 def _redacted(reason: str) -> str:
-    """Return error lines without what may be a credential; behind `token: ` is what is wrong with the field."""
+    """Mask credentials in error lines; the text after `token: ` describes the field and is no credential."""
     return _SEPARATOR.join(
         f"{_OF_TOKENS}{mask_credentials(line[len(_OF_TOKENS) :])}"
         if line.startswith(_OF_TOKENS)
@@ -293,14 +291,14 @@ def _redacted(reason: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text of bounded length that JSON can carry."""
+    """Return text of bounded length without lone surrogates."""
     return text.encode("utf-8", "replace").decode()[:TEXT_MAX_CHARACTERS]
 
 
 def _masked(text: str, tokens: Iterable[str], is_token: Callable[[str], object] = lambda _text: False) -> str:
-    """Return text without tokens: the given ones, and those that `is_token` knows.
+    """Mask tokens in a text: the given ones, and those that `is_token` recognizes.
 
-    A token of a few letters is taken for one only where it is the whole text: it would blank out half of any other.
+    A short token is masked only if it is the entire text: it may be part of any word.
     """
     for token in tokens:
         if text == token:
@@ -317,4 +315,4 @@ def _entry(line: bytes) -> AuditEntry:
     try:
         return AuditEntry.model_validate_json(line)
     except ValidationError:
-        return AuditEntry(reason="this line is damaged: look with show fastmcp audit verify")
+        return AuditEntry(reason="this line is damaged: run show fastmcp audit verify")

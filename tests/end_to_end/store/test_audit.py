@@ -164,7 +164,7 @@ def test_without_its_trail_a_worker_changes_no_token_and_goes_on_checking_them(
     run(client, "bearer_token_store", username="ann", token=SECRET)
     moved = file.rename(file.with_name("moved"))
     file.mkdir(mode=0o700)
-    refused(client, f"the audit trail {file} was moved or altered, nothing changed: look with show fastmcp audit")
+    refused(client, f"the audit trail {file} was moved or altered, nothing changed: run show fastmcp audit")
     assert status_of_request(worker.url, SECRET) == 200
     done = nfcli("-c", "fastmcp", "auth", "create-token", "username", "bob", environment=environment)
     assert (done.returncode, done.stdout) == (1, "")

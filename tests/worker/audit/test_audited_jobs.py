@@ -164,7 +164,7 @@ def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogC
         desk.run("bearer_token_check", kwargs={"token": SECRET}),
     ]
     moved = (
-        f"the audit trail {file} was moved or altered, nothing changed: look with show fastmcp audit verify, "
+        f"the audit trail {file} was moved or altered, nothing changed: run show fastmcp audit verify, "
         "then restart the worker"
     )
     assert [(result["result"], result["errors"]) for result in results] == [

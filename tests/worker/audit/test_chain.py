@@ -100,7 +100,7 @@ TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
         "line 5 is missing, in its place is one with number 4",
     ),
     "a line replaced": (lambda lines: [*lines[:3], FORGED, *lines[4:]], "line 4 is altered"),
-    "a line added": (lambda lines: [*lines, HEAD.line({"actor": "mallory"})], "line 7 was added by somebody else"),
+    "a line added": (lambda lines: [*lines, HEAD.line({"actor": "mallory"})], "line 7 was added by another program"),
     "all made anew": (lambda _lines: chain(COUNT + 1)[1:], "line 1 is missing"),
     "another chain": (
         lambda lines: [line.replace(b"client", b"nobody") for line in lines],
@@ -108,7 +108,7 @@ TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     ),
     "begun anew in the middle": (
         lambda lines: [*lines[:3], *chain(3, Head(3, NO_LINE))],
-        "line 4 begins anew: lines before it may be missing",
+        "line 4 starts a new chain: lines before it may be missing",
     ),
 }
 
@@ -203,13 +203,13 @@ BROKEN_ENDS: dict[str, tuple[list[bytes], Head | None, Head, str]] = {
         TAMPERED["a middle line changed"][0](LINES),
         head_of(LINES[:2]),
         Head(6, NO_LINE),
-        "the lines behind line 2 don't follow on it",
+        "the lines after line 2 don't link to it",
     ),
     "a line missing behind the head": (
         [*LINES[:3], *LINES[4:]],
         head_of(LINES[:2]),
         Head(6, NO_LINE),
-        "the lines behind line 2 don't follow on it",
+        "the lines after line 2 don't link to it",
     ),
 }
 
@@ -227,10 +227,10 @@ def test_an_end_that_is_not_as_it_was_written_shows_for_ever(
 
 def test_a_head_that_is_far_behind_is_not_caught_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has put it there: it must not make a start slow."""
-    monkeypatch.setattr(audit_chain, "LINES_BEHIND_MAX", 3)
+    monkeypatch.setattr(audit_chain, "LINES_AFTER_HEAD_MAX", 3)
     assert recover_head(newest_first(LINES), head_of(LINES[:3])) == (HEAD, [])
     head, problems = recover_head(newest_first(LINES), head_of(LINES[:2]))
-    assert (head, problems) == (Head(6, NO_LINE), ["the lines behind line 2 don't follow on it"])
+    assert (head, problems) == (Head(6, NO_LINE), ["the lines after line 2 don't link to it"])
 
 
 def test_heads_are_read_as_they_are_written() -> None:

@@ -91,7 +91,7 @@ def test_an_unfinished_line_is_cut_off_and_the_chain_goes_on(
     with path.open("ab") as stream:
         stream.write(rest)
     again = open_file()
-    assert again.found == [f"an unfinished line was cut off (bytes: {len(rest)})"]
+    assert again.found == [f"an unfinished line was removed (bytes: {len(rest)})"]
     again.append({"actor": "ann"})
     assert actors(path) == ["a0", "a1", "a2", "a3", "ann"]
     assert again.verify().seq == 5

@@ -114,7 +114,7 @@ def test_refusals_that_can_not_be_written_down_are_logged(
     seldom.trail.close()
     starts = [message.split(": ")[0] for message in caplog.messages]
     assert starts == [
-        *["a refused request was not written down"] * 10,
-        "1 refused requests were not written down",
+        *["cannot record a refused request"] * 10,
+        "cannot record 1 refused requests",
         f"the audit trail {path} was moved or altered, nothing changed",
     ]

@@ -68,17 +68,17 @@ STOPPED: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
     "cut, and the head removed": (
         lambda path, head: (path.write_bytes(first_two(path)), head.unlink()),
         "the head file is missing or altered: lines at the end may be missing",
-        "line 3 begins anew: lines before it may be missing",
+        "line 3 starts a new chain: lines before it may be missing",
     ),
     "head removed": (
         lambda _, head: head.unlink(),
         "the head file is missing or altered: lines at the end may be missing",
-        "line 5 begins anew: lines before it may be missing",
+        "line 5 starts a new chain: lines before it may be missing",
     ),
     "head spoilt": (
         lambda _, head: head.write_bytes(b"x" * 500),
         "the head file is missing or altered: lines at the end may be missing",
-        "line 5 begins anew: lines before it may be missing",
+        "line 5 starts a new chain: lines before it may be missing",
     ),
     "last line changed": (
         lambda path, _: path.write_bytes(path.read_bytes().replace(b"a3", b"a9")),

@@ -122,7 +122,7 @@ def test_a_change_that_no_line_can_tell_of_is_not_made(
     }
     moved = path.rename(path.with_name("moved"))
     path.mkdir()
-    with pytest.raises(AuditError, match="was moved or altered, nothing changed: look with show fastmcp audit verify"):
+    with pytest.raises(AuditError, match="was moved or altered, nothing changed: run show fastmcp audit verify"):
         changes[change]()
     assert ([(each.token, each.expires) for each in store.records()], raw_database.keys()) == (before, rows)
     path.rmdir()
@@ -290,7 +290,7 @@ def test_lines_that_can_not_be_read_are_listed_as_such(trail: AuditTrail, path: 
     bad = [b"nonsense", b"{}x", b'{"seq": 2, "actor": "\\ud800"}', b'{"seq": "x"}', b'{"no": 1}', b"\xff", b""]
     with path.open("ab") as stream:
         stream.write(b"".join(line + b"\n" for line in bad) + b'{"seq')
-    damaged = AuditEntry(reason="this line is damaged: look with show fastmcp audit verify")
+    damaged = AuditEntry(reason="this line is damaged: run show fastmcp audit verify")
     assert trail.entries(100) == [trail.entries(100)[0], *[damaged] * len(bad)]
     assert trail.entries(100)[0].actor == "ann"
     with pytest.raises(AuditError, match="line 2 is altered"):
@@ -307,15 +307,15 @@ def test_what_opening_met_is_logged_and_gets_a_line(path: Path, caplog: pytest.L
         assert trail.verify().lines == 2
         (entry,) = trail.entries(1)
         assert (entry.operation, entry.actor, entry.outcome) == ("recover", "worker", "done")
-        assert entry.reason == "an unfinished line was cut off (bytes: 1)"
-    assert caplog.messages == [
-        f"opening the audit trail {path} found: {entry.reason}; show fastmcp audit verify tells more"
-    ]
+        assert entry.reason == "an unfinished line was removed (bytes: 1)"
+    assert caplog.messages == [f"problems in the audit trail {path}: {entry.reason}; run show fastmcp audit verify"]
     with path.open("ab") as stream:
         stream.write(b"{")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "write", lambda *_: 0)
         AuditTrail.open(path, KEY).close()
-    assert caplog.messages[-1].startswith(f"what was found was not written down: the audit trail {path} can't be wri")
+    assert caplog.messages[-1].startswith(
+        f"cannot record the problems in the audit trail: the audit trail {path} can't be wri"
+    )
     with AuditTrail.open(path, KEY) as trail:
         assert trail.verify().lines == 2

@@ -311,13 +311,7 @@ def test_a_creation_without_offset_is_local_time(open_store: OpenStore, raw_data
             entry = record.entry(record.created + 89.688340)
     finally:
         time.tzset()
-    assert entry == {
-        "username": "alice",
-        "token": "secret-token",
-        "age": "0:01:29.688340",
-        "creation": "2026-05-31 12:08:51.914919",
-        "expires": "None",
-    }
+    assert (entry["age"], entry["creation"]) == ("0:01:29.688340", "2026-05-31 12:08:51.914919")
 
 
 def test_no_log_line_or_repr_holds_a_token(
