@@ -125,7 +125,7 @@ class WorkerChecks:
             error = f"{process} was not ready within {ALIVE_SECONDS:g} s: see its log, or end it and start it again"
             return [CheckResult(subject="", error=error)]
         route = f"at {owner.endpoint}" if self.broker is None else f"through {self.broker.endpoint}"
-        alive = CheckResult(subject="", detail=f"running, {process}, reached {route}")
+        alive = CheckResult(subject="", detail=f"running, {process}, {route}")
         if self.keys is None or self.inventory is None:
             return [alive]
         if self.broker is None and name not in self.inventory.workers:

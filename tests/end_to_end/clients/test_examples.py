@@ -292,7 +292,7 @@ def test_masks_hide_only_what_differs_from_run_to_run() -> None:
     text = " w1  ann  0:00:01.000123  2026-05-31 12:08:51.914919  http://127.0.0.1:8001/mcp  secret-token  None"
     assert masked(text) == " w1  ann  AGE  TIME  http://127.0.0.1:PORT/mcp  secret-token  None"
     assert masked('"client": "' + 40 * "?" + '"  888945f96b824bf1b4358de790c452b6') == '"client": "KEY"  TOKEN'
-    assert masked("runs, pid 1, at ipc:///run/a.ipc") == "runs, pid PID, at ipc://SOCKET"
+    assert masked("running, pid 1, at ipc:///run/a.ipc") == "running, pid PID, at ipc://SOCKET"
     assert masked("ipc:///run/a b.ipc   ipc:///run/a.ipc  131") == "ipc:///run/a b.ipc  ipc://SOCKET  SECONDS"
 
 

@@ -317,7 +317,7 @@ def alive(site: Environment, worker: RunningWorker) -> list[str]:
     """Return the output for an environment without faults whose worker runs."""
     return [
         *stopped(site)[:5],
-        f"ok    {NAME}: running, pid {worker.process.pid}, reached at {worker.endpoint}",
+        f"ok    {NAME}: running, pid {worker.process.pid}, at {worker.endpoint}",
         f"ok    {NAME} database: {DATABASE}",
         f"ok    {NAME} clock: not behind what the token database has seen",
         f"ok    {NAME} audit trail: {TRAIL}",

@@ -195,7 +195,7 @@ def test_check_asks_a_worker_that_runs_by_way_of_the_broker(tmp_path: Path, brok
     broker.workers["w9"] = "fastmcp"
     lines = check()[1]
     assert {
-        f"ok    w9: running, pid {pid}, reached through {broker.endpoint}",
+        f"ok    w9: running, pid {pid}, through {broker.endpoint}",
         "ok    w9 database: intact, tokens: 3",
         "ok    w9 audit trail: intact, lines: 5",
     } <= set(lines)
