@@ -47,7 +47,7 @@ def test_the_shell_runs_its_worker_as_long_as_it_runs(
     """A greeting, a prompt with a worker behind it, the first command at once, Ctrl-D, and nothing is left."""
     environment = environment_factory()
     terminal = open_terminal(environment=environment)
-    terminal.child.expect_exact("Ctrl-D leaves")
+    terminal.child.expect_exact("Ctrl-D")
     terminal.wait_for_prompt()
     worker = watch(environment)
     started = time.monotonic()
