@@ -71,7 +71,7 @@ class Dispatcher:
             return self._run_job(command)
         return self._handlers[command.HANDLER](command, self)
 
-    def values(self, results: Results) -> dict[str, Any]:
+    def report(self, results: Results) -> dict[str, Any]:
         """Print why workers failed, and the messages of the others; return the others' values, sorted by worker."""
         values = {}
         for worker, result in sorted(results.items()):
@@ -88,7 +88,7 @@ class Dispatcher:
         task, arguments = command.call()
         timeout = DEFAULT_TIMEOUT_SECONDS if command.timeout is None else command.timeout
         results = self.client.run_job(SERVICE, task, kwargs=arguments, workers=command.targets(), timeout=timeout)
-        values = self.values({worker: command.check_result(result) for worker, result in results.items()})
+        values = self.report({worker: command.check_result(result) for worker, result in results.items()})
         for note in command.notes(results):
             self._console.note(note)
         return command.merge(values) if values else None

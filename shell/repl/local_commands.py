@@ -21,7 +21,7 @@ def _man_tree(command: ManTree, _: Dispatcher) -> str:
 
 def _man_tasks(command: ManTasks, dispatcher: Dispatcher) -> str | None:
     results = dispatcher.client.run_job(SERVICE, "list_tasks", workers=ANY_WORKER)
-    values = dispatcher.values(results)
+    values = dispatcher.report(results)
     return next((render_tasks(entries, command.name) for entries in values.values()), None)
 
 
