@@ -174,7 +174,7 @@ class Desk:
             check(f"{block.place} {typed}", expected, self.said(screen.getvalue()))
 
     def python(self, block: Any, output: str | None) -> None:
-        """Run a program, and compare what it prints if the document says so."""
+        """Run a program, and compare its output with the document's, if it has one."""
         (self.folder / "program.py").write_text(self.adapted(block.text), encoding="utf-8")
         done = self.shell(f"{shlex.quote(sys.executable)} program.py")
         assert done.returncode == 0, f"{block.place}\n{done.stdout}"
@@ -299,7 +299,7 @@ def test_masks_hide_only_what_differs_from_run_to_run() -> None:
 def test_a_client_from_another_machine_gets_in_by_the_steps_of_the_security_page(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner, nfcli: NfcliRunner
 ) -> None:
-    """Each side gets the other's public key; each missing step is told; taking the key away shuts the client out."""
+    """Each side gets the other's public key; each missing step is reported; removing the key revokes the access."""
     server = environment_factory("mcp-1", endpoint="tcp://127.0.0.1:0")
     with running_worker(server, "mcp-1") as worker:
         laptop = environment_factory("mcp-1", endpoint=worker.endpoint, authentication_enabled=False)

@@ -50,7 +50,7 @@ NEIGHBOURS = ("models", "worker", "shell", "man", "http", "errors", "client", "l
 
 
 def is_stopped(environment: Environment) -> bool:
-    """Whether nobody runs the worker."""
+    """Whether no process runs the worker."""
     return read_owner(environment.lock_file(DEFAULT_WORKER)) is None
 
 
@@ -181,7 +181,7 @@ def test_a_job_sent_twice_under_one_name_is_run_once(client: Client) -> None:
 
 
 def test_a_missing_answer_is_a_failed_result(client: Client) -> None:
-    """It comes when the time is up, with the status that says so."""
+    """It comes when the time is up, with the status `timeout`."""
     result = client.run_job("fastmcp", "echo", kwargs={"sleep": 30}, timeout=0.3)[DEFAULT_WORKER]
     assert (result["failed"], result["status"], result["errors"]) == (True, "timeout", ["no answer within 0.3 s"])
     assert client.run_job("fastmcp", "get_version")[DEFAULT_WORKER]["failed"] is False
@@ -268,7 +268,7 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 
 def test_every_public_name_is_documented_and_typed() -> None:
-    """Docstrings on classes and methods, annotations on each argument and result, and the mark that says so."""
+    """Docstrings on classes and methods, annotations on each argument and result, and `py.typed`."""
     assert set(nfcli.__all__) >= {"NorFab", "Client", "Result", "NfcliError", "NoWorkersError", "__version__"}
     assert (nfcli.__version__.split(".")[0].isdigit(), (files("nfcli") / "py.typed").is_file()) == (True, True)
     for name in set(nfcli.__all__) - {"__version__"}:

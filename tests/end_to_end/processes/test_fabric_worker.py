@@ -158,7 +158,7 @@ def test_a_worker_takes_its_inventory_from_the_broker(
 def test_without_a_good_inventory_a_worker_does_not_start(
     make_environment: MakeEnvironment, start_program: ProgramStarter, broker: Any, inventory: Any, reason: str
 ) -> None:
-    """One line and a status; it never goes on with less than it was told."""
+    """One line and a status; it never runs with an incomplete configuration."""
     broker.inventories[DEFAULT_WORKER] = inventory
     program = start_program(command=worker_command(make_environment(is_remote=True)))
     assert program.end() == 1

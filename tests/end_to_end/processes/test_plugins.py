@@ -87,7 +87,7 @@ def run(client: Client, task: str, **kwargs: Any) -> Any:
 
 
 def test_a_plugins_task_is_run_as_a_job(client: Client) -> None:
-    """With its arguments checked, and what it raises told in a line."""
+    """Its arguments are checked, and an exception is reported in one line."""
     assert run(client, "greet", name="ann") == f"hello ann, from {DEFAULT_WORKER}"
     assert run(client, "greet") == ["name: field required"]
     assert run(client, "run_shell_cmd") == ["internal error in task run_shell_cmd: SystemExit"]
@@ -119,7 +119,7 @@ def test_the_manual_has_a_plugins_task(environment: Environment, nfcli: NfcliRun
 
 
 def test_a_plugins_task_is_an_mcp_tool_unless_it_says_no(worker: RunningWorker, client: Client) -> None:
-    """Listed with its description and hints, called with its arguments; what may never be a tool is none."""
+    """Listed with its description and hints, called with its arguments; a task with `mcp=False` is no tool."""
     assert run(client, "greet", name="bob")
 
     async def use() -> tuple[list[Any], Any]:

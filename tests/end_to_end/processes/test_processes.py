@@ -119,7 +119,7 @@ def test_a_script_takes_the_workers_that_it_started_along(
 def test_a_prompt_takes_the_workers_that_it_started_along(
     environment_factory: EnvironmentFactory, open_terminal: TerminalStarter, watch: Watch, how: Any
 ) -> None:
-    """Also when nobody could tell it to."""
+    """Also when no process was left to stop it."""
     environment = environment_factory()
     terminal = open_terminal(environment=environment)
     terminal.wait_for_prompt()
@@ -147,7 +147,7 @@ def test_a_program_that_is_killed_takes_its_workers_along(
 def test_a_worker_whose_shell_is_killed_while_it_starts_ends(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
-    """It finds nobody there when it is ready."""
+    """The shell is gone by the time the worker is ready."""
     environment = environment_factory()
     shell = start_program(*CHECK.split(), environment=environment)
     wait_for_owner(environment)
@@ -188,7 +188,7 @@ def test_the_foreground_restarts_a_worker_that_dies(
 def test_the_foreground_goes_on_trying_with_growing_pauses(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
-    """It says why a worker can't come back, and a mended inventory is enough; a stop doesn't wait for the next try."""
+    """It reports why it can't restart a worker; a corrected inventory is enough, and a stop doesn't wait for a try."""
     environment = environment_factory()
     file = environment.inventory_file
     assert file is not None
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_the_foreground(
 def test_workers_end_with_a_foreground_that_is_killed(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
-    """A service manager that gives up on it can start it anew."""
+    """A service manager that kills it can start it again."""
     environment = environment_factory("one", "two")
     supervisor = start_program("-w", environment=environment)
     for name in ("one", "two"):

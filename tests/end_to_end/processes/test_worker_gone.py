@@ -1,4 +1,4 @@
-"""A worker that goes away before, during and after a job, or hangs: who is told what, and how often the job runs."""
+"""A worker that ends before, during and after a job, or hangs: what clients report, and how often the job runs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def killed(worker: RunningWorker) -> None:
 def test_what_a_killed_worker_left_behind_is_not_taken_for_it(
     norfab: NorFab, running_worker: WorkerRunner, nfcli: NfcliRunner, in_time: InTime
 ) -> None:
-    """Its socket, its lock file and what it said of itself are still there; shells and programs are told at once."""
+    """Its socket, its lock file and its status file are still there; shells and programs fail at once."""
     with running_worker(norfab.environment) as worker:
         client = norfab.make_client()
         assert run(client, "bearer_token_check", token="x") is False
@@ -181,7 +181,7 @@ def test_a_program_whose_worker_is_killed_meanwhile_gets_a_failed_result_at_once
 def test_a_frozen_worker_costs_the_timeout_and_the_client_goes_on_with_it(
     norfab: NorFab, running_worker: WorkerRunner
 ) -> None:
-    """The job that nobody waits for any more runs once, however often it is sent again."""
+    """The abandoned job runs once, however often it is sent again."""
     with running_worker(norfab.environment) as worker:
         client = norfab.make_client()
         store: dict[str, Any] = {"uuid": "the-same", "username": "a", "token": "t1"}
@@ -208,11 +208,11 @@ def test_a_shell_that_meets_a_frozen_worker_says_so_in_time(
     environment: Environment, worker: RunningWorker, nfcli: NfcliRunner, words: str, said: tuple[int, str]
 ) -> None:
     """It starts no other one, and when the worker goes on the next command works."""
-    status, told = said
+    status, error_line = said
     with frozen(worker.process.pid):
         done = nfcli(*words.split(), environment=environment, timeout=20)
     assert (done.returncode, done.stdout) == (status, "")
-    assert re.fullmatch(f"{told}\n", done.stderr)
+    assert re.fullmatch(f"{error_line}\n", done.stderr)
     again = nfcli(*words.split(), environment=environment)
     assert (again.returncode, again.stderr) == (0, "")
 
@@ -223,7 +223,7 @@ def test_a_shell_that_meets_a_frozen_worker_says_so_in_time(
 def test_a_script_starts_the_worker_again_that_it_had_started(
     norfab: NorFab, start_program: ProgramStarter, watch: Watch
 ) -> None:
-    """As often as it ends; the script says so on stderr, goes on, and takes the last one along."""
+    """As often as it ends; the script reports it on stderr, goes on, and stops the last one at its end."""
     shell = start_program(environment=norfab.environment)
     shell.write(CREATE)
     shell.wait_for(TRUE, stream="out")

@@ -1,4 +1,4 @@
-"""Messages that nobody should send, to a worker of its own (more of them: `tests/bench/attack_frames.py`)."""
+"""Invalid messages, to a worker of its own (more of them: `tests/bench/attack_frames.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP requests that nobody should send, to a worker of its own (more of them: `tests/bench/attack_requests.py`)."""
+"""Invalid HTTP requests, to a worker of its own (more of them: `tests/bench/attack_requests.py`)."""
 
 from __future__ import annotations
 

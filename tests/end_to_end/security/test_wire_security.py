@@ -1,4 +1,4 @@
-"""Who gets in, what lies on disk and where secrets go, with real worker processes (more: worker/test_direct.py)."""
+"""Access, files on disk and the handling of secrets, with real worker processes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_another_machine_is_let_in_by_its_key_file(
     environment_factory: EnvironmentFactory,
     nfcli: NfcliRunner,
 ) -> None:
-    """Refused at first, it works as soon as its public key lies in the worker's folder, without a restart."""
+    """Refused at first, it works as soon as its public key is in the worker's folder, without a restart."""
     environment, worker = guarded
     other = elsewhere(environment_factory, environment, worker)
     words = ["-c", "fastmcp", "auth", "check-token", "token", "x"]
@@ -113,7 +113,7 @@ def test_a_worker_with_another_key_than_expected_is_not_trusted(
     connect: Connect,
     in_time: InTime,
 ) -> None:
-    """Whoever listens there can't pose as the worker; the client says so within three seconds."""
+    """Another listener can't pose as the worker; the client reports it within three seconds."""
     environment, worker = guarded
     other = elsewhere(environment_factory, environment, worker)
     key_file = other.keys_folder / f"{worker.name}.key"
@@ -124,7 +124,7 @@ def test_a_worker_with_another_key_than_expected_is_not_trusted(
 
 
 def failure_of(client: Client) -> NoWorkersError:
-    """Return what is raised for a job that reaches nobody."""
+    """Return the error of a job that reaches no worker."""
     with pytest.raises(NoWorkersError) as raised:
         client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "a", "token": SECRETS[0]})
     return raised.value
@@ -134,7 +134,7 @@ def test_an_address_where_nobody_listens_is_told_within_three_seconds(
     environment_factory: EnvironmentFactory, connect: Connect, in_time: InTime
 ) -> None:
     """The client doesn't wait for its timeout."""
-    with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else gets the port
+    with socket.socket() as taken:  # bound and not listening: no answer, and no other process gets the port
         taken.bind(("127.0.0.1", 0))
         environment = environment_factory(endpoint=f"tcp://127.0.0.1:{taken.getsockname()[1]}")
         environment.prepare()
@@ -229,7 +229,7 @@ class Planted:
 def test_pickled_rows_in_the_database_do_not_run(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner, connect: Connect, tmp_path: Path
 ) -> None:
-    """Neither as a value nor as a key; the worker starts, keeps what is good, and says what it passed over."""
+    """Neither as a value nor as a key; the worker starts, keeps the valid rows, and logs the skipped ones."""
     environment = environment_factory()
     store = {"kwargs": {"username": "alice", "token": "good"}}
     with running_worker(environment):

@@ -39,7 +39,7 @@ def site(tmp_path: Path, broker: Any) -> Any:
 
 
 class Slow:
-    """A worker that says something and finishes its job when it is told to."""
+    """A worker that sends progress and finishes its job on command."""
 
     def __init__(self, broker: Any) -> None:
         self._broker = broker
@@ -55,13 +55,13 @@ class Slow:
 
 
 def test_commands_run_on_the_workers_of_the_broker(nfcli: NfcliRunner, site: Any) -> None:
-    """Results, tables and what the broker tells of itself."""
+    """Results, tables and what the broker reports about itself."""
     ran = nfcli(*CHECK, environment=site.environment)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, TRUE, "")
     ran = nfcli("show", "norfab", "workers", environment=site.environment)
     assert ran.stdout == (" name  service  status  holdtime  alive (s)  note\n w1    fastmcp  alive   12.8      32\n")
-    told = json.loads(nfcli("show", "norfab", "broker", environment=site.environment).stdout)
-    assert told == {"name": "NFPBroker", "versions": {"norfab": "0.25.0"}, "workers": 1, "services": 1}
+    shown_broker = json.loads(nfcli("show", "norfab", "broker", environment=site.environment).stdout)
+    assert shown_broker == {"name": "NFPBroker", "versions": {"norfab": "0.25.0"}, "workers": 1, "services": 1}
 
 
 def test_a_broker_that_is_away_ends_the_command_with_three(nfcli: NfcliRunner, broker: Any, site: Any) -> None:

@@ -34,7 +34,7 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def told(done: Done) -> list[str]:
+def error_lines(done: Done) -> list[str]:
     """Return the lines of stderr."""
     return done.stderr.splitlines()
 
@@ -114,7 +114,7 @@ def test_the_exit_status_and_one_line_tell_what_happened(
     if status == 0:
         assert done.stderr == ""
     else:
-        (error,) = told(done)
+        (error,) = error_lines(done)
         assert error.startswith("line 2: ")
         assert reason in error
 
@@ -128,9 +128,9 @@ def test_no_worker_is_status_3_within_its_time(
     done = in_time(3, lambda: nfcli("-c", stdin=script, environment=environment))
     assert (done.returncode, done.stdout) == (3, "")
     reason = "worker fastmcp-worker-1 is not running: start it with nfcli -w"
-    assert told(done) == [f"line 1: {reason}", f"line 2: {reason}"]
+    assert error_lines(done) == [f"line 1: {reason}", f"line 2: {reason}"]
     single = nfcli("-c", "fastmcp", "auth", "list-tokens", environment=environment)
-    assert (single.returncode, single.stdout, told(single)) == (3, "", [reason])
+    assert (single.returncode, single.stdout, error_lines(single)) == (3, "", [reason])
 
 
 def test_the_first_failure_gives_the_status(nfcli: NfcliRunner, environment: Environment) -> None:
@@ -146,7 +146,7 @@ def test_stop_on_error_stops_at_the_first_failure(nfcli: NfcliRunner, environmen
     script += "fastmcp auth delete-token token t1\nnonsense\n"
     done = nfcli("--stop-on-error", stdin=script, environment=environment)
     assert (done.returncode, done.stdout) == (1, TRUE)
-    assert [line.split(":")[0] for line in told(done)] == ["line 2"]
+    assert [line.split(":")[0] for line in error_lines(done)] == ["line 2"]
     assert nfcli(stdin="fastmcp auth check-token token t1", environment=environment).stdout == TRUE
 
 
@@ -173,7 +173,7 @@ def test_stdout_is_results_only(nfcli: NfcliRunner, environment: Environment) ->
     done = nfcli(stdin=script + "fastmcp auth list-tokens | json\n", environment=environment)
     stored, deleted, ((row),) = documents(done.stdout)
     assert (stored, deleted) == ({DEFAULT_WORKER: True}, {DEFAULT_WORKER: False})
-    generated, error, note = told(done)
+    generated, error, note = error_lines(done)
     assert generated == f"generated token for a: {row['token']}"
     assert error.startswith("line 2: 'nonsense'")
     assert note == f"{DEFAULT_WORKER}: no matching token"
@@ -210,7 +210,7 @@ def test_a_secret_can_stand_on_the_next_line(nfcli: NfcliRunner, environment: En
     words = ["fastmcp", "auth", "check-token", "token", "-"]
     assert nfcli(*words, stdin="hidden-token\n", environment=environment).stdout == TRUE
     lacking = nfcli(*words, environment=environment)
-    assert (lacking.returncode, lacking.stdout, len(told(lacking))) == (2, "", 1)
+    assert (lacking.returncode, lacking.stdout, len(error_lines(lacking))) == (2, "", 1)
 
 
 def test_a_reader_that_leaves_early_is_no_error(environment: Environment, start_program: ProgramStarter) -> None:

@@ -1,6 +1,6 @@
 """Several workers on one machine: who is asked, whose results come through, and what is said of the others.
 
-`alpha` and `beta` run; `gamma` is in the inventory and nobody runs it.
+`alpha` and `beta` run; `gamma` is in the inventory and not running.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def test_the_auth_branch_of_the_tree_is_the_documented_one(say: Say, nfcli: Nfcl
 
 
 def test_the_tree_is_drawn_whole_or_by_branch(say: Say) -> None:
-    """Every line of a branch is a line of the whole; an unknown path says what there is."""
+    """Every line of a branch is a line of the entire tree; an unknown path lists the valid ones."""
     whole = say("man tree").splitlines()
     branch = say("man tree show.fastmcp").splitlines()
     assert [line.strip("│├└─ ").split(":")[0] for line in branch[:3]] == ["root", "show", "fastmcp"]

@@ -35,7 +35,7 @@ NAMES_ONLY = [
 ]
 TOKENS_ONLY = ["-", "+/~._-", "a==", "~", "T" * 1024]
 
-# The rule for names, written down anew: no controls, no line separators, nothing that turns the direction of text.
+# The rule for names, written independently: no controls, no line separators, nothing that turns the direction of text.
 REFUSED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 REFUSED_CHARACTERS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 name_characters = st.characters(exclude_categories=REFUSED_CATEGORIES, exclude_characters=REFUSED_CHARACTERS)
@@ -64,7 +64,7 @@ class Desk:
         self.model: dict[str, str] = {}
 
     def run(self, line: str) -> tuple[int, str, str]:
-        """Run a line; return its exit status, what it printed, what it told."""
+        """Run a line; return its exit status, stdout and stderr."""
         status = self._session.run_line(line)
         said = status, self._out.getvalue(), self._err.getvalue()
         for stream in (self._out, self._err):
@@ -78,8 +78,8 @@ class Desk:
 
     def tokens_of(self, username: str) -> list[tuple[str, str]]:
         """Return (user, token) as the user's listing gives them, sorted; the name is quoted already."""
-        status, text, told = self.run(f"fastmcp auth list-tokens username {username} | json")
-        assert (status, told) == (0, "")
+        status, text, errors = self.run(f"fastmcp auth list-tokens username {username} | json")
+        assert (status, errors) == (0, "")
         return sorted((row["username"], row["token"]) for row in json.loads(text))
 
 
@@ -111,7 +111,7 @@ def listed(text: str) -> dict[str, str]:
 def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner, nfcli: NfcliRunner
 ) -> None:
-    """However they are quoted, both come back unchanged, at once and all together from a worker that starts anew."""
+    """However they are quoted, both come back unchanged, at once and all together from a restarted worker."""
     environment = environment_factory()
     with running_worker(environment), at_desk(environment) as desk:
 
@@ -121,11 +121,11 @@ def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
         @example("-", "token", in_backslashes)
         def survives(username: str, token: str, how: Callable[[str], str]) -> None:
             word = quote(token) if token == "-" else how(token)  # unquoted it asks for the token
-            status, text, told = desk.create(how(username), word)
+            status, text, errors = desk.create(how(username), word)
             if desk.model.setdefault(token, username) != username:
                 assert (status, text) == (1, "")
             else:
-                assert (status, json.loads(text), told) == (0, {DEFAULT_WORKER: True}, "")
+                assert (status, json.loads(text), errors) == (0, {DEFAULT_WORKER: True}, "")
             expected = sorted((user, each) for each, user in desk.model.items() if user == username)
             assert desk.tokens_of(how(username)) == expected
 
@@ -143,16 +143,16 @@ def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
 def test_whatever_is_typed_as_a_name_is_stored_exactly_or_refused_in_one_line(
     desk: Desk, text: str, how: Callable[[str], str]
 ) -> None:
-    """There is no third way: nothing is trimmed, converted, or told over several lines."""
+    """There is no third way: nothing is trimmed, converted, or reported over several lines."""
     word = how(text) or "''"
-    status, printed, told = desk.create(word, "one-token")
+    status, printed, errors = desk.create(word, "one-token")
     if status == 0:
         assert desk.tokens_of(word) == [(text, "one-token")]
         assert desk.run("fastmcp auth delete-token token one-token")[0] == 0
     else:
         assert (status, printed) == (2, "")
-        assert re.fullmatch(r"create-token: username: must [^\n]+\n", told)
-        assert told.strip().isprintable()
+        assert re.fullmatch(r"create-token: username: must [^\n]+\n", errors)
+        assert errors.strip().isprintable()
         assert not 0 < len(text) <= 256 or text != text.strip() or has_refused_character(text)
 
 
@@ -208,9 +208,9 @@ def test_the_listed_words_are_names_at_a_terminal(environment: Environment, open
 @pytest.mark.parametrize("token", ["{a}", "[red]x", "'it'\"'\"'s me'", "'a b'", "Zoë", "a=b", "=", "''", "T" * 1025])
 def test_what_can_be_no_token_is_refused_by_the_rule_in_one_line(desk: Desk, token: str) -> None:
     """The error says what tokens are made of or how long they may be, and not the token."""
-    status, printed, told = desk.create("someone", token)
+    status, printed, errors = desk.create("someone", token)
     assert (status, printed) == (2, "")
-    assert re.fullmatch(r"create-token: token: must be (1 to 1024 characters|made of A-Z a-z 0-9)[^\n]*\n", told)
+    assert re.fullmatch(r"create-token: token: must be (1 to 1024 characters|made of A-Z a-z 0-9)[^\n]*\n", errors)
     assert desk.tokens_of("someone") == []
 
 
@@ -219,6 +219,6 @@ def test_what_can_be_no_token_is_refused_by_the_rule_in_one_line(desk: Desk, tok
 )
 def test_a_field_given_twice_is_refused(desk: Desk, given: str) -> None:
     """Neither value wins silently."""
-    status, printed, told = desk.run(f"fastmcp auth create-token {given}")
+    status, printed, errors = desk.run(f"fastmcp auth create-token {given}")
     assert (status, printed) == (2, "")
-    assert re.fullmatch(r"create-token: \w+ is given twice: give it once\n", told)
+    assert re.fullmatch(r"create-token: \w+ is given twice: give it once\n", errors)

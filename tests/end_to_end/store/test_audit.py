@@ -97,32 +97,32 @@ def test_the_changes_of_a_session_are_told_listed_and_verified(
 ) -> None:
     """Made, renewed, failed, matching nothing, deleted; as a table, by user, as JSON."""
     nfcli("-c", stdin=CHANGES, environment=environment)
-    told = lines(environment)
+    audited = lines(environment)
     token = fingerprint(environment, SECRET)
-    assert [(line["operation"], line["username"], line["expire"], line["outcome"]) for line in told] == [
+    assert [(line["operation"], line["username"], line["expire"], line["outcome"]) for line in audited] == [
         ("create", "ann", 60, "done"),
         ("renew", "ann", None, "done"),
         ("create", "bob", None, "failed"),
         ("delete", "nobody", None, "nothing matched"),
         ("delete", "ann", None, "done"),
     ]
-    assert {line["actor"] for line in told} == {"client"}
-    assert [line["tokens"] for line in told] == [[token], [token], [token], [], [token]]
+    assert {line["actor"] for line in audited} == {"client"}
+    assert [line["tokens"] for line in audited] == [[token], [token], [token], [], [token]]
     status, table, _ = shown(nfcli, environment, "last", "3")
     reason = "token is stored for another user, nothing changed: delete it there first"
     assert (status, [line.split() for line in table.splitlines()]) == (
         0,
         [
             ["worker", "seq", "time", "actor", "operation", "username", "tokens", "outcome", "reason"],
-            [worker.name, "3", told[2]["time"], "client", "create", "bob", token, "failed", *reason.split()],
-            [worker.name, "4", told[3]["time"], "client", "delete", "nobody", "nothing", "matched"],
-            [worker.name, "5", told[4]["time"], "client", "delete", "ann", token, "done"],
+            [worker.name, "3", audited[2]["time"], "client", "create", "bob", token, "failed", *reason.split()],
+            [worker.name, "4", audited[3]["time"], "client", "delete", "nobody", "nothing", "matched"],
+            [worker.name, "5", audited[4]["time"], "client", "delete", "ann", token, "done"],
         ],
     )
     status, found, _ = shown(nfcli, environment, "username", "ann", "last", "2", "|", "json")
     assert (status, json.loads(found)) == (
         0,
-        [{"worker": worker.name, "suppressed": None, **told[number]} for number in (1, 4)],
+        [{"worker": worker.name, "suppressed": None, **audited[number]} for number in (1, 4)],
     )
     file = environment.audit_file(DEFAULT_WORKER)
     head = hashlib.sha256(file.read_bytes().splitlines()[-1]).hexdigest()
@@ -159,7 +159,7 @@ def refused(client: Client, reason: str) -> None:
 def test_without_its_trail_a_worker_changes_no_token_and_goes_on_checking_them(
     environment: Environment, worker: RunningWorker, connect: Callable[[], Client], nfcli: NfcliRunner
 ) -> None:
-    """A folder lies in its place; the shell's exit status is 1; with the file back changes are made again."""
+    """A folder is in its place; the shell's exit status is 1; with the file back changes are made again."""
     client, file = connect(), environment.audit_file(DEFAULT_WORKER)
     run(client, "bearer_token_store", username="ann", token=SECRET)
     moved = file.rename(file.with_name("moved"))
@@ -206,7 +206,7 @@ def no_room(pid: int, size: int) -> Iterator[None]:
 def test_a_trail_that_can_not_grow_lets_no_token_change(
     environment: Environment, worker: RunningWorker, connect: Callable[[], Client]
 ) -> None:
-    """Not even a part of a line stays; with room again it goes on, and the chain is whole."""
+    """Not even a part of a line stays; with room again it goes on, and the chain is intact."""
     client, file = connect(), environment.audit_file(DEFAULT_WORKER)
     run(client, "bearer_token_store", username="ann", token=SECRET)
     before = file.read_bytes()
@@ -284,7 +284,7 @@ def test_an_older_copy_that_is_put_back_with_its_head_is_found_and_stays_so(
 def test_after_a_kill_every_change_that_was_acknowledged_has_its_line(
     environment: Environment, running_worker: WorkerRunner, connect: Callable[[], Client]
 ) -> None:
-    """Four clients store tokens when the worker is killed; the chain is whole, and no token is there without a line."""
+    """Four clients store tokens when the worker is killed; the chain is intact, each stored token has its line."""
     acknowledged: list[str] = []
     enough = threading.Semaphore(0)
 
@@ -310,9 +310,9 @@ def test_after_a_kill_every_change_that_was_acknowledged_has_its_line(
         client = connect()
         assert run(client, "verify_audit")["errors"] == []
         stored = {row["token"] for row in run(client, "bearer_token_list")["result"]}
-    told = {token for line in lines(environment) for token in line["tokens"]}
+    audited = {token for line in lines(environment) for token in line["tokens"]}
     assert set(acknowledged) <= stored
-    assert {fingerprint(environment, token) for token in stored} <= told
+    assert {fingerprint(environment, token) for token in stored} <= audited
     assert len(acknowledged) >= 60
 
 

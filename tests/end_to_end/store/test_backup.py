@@ -106,7 +106,7 @@ class Changes(threading.Thread):
         self.failures: list[object] = []
 
     def run(self) -> None:
-        """Change tokens until told to stop."""
+        """Change tokens until `stopping` is set."""
         with closing(self._norfab.make_client()) as client:
             for number in range(10_000):
                 if self.stopping.is_set():

@@ -1,4 +1,4 @@
-"""The files of `nfcli --backup` and `--restore`: private, whole, and believed only as far as they can be."""
+"""The files of `nfcli --backup` and `--restore`: private, complete, and validated before use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(environment: Environment, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def listed(client: Client) -> list[dict[str, str]]:
-    """Return what a worker tells of its tokens, but for their age."""
+    """Return a worker's listing of its tokens, without their age."""
     (result,) = client.run_job("fastmcp", "bearer_token_list").values()
     return [{key: value for key, value in row.items() if key != "age"} for row in result["result"]]
 
@@ -141,7 +141,7 @@ def test_where_a_backup_cannot_be_written_is_told_in_one_line(run: Run, tmp_path
 
 @pytest.mark.usefixtures("worker")
 def test_what_cannot_be_read_is_no_backup(run: Run, tmp_path: Path) -> None:
-    """A pipe in its place hangs nobody; one that others can read is restored, and told of."""
+    """A pipe in its place blocks nothing; a file that others can read is restored, with a warning."""
     os.mkfifo(tmp_path / "pipe")
     for name, problem in [
         ("missing", "can't be read: No such file or directory: name a backup file"),

@@ -113,11 +113,11 @@ def test_a_folder_without_a_database_is_told_in_one_line(
 ) -> None:
     """Status 1, nothing on stdout."""
     done = nfcli("--import-norfab", str(tmp_path), environment=environment)
-    told = (
+    expected = (
         f"nfcli: {tmp_path} holds no NorFab worker's database (000/cache.db and so on): "
         "name the worker's cache folder, __norfab__/files/worker/NAME/cache\n"
     )
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
 @pytest.mark.usefixtures("worker")

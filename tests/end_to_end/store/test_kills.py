@@ -51,7 +51,7 @@ def test_twenty_kills_under_load_lose_nothing_and_bring_nothing_back(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         (WRITES_LATE, "is lost|is back|not as it was stored"),
         (DELETES_FROM_MEMORY_ONLY, "is back"),
@@ -59,14 +59,16 @@ def test_twenty_kills_under_load_lose_nothing_and_bring_nothing_back(tmp_path: P
     ],
     ids=["writes late", "deletes from memory", "leaves no trail"],
 )
-def test_the_rounds_find_a_worker_that_acknowledges_what_is_not_on_disk(tmp_path: Path, code: str, told: str) -> None:
+def test_the_rounds_find_a_worker_that_acknowledges_what_is_not_on_disk(
+    tmp_path: Path, code: str, expected: str
+) -> None:
     """The test above can fail."""
     _, findings = kills.run(ROUNDS, 1, tmp_path, code + kills.WORKER)
-    assert any(re.search(told, line) for line in findings)
+    assert any(re.search(expected, line) for line in findings)
 
 
 def row(username: str, expires: datetime | None = None) -> dict[str, str]:
-    """Return a line of a listing, with the columns that ledgers look at."""
+    """Return a line of a listing, with the columns that ledgers compare."""
     return {"username": username, "expires": "None" if expires is None else f"{expires:%Y-%m-%d %H:%M:%S.%f}"}
 
 
@@ -74,7 +76,7 @@ STORED = {"t1": row("ann"), "t2": row("ann")}
 
 
 @pytest.mark.parametrize(
-    ("pending", "found", "told"),
+    ("pending", "found", "expected"),
     [
         (None, STORED, None),
         (None, {"t1": row("ann")}, "token t2 was stored and is lost"),
@@ -101,11 +103,11 @@ STORED = {"t1": row("ann"), "t2": row("ann")}
     ],
 )
 def test_a_ledger_takes_a_change_in_flight_as_done_or_not_but_wholly(
-    pending: Any, found: dict[str, dict[str, str]], told: str | None
+    pending: Any, found: dict[str, dict[str, str]], expected: str | None
 ) -> None:
     """What was acknowledged must be there exactly."""
     one = ledger.Ledger()
     one.state = {"t1": ledger.Stored("ann"), "t2": ledger.Stored("ann"), "t3": None}
     one.pending = pending
     findings = one.settle(found)
-    assert [line[: len(told or "")] for line in findings[:1]] == ([] if told is None else [told])
+    assert [line[: len(expected or "")] for line in findings[:1]] == ([] if expected is None else [expected])

@@ -145,8 +145,8 @@ def commands_in_a_row(site: Any, nfcli: NfcliRunner) -> list[tuple[int, str, str
     """Do as `commands_at_once` with a single script, which is quicker where no lock holds each line up."""
     script = "".join(f"fastmcp auth {words}\n" for words in CHANGES)
     done = nfcli("-c", stdin=script, environment=site.environment)
-    told = re.sub(r"^line \d+: ", "", done.stderr, flags=re.MULTILINE).splitlines(keepends=True)
-    return [(done.returncode, done.stdout, line) for line in told]
+    error_lines = re.sub(r"^line \d+: ", "", done.stderr, flags=re.MULTILINE).splitlines(keepends=True)
+    return [(done.returncode, done.stdout, line) for line in error_lines]
 
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])

@@ -108,7 +108,7 @@ def test_an_unknown_task_fails_inside_a_completed_job(cell: Cell) -> None:
 
 @pytest.mark.parametrize("workers", ["nobody", ["nobody", "nowhere"]], ids=str)
 def test_an_unknown_worker_fails_the_job(cell: Cell, workers: str | list[str]) -> None:
-    """The client is told, well before its time is up."""
+    """The client gets an error, well before its time is up."""
     cell.peer.fail_to_reach("bearer_token_list", workers)
 
 

@@ -14,7 +14,7 @@ REFUSED_SECONDS = 1
 
 
 class Site:
-    """A running worker of ours and a client of the reference's that is let in: the fixture `direct_site`."""
+    """A running worker of ours and an authorized client of the reference: the fixture `direct_site`."""
 
     def __init__(self, direct_site: Any) -> None:
         self.inventory = direct_site.inventory
@@ -56,7 +56,7 @@ def test_tokens_are_managed_by_the_references_client(site: Site, workers: str | 
 
 
 def test_a_job_ends_with_a_result_of_the_references_shape(site: Site) -> None:
-    """All fourteen fields are there, for callers that look at more than the value."""
+    """All fourteen fields are there, for callers that use more than the value."""
     done = site.client.call("run_job", service="fastmcp", task="bearer_token_check", kwargs={"token": "x"}, uuid="r1")
     result = done["result"][NAME]
     times = {key: result.pop(key) for key in ("task_started", "task_completed")}
@@ -85,7 +85,7 @@ def test_a_task_that_fails_does_so_inside_a_completed_job(site: Site) -> None:
 
 
 def test_a_worker_that_is_not_there_fails_the_job(site: Site) -> None:
-    """The client is told at once, as its own broker would."""
+    """The client gets an error at once, as from its own broker."""
     done = site.client.call("run_job", service="fastmcp", task="echo", workers="w2")
     reason = "worker fastmcp-worker-1 of service fastmcp is not what was asked for: service 'fastmcp', w2"
     assert done == {"result": None, "state": "FAILED", "errors": [reason], "events": []}
@@ -110,7 +110,7 @@ def test_a_job_that_starts_is_an_event(site: Site) -> None:
 
 
 def test_list_tasks_gives_entries_that_the_references_services_read(site: Site) -> None:
-    """Its MCP, REST and agent services look at these seven keys of every task; ours keeps tokens away from them."""
+    """Its MCP, REST and agent services read these seven keys of every task; ours keeps tokens away from them."""
     entries = {entry["name"]: entry for entry in site.run("list_tasks")}
     keys = {"name", "description", "inputSchema", "outputSchema", "fastapi", "mcp", "agent"}
     assert [entry for entry in entries.values() if set(entry) != keys] == []

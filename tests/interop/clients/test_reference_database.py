@@ -44,7 +44,7 @@ def written(reference: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
 
 
 def _inventory(folder: Path) -> dict[str, Any]:
-    """Return what a broker and a worker of the reference's are started by; the broker's socket lies in `folder`."""
+    """Return the inventory of the reference's broker and worker; the broker's socket is in `folder`."""
     worker = {"service": "fastmcp", "host": "127.0.0.1", "port": 0, "authentication_enabled": True}
     return {
         "broker": {"endpoint": f"ipc://{folder / 'b'}"},
@@ -106,7 +106,7 @@ def test_pickled_tokens_are_counted_and_never_unpickled(brought: Path, caplog: p
 def test_a_whole_database_of_the_references_is_named_and_left_alone(
     brought: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It lies in folders below the one where ours lies: without a word its tokens would seem to be lost."""
+    """It is in folders below the folder of ours: without a message its tokens would seem to be lost."""
     before = {path: path.read_bytes() for path in brought.rglob("cache.db")}
     with TokenStore.open(brought) as store:
         assert (len(store), store.pickled_rows, store.invalid_rows) == (0, 0, 0)
@@ -133,7 +133,7 @@ def test_a_worker_starts_beside_a_database_of_the_references(
 def test_its_tokens_move_to_a_worker_of_ours(
     written: Path, environment_factory: Any, running_worker: Any, nfcli: Any, tmp_path: Path
 ) -> None:
-    """Users, creation and expiry are what the reference's database has; MCP requests with the tokens are let in."""
+    """Users, creation and expiry are what the reference's database has; MCP requests with the tokens are authorized."""
     base = written.parents[4]
     before = {path: path.read_bytes() for path in written.rglob("*") if path.is_file()}
     environment = environment_factory(WORKER)

@@ -28,7 +28,7 @@ def terminal(request: pytest.FixtureRequest, reference_python: str, token_watch:
     """Start the reference's shell on each of the two ways to our worker, and wait for its prompt."""
     inventory = request.getfixturevalue(request.param) / "inventory.yaml"
     command = [str(Path(reference_python).with_name("nfcli")), "-i", str(inventory), "-c"]
-    # Wide enough for a token's row; without an answer to its questions about the cursor the prompt says so.
+    # Wide enough for a token's row; without an answer to its questions about the cursor the prompt warns.
     terminal = Terminal(command, {"COLUMNS": "500", "PROMPT_TOOLKIT_NO_CPR": "1"}, None)
     terminal.note = token_watch.note_given
     try:

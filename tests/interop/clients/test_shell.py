@@ -52,9 +52,9 @@ def test_tools_are_names_alone_or_with_all_that_clients_see(show: Any, tool_site
     """`brief`, and `| json`."""
     listed = json.loads(show(f"fastmcp tools brief service demo workers {RULED}"))[RULED]
     assert listed == [f"service_demo__task_{name}" for name in ("advise", "get_logs", "get_worker_status", "say")]
-    [told] = json.loads(show(f"fastmcp tools name *_say workers {OPEN} | json"))
+    [tool_row] = json.loads(show(f"fastmcp tools name *_say workers {OPEN} | json"))
     tool = tool_site.workers[OPEN].tools("demo")["say"]
-    assert {key: told[key] for key in ("inputSchema", "outputSchema", "annotations", "description")} == {
+    assert {key: tool_row[key] for key in ("inputSchema", "outputSchema", "annotations", "description")} == {
         key: tool[key] for key in ("inputSchema", "outputSchema", "annotations", "description")
     }
 
@@ -88,7 +88,7 @@ def test_guardrails_are_shown_whoever_made_them(show: Any) -> None:
 
 
 def test_workers_broker_and_client_of_the_fabric_are_shown(show: Any, tool_site: Any) -> None:
-    """What the broker tells of all workers, of itself, and how this client reaches it."""
+    """What the broker reports about all workers and itself, and how this client reaches it."""
     heading, *rows = _table(show("norfab workers"))
     assert heading == ["name", "service", "status", "holdtime", "alive (s)", "note"]
     assert [row[:3] for row in rows] == [

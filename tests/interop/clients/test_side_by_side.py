@@ -97,7 +97,7 @@ def test_the_shell_manages_tokens_on_both(nfcli: NfcliRunner, client_environment
 
 
 def test_the_shell_names_a_worker_that_is_not_there(nfcli: NfcliRunner, client_environment: Environment) -> None:
-    """One line says who is, and the exit status that nobody was reached."""
+    """One line lists the workers, and the exit status is that of an unreachable worker."""
     done = nfcli("fastmcp", "auth", "list-tokens", "workers", "nobody", environment=client_environment)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "'nobody'" in done.stderr

@@ -190,15 +190,15 @@ def stolen_name(scenario: Scenario) -> None:
         ours.assert_back(scenario.view)
         with Thief(scenario.view.address, "stolen") as thief:
             said = r"another worker uses the name stolen at the broker at "
-            told = partial(log_lines, ours.environment, "stolen", said)
-            until(lambda: thief.carry_on() and told(), "it is in the log")
+            log_of_theft = partial(log_lines, ours.environment, "stolen", said)
+            until(lambda: thief.carry_on() and log_of_theft(), "it is in the log")
             ours.mcp.assert_served()
             # Ours doesn't take it back: the broker goes on sending to the other one.
             wanted = thief.heard + KEEPALIVES_AFTERWARDS
             until(lambda: thief.carry_on() >= wanted, "the thief is heard")
         ours.assert_back(scenario.view)
         ours.mcp.assert_served()
-        assert len(told()) == 1
+        assert len(log_of_theft()) == 1
 
 
 def deaf_worker(scenario: Scenario) -> None:
@@ -253,7 +253,7 @@ Failures = Mapping[str, Future[None]]
 
 
 def test_all_is_well_again_when_a_broker_is_back(failures: Failures) -> None:
-    """It came late, was stopped or was killed: shells say so in one line within 3 s, workers are back within 20 s."""
+    """It came late, was stopped or was killed: shells report that in a line within 3 s, workers are back in 20 s."""
     failures["restarted_broker"].result()
 
 
@@ -263,7 +263,7 @@ def test_all_is_well_again_when_a_broker_thaws(failures: Failures) -> None:
 
 
 def test_a_worker_that_was_dropped_is_back_by_itself(failures: Failures) -> None:
-    """Jobs for it that came meanwhile were told that they have no answer, or that it isn't there."""
+    """Jobs that came meanwhile failed with no answer, or with no such worker."""
     failures["frozen_worker"].result()
 
 

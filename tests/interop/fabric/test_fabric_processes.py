@@ -23,7 +23,7 @@ def _is_heard(fabric: Any, seconds: float = HEARD_SECONDS) -> bool:
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["ipc", "tcp"])
 def test_a_broker_that_was_killed_comes_back_with_its_key(new_fabric: FabricMaker, *, tcp: bool) -> None:
-    """A client that was connected is heard again, without being told anything."""
+    """A client that was connected works again, without any action."""
     with new_fabric({}, tcp=tcp) as fabric:
         fabric.start()
         assert _is_heard(fabric)

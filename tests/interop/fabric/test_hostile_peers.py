@@ -47,7 +47,7 @@ NO_JOBS = {
 
 
 class Stranger(BrokerConnection):
-    """A peer with a key pair that nobody knows, and the broker's public key."""
+    """A peer with an unknown key pair, and the broker's public key."""
 
     def __init__(self, fabric: Any) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

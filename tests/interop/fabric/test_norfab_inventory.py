@@ -127,7 +127,7 @@ def site(new_fabric: FabricMaker, remote_settings: dict[str, Any]) -> Iterator[A
 
 
 def free_port() -> int:
-    """Return a port that nobody has."""
+    """Return a free port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]

@@ -47,7 +47,7 @@ VANISH_SECONDS = 20.0
 def _await_reader(pipe: Path) -> int:
     """Wait until somebody has opened the pipe to read from it; return a descriptor that keeps him waiting."""
     opened: queue.SimpleQueue[int] = queue.SimpleQueue()
-    # A thread of its own, since it would wait for ever where nobody comes.
+    # A thread of its own, since it would wait for ever without a connection.
     threading.Thread(target=lambda: opened.put(os.open(pipe, os.O_WRONLY)), daemon=True).start()
     return opened.get(timeout=WAIT_SECONDS)
 
@@ -56,14 +56,14 @@ def _await_reader(pipe: Path) -> int:
 class Departure:
     """A service whose worker was killed in the middle of a call, and one that was stopped.
 
-    `seconds` is how long their tools were listed after that, `told` what a client of each era had heard by then,
-    `failure` what became of the call.
+    `seconds` is how long their tools were listed after that, `notified` the notifications that a client of each era had
+    received by then, `failure` the outcome of the call.
     """
 
     worker: Any
     failure: Future[str]
     seconds: float = 0.0
-    told: list[set[str]] = field(default_factory=list)
+    notified: list[set[str]] = field(default_factory=list)
     has_begun: threading.Event = field(default_factory=threading.Event)
     has_happened: threading.Event = field(default_factory=threading.Event)
 
@@ -76,7 +76,7 @@ class Departure:
             began = time.monotonic()
             self.worker.await_services({"fastmcp"})
             self.seconds = time.monotonic() - began
-            self.told = [{stream.next()["method"], stream.next()["method"]} for stream in streams]
+            self.notified = [{stream.next()["method"], stream.next()["method"]} for stream in streams]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def departure(
 
 @pytest.fixture(scope="module")
 def restarted(new_fabric: FabricMaker, new_tool_site: ToolSiteMaker) -> Iterator[Any]:
-    """Run a fabric whose broker was stopped, asked in vain and started again: all have to join anew."""
+    """Run a fabric whose broker was stopped, asked in vain and started again: all have to join again."""
     with new_fabric({DEMO: {"service": "demo"}}) as fabric:
         fabric.start(DEMO)
         with new_tool_site(fabric, {OURS: {}}) as site:
@@ -143,7 +143,7 @@ def worker(site: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def newcomer(site: Any, worker: Any) -> list[str]:
-    """Let the second service come; return what a client of each era was told."""
+    """Start the second service; return the notifications that a client of each era received."""
     with ExitStack() as opened:
         streams = [opened.enter_context(worker.stream(era)) for era in ERAS]
         site.fabric.launch_worker(LATE)
@@ -194,7 +194,7 @@ def test_the_program_discovers_one_service(nfcli: NfcliRunner, site: Any, worker
 
 @pytest.mark.usefixtures("worker", "newcomer")
 @pytest.mark.parametrize(
-    ("service", "told"),
+    ("service", "notified"),
     [
         ("mumble", f"service mumble: {NO_TASKS}"),
         ("nosuch", "unknown service 'nosuch': there is demo, mumble, mute, second"),
@@ -202,18 +202,18 @@ def test_the_program_discovers_one_service(nfcli: NfcliRunner, site: Any, worker
     ],
 )
 def test_a_service_that_is_not_discovered_is_told_in_one_line(
-    nfcli: NfcliRunner, site: Any, service: str, told: str
+    nfcli: NfcliRunner, site: Any, service: str, notified: str
 ) -> None:
     """Asked for by name, it is a failure."""
     ran = nfcli("fastmcp", "discover", "service", service, "workers", OURS, environment=site.environment)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"{OURS}: {told}\n")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"{OURS}: {notified}\n")
 
 
 def test_services_that_go_take_their_tools_along_and_clients_are_told(departure: Callable[[], Departure]) -> None:
-    """Within 20 s, of which NorFab's broker takes 15; a call that was under way is told too."""
+    """Within 20 s, of which NorFab's broker takes 15; a call that was in progress fails too."""
     gone = departure()
     assert gone.seconds < VANISH_SECONDS
-    assert gone.told == [{TOOLS_CHANGED, PROMPTS_CHANGED}] * 2
+    assert gone.notified == [{TOOLS_CHANGED, PROMPTS_CHANGED}] * 2
     assert gone.failure.result(WAIT_SECONDS) == f"{DEMO}: {GONE}"
     params = {"name": "service_demo__task_say", "arguments": {"text": "x"}}
     for era in ERAS:

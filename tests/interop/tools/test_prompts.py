@@ -63,7 +63,7 @@ def test_a_prompt_is_rendered_with_its_arguments(worker: Any, mode: str, argumen
 
 @in_both_modes
 @pytest.mark.parametrize(
-    ("name", "arguments", "told"),
+    ("name", "arguments", "expected"),
     [
         (NAME, {}, "prompt ask_advice: argument topic: must be given"),
         (
@@ -75,7 +75,7 @@ def test_a_prompt_is_rendered_with_its_arguments(worker: Any, mode: str, argumen
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(
-    worker: Any, mode: str, name: str, arguments: dict[str, str], told: str
+    worker: Any, mode: str, name: str, arguments: dict[str, str], expected: str
 ) -> None:
     """As an error of the protocol."""
 
@@ -84,7 +84,7 @@ def test_wrong_arguments_are_told_in_one_line(
             await client.get_prompt(name, arguments)
         return str(caught.value)
 
-    assert worker.use(use, mode) == told
+    assert worker.use(use, mode) == expected
 
 
 @in_both_modes

@@ -71,7 +71,7 @@ def test_a_call_runs_on_all_workers_and_gives_each_ones_result(worker: Any, mode
 
 @in_both_eras
 @pytest.mark.parametrize(
-    ("task", "arguments", "told"),
+    ("task", "arguments", "expected"),
     [
         ("stumble", {"reason": "a root"}, "RuntimeError: stumbled over a root"),
         ("refuse", {"reason": "not today"}, "not today"),
@@ -86,11 +86,11 @@ def test_a_call_runs_on_all_workers_and_gives_each_ones_result(worker: Any, mode
     ids=["raises", "fails", "an argument is missing", "arguments are wrong", "an argument is unknown"],
 )
 def test_a_task_that_fails_is_a_tool_error_with_one_line_a_worker(
-    worker: Any, era: str, task: str, arguments: dict[str, Any], told: str
+    worker: Any, era: str, task: str, arguments: dict[str, Any], expected: str
 ) -> None:
     """Whatever NorFab's workers make of it; the results are there as well."""
     found = worker.call("demo", task, era, **arguments)
-    assert (found["isError"], found["content"][0]["text"]) == (True, "\n".join(f"{name}: {told}" for name in DEMO))
+    assert (found["isError"], found["content"][0]["text"]) == (True, "\n".join(f"{name}: {expected}" for name in DEMO))
     assert [result["failed"] for result in found["structuredContent"].values()] == [True, True]
 
 
@@ -123,8 +123,8 @@ def test_what_is_no_tool_can_not_be_called(worker: Any, tool_site: Any, mode: st
 @in_both_eras
 def test_a_job_that_takes_too_long_is_given_up(tool_site: Any, gate: Gate, era: str) -> None:
     """`timeout` under `tools` says after how many seconds."""
-    told = tool_site.workers[BRISK].failure("demo", "walk", era, steps=1, gate=str(gate.path))
-    assert told == "\n".join(f"{name}: no answer within 1 s" for name in DEMO)
+    expected = tool_site.workers[BRISK].failure("demo", "walk", era, steps=1, gate=str(gate.path))
+    assert expected == "\n".join(f"{name}: no answer within 1 s" for name in DEMO)
     for _ in DEMO:
         gate.let_one_through()
 

@@ -70,17 +70,17 @@ def test_what_runs_commands_is_a_tool_where_a_rule_names_it(tool_site: Any, era:
 
 @in_both_eras
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ({"text": "a cUrse on you"}, "refused by a guardrail on text: be kind"),
         ({"text": "x", "times": 100}, "refused by a guardrail on times: not allowed"),
         ({"text": "x", "times": 1000.0}, "refused by a guardrail on times: not allowed"),
     ],
 )
-def test_the_inventorys_guardrails_refuse_calls(ruled: Any, era: str, arguments: dict[str, Any], told: str) -> None:
+def test_the_inventorys_guardrails_refuse_calls(ruled: Any, era: str, arguments: dict[str, Any], expected: str) -> None:
     """In one line, and without a job."""
     found = ruled.call("demo", "say", era, **arguments)
-    assert (found["isError"], [part["text"] for part in found["content"]]) == (True, [told])
+    assert (found["isError"], [part["text"] for part in found["content"]]) == (True, [expected])
     assert "structuredContent" not in found
 
 
@@ -101,8 +101,8 @@ def test_the_inventorys_guardrails_act_on_results(ruled: Any, tool_site: Any, er
     assert withheld == dict.fromkeys(DEMO, "withheld by a guardrail: result.text")
     left_out = ruled.values("demo", "say", era, text="x" * 99, times=99)
     size = next(iter(left_out.values())).split("it has ")[1].split(" ")[0]
-    told = f"the result of tool service_demo__task_say was left out: it has {size} bytes, 20000 are allowed"
-    assert left_out == dict.fromkeys(DEMO, told)
+    expected = f"the result of tool service_demo__task_say was left out: it has {size} bytes, 20000 are allowed"
+    assert left_out == dict.fromkeys(DEMO, expected)
     assert int(size) > 20_000
 
 
@@ -111,8 +111,8 @@ def test_guardrails_of_the_task_itself_apply(tool_site: Any, era: str) -> None:
     """Those that refuse calls and those that act on results."""
     worker = tool_site.workers[OPEN]
     assert worker.failure("demo", "advise", era, topic="Gossip!") == "refused by a guardrail on topic: no gossip"
-    told = "refused by a guardrail on lines: nothing is removed"
-    assert worker.failure("demo", "advise", era, topic="x", lines=["ls", "rm -r ."]) == told
+    expected = "refused by a guardrail on lines: nothing is removed"
+    assert worker.failure("demo", "advise", era, topic="x", lines=["ls", "rm -r ."]) == expected
     advice = worker.values("demo", "advise", era, topic="x", lines=["my pass-123"])
     assert advice == {name: {"topic": "x", "advice": ["my ***"]} for name in DEMO}
     assert worker.values("demo", "advise", era, topic="x", lines=["forbidden"]) == dict.fromkeys(DEMO, "withheld")
@@ -128,7 +128,7 @@ def test_guardrails_of_the_task_itself_can_be_left_out(ruled: Any, era: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("tools", "told"),
+    ("tools", "expected"),
     [
         (
             {"policy": [{"service": "demo", "action": "perhaps"}]},
@@ -141,7 +141,7 @@ def test_guardrails_of_the_task_itself_can_be_left_out(ruled: Any, era: str) -> 
     ],
 )
 def test_rules_that_are_none_stop_the_start(
-    joined_environment: EnvironmentJoiner, tool_site: Any, tools: dict[str, Any], told: str
+    joined_environment: EnvironmentJoiner, tool_site: Any, tools: dict[str, Any], expected: str
 ) -> None:
     """One line names file and key, and nothing has joined."""
     environment = joined_environment(tool_site.fabric, "wrong-worker", tools=tools)
@@ -149,5 +149,5 @@ def test_rules_that_are_none_stop_the_start(
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert f"{environment.inventory_file}: workers.wrong-worker" in ran.stderr
-    assert told in ran.stderr
+    assert expected in ran.stderr
     assert "wrong-worker" not in {row["name"] for row in tool_site.fabric.show_workers()}
