@@ -63,6 +63,7 @@ UNKNOWN = (
         # The acknowledgement was there before the GET: the first 404 is final.
         (["201", "GET", "404"], RESTARTED),
         (["GET", "300", "GET", "404"], RESTARTED),
+        (["GET", "GET", "300", "404"], RESTARTED),
         (["GET", "201", "404", "GET", "404"], RESTARTED),
         (["GET", "404", "201", "GET", "404"], RESTARTED),
         # The GET may have overtaken the POST: its 404 is not final, even behind the 201.
