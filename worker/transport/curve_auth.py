@@ -99,6 +99,9 @@ class ZapAuthenticator:
         clients: the authorized keys.
         refused: records a refused client and the reason, and returns whether to log it too; it must neither block nor
             raise.
+
+    Attributes:
+        handler: pyzmq's, None while it isn't started.
     """
 
     def __init__(
@@ -110,14 +113,14 @@ class ZapAuthenticator:
         self._context = context
         self._clients = clients
         self._refused = refused
-        self._authenticator: ThreadAuthenticator | None = None
+        self.handler: ThreadAuthenticator | None = None
 
     def start(self) -> None:
         """Start replying to ZAP requests; call before the first socket binds."""
         authenticator = ThreadAuthenticator(self._context, log=logging.getLogger(f"{__name__}.zap"))
         authenticator.start()
         authenticator.configure_curve_callback(ZAP_DOMAIN, credentials_provider=self)
-        self._authenticator = authenticator
+        self.handler = authenticator
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Return whether a key is authorized, to pyzmq's authenticator; never raises, which would end its thread."""
@@ -132,7 +135,7 @@ class ZapAuthenticator:
 
     def supervise(self) -> None:
         """Restart the handler if its thread has died; called regularly by the thread that owns the ROUTER."""
-        if self._authenticator is not None and self._authenticator.is_alive():
+        if self.handler is not None and self.handler.is_alive():
             return
         log.error("ZAP handler died; restarting it")
         try:
@@ -143,7 +146,7 @@ class ZapAuthenticator:
 
     def stop(self) -> None:
         """End the handler; needed before the context can be terminated."""
-        authenticator, self._authenticator = self._authenticator, None
+        authenticator, self.handler = self.handler, None
         if authenticator is None:
             return
         if not authenticator.is_alive():

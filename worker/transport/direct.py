@@ -63,6 +63,10 @@ class DirectServer:
         executor: runs them.
         keys: the worker's CURVE pair.
         clients: the authorized keys.
+
+    Attributes:
+        router: the socket, which the serving thread owns once it is started.
+        zap: the authenticator of clients, which that thread supervises.
     """
 
     def __init__(self, worker: TaskContext, executor: JobExecutor, *, keys: KeyPair, clients: AuthorizedKeys) -> None:
@@ -72,7 +76,7 @@ class DirectServer:
         self._clients = clients
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.zap = ZapAuthenticator(self._context, clients, worker.audit.refused)
-        self._router = self._make_router(keys)
+        self.router = self._make_router(keys)
         self._mailbox: Mailbox[tuple[bytes, BrokerMessage]] = Mailbox()
         self._socket_file: Path | None = None
         self._stopping = threading.Event()
@@ -114,7 +118,7 @@ class DirectServer:
             WorkerStartError: the address is in use, isn't this machine's or isn't a ZeroMQ endpoint.
         """
         self.zap.start()
-        bound = bind(self._router, endpoint)
+        bound = bind(self.router, endpoint)
         self._socket_file = socket_file(endpoint)
         return bound
 
@@ -137,7 +141,7 @@ class DirectServer:
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * LINGER_SECONDS)
         self.zap.stop()
-        self._router.close()
+        self.router.close()
         self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
         self._mailbox.close()
         if self._socket_file is not None:
@@ -147,7 +151,7 @@ class DirectServer:
 
     def _serve(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
+        poller.register(self.router, zmq.POLLIN)
         poller.register(self._mailbox.reader, zmq.POLLIN)
         next_supervision = time.monotonic()
         while not self._stopping.is_set():
@@ -155,7 +159,7 @@ class DirectServer:
             if time.monotonic() >= next_supervision:
                 self.zap.supervise()
                 next_supervision = time.monotonic() + SUPERVISION_SECONDS
-            if self._router in ready:
+            if self.router in ready:
                 self._receive()
             self._send_replies()
         self._send_replies()
@@ -163,12 +167,12 @@ class DirectServer:
     def _receive(self) -> None:
         """Read and handle one message; no fault of it ends the thread."""
         try:
-            first = self._router.recv(zmq.NOBLOCK, copy=False)
+            first = self.router.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return
         frames = [first.bytes]
         if first.more:
-            frames += self._router.recv_multipart()
+            frames += self.router.recv_multipart()
         self._counts["received"] += 1
         try:
             self._handle(frames[_IDENTITY], frames[1:], _user_id(first))
@@ -269,8 +273,8 @@ class DirectServer:
     def _send(self, identity: bytes, message: BrokerMessage) -> None:
         try:
             for frame in (identity, *message.frames()[:-1]):
-                self._router.send(frame, _NOT_LAST)
-            self._router.send(message.data, _LAST)
+                self.router.send(frame, _NOT_LAST)
+            self.router.send(message.data, _LAST)
         except zmq.ZMQError as error:
             self._counts["dropped"] += 1
             log.debug("reply dropped: %s", error.strerror)

@@ -1,4 +1,4 @@
-"""A worker's place in a fabric: kept on the broker's bad days, and not taken from somebody else."""
+"""A worker's registration at its broker: kept through the broker's failures, and never taken from another worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_keepalives_go_out_while_jobs_run_and_are_counted(joined: Any, broker: A
 
 
 def test_a_broker_that_was_restarted_gets_the_worker_back(joined: Any, broker: Any, connect_client: Connect) -> None:
-    """It drops all else from workers it doesn't know, and says nothing."""
+    """It silently drops other messages of workers that it doesn't know."""
     broker.stop()
     broker.start()
     broker.wait_until_registered()
@@ -39,7 +39,7 @@ def test_a_broker_that_was_restarted_gets_the_worker_back(joined: Any, broker: A
 def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
     joined: Any, broker: Any, connect_client: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Longer than the hold time; the log says once that it is gone and once that it is back."""
+    """Longer than the hold time; the log has one line when it goes and one when it is back."""
     caplog.set_level(logging.INFO)
     broker.stop()
     server = joined.server
@@ -55,8 +55,10 @@ def test_a_broker_that_comes_back_after_long_gets_the_worker_back(
     ]
 
 
-def test_a_worker_that_was_taken_for_dead_registers_again(joined: Any, broker: Any, connect_client: Connect) -> None:
-    """The broker doesn't tell; its silence does."""
+def test_a_worker_that_the_broker_has_removed_registers_again(
+    joined: Any, broker: Any, connect_client: Connect
+) -> None:
+    """It infers that from the broker's silence."""
     broker.wait_for(lambda: broker.entries[b"w1"].received > 1)
     broker.forget("w1")
     broker.wait_until_registered()
@@ -79,7 +81,7 @@ def test_a_disconnect_is_answered_with_a_registration(joined: Any, broker: Any, 
 def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(
     joined: Any, broker: Any, connect_client: Connect
 ) -> None:
-    """Longer than the hold time: the worker has left its connection and makes a new one, under its own name only."""
+    """Longer than the hold time: the worker closes its connection and makes a new one, with its own name only."""
     broker.freeze()
     assert eventually(lambda: not joined.server.is_joined)
     broker.thaw()
@@ -91,7 +93,7 @@ def test_a_broker_that_is_frozen_for_long_finds_the_worker_again(
 def test_a_job_that_ends_while_the_broker_is_away_can_be_asked_for_later(
     joined: Any, broker: Any, connect_client: Connect
 ) -> None:
-    """It is run once; the answer that got lost is given to a GET."""
+    """It runs once; a GET returns the result that was lost."""
     peer = connect_client()
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
@@ -109,7 +111,7 @@ def test_a_job_that_ends_while_the_broker_is_away_can_be_asked_for_later(
 def test_a_worker_starts_without_a_broker_and_joins_when_it_comes(
     idle: Any, broker: Any, connect_client: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its MCP clients are served meanwhile; one warning tells why no jobs come."""
+    """MCP clients are served meanwhile; a warning says why there are no jobs."""
     broker.stop()
     idle.join()
     assert any("the worker joins it once it is reachable" in text for text in caplog.messages)
@@ -118,8 +120,8 @@ def test_a_worker_starts_without_a_broker_and_joins_when_it_comes(
     assert runs_a_job(connect_client)
 
 
-def test_the_wrong_key_is_told_in_the_log(idle: Any, broker: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """The worker can't know whether the broker or its own inventory is wrong."""
+def test_a_wrong_broker_key_is_logged(idle: Any, broker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The worker can't tell whether the broker or its own inventory is wrong."""
     wrong = FabricBroker(KEEPALIVE_SECONDS, HOLD_SECONDS)
     wrong.keys, wrong.endpoint = idle._keys, broker.endpoint
     idle._broker = wrong
@@ -129,8 +131,8 @@ def test_the_wrong_key_is_told_in_the_log(idle: Any, broker: Any, caplog: pytest
     assert any("fails: the key of broker.shared_key is not its key" in text for text in caplog.messages)
 
 
-def test_a_stop_hands_the_answers_over_and_signs_off(joined: Any, broker: Any, connect_client: Connect) -> None:
-    """So that the broker sends nobody's job there any more."""
+def test_a_stop_sends_the_replies_and_signs_off(joined: Any, broker: Any, connect_client: Connect) -> None:
+    """So that the broker relays no more jobs to it."""
     peer = connect_client()
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
@@ -146,7 +148,7 @@ def test_a_stop_hands_the_answers_over_and_signs_off(joined: Any, broker: Any, c
 
 
 def keep_alive(peer: Any, stopping: threading.Event) -> None:
-    """Serve as a worker of another make."""
+    """Send READY and keepalives, as another worker does."""
     peer.signal(Command.READY)
     while not stopping.wait(KEEPALIVE_SECONDS / 2):
         peer.signal(Command.KEEPALIVE)
@@ -154,7 +156,7 @@ def keep_alive(peer: Any, stopping: threading.Event) -> None:
 
 @pytest.fixture
 def twin(connect_client: Connect) -> Iterator[Callable[[], Callable[[], None]]]:
-    """Have another worker named w1; what is returned ends it without a word."""
+    """Start another worker named w1; the function that is returned ends it without a DISCONNECT."""
     running: list[tuple[threading.Event, threading.Thread]] = []
 
     def start() -> Callable[[], None]:
@@ -176,8 +178,8 @@ def twin(connect_client: Connect) -> Iterator[Callable[[], Callable[[], None]]]:
         thread.join(WAIT_SECONDS)
 
 
-def test_a_name_that_somebody_serves_under_is_not_taken(idle: Any, broker: Any, twin: Any) -> None:
-    """Each would get some of the jobs, and neither know."""
+def test_a_name_in_use_is_not_taken(idle: Any, broker: Any, twin: Any) -> None:
+    """Each of the two would get some of the jobs."""
     twin()
     broker.wait_until_registered()
     with pytest.raises(WorkerStartError) as caught:
@@ -188,10 +190,8 @@ def test_a_name_that_somebody_serves_under_is_not_taken(idle: Any, broker: Any, 
     assert broker.count(Command.DISCONNECT) == 0
 
 
-def test_what_a_killed_worker_left_at_the_broker_is_no_hindrance(
-    idle: Any, broker: Any, connect_client: Connect
-) -> None:
-    """It stays listed until its hold time is over; the new one is registered for its own service."""
+def test_the_entry_of_a_killed_worker_is_replaced(idle: Any, broker: Any, connect_client: Connect) -> None:
+    """It stays listed until its hold time ends; the new worker is registered for its own service."""
     broker.hold_seconds = 3_600
     broker.add_entry("w1", "other")
     idle.join()
@@ -199,10 +199,10 @@ def test_what_a_killed_worker_left_at_the_broker_is_no_hindrance(
     assert runs_a_job(connect_client)
 
 
-def test_a_worker_whose_name_is_taken_away_does_not_fight_for_it(
+def test_a_worker_whose_name_is_taken_waits_until_it_is_free(
     idle: Any, broker: Any, connect_client: Connect, twin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says so once, stays away while the other one is there, and comes back when that has gone."""
+    """It logs that once, stays away while the other one is there, and joins again afterwards."""
     idle.replace_server(hold_seconds=3_600)
     idle.join()
     end = twin()
@@ -221,10 +221,10 @@ def test_a_worker_whose_name_is_taken_away_does_not_fight_for_it(
     assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
 
 
-def test_a_name_that_is_taken_while_the_broker_was_away_is_left_alone(
+def test_a_name_taken_before_the_broker_was_reachable_is_not_taken_back(
     idle: Any, broker: Any, twin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Started without a broker, the worker asks before it joins."""
+    """A worker that was started without a broker probes the name before it joins."""
     broker.stop()
     idle.join()
     broker.is_dumb = True

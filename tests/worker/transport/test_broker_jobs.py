@@ -1,4 +1,4 @@
-"""Jobs that come by way of a broker, from a client's seat and from a hostile peer's."""
+"""Jobs that a broker relays, from clients and from attackers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def failed_with(data: Any) -> str:
 
 
 def test_a_worker_is_registered_when_its_start_returns(joined: Any, broker: Any, connect_client: Connect) -> None:
-    """Whoever is told that it is ready can send a job at once."""
+    """A client can send a job as soon as the worker is ready."""
     assert broker.entries[b"w1"].service == "fastmcp"
     assert joined.server.counters()["reconnects"] == 0
     assert runs_a_job(connect_client)
 
 
-def test_a_post_is_accepted_tells_that_it_starts_and_is_answered_unasked(joined: Any, connect_client: Connect) -> None:
+def test_a_post_is_accepted_started_and_answered(joined: Any, connect_client: Connect) -> None:
     """201 and the event are for NorFab's clients; the result needs no GET."""
     peer = connect_client()
     peer.post("u1", {"task": "add"})
@@ -46,16 +46,16 @@ def test_a_post_is_accepted_tells_that_it_starts_and_is_answered_unasked(joined:
     assert joined.runs == 1
 
 
-def test_a_job_that_is_done_at_once_is_not_announced(joined: Any, connect_client: Connect) -> None:
-    """It would only double the messages."""
+def test_a_task_that_runs_inline_sends_no_201(joined: Any, connect_client: Connect) -> None:
+    """It would double the messages."""
     assert joined.runs == 0
     peer = connect_client()
     peer.post("u1", {"task": "quick"})
     assert peer.statuses(3) == ["202", "event", "200"]
 
 
-def test_get_answers_the_result_or_how_far_it_is(joined: Any, connect_client: Connect) -> None:
-    """A client that pulls is served too."""
+def test_get_returns_the_result_or_the_state(joined: Any, connect_client: Connect) -> None:
+    """200 when done, 300 while running."""
     peer = connect_client()
     peer.post("u1", {"task": "hold"})
     assert peer.statuses(3) == ["202", "201", "event"]
@@ -73,7 +73,7 @@ def test_get_answers_the_result_or_how_far_it_is(joined: Any, connect_client: Co
 
 
 def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect_client: Connect) -> None:
-    """A 404 would end the job at every worker it was for; and jobs of others are unknown, too."""
+    """A 404 would end the client's job at all workers; jobs of other clients are unknown too."""
     other = connect_client(b"other")
     other.post("u1", {"task": "add"})
     assert other.statuses(4) == ["202", "201", "event", "200"]
@@ -88,8 +88,8 @@ def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect_client: 
     assert joined.runs == 1
 
 
-def test_a_uuid_that_comes_twice_is_run_once_and_answered_twice(joined: Any, connect_client: Connect) -> None:
-    """NorFab's clients send again what they sent before a restart."""
+def test_a_uuid_sent_twice_runs_once_and_is_answered_twice(joined: Any, connect_client: Connect) -> None:
+    """NorFab's clients repeat their jobs after a restart."""
     peer = connect_client()
     for expected in (["202", "201", "event", "200"], ["202", "201", "200"]):
         peer.post("u1", {"task": "add"})
@@ -107,10 +107,8 @@ def test_a_uuid_that_comes_twice_is_run_once_and_answered_twice(joined: Any, con
     ],
     ids=["not JSON", "no object", "no task", "too long"],
 )
-def test_a_post_that_is_no_job_is_a_failed_result(
-    joined: Any, connect_client: Connect, data: bytes, reason: str
-) -> None:
-    """The sender learns why, other workers' results stay worth something, and the next job runs."""
+def test_an_invalid_post_is_a_failed_result(joined: Any, connect_client: Connect, data: bytes, reason: str) -> None:
+    """With the reason; other workers' results remain valid, and the next job runs."""
     peer = connect_client()
     peer.post("u1", data)
     assert peer.read()[1] == "202"
@@ -121,7 +119,7 @@ def test_a_post_that_is_no_job_is_a_failed_result(
 
 
 def test_a_job_that_is_refused_is_a_failed_result(joined: Any, connect_client: Connect) -> None:
-    """As when the worker is about to end."""
+    """As when the worker is stopping."""
     joined.worker.stopping.set()
     peer = connect_client()
     peer.post("u1", {"task": "add"})
@@ -133,8 +131,8 @@ def test_a_job_that_is_refused_is_a_failed_result(joined: Any, connect_client: C
     )
 
 
-def test_put_is_passed_over(joined: Any, connect_client: Connect, broker: Any) -> None:
-    """No task of ours asks its client for anything."""
+def test_put_is_ignored(joined: Any, connect_client: Connect, broker: Any) -> None:
+    """No task requests data from its client."""
     assert joined.server.counters()["invalid"] == 0
     broker.send(b"w1", b"", b"NFPB01", Command.PUT, b"client", b"", b"u1", b"{}")
     assert runs_a_job(connect_client)
@@ -158,8 +156,8 @@ HOSTILE = [
 ]
 
 
-def test_frames_of_a_hostile_peer_are_counted_and_dropped(joined: Any, connect_client: Connect, broker: Any) -> None:
-    """Nothing that arrives ends the thread, and nothing of it is run."""
+def test_invalid_frames_are_counted_and_dropped(joined: Any, connect_client: Connect, broker: Any) -> None:
+    """None ends the thread, and none is run."""
     for frames in HOSTILE:
         broker.send(b"w1", *frames)
     assert runs_a_job(connect_client)
@@ -167,10 +165,10 @@ def test_frames_of_a_hostile_peer_are_counted_and_dropped(joined: Any, connect_c
     assert joined.runs == 0
 
 
-def test_a_message_that_is_far_too_long_costs_the_connection_for_a_moment_only(
+def test_a_message_over_the_limit_is_followed_by_a_new_connection(
     idle: Any, connect_client: Connect, broker: Any
 ) -> None:
-    """Not the worker's memory: anybody can have the broker relay it."""
+    """It doesn't fill the worker's memory: any client can have the broker relay one."""
     idle.replace_server(hold_seconds=3_600)
     idle.join()
     broker.send(b"w1", b"", b"NFPB01", Command.POST, b"client", b"", b"u1", b" " * (MAX_MESSAGE_BYTES + 1))
@@ -179,28 +177,28 @@ def test_a_message_that_is_far_too_long_costs_the_connection_for_a_moment_only(
     assert idle.server.counters()["reconnects"] == 1
 
 
-def test_a_fault_of_our_own_ends_no_thread(
+def test_an_internal_error_ends_no_thread(
     joined: Any, connect_client: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in a message's way nor in a turn's; the class of the error is logged, without values."""
-    hearing, advancing = threading.Event(), threading.Event()
+    """Neither while a message is handled nor between messages; its class is logged, without values."""
+    handled, ticked = threading.Event(), threading.Event()
     tick = joined.server._tick
 
     def fail_once(now: float) -> None:
-        if not advancing.is_set():
-            advancing.set()
+        if not ticked.is_set():
+            ticked.set()
             raise ValueError("secret")
         tick(now)
 
     def fail(*_: object) -> None:
-        hearing.set()
+        handled.set()
         raise ValueError("secret")
 
     monkeypatch.setattr(joined.server, "_handle_signal", fail)
-    assert hearing.wait(WAIT_SECONDS)
+    assert handled.wait(WAIT_SECONDS)
     monkeypatch.undo()
     monkeypatch.setattr(joined.server, "_tick", fail_once)
-    assert advancing.wait(WAIT_SECONDS)
+    assert ticked.wait(WAIT_SECONDS)
     assert runs_a_job(connect_client)
     assert {"message dropped: ValueError", "connection to the broker failed: ValueError"} <= set(caplog.messages)
     assert "secret" not in caplog.text
@@ -216,13 +214,13 @@ def test_a_fault_of_our_own_ends_no_thread(
         (b"", "fabric:"),
     ],
 )
-def test_who_asks_is_named_in_print(identity: bytes, name: str) -> None:
-    """Peers choose their names: what they put in must not move a terminal's cursor, or fill the trail."""
+def test_client_names_are_printable_and_bounded(identity: bytes, name: str) -> None:
+    """Clients choose their names, which must neither act on a terminal nor fill the audit trail."""
     assert client_name(identity.decode("latin-1")) == name
 
 
 def test_results_are_json(joined: Any, connect_client: Connect) -> None:
-    """What a client prints is what `Result` has."""
+    """Of the form of `Result`."""
     assert joined.runs == 0
     peer = connect_client()
     peer.post("u1", {"task": "nothing-like-it"})

@@ -1,4 +1,4 @@
-"""The list of client keys and the ZAP handler: where pyzmq's own would let strangers in, or say nothing."""
+"""The authorized keys and the ZAP authenticator, where pyzmq's own would accept unlisted keys or log nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.curve_auth import AuthorizedKeys, ZapAuthenticator
 from support.direct_server import unlisted_keys
 
-CLOSED_DOORS = {
+REFUSALS = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
@@ -26,38 +26,38 @@ CLOSED_DOORS = {
 Connect = Callable[..., Any]
 
 
-def is_let_in(peer: Any) -> bool:
+def is_accepted(peer: Any) -> bool:
     """Wait for the outcome of a peer's handshake; return whether it succeeded."""
-    return bool(peer.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED, *CLOSED_DOORS) == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    return bool(peer.wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED, *REFUSALS) == zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
 
-def test_without_any_handler_nobody_gets_in(
+def test_without_a_zap_handler_no_client_is_accepted(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody answers ZAP requests, CURVE alone would take every key for a good one."""
+    """If ZAP requests go unanswered, CURVE alone would accept every key."""
     monkeypatch.setattr(ZapAuthenticator, "supervise", lambda _zap: None)
     server.direct.zap.stop()
-    assert [is_let_in(connect_peer(unlisted_keys())), is_let_in(connect_peer())] == [False, False]
+    assert [is_accepted(connect_peer(unlisted_keys())), is_accepted(connect_peer())] == [False, False]
     assert server.direct.counters()["received"] == 0
 
 
-def test_a_fault_while_a_key_is_looked_up_is_a_no_and_ends_no_handler(
+def test_an_error_while_a_key_is_checked_refuses_the_client_and_ends_no_handler(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Left alone it would end pyzmq's thread; the log tells of it, and the next client is served by the same one."""
-    handler = server.direct.zap._authenticator
+    """It would end pyzmq's thread; instead it is logged, and the same handler serves the next client."""
+    handler = server.direct.zap.handler
 
     def fail(_clients: AuthorizedKeys, key: str) -> bool:
         raise OSError(f"a disk that fails while {key} is sought")
 
     with monkeypatch.context() as patch:
         patch.setattr(AuthorizedKeys, "is_authorized", fail)
-        assert not is_let_in(connect_peer())
+        assert not is_accepted(connect_peer())
     assert [message for message in caplog.messages if "client key" in message] == ["client key refused: OSError"]
     peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
-    assert server.direct.zap._authenticator is handler
+    assert server.direct.zap.handler is handler
     assert handler.is_alive()
 
 
@@ -95,10 +95,10 @@ def _folder(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [_garbled, _wide, _secret, _dangling, _folder])
-def test_a_key_file_that_can_not_be_used_is_named_and_keeps_nobody_out(
+def test_an_unusable_key_file_is_logged_and_affects_no_other_key(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], str]
 ) -> None:
-    """The loader of pyzmq passes over such files without a word, and everybody wonders why a client isn't let in."""
+    """Pyzmq's loader skips such files silently, so that nothing explains why the client is refused."""
     folder = tmp_path / "clients"
     folder.mkdir()
     pair = ensure_key_pair(tmp_path, "good")
@@ -112,8 +112,8 @@ def test_a_key_file_that_can_not_be_used_is_named_and_keeps_nobody_out(
     assert "\n" not in caplog.messages[0]
 
 
-def test_a_key_in_a_file_that_others_can_change_is_not_let_in(tmp_path: Path) -> None:
-    """It may be anybody's."""
+def test_a_key_in_a_file_that_other_users_can_change_is_not_authorized(tmp_path: Path) -> None:
+    """It may be another user's."""
     pair = ensure_key_pair(tmp_path, "client")
     file = tmp_path / "client.key"
     clients = AuthorizedKeys(tmp_path)

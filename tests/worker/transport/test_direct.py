@@ -1,4 +1,4 @@
-"""The worker's ROUTER from the attacker's seat and from a client's."""
+"""The ROUTER of direct mode, as clients and attackers see it."""
 
 import re
 import time
@@ -21,8 +21,8 @@ from support.direct_server import WAIT_MILLISECONDS, unlisted_keys
 Connect = Callable[..., Any]
 
 
-def test_a_post_is_answered_dispatched_and_then_with_the_result(connect_peer: Connect) -> None:
-    """One round trip: 202 names the worker, an event says that the task starts, 200 carries its result."""
+def test_a_post_is_dispatched_started_and_answered(connect_peer: Connect) -> None:
+    """202 names the worker, an event reports the task's start, 200 has its result."""
     peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert peer.read() == (
@@ -46,14 +46,14 @@ def test_a_post_is_answered_dispatched_and_then_with_the_result(connect_peer: Co
     }
 
 
-def test_what_a_task_tells_is_sent_while_it_runs(
+def test_progress_is_sent_while_the_task_runs(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, though nothing else wakes the thread that sends; in order, and before the answer."""
+    """At once, though nothing else wakes the sending thread; in order, and before the result."""
     monkeypatch.setattr(direct, "SUPERVISION_SECONDS", 3_600)
     peer = connect_peer()
     peer.send(Command.MMI, "u0", {"task": "show_workers"}, service="mmi.service.broker")
-    assert peer.read()[0] == "200"  # from here on the thread waits for as long as it is set now
+    assert peer.read()[0] == "200"  # from here on the thread polls for as long as it is set now
     peer.send(Command.POST, "u1", {"task": "tell"})
     assert peer.read()[0] == "202"
     assert [peer.read_event() for _ in range(3)] == ["starting", "one", "two"]
@@ -78,7 +78,7 @@ def test_what_a_task_tells_is_sent_while_it_runs(
 def test_targets_are_matched_as_a_broker_would(
     server: Any, connect_peer: Connect, service: str, to: bytes, runs: int
 ) -> None:
-    """What isn't for this worker is a 400 with one reason, and isn't run."""
+    """A job for another worker gets a 400 with one reason, and isn't run."""
     peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"}, service=service, to=to)
     status, data = peer.read()
@@ -89,8 +89,8 @@ def test_targets_are_matched_as_a_broker_would(
     assert server.runs == runs
 
 
-def test_get_answers_the_result_the_state_or_not_found(server: Any, connect_peer: Connect) -> None:
-    """A client that polls is served too: 200 when done, 300 while running, 404 for an unknown uuid."""
+def test_get_returns_the_result_the_state_or_not_found(server: Any, connect_peer: Connect) -> None:
+    """200 when done, 300 while running, 404 for an unknown uuid."""
     peer = connect_peer()
     peer.send(Command.GET, "u1")
     assert (peer.read()[0], peer.read()) == (
@@ -107,8 +107,8 @@ def test_get_answers_the_result_the_state_or_not_found(server: Any, connect_peer
     assert [peer.read()[0], peer.read()] == ["202", pushed]
 
 
-def test_show_workers_answers_with_this_worker(connect_peer: Connect) -> None:
-    """The management call of a broker works on a lone worker."""
+def test_show_workers_lists_this_worker(connect_peer: Connect) -> None:
+    """The broker's management request works in direct mode."""
     peer = connect_peer()
     peer.send(Command.MMI, "u1", {"task": "show_workers"}, service="mmi.service.broker")
     status, rows = peer.read()
@@ -120,24 +120,24 @@ def test_show_workers_answers_with_this_worker(connect_peer: Connect) -> None:
     assert peer.read() == ("200", "Unsupported task 'drop'")
 
 
-def test_a_strangers_key_is_refused_and_told_so(server: Any, connect_peer: Connect) -> None:
-    """The handshake fails with an authentication error, and nothing reaches the worker."""
+def test_an_unlisted_key_is_refused_with_an_authentication_error(server: Any, connect_peer: Connect) -> None:
+    """The handshake fails, and nothing reaches the worker."""
     peer = connect_peer(unlisted_keys())
     peer.send(Command.POST, "u1", {"task": "add"})
     peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     assert server.direct.counters()["received"] == 0
 
 
-def test_a_client_without_curve_gets_nothing(server: Any, connect_peer: Connect) -> None:
-    """There is no way in without a key."""
+def test_a_client_without_curve_is_refused(server: Any, connect_peer: Connect) -> None:
+    """Its handshake fails, and nothing reaches the worker."""
     peer = connect_peer(None)
     peer.send(Command.POST, "u1", {"task": "add"})
     peer.wait_for(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_DISCONNECTED)
     assert server.direct.counters()["received"] == 0
 
 
-def test_a_key_taken_away_is_out_at_the_next_message(server: Any, connect_peer: Connect) -> None:
-    """A connection that was let in is no longer worth anything once its key file is gone."""
+def test_a_removed_key_is_refused_from_the_next_message_on(server: Any, connect_peer: Connect) -> None:
+    """Connections that are open don't outlive their key file."""
     peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
@@ -150,8 +150,8 @@ def test_a_key_taken_away_is_out_at_the_next_message(server: Any, connect_peer: 
     assert (server.runs, server.direct.counters()["denied"]) == (1, 2)
 
 
-def test_a_key_replaced_in_its_file_is_out_and_the_new_one_in(server: Any, connect_peer: Connect) -> None:
-    """The list is what the files say now, not what they said at the connection."""
+def test_a_replaced_key_is_refused_and_the_new_one_authorized(server: Any, connect_peer: Connect) -> None:
+    """The files count as they are now, not as they were when a client connected."""
     peer, new = connect_peer(), ensure_key_pair(server.environment.keys_folder, "new")
     peer.send(Command.POST, "u1", {"task": "add"})
     assert peer.read()[0] == "202"
@@ -165,12 +165,10 @@ def test_a_key_replaced_in_its_file_is_out_and_the_new_one_in(server: Any, conne
     assert peer.read()[0] == "403"
 
 
-def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
-    server: Any, connect_peer: Connect
-) -> None:
-    """A dead ZAP handler means no to strangers, never yes; it is started again."""
-    access = server.direct.zap
-    authenticator = access._authenticator
+def test_a_dead_zap_handler_refuses_new_clients_and_is_restarted(server: Any, connect_peer: Connect) -> None:
+    """Unlisted keys are never accepted meanwhile."""
+    zap = server.direct.zap
+    authenticator = zap.handler
     assert authenticator is not None
     authenticator.pipe.send(b"TERMINATE")
     authenticator.thread.join(WAIT_MILLISECONDS / 1_000)
@@ -179,32 +177,32 @@ def test_without_its_authenticator_the_worker_lets_nobody_new_in_and_recovers(
     known = connect_peer()
     known.send(Command.POST, "u2", {"task": "add"})
     assert [known.read()[0], known.read()[0]] == ["202", "200"]
-    assert access._authenticator is not authenticator
+    assert zap.handler is not authenticator
     unknown.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     assert server.runs == 1
 
 
-def test_a_dead_authenticator_is_started_again_while_messages_keep_coming(server: Any, connect_peer: Connect) -> None:
-    """A client that never pauses doesn't keep new ones out."""
-    access, peer = server.direct.zap, connect_peer()
+def test_a_dead_zap_handler_is_restarted_while_messages_keep_coming(server: Any, connect_peer: Connect) -> None:
+    """A client that never pauses doesn't delay it."""
+    zap, peer = server.direct.zap, connect_peer()
     peer.send(Command.POST, "u0", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
-    dead = access._authenticator
+    dead = zap.handler
     assert dead is not None
     dead.pipe.send(b"TERMINATE")
     deadline = time.monotonic() + WAIT_MILLISECONDS / 1_000
-    while access._authenticator is dead:
+    while zap.handler is dead:
         assert time.monotonic() < deadline
         peer.send(Command.GET, "u0")
         assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
 
 
 def test_no_heartbeat_can_end_the_process(server: Any) -> None:
-    """One that is due for a peer that left while its messages waited would (libzmq 4.3.5, `!_io_error`)."""
-    assert server.direct._router.getsockopt(zmq.HEARTBEAT_IVL) == 0
+    """Libzmq 4.3.5 aborts (`!_io_error`) if one is due for a peer that left while its messages waited."""
+    assert server.direct.router.getsockopt(zmq.HEARTBEAT_IVL) == 0
 
 
-def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Any, connect_peer: Connect) -> None:
+def test_a_stolen_identity_gets_none_of_the_owners_replies(server: Any, connect_peer: Connect) -> None:
     """A second connection under the same identity doesn't take over the first one's replies."""
     owner = connect_peer(identity=b"me")
     owner.send(Command.POST, "u1", {"task": "hold"})
@@ -217,8 +215,8 @@ def test_a_stolen_identity_gets_none_of_the_owners_answers(server: Any, connect_
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"not json", b'{"task":1}', b'{"kwargs":{}}', b'{"task":"add","args":1}'])
-def test_a_post_that_is_no_request_is_a_400_for_its_uuid(server: Any, connect_peer: Connect, data: bytes) -> None:
-    """The sender learns why; the next job runs as if nothing had been."""
+def test_an_invalid_post_gets_a_400_for_its_uuid(server: Any, connect_peer: Connect, data: bytes) -> None:
+    """With the reason; the next job runs."""
     peer = connect_peer()
     peer.send(Command.POST, "u1", data)
     status, answer = peer.read()
@@ -230,8 +228,8 @@ def test_a_post_that_is_no_request_is_a_400_for_its_uuid(server: Any, connect_pe
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(messages=st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=9), max_size=20))
-def test_garbage_ends_nothing(connect_peer: Connect, messages: list[list[bytes]]) -> None:
-    """Whatever frames an allowed client sends, the next proper job is served."""
+def test_arbitrary_frames_end_nothing(connect_peer: Connect, messages: list[list[bytes]]) -> None:
+    """Whatever frames an authorized client sends, the next valid job is served."""
     peer = connect_peer()
     for frames in messages:
         peer.dealer.send_multipart(frames)
@@ -241,8 +239,8 @@ def test_garbage_ends_nothing(connect_peer: Connect, messages: list[list[bytes]]
     peer.close()
 
 
-def test_a_message_over_the_limit_is_not_taken_and_ends_nothing(connect_peer: Connect) -> None:
-    """The connection is cut; the worker serves on."""
+def test_a_message_over_the_limit_ends_its_connection_only(connect_peer: Connect) -> None:
+    """Other clients are served."""
     peer = connect_peer()
     peer.send(Command.POST, "u1", b"x" * (MAX_MESSAGE_BYTES + 1))
     peer.wait_for(zmq.EVENT_DISCONNECTED)
@@ -251,8 +249,8 @@ def test_a_message_over_the_limit_is_not_taken_and_ends_nothing(connect_peer: Co
     assert other.read()[0] == "202"
 
 
-def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect_peer: Connect) -> None:
-    """The worker neither waits for a client that has gone nor stumbles."""
+def test_a_reply_to_a_client_that_has_gone_is_dropped_and_counted(server: Any, connect_peer: Connect) -> None:
+    """The worker neither waits nor fails."""
     server.direct._mailbox.put((b"gone", BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b"{}")))
     peer = connect_peer()
     peer.send(Command.POST, "u2", {"task": "add"})
@@ -260,8 +258,8 @@ def test_an_answer_for_nobody_is_dropped_and_counted(server: Any, connect_peer: 
     assert server.direct.counters()["dropped"] == 1
 
 
-def test_an_endpoint_that_is_taken_is_one_clear_error(server: Any) -> None:
-    """The message names the endpoint and the inventory key."""
+def test_an_endpoint_in_use_is_an_error_with_its_name(server: Any) -> None:
+    """And with the reason."""
     second = DirectServer(
         server.worker, server.executor, keys=server.keys, clients=AuthorizedKeys(server.environment.clients_folder)
     )

@@ -1,4 +1,4 @@
-"""What bounds the worker's socket, and who may touch it: ZeroMQ's own defaults have no bounds and never say no."""
+"""The limits of direct mode's socket, and the thread that owns it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WAIT_SECONDS = WAIT_MILLISECONDS / 1_000
 Connect = Callable[..., Any]
 
 
-def test_bounds_are_set_when_the_socket_is_made(server: Any) -> None:
-    """Set later they would not hold for connections that are there already; left alone most of them are endless."""
+def test_limits_are_set_when_the_socket_is_made(server: Any) -> None:
+    """Set later they wouldn't apply to existing connections; most of ZeroMQ's defaults are unlimited."""
     clients = AuthorizedKeys(server.environment.clients_folder)
     direct = DirectServer(server.worker, server.executor, keys=server.keys, clients=clients)
     names = ("LINGER", "MAXMSGSIZE", "SNDHWM", "RCVHWM", "HANDSHAKE_IVL", "ZAP_ENFORCE_DOMAIN", "CURVE_SERVER")
-    found = {name: direct._router.getsockopt(getattr(zmq, name)) for name in names}
+    found = {name: direct.router.getsockopt(getattr(zmq, name)) for name in names}
     direct.stop()
     assert found == {
         "LINGER": 500,
@@ -38,8 +38,8 @@ def test_bounds_are_set_when_the_socket_is_made(server: Any) -> None:
     }
 
 
-def test_a_client_that_does_not_read_loses_answers_and_holds_up_nobody(server: Any, connect_peer: Connect) -> None:
-    """What it doesn't take in is dropped and counted, others are served meanwhile, and the worker's stop is in time."""
+def test_a_client_that_does_not_read_loses_replies_and_delays_no_other(server: Any, connect_peer: Connect) -> None:
+    """Its replies are dropped and counted, others are served meanwhile, and the worker stops in time."""
     silent = connect_peer(identity=b"silent")
     silent.send(Command.POST, "u1", {"task": "add"})
     assert silent.read()[0] == "202"
@@ -59,17 +59,17 @@ def test_a_client_that_does_not_read_loses_answers_and_holds_up_nobody(server: A
     assert not stopping.is_alive()
 
 
-def test_only_its_own_thread_touches_the_socket(
+def test_only_the_owning_thread_uses_the_socket(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs end in other threads, and ZeroMQ's sockets break without a word where two use them at once."""
+    """Jobs end in other threads, and ZeroMQ's sockets aren't thread-safe."""
     threads: dict[str, set[str]] = defaultdict(set)
 
     def watch(name: str) -> None:
         real = getattr(zmq.Socket, name)
 
         def watched(socket: Any, *args: Any, **options: Any) -> Any:
-            if socket is server.direct._router:
+            if socket is server.direct.router:
                 threads[name].add(threading.current_thread().name)
             return real(socket, *args, **options)
 

@@ -1,4 +1,4 @@
-"""When a worker tells its broker what: time is a number here."""
+"""Which signals a worker sends its broker when; tests pass the time as numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.registration import Registration
 
-NEVER_SILENT = float("inf")  # a time at which silence is no news any more
+NEVER_SILENT = float("inf")  # a time at which the broker is silent already
 READY, KEEPALIVE, DISCONNECT = Command.READY, Command.KEEPALIVE, Command.DISCONNECT
 
 
@@ -20,7 +20,7 @@ def registration() -> Registration:
 
 
 def sent(registration: Registration, until: float, *, heard: float | None = None) -> list[tuple[float, list[bytes]]]:
-    """Return what goes out up to a time, each when it is due; `heard` is the last that comes of the broker."""
+    """Return the signals due up to a time, with their times; `heard` is when the broker's last keepalive comes."""
     found = []
     while (now := registration.next_change(NEVER_SILENT)) <= until:
         if heard is not None and heard <= now:
@@ -31,7 +31,7 @@ def sent(registration: Registration, until: float, *, heard: float | None = None
 
 
 def test_ready_comes_first_and_keepalives_follow(registration: Registration) -> None:
-    """The first keepalive at once: an older registration of this name would soon be over."""
+    """The first keepalive at once: an older registration of the name would expire soon."""
     assert sent(registration, 107.0, heard=101.5) == [
         (101.0, [READY, KEEPALIVE]),
         (103.5, [KEEPALIVE]),
@@ -40,8 +40,8 @@ def test_ready_comes_first_and_keepalives_follow(registration: Registration) -> 
     assert registration.due_signals(107.0) == []
 
 
-def test_what_a_dead_worker_left_is_removed_first_and_once() -> None:
-    """It may be registered for another service, and a READY on top means nothing."""
+def test_a_stale_entry_is_removed_first_and_once() -> None:
+    """It may be registered for another service, and the broker ignores a further READY."""
     registration = Registration(100.0, has_stale_entry=True)
     assert registration.due_signals(100.0) == [DISCONNECT, READY, KEEPALIVE]
     registration.connected(101.0)
@@ -49,14 +49,14 @@ def test_what_a_dead_worker_left_is_removed_first_and_once() -> None:
 
 
 def test_a_new_connection_registers_at_once(registration: Registration) -> None:
-    """Whoever has come back may have been restarted."""
+    """The broker may have been restarted."""
     registration.due_signals(101.0)
     registration.connected(102.0)
     assert registration.due_signals(102.0) == [READY, KEEPALIVE]
 
 
-def test_keepalives_go_on_alone_while_the_broker_is_silent(registration: Registration) -> None:
-    """A READY that it reads when the name has changed hands would register a worker that isn't there."""
+def test_only_keepalives_are_sent_while_the_broker_is_silent(registration: Registration) -> None:
+    """A READY that it reads once another worker has the name would register a worker that doesn't exist."""
     registration.due_signals(101.0)
     registration.keepalive_received(102.0)
     assert registration.next_change(108.0) == 103.5
@@ -71,8 +71,8 @@ def test_keepalives_go_on_alone_while_the_broker_is_silent(registration: Registr
     assert registration.due_signals(113.5) == [KEEPALIVE]
 
 
-def test_the_next_change_is_the_silence_where_that_comes_first(registration: Registration) -> None:
-    """Whoever has the name by then is found before the hold time is over."""
+def test_the_next_change_is_the_silence_if_that_is_earlier(registration: Registration) -> None:
+    """Another worker with the name is found before the hold time ends."""
     for now in (101.0, 103.5, 106.0):
         registration.due_signals(now)
     registration.keepalive_received(100.2)
@@ -81,14 +81,14 @@ def test_the_next_change_is_the_silence_where_that_comes_first(registration: Reg
 
 
 def test_after_the_hold_time_the_connection_is_lost(registration: Registration) -> None:
-    """Counted from the broker's last keepalive, or from when the connection came about."""
+    """Counted from the broker's last keepalive, or from the connection."""
     assert (registration.lost_at(), registration.is_lost(115.9), registration.is_lost(116.0)) == (116.0, False, True)
     registration.keepalive_received(110.0)
     assert (registration.lost_at(), registration.is_lost(116.0)) == (125.0, False)
 
 
-def test_a_pause_of_the_process_itself_is_followed_by_a_registration(registration: Registration) -> None:
-    """Stopped by a signal, or the machine asleep: the broker has taken it for dead, its last keepalives wait here."""
+def test_a_suspended_process_registers_again(registration: Registration) -> None:
+    """Meanwhile the broker may have removed it, and its last keepalives wait to be read."""
     registration.due_signals(101.0)
     registration.keepalive_received(121.0)
     assert registration.due_signals(121.0) == [READY, KEEPALIVE]
@@ -96,7 +96,7 @@ def test_a_pause_of_the_process_itself_is_followed_by_a_registration(registratio
 
 
 def test_a_broker_that_keeps_refusing_gets_one_ready_an_interval(registration: Registration) -> None:
-    """Else the two would answer each other without end."""
+    """Otherwise the two would reply to each other endlessly."""
     registration.due_signals(101.0)
     registration.reregister(101.1)
     assert registration.due_signals(101.1) == []
@@ -106,8 +106,8 @@ def test_a_broker_that_keeps_refusing_gets_one_ready_an_interval(registration: R
     assert registration.due_signals(106.0) == [READY, KEEPALIVE]
 
 
-def test_what_could_not_be_sent_is_sent_in_a_moment(registration: Registration) -> None:
-    """The connection may be there a little later than it is known."""
+def test_signals_that_could_not_be_sent_are_due_again_soon(registration: Registration) -> None:
+    """The connection may accept messages a little later."""
     assert registration.due_signals(101.0) == [READY, KEEPALIVE]
     registration.send_failed(101.0)
     assert registration.due_signals(101.0) == []
