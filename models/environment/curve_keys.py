@@ -1,6 +1,7 @@
 """CURVE key files in the text format of pyzmq certificates, read and written by a parser of our own.
 
-pyzmq's functions write secret keys with the umask's mode, and ignore errors while they load a folder.
+pyzmq's functions write secret keys with the umask's mode, and ignore errors while they load a folder. The key of the
+audit trail's fingerprints is stored beside them.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class InventorySources:
         self._document = read_document(file)
         self._variables = read_variables(file.parent)
         self._check_top_level()
-        self._patterns = self._read_patterns()
+        self._patterns = dict(self._read_patterns())
 
     def section(self, key: str) -> Any:
         """Return the value of the key `broker` or `topology`, or None."""
@@ -124,10 +124,7 @@ class InventorySources:
             if key not in OWN_KEYS and key not in NORFAB_KEYS:
                 raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}")
 
-    def _read_patterns(self) -> dict[str, list[Any]]:
-        return dict(self._iterate_patterns())
-
-    def _iterate_patterns(self) -> Iterator[tuple[str, list[Any]]]:
+    def _read_patterns(self) -> Iterator[tuple[str, list[Any]]]:
         workers = self._document.data.get("workers")
         if workers is None:
             return

@@ -18,7 +18,7 @@ def only_worker(client: Client, worker: str | None) -> str:
 
     Raises:
         UsageError: no worker is named, and there are several.
-        NoWorkersError: there is none.
+        NoWorkersError: no worker serves `fastmcp`.
     """
     names = client.worker_names(SERVICE)
     if worker is not None or len(names) == 1:

@@ -15,6 +15,7 @@ from nfcli.models.environment.file_lock import FileLock, lock_folder
 from nfcli.models.errors import EnvironmentFolderError
 
 SECONDS = 10.0
+PAUSE_SECONDS = 0.1
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def test_a_lock_that_is_held_is_awaited(path: Path) -> None:
         assert holder.try_acquire(shared=True)
         waiter = threading.Thread(target=wait)
         waiter.start()
+        waiter.join(PAUSE_SECONDS)
         assert not acquired.is_set()
     waiter.join(SECONDS)
     assert acquired.is_set()
@@ -110,6 +112,7 @@ def test_a_folder_is_locked_for_the_length_of_a_block(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         waiter = threading.Thread(target=enter)
         waiter.start()
+        waiter.join(PAUSE_SECONDS)
         assert not entered.is_set()
     waiter.join(SECONDS)
     assert entered.is_set()

@@ -143,7 +143,7 @@ def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pyte
     ],
 )
 def test_a_backup_that_fails_leaves_no_file(worker: Any, file: Path, task: str, answer: object, error: str) -> None:
-    """The worker is told to remove its snapshot, if it has made one."""
+    """The worker removes its snapshot, if it has made one."""
     worker.answers[task] = answer
     with pytest.raises(TaskError, match=error):
         back_up(worker, file, None)
