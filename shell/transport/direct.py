@@ -31,7 +31,7 @@ from ...models.protocol.frames import (
 )
 from ...models.protocol.pending_job import PendingJob
 
-MMI_TIMEOUT_SECONDS = 3.0
+ANSWER_SECONDS = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,31 @@ class WorkerLost:
 
 
 class DirectTransport:
-    """Reaches the workers of an environment; used by one thread at a time."""
+    """Reaches the workers of an environment; used by one thread at a time.
+
+    Args:
+        environment: the client's.
+        inventory: of that environment.
+        keys: the client's CURVE pair.
+        answer_seconds: how long a worker may take to answer a request for its row.
+        connect_seconds, max_message_bytes: as of `Connection`.
+    """
 
     SOURCE: ClassVar[str] = "the inventory"
 
-    def __init__(self, environment: Environment, inventory: Inventory, keys: KeyPair) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        inventory: Inventory,
+        keys: KeyPair,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        connect_seconds: float | None = None,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        self._answer_seconds = answer_seconds
+        self._connect_seconds = connect_seconds
+        self._max_message_bytes = max_message_bytes
         self._environment = environment
         self._inventory = inventory
         self._keys = keys
@@ -147,7 +167,7 @@ class DirectTransport:
 
     def _request_row(self, name: str) -> dict[str, str]:
         """Return a worker's own row (MMI `show_workers`)."""
-        uuid, deadline = uuids.uuid4().hex, time.monotonic() + MMI_TIMEOUT_SECONDS
+        uuid, deadline = uuids.uuid4().hex, time.monotonic() + self._answer_seconds
         self.send_message(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
         while time.monotonic() < deadline:
             for event in self.receive([name], deadline):
@@ -158,7 +178,7 @@ class DirectTransport:
                 if event.message.status != Status.DONE:
                     raise NoWorkersError(_reason(event.message))
                 return _own_row(event.message, name)
-        raise NoWorkersError(f"no answer within {MMI_TIMEOUT_SECONDS:g} s")
+        raise NoWorkersError(f"no answer within {self._answer_seconds:g} s")
 
     def show_broker(self) -> dict[str, Any]:
         """Raise an error: there is no broker in direct mode.
@@ -241,7 +261,12 @@ class DirectTransport:
         except KeyFileError as error:
             raise NoWorkersError(f"worker {name} can't be reached without its public key: {error}") from None
         return _WorkerConnection(
-            self._context, name, endpoint, keys=self._keys, server_key=server_key, key_file=key_file
+            *(self._context, name, endpoint),
+            keys=self._keys,
+            server_key=server_key,
+            key_file=key_file,
+            connect_seconds=self._connect_seconds,
+            max_message_bytes=self._max_message_bytes,
         )
 
     def _close(self, name: str) -> None:
@@ -260,10 +285,19 @@ class _WorkerConnection(Connection):
         keys: KeyPair,
         server_key: bytes,
         key_file: Path,
+        connect_seconds: float | None,
+        max_message_bytes: int | None,
     ) -> None:
         # A new id each time: the worker may still hold the connection that this one replaces.
         routing_id = b"nfcli-" + secrets.token_hex(8).encode()
-        super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key)
+        super().__init__(
+            *(context, endpoint),
+            routing_id=routing_id,
+            keys=keys,
+            server_key=server_key,
+            connect_seconds=connect_seconds,
+            max_message_bytes=max_message_bytes,
+        )
         self.name = name
         self._key_file = key_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -287,15 +288,18 @@ def test_workers_that_the_hook_for_the_first_job_started_get_the_job(broker: Any
         assert run(client) == {"w1": "w1", "w3": "w3"}
 
 
-def test_the_list_of_workers_is_awaited_no_longer_than_the_job_may_take(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_of_workers_is_awaited_no_longer_than_the_job_may_take(site: Site) -> None:
     """It is part of the job's time."""
     given: list[float] = []
-    refresh = client._transport.refresh
-    monkeypatch.setattr(client._transport, "refresh", lambda seconds: given.append(seconds) or refresh(seconds))
-    for timeout in (1.5, 60):
-        run(client, timeout=timeout)
+
+    class Connection(BrokerConnection):
+        def request(self, task: str, *, seconds: float = math.inf, **options: Any) -> Any:
+            given.append(seconds)
+            return super().request(task, seconds=seconds, **options)
+
+    with site.client(connect=Connection) as client:
+        for timeout in (1.5, 60):
+            run(client, timeout=timeout)
     assert given == [1.5, 2.5]
 
 

@@ -12,13 +12,10 @@ from typing import Any
 import pytest
 import zmq
 
-from nfcli.models.environment.curve_keys import ensure_client_key
 from nfcli.models.environment.paths import DEFAULT_WORKER
 from nfcli.models.errors import NoWorkersError
-from nfcli.models.inventory.loader import load_inventory
-from nfcli.models.protocol import connection as link
+from nfcli.models.protocol.connection import Connection
 from nfcli.shell.client.client import Client
-from nfcli.shell.transport.direct import DirectTransport
 from support.fabric.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
 
 
@@ -36,42 +33,40 @@ def outcome(client: Client, timeout: float = WAIT_SECONDS) -> object:
     return done["errors"] if done["failed"] else done["result"]
 
 
-def test_bounds_are_set_when_a_socket_is_made(both: tuple[Any, Client]) -> None:
+def test_bounds_are_set_when_a_socket_is_created(tmp_path: Path) -> None:
     """By default ZeroMQ bounds no message, and unsent ones delay the end of the program."""
-    _, client = both
-    assert outcome(client) == "good"
-    transport = client._transport
-    assert isinstance(transport, DirectTransport)
-    dealer = transport._connections[DEFAULT_WORKER].dealer
-    assert (dealer.getsockopt(zmq.LINGER), dealer.getsockopt(zmq.MAXMSGSIZE)) == (0, 512 * 1024 * 1024)
+    with zmq.Context() as context:
+        connection = Connection(context, f"ipc://{tmp_path}/socket", routing_id=b"x", keys=None, server_key=None)
+        dealer = connection.dealer
+        options = (dealer.getsockopt(zmq.LINGER), dealer.getsockopt(zmq.MAXMSGSIZE))
+        connection.close()
+    assert options == (0, 512 * 1024 * 1024)
 
 
 def test_clients_of_one_program_are_distinct_peers(both: tuple[Any, Client]) -> None:
     """A ROUTER ignores a second connection with the routing id of an open one."""
     rogue, first = both
     assert outcome(first) == "good"
-    inventory, keys = load_inventory(rogue.environment), ensure_client_key(rogue.environment)
-    transport = DirectTransport(rogue.environment, inventory, keys)
-    with Client(rogue.environment, inventory, keys, transport) as second:
+    with rogue.client() as second:
         assert outcome(second) == "good"
         assert outcome(first) == "good"
 
 
-def test_an_answer_over_the_limit_is_refused(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_over_the_limit_is_refused(both: tuple[Any, Client]) -> None:
     """The connection ends and the job fails with one line; the next one is answered."""
-    rogue, client = both
-    monkeypatch.setattr(link, "MAX_MESSAGE_BYTES", 10_000)
+    rogue, _ = both
     good, rogue.script = rogue.script, lambda uuid: [answer(uuid, "200", result("x" * 20_000))]
-    (line,) = outcome(client)  # type: ignore[misc]
-    assert re.fullmatch(rf"worker {DEFAULT_WORKER} [^\n]*has gone away[^\n]*", line)
-    rogue.script = good
-    assert outcome(client) == "good"
+    with rogue.client(max_message_bytes=10_000) as client:
+        (line,) = outcome(client)  # type: ignore[misc]
+        assert re.fullmatch(rf"worker {DEFAULT_WORKER} [^\n]*has gone away[^\n]*", line)
+        rogue.script = good
+        assert outcome(client) == "good"
 
 
-def test_unsent_messages_do_not_delay_the_end(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsent_messages_do_not_delay_the_end(both: tuple[Any, Client]) -> None:
     """By default ZeroMQ waits for ever to send them."""
-    rogue, client = both
-    monkeypatch.setattr(link, "CONNECT_SECONDS", 0.1)
+    rogue, _ = both
+    client = rogue.client(connect_seconds=0.1)
     with socket.socket() as silent:  # bound and not listening
         silent.bind(("127.0.0.1", 0))
         rogue.lock.publish(endpoint=f"tcp://127.0.0.1:{silent.getsockname()[1]}")

@@ -16,7 +16,6 @@ from nfcli.models.protocol.connection import MESSAGES_AT_ONCE
 from nfcli.models.protocol.frames import ClientMessage, Command
 from nfcli.models.protocol.jobs import Result
 from nfcli.shell.client.client import Client
-from nfcli.shell.transport import direct as direct_module
 from support.fabric.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -117,16 +116,17 @@ def test_a_result_without_some_fields_gets_them(rogue: Any, client: Client) -> N
     assert found == Result(result="good").model_dump(mode="json")
 
 
-def test_endless_noise_does_not_delay_the_deadline(rogue: Any, client: Client) -> None:
+def test_endless_noise_does_not_delay_the_deadline(rogue: Any) -> None:
     """The client handles a bounded number of messages at a time."""
     noise = [answer("another job", "200", result("foreign"))] * 900
-    transport, message = client._transport, ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}")
+    transport, message = rogue.transport(), ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}")
     rogue.script = lambda _: noise
     transport.send_message(DEFAULT_WORKER, message)
     assert rogue.is_silent.wait(WAIT_SECONDS)
     counts = []
     while sum(counts) < len(noise):
         counts.append(len(list(transport.receive([DEFAULT_WORKER], time.monotonic() + WAIT_SECONDS))))
+    transport.close()
     assert max(counts) <= MESSAGES_AT_ONCE
 
 
@@ -156,19 +156,18 @@ def test_show_workers_names_the_fault_of_an_answer(
     assert (row["status"], row["note"]) == ("dead", note)
 
 
-def test_show_workers_does_not_wait_for_a_worker_that_is_silent(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_show_workers_does_not_wait_for_a_silent_worker(rogue: Any) -> None:
     """That request has a short time-out of its own."""
-    monkeypatch.setattr(direct_module, "MMI_TIMEOUT_SECONDS", 0.2)
-    (row,) = client.show_workers()
+    with rogue.client(answer_seconds=0.2) as client:
+        (row,) = client.show_workers()
     assert (row["status"], row["note"]) == ("dead", "no answer within 0.2 s")
 
 
-def test_a_starting_worker_is_awaited_at_its_socket(rogue: Any, client: Client) -> None:
+def test_a_starting_worker_is_awaited_at_its_socket(rogue: Any) -> None:
     """Its endpoint isn't published yet, but the path of its socket is known."""
     rogue.lock.release()
     lock = WorkerLock.acquire(rogue.environment.lock_file(DEFAULT_WORKER))
-    transport = client._transport
+    transport = rogue.transport()
     assert transport.endpoint(DEFAULT_WORKER) == rogue.environment.socket_endpoint(DEFAULT_WORKER)
+    transport.close()
     lock.release()

@@ -66,6 +66,16 @@ class Rogue:
                     self.router.send_multipart([identity, *reply])
                 self.is_silent.set()
 
+    def transport(self, **options: Any) -> DirectTransport:
+        """Return a transport of the worker's environment."""
+        keys = ensure_client_key(self.environment)
+        return DirectTransport(self.environment, load_inventory(self.environment), keys, **options)
+
+    def client(self, **options: Any) -> Client:
+        """Return a client of the worker; options are those of its transport."""
+        inventory, keys = load_inventory(self.environment), ensure_client_key(self.environment)
+        return Client(self.environment, inventory, keys, self.transport(**options))
+
     def stop(self) -> None:
         """Close everything."""
         self.stopping.set()
@@ -81,8 +91,7 @@ def rogue_and_client(folder: Path) -> Iterator[tuple[Rogue, Client]]:
     environment.prepare()
     rogue = Rogue(environment)
     try:
-        inventory, keys = load_inventory(environment), ensure_client_key(environment)
-        with Client(environment, inventory, keys, DirectTransport(environment, inventory, keys)) as client:
+        with rogue.client() as client:
             yield rogue, client
     finally:
         rogue.stop()
