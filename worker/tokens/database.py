@@ -32,13 +32,13 @@ __all__ = ["KEY_PREFIX", "LOCK_TIMEOUT_SECONDS", "LoadedTokens", "NoPickleDisk",
 
 LOCK_TIMEOUT_SECONDS = 5.0
 
-_SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "eviction_policy": "none",
     "cull_limit": 0,  # "none" alone still drops up to ten expired rows at each write
     "tag_index": 1,
     "statistics": 0,
 }
-_PRAGMAS: dict[str, Any] = {
+PRAGMAS: dict[str, Any] = {
     "journal_mode": "wal",
     "synchronous": 2,  # NORMAL may lose the last commits at power loss: a revoked token would come back
     "mmap_size": 0,
@@ -80,11 +80,11 @@ class NoPickleDisk(diskcache.Disk):
         return value
 
 
-class _Cache(diskcache.Cache):
+class TokenCache(diskcache.Cache):
     """A cache with the statements that diskcache's own methods can't run durably, exactly or in one step."""
 
     def __init__(self, folder: Path, lock_timeout_seconds: float) -> None:
-        settings = _SETTINGS | {f"sqlite_{name}": value for name, value in _PRAGMAS.items()}
+        settings = SETTINGS | {f"sqlite_{name}": value for name, value in PRAGMAS.items()}
         try:
             super().__init__(str(folder), timeout=lock_timeout_seconds, disk=NoPickleDisk, **settings)
         except BaseException:
@@ -104,8 +104,8 @@ class _Cache(diskcache.Cache):
 
     def settings_in_force(self) -> dict[str, Any]:
         """Return the settings as the connection and the file have them now."""
-        found = {name: self.reset(name) for name in _SETTINGS}
-        return found | {name: self.pragma(name)[0] for name in _PRAGMAS}
+        found = {name: self.reset(name) for name in SETTINGS}
+        return found | {name: self.pragma(name)[0] for name in PRAGMAS}
 
     def put(self, key: str, tag: str, value: str, expires: float | None) -> None:
         """Write one row."""
@@ -202,10 +202,10 @@ class TokenDatabase:
     propagates unchanged.
     """
 
-    def __init__(self, folder: Path, cache: _Cache, lock_timeout_seconds: float) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, cache: TokenCache, lock_timeout_seconds: float) -> None:
+        self.folder = folder
         self._file = folder / DATABASE_NAME
-        self._cache = cache
+        self.cache = cache
         self._wait_ms = round(lock_timeout_seconds * _MILLISECONDS)
         self._files = DatabaseFiles(folder)
 
@@ -224,7 +224,7 @@ class TokenDatabase:
         with convert_errors(file):
             prepare_folder(folder)
             check_file(file, lock_timeout_seconds)
-            cache = _Cache(folder, lock_timeout_seconds)
+            cache = TokenCache(folder, lock_timeout_seconds)
         try:
             with convert_errors(file):
                 database = cls(folder, cache, lock_timeout_seconds)
@@ -235,11 +235,11 @@ class TokenDatabase:
         return database
 
     def _assert_settings(self) -> None:
-        found = self._cache.settings_in_force()
-        for name, value in (_SETTINGS | _PRAGMAS).items():
+        found = self.cache.settings_in_force()
+        for name, value in (SETTINGS | PRAGMAS).items():
             if found[name] != value:
                 raise TokenStoreError(
-                    f"the token database in {self._folder} can't be used safely: {name} is {found[name]}, {value} is "
+                    f"the token database in {self.folder} can't be used safely: {name} is {found[name]}, {value} is "
                     "required; keep it on a local disk"
                 )
 
@@ -248,35 +248,35 @@ class TokenDatabase:
         wait_ms = math.ceil(max(seconds, 0.0) * 10) * 100
         if wait_ms != self._wait_ms:
             with convert_errors(self._file):
-                self._cache.pragma(f"busy_timeout = {wait_ms}")
+                self.cache.pragma(f"busy_timeout = {wait_ms}")
             self._wait_ms = wait_ms
 
     def load(self) -> LoadedTokens:
         """Read every token; rows that are pickled or break a rule are counted, never decoded."""
         with convert_errors(self._file):
-            return read_rows(self._cache.connection)
+            return read_rows(self.cache.connection)
 
     def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None = None) -> None:
         """Write tokens, all or none, replacing older rows of the same tokens; on disk (fsync) when this returns."""
 
         def write() -> None:
             for record in records:
-                self._cache.put(*encode(record))
+                self.cache.put(*encode(record))
 
         self._write(write, now, before_commit)
 
     def remove(self, tokens: Iterable[str], *, now: float, before_commit: Callable[[], None] | None = None) -> None:
         """Remove tokens, all or none; gone from disk (fsync) when this returns."""
         keys = [KEY_PREFIX + token for token in tokens]
-        self._write(partial(self._cache.remove, keys), now, before_commit)
+        self._write(partial(self.cache.remove, keys), now, before_commit)
 
     def replace(
         self, records: list[BearerTokenRecord], *, now: float, before_commit: Callable[[], None] | None = None
     ) -> None:
         """Replace all tokens by these, in one transaction; on disk (fsync) when this returns."""
-        self._write(lambda: self._cache.replace(map(encode, records)), now, before_commit)
+        self._write(lambda: self.cache.replace(map(encode, records)), now, before_commit)
         with suppress(sqlite3.Error):  # else the write-ahead log keeps its peak size
-            self._cache.shrink()
+            self.cache.shrink()
         self._files.record_log_size()
 
     def save_high_water_mark(self, now: float) -> None:
@@ -287,9 +287,9 @@ class TokenDatabase:
         once = _RunOnce(before_commit)
 
         def in_a_transaction() -> None:
-            with convert_errors(self._file), self._cache.writing():
+            with convert_errors(self._file), self.cache.writing():
                 write()
-                self._cache.save_high_water_mark(now)
+                self.cache.save_high_water_mark(now)
                 once()
 
         self._verify_files()
@@ -312,12 +312,12 @@ class TokenDatabase:
         if not self._files.is_log_truncated():
             return
         try:
-            is_busy, length, folded = self._cache.pragma("wal_checkpoint(PASSIVE)")
+            is_busy, length, folded = self.cache.pragma("wal_checkpoint(PASSIVE)")
         except sqlite3.Error:
             is_busy, length, folded = 1, 0, 0
         if is_busy or length != folded:
             raise TokenStoreDamagedError(
-                f"the write-ahead log of the token database in {self._folder} was truncated by another "
+                f"the write-ahead log of the token database in {self.folder} was truncated by another "
                 "program, nothing changed: save the output of list-tokens, restart the worker and compare"
             )
 
@@ -327,7 +327,7 @@ class TokenDatabase:
         except TokenStoreFullError:
             # Folding in the write-ahead log frees megabytes: a full disk must not keep a token from being revoked.
             with convert_errors(self._file):
-                self._cache.shrink()
+                self.cache.shrink()
                 self._files.record_log_size()
             write()
 
@@ -335,7 +335,7 @@ class TokenDatabase:
         """Copy the database into a new private file: see `backup.write_backup`."""
         with convert_errors(self._file):
             self._verify_log()
-        write_backup(self._cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
+        write_backup(self.cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
 
     def check(self) -> None:
         """Check that the files are in place, and the integrity of the database on disk.
@@ -345,10 +345,10 @@ class TokenDatabase:
         """
         self._verify_files()
         with convert_errors(self._file):
-            self._cache.pragma("shrink_memory")  # pages cached in memory may be intact where those on disk are damaged
-            if self._cache.pragma("integrity_check(1)")[0] != "ok":
+            self.cache.pragma("shrink_memory")  # pages cached in memory may be intact where those on disk are damaged
+            if self.cache.pragma("integrity_check(1)")[0] != "ok":
                 raise damaged(self._file)
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it. Safe to repeat."""
-        self._cache.close()
+        self.cache.close()

@@ -69,13 +69,13 @@ class TokenStore:
         ticks: Callable[[], float],
         lock_timeout_seconds: float,
     ) -> None:
-        self._database = database
+        self.database = database
         self._executor = executor
         self._now = clock.now
         self._ticks = ticks
         self._lock_timeout_seconds = lock_timeout_seconds
         self._is_closed = False
-        self._index = TokenIndex(loaded.records)
+        self.index = TokenIndex(loaded.records)
         self._next_background_sweep = -math.inf
         self.pickled_rows = loaded.pickled
         self.invalid_rows = loaded.invalid
@@ -128,21 +128,21 @@ class TokenStore:
         self._is_closed = True
         removed = self._executor.submit(self._sweep_and_close).result()
         self._executor.shutdown()
-        self._index = TokenIndex()
+        self.index = TokenIndex()
         self._notify_revoked(removed)
 
     def _sweep_and_close(self) -> list[str]:
         removed: list[str] = []
         now = self.now()
         try:
-            self._database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
+            self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while batch := self._sweep(now):
                 removed += batch
-            self._database.save_high_water_mark(now)
+            self.database.save_high_water_mark(now)
         except TokenStoreError as error:
             log.warning("expired tokens were not swept: %s", error)
         finally:
-            self._database.close()
+            self.database.close()
         return removed
 
     def __enter__(self) -> Self:
@@ -159,7 +159,7 @@ class TokenStore:
 
     def lookup(self, token: str) -> BearerTokenRecord | None:
         """Return the record of a live token, else None; never waits for the disk and never raises."""
-        record = self._index.by_token.get(token)
+        record = self.index.by_token.get(token)
         if record is None or record.expires is None or self._now() < record.expires:
             return record
         self._schedule_sweep()
@@ -167,7 +167,7 @@ class TokenStore:
 
     def records(self, username: str | None = None) -> list[BearerTokenRecord]:
         """Return the live tokens of all users or of one, sorted by user name, then by creation."""
-        index = self._index
+        index = self.index
         users = sorted(index.usernames()) if username is None else [username]
         now = self.now()
         return [
@@ -179,7 +179,7 @@ class TokenStore:
 
     def usernames(self) -> list[str]:
         """Return the names of users who have a live token, sorted."""
-        index, now = self._index, self.now()
+        index, now = self.index, self.now()
         users = index.usernames()
         if now >= index.next_expiry:
             users = [user for user in users if any(record.is_live(now) for record in index.of_user(user))]
@@ -187,14 +187,14 @@ class TokenStore:
 
     def __len__(self) -> int:
         """Return the number of live tokens."""
-        index, now = self._index, self.now()
+        index, now = self.index, self.now()
         if now < index.next_expiry:
             return len(index)
         return sum(record.is_live(now) for record in index.records())
 
     def has_expired(self) -> bool:
         """Whether there are expired tokens to sweep; takes constant time."""
-        return self.now() >= self._index.next_expiry
+        return self.now() >= self.index.next_expiry
 
     def store(
         self,
@@ -223,7 +223,7 @@ class TokenStore:
             request = BearerTokenStoreInput(username=username, token=token, expire=expire_seconds, **details)
         except ValidationError as error:
             raise TaskError("; ".join(validation_messages(error))) from None
-        record, has_replaced_expired = self._run(self._store, request, before_commit)
+        record, has_replaced_expired = self.run(self._store, request, before_commit)
         if has_replaced_expired:
             self._notify_revoked([token])
         return record
@@ -233,7 +233,7 @@ class TokenStore:
     ) -> tuple[BearerTokenRecord, bool]:
         # The database keeps microseconds of a creation; the expiry shows the same fraction.
         now = round(self.now(), 6)
-        old = self._index.by_token.get(request.token)
+        old = self.index.by_token.get(request.token)
         live = old if old is not None and old.is_live(now) else None
         if live is not None and live.username != request.username:
             raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
@@ -242,8 +242,8 @@ class TokenStore:
             expires=None if request.expire is None else now + request.expire,
         )
         change = TokenChange("create" if live is None else "renew", (record,))
-        self._database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
-        self._index.put(record)
+        self.database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
+        self.index.put(record)
         return record, old is not None and live is None
 
     def delete(
@@ -260,7 +260,7 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        removed, live = self._run(self._delete, username, token, before_commit)
+        removed, live = self.run(self._delete, username, token, before_commit)
         self._notify_revoked(removed)
         return live
 
@@ -268,10 +268,10 @@ class TokenStore:
         self, username: str | None, token: str | None, before_commit: BeforeCommit | None
     ) -> tuple[list[str], int]:
         if token is not None:
-            found = self._index.by_token.get(token)
+            found = self.index.by_token.get(token)
             records = [found] if found is not None and username in (None, found.username) else []
         else:
-            records = self._index.of_user(username) if username is not None else []
+            records = self.index.of_user(username) if username is not None else []
         if not records:
             return [], 0
         now = self.now()
@@ -290,14 +290,14 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        replaced, revoked = self._run(self._replace, list(records), before_commit)
+        replaced, revoked = self.run(self._replace, list(records), before_commit)
         self._notify_revoked(revoked)
         return replaced
 
     def _replace(
         self, given: list[BearerTokenRecord], before_commit: BeforeCommit | None
     ) -> tuple[ReplaceResult, list[str]]:
-        self._index, replaced, revoked = bulk.replace(self._database, self._index, given, self.now(), before_commit)
+        self.index, replaced, revoked = bulk.replace(self.database, self.index, given, self.now(), before_commit)
         return replaced, revoked
 
     def import_tokens(
@@ -311,8 +311,8 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        imported, revoked = self._run(
-            lambda: bulk.import_tokens(self._database, self._index, records, self.now(), before_commit)
+        imported, revoked = self.run(
+            lambda: bulk.import_tokens(self.database, self.index, records, self.now(), before_commit)
         )
         self._notify_revoked(revoked)
         return imported
@@ -326,10 +326,10 @@ class TokenStore:
             TaskError: the file exists already.
             TokenStoreError: its subclasses say what is wrong with the copy's disk, or with the database.
         """
-        return self._run(self._backup, path)
+        return self.run(self._backup, path)
 
     def _backup(self, path: Path) -> int:
-        self._database.backup(path)
+        self.database.backup(path)
         return len(self)
 
     def check(self) -> None:
@@ -338,7 +338,7 @@ class TokenStore:
         Raises:
             TokenStoreDamagedError: the database is damaged, or was moved or replaced.
         """
-        self._run(self._database.check)
+        self.run(self.database.check)
 
     def sweep(self) -> int:
         """Remove expired tokens from memory and disk, in transactions of bounded size; return how many.
@@ -350,13 +350,13 @@ class TokenStore:
         """
         now = self.now()
         count = 0
-        while removed := self._run(self._sweep, now):
+        while removed := self.run(self._sweep, now):
             self._notify_revoked(removed)
             count += len(removed)
         return count
 
     def _sweep(self, now: float) -> list[str]:
-        return self._remove(self._index.expired(now, SWEEP_BATCH_TOKENS), self.now())
+        return self._remove(self.index.expired(now, SWEEP_BATCH_TOKENS), self.now())
 
     def _schedule_sweep(self) -> None:
         """Schedule one background sweep, unless one is pending or failed less than `SWEEP_AGAIN_SECONDS` ago."""
@@ -369,7 +369,7 @@ class TokenStore:
         now = self.now()
         next_sweep = -math.inf
         try:
-            self._database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
+            self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while removed := self._sweep(now):
                 self._notify_revoked(removed)
         except TokenStoreError as error:
@@ -383,19 +383,19 @@ class TokenStore:
         """Remove records from disk, then from the index; return their tokens."""
         tokens = [record.token for record in records]
         if tokens:
-            self._database.remove(tokens, now=now, before_commit=before_commit)
-            self._index.remove(records)
+            self.database.remove(tokens, now=now, before_commit=before_commit)
+            self.index.remove(records)
         return tokens
 
-    def _run(
+    def run(
         self, function: Callable[_Parameters, _Value], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Value:
-        """Run a function in the store's own thread and wait for its result."""
+        """Run a function in the store's own thread, the only one that uses the database, and wait for its result."""
         submitted = time.monotonic()
 
         def run() -> _Value:
             # Calls queued before this one may have waited for a lock: together they must not wait longer than one.
-            self._database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - submitted))
+            self.database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - submitted))
             return function(*args, **kwargs)
 
         try:

@@ -20,6 +20,7 @@ from nfcli.worker.audit import file as audit_file
 from nfcli.worker.audit.chain import NO_LINE, Head
 from nfcli.worker.audit.file import ChainedFile
 from support.chained_files import refused
+from support.token_store import descriptor_of
 
 Open = Callable[[], ChainedFile]
 
@@ -134,7 +135,7 @@ def room_for(path: Path, more_bytes: int) -> Iterator[None]:
 def test_a_full_disk_takes_no_part_of_a_line(path: Path, file: ChainedFile) -> None:
     """Whether none of it fits or a part; what did is taken back, and with room again lines come behind the last."""
     before = path.read_bytes()
-    with in_place_of(file._stream.fileno(), "/dev/full"):
+    with in_place_of(descriptor_of(path), "/dev/full"):
         refused(file, match=r"can't be written \(No space left on device\), nothing changed: make room on its disk")
     for more_bytes in (0, 1, 50):
         with room_for(path, more_bytes):
@@ -168,7 +169,7 @@ def test_a_head_that_can_t_be_written_is_logged(
     path: Path, file: ChainedFile, open_file: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line is there, and a line behind the head is no fault."""
-    with in_place_of(file._head_stream.fileno(), "/dev/full"):
+    with in_place_of(descriptor_of(path.with_suffix(".head")), "/dev/full"):
         file.append({"actor": "ann"})
     assert caplog.messages == [f"the head of the audit trail {path} can't be written: No space left on device"]
     assert open_file().found == []

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nfcli.worker.audit.refusals import Refusal, RefusalLog
 from nfcli.worker.audit.trail import AuditTrail
 
 SECRET = "s3cr3t-t0k3n/with+more~=="
@@ -80,14 +81,20 @@ def test_refused_requests_leave_some_lines_and_the_rest_is_counted(seldom: Seldo
         assert again.verify().lines == 22
 
 
-def test_refusing_never_waits_for_the_disk(seldom: Seldom, path: Path) -> None:
-    """Somebody holds the file for long: the callers are the loop and the ZeroMQ thread."""
-    with seldom.trail._file._lock:
-        for _ in range(1_000):
-            seldom.trail.refused("127.0.0.1", "no")
-    seldom.trail.close()
-    assert len(lines(path)) == 11
-    assert lines(path)[-1]["suppressed"] == 990
+def test_refusing_never_waits_for_the_disk() -> None:
+    """While a line is being written, thousands of refused requests are counted: callers are event loops."""
+    disk = threading.Event()
+    written: list[Refusal] = []
+
+    def write(refusal: Refusal) -> None:
+        assert disk.wait(20)
+        written.append(refusal)
+
+    refusals = RefusalLog(write, lambda: 0.0)
+    recorded = [refusals.record("127.0.0.1", "no", lambda: None) for _ in range(1_000)]
+    assert (recorded, written) == ([True] * 10 + [False] * 990, [])
+    disk.set()
+    assert (refusals.close(), len(written)) == (990, 10)
 
 
 def test_a_flood_from_many_threads_is_counted_to_the_last_request(seldom: Seldom, path: Path) -> None:

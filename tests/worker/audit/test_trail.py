@@ -161,11 +161,11 @@ def test_eight_threads_of_changes_leave_a_line_for_each(
 
 
 def undone(trail: AuditTrail, operation: Operation, result: Result, *known: str, **arguments: object) -> dict[str, Any]:
-    """Write that a task changed nothing; return the line as it lies in the file."""
+    """Record that a task changed nothing; return the line in the file."""
     trail.log_failed_change(
         operation=operation, actor="client", arguments=arguments, result=result, is_token=known.__contains__
     )
-    line: dict[str, Any] = json.loads(trail._file.path.read_bytes().splitlines()[-1])
+    line: dict[str, Any] = json.loads(Path(trail.verify().file).read_bytes().splitlines()[-1])
     return line
 
 
@@ -218,7 +218,7 @@ def test_arguments_that_broke_the_rules_are_recorded_safely(trail: AuditTrail, u
     known = ("of-somebody-else-a-token", "short")
     line = undone(trail, "create", FAILED, *known, username=username, token=SECRET)
     assert line["username"] == shown
-    content = trail._file.path.read_bytes()
+    content = Path(trail.verify().file).read_bytes()
     assert SECRET.encode() not in content
     assert content.isascii()
     assert content.count(b"\n") == 1

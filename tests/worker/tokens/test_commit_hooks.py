@@ -51,7 +51,7 @@ def store(open_store: OpenStore) -> TokenStore:
 def rows(store: TokenStore) -> Callable[[], int]:
     """Count the rows as the open transaction has them; in the store's thread only."""
     statement = "SELECT count(*) FROM Cache WHERE key LIKE 'bearer%'"
-    return lambda: int(store._database._cache._sql(statement).fetchone()[0])
+    return lambda: int(store.database.cache.connection.execute(statement).fetchone()[0])
 
 
 def test_a_witness_hears_of_each_change_once(store: TokenStore, clock: SimpleNamespace) -> None:
@@ -180,7 +180,7 @@ def test_the_cause_of_a_refusal_is_kept(store: TokenStore) -> None:
 @contextmanager
 def failing_commits(store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, count: int) -> Iterator[None]:
     """Have the next commits fail as on a full disk: all of them are tried when the rows are written."""
-    cache = store._database._cache
+    cache = store.database.cache
     transact, left = cache.transact, [count]
 
     @contextmanager
@@ -190,15 +190,15 @@ def failing_commits(store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, count
             if left[0]:
                 left[0] -= 1
                 # Within the transaction, so diskcache rolls back as it does when COMMIT fails.
-                cache._sql("PRAGMA max_page_count = 1")
-                cache._sql("CREATE TABLE too_much AS SELECT hex(randomblob(100000)) AS text")
+                cache.connection.execute("PRAGMA max_page_count = 1")
+                cache.connection.execute("CREATE TABLE too_much AS SELECT hex(randomblob(100000)) AS text")
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "transact", fail)
         try:
             yield
         finally:
-            store._run(lambda: cache._sql("PRAGMA max_page_count = 100000"))
+            store.run(lambda: cache.connection.execute("PRAGMA max_page_count = 100000"))
 
 
 @pytest.mark.parametrize(("failures", "is_done"), [(1, True), (2, False)])
@@ -222,16 +222,16 @@ def test_a_commit_that_fails_after_the_witness_is_the_stores_error(
     store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was witnessed did not happen, and the caller is told so."""
-    cache = store._database._cache
+    cache = store.database.cache
     calls: list[TokenChange] = []
     before = contents(store)
 
     @contextmanager
     def transact(*, retry: bool) -> Iterator[None]:
         assert not retry
-        cache._sql("BEGIN IMMEDIATE")
+        cache.connection.execute("BEGIN IMMEDIATE")
         yield
-        cache._sql("COMMIT AND FAIL")
+        cache.connection.execute("COMMIT AND FAIL")
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "transact", transact)

@@ -30,12 +30,12 @@ def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
 
 def cache_of(store: TokenStore) -> diskcache.Cache:
     """Return the cache below a store."""
-    return store._database._cache
+    return store.database.cache
 
 
 def in_its_thread(store: TokenStore, call: Callable[[], Any]) -> Any:
     """Make a call in the store's own thread."""
-    return store._run(call)
+    return store.run(call)
 
 
 def test_a_size_limit_evicts_no_token(open_store: OpenStore, raw_database: RawDatabase) -> None:
@@ -78,7 +78,7 @@ def test_a_token_that_expired_at_the_very_beginning_of_time_has_expired(
     raw_database.plant(token="old", expire_time=0.0)
     store = open_store()
     assert (store.invalid_rows, raw_database.keys()) == (0, [])  # swept at the opening
-    store._index.put(BearerTokenRecord("old", "alice", 0.0, 0.0))
+    store.index.put(BearerTokenRecord("old", "alice", 0.0, 0.0))
     assert (store.lookup("old"), store.records(), len(store), store.usernames()) == (None, [], 0, [])
 
 

@@ -33,7 +33,7 @@ def crash_and_open(tmp_path: Path, clock: SimpleNamespace) -> Iterator[CrashAndO
 
         def again(store: TokenStore) -> TokenStore:
             copy = tmp_path / f"copy-{len(list(tmp_path.glob('copy-*')))}"
-            shutil.copytree(store._database._folder, copy, ignore=shutil.ignore_patterns("*-shm"))
+            shutil.copytree(store.database.folder, copy, ignore=shutil.ignore_patterns("*-shm"))
             clocks = {"clock": lambda: clock.now, "ticks": lambda: clock.ticks}
             return opened.enter_context(TokenStore.open(copy, **clocks))
 
@@ -48,7 +48,7 @@ def wait(clock: SimpleNamespace, seconds: float) -> None:
 
 def settled(store: TokenStore) -> TokenStore:
     """Wait until the store's thread has done all it was given."""
-    store._run(lambda: None)
+    store.run(lambda: None)
     return store
 
 
@@ -244,14 +244,14 @@ def test_many_look_ups_bring_one_sweep_and_wait_for_none(
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(look, range(1000))) == {None}
     removals.go.set()
-    assert len(settled(store)._index) == 0
+    assert len(settled(store).index) == 0
     assert len(sweeps) <= 4  # one for each thread that asked at the very same moment
     assert removals.count == 1
     store.store("alice", "another", 10)
     wait(clock, 10)
     sweeps.clear()
     assert store.lookup("another") is None
-    assert (len(settled(store)._index), sweeps, removals.count) == (0, ["sweep"], 2)
+    assert (len(settled(store).index), sweeps, removals.count) == (0, ["sweep"], 2)
 
 
 def test_look_ups_leave_a_disk_alone_that_fails(
@@ -338,13 +338,11 @@ def test_a_clock_that_is_behind_is_told_once(
     open_store: OpenStore, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture, back: float, said: str | None
 ) -> None:
     """By how much, what that means, and what to do."""
-    store = open_store()
-    folder = store._database._folder
-    store.close()
+    open_store().close()
     clock.now -= back
-    open_store()
+    store = open_store()
     line = (
-        f"the clock is {said} behind the latest time that the token database in {folder} has seen: "
+        f"the clock is {said} behind the latest time that the token database in {store.database.folder} has seen: "
         "tokens expire by the later time, set the clock right"
     )
     assert caplog.messages == ([] if said is None else [line])

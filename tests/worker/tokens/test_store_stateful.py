@@ -98,7 +98,7 @@ class TokenStoreModel(RuleBasedStateMachine):
     def sweep(self) -> None:
         """Take what has expired off the disk; nobody sees a difference."""
         self.store.sweep()
-        assert self.live().keys() == self.store._index.by_token.keys()
+        assert self.live().keys() == self.store.index.by_token.keys()
         assert not self.store.has_expired()
 
     @rule()

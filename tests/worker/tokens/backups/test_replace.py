@@ -191,7 +191,7 @@ def test_the_write_ahead_log_does_not_stay_as_long_as_a_restoration_makes_it(
     """Nor does that look like a log that was cut off."""
     store = open_store()
     store.replace([BearerTokenRecord(f"t{number}", "alice", clock.now, None) for number in range(2000)])
-    assert (store._database._folder / "cache.db-wal").stat().st_size == 0
+    assert (store.database.folder / "cache.db-wal").stat().st_size == 0
     store.store("alice", "another", None)
     assert len(store) == 2001
 

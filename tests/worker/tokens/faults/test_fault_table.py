@@ -26,6 +26,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.database import read_backup
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
+from support.token_store import pragma
 
 OpenStore = Callable[[], TokenStore]
 Fault = Callable[[TokenStore], object]
@@ -51,11 +52,6 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
     clock.now += 20
     pragma(store, "shrink_memory")
     return store
-
-
-def pragma(store: TokenStore, text: str) -> object:
-    """Run a PRAGMA on the store's own connection, in the store's own thread."""
-    return store._run(lambda: store._database._cache.pragma(text))
 
 
 def answers(store: TokenStore) -> object:

@@ -28,6 +28,7 @@ from nfcli.models.errors import (
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
+from support.token_store import pragma
 
 OpenStore = Callable[[], TokenStore]
 
@@ -42,11 +43,6 @@ def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
 def open_files() -> int:
     """Count this process's file descriptors."""
     return len(list(Path("/dev/fd").iterdir()))
-
-
-def pragma(store: TokenStore, text: str) -> object:
-    """Run a PRAGMA on the store's own connection, in the store's own thread."""
-    return store._run(lambda: store._database._cache._sql(f"PRAGMA {text}").fetchone())
 
 
 # Locks
@@ -238,14 +234,14 @@ def _fill(folder: Path) -> None:
 def test_a_commit_that_fails_leaves_no_transaction_open(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite keeps the transaction after some failures; the next write must not stumble over it."""
     store = open_store()
-    cache = store._database._cache
+    cache = store.database.cache
 
     @contextmanager
     def transact(*, retry: bool) -> Iterator[None]:
         assert not retry
-        cache._sql("BEGIN IMMEDIATE")
+        cache.connection.execute("BEGIN IMMEDIATE")
         yield
-        cache._sql("COMMIT AND FAIL")
+        cache.connection.execute("COMMIT AND FAIL")
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "transact", transact)

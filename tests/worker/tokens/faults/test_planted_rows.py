@@ -14,6 +14,7 @@ from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
+from support.token_store import pragma
 
 OpenStore = Callable[[], TokenStore]
 
@@ -21,11 +22,6 @@ OpenStore = Callable[[], TokenStore]
 def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
     """Return all live records of a store."""
     return [(record.token, record.username, record.created, record.expires) for record in store.records()]
-
-
-def pragma(store: TokenStore, text: str) -> object:
-    """Run a PRAGMA on the store's own connection, in the store's own thread."""
-    return store._run(lambda: store._database._cache._sql(f"PRAGMA {text}").fetchone())
 
 
 def open_files() -> int:
@@ -245,7 +241,7 @@ def test_the_settings_are_those_of_the_durable_recipe(open_store: OpenStore) -> 
 def _assert_durable(store: TokenStore) -> None:
     names = ("journal_mode", "synchronous", "secure_delete", "mmap_size", "fullfsync")
     assert [pragma(store, name) for name in names] == [("wal",), (2,), (1,), (0,), (1,)]
-    cache = store._database._cache
+    cache = store.database.cache
     assert (cache.eviction_policy, cache.cull_limit, cache.statistics, cache.tag_index) == ("none", 0, 0, 1)
 
 
@@ -253,8 +249,8 @@ def test_settings_that_did_not_take_are_refused(
     open_store: OpenStore, tokens_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system without shared memory, say, keeps SQLite from using a write-ahead log."""
-    found = token_disk._SETTINGS | token_disk._PRAGMAS | {"journal_mode": "delete"}
-    monkeypatch.setattr(token_disk._Cache, "settings_in_force", lambda _cache: found)
+    found = token_disk.SETTINGS | token_disk.PRAGMAS | {"journal_mode": "delete"}
+    monkeypatch.setattr(token_disk.TokenCache, "settings_in_force", lambda _cache: found)
     files = open_files()
     with pytest.raises(TokenStoreError) as refused:
         open_store()
