@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from support.fake_client import FakeClient
 from support.norfab.database import NorfabDatabase
-from support.shell_bench import Printed, ShellBench
+from support.shell.bench import Printed, ShellBench
+from support.shell.fake_client import FakeClient
 
 
 @pytest.fixture

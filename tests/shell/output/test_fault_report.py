@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from support.shell_bench import ShellBench
+from support.shell.bench import ShellBench
 
 MakeBench = Callable[..., ShellBench]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.fake_client import FakeClient
-from support.shell_bench import Printed
+from support.shell.bench import Printed
+from support.shell.fake_client import FakeClient
 
 Run = Callable[[str], Printed]
 LIST = "fastmcp auth list-tokens"

@@ -10,8 +10,8 @@ from nfcli.models.commands.fastmcp import CheckToken, ListTokens
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.completion import complete
 from nfcli.shell.repl.completion_values import ValueSuggester
-from support.fake_client import FakeClient
-from support.shell_bench import ShellBench
+from support.shell.bench import ShellBench
+from support.shell.fake_client import FakeClient
 
 MakeBench = Callable[..., ShellBench]
 USERNAME = entries(ListTokens)["username"]

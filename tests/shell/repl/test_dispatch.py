@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from nfcli.models.commands.fastmcp import ListTokens
-from support.fake_client import FakeClient
-from support.shell_bench import Printed, ShellBench
+from support.shell.bench import Printed, ShellBench
+from support.shell.fake_client import FakeClient
 from support.token_tables import EMPTY_TABLE, table_rows
 
 Run = Callable[[str], Printed]

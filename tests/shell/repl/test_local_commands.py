@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable
 
-from support.fake_client import FakeClient
-from support.shell_bench import Printed
+from support.shell.bench import Printed
+from support.shell.fake_client import FakeClient
 
 Run = Callable[[str], Printed]
 

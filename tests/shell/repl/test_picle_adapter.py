@@ -13,7 +13,7 @@ from nfcli.models.commands.man import ManCommands
 from nfcli.models.commands.root import Root
 from nfcli.shell.repl.picle_adapter import INTRO, App
 from nfcli.shell.repl.prompt import Prompt
-from support.fake_client import FakeClient
+from support.shell.fake_client import FakeClient
 
 MakeApp = Callable[[], App]
 FASTMCP_HELP = (

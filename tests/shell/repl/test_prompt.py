@@ -13,10 +13,10 @@ from prompt_toolkit.document import Document
 
 from nfcli.shell.repl.history import HistoryFile
 from nfcli.shell.repl.prompt import HiddenPrompt, Prompt, PromptHistory, TabCompleter
-from support.shell_bench import ShellBench
+from support.shell.bench import ShellBench
 
 TESTS = Path(__file__).parents[2]
-PROGRAM = ["-m", "support.prompt_program"]
+PROGRAM = ["-m", "support.shell.prompt_program"]
 TIMEOUT_SECONDS = 15
 TAB, CTRL_C, CTRL_D, UP = "\t", "\x03", "\x04", "\x1b[A"
 Start = Callable[..., Any]

@@ -13,8 +13,8 @@ import pytest
 
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.script import run_script, run_words
-from support.fake_client import FakeClient
-from support.shell_bench import Printed, ShellBench
+from support.shell.bench import Printed, ShellBench
+from support.shell.fake_client import FakeClient
 from support.token_tables import EMPTY_TABLE
 
 MakeBench = Callable[..., ShellBench]
@@ -26,7 +26,7 @@ PROGRAM = """
 import sys
 from nfcli.shell.repl.script import run_script, run_words
 from nfcli.shell.repl.session import Session
-from support.fake_client import FakeClient
+from support.shell.fake_client import FakeClient
 session = Session(FakeClient())
 words = sys.argv[1:]
 sys.exit(run_words(session, words) if words else run_script(session, sys.stdin.buffer))

@@ -8,7 +8,7 @@ import pytest
 
 from nfcli.models.errors import UsageError
 from nfcli.shell.repl.secret_input import StandardInput
-from support.shell_bench import Printed, ShellBench
+from support.shell.bench import Printed, ShellBench
 
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from nfcli.models.errors import AccessDeniedError, NoWorkersError, UsageError
-from support.fake_client import FakeClient
-from support.shell_bench import Printed, ShellBench
+from support.shell.bench import Printed, ShellBench
+from support.shell.fake_client import FakeClient
 
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]

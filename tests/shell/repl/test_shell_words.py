@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from support.shell_bench import Printed, ShellBench
+from support.shell.bench import Printed, ShellBench
 from support.token_tables import EMPTY_TABLE
 
 Run = Callable[[str], Printed]

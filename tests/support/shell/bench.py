@@ -7,7 +7,7 @@ from typing import Any
 
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
-from support.fake_client import FakeClient
+from support.shell.fake_client import FakeClient
 
 Printed = tuple[int, str, str]
 """Exit status, stdout and stderr of a command."""

@@ -1,4 +1,4 @@
-"""The interactive shell over the fake client, for tests that type at it: `python -m support.prompt_program [FILE]`.
+"""The interactive shell over the fake client, for tests that type at it: `-m support.shell.prompt_program [FILE]`.
 
 `show fastmcp status` ends only with Ctrl-C; FILE is where the history is saved.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nfcli.shell.repl.picle_adapter import App
-from support.fake_client import FakeClient
+from support.shell.fake_client import FakeClient
 
 
 class SlowClient(FakeClient):

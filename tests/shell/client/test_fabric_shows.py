@@ -37,7 +37,7 @@ def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Pa
     broker.workers["n1"] = "nornir"
     alive = {"status": "alive", "holdtime": "12.8", "alive (s)": "32", "note": ""}
     dead = {"service": "fastmcp", "status": "dead", "holdtime": "", "alive (s)": ""}
-    note = f"worker w9 runs here (pid {os.getpid()}) but is not registered at the broker: see its log"
+    note = f"worker w9 runs here (pid {os.getpid()}) but is not registered at the broker: check its log"
     with site.client() as client:
         assert client.show_workers() == [
             {"name": "n1", "service": "nornir", **alive},
