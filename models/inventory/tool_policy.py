@@ -1,6 +1,6 @@
-"""The rules for MCP tools, as an inventory's `tools:` and other services' tasks write them; the format is NorFab's.
+"""Schema of the tools policy: the inventory's `tools`, and guardrails that tasks declare; the format is NorFab's.
 
-What they do is told in `worker/tools/policy.py`.
+`worker/tools/policy.py` applies it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .types import Flag, Kind, Text, kind_of, summarize
 
 RULES_MAX = 1_000
 PATTERNS_MAX = 200
-# What another service's task may have of patterns: compiling them takes half a second at most.
+# Limit for the patterns that a task declares: compiling them takes half a second at most.
 TASK_PATTERNS_MAX_CHARACTERS = 20_000
 NAME_MAX_CHARACTERS = 256
 TEXT_MAX_CHARACTERS = 2_000
@@ -43,7 +43,7 @@ def _prose(value: str) -> str:
 
 
 def _rules(value: Any) -> Any:
-    if value is None:  # the key stands there without a value
+    if value is None:  # a key without a value
         return ()
     if not isinstance(value, (list, tuple)):
         raise _refuse(f"must be a list of rules, got {kind_of(value)}")
@@ -66,7 +66,7 @@ def _action(value: Any) -> Any:
 
 def _patterns(value: Any) -> tuple[str, ...]:
     items = [value] if isinstance(value, str) else value
-    # What is wrong is told without the texts: they may be what must not be seen.
+    # Errors don't quote the texts: they may be secrets.
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise _refuse("must be a text or a list of texts (in quotes, where YAML would read them as something else)")
     if not 1 <= len(items) <= PATTERNS_MAX:
@@ -74,8 +74,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
     for number, item in enumerate(items, start=1):
         if len(item) > PATTERN_MAX_CHARACTERS:
             raise _refuse(
-                f"text {number} must have at most {PATTERN_MAX_CHARACTERS} characters, got {len(item)}: "
-                "make several of it"
+                f"text {number} must have at most {PATTERN_MAX_CHARACTERS} characters, got {len(item)}: split it"
             )
     return tuple(items)
 
@@ -92,7 +91,7 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
         try:
             compile_pattern(pattern)
         except PatternError as error:
-            raise _refuse(f"text {number} must be a regular expression as Python understands them: {error}") from None
+            raise _refuse(f"text {number} must be a regular expression: {error}") from None
 
 
 Name = Annotated[Text, AfterValidator(_name)]
@@ -107,32 +106,34 @@ class _Rule(BaseModel):
 
 
 class _ForTasks(_Rule):
-    service: Annotated[Name, Kind("name or glob")] = Field(description="Services that it is for")
-    task: Annotated[Name, Kind("name or glob")] = Field(description="Tasks that it is for")
+    service: Annotated[Name, Kind("name or glob")] = Field(description="Services the rule applies to")
+    task: Annotated[Name, Kind("name or glob")] = Field(description="Tasks the rule applies to")
 
 
 class PolicyRule(_Rule):
-    """Which tasks become tools. Globs as a shell's: `*`, `?`, `[…]`; letter case counts."""
+    """Rule about which tasks become tools. Globs as in a shell: `*`, `?`, `[…]`; case-sensitive."""
 
-    service: Annotated[Name, Kind("name or glob")] = Field(default="*", description="Services that it is for")
-    tasks: Annotated[Names, Kind("list of names or globs")] = Field(default=("*",), description="Tasks that it is for")
+    service: Annotated[Name, Kind("name or glob")] = Field(default="*", description="Services the rule applies to")
+    tasks: Annotated[Names, Kind("list of names or globs")] = Field(
+        default=("*",), description="Tasks the rule applies to"
+    )
     action: Annotated[Literal["allow", "reject"], BeforeValidator(_action), Kind("allow or reject")] = Field(
-        default="allow", description="Whether the tasks become tools that can be called"
+        default="allow", description="Whether the tasks become tools"
     )
 
 
 class TaskGuardrail(_Rule):
-    """A rule that refuses calls by one argument, as a task itself brings it along."""
+    """Rule that refuses calls by one argument, as a task declares it."""
 
-    description: Annotated[Prose, Kind("text")] = Field(default="", description="What the rule is for")
-    field: Annotated[Name, Kind("text")] = Field(description="Argument that is looked at; calls without it pass")
+    description: Annotated[Prose, Kind("text")] = Field(default="", description="Purpose of the rule")
+    field: Annotated[Name, Kind("text")] = Field(description="Argument to check; calls without it pass")
     type: Annotated[Literal["contains", "equals", "regex"], Kind("contains, equals or regex")] = Field(
-        description="How it is compared; contains and equals ignore letter case"
+        description="How to compare; contains and equals ignore case"
     )
     match: Annotated[Patterns, Kind("text or list of texts")] = Field(
-        description="What it must not contain, equal, or match anywhere; each value in a list or mapping counts"
+        description="Texts or patterns that no value of the argument, at any depth, may contain, equal or match"
     )
-    message: Annotated[Prose, Kind("text")] = Field(default="", description="What the caller is told")
+    message: Annotated[Prose, Kind("text")] = Field(default="", description="Message for the caller")
 
     @field_validator("match")
     @classmethod
@@ -143,18 +144,18 @@ class TaskGuardrail(_Rule):
 
 
 class Guardrail(TaskGuardrail, _ForTasks):
-    """A rule that refuses calls by one argument, for tasks of an inventory's choice."""
+    """Rule of the inventory that refuses calls by one argument."""
 
 
 class TaskResultGuardrail(_Rule):
-    """A rule that acts on results before they leave, as a task itself brings it along."""
+    """Rule that filters results, as a task declares it."""
 
-    description: Annotated[Prose, Kind("text")] = Field(default="", description="What the rule is for")
+    description: Annotated[Prose, Kind("text")] = Field(default="", description="Purpose of the rule")
     type: Annotated[Literal["limit", "replace", "regex"], Kind("limit, replace or regex")] = Field(
-        description="limit leaves too large results out, replace replaces matches, regex withholds what matches"
+        description="limit omits large results, replace replaces matches, regex withholds fields with a match"
     )
     limit: Annotated[Limit | None, Kind("whole number of bytes", "none")] = Field(
-        default=None, validate_default=True, description="Size as JSON from which results are left out; for limit only"
+        default=None, validate_default=True, description="Maximum size of the results as JSON, in bytes; for limit only"
     )
     match: Annotated[Patterns | None, Kind("text or list of texts", "none")] = Field(
         default=None, validate_default=True, description="Regular expressions; for replace and regex only"
@@ -162,10 +163,10 @@ class TaskResultGuardrail(_Rule):
     replace: Annotated[Text | None, Kind("text", "none")] = Field(
         default=None,
         validate_default=True,
-        description="What stands in place of a match, \\1 for its first group; for replace only",
+        description="Replacement for matches, \\1 for the first group; for replace only",
     )
     message: Annotated[Prose, Kind("text")] = Field(
-        default="", description="What stands in place of what limit and regex take out"
+        default="", description="Text in place of what limit and regex remove"
     )
 
     @field_validator("limit", "match", "replace")
@@ -185,7 +186,7 @@ class TaskResultGuardrail(_Rule):
 
 
 class ResultGuardrail(TaskResultGuardrail, _ForTasks):
-    """A rule that acts on results before they leave, for tasks of an inventory's choice."""
+    """Rule of the inventory that filters results."""
 
 
 _KEYS_OF = {"limit": {"limit"}, "replace": {"match", "replace"}, "regex": {"match"}}
@@ -200,7 +201,7 @@ def _check_template(template: str, patterns: tuple[str, ...]) -> None:
 
 
 class DeclaredGuardrails(BaseModel):
-    """The rules in the `mcp` of a task; whatever else is in there is not looked at."""
+    """Guardrails that a task declares in its `mcp`; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -210,7 +211,7 @@ class DeclaredGuardrails(BaseModel):
     @field_validator("guardrails", "result_guardrails", mode="before")
     @classmethod
     def _is_bounded(cls, value: Any) -> Any:
-        """Count before anything is compiled: the rules come from a stranger."""
+        """Check the size before anything is compiled: the rules are untrusted."""
         count = sum(map(len, _texts_of(value)))
         if count > TASK_PATTERNS_MAX_CHARACTERS:
             raise _refuse(
@@ -227,22 +228,22 @@ def _texts_of(rules: Any) -> Iterator[str]:
 
 
 class ToolsInventory(_Rule):
-    """What becomes an MCP tool, which calls are refused, what is done to results."""
+    """Tools policy of a worker: which tasks become tools, which calls are refused, how results are filtered."""
 
     policy: Annotated[tuple[PolicyRule, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
         default=(),
         description="Which tasks become tools: the first rule that matches decides, without one a task is allowed. "
-        "Tasks bearer_token_* never do, run_shell_cmd only by a rule that names service and task as they are",
+        "Tasks bearer_token_* never do, run_shell_cmd only by a rule with its exact service and name",
     )
     guardrails: Annotated[tuple[Guardrail, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
-        default=(), description="Which calls are refused by their arguments"
+        default=(), description="Rules that refuse calls by their arguments"
     )
     result_guardrails: Annotated[tuple[ResultGuardrail, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
-        default=(), description="What is done to results before they leave, in this order"
+        default=(), description="Rules that filter results, in this order"
     )
     disable_builtin_guardrails: Annotated[Flag, Kind("true or false")] = Field(
-        default=False, description="Whether the guardrails that tasks bring along are left out"
+        default=False, description="Whether to ignore the guardrails that tasks declare"
     )
     timeout: Annotated[TimeoutSeconds, Kind("whole seconds, 1 to 86400")] = Field(
-        default=TIMEOUT_SECONDS, description="Time that a tool's job may take at other services' workers"
+        default=TIMEOUT_SECONDS, description="Time limit of a tool's job at other services, in seconds"
     )

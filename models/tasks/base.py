@@ -1,4 +1,4 @@
-"""What the inputs and the reports of all tasks derive from."""
+"""Base classes of task inputs and results."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Report(BaseModel):
-    """Base of what tasks report: immutable, no unknown fields."""
+    """Base of structured results: immutable, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TaskInput(BaseModel):
-    """Base of every task's input: unknown keys are errors, and values never show up in error texts."""
+    """Base of task inputs: immutable, unknown fields are errors, error messages don't contain values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)

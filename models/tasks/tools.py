@@ -1,4 +1,4 @@
-"""Inputs and results of the tasks that list tools, prompts and guardrails, and of discovery."""
+"""Inputs and results of the tasks that list tools, prompts and guardrails, and of `discover`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATTERN_MAX_CHARACTERS = 256
 
 
 def tool_name(service: str, task: str) -> str:
-    """Return the name under which MCP clients see a task."""
+    """Return the name of a task's MCP tool."""
     return f"service_{service}__task_{task}"
 
 
@@ -23,7 +23,7 @@ class GetToolsInput(TaskInput):
     service: Annotated[str, Field(description="Service whose tools to list, or all")] = "all"
     name: Annotated[
         str,
-        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the listed tools match"),
+        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern for names of tools"),
     ] = "*"
 
 
@@ -34,56 +34,54 @@ class GetPromptsInput(TaskInput):
     service: Annotated[str, Field(description="Service whose prompts to list, or all")] = "all"
     name: Annotated[
         str,
-        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the listed prompts match"),
+        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern for names of prompts"),
     ] = "*"
 
 
 class GetGuardrailsInput(TaskInput):
     """Arguments of `get_guardrails`."""
 
-    brief: Annotated[bool, Field(description="List the names of the tools only")] = False
-    service: Annotated[str, Field(description="Service whose tools' rules to list, or all")] = "all"
-    name: Annotated[
-        str, Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern that the names of the tools match")
-    ] = "*"
+    brief: Annotated[bool, Field(description="List the names of tools only")] = False
+    service: Annotated[str, Field(description="Service whose tools' guardrails to list, or all")] = "all"
+    name: Annotated[str, Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern for names of tools")] = "*"
 
 
 class DiscoverInput(TaskInput):
     """Arguments of `discover`."""
 
-    service: Annotated[str, Field(description="Service whose tasks to look for, or all")] = "all"
+    service: Annotated[str, Field(description="Service to discover, or all")] = "all"
 
 
 class ToolEntry(Report):
-    """A tool as MCP clients see it; the keys are MCP's."""
+    """Tool in the format of MCP's tools/list."""
 
     name: str = Field(description="Name of the tool")
     description: str = Field(description="What the tool does")
     inputSchema: dict[str, Any] = Field(description="JSON Schema of its arguments")  # noqa: N815  MCP's name
     outputSchema: dict[str, Any] = Field(description="JSON Schema of its structured content")  # noqa: N815
-    annotations: dict[str, Any] = Field(description="Hints for clients, such as readOnlyHint")
+    annotations: dict[str, Any] = Field(description="MCP tool annotations, such as readOnlyHint")
 
 
 class PromptArgumentEntry(Report):
-    """An argument of a prompt."""
+    """Argument of a prompt."""
 
     name: str = Field(description="Name of the argument")
-    description: str = Field(description="What it is")
+    description: str = Field(description="What it is for")
     required: bool = Field(description="Whether it must be given")
 
 
 class PromptEntry(Report):
-    """A prompt as MCP clients see it."""
+    """Prompt in the format of MCP's prompts/list."""
 
     name: str = Field(description="Name of the prompt")
     description: str = Field(description="What the prompt is for")
-    arguments: list[PromptArgumentEntry] = Field(description="What can be put into its text")
+    arguments: list[PromptArgumentEntry] = Field(description="Arguments to render it with")
 
 
 class GuardrailEntry(BaseModel):
-    """A rule about a tool; what it says stands under its own keys, such as field, type, match and message."""
+    """Guardrail of a tool; its other keys are those of the rule, such as field, type, match and message."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     tool: str = Field(description="Name of the tool")
-    kind: str = Field(description="guardrail for a rule about arguments, result_guardrail for one about results")
+    kind: str = Field(description="guardrail for arguments, result_guardrail for results")

@@ -1,4 +1,4 @@
-"""The tasks that only look: what a worker is, runs, offers, and the harmless ones that every NorFab worker answers."""
+"""Read-only introspection tasks, and the harmless ones that every NorFab worker has."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskc
 
 @task(result=StatusReport, mcp=read_only_hints("Get Status"))
 def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Tell where the worker listens, whether it asks for tokens, and how many tokens and tools there are."""
+    """Return the worker's addresses and uptime, whether it requires bearer tokens, and numbers of tokens and tools."""
     return StatusReport(
         name=worker.name,
         service=worker.service,
@@ -55,27 +55,27 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
 
 @task(result=dict[str, str], mcp=read_only_hints("Get Version"))
 def get_version(_worker: TaskContext, _arguments: TaskInput) -> dict[str, str]:
-    """Tell the versions of nfcli, of the libraries it stands on, and of Python, and the platform."""
+    """Return the versions of nfcli, its main libraries and Python, and the platform."""
     versions = {package: _version(package) for package in _PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
 @task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"))
 def get_inventory(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Tell how the worker is configured; secrets are shown as `***`."""
+    """Return the worker's configuration; secrets are replaced by `***`."""
     return worker.inventory.redacted()
 
 
 @task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
 def list_tasks(worker: TaskContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
-    """List the tasks of the worker with their descriptions and schemas, one of them by name, or all names."""
+    """List the worker's tasks, or the one of that name, with descriptions and JSON Schemas, or names only."""
     specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
     return [spec.name for spec in specs] if arguments.brief else [spec.entry() for spec in specs]
 
 
 @task(arguments=EchoInput, result=EchoReport, mcp=False)
 def echo(worker: TaskContext, arguments: EchoInput) -> dict[str, Any]:
-    """Answer with the arguments that came, after a wait if asked for, or fail if asked to."""
+    """Return the arguments, after `sleep` seconds if given, or fail if `raise_error` is given."""
     if arguments.sleep:
         worker.stopping.wait(arguments.sleep)
     if arguments.raise_error:
@@ -86,7 +86,7 @@ def echo(worker: TaskContext, arguments: EchoInput) -> dict[str, Any]:
 
 @task(result=WorkerStatusReport, mcp=False)
 def get_worker_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Tell identity, folders and key files of the worker."""
+    """Return the worker's identity, folders and key files."""
     environment, broker = worker.environment, worker.broker
     key = None if broker is None else broker.key
     return WorkerStatusReport(
@@ -109,7 +109,7 @@ def get_worker_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, A
 
 @task(result=StatsReport, mcp=False)
 def get_stats(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Tell what the worker's process uses and count its messages and jobs."""
+    """Return the process's resource usage and the numbers of messages and jobs."""
     messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")
     running, total = jobs.get("running_jobs", 0), jobs.get("total_jobs", 0)
     return StatsReport(

@@ -1,4 +1,4 @@
-"""What this process uses of the machine: from `/proc` where there is one, else from what POSIX tells."""
+"""Resource usage of this process, from `/proc` or from POSIX calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INODE_COLUMN = 9
 
 
 def process_stats(uptime_seconds: float, *, proc: Path = Path("/proc/self")) -> ProcessStats:
-    """Return what the process uses; `proc` is its folder in the proc file system, which macOS doesn't have."""
+    """Return the resource usage of the process; `proc` is its folder in /proc, which macOS doesn't have."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     descriptors = _descriptors(proc)
     return ProcessStats(
@@ -44,7 +44,7 @@ def _threads(proc: Path) -> int | None:
 
 
 def _descriptors(proc: Path) -> list[str] | None:
-    """Return what each open file descriptor points to; elsewhere than on Linux `/dev/fd` has their numbers only."""
+    """Return the target of each open file descriptor, "" where it is unknown; None without a list of descriptors."""
     for folder in (proc / "fd", Path("/dev/fd")):
         try:
             return [_target(path) for path in folder.iterdir()]

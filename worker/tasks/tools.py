@@ -1,4 +1,4 @@
-"""The tasks that tell what the MCP server publishes: tools, prompts and the rules about tools."""
+"""Tasks that list the published tools, prompts and guardrails, and discover other services."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
 @task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"))
 def get_tools(worker: TaskContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
-    """List the tools that the worker offers to MCP clients, with their descriptions and schemas, or their names."""
-    chosen = _chosen(worker.catalogue.tools(), arguments)
-    return [each.name for each in chosen] if arguments.brief else [_tool_row(each) for each in chosen]
+    """List the tools that MCP clients can call at this worker, with descriptions and JSON Schemas, or names only."""
+    chosen = _filter(worker.catalogue.tools(), arguments)
+    return [each.name for each in chosen] if arguments.brief else [_tool_entry(each) for each in chosen]
 
 
 @task(arguments=GetPromptsInput, result=list[PromptEntry] | list[str], mcp=False)
 def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> list[dict[str, Any]] | list[str]:
-    """List the prompts that the worker offers to MCP clients, with their descriptions and arguments, or their names."""
-    chosen = _chosen(worker.catalogue.prompts(), arguments)
-    return [each.name for each in chosen] if arguments.brief else [_prompt_row(each) for each in chosen]
+    """List the prompts that MCP clients can get from this worker, with descriptions and arguments, or names only."""
+    chosen = _filter(worker.catalogue.prompts(), arguments)
+    return [each.name for each in chosen] if arguments.brief else [_prompt_entry(each) for each in chosen]
 
 
 @task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False)
 def get_guardrails(worker: TaskContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
-    """List the rules about the arguments and results of the tools, or the names of the tools that have any."""
-    chosen = _chosen(worker.catalogue.tools(), arguments)
-    rows = [row for each in chosen for row in _rule_rows(each)]
+    """List the guardrails on arguments and results of tools, or only the names of the tools that have any."""
+    chosen = _filter(worker.catalogue.tools(), arguments)
+    rows = [row for each in chosen for row in _guardrail_entries(each)]
     return list(dict.fromkeys(row["tool"] for row in rows)) if arguments.brief else rows
 
 
-def _chosen(published: Sequence[_Published], choice: _Choice) -> list[_Published]:
-    # fnmatchcase would keep the last 32,768 patterns that anybody sent.
+def _filter(published: Sequence[_Published], choice: _Choice) -> list[_Published]:
+    # fnmatchcase would cache the last 32,768 patterns that clients sent.
     pattern = re.compile(translate(choice.name))
     return [each for each in published if choice.service in {"all", each.service} and pattern.match(each.name)]
 
 
-def _tool_row(published: PublishedTool) -> dict[str, Any]:
+def _tool_entry(published: PublishedTool) -> dict[str, Any]:
     tool = published.tool
     return ToolEntry(
         name=tool.name,
@@ -69,7 +69,7 @@ def _tool_row(published: PublishedTool) -> dict[str, Any]:
     ).model_dump()
 
 
-def _prompt_row(published: PublishedPrompt) -> dict[str, Any]:
+def _prompt_entry(published: PublishedPrompt) -> dict[str, Any]:
     template = published.template
     return PromptEntry(
         name=published.name,
@@ -81,7 +81,7 @@ def _prompt_row(published: PublishedPrompt) -> dict[str, Any]:
     ).model_dump()
 
 
-def _rule_rows(published: PublishedTool) -> Iterator[dict[str, Any]]:
+def _guardrail_entries(published: PublishedTool) -> Iterator[dict[str, Any]]:
     for key, rules in published.guardrails.entries().items():
         for rule in rules:
             yield {**rule, "tool": published.name, "kind": _KINDS.get(key, key)}
@@ -89,13 +89,13 @@ def _rule_rows(published: PublishedTool) -> Iterator[dict[str, Any]]:
 
 @task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)
 def discover(worker: TaskContext, arguments: DiscoverInput) -> Result:
-    """Ask the other services of the fabric for their tasks, publish these as MCP tools, and name them by service.
+    """Discover other services' tasks, publish them as MCP tools, and return the names of the tools by service.
 
-    The worker does so by itself when a service shows up; this is for tasks that changed since. What is published of a
-    service that doesn't answer stays.
+    The worker does so itself when a worker registers; this task picks up changes since then. A service that doesn't
+    answer keeps its published tools.
     """
     if worker.discovery is None:
-        raise TaskError("this worker has no broker: there are no other services to discover")
+        raise TaskError("no broker is configured: there are no other services to discover")
     try:
         found = worker.discovery.discover(arguments.service, progress=worker.progress)
     except NfcliError as error:

@@ -1,7 +1,7 @@
-"""Prompts that tasks declare: texts of other services' making, rendered without letting them do anything.
+"""Render the prompts that tasks declare, in a harmless subset of Jinja.
 
-A template may put arguments in, and choose by comparing them; what else Jinja can do is refused before it is compiled,
-so that no template can run for long, whatever sandbox it is in.
+Templates of other services are untrusted. They may insert arguments and compare them in conditions; everything else is
+refused before compilation, so that no template runs for long.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALLOWED = (
     *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Filter, nodes.Keyword),
     *(nodes.If, nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Operand),
 )
-# Jinja gives these names a meaning of their own.
+# Names with a meaning of their own in Jinja.
 _TAKEN_NAMES = frozenset({"caller", "kwargs", "loop", "self", "super", "varargs"})
 
 _environment = ImmutableSandboxedEnvironment(autoescape=False, undefined=StrictUndefined)
@@ -70,13 +70,13 @@ class _Prompt(_Declared):
 
 
 class PromptTemplate:
-    """A prompt that can be rendered; nothing of it is trusted.
+    """A prompt's compiled templates.
 
     Args:
-        declared: the metadata, in NorFab's shape: name, title, description, arguments and messages.
+        declared: the prompt in NorFab's format, untrusted: name, title, description, arguments and messages.
 
     Raises:
-        PromptError: it has another shape, or a template does more than put arguments in and compare them.
+        PromptError: it has another format, or a template does more than insert and compare arguments.
     """
 
     def __init__(self, declared: object) -> None:
@@ -94,21 +94,23 @@ class PromptTemplate:
         names = [argument.name for argument in self.arguments]
         for name in names:
             if names.count(name) > 1 or name in _TAKEN_NAMES:
-                raise PromptError(f"argument {name} is there twice or has a name that templates use themselves")
-        templates = _compiled([message.content.text for message in prompt.messages], names)
+                raise PromptError(f"argument {name}: declared twice, or a reserved name of Jinja")
+        templates = _compile([message.content.text for message in prompt.messages], names)
         self._messages = [(each.role, template) for each, template in zip(prompt.messages, templates, strict=True)]
 
     def render(self, arguments: Mapping[str, object]) -> list[tuple[Literal["user", "assistant"], str]]:
-        """Return role and text of each message; a missing optional argument is empty.
+        """Return role and text of each message; missing optional arguments are empty.
 
         Raises:
-            PromptError: an argument breaks a rule, or the text would be too long.
+            PromptError: an argument is missing or not valid, or the text is too long.
         """
         known = {argument.name: argument for argument in self.arguments}
         for name, value in arguments.items():
             if name not in known:
-                raise PromptError(f"argument {clean_line(name, 64)}: no such argument: prompts/list names them")
-            _assert_text(name, value)
+                raise PromptError(
+                    f"argument {clean_line(name, 64)}: no such argument, call prompts/list for the arguments"
+                )
+            _check_argument(name, value)
         for name, argument in known.items():
             if argument.required and name not in arguments:
                 raise PromptError(f"argument {name}: must be given")
@@ -116,13 +118,13 @@ class PromptTemplate:
         left = MAX_TEXT_BYTES
         messages = []
         for role, template in self._messages:
-            text = _rendered(template, values, left)
+            text = _render(template, values, left)
             left -= len(text.encode())
             messages.append((role, text))
         return messages
 
 
-def _assert_text(name: str, value: object) -> None:
+def _check_argument(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise PromptError(f"argument {name}: must be text")
     try:
@@ -133,34 +135,34 @@ def _assert_text(name: str, value: object) -> None:
         raise PromptError(f"argument {name}: must have at most {MAX_ARGUMENT_BYTES} bytes, got {size}")
 
 
-def _rendered(template: Any, values: Mapping[str, object], limit: int) -> str:
+def _render(template: Any, values: Mapping[str, object], limit: int) -> str:
     pieces, size = [], 0
     try:
-        # Piece by piece: a few bytes of a template can ask for an argument thousands of times.
+        # Piece by piece: a few bytes of a template can insert an argument thousands of times.
         for piece in template.generate(values):
             size += len(piece.encode())
             if size > limit:
-                raise PromptError(f"its text would be longer than {MAX_TEXT_BYTES} bytes: give shorter arguments")
+                raise PromptError(f"the text is longer than {MAX_TEXT_BYTES} bytes: use shorter arguments")
             pieces.append(piece)
     except (TemplateError, TypeError) as error:
         reason = clean_line(str(error)) or type(error).__name__
-        raise PromptError(f"it can't be rendered with these arguments: {reason}") from None
+        raise PromptError(f"can't be rendered with these arguments: {reason}") from None
     return "".join(pieces)
 
 
-def _compiled(texts: Sequence[str], names: Sequence[str]) -> list[Any]:
-    """Return a prompt's templates, whose parts are all harmless.
+def _compile(texts: Sequence[str], names: Sequence[str]) -> list[Any]:
+    """Return compiled templates that use only the allowed parts of Jinja.
 
     Raises:
-        PromptError: a part isn't, or there are too many; names the first one.
+        PromptError: names the first part that is not allowed, or the limit that is exceeded.
     """
     try:
         if sum(len(text.encode()) for text in texts) > MAX_TEMPLATE_BYTES:
-            raise PromptError(f"its templates are longer than {MAX_TEMPLATE_BYTES} bytes")
+            raise PromptError(f"the templates are longer than {MAX_TEMPLATE_BYTES} bytes")
         tokens = chain.from_iterable(_environment.lex(text) for text in texts)
         # 32 KiB of code would take Python's compiler a second, in which nothing else runs.
         if next(islice(tokens, MAX_TOKENS, None), None) is not None:
-            raise PromptError(f"its templates have more than {MAX_TOKENS} words and signs outside of plain text")
+            raise PromptError(f"the templates have more than {MAX_TOKENS} tokens outside of plain text")
         trees = [_environment.parse(text) for text in texts]
         parts = [part for tree in trees for part in _walk(tree)]
         for node, depth in parts:
@@ -168,38 +170,38 @@ def _compiled(texts: Sequence[str], names: Sequence[str]) -> list[Any]:
             if problem is not None:
                 raise PromptError(f"a template {problem}")
         if sum(isinstance(node, nodes.Filter) for node, _ in parts) > MAX_FILTERS:
-            raise PromptError(f"its templates have more than {MAX_FILTERS} filters")
+            raise PromptError(f"the templates have more than {MAX_FILTERS} filters")
         return [_environment.from_string(tree) for tree in trees]
     except TemplateError as error:
-        raise PromptError(f"a template can't be read: {clean_line(error.message)}") from None
+        raise PromptError(f"a template is not valid: {clean_line(error.message)}") from None
     except (ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
-        raise PromptError(f"a template can't be read: {type(error).__name__}") from None
+        raise PromptError(f"a template is not valid: {type(error).__name__}") from None
 
 
 def _walk(tree: nodes.Node) -> Iterator[tuple[nodes.Node, int]]:
-    waiting: list[tuple[nodes.Node, int]] = [(tree, 0)]
-    while waiting:
-        node, depth = waiting.pop()
+    pending: list[tuple[nodes.Node, int]] = [(tree, 0)]
+    while pending:
+        node, depth = pending.pop()
         yield node, depth
-        waiting += ((child, depth + 1) for child in node.iter_child_nodes())
+        pending += ((child, depth + 1) for child in node.iter_child_nodes())
 
 
 def _problem(node: nodes.Node, names: Sequence[str]) -> str | None:
     if not isinstance(node, _ALLOWED):
         kind = re.sub(r"(?<!^)(?=[A-Z])", " ", type(node).__name__).lower()
-        return f"has a part that isn't allowed in prompts: {kind}"
+        return f"uses what is not allowed in prompts: {kind}"
     if isinstance(node, nodes.Name) and node.name not in names:
-        return f"uses {clean_line(node.name, 64)}, which is no argument of the prompt"
+        return f"uses {clean_line(node.name, 64)}, which is not an argument of the prompt"
     return _filter_problem(node) if isinstance(node, nodes.Filter) else None
 
 
 def _filter_problem(node: nodes.Filter) -> str | None:
     if node.name not in _FILTERS:
-        return f"has a filter that isn't allowed in prompts: {clean_line(node.name, 64)}"
+        return f"uses a filter that is not allowed in prompts: {clean_line(node.name, 64)}"
     if node.dyn_args or node.dyn_kwargs or (node.name != "default" and (node.args or node.kwargs)):
-        return f"gives arguments to the filter {node.name}, which takes none of that kind in prompts"
+        return f"passes arguments that are not allowed in prompts to the filter {node.name}"
     inner = node.find_all(nodes.Filter)
     if node.name == "tojson" and any(each.name == "tojson" for each in inner):
-        # Each time, what has to be escaped doubles.
-        return "has the filter tojson inside of tojson"
+        # Each level doubles the characters to escape.
+        return "nests the filter tojson in tojson"
     return None

@@ -1,6 +1,6 @@
-"""JSON Schemas and texts that other services' workers declare, made fit to hand to MCP clients.
+"""Sanitize the JSON Schemas and texts that tasks declare, for MCP clients.
 
-Whatever comes here was written by somebody else: a schema that a client can't use makes some clients drop all tools.
+Those of other services are untrusted, and one invalid schema makes some clients drop all tools.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DEPTH = 40
 MAX_DESCRIPTION_CHARACTERS = 4_000
 MAX_TITLE_CHARACTERS = 256
-JOB_ARGUMENT = "job"  # what NorFab's workers call the job itself: nobody may pass it
+JOB_ARGUMENT = "job"  # NorFab's workers set it to the job; clients can't pass it
 
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _DATA_KEYS = frozenset({"const", "default", "enum", "example", "examples"})
@@ -28,7 +28,7 @@ _LOOSE_FIELDS = ("result", "diff", "errors", "messages")
 
 
 def clean_text(value: object, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:
-    """Return a text without indentation and control characters, cut off after `limit` characters; else nothing."""
+    """Return a text without indentation and control characters, truncated to `limit` characters; "" if not a text."""
     if not isinstance(value, str):
         return ""
     kept = "".join(
@@ -41,15 +41,15 @@ def clean_text(value: object, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:
 
 
 def clean_line(value: object, limit: int = MAX_TITLE_CHARACTERS) -> str:
-    """Return the same on one line."""
+    """Return the same as `clean_text`, on one line."""
     return " ".join(clean_text(value, limit).split())
 
 
 def plain_json(value: object, what: str, limit: int = MAX_SCHEMA_BYTES) -> Any:
-    """Return a copy of what came as JSON.
+    """Return a copy of a JSON value; `what` names it in errors, `limit` is its maximum size in bytes.
 
     Raises:
-        EntryError: it is nested too deeply, too long, or can't be written as JSON again.
+        EntryError: it is nested too deeply, too long, or not serializable.
     """
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
@@ -74,10 +74,10 @@ def plain_json(value: object, what: str, limit: int = MAX_SCHEMA_BYTES) -> Any:
 
 
 def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
-    """Return the schema of a tool's arguments; `has_job`: an argument of that name is the task's own.
+    """Return the schema of a tool's arguments, without NorFab's `job` unless `has_job`.
 
     Raises:
-        EntryError: it isn't the schema of an object, or one that a client can't use.
+        EntryError: it is not the schema of an object, or not usable by clients.
     """
     schema = _object_schema(given, "inputSchema")
     properties = schema.setdefault("properties", {})
@@ -89,7 +89,7 @@ def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
         schema["required"] = [name for name in required if name != JOB_ARGUMENT]
         if not schema["required"]:
             del schema["required"]
-    _assert_usable(schema, schema, "inputSchema")
+    _check_usable(schema, schema, "inputSchema")
     return schema
 
 
@@ -97,16 +97,16 @@ def output_schema(given: object, worker: str | None = None, *, is_loose: bool = 
     """Return the schema of a tool's structured content, `{worker: Result}`.
 
     Args:
-        given: the schema of the task's `Result`; one that can't be used gives way to one that lets all values pass.
-        worker: the only worker, where that is known.
-        is_loose: what the worker answers may be changed on its way out.
+        given: the schema of the task's `Result`; if it isn't usable, one that accepts all values replaces it.
+        worker: the name of the only worker, if known.
+        is_loose: result guardrails may change the result, so that the task's schema doesn't apply.
     """
     result = None if is_loose else _result_schema(given)
     if result is None:
         result = Result.model_json_schema(mode="serialization")
         result["properties"].update({name: {} for name in _LOOSE_FIELDS})
     result.pop("required", None)
-    # References in it start at the root of the schema it stands in.
+    # References are relative to the root of the enclosing schema.
     definitions = result.pop("$defs", {})
     if worker is not None:
         return {"type": "object", "properties": {worker: result}, "$defs": definitions}
@@ -115,20 +115,20 @@ def output_schema(given: object, worker: str | None = None, *, is_loose: bool = 
 
 
 def _result_schema(given: object) -> dict[str, Any] | None:
-    """Return the schema of a `Result`, in which a failed task has the value null; None for one that can't be used."""
+    """Return the schema of a `Result` whose value may be null, as in failed tasks; None if it isn't usable."""
     try:
         schema = _object_schema(given, "outputSchema")
         definitions, properties = schema.get("$defs", {}), schema.get("properties", {})
         if not isinstance(definitions, dict) or not isinstance(properties, dict):
             return None
-        # Only these move to the root: other references would lead elsewhere there.
-        _assert_usable(schema, {"$defs": definitions}, "outputSchema")
+        # Only these move to the root of the new schema: other references would break.
+        _check_usable(schema, {"$defs": definitions}, "outputSchema")
     except EntryError:
         return None
     value = properties.get("result", {})
     if not (isinstance(value, dict) and {"type": "null"} in _alternatives(value)):
         properties["result"] = {"anyOf": [value, {"type": "null"}]}
-    # Workers of other versions answer with fields that aren't known here.
+    # Workers of other versions may answer with unknown fields.
     schema.pop("additionalProperties", None)
     return schema
 
@@ -145,19 +145,19 @@ def _object_schema(given: object, what: str) -> dict[str, Any]:
     return schema
 
 
-def _assert_usable(schema: dict[str, Any], root: dict[str, Any], what: str) -> None:
+def _check_usable(schema: dict[str, Any], root: dict[str, Any], what: str) -> None:
     for part in _parts(schema):
         kinds = part.get("type", [])
         for kind in kinds if isinstance(kinds, list) else [kinds]:
             if not isinstance(kind, str) or kind not in _TYPES:
-                raise EntryError(f"{what} names a type that JSON Schema doesn't have")
-        has_place_elsewhere = "$id" in part or "$dynamicRef" in part
-        if has_place_elsewhere or ("$ref" in part and not _leads_somewhere(part["$ref"], root)):
-            raise EntryError(f"{what} refers to what isn't in it")
+                raise EntryError(f"{what} has an unknown type")
+        has_other_base = "$id" in part or "$dynamicRef" in part
+        if has_other_base or ("$ref" in part and not _resolves(part["$ref"], root)):
+            raise EntryError(f"{what} has a reference that doesn't resolve in it")
 
 
 def _parts(schema: object) -> Iterator[dict[str, Any]]:
-    """Yield a schema and all schemas in it, but not the data that they quote."""
+    """Yield a schema and all its subschemas, but not values of const, enum and the like."""
     if isinstance(schema, list):
         for each in schema:
             yield from _parts(each)
@@ -170,8 +170,8 @@ def _parts(schema: object) -> Iterator[dict[str, Any]]:
                 yield from _parts(value)
 
 
-def _leads_somewhere(reference: object, root: dict[str, Any]) -> bool:
-    """Whether a JSON pointer (RFC 6901) leads to a part of `root`."""
+def _resolves(reference: object, root: dict[str, Any]) -> bool:
+    """Return whether a JSON pointer (RFC 6901) resolves in `root`."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return False
     target: Any = root

@@ -120,16 +120,13 @@ MISTAKES = [
     (
         {"guardrails": [{**GUARDRAIL, "match": ["^a", "s3cret("]}]},
         (
-            "tools.guardrails[0].match: text 2 must be a regular expression as Python understands them: "
+            "tools.guardrails[0].match: text 2 must be a regular expression: "
             "missing ), unterminated subpattern at position 6"
         ),
     ),
     (
         {"guardrails": [{**GUARDRAIL, "match": "((((a{999}){999}){999}){999})"}]},
-        (
-            "tools.guardrails[0].match: text 1 must be a regular expression as Python understands them: "
-            "repeats make it longer than 10000 items"
-        ),
+        ("tools.guardrails[0].match: text 1 must be a regular expression: repeats make it longer than 10000 items"),
     ),
     (
         {"guardrails": [{**GUARDRAIL, "match": 5}]},
@@ -145,7 +142,7 @@ MISTAKES = [
     ),
     (
         {"guardrails": [{**GUARDRAIL, "match": "a" * 2001}]},
-        "tools.guardrails[0].match: text 1 must have at most 2000 characters, got 2001: make several of it",
+        "tools.guardrails[0].match: text 1 must have at most 2000 characters, got 2001: split it",
     ),
     (
         {"guardrails": [{**GUARDRAIL, "message": "a" * 2001}]},

@@ -41,7 +41,7 @@ def test_prompts_are_listed_and_rendered_without_a_job(tool_site: Any, fabric: A
     assert [(each.role, each.content.text) for each in got.messages] == [("user", "Look at r1")]
     assert problems == [
         (-32602, "prompt look: argument device: must be given"),
-        (-32602, "prompt look: argument x: no such argument: prompts/list names them"),
+        (-32602, "prompt look: argument x: no such argument, call prompts/list for the arguments"),
         (-32602, "unknown prompt 'no'; call prompts/list for the available names"),
     ]
     assert fabric.calls == []

@@ -1,4 +1,4 @@
-"""What is published of services that come and go, whatever they say of themselves."""
+"""Published tools and prompts of services that come and go, whatever they declare."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def published(catalogue: ToolCatalogue, **changes: Any) -> dict[str, Any]:
     return tool.tool.model_dump(by_alias=True, exclude_none=True)
 
 
-def test_a_task_of_another_service_becomes_a_tool(catalogue: ToolCatalogue) -> None:
-    """With description, schemas and hints; each worker's result has the task's schema, null where it failed."""
+def test_task_of_another_service_becomes_a_tool(catalogue: ToolCatalogue) -> None:
+    """It has description, schemas and hints; the schema of a result allows null, for failed tasks."""
     assert published(catalogue) == {
         "name": "service_net__task_ping",
         "description": "Ping devices.\n\nAll of them.",
@@ -69,16 +69,16 @@ def test_a_task_of_another_service_becomes_a_tool(catalogue: ToolCatalogue) -> N
     }
 
 
-def test_a_worker_s_own_tool_names_the_worker_in_its_schema() -> None:
-    """It is the only one that answers; an argument named job is the task's own."""
+def test_own_tool_names_the_worker_in_its_schema() -> None:
+    """Only this worker answers; an argument named job is the task's own."""
     schema = {"type": "object", "properties": {"job": {"type": "string"}}}
     (tool,) = ToolCatalogue("w1", "fastmcp", [entry(inputSchema=schema)], ToolPolicy()).tools()
     assert (tool.is_own, tool.tool.input_schema) == (True, schema)
     assert list((tool.tool.output_schema or {})["properties"]) == ["w1"]
 
 
-def test_the_job_is_no_argument_of_other_services_tools(catalogue: ToolCatalogue) -> None:
-    """NorFab's workers pass it in themselves and declare it as required."""
+def test_other_services_tools_have_no_argument_job(catalogue: ToolCatalogue) -> None:
+    """NorFab's workers declare it as required, and set it themselves."""
     properties = {"job": {}, "target": {"type": "string"}}
     tool = published(catalogue, inputSchema={"type": "object", "properties": properties, "required": ["job", "target"]})
     assert tool["inputSchema"] == {
@@ -106,15 +106,15 @@ def test_the_job_is_no_argument_of_other_services_tools(catalogue: ToolCatalogue
     ],
     ids=str,
 )
-def test_a_result_s_schema_that_can_not_be_used_gives_way(catalogue: ToolCatalogue, schema: object) -> None:
-    """To one that lets every value pass; the tool can be called."""
+def test_unusable_schema_of_results_is_replaced(catalogue: ToolCatalogue, schema: object) -> None:
+    """The replacement accepts every value, so the tool can be called."""
     result = published(catalogue, outputSchema=schema)["outputSchema"]["additionalProperties"]
     assert result["properties"].keys() == Result.model_fields.keys()
     assert [result["properties"][name] for name in ("result", "diff")] == [{}, {}]
 
 
-def test_rules_that_change_results_loosen_the_schema(catalogue: ToolCatalogue) -> None:
-    """What they leave needn't be what the task gives."""
+def test_result_guardrails_loosen_the_schema(catalogue: ToolCatalogue) -> None:
+    """Filtered results needn't match the task's schema."""
     catalogue.replace("net", [entry("changed")])
     tool = catalogue.find("service_net__task_changed")
     assert tool is not None
@@ -134,9 +134,15 @@ BROKEN = [
     (entry(inputSchema={"type": "object", "title": "x" * 65_536}), "inputSchema is longer than 65536 bytes"),
     (entry(inputSchema={"type": "object", "title": "\ud800"}), "inputSchema can't be written as JSON"),
     (entry(inputSchema={"type": "object", "maximum": float("nan")}), "inputSchema can't be written as JSON"),
-    (entry(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}}), "names a type that JSON Schema"),
-    (entry(inputSchema={"type": "object", "anyOf": [{"$ref": "#/$defs/a"}]}), "inputSchema refers to what isn't in it"),
-    (entry(inputSchema={"type": "object", "items": {"$ref": 7}}), "inputSchema refers to what isn't in it"),
+    (entry(inputSchema={"type": "object", "properties": {"a": {"type": "text"}}}), "inputSchema has an unknown type"),
+    (
+        entry(inputSchema={"type": "object", "anyOf": [{"$ref": "#/$defs/a"}]}),
+        "inputSchema has a reference that doesn't resolve in it",
+    ),
+    (
+        entry(inputSchema={"type": "object", "items": {"$ref": 7}}),
+        "inputSchema has a reference that doesn't resolve in it",
+    ),
     (entry(inputSchema={"type": "object", "required": [1]}), "not a valid MCP tool: check its schemas"),
     (entry(mcp={"annotations": {"readOnlyHint": "maybe"}}), "annotations are not valid tool annotations of MCP"),
     (entry(mcp={"annotations": [1]}), "annotations are not valid tool annotations of MCP"),
@@ -145,10 +151,10 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("broken", "reason"), BROKEN, ids=[reason for _, reason in BROKEN])
-def test_a_broken_entry_is_named_once_and_spoils_no_other(
+def test_invalid_entry_is_logged_once_and_skipped(
     catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, broken: Any, reason: str
 ) -> None:
-    """Services are asked again and again; their log lines must not fill the disk."""
+    """Services are polled: repeated problems must not fill the log."""
     for _ in range(3):
         assert catalogue.replace("net", [broken, entry()]) == ["service_net__task_ping"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -157,10 +163,8 @@ def test_a_broken_entry_is_named_once_and_spoils_no_other(
     assert len(caplog.messages[0].splitlines()) == 1
 
 
-def test_a_schema_that_is_nested_too_deeply_is_refused(
-    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Written out it would overflow somebody's stack."""
+def test_too_deeply_nested_schema_is_refused(catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture) -> None:
+    """It would overflow the stack of whatever serializes it."""
     schema: dict[str, Any] = {"type": "object"}
     for _ in range(5_000):
         schema = {"type": "object", "not": schema}
@@ -168,8 +172,8 @@ def test_a_schema_that_is_nested_too_deeply_is_refused(
     assert "inputSchema is nested more than 40 levels deep" in caplog.text
 
 
-def test_tasks_that_are_no_tools_are_not_published(catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither those that say so, nor those that a rule rejects, nor the ones that manage tokens; nothing is logged."""
+def test_tasks_that_are_not_tools_are_not_published(catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks with mcp false, rejected by the policy, or managing tokens are skipped without a log line."""
     hidden = [entry(mcp=False), entry("closed"), entry("bearer_token_list"), entry("bearer_token_x")]
     assert catalogue.replace("net", hidden) == []
     assert catalogue.replace("net", [entry(mcp=True)]) == ["service_net__task_ping"]
@@ -178,8 +182,8 @@ def test_tasks_that_are_no_tools_are_not_published(catalogue: ToolCatalogue, cap
     assert caplog.messages == []
 
 
-def test_texts_are_cleaned_and_cut(catalogue: ToolCatalogue) -> None:
-    """A terminal and a model read them; what isn't text is none."""
+def test_texts_are_sanitized_and_truncated(catalogue: ToolCatalogue) -> None:
+    """Terminals and models read them; a description that isn't text is empty."""
     tool = published(catalogue, description="a\x1b[31m\ud800\tb" + "x" * 5_000, mcp={"title": " T\n itle\x00 "})
     assert tool["description"].startswith("a[31m")
     assert (len(tool["description"]), tool["description"][-1]) == (4_000, "…")
@@ -187,10 +191,10 @@ def test_texts_are_cleaned_and_cut(catalogue: ToolCatalogue) -> None:
     assert published(catalogue, description=None)["description"] == ""
 
 
-def test_prompts_come_with_their_task_and_broken_ones_are_passed_over(
+def test_prompts_are_published_with_their_task_and_invalid_ones_skipped(
     catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The task's tool is published all the same."""
+    """The task's tool is published regardless."""
     call = {**PROMPT, "messages": [{"role": "user", "content": {"type": "text", "text": "{{ device() }}"}}]}
     assert len(catalogue.replace("net", [entry(mcp={"prompts": [PROMPT, call, PROMPT, 7]})])) == 1
     (prompt,) = catalogue.prompts()
@@ -202,15 +206,15 @@ def test_prompts_come_with_their_task_and_broken_ones_are_passed_over(
         "arguments": [{"name": "device", "description": "Which", "required": True}],
     }
     assert len(caplog.messages) == 3
-    assert "a part that isn't allowed in prompts: call" in caplog.messages[0]
+    assert "not allowed in prompts: call" in caplog.messages[0]
     catalogue.replace("net", [entry(mcp={"prompts": [PROMPT] * 65})])
     assert "mcp.prompts is not a list of at most 64 prompts" in caplog.messages[-1]
     catalogue.replace("net", [entry("closed", mcp={"prompts": [PROMPT]})])
     assert catalogue.prompts() == ()
 
 
-def test_services_are_replaced_and_vanish_as_a_whole(catalogue: ToolCatalogue) -> None:
-    """The worker's own tools always stay; all are in their names' order."""
+def test_services_are_replaced_and_removed(catalogue: ToolCatalogue) -> None:
+    """The worker's own tools always stay; tools are ordered by name."""
     catalogue.replace("net", [entry("b"), entry("a")])
     catalogue.replace("lab", [entry()])
     own, lab = "service_fastmcp__task_own", "service_lab__task_ping"
@@ -225,21 +229,23 @@ def test_services_are_replaced_and_vanish_as_a_whole(catalogue: ToolCatalogue) -
 
 
 @pytest.mark.parametrize("service", ["fastmcp", "a b", "", "x" * 65, "net\n"])
-def test_a_service_can_not_take_this_worker_s_name_or_an_odd_one(catalogue: ToolCatalogue, service: str) -> None:
-    """Anybody on a fabric may register any name."""
+def test_service_with_own_or_invalid_name_is_not_published(catalogue: ToolCatalogue, service: str) -> None:
+    """Workers of a fabric may register under any name."""
     assert catalogue.replace(service, [entry("own"), entry("other")]) == []
     assert names(catalogue) == ["service_fastmcp__task_own"]
 
 
 @pytest.mark.parametrize("answer", [None, 7, "tasks", {"name": "x"}])
-def test_an_answer_that_is_no_list_changes_nothing(catalogue: ToolCatalogue, answer: Any) -> None:
-    """A service that is confused for a moment keeps its tools."""
+def test_answer_that_is_not_a_list_changes_nothing(catalogue: ToolCatalogue, answer: Any) -> None:
+    """The service keeps its tools."""
     catalogue.replace("net", [entry()])
     assert catalogue.replace("net", answer) == ["service_net__task_ping"]
 
 
-def test_of_two_tools_of_one_name_the_first_stays(catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever comes first in whichever answer: nobody pushes a tool out that is published."""
+def test_published_tool_wins_over_a_new_one_of_the_same_name(
+    catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The order of services and entries doesn't matter."""
     catalogue.replace("z", [])
     catalogue.replace("a", [entry("b__task_c", description="first", mcp={"prompts": [PROMPT]})])
     assert catalogue.replace("a__task_b", [entry("c", description="second"), entry("d"), entry("d")]) == [
@@ -256,10 +262,10 @@ def test_of_two_tools_of_one_name_the_first_stays(catalogue: ToolCatalogue, capl
     assert sum("exists already" in message for message in caplog.messages) == 4
 
 
-def test_numbers_are_bounded(
+def test_numbers_of_tools_and_prompts_are_limited(
     catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tasks of a service, tools and prompts in all; those that are published stay."""
+    """There are limits for tasks of a service, and for all tools and prompts; published ones stay."""
     monkeypatch.setattr(catalogue_module, "MAX_ENTRIES_OF_A_SERVICE", 3)
     monkeypatch.setattr(catalogue_module, "MAX_TOOLS", 5)
     monkeypatch.setattr(catalogue_module, "MAX_PROMPTS", 1)
@@ -270,23 +276,23 @@ def test_numbers_are_bounded(
     assert len(catalogue.prompts()) == 1
     monkeypatch.setattr(catalogue_module, "MAX_PROMPTS_OF_A_SERVICE", 3)
     assert len(catalogue.replace("net", [*tasks[:2], entry("t2", mcp={"prompts": 7})])) == 3
-    told = ("more than 3 tasks", "more than 5 tools", "more than 1 prompts", "more than 3 prompts")
-    assert [sum(text in message for message in caplog.messages) for text in told] == [1, 1, 1, 1]
+    expected = ("more than 3 tasks", "more than 5 tools", "more than 1 prompts", "more than 3 prompts")
+    assert [sum(text in message for message in caplog.messages) for text in expected] == [1, 1, 1, 1]
 
 
-def test_the_log_is_bounded(
+def test_log_lines_are_limited(
     catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service can make up new names for ever."""
+    """A service can invent any number of names."""
     monkeypatch.setattr(catalogue_module, "_MAX_WARNINGS", 5)
     catalogue.replace("net", [entry(f"t{number}", mcp=None) for number in range(10)])
     assert len(caplog.messages) == 5
 
 
-def test_those_who_listen_are_told_what_has_changed_and_only_then(catalogue: ToolCatalogue) -> None:
-    """The new snapshot is in place when they are."""
-    told: list[tuple[ListChange, int]] = []
-    catalogue.on_change.append(lambda change: told.append((change, len(catalogue.tools()))))
+def test_listeners_are_called_with_what_has_changed(catalogue: ToolCatalogue) -> None:
+    """They are called after a change only, and see the new snapshot."""
+    calls: list[tuple[ListChange, int]] = []
+    catalogue.on_change.append(lambda change: calls.append((change, len(catalogue.tools()))))
     catalogue.replace("net", [entry()])
     catalogue.replace("net", [entry()])
     catalogue.retain(["net"])
@@ -295,11 +301,11 @@ def test_those_who_listen_are_told_what_has_changed_and_only_then(catalogue: Too
     catalogue.replace("lab", [entry(mcp=False)])
     catalogue.retain([])
     tools, prompts = ListChange(tools=True, prompts=False), ListChange(tools=False, prompts=True)
-    assert told == [(tools, 2), (prompts, 2), (tools, 2), (ListChange(tools=True, prompts=True), 1)]
+    assert calls == [(tools, 2), (prompts, 2), (tools, 2), (ListChange(tools=True, prompts=True), 1)]
 
 
-def test_threads_find_whole_snapshots(catalogue: ToolCatalogue) -> None:
-    """Either all tools of a service or none, however many replace and read at the same time."""
+def test_threads_read_consistent_snapshots(catalogue: ToolCatalogue) -> None:
+    """A reader finds all tools of a service or none, whatever other threads replace."""
     tasks = [entry(f"t{number}") for number in range(10)]
     seen: set[int] = set()
     ended = threading.Event()
@@ -334,8 +340,8 @@ _json = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*entry(), "other"]), _json), _json)
-def test_no_answer_is_too_odd(changes: dict[str, Any], answer: Any) -> None:
-    """Property: whatever a service says, others' tools stay, and nothing is raised."""
+def test_any_answer_leaves_other_tools_published(changes: dict[str, Any], answer: Any) -> None:
+    """Property: whatever a service answers, nothing is raised, and the tools of the others stay."""
     catalogue = ToolCatalogue("w1", "fastmcp", [entry("own")], ToolPolicy())
     catalogue.replace("net", [{**entry(), **changes}, entry("good")])
     catalogue.replace("lab", answer)

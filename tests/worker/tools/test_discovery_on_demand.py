@@ -169,7 +169,7 @@ def test_the_task_fails_with_one_line(run: Any, found: Callable[..., Discovery])
     fabric.fault = NoWorkersError("no broker answered")
     assert run(found(fabric)).errors == ["no broker answered"]
     assert run(found(Fabric()), service="x").errors == ["unknown service 'x': known are none"]
-    assert run(None).errors == ["this worker has no broker: there are no other services to discover"]
+    assert run(None).errors == ["no broker is configured: there are no other services to discover"]
 
 
 def test_the_task_is_no_tool() -> None:

@@ -180,7 +180,7 @@ def test_rules_of_tasks_can_be_left_out() -> None:
         (
             {"guardrails": [on_commands("regex", "(")]},
             (
-                "mcp.guardrails[0].match: text 1 must be a regular expression as Python understands them: "
+                "mcp.guardrails[0].match: text 1 must be a regular expression: "
                 "missing ), unterminated subpattern at position 0"
             ),
         ),

@@ -1,4 +1,4 @@
-"""Prompts of other services: what their templates may do, and that no arguments make them do more."""
+"""Prompts of other services: allowed and refused templates, and rendering."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ARGUMENTS = [
 
 
 def declared(text: str = "Look at {{ device }}", **changes: Any) -> dict[str, Any]:
-    """Return a prompt's metadata in NorFab's shape."""
+    """Return a prompt's metadata in NorFab's format."""
     message = {"role": "user", "content": {"type": "text", "text": text}}
     prompt = {"name": "look", "title": "Look", "description": "Look at it", "arguments": ARGUMENTS}
     return {**prompt, "messages": [message], **changes}
@@ -34,19 +34,19 @@ def render(text: str, **arguments: object) -> str:
 
 
 def refusal(text: str, **arguments: object) -> str:
-    """Return why a prompt can't be made or rendered."""
+    """Return why a prompt is refused, or not rendered."""
     with pytest.raises(PromptError) as caught:
         render(text, **arguments)
     return str(caught.value)
 
 
-def test_a_prompt_keeps_what_it_says_of_itself_and_renders_each_message() -> None:
-    """In the order of the messages, each with its role."""
+def test_prompt_keeps_its_metadata_and_renders_each_message() -> None:
+    """Messages are rendered in their order, each with its role; unknown keys are ignored."""
     messages = [
         {"role": "user", "content": {"type": "text", "text": "Check {{ device }}"}},
         {"role": "assistant", "content": {"type": "text", "text": "At {{ site }}"}},
     ]
-    prompt = PromptTemplate(declared(messages=messages, unknown="is passed over"))
+    prompt = PromptTemplate(declared(messages=messages, unknown="ignored"))
     assert (prompt.name, prompt.title, prompt.description) == ("look", "Look", "Look at it")
     assert [argument.model_dump() for argument in prompt.arguments] == ARGUMENTS
     assert prompt.render({"device": "r1", "site": "Rome"}) == [("user", "Check r1"), ("assistant", "At Rome")]
@@ -65,51 +65,51 @@ def test_a_prompt_keeps_what_it_says_of_itself_and_renders_each_message() -> Non
         ("{{ device }}", {"device": "{{ site }}<b>"}, "{{ site }}<b>"),
     ],
 )
-def test_arguments_are_put_in_and_compared(text: str, arguments: dict[str, object], expected: str) -> None:
-    """A missing optional one is empty; what an argument says is never a template itself, nor changed for HTML."""
+def test_arguments_are_inserted_and_compared(text: str, arguments: dict[str, object], expected: str) -> None:
+    """A missing optional argument is empty; an argument is never parsed as a template, nor escaped for HTML."""
     assert render(text, **arguments) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{{ device.__class__ }}", "a part that isn't allowed in prompts: getattr"),
-        ("{{ device['x'] }}", "a part that isn't allowed in prompts: getitem"),
-        ("{{ device.upper() }}", "a part that isn't allowed in prompts: call"),
-        ("{{ device * 1000000000 }}", "a part that isn't allowed in prompts: mul"),
-        ("{{ device ~ device }}", "a part that isn't allowed in prompts: concat"),
-        ("{{ [device] }}", "a part that isn't allowed in prompts: list"),
-        ("{{ device is defined }}", "a part that isn't allowed in prompts: test"),
-        ("{{ device if site }}", "a part that isn't allowed in prompts: cond expr"),
-        ("{% for x in device %}{% endfor %}", "a part that isn't allowed in prompts: for"),
-        ("{% set x = 1 %}", "a part that isn't allowed in prompts: assign"),
-        ("{% macro m() %}{% endmacro %}", "a part that isn't allowed in prompts: macro"),
-        ("{% include 'x' %}", "a part that isn't allowed in prompts: include"),
-        ("{% extends 'x' %}", "a part that isn't allowed in prompts: extends"),
-        ("{% block b %}{% endblock %}", "a part that isn't allowed in prompts: block"),
-        ("{{ range }}", "uses range, which is no argument of the prompt"),
-        ("{{ self }}", "uses self, which is no argument of the prompt"),
-        ("{{ device | map }}", "a filter that isn't allowed in prompts: map"),
-        ("{{ device | trim('x') }}", "gives arguments to the filter trim"),
-        ("{{ device | tojson(indent=1000000000) }}", "gives arguments to the filter tojson"),
-        ("{{ device | default(**site) }}", "gives arguments to the filter default"),
-        ("{{ device | default(device.x) }}", "a part that isn't allowed in prompts: getattr"),
-        ("{{ device | tojson | upper | tojson }}", "has the filter tojson inside of tojson"),
-        ("{{ device | upper }}" * 51, "its templates have more than 50 filters"),
-        ("x" * 32_769, "its templates are longer than 32768 bytes"),
+        ("{{ device.__class__ }}", "not allowed in prompts: getattr"),
+        ("{{ device['x'] }}", "not allowed in prompts: getitem"),
+        ("{{ device.upper() }}", "not allowed in prompts: call"),
+        ("{{ device * 1000000000 }}", "not allowed in prompts: mul"),
+        ("{{ device ~ device }}", "not allowed in prompts: concat"),
+        ("{{ [device] }}", "not allowed in prompts: list"),
+        ("{{ device is defined }}", "not allowed in prompts: test"),
+        ("{{ device if site }}", "not allowed in prompts: cond expr"),
+        ("{% for x in device %}{% endfor %}", "not allowed in prompts: for"),
+        ("{% set x = 1 %}", "not allowed in prompts: assign"),
+        ("{% macro m() %}{% endmacro %}", "not allowed in prompts: macro"),
+        ("{% include 'x' %}", "not allowed in prompts: include"),
+        ("{% extends 'x' %}", "not allowed in prompts: extends"),
+        ("{% block b %}{% endblock %}", "not allowed in prompts: block"),
+        ("{{ range }}", "uses range, which is not an argument of the prompt"),
+        ("{{ self }}", "uses self, which is not an argument of the prompt"),
+        ("{{ device | map }}", "a filter that is not allowed in prompts: map"),
+        ("{{ device | trim('x') }}", "not allowed in prompts to the filter trim"),
+        ("{{ device | tojson(indent=1000000000) }}", "not allowed in prompts to the filter tojson"),
+        ("{{ device | default(**site) }}", "not allowed in prompts to the filter default"),
+        ("{{ device | default(device.x) }}", "not allowed in prompts: getattr"),
+        ("{{ device | tojson | upper | tojson }}", "nests the filter tojson in tojson"),
+        ("{{ device | upper }}" * 51, "the templates have more than 50 filters"),
+        ("x" * 32_769, "the templates are longer than 32768 bytes"),
         ("{% if device %}" * 40 + "{% endif %}" * 40, "is nested more than 32 levels deep"),
         ("{{ " + "not " * 900 + "device }}", "is nested more than 32 levels deep"),
-        ("{{ " + "(" * 900 + "device" + ")" * 900 + " }}", "a template can't be read: RecursionError"),
-        ("{{device}}" * 700, "its templates have more than 2000 words and signs outside of plain text"),
-        ("{{ " + "device<" * 2_000 + "device }}", "its templates have more than 2000 words and signs"),
-        ("{% if device %}" * 900 + "{% endif %}" * 900, "its templates have more than 2000 words and signs"),
-        ("{{ " + "9" * 5_000 + " }}", "a template can't be read: ValueError"),
-        ("{{ device", "a template can't be read: unexpected end of template"),
+        ("{{ " + "(" * 900 + "device" + ")" * 900 + " }}", "a template is not valid: RecursionError"),
+        ("{{device}}" * 700, "the templates have more than 2000 tokens outside of plain text"),
+        ("{{ " + "device<" * 2_000 + "device }}", "the templates have more than 2000 tokens"),
+        ("{% if device %}" * 900 + "{% endif %}" * 900, "the templates have more than 2000 tokens"),
+        ("{{ " + "9" * 5_000 + " }}", "a template is not valid: ValueError"),
+        ("{{ device", "a template is not valid: unexpected end of template"),
         ("\ud800", "messages.0.content.text: Input should be a valid string"),
     ],
 )
-def test_a_template_that_does_more_is_no_prompt(text: str, expected: str) -> None:
-    """It is refused before any of it is run, with the first part that isn't allowed."""
+def test_template_beyond_the_subset_is_refused(text: str, expected: str) -> None:
+    """It is refused before it runs, and the error names the first part that is not allowed."""
     with pytest.raises(PromptError) as caught:
         PromptTemplate(declared(text))
     assert expected in str(caught.value)
@@ -137,8 +137,8 @@ def test_a_template_that_does_more_is_no_prompt(text: str, expected: str) -> Non
     ],
     ids=str,
 )
-def test_metadata_of_another_shape_is_no_prompt(broken: object) -> None:
-    """One line says what is wrong."""
+def test_invalid_metadata_is_refused(broken: object) -> None:
+    """The error is one line."""
     with pytest.raises(PromptError) as caught:
         PromptTemplate(broken)
     assert len(str(caught.value).splitlines()) == 1
@@ -147,45 +147,44 @@ def test_metadata_of_another_shape_is_no_prompt(broken: object) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"sight": "x"}, "argument sight: no such argument: prompts/list names them"),
+        ({"sight": "x"}, "argument sight: no such argument, call prompts/list for the arguments"),
         ({"device": 1}, "argument device: must be text"),
         ({"device": "x" * 65_537}, "argument device: must have at most 65536 bytes, got 65537"),
         ({"device": "\ud800"}, "argument device: must be valid Unicode"),
     ],
     ids=str,
 )
-def test_arguments_that_break_a_rule_are_named(arguments: dict[str, object], expected: str) -> None:
-    """With the rule, but never the value."""
+def test_invalid_arguments_are_named(arguments: dict[str, object], expected: str) -> None:
+    """The error names argument and rule, but not the value."""
     assert refusal("{{ device }}", **arguments) == expected
 
 
-def test_a_required_argument_must_be_given() -> None:
-    """Even where it may be empty."""
+def test_required_argument_must_be_given() -> None:
+    """An empty text counts as given."""
     prompt = PromptTemplate(declared())
     with pytest.raises(PromptError, match=r"^argument device: must be given$"):
         prompt.render({"site": "Rome"})
     assert prompt.render({"device": ""}) == [("user", "Look at ")]
 
 
-def test_what_can_not_be_compared_is_told() -> None:
-    """Text with a number, for instance."""
-    assert refusal("{% if device < 1 %}x{% endif %}").startswith("it can't be rendered with these arguments: '<' not")
+def test_comparison_of_different_types_is_refused() -> None:
+    """A text can't be compared with a number."""
+    assert refusal("{% if device < 1 %}x{% endif %}").startswith("can't be rendered with these arguments: '<' not")
 
 
-def test_a_text_that_would_be_too_long_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four hundred times an argument of 64 KiB would be 26 MB; all messages count together."""
-    told = "its text would be longer than 262144 bytes: give shorter arguments"
-    assert refusal("{{device}}" * 400, device="x" * 65_000) == told
+def test_too_long_text_is_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for all messages together: 400 arguments of 64 KiB would be 26 MB."""
+    expected = "the text is longer than 262144 bytes: use shorter arguments"
+    assert refusal("{{device}}" * 400, device="x" * 65_000) == expected
     monkeypatch.setattr(prompts, "MAX_TEXT_BYTES", 5)
     two = PromptTemplate(declared(messages=declared("{{ device }}")["messages"] * 2))
     assert two.render({"device": "ab"}) == [("user", "ab"), ("user", "ab")]
-    with pytest.raises(PromptError, match="would be longer than 5 bytes"):
+    with pytest.raises(PromptError, match="longer than 5 bytes"):
         two.render({"device": "äb"})
 
 
 @given(st.text(max_size=50), st.text(max_size=50).filter(lambda text: text.isprintable()))
-def test_any_text_comes_out_as_it_went_in(device: str, site: str) -> None:
-    """Property: an argument is data, whatever it looks like."""
+def test_any_argument_is_rendered_unchanged(device: str, site: str) -> None:
+    """Property: an argument is data, whatever its characters."""
     assert render("{{ device }}|{{ site }}", device=device, site=site) == f"{device}|{site}"
-    shown = render("{{ device | tojson }}", device=device)
-    assert json.loads(shown) == device
+    assert json.loads(render("{{ device | tojson }}", device=device)) == device
