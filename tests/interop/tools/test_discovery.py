@@ -38,7 +38,7 @@ SERVICES = {
     THEIRS: {"service": "fastmcp", "host": "127.0.0.1", "port": 0, "authentication_enabled": True},
     LATE: {"service": "second"},
 }
-NO_TASKS = "the answer to list_tasks is no list of at most 1000 tasks"
+NO_TASKS = "the answer to list_tasks is not a list of at most 1000 tasks"
 NO_ANSWER = "no answer within 3 s"
 GONE = f"worker {DEMO} has gone away while the job ran: {CHECK_BEFORE_RETRY}"
 VANISH_SECONDS = 20.0

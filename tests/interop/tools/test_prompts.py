@@ -69,7 +69,7 @@ def test_a_prompt_is_rendered_with_its_arguments(worker: Any, mode: str, argumen
         (
             NAME,
             {"topic": "x", "mood": "y"},
-            "prompt ask_advice: argument mood: no such argument: prompts/list names them",
+            "prompt ask_advice: argument mood: no such argument, call prompts/list for the arguments",
         ),
         ("ask_advice", {"topic": "x"}, "unknown prompt 'ask_advice'; call prompts/list for the available names"),
     ],
