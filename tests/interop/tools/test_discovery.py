@@ -197,7 +197,7 @@ def test_the_program_discovers_one_service(nfcli: NfcliRunner, site: Any, worker
     ("service", "notified"),
     [
         ("mumble", f"service mumble: {NO_TASKS}"),
-        ("nosuch", "unknown service 'nosuch': there is demo, mumble, mute, second"),
+        ("nosuch", "unknown service 'nosuch': known are demo, mumble, mute, second"),
         ("fastmcp", "service fastmcp is this worker's own: its tools are always published"),
     ],
 )
