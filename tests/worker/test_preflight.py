@@ -57,14 +57,14 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
 
 @pytest.fixture
 def stopped(environment: Environment, raw_database: RawDatabase) -> RawDatabase:
-    """Be somebody else at that worker's database."""
+    """Open that worker's database without its store."""
     return type(raw_database)(environment.tokens_folder(DEFAULT_WORKER))
 
 
 def lines(environment: Environment) -> list[str]:
-    """Return what is found, as it is printed; nothing on disk has changed by it."""
+    """Return the printed results; nothing on disk has changed by the checks."""
     before = contents(environment.folder)
-    found = [finding.line() for finding in preflight.check_worker(environment, DEFAULT_WORKER)]
+    found = [result.line() for result in preflight.check_worker(environment, DEFAULT_WORKER)]
     assert contents(environment.folder) == before
     return found
 
@@ -79,8 +79,8 @@ def contents(folder: Path) -> dict[str, tuple[int, int, str]]:
     return found
 
 
-def well(environment: Environment, *instead: str) -> list[str]:
-    """Return the lines of a worker that is well, some of them replaced by those that begin alike."""
+def without_errors(environment: Environment, *instead: str) -> list[str]:
+    """Return the lines of a worker without errors, some of them replaced by those of the same subject."""
     usual = [
         "ok    database: intact, tokens: 2",
         "ok    clock: not behind what the token database has seen",
@@ -92,13 +92,13 @@ def well(environment: Environment, *instead: str) -> list[str]:
     return [new.get(line[6:].split(":")[0], line) for line in usual]
 
 
-def test_a_worker_that_could_start_is_well(environment: Environment) -> None:
-    """A line for each thing its start would need."""
-    assert lines(environment) == well(environment)
+def test_a_worker_that_can_start_has_no_errors(environment: Environment) -> None:
+    """A line for each thing that its start needs."""
+    assert lines(environment) == without_errors(environment)
 
 
-def test_a_worker_that_never_ran_is_well(environment_factory: EnvironmentFactory) -> None:
-    """What its first start makes isn't missed, not even the environment's own folder."""
+def test_a_worker_that_never_ran_has_no_errors(environment_factory: EnvironmentFactory) -> None:
+    """Files and folders that its first start makes aren't missed."""
     environment = environment_factory()
     assert lines(environment) == [
         "ok    database: none yet, the first start makes it",
@@ -108,32 +108,32 @@ def test_a_worker_that_never_ran_is_well(environment_factory: EnvironmentFactory
     ]
 
 
-def test_what_a_killed_worker_has_left_is_read_where_it_lies(environment: Environment) -> None:
-    """The write-ahead log counts; where SQLite can't read it without making a file it isn't read."""
+def test_the_files_of_a_killed_worker_are_read_in_place(environment: Environment) -> None:
+    """With the write-ahead log, unless SQLite would have to make a file for it."""
     folder = environment.tokens_folder(DEFAULT_WORKER)
     (folder / "cache.db").unlink()
     assert subprocess.run([sys.executable, "-c", KILLED, folder], check=False).returncode == 9
     assert (folder / "cache.db-wal").stat().st_size > 0
-    assert lines(environment) == well(environment, "ok    database: intact, tokens: 1")
+    assert lines(environment) == without_errors(environment, "ok    database: intact, tokens: 1")
     (folder / "cache.db-shm").unlink()
     told = "ok    database: not checked: the start has to apply its write-ahead log first"
-    assert lines(environment) == [line for line in well(environment, told) if " clock" not in line]
+    assert lines(environment) == [line for line in without_errors(environment, told) if " clock" not in line]
 
 
 @pytest.mark.parametrize("damage", ["zeros", "cut short", "text"])
 def test_a_damaged_database_of_a_stopped_worker_is_found(environment: Environment, damage: str) -> None:
-    """With what to do about it."""
+    """With the remedy."""
     file = environment.tokens_folder(DEFAULT_WORKER) / "cache.db"
     data = file.read_bytes()
     file.write_bytes(
         {"zeros": data[:8192] + bytes(12_288) + data[20_480:], "cut short": data[:9000], "text": b"x" * 9000}[damage]
     )
     fault = f"FAULT database: {damaged(file)}"
-    assert lines(environment) == [line for line in well(environment, fault) if " clock" not in line]
+    assert lines(environment) == [line for line in without_errors(environment, fault) if " clock" not in line]
 
 
-def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: RawDatabase) -> None:
-    """Pickles and those that break a rule, together; the tokens aren't shown."""
+def test_invalid_rows_are_found(environment: Environment, stopped: RawDatabase) -> None:
+    """Pickled and invalid ones are counted together; their values aren't shown."""
     stopped.plant(token="t7", value="x")
     stopped.plant(token="t8", raw=0)
     stopped.run("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -141,7 +141,7 @@ def test_rows_that_are_no_tokens_are_found(environment: Environment, stopped: Ra
         "FAULT database: skipped rows that hold no valid token: 2: store these tokens again with "
         "fastmcp auth create-token"
     )
-    assert lines(environment) == well(environment, fault)
+    assert lines(environment) == without_errors(environment, fault)
 
 
 def test_a_clock_that_was_set_back_is_found(environment: Environment, stopped: RawDatabase) -> None:
@@ -154,10 +154,10 @@ def test_a_clock_that_was_set_back_is_found(environment: Environment, stopped: R
         "set this machine's clock right"
         for seconds in range(3500, 3601)
     }
-    assert found == well(environment, fault)
+    assert found == without_errors(environment, fault)
 
 
-def test_an_audit_trail_that_was_tampered_with_is_found(environment: Environment) -> None:
+def test_a_tampered_audit_trail_is_found(environment: Environment) -> None:
     """An altered line, a missing one, a missing head; the unfinished line of a crash is no fault."""
     path = environment.audit_file(DEFAULT_WORKER)
     head = path.with_suffix(".head")
@@ -171,25 +171,25 @@ def test_an_audit_trail_that_was_tampered_with_is_found(environment: Environment
     for content, fault in faults.items():
         path.write_bytes(content)
         told = f"FAULT audit trail: the audit trail {path} is not as it was written: {fault}; see man page tokens"
-        assert lines(environment) == well(environment, told)
+        assert lines(environment) == without_errors(environment, told)
     path.write_bytes(whole)
     head.unlink()
     told = "the head file is missing or altered: lines at the end may be missing"
-    assert lines(environment) == well(
+    assert lines(environment) == without_errors(
         environment, f"FAULT audit trail: the audit trail {path} is not as it was written: {told}; see man page tokens"
     )
     head.touch(mode=0o600)
     head.write_bytes(known)
     path.write_bytes(whole + b'{"seq": 4, "ti')
-    assert lines(environment) == well(environment)
+    assert lines(environment) == without_errors(environment)
 
 
-def test_an_audit_key_that_is_none_is_found(environment: Environment) -> None:
-    """Fingerprints couldn't be made."""
+def test_an_invalid_audit_key_is_found(environment: Environment) -> None:
+    """Fingerprints need it."""
     file = environment.audit_key_file(DEFAULT_WORKER)
     file.write_text("x")
     told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it and a new one will be created"
-    assert lines(environment) == well(environment, told)
+    assert lines(environment) == without_errors(environment, told)
 
 
 def set_keys(environment: Environment, **keys: object) -> None:
@@ -200,21 +200,21 @@ def set_keys(environment: Environment, **keys: object) -> None:
     environment.inventory_file.write_text(json.dumps(inventory))
 
 
-def test_ports_that_are_taken_are_found(environment: Environment) -> None:
-    """Of the MCP server and of the endpoint; both are given back where they aren't."""
+def test_ports_in_use_are_found(environment: Environment) -> None:
+    """Of the MCP server and of the endpoint; free ones are released after the check."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         set_keys(environment, port=port, endpoint=f"tcp://127.0.0.1:{port}")
         with pytest.raises(WorkerStartError) as in_use:
             HttpListener.bind(WorkerInventory(service="fastmcp", port=port))
-        assert lines(environment) == well(
+        assert lines(environment) == without_errors(
             environment,
             f"FAULT MCP: {in_use.value}",
             f"FAULT endpoint: endpoint tcp://127.0.0.1:{port} can't be bound: Address already in use: "
             "free it or change `endpoint` in the inventory",
         )
     for _ in range(2):
-        assert lines(environment) == well(
+        assert lines(environment) == without_errors(
             environment,
             f"ok    MCP: http://127.0.0.1:{port}/mcp is available",
             f"ok    endpoint: tcp://127.0.0.1:{port}",
@@ -222,16 +222,16 @@ def test_ports_that_are_taken_are_found(environment: Environment) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://*:*", "tcp://[::1]:*", "tcp://localhost:0"])
-def test_endpoints_of_every_form_are_tried(environment: Environment, endpoint: str) -> None:
+def test_endpoints_of_every_form_are_checked(environment: Environment, endpoint: str) -> None:
     """Wildcards, IPv6, names."""
     set_keys(environment, endpoint=endpoint)
-    assert lines(environment) == well(environment, f"ok    endpoint: {endpoint}")
+    assert lines(environment) == without_errors(environment, f"ok    endpoint: {endpoint}")
 
 
 def test_addresses_of_other_machines_are_found(environment: Environment) -> None:
     """They can't be bound here."""
     set_keys(environment, host="192.0.2.1", endpoint="tcp://192.0.2.1:5555")
-    assert lines(environment) == well(
+    assert lines(environment) == without_errors(
         environment,
         "FAULT MCP: host 192.0.2.1 is not an address of this machine: "
         "set host in the worker's inventory to one that is",
@@ -248,13 +248,13 @@ def test_sockets_that_cannot_be_made_are_found(environment: Environment, tmp_pat
     ]:
         set_keys(environment, endpoint=f"ipc://{path}")
         fault = f"endpoint ipc://{path} can't be bound: {problem}: free it or change `endpoint` in the inventory"
-        assert lines(environment) == well(environment, f"FAULT endpoint: {fault}")
+        assert lines(environment) == without_errors(environment, f"FAULT endpoint: {fault}")
     set_keys(environment, endpoint=f"ipc://{tmp_path / 'w.ipc'}")
-    assert lines(environment) == well(environment, f"ok    endpoint: ipc://{tmp_path / 'w.ipc'}")
+    assert lines(environment) == without_errors(environment, f"ok    endpoint: ipc://{tmp_path / 'w.ipc'}")
 
 
-def test_a_short_folder_for_sockets_that_others_can_enter_is_found() -> None:
-    """It is used where the environment's path is too long, and made by the first start only."""
+def test_a_short_socket_folder_open_to_others_is_found() -> None:
+    """It is used if the environment's path is too long, and made by the first start."""
     environment = Environment(Path("/" + "x" * 110), None)
     file = environment.socket_file(DEFAULT_WORKER)
     folder = file.parent
@@ -270,21 +270,21 @@ def test_a_short_folder_for_sockets_that_others_can_enter_is_found() -> None:
         folder.chmod(0o700)
 
 
-def test_a_broken_inventory_keeps_nothing_else_from_being_looked_at(environment: Environment) -> None:
-    """The shell tells of the inventory."""
+def test_an_invalid_inventory_prevents_no_other_check(environment: Environment) -> None:
+    """The shell reports the inventory."""
     set_keys(environment, prot=1)
-    assert lines(environment) == well(environment)[:3]
+    assert lines(environment) == without_errors(environment)[:3]
     assert environment.inventory_file is not None
     environment.inventory_file.write_text("workers: {a: [")
-    assert lines(environment) == well(environment)[:3]
+    assert lines(environment) == without_errors(environment)[:3]
 
 
-def test_the_program_prints_what_it_finds_as_json_lines(environment: Environment) -> None:
-    """That is how the shell asks."""
+def test_the_program_prints_results_as_json_lines(environment: Environment) -> None:
+    """The shell reads them."""
     command = [sys.executable, "-m", "nfcli.worker.preflight", "--name", DEFAULT_WORKER]
     where = ["--inventory", str(environment.inventory_file)]
     done = subprocess.run([*command, *where], capture_output=True, check=True, text=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        finding.model_dump() for finding in preflight.check_worker(environment, DEFAULT_WORKER)
+        result.model_dump() for result in preflight.check_worker(environment, DEFAULT_WORKER)
     ]
     assert done.stderr == ""

@@ -56,8 +56,8 @@ def served(worker: Worker, meanwhile: Callable[[], Awaitable[None]]) -> int:
     return asyncio.run(run())
 
 
-def test_a_worker_whose_zeromq_thread_dies_ends_with_a_failure(worker: Worker) -> None:
-    """A service manager restarts it; half a worker would look healthy."""
+def test_a_worker_whose_zeromq_thread_ends_exits_with_a_failure(worker: Worker) -> None:
+    """So that a service manager restarts it."""
 
     async def end_thread() -> None:
         worker.transport.stop()
@@ -65,8 +65,8 @@ def test_a_worker_whose_zeromq_thread_dies_ends_with_a_failure(worker: Worker) -
     assert served(worker, end_thread) == 1
 
 
-def test_a_worker_whose_http_server_ends_ends_with_a_failure(worker: Worker) -> None:
-    """The same for the other half."""
+def test_a_worker_whose_http_server_ends_exits_with_a_failure(worker: Worker) -> None:
+    """The same."""
 
     async def end_server() -> None:
         await worker.http.stop(0.1)
@@ -74,8 +74,8 @@ def test_a_worker_whose_http_server_ends_ends_with_a_failure(worker: Worker) -> 
     assert served(worker, end_server) == 1
 
 
-def test_a_sweep_that_fails_is_tried_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy database ends neither the sweeps nor the worker; it is left alone for longer."""
+def test_a_failed_sweep_is_repeated(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy database ends neither the sweeps nor the worker."""
 
     async def sweep_twice() -> None:
         loop, twice, calls = asyncio.get_running_loop(), asyncio.Event(), []
@@ -95,8 +95,8 @@ def test_a_sweep_that_fails_is_tried_again(worker: Worker, monkeypatch: pytest.M
     assert served(worker, sweep_twice) == 0
 
 
-def test_sweeps_come_when_there_is_something_to_sweep(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking costs nothing, so it is done often; the disk is left alone until there is a reason."""
+def test_the_disk_is_swept_only_if_tokens_have_expired(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether some have is known without the disk."""
     looks = iter([False, False, True])
     swept: list[int] = []
 

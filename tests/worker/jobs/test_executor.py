@@ -1,4 +1,4 @@
-"""Jobs: each once per uuid, bounded, always answered, and heard of on the way."""
+"""The executor: each job runs once per uuid, within limits, and always gets a result."""
 
 import gc
 import json
@@ -29,13 +29,13 @@ WAIT_SECONDS = 10
 
 
 class Count(TaskInput):
-    """How much to count."""
+    """Arguments of the test's tasks."""
 
     amount: int = 1
 
 
 class Bench:
-    """An executor with the auth tasks and five more, and a gate that holds one of them up."""
+    """An executor with the auth tasks and six more; the gate holds one of them."""
 
     def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
         self.counted = 0
@@ -71,22 +71,22 @@ class Bench:
         return function
 
     def count(self, arguments: Count) -> int:
-        """Add up."""
+        """Add to the count, and return it."""
         self.counted += arguments.amount
         return self.counted
 
     def hold(self, _arguments: Count) -> str:
-        """Stay until the gate opens."""
+        """Wait until the gate opens."""
         self.entered.put(None)
         self.gate.wait(WAIT_SECONDS)
         return "let go"
 
     def odd(self, _arguments: Count) -> object:
-        """Return what no JSON can hold."""
+        """Return a value that JSON doesn't have."""
         return object()
 
     def large(self, _arguments: Count) -> str:
-        """Return a lot."""
+        """Return 100,000 characters."""
         return "x" * 100_000
 
     def where(self, _arguments: Count) -> str:
@@ -94,20 +94,20 @@ class Bench:
         return threading.current_thread().name
 
     def submit(self, name: str, uuid: str, client: str = "c", **request: Any) -> "SimpleQueue[dict[str, Any]]":
-        """Send a job; return the queue that its answer lands in."""
+        """Submit a job; return the queue that gets its result."""
         answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         deliver = lambda payload: answers.put(json.loads(payload)["w1"])  # noqa: E731
         self.executor.submit(client, uuid, JobRequest(task=name, **request), deliver)
         return answers
 
     def run(self, name: str, uuid: str, client: str = "c", **request: Any) -> dict[str, Any]:
-        """Send a job and wait for its answer."""
+        """Submit a job and wait for its result."""
         return self.submit(name, uuid, client, **request).get(timeout=WAIT_SECONDS)
 
 
 @pytest.fixture
 def bench(trail: AuditTrail, tmp_path: Path) -> Iterator[Bench]:
-    """An executor over a real store and a real audit trail."""
+    """Provide an executor with a real store and a real audit trail."""
     with TokenStore.open(tmp_path / "tokens") as store:
         bench = Bench(store, trail, tmp_path)
         yield bench
@@ -115,15 +115,15 @@ def bench(trail: AuditTrail, tmp_path: Path) -> Iterator[Bench]:
         bench.executor.stop()
 
 
-def test_a_uuid_sent_twice_runs_once_and_is_answered_twice_alike(bench: Bench) -> None:
-    """The second answer is the first one's copy, times included."""
+def test_a_uuid_sent_twice_runs_once_and_has_one_result(bench: Bench) -> None:
+    """The second reply equals the first, times included."""
     first, second = bench.run("count", "u1"), bench.run("count", "u1")
     assert first == second
     assert (first["result"], bench.counted) == (1, 1)
 
 
 def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: Bench) -> None:
-    """Both senders get the one run's answer."""
+    """Both senders get the result."""
     first = bench.submit("hold", "u1")
     bench.entered.get(timeout=WAIT_SECONDS)
     second = bench.submit("hold", "u1")
@@ -133,15 +133,15 @@ def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: Bench) -> None:
     assert bench.entered.empty()
 
 
-def test_two_clients_never_share_a_job(bench: Bench) -> None:
-    """Another client's uuid runs a job of its own, and finds nothing of the first one's."""
+def test_clients_never_share_a_job(bench: Bench) -> None:
+    """The same uuid of another client is another job."""
     assert bench.run("count", "u1", client="a")["result"] == 1
     assert bench.executor.find("b", "u1") is None
     assert bench.run("count", "u1", client="b")["result"] == 2
 
 
-def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
-    """What can't be written as JSON, an unknown task, bad and positional arguments: each a failed result."""
+def test_errors_are_failed_results_of_one_line_and_end_no_thread(bench: Bench) -> None:
+    """A result that JSON doesn't have, an unknown task, invalid and positional arguments."""
     errors = {
         "odd": bench.run("odd", "u1")["errors"],
         "nosuch": bench.run("nosuch", "u2")["errors"],
@@ -159,8 +159,8 @@ def test_a_fault_in_a_task_is_one_line_and_ends_no_thread(bench: Bench) -> None:
     assert bench.run("count", "u6")["result"] == 1
 
 
-def test_a_quick_task_is_answered_before_its_submission_returns(bench: Bench) -> None:
-    """It runs in the caller's thread, also while all the others are busy."""
+def test_a_task_that_runs_inline_is_done_when_submit_returns(bench: Bench) -> None:
+    """It runs in the caller's thread, even while all others are busy."""
     for n in range(THREADS):
         bench.submit("hold", f"h{n}")
     answer = bench.submit("where", "u1").get_nowait()
@@ -168,8 +168,8 @@ def test_a_quick_task_is_answered_before_its_submission_returns(bench: Bench) ->
     bench.gate.set()
 
 
-def test_a_finished_job_keeps_nothing_of_what_was_sent(bench: Bench) -> None:
-    """Arguments may be tokens: neither the request nor the callbacks that close over it outlive the job."""
+def test_a_completed_job_keeps_neither_arguments_nor_callbacks(bench: Bench) -> None:
+    """Arguments may be tokens, and callbacks may refer to them."""
 
     class Sent:
         def __call__(self, _payload: bytes) -> None:
@@ -186,30 +186,30 @@ def test_a_finished_job_keeps_nothing_of_what_was_sent(bench: Bench) -> None:
 
 
 class Listener:
-    """Somebody who sends jobs and notes each event's message, and the answer, in the order in which they come."""
+    """A client that records the messages of events and the result, in the order in which they come."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self.heard: SimpleQueue[str] = SimpleQueue()
+        self.received: SimpleQueue[str] = SimpleQueue()
         self.events: list[dict[str, Any]] = []
 
     def run(self, name: str, uuid: str, **kwargs: Any) -> list[str]:
-        """Run a job; return what was heard until its answer."""
+        """Run a job; return its messages, the result included."""
         request = JobRequest(task=name, kwargs=kwargs)
-        deliver = lambda payload: self.heard.put(f"answer {json.loads(payload)['w1']['result']}")  # noqa: E731
+        deliver = lambda payload: self.received.put(f"answer {json.loads(payload)['w1']['result']}")  # noqa: E731
         self._bench.executor.submit("c", uuid, request, deliver, notify=self._note)
-        said = [self.heard.get(timeout=WAIT_SECONDS)]
-        while not said[-1].startswith("answer"):
-            said.append(self.heard.get(timeout=WAIT_SECONDS))
-        return said
+        messages = [self.received.get(timeout=WAIT_SECONDS)]
+        while not messages[-1].startswith("answer"):
+            messages.append(self.received.get(timeout=WAIT_SECONDS))
+        return messages
 
     def _note(self, payload: bytes) -> None:
         self.events.append(json.loads(payload))
-        self.heard.put(self.events[-1]["message"])
+        self.received.put(self.events[-1]["message"])
 
 
-def test_a_task_tells_its_client_how_far_it_is(bench: Bench) -> None:
-    """Each line is an event of the running job, between its start and its answer."""
+def test_progress_is_sent_as_events(bench: Bench) -> None:
+    """One for each line, between the start and the result."""
     listener = Listener(bench)
     assert listener.run("tell", "u1", amount=2) == ["starting", "step 0", "step 1", "answer u1"]
     assert all(event.pop("timestamp") for event in listener.events)
@@ -218,37 +218,37 @@ def test_a_task_tells_its_client_how_far_it_is(bench: Bench) -> None:
     assert listener.events[2] == {**about, "message": "step 1"}
 
 
-def test_what_a_task_tells_after_its_job_has_ended_reaches_nobody(bench: Bench) -> None:
-    """A thread that it left behind may go on as it likes."""
+def test_progress_after_the_end_of_the_job_is_not_sent(bench: Bench) -> None:
+    """A task's own thread may outlive the job."""
     listener = Listener(bench)
     listener.run("tell", "u1")
     bench.told.get(timeout=WAIT_SECONDS).progress("too late")
     assert listener.run("tell", "u2") == ["starting", "step 0", "answer u2"]
 
 
-def test_a_task_that_tells_without_end_is_heard_now_and_then(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """The first lines come, most of the others are left out and counted."""
+def test_progress_over_the_limit_is_dropped_and_counted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The first lines are sent."""
     caplog.set_level("INFO")
-    heard = Listener(bench).run("tell", "u1", amount=20_000)
-    assert heard[: LINES_AT_ONCE + 1] == ["starting", *(f"step {n}" for n in range(LINES_AT_ONCE))]
-    left_out = 20_000 - (len(heard) - 2)
-    assert left_out > 10_000
-    assert f"task tell: progress lines dropped: {left_out}" in caplog.text
+    received = Listener(bench).run("tell", "u1", amount=20_000)
+    assert received[: LINES_AT_ONCE + 1] == ["starting", *(f"step {n}" for n in range(LINES_AT_ONCE))]
+    dropped = 20_000 - (len(received) - 2)
+    assert dropped > 10_000
+    assert f"task tell: progress lines dropped: {dropped}" in caplog.text
 
 
-def test_tasks_may_tell_where_nobody_listens(bench: Bench) -> None:
-    """A job without a listener, and a call that is no job, run all the same."""
+def test_progress_needs_no_listener(bench: Bench) -> None:
+    """Neither in a job without one nor in a call that isn't a job."""
     assert bench.run("tell", "u1", kwargs={"amount": 3})["result"] == "u1"
     assert bench.worker.registry.run(bench.worker, "tell", {}).result == ""
 
 
-def test_a_finished_job_keeps_no_listener_though_its_task_lives_on(bench: Bench) -> None:
-    """The callback closes over the client's message."""
+def test_a_completed_job_keeps_no_listener_while_its_context_lives_on(bench: Bench) -> None:
+    """The callback may refer to the client's message."""
     listener = Listener(bench)
     listener.run("tell", "u1")
     worker = bench.told.get(timeout=WAIT_SECONDS)
     kept = weakref.ref(listener)
-    # The thread that ran the job has let go of it once it runs another one.
+    # The thread that ran the job refers to it until it has ended.
     bench.executor.stop()
     del listener
     gc.collect()
@@ -256,8 +256,8 @@ def test_a_finished_job_keeps_no_listener_though_its_task_lives_on(bench: Bench)
     assert worker.progress.__self__._emit is None  # type: ignore[attr-defined]
 
 
-def test_a_job_that_can_not_be_answered_is_no_longer_in_flight(bench: Bench) -> None:
-    """A callback that fails, against its contract, uses up neither a thread nor a place."""
+def test_a_job_whose_result_is_not_delivered_is_no_longer_in_flight(bench: Bench) -> None:
+    """A callback that raises, against its contract, costs neither a thread nor a place."""
 
     def fail(_payload: bytes) -> None:
         raise OSError
@@ -267,21 +267,21 @@ def test_a_job_that_can_not_be_answered_is_no_longer_in_flight(bench: Bench) -> 
     assert bench.executor.counters()["running_jobs"] == 0
 
 
-def test_a_job_whose_time_is_over_in_the_queue_is_not_run(bench: Bench) -> None:
-    """A client that has given up gets no late change behind its back."""
+def test_a_job_that_times_out_in_the_queue_is_not_run(bench: Bench) -> None:
+    """The client no longer waits for it, and expects no change."""
     answer = bench.run("count", "u1", timeout=0)
     assert (answer["status"], answer["failed"], bench.counted) == ("timeout", True, 0)
 
 
-def test_a_job_whose_time_was_over_in_the_queue_runs_when_it_is_sent_again(bench: Bench) -> None:
-    """Once: its uuid was not used up before, and it is then."""
+def test_a_job_that_timed_out_in_the_queue_runs_when_it_is_sent_again(bench: Bench) -> None:
+    """Once, since its uuid counts as used only then."""
     assert [bench.run("count", "u1", timeout=0)["status"] for _ in range(2)] == ["timeout", "timeout"]
     assert bench.counted == 0
     assert [bench.run("count", "u1")["result"] for _ in range(2)] == [1, 1]
 
 
-def test_a_job_in_the_queue_has_as_much_time_as_its_most_patient_sender(bench: Bench) -> None:
-    """Both get the answer of the one run."""
+def test_a_job_in_the_queue_has_the_longest_of_its_timeouts(bench: Bench) -> None:
+    """All senders get the result."""
     for n in range(THREADS):
         bench.submit("hold", f"h{n}")
     answers = [bench.submit("count", "u1", timeout=seconds) for seconds in (0, 60, 0)]
@@ -289,8 +289,8 @@ def test_a_job_in_the_queue_has_as_much_time_as_its_most_patient_sender(bench: B
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == [1, 1, 1]
 
 
-def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(bench: Bench) -> None:
-    """A refused uuid was not used up."""
+def test_jobs_over_the_limit_are_refused(bench: Bench) -> None:
+    """Until others have ended."""
     bench.restart(jobs_in_flight=1)
     held = bench.submit("hold", "u1")
     bench.entered.get(timeout=WAIT_SECONDS)
@@ -301,8 +301,8 @@ def test_more_jobs_than_the_bound_are_refused_and_can_be_sent_again(bench: Bench
     bench.executor.stop()
 
 
-def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(bench: Bench) -> None:
-    """All that wait and run together; once they are answered there is room again."""
+def test_bytes_over_the_limit_are_refused_and_can_be_sent_again(bench: Bench) -> None:
+    """The limit is on all queued and running jobs together."""
     bench.restart(bytes_in_flight=100)
     held, counted = SimpleQueue[bytes](), SimpleQueue[bytes]()
     bench.executor.submit("c", "u1", JobRequest(task="hold"), held.put, size=60)
@@ -316,8 +316,8 @@ def test_longer_jobs_than_the_bound_are_refused_and_can_be_sent_again(bench: Ben
     assert json.loads(counted.get(timeout=WAIT_SECONDS))["w1"]["failed"] is False
 
 
-def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench) -> None:
-    """Who sends it once more is told to come again; the others get their answer."""
+def test_callbacks_over_the_limit_are_refused(bench: Bench) -> None:
+    """The others get the result."""
     bench.restart(callbacks=2)
     answers = [bench.submit("hold", "u1") for _ in range(2)]
     with pytest.raises(TaskError, match="jobs are in flight, nothing was done"):
@@ -326,8 +326,8 @@ def test_a_job_is_awaited_as_often_as_the_bound_says(bench: Bench) -> None:
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == ["let go"] * 2
 
 
-def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench) -> None:
-    """Past the bound on bytes the oldest answer goes; its uuid stays known and says so."""
+def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: Bench) -> None:
+    """Over the limit on bytes the oldest result is discarded; its uuid stays known."""
     bench.restart(kept_result_bytes=150_000)
     bench.run("count", "u1")
     bench.run("large", "u2")
@@ -337,8 +337,8 @@ def test_results_that_are_no_longer_kept_are_still_not_run_again(bench: Bench) -
     assert again["errors"] == ["the job was run, but its result is no longer kept: check what it has changed"]
 
 
-def test_a_stop_answers_running_and_queued_jobs_and_refuses_new_ones(bench: Bench) -> None:
-    """Running jobs end, queued ones are told that nothing was done, later ones are refused."""
+def test_a_stop_completes_running_jobs_fails_queued_ones_and_refuses_new_ones(bench: Bench) -> None:
+    """Queued jobs change nothing."""
     running = [bench.submit("hold", f"r{n}") for n in range(THREADS)]
     for _ in running:
         bench.entered.get(timeout=WAIT_SECONDS)
@@ -353,8 +353,8 @@ def test_a_stop_answers_running_and_queued_jobs_and_refuses_new_ones(bench: Benc
         bench.submit("count", "late")
 
 
-def test_a_stop_does_not_wait_for_a_job_that_hangs(bench: Bench) -> None:
-    """The grace is bounded."""
+def test_a_stop_does_not_wait_for_a_hanging_job(bench: Bench) -> None:
+    """Longer than its grace period."""
     bench.submit("hold", "u1")
     bench.entered.get(timeout=WAIT_SECONDS)
     bench.executor.stop(grace_seconds=0.01)

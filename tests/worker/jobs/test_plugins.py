@@ -1,4 +1,4 @@
-"""Plugins: what is taken in, and each reason for which a start is stopped, in one line."""
+"""Plugins: how they are loaded, and each error that stops a start, on one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Lab:
         self.worker = task_context(Environment(folder, None), self.registry, store, trail)
 
     def add(self, *names: str, **sources: str) -> None:
-        """Write modules, the first `__` in a name standing for a slash, and add plugins, by default all of those."""
+        """Write modules, the first `__` in a name standing for a slash, and add plugins, by default all of them."""
         for name, text in sources.items():
             file = self.folder / f"{name.replace('__', '/', 1)}.py"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class Lab:
         add_plugins(self.registry, names or [*sources], self.folder)
 
     def refusal(self, *names: str, **sources: str) -> str:
-        """Add plugins that can't be; return the line that says why."""
+        """Add invalid plugins; return the error's line."""
         with pytest.raises(WorkerStartError) as caught:
             self.add(*names, **sources)
         return str(caught.value)
@@ -60,7 +60,7 @@ class Lab:
 
 @pytest.fixture
 def lab(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> Iterator[Lab]:
-    """Make a lab; modules and search path are as before when the test is over."""
+    """Provide a lab; modules and search path are restored at the end of the test."""
     modules, path = set(sys.modules), [*sys.path]
     yield Lab(tmp_path / "lab", open_store(), trail)
     for name in set(sys.modules) - modules:
@@ -69,7 +69,7 @@ def lab(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path)
 
 
 def test_a_plugins_tasks_are_tasks_like_all_others(lab: Lab) -> None:
-    """They check their arguments, can be described, and are tools unless they say no."""
+    """They validate their arguments, are described, and are tools unless `mcp` is False."""
     hidden = "\n@task(mcp=False)\ndef hidden(worker, arguments):\n    return 1\n"
     lab.add(lab_one=f"{HEAD}{GREET}{hidden}")
     assert lab.run("greet", name="ann").result == "hello ann, from w1"
@@ -82,14 +82,14 @@ def test_a_plugins_tasks_are_tasks_like_all_others(lab: Lab) -> None:
 
 
 def test_without_plugins_the_search_path_is_left_alone(lab: Lab) -> None:
-    """An inventory's folder is nobody's business until it is asked for."""
+    """The inventory's folder is only on it if there are plugins."""
     before = [*sys.path]
     add_plugins(lab.registry, [], lab.folder)
     assert sys.path == before
 
 
-def test_a_module_beside_the_inventory_stands_in_for_no_other(lab: Lab) -> None:
-    """The folder is looked through last, whatever lies in it."""
+def test_a_module_beside_the_inventory_replaces_no_other(lab: Lab) -> None:
+    """The folder is searched last."""
     assert lab.refusal(json=f"{HEAD}{GREET}").startswith("plugin json has no tasks: ")
     assert sys.path[-1] == str(lab.folder)
     assert sys.path.count(str(lab.folder)) == 1
@@ -106,8 +106,8 @@ def test_a_package_of_plugins_may_share_its_tasks(lab: Lab) -> None:
     assert lab.run("greet", name="ann").failed is False
 
 
-def test_a_plugin_that_is_nowhere_is_told_from_one_that_misses_another(lab: Lab) -> None:
-    """What is missing is named; only the first is a matter of the plugin's place."""
+def test_a_missing_plugin_and_a_missing_import_of_one_are_different_errors(lab: Lab) -> None:
+    """Each names the missing module."""
     where = "put it beside the inventory or install it, or remove it from `plugins` in the worker's inventory"
     assert lab.refusal("lab_nowhere") == f"plugin lab_nowhere was not found: {where}"
     assert lab.refusal("lab_two.tasks", lab_two="") == f"plugin lab_two.tasks was not found: {where}"
@@ -137,7 +137,7 @@ def test_a_plugin_that_is_nowhere_is_told_from_one_that_misses_another(lab: Lab)
     ],
 )
 def test_whatever_a_plugin_raises_is_one_line_with_its_name(lab: Lab, source: str, reason: str) -> None:
-    """Also what would end the process."""
+    """SystemExit and KeyboardInterrupt included."""
     line = lab.refusal(lab_four=source)
     expected = f"plugin lab_four can't be loaded: {reason}".replace("FILE", str(lab.folder / "lab_four.py"))
     assert line.startswith(expected)
@@ -194,15 +194,15 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("source", "refusal"), REFUSALS)
-def test_a_task_that_can_not_be_taken_is_refused_with_the_remedy(lab: Lab, source: str, refusal: str) -> None:
-    """Before anybody could meet half of it."""
+def test_an_invalid_task_is_refused_with_the_remedy(lab: Lab, source: str, refusal: str) -> None:
+    """At the start."""
     line = lab.refusal(lab_five=f"{HEAD}{source}\n")
     assert line.startswith(f"plugin lab_five{refusal}")
     assert len(line.splitlines()) == 1
 
 
-def test_two_plugins_may_not_make_the_same_task(lab: Lab) -> None:
-    """The line names both."""
+def test_two_plugins_may_not_define_the_same_task(lab: Lab) -> None:
+    """The error names both."""
     assert lab.refusal(lab_six=f"{HEAD}{GREET}", lab_seven=f"{HEAD}{GREET}") == (
         "plugin lab_seven: task greet is already defined by plugin lab_six: rename the function"
     )
@@ -239,7 +239,7 @@ def faulty(worker, arguments): return {}["secret"]
 
 
 def test_results_of_plugins_are_plain_json(lab: Lab) -> None:
-    """Whatever they are made of; what JSON doesn't know is a failed result of that task."""
+    """Values that JSON doesn't have make a failed result."""
     lab.add(lab_eight=f"{HEAD}{RESULTS}")
     assert [lab.run(name).result for name in ("pair", "counted", "endless")] == [{"1": {"left": 1}}, [0, 1, 2], None]
     whole = lab.run("whole")
@@ -250,10 +250,10 @@ def test_results_of_plugins_are_plain_json(lab: Lab) -> None:
     assert lab.run("refused").errors == ["not today"]
 
 
-def test_a_fault_in_a_plugin_is_logged_with_its_place_and_without_values(
+def test_an_error_in_a_plugin_is_logged_with_its_location_and_without_values(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its author finds the line; the client learns the kind of fault."""
+    """The client gets the error's type."""
     lab.add(lab_nine=f"{HEAD}{RESULTS}")
     assert lab.run("faulty").errors == ["internal error in task faulty: KeyError"]
     line = f"{HEAD}{RESULTS}".splitlines().index('def faulty(worker, arguments): return {}["secret"]') + 1

@@ -50,7 +50,7 @@ def registry() -> TaskRegistry:
 
 
 def test_an_entry_has_the_seven_keys_of_the_protocol() -> None:
-    """What other workers of a fabric need to publish the task."""
+    """Other workers of the fabric publish the task by it."""
     entry = registry().get("greet").entry()
     assert sorted(entry["outputSchema"]["properties"]) == sorted(Result.model_fields)
     assert "required" not in entry.pop("outputSchema")
@@ -80,8 +80,8 @@ def test_an_entry_has_the_seven_keys_of_the_protocol() -> None:
     }
 
 
-def test_the_tools_of_every_worker_are_these_four_and_only_look() -> None:
-    """A new task of ours is a tool only if this list says so."""
+def test_the_tools_of_every_worker_are_these_four_and_read_only() -> None:
+    """A new built-in task is a tool only if it is added to this list."""
     specs = {spec.name: spec.mcp for spec in TaskRegistry(*TASK_MODULES) if spec.mcp is not None}
     assert specs == {
         name: ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
@@ -95,7 +95,7 @@ def test_the_tools_of_every_worker_are_these_four_and_only_look() -> None:
 
 
 def named(name: str, mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None) -> Any:
-    """Return what `list_tasks` tells of a task's tool."""
+    """Return the `mcp` object of a task's `list_tasks` entry."""
     tasks = ModuleType("tasks")
 
     def function(_worker: WorkerContext, _arguments: TaskInput) -> bool:
@@ -106,8 +106,8 @@ def named(name: str, mcp: ToolHints | Mapping[str, Any] | Literal[False] | None 
     return TaskRegistry(tasks).get(name).entry()["mcp"]
 
 
-def test_a_task_that_says_nothing_is_a_tool_that_may_do_anything() -> None:
-    """The hints are MCP's own defaults, the title is made of the name."""
+def test_a_task_without_hints_is_a_tool_that_may_do_anything() -> None:
+    """The hints are MCP's defaults, the title is made of the name."""
     assert named("show_all_routes") == {
         "annotations": {
             "title": "Show All Routes",
@@ -119,8 +119,8 @@ def test_a_task_that_says_nothing_is_a_tool_that_may_do_anything() -> None:
     }
 
 
-def test_hints_in_norfabs_notation_say_the_same_as_ours() -> None:
-    """Rules travel as they are; those that aren't there are left out."""
+def test_hints_in_norfabs_notation_equal_toolhints() -> None:
+    """Rules are sent unchanged, empty ones omitted."""
     rules = [{"name": "no reload", "field": "commands"}]
     theirs = {"annotations": {"title": "Look", "readOnlyHint": True}, "guardrails": rules}
     ours = ToolHints("Look", read_only=True, guardrails=rules)
@@ -132,7 +132,7 @@ def test_hints_in_norfabs_notation_say_the_same_as_ours() -> None:
 
 
 @pytest.mark.parametrize("name", ["bearer_token_store", "bearer_token_x", "bearer_token_", "run_shell_cmd"])
-def test_what_manages_tokens_or_runs_commands_is_never_a_tool(name: str) -> None:
+def test_a_task_that_manages_tokens_or_runs_commands_is_never_a_tool(name: str) -> None:
     """Whatever the decorator says."""
     assert named(name) is False
     assert named(name, ToolHints("Harmless", read_only=True)) is False
@@ -153,14 +153,14 @@ def test_what_manages_tokens_or_runs_commands_is_never_a_tool(name: str) -> None
         ({"arguments": TaskInput()}, "arguments must be a subclass of TaskInput"),
     ],
 )
-def test_a_decorator_that_says_what_it_can_not_mean_is_refused(mistake: dict[str, Any], message: str) -> None:
-    """Where it is written, not when the first client asks for the tools."""
+def test_an_invalid_decorator_is_refused(mistake: dict[str, Any], message: str) -> None:
+    """At import, not when a client lists the tools."""
     with pytest.raises(TypeError) as caught:
         task(**mistake)(greet)
     assert str(caught.value) == message
 
 
-def test_the_decorator_needs_no_brackets() -> None:
+def test_the_decorator_needs_no_parentheses() -> None:
     """Then the task takes no arguments and returns anything."""
 
     @task
@@ -174,8 +174,8 @@ def test_the_decorator_needs_no_brackets() -> None:
     assert "type" not in entry["outputSchema"]["properties"]["result"]["anyOf"][0]
 
 
-def test_a_task_that_ends_its_thread_fails_and_doesn_t(trail: Any, open_store: Any, tmp_path: Path) -> None:
-    """`sys.exit` in a task is a failed result like any fault."""
+def test_a_task_that_exits_fails_without_ending_its_thread(trail: Any, open_store: Any, tmp_path: Path) -> None:
+    """SystemExit is a failed result like any error."""
 
     def leave(_worker: WorkerContext, _arguments: TaskInput) -> bool:
         raise SystemExit(3)
@@ -187,8 +187,8 @@ def test_a_task_that_ends_its_thread_fails_and_doesn_t(trail: Any, open_store: A
     assert registry.run(worker, "leave", {}).errors == ["internal error in task leave: SystemExit"]
 
 
-def test_a_task_whose_decorator_says_false_is_no_tool() -> None:
-    """`mcp` false keeps a task off every MCP server, this one's and others'."""
+def test_a_task_with_mcp_false_is_no_tool() -> None:
+    """On this worker's MCP server and on those of others."""
     assert [(spec.name, bool(spec.entry()["mcp"])) for spec in registry()] == [("greet", True), ("hidden", False)]
 
 
@@ -201,8 +201,8 @@ def test_a_task_without_arguments_takes_none() -> None:
     }
 
 
-def test_what_plugins_are_written_with_is_light() -> None:
-    """A plugin's own tests and tools need neither a server nor a shell."""
+def test_the_plugin_api_imports_no_heavy_library() -> None:
+    """A plugin's own tests need neither a server nor a shell."""
     code = "from nfcli import TaskError, TaskInput, ToolHints, WorkerContext, task\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     heavy = {"mcp", "uvicorn", "starlette", "zmq", "diskcache", "picle", "rich", "nfcli.shell", "nfcli.man"}
