@@ -1,1 +1,1 @@
-"""The shell: words, prompt, scripts, the client and the launcher; never imports the worker."""
+"""The shell: command line, prompt and scripts, the client, and the processes of workers; never imports the worker."""

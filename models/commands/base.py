@@ -30,7 +30,7 @@ class Summary(str):
     __slots__ = ()
 
 
-class Command(TaskInput):
+class ShellCommand(TaskInput):
     """A command of the shell.
 
     `HANDLER` names the shell's function that runs it. `COLUMNS` are the columns of its result's table; without them the
@@ -80,7 +80,7 @@ def _split_names(value: str) -> list[str]:
     return [name.strip() for name in value.split(",")]
 
 
-class JobArguments(Command):
+class JobArguments(ShellCommand):
     """A command that runs a task on workers, and the fields of its job."""
 
     TASK: ClassVar[str]

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from .base import Command, CommandGroup, branch, positional
+from .base import CommandGroup, ShellCommand, branch, positional
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
@@ -22,7 +22,7 @@ def _check_name(value: str) -> str:
 _Name = Annotated[str, AfterValidator(_check_name)]
 
 
-class ManTree(Command):
+class ManTree(ShellCommand):
     """Draw the command tree or a branch of it."""
 
     HANDLER: ClassVar[str] = "man_tree"
@@ -30,7 +30,7 @@ class ManTree(Command):
     path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth")
 
 
-class ManTasks(Command):
+class ManTasks(ShellCommand):
     """Describe the tasks of the workers."""
 
     HANDLER: ClassVar[str] = "man_tasks"
@@ -38,7 +38,7 @@ class ManTasks(Command):
     name: _Name | None = positional("Name of a task")
 
 
-class ManJsonSchema(Command):
+class ManJsonSchema(ShellCommand):
     """Print the JSON Schema of a command."""
 
     HANDLER: ClassVar[str] = "man_json_schema"
@@ -46,7 +46,7 @@ class ManJsonSchema(Command):
     path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth.create-token")
 
 
-class ManPage(Command):
+class ManPage(ShellCommand):
     """Print a page of the manual, or list the pages."""
 
     HANDLER: ClassVar[str] = "man_page"

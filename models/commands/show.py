@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ..tasks.audit import GetAuditInput
 from ..tasks.tools import GetGuardrailsInput, GetPromptsInput, GetToolsInput
-from .base import Command, CommandGroup, JobArguments, Summary, branch
+from .base import CommandGroup, JobArguments, ShellCommand, Summary, branch
 
 
 class ShowInventory(JobArguments):
@@ -35,7 +35,7 @@ class _ShowPublished(JobArguments):
 
     brief: bool = False
 
-    def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  as in Command
+    def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  as in ShellCommand
         """Return the table's columns, none for names alone."""
         return () if self.brief else self.COLUMNS
 
@@ -86,7 +86,7 @@ class ShowAudit(GetAuditInput, JobArguments):
         del arguments["verify"]
         return task, arguments
 
-    def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  as in Command
+    def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  as in ShellCommand
         """Return the table's columns, none for a verification, which has one result per worker."""
         return () if self.verify else self.COLUMNS
 
@@ -103,7 +103,7 @@ class ShowFastmcpCommands(CommandGroup, prompt="nf[show-fastmcp]#"):
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 
 
-class ShowWorkers(Command):
+class ShowWorkers(ShellCommand):
     """Show the known workers and whether they run."""
 
     HANDLER: ClassVar[str] = "show_workers"
@@ -115,19 +115,19 @@ class ShowWorkers(Command):
         return self.FABRIC_COLUMNS if any("holdtime" in row for row in data) else self.COLUMNS
 
 
-class ShowBroker(Command):
+class ShowBroker(ShellCommand):
     """Show state, versions and number of workers of this environment's NorFab broker."""
 
     HANDLER: ClassVar[str] = "show_broker"
 
 
-class ShowClient(Command):
+class ShowClient(ShellCommand):
     """Show this client's environment, public key, and connection mode."""
 
     HANDLER: ClassVar[str] = "show_client"
 
 
-class ShowLocalInventory(Command):
+class ShowLocalInventory(ShellCommand):
     """Show the inventory as this client loaded it, secrets masked."""
 
     HANDLER: ClassVar[str] = "show_inventory"

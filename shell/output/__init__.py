@@ -1,1 +1,1 @@
-"""What a user sees: console, rendering, pipes, progress."""
+"""Output: console, rendering, pipe functions, progress line, reports of internal errors."""

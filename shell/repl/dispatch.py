@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ...models.commands.base import Command, JobArguments
+from ...models.commands.base import JobArguments, ShellCommand
 from ...models.inventory.schema import Inventory
 from ...models.inventory.service import SERVICE
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, failure_reason
@@ -47,7 +47,7 @@ class Dispatcher:
     Args:
         client: runs the jobs.
         console: where failures and notes are printed.
-        handlers: the functions behind `Command.HANDLER`; each gets the command and this dispatcher and returns data.
+        handlers: the functions behind `ShellCommand.HANDLER`; each gets the command and this dispatcher, returns data.
 
     `has_failed` tells whether a worker failed in the latest command.
     """
@@ -60,7 +60,7 @@ class Dispatcher:
         self._console = console
         self._handlers = handlers
 
-    def run(self, command: Command) -> Any:
+    def run(self, command: ShellCommand) -> Any:
         """Run a command; return its data, None when there is nothing to print.
 
         Raises:

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from pydantic import BaseModel
 
-from ...models.commands.base import Command, CommandGroup, Entry, entries
+from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries
 from ...models.errors import UsageError
 from ..text import quote_for_message
 from .lexer import HELP, PIPE, VERBOSE_HELP, Word
@@ -180,7 +180,7 @@ class Parser:
         below = Scope(entry.name, model)
         if issubclass(model, CommandGroup):
             self.groups.append(below)
-        elif issubclass(model, Command):
+        elif issubclass(model, ShellCommand):
             self.command = below
         else:
             menu = self.scope

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from nfcli.models.commands.base import Command, CommandGroup, JobArguments, entries
+from nfcli.models.commands.base import CommandGroup, JobArguments, ShellCommand, entries
 from nfcli.models.commands.fastmcp import CreateToken, ListTokens
 from nfcli.models.commands.root import Root
 from nfcli.models.errors import UsageError
@@ -40,7 +40,7 @@ def walk(model: type[BaseModel] = Root, *path: str) -> Iterator[tuple[tuple[str,
             yield from walk(entry.model, *path, name)
 
 
-COMMANDS = {" ".join(path): model for path, model in walk() if issubclass(model, Command)}
+COMMANDS = {" ".join(path): model for path, model in walk() if issubclass(model, ShellCommand)}
 GROUPS = {" ".join(path): model for path, model in walk() if issubclass(model, CommandGroup)}
 
 

@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from support.shell.bench import Printed, ShellBench
+from support.shell.bench import Printed
 from support.shell.fake_client import FakeClient
 from support.token_tables import EMPTY_TABLE
 
 Run = Callable[[str], Printed]
-MakeBench = Callable[..., ShellBench]
 FASTMCP_HELP = (
     " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
 )

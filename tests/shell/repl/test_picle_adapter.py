@@ -16,9 +16,6 @@ from nfcli.shell.repl.prompt import Prompt
 from support.shell.fake_client import FakeClient
 
 MakeApp = Callable[[], App]
-FASTMCP_HELP = (
-    " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
-)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from support.shell.bench import Printed, ShellBench
 from support.shell.fake_client import FakeClient
 from support.token_tables import EMPTY_TABLE
 
-MakeBench = Callable[..., ShellBench]
 Script = Callable[..., Printed]
 LIST = b"fastmcp auth list-tokens"
 STORE = b"fastmcp auth create-token username a token "
