@@ -1,4 +1,4 @@
-"""A clock that only ever grows, whatever is done to the system's."""
+"""A clock that only increases, whatever happens to the system's clock."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_clock_set_back_again_and_again_does_not_hold_time_up(
     assert steady.now() == pytest.approx(start + 6000, abs=1e-3)
 
 
-def test_a_clock_that_is_trimmed_is_followed(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
+def test_a_clock_that_ntp_slews_is_followed(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
     """One that runs slower than the other by 500 parts in a million, over days, is right; ours stays with it."""
     for _ in range(1000):
         hands.ticks += 300
@@ -116,7 +116,7 @@ def test_a_small_step_back_slows_time_down_until_it_is_made_up(
 def test_small_steps_back_without_end_cost_half_of_the_time_at_most(
     steady: MonotonicWallClock, hands: SimpleNamespace
 ) -> None:
-    """What looks like trimming can't be used to hold time up."""
+    """Repeated small steps back can't stop time."""
     start = steady.now()
     for _ in range(1000):
         wait(hands, 0.9)
@@ -149,7 +149,7 @@ def test_a_pause_between_the_two_readings_counts_once(hands: SimpleNamespace) ->
 
 
 def test_a_reading_that_another_one_overtakes_is_done_again(hands: SimpleNamespace) -> None:
-    """Between its two looks the clock is set back, and others are told the time already."""
+    """Between its two readings the clock is set back, and other threads read the time."""
     meanwhile: list[Callable[[], object]] = []
 
     def clock() -> float:

@@ -1,4 +1,4 @@
-"""The witness of a change: asked once, before the commit, and able to refuse."""
+"""Commit hooks: called once, before the commit, and able to refuse the change."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def fields(record: BearerTokenRecord) -> Fields:
 
 
 def told(change: TokenChange) -> Told:
-    """Return all that a witness was told."""
+    """Return the contents of a change."""
     return change.operation, [fields(record) for record in change.records]
 
 
 class RefusedError(NfcliError):
-    """What a witness says no with."""
+    """A commit hook's refusal."""
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def rows(store: TokenStore) -> Callable[[], int]:
     return lambda: int(store.database.cache.connection.execute(statement).fetchone()[0])
 
 
-def test_a_witness_hears_of_each_change_once(store: TokenStore, clock: SimpleNamespace) -> None:
-    """Whether a token is new or renewed, and all that a deletion takes."""
+def test_a_commit_hook_gets_each_change_once(store: TokenStore, clock: SimpleNamespace) -> None:
+    """It gets the operation and the records, all of them for a deletion."""
     heard: list[Told] = []
     start = clock.now
 
@@ -74,7 +74,7 @@ def test_a_witness_hears_of_each_change_once(store: TokenStore, clock: SimpleNam
     ]
 
 
-def test_a_witness_is_not_asked_where_nothing_changes(store: TokenStore, clock: SimpleNamespace) -> None:
+def test_a_commit_hook_is_not_called_when_nothing_changes(store: TokenStore, clock: SimpleNamespace) -> None:
     """Nothing matched, what matched has expired, another user's token, arguments that break a rule, a sweep."""
     heard: list[TokenChange] = []
     for arguments in ({"token": "c1"}, {"username": "carol"}, {"username": "bob", "token": "a1"}, {}):
@@ -89,8 +89,8 @@ def test_a_witness_is_not_asked_where_nothing_changes(store: TokenStore, clock: 
     assert heard == []
 
 
-def test_an_expired_token_stored_anew_is_told_as_created(store: TokenStore, clock: SimpleNamespace) -> None:
-    """Whoever had it before; and of what a deletion removes only the live ones count."""
+def test_an_expired_token_that_is_stored_again_is_a_creation(store: TokenStore, clock: SimpleNamespace) -> None:
+    """Also when another user had it; a deletion's change holds the live tokens only."""
     heard: list[Told] = []
     clock.now += 10
     store.store("alice", "live", None)
@@ -106,14 +106,14 @@ def test_an_expired_token_stored_anew_is_told_as_created(store: TokenStore, cloc
 
 
 def heard_tokens(one: Told) -> list[str]:
-    """Return the tokens that a witness was told of."""
+    """Return the tokens that commit hooks got."""
     return [record[0] for record in one[1]]
 
 
-def test_a_witness_is_asked_between_the_rows_and_the_commit(
+def test_a_commit_hook_runs_between_the_rows_and_the_commit(
     store: TokenStore, raw_database: RawDatabase, rows: Callable[[], int]
 ) -> None:
-    """The rows are in the transaction, nobody else sees them, and no look-up does."""
+    """The rows are in the open transaction; other connections and look-ups don't see them."""
     seen: list[tuple[int, int, bool]] = []
 
     def before_commit(change: TokenChange) -> None:
@@ -131,14 +131,14 @@ def test_a_witness_is_asked_between_the_rows_and_the_commit(
         OSError(28, "No space left on device"),
         sqlite3.OperationalError("disk I/O error"),
         TokenStoreFullError("a full disk, but not the store's"),
-        ValueError("a fault in the witness"),
+        ValueError("an error in the hook"),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
+def test_an_exception_of_a_commit_hook_rolls_back_and_reaches_the_caller(
     store: TokenStore, raw_database: RawDatabase, open_store: OpenStore, error: Exception
 ) -> None:
-    """The very object, whatever it is; memory and disk are as before, nobody is told off, and the store goes on."""
+    """The caller gets the same object; memory and disk are unchanged, no listener is called, and the store works."""
     before, keys = contents(store), raw_database.keys()
     calls: list[TokenChange] = []
     revoked: list[object] = []
@@ -167,7 +167,7 @@ def test_what_a_witness_raises_undoes_the_change_and_reaches_the_caller(
 
 
 def test_the_cause_of_a_refusal_is_kept(store: TokenStore) -> None:
-    """Who logs it finds what the witness met."""
+    """Its cause is kept for logs."""
 
     def refuse(_change: TokenChange) -> None:
         raise RefusedError("the audit trail can't be written") from OSError(28, "No space left on device")
@@ -202,10 +202,10 @@ def failing_commits(store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, count
 
 
 @pytest.mark.parametrize(("failures", "is_done"), [(1, True), (2, False)])
-def test_a_write_that_is_tried_again_asks_its_witness_once(
+def test_a_write_that_is_retried_calls_its_hook_once(
     store: TokenStore, monkeypatch: pytest.MonkeyPatch, *, failures: int, is_done: bool
 ) -> None:
-    """A full disk gets a second try; when that fails as well, the caller has the store's own error."""
+    """A write is retried once on a full disk; if that fails too, the store's own error is raised."""
     calls: list[TokenChange] = []
     before = contents(store)
     with failing_commits(store, monkeypatch, count=failures):
@@ -218,10 +218,10 @@ def test_a_write_that_is_tried_again_asks_its_witness_once(
     assert len(contents(store)) == len(before) - is_done
 
 
-def test_a_commit_that_fails_after_the_witness_is_the_stores_error(
+def test_a_commit_that_fails_after_the_hook_is_the_stores_error(
     store: TokenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was witnessed did not happen, and the caller is told so."""
+    """The change that the hook got isn't made, and the caller gets an error."""
     cache = store.database.cache
     calls: list[TokenChange] = []
     before = contents(store)

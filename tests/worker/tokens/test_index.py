@@ -66,7 +66,7 @@ def test_an_index_answers_as_a_dictionary_does(
 
 
 def test_a_renewal_that_changes_nothing_replaces_the_record() -> None:
-    """Among so many that each is looked up by its place."""
+    """Few removals among many records use a binary search each."""
     many = [BearerTokenRecord(f"t{n:04}", "alice", 0.0, float(n // 2)) for n in range(1000)]
     index = TokenIndex(many)
     renewed = BearerTokenRecord("t0500", "alice", 0.0, 250.0)

@@ -95,7 +95,7 @@ def test_a_token_of_another_user_is_refused_and_left_as_it_was(open_store: OpenS
 
 
 def test_an_expired_token_of_another_user_counts_as_absent(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """The new user gets it, the old one has nothing left, and calls made with it before are told off."""
+    """The new user gets it, the old one loses it, and listeners are notified that it was revoked."""
     store = open_store()
     revoked: list[Sequence[str]] = []
     store.on_revoked.append(revoked.append)
@@ -111,8 +111,8 @@ def test_an_expired_token_of_another_user_counts_as_absent(open_store: OpenStore
     assert contents(open_store()) == before
 
 
-def test_an_expired_token_of_the_same_user_is_created_anew(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """There is nothing left whose creation could be kept."""
+def test_an_expired_token_of_the_same_user_is_created_again(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """Its creation is not kept."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     clock.now += 11
@@ -161,7 +161,7 @@ def test_delete_removes_what_matches_and_nothing_else(
 def test_deleting_an_expired_token_matches_nothing_but_clears_the_disk(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
-    """It counts as absent, yet who asks for its removal gets it."""
+    """It counts as absent, but its row is removed."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     clock.now += 10
@@ -210,7 +210,7 @@ def test_there_is_something_to_sweep_from_the_earliest_expiry_on(open_store: Ope
     assert store.usernames() == ["alice"]
 
 
-def test_a_sweep_takes_expired_tokens_off_the_disk_and_tells(
+def test_a_sweep_removes_expired_tokens_from_disk_and_notifies(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
     """More of them than fit into one transaction; live ones stay."""
@@ -242,7 +242,7 @@ def test_opening_sweeps(open_store: OpenStore, raw_database: RawDatabase, clock:
 
 
 def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """By then neither disk nor memory has the token, and a listener's fault harms nobody."""
+    """By then neither disk nor memory has the token; an exception of one listener doesn't affect others."""
     store = open_store()
     seen: list[tuple[Sequence[str], list[str], object]] = []
 
@@ -258,7 +258,7 @@ def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, 
 
 
 def test_a_closed_store_finds_nothing_and_refuses_the_rest(open_store: OpenStore) -> None:
-    """It fails closed: no look-up succeeds, no write is lost silently."""
+    """The store fails closed: no look-up succeeds, no write is lost silently."""
     store = open_store()
     store.store("alice", "secret-token", None)
     store.close()

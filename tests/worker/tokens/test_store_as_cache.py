@@ -1,4 +1,4 @@
-"""What diskcache does to a cache, as its name says, and must not do to tokens: evict, expire, unpickle, guess."""
+"""What diskcache does as a cache and must not do to tokens: evict, expire, unpickle."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_token_that_expired_at_the_very_beginning_of_time_has_expired(
 
 
 class _Bomb:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""A token store while somebody sets the clock: nothing that has expired comes back, and nothing lives too long."""
+"""A token store while the clock is set: no expired token is revived, and no token outlives its lifetime."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_token_survives_no_step_back_during_its_life(open_store: OpenStore, cl
 
 
 def test_a_leap_of_a_year_and_back_brings_nothing_back(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """Seen by a single look-up, before and after restarts; what is stored then has its time."""
+    """A single look-up during the jump is enough, also across restarts; new tokens get their full lifetime."""
     store = open_store()
     store.store("alice", "secret-token", 3600)
     store.store("alice", "lasting-token", None)
@@ -151,7 +151,7 @@ def test_each_write_keeps_the_latest_time(
 def test_what_was_seen_expired_stays_expired_after_a_crash(
     open_store: OpenStore, crash_and_open: CrashAndOpen, clock: SimpleNamespace, raw_database: RawDatabase
 ) -> None:
-    """The look-up that found it has it taken off the disk, and nobody waits for that."""
+    """The look-up that found it expired schedules its removal from disk without waiting."""
     store = open_store()
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
@@ -220,10 +220,10 @@ def removals(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return seen
 
 
-def test_many_look_ups_bring_one_sweep_and_wait_for_none(
+def test_many_look_ups_schedule_one_sweep_and_wait_for_none(
     open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousand come while the disk is still at the first; four threads at once."""
+    """Four threads make a thousand look-ups while the first sweep is waiting for the disk."""
     store = open_store()
     sweeps: list[str] = []
     sweep = store._background_sweep
@@ -254,10 +254,10 @@ def test_many_look_ups_bring_one_sweep_and_wait_for_none(
     assert (len(settled(store).index), sweeps, removals.count) == (0, ["sweep"], 2)
 
 
-def test_look_ups_leave_a_disk_alone_that_fails(
+def test_look_ups_retry_a_failed_sweep_only_later(
     open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They never raise; a while later the sweep is tried again, and one line tells of each failure."""
+    """They never raise; the sweep is retried after a pause, and each failure is logged once."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     wait(clock, 10)
@@ -278,8 +278,8 @@ def test_look_ups_leave_a_disk_alone_that_fails(
     assert not settled(store).has_expired()
 
 
-def test_a_look_up_that_meets_the_closing_does_not_raise(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """The store's thread has gone; the answer is the same."""
+def test_a_look_up_during_closing_does_not_raise(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """The store's thread has ended; the answer is the same."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     wait(clock, 10)
@@ -306,7 +306,7 @@ def test_a_look_up_that_meets_the_closing_does_not_raise(open_store: OpenStore, 
     ],
     ids=str,
 )
-def test_a_planted_time_that_is_none_is_passed_over(  # noqa: PLR0917  fixtures
+def test_an_invalid_high_water_mark_is_ignored(  # noqa: PLR0917  fixtures
     open_store: OpenStore,
     tokens_folder: Path,
     raw_database: RawDatabase,
@@ -314,7 +314,7 @@ def test_a_planted_time_that_is_none_is_passed_over(  # noqa: PLR0917  fixtures
     caplog: pytest.LogCaptureFixture,
     columns: dict[str, object],
 ) -> None:
-    """One line says so; it is no token either, and the next write puts it right."""
+    """One line reports it, it doesn't count as a token, and the next write replaces it."""
     open_store().close()
     raw_database.run("DELETE FROM Cache")
     raw_database.plant(**{"key": "latest_time", "tag": "", "value": repr(clock.now), **columns})
@@ -334,10 +334,10 @@ def test_a_planted_time_that_is_none_is_passed_over(  # noqa: PLR0917  fixtures
 @pytest.mark.parametrize(
     ("back", "said"), [(60.0, None), (61.0, "0:01:01"), (3723.4, "1:02:03"), (YEAR, "365 days, 0:00:00")]
 )
-def test_a_clock_that_is_behind_is_told_once(
+def test_a_clock_that_is_behind_is_reported_once(
     open_store: OpenStore, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture, back: float, said: str | None
 ) -> None:
-    """By how much, what that means, and what to do."""
+    """The message says by how much, what that means, and the remedy."""
     open_store().close()
     clock.now -= back
     store = open_store()
@@ -348,10 +348,10 @@ def test_a_clock_that_is_behind_is_told_once(
     assert caplog.messages == ([] if said is None else [line])
 
 
-def test_a_clock_that_has_gone_on_says_nothing(
+def test_a_clock_that_is_ahead_is_not_reported(
     open_store: OpenStore, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A worker that was down for a year finds its clock ahead, as it should."""
+    """The clock of a worker that was down for a year is ahead, as expected."""
     caplog.set_level(logging.INFO)
     open_store().close()
     clock.now += YEAR

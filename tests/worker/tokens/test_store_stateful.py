@@ -25,7 +25,7 @@ steps = st.integers(-15, 15) | st.sampled_from([-0.25, -YEAR, YEAR])
 
 
 class TokenStoreModel(RuleBasedStateMachine):
-    """The model: token -> (user, created, expires). What time it is the store says; it never says less than before."""
+    """The model: token -> (user, created, expires). The store's clock is checked to never go back."""
 
     def __init__(self) -> None:
         super().__init__()

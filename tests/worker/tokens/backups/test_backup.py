@@ -64,7 +64,7 @@ def test_a_backup_holds_what_the_store_holds(store: TokenStore, tmp_path: Path, 
     assert contents(store) == before
 
 
-def test_a_backup_is_one_private_whole_file(store: TokenStore, tmp_path: Path) -> None:
+def test_a_backup_is_one_private_complete_file(store: TokenStore, tmp_path: Path) -> None:
     """Nothing beside it, no write-ahead log needed, mode 0600 whatever the umask."""
     folder = tmp_path / "there"
     folder.mkdir()
@@ -89,7 +89,7 @@ def test_a_backup_can_take_the_place_of_the_database(store: TokenStore, tmp_path
 
 
 def test_a_deleted_token_is_in_no_backup(store: TokenStore, tmp_path: Path) -> None:
-    """Not in a page that nobody uses any more either."""
+    """Free pages don't contain it either."""
     store.store("alice", "gone-gone-gone-gone", None)
     store.delete(token="gone-gone-gone-gone")
     store.backup(tmp_path / "backup.db")
@@ -135,8 +135,8 @@ def test_a_file_that_is_there_is_left_alone(store: TokenStore, tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_folder_that_is_not_there_is_told(store: TokenStore, tmp_path: Path) -> None:
-    """In one line that names the file."""
+def test_a_missing_folder_is_reported(store: TokenStore, tmp_path: Path) -> None:
+    """The message names the file."""
     file = tmp_path / "no" / "backup.db"
     with pytest.raises(TokenStoreReadOnlyError) as refused:
         store.backup(file)
@@ -163,7 +163,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_leaves_nothing_behind(store: TokenStore, small_disk: Path) -> None:
-    """The half of a backup would look like one; the store works on."""
+    """Half a backup could be mistaken for one; the store remains usable."""
     store.replace(BearerTokenRecord(f"{number}-{'x' * 900}", "alice", 0.0, None) for number in range(100))
     with pytest.raises(TokenStoreFullError) as refused:
         store.backup(small_disk / "backup.db")
@@ -211,7 +211,7 @@ def spoil_an_index(file: Path) -> None:
 # Checked
 
 
-def test_a_whole_database_passes_its_check(store: TokenStore) -> None:
+def test_an_intact_database_passes_its_check(store: TokenStore) -> None:
     """While it is written to as well."""
     store.check()
     store.store("alice", "another", None)
@@ -231,7 +231,7 @@ def test_a_check_finds_damage_that_nothing_else_has_met(
 
 
 def test_a_check_finds_a_database_that_was_moved(store: TokenStore, tokens_folder: Path) -> None:
-    """It is whole, but not where the next start looks."""
+    """It is intact, but not where the next start reads it."""
     (tokens_folder / "cache.db").rename(tokens_folder / "moved.db")
     with pytest.raises(TokenStoreDamagedError, match="was moved or replaced"):
         store.check()

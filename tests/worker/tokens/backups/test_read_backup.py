@@ -142,7 +142,7 @@ def test_a_backup_that_takes_too_long_is_given_up(backup: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
 def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
-    """Opening a pipe would wait for somebody to write to it."""
+    """Opening a pipe would block until another process writes to it."""
     path = Path("/dev/zero") if kind == "device" else tmp_path / kind
     if kind == "folder":
         path.mkdir()
@@ -152,8 +152,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
         read_backup(path)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """And isn't made."""
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    """Reading doesn't create it."""
     file = tmp_path / "backup.db"
     with pytest.raises(TokenStoreError) as refused:
         read_backup(file)
@@ -168,7 +168,7 @@ def test_strange_names_are_names(store: TokenStore, tmp_path: Path) -> None:
     assert len(read_backup(file).records) == 100
 
 
-def test_a_file_that_says_it_has_a_log_is_read_without_one(backup: Path) -> None:
+def test_a_file_whose_header_asks_for_a_log_is_read_without_one(backup: Path) -> None:
     """So does a copy of the database of a worker that was stopped."""
     _write(18, b"\x02\x02")(backup)
     assert len(read_backup(backup).records) == 100
@@ -176,7 +176,7 @@ def test_a_file_that_says_it_has_a_log_is_read_without_one(backup: Path) -> None
 
 
 class _Bomb:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -188,7 +188,7 @@ class _Bomb:
 def test_planted_pickles_are_counted_and_never_run(
     open_store: OpenStore, raw_database: RawDatabase, tokens_folder: Path, tmp_path: Path
 ) -> None:
-    """As key, as value, as a file's; and the control: read by diskcache as it comes, they run."""
+    """As key, as value and in a file; and the control: a plain diskcache runs them."""
     open_store().close()
     proof = tmp_path / "it ran"
     bomb = pickle.dumps(_Bomb(proof))
@@ -223,7 +223,7 @@ def test_rows_that_break_a_rule_are_counted(
 
 
 def test_a_database_in_use_is_no_backup_and_stays_locked(store: TokenStore, tokens_folder: Path) -> None:
-    """An old state would bring deleted tokens back; and a look that closes the file would drop SQLite's locks on it."""
+    """An old state could revive deleted tokens, and closing the file would drop SQLite's locks on it."""
     file = tokens_folder / "cache.db"
     with pytest.raises(TokenStoreDamagedError) as refused:
         read_backup(file)

@@ -88,7 +88,7 @@ def test_the_index_works_on_after_a_restoration(
     assert contents(open_store()) == expected
 
 
-def test_whoever_lost_a_token_is_told_once(store: TokenStore, others: list[BearerTokenRecord]) -> None:
+def test_users_who_lost_tokens_are_reported_once(store: TokenStore, others: list[BearerTokenRecord]) -> None:
     """Tokens that are gone, expired ones too, and those that are another user's now; by then it is done."""
     seen: list[tuple[list[str], list[str]]] = []
 
@@ -118,7 +118,7 @@ def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, raw_datab
     assert raw_database.keys() == ["something else"]
 
 
-def test_a_witness_hears_of_the_restoration_and_may_refuse_it(
+def test_a_commit_hook_gets_the_restored_tokens_and_may_refuse_them(
     store: TokenStore, others: list[BearerTokenRecord], raw_database: RawDatabase, open_store: OpenStore
 ) -> None:
     """Of the tokens that are about to be stored; what it raises leaves everything as it was."""
@@ -163,7 +163,7 @@ def test_a_restoration_that_fails_changes_nothing(
 
 
 def test_look_ups_see_the_old_tokens_or_the_new_ones(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """Never a mixture, while two sets of three hundred take turns."""
+    """Look-ups never see a mixture while two sets of three hundred tokens alternate."""
     store = open_store()
     sets = [[BearerTokenRecord(f"{name}{n}", name, clock.now, None) for n in range(300)] for name in ("odd", "even")]
     store.replace(sets[0])
@@ -188,7 +188,7 @@ def test_look_ups_see_the_old_tokens_or_the_new_ones(open_store: OpenStore, cloc
 def test_the_write_ahead_log_does_not_stay_as_long_as_a_restoration_makes_it(
     open_store: OpenStore, clock: SimpleNamespace
 ) -> None:
-    """Nor does that look like a log that was cut off."""
+    """The smaller log isn't mistaken for one that another program truncated."""
     store = open_store()
     store.replace([BearerTokenRecord(f"t{number}", "alice", clock.now, None) for number in range(2000)])
     assert (store.database.folder / "cache.db-wal").stat().st_size == 0

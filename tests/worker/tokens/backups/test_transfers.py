@@ -1,4 +1,4 @@
-"""Room for one transfer: who may have it, for how long, and what is left of it."""
+"""The slot for one transfer: exclusive use, expiry and clean-up."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_is_left_is_dropped_with_its_file(session: TransferSession, folder:
 def test_the_next_one_takes_the_place_of_one_that_was_left(
     session: TransferSession, folder: Path, ticks: SimpleNamespace
 ) -> None:
-    """Also where the worker hasn't looked meanwhile."""
+    """An idle transfer is replaced even if the worker hasn't expired it yet."""
     first = begun(session, folder)
     ticks.now += IDLE_SECONDS
     second = begun(session, folder)
@@ -101,7 +101,7 @@ def test_what_is_in_use_is_not_dropped_for_its_age(
 
 
 def test_while_one_begins_no_other_may(session: TransferSession, folder: Path) -> None:
-    """It takes its time; the folder is not pulled away from under it."""
+    """A second transfer is refused while the first starts, and leaves its folder in place."""
     with session.open(folder):
         with pytest.raises(TaskError, match=BUSY), session.open(folder):
             pass

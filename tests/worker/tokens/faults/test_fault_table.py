@@ -1,4 +1,4 @@
-"""Every fault of the disk against everything that a token store does: an error in time and nothing changed, or done."""
+"""Every fault of the disk with every operation: it succeeds, or fails in time and changes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WRITES: dict[str, Callable[[TokenStore], object]] = {
 
 @pytest.fixture
 def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
-    """Open a store with tokens of two users and one that has expired, nothing of it in SQLite's memory."""
+    """Open a store with tokens of two users, one of them expired, and empty SQLite's page cache."""
     store = open_store()
     for username, token, expire in (("alice", "a1", 100), ("alice", "a2", None), ("bob", "b1", 10)):
         store.store(username, token, expire)
@@ -55,7 +55,7 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
 
 
 def answers(store: TokenStore) -> object:
-    """Return what a store says to all questions."""
+    """Return a store's answers to all queries."""
     records = [(record.token, record.username, record.created, record.expires) for record in store.records()]
     of_alice = [record.token for record in store.records("alice")]
     found = [store.lookup(token) is not None for token in ("a1", "a2", "b1", "new", "r1")]
@@ -63,7 +63,7 @@ def answers(store: TokenStore) -> object:
 
 
 def outcome(store: TokenStore, write: Callable[[TokenStore], object], said: str) -> str:
-    """Return the name of the error that a write raises in time and with nothing changed; `said` is in its one line."""
+    """Return the name of the error that a write raises in time, with `said` in its message and nothing changed."""
     before = answers(store)
     started = time.monotonic()
     with pytest.raises(TokenStoreError) as refused:
@@ -90,7 +90,7 @@ ALL_THREE = [("a1", "alice"), ("a2", "alice"), ("b1", "bob")]
 
 
 def assert_all_is_well(store: TokenStore, open_store: OpenStore) -> None:
-    """Once the fault has gone everything works, and what the store says is what is on disk."""
+    """After the fault everything works, and the store's answers match the disk."""
     store.check()
     for name in ("create", "renew", "delete a token", "sweep"):
         WRITES[name](store)
@@ -104,7 +104,7 @@ def assert_all_is_well(store: TokenStore, open_store: OpenStore) -> None:
 def test_a_lock_held_by_another_process(
     store: TokenStore, open_store: OpenStore, raw_database: RawDatabase, tmp_path: Path
 ) -> None:
-    """Writes are refused; reading goes on, from the disk as well."""
+    """Writes are refused; reads work, from the disk as well."""
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         found = outcomes(store, "token store busy, nothing changed: another process holds its database")
@@ -115,8 +115,10 @@ def test_a_lock_held_by_another_process(
     assert_all_is_well(store, open_store)
 
 
-def test_a_crowd_that_waits_for_a_lock_waits_no_longer_than_one(tokens_folder: Path, raw_database: RawDatabase) -> None:
-    """Eight writes and a sweep at once: all are answered when the first is."""
+def test_many_writes_together_wait_no_longer_for_a_lock_than_one(
+    tokens_folder: Path, raw_database: RawDatabase
+) -> None:
+    """Eight writes at once all fail when the first one does."""
     with TokenStore.open(tokens_folder, lock_timeout_seconds=1.0) as store, raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
 
@@ -139,7 +141,7 @@ def test_a_crowd_that_waits_for_a_lock_waits_no_longer_than_one(tokens_folder: P
 def test_files_that_turn_read_only(  # noqa: PLR0917  fixtures
     store: TokenStore, open_store: OpenStore, tokens_folder: Path, tmp_path: Path, name: str, mode: int, remedy: int
 ) -> None:
-    """SQLite could still write, the next start couldn't; so it is said now, with the remedy."""
+    """SQLite could still write, but the next start couldn't: the error comes now, with the remedy."""
     path = tokens_folder / name
     usual = path.stat().st_mode
     path.chmod(mode)
@@ -168,7 +170,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 def test_a_full_disk(request: pytest.FixtureRequest, tokens_folder: Path, tmp_path: Path) -> None:
-    """To the last byte, with no room left in the write-ahead log either; a backup elsewhere can be made."""
+    """No byte is free, in the write-ahead log neither; a backup to another disk succeeds."""
     with small_disk(tokens_folder):
         store: TokenStore = request.getfixturevalue("store")
         open_store: OpenStore = request.getfixturevalue("open_store")
@@ -189,7 +191,7 @@ def test_a_full_disk(request: pytest.FixtureRequest, tokens_folder: Path, tmp_pa
 
 
 def test_a_byte_that_was_flipped(store: TokenStore, tokens_folder: Path, tmp_path: Path) -> None:
-    """In the index that leads to the tokens: nothing that can't be found again is written, and no backup is made."""
+    """The index on keys is damaged: nothing is written that a look-up couldn't find, and no backup is made."""
     file = tokens_folder / "cache.db"
     pragma(store, "wal_checkpoint(TRUNCATE)")
     pragma(store, "shrink_memory")
@@ -205,10 +207,10 @@ def test_a_byte_that_was_flipped(store: TokenStore, tokens_folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize("kept", [0, 32, 0.5])
-def test_a_write_ahead_log_that_was_cut_off(
+def test_a_truncated_write_ahead_log(
     store: TokenStore, open_store: OpenStore, tokens_folder: Path, tmp_path: Path, kept: float
 ) -> None:
-    """SQLite would write on behind the end, with success, and the next start would find none of it."""
+    """SQLite would write past its end, successfully, and the next start would load none of it."""
     log = tokens_folder / "cache.db-wal"
     os.truncate(log, kept if isinstance(kept, int) else int(log.stat().st_size * kept))
     writes = WRITES | {"backup": lambda store: store.backup(tmp_path / "backup.db"), "check": TokenStore.check}
@@ -221,10 +223,10 @@ def test_a_write_ahead_log_that_was_cut_off(
 
 
 @pytest.mark.parametrize("is_by_sqlite", [True, False])
-def test_a_write_ahead_log_that_others_have_folded_in(
+def test_a_write_ahead_log_that_another_program_folded_in(
     store: TokenStore, tokens_folder: Path, raw_database: RawDatabase, tmp_path: Path, *, is_by_sqlite: bool
 ) -> None:
-    """As a database browser may: nothing is missing, everything goes on, and the next start finds it."""
+    """A database browser may do so: nothing is lost, and the next start loads everything."""
     with raw_database.connect() as other:
         other.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if is_by_sqlite else 'FULL'})").fetchall()
     if not is_by_sqlite:
@@ -239,8 +241,10 @@ def test_a_write_ahead_log_that_others_have_folded_in(
 
 
 @pytest.mark.parametrize("mishap", ["renamed", "removed", "log removed"])
-def test_a_folder_that_has_gone(store: TokenStore, tokens_folder: Path, tmp_path: Path, mishap: str) -> None:
-    """What is still open can still be saved; nothing is written to where nobody finds it."""
+def test_a_folder_that_was_moved_or_removed(
+    store: TokenStore, tokens_folder: Path, tmp_path: Path, mishap: str
+) -> None:
+    """The open database can still be backed up; nothing is written to files that the next start won't read."""
     if mishap == "renamed":
         tokens_folder.rename(tmp_path / "moved")
     elif mishap == "removed":
@@ -254,8 +258,8 @@ def test_a_folder_that_has_gone(store: TokenStore, tokens_folder: Path, tmp_path
     assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
 
 
-def test_a_folder_that_is_closed(tmp_path: Path, clock: SimpleNamespace) -> None:
-    """The files can't even be looked at: an error of ours, with the system's reason."""
+def test_a_folder_that_can_not_be_accessed(tmp_path: Path, clock: SimpleNamespace) -> None:
+    """Files that can't be accessed give an error with the system's reason."""
     folder = tmp_path / "closed" / "tokens"
     with TokenStore.open(folder, clock=lambda: clock.now) as store:
         store.store("alice", "a1", None)

@@ -48,10 +48,10 @@ def open_files() -> int:
 # Locks
 
 
-def test_a_lock_held_by_somebody_else_fails_every_write_in_time(
+def test_a_lock_held_by_another_process_fails_every_write_in_time(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
-    """One clear error each, nothing changed in memory or on disk, look-ups untouched, and all is well afterwards."""
+    """Each write fails with one error and changes nothing; look-ups work, and afterwards writes do too."""
     store = open_store()
     store.store("alice", "short", 10)
     store.store("alice", "long", 1000)
@@ -79,7 +79,7 @@ def test_a_lock_held_by_somebody_else_fails_every_write_in_time(
 
 
 def test_opening_a_locked_database_fails_in_time(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """Left to itself diskcache would try for a minute."""
+    """By itself, diskcache would retry for a minute."""
     open_store().close()
     threads = threading.active_count()
     with raw_database.connect() as other:
@@ -93,12 +93,12 @@ def test_opening_a_locked_database_fails_in_time(open_store: OpenStore, raw_data
 
 
 def test_the_time_to_wait_for_a_lock_is_five_seconds() -> None:
-    """The tests above set it lower; with this an operation ends within six."""
+    """The other tests lower it; with it, an operation ends within six seconds."""
     assert token_disk.LOCK_TIMEOUT_SECONDS == 5
 
 
 def test_a_lock_does_not_delay_look_ups(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """The verifier's answers don't wait for a write that waits."""
+    """Token verification doesn't wait for a blocked write."""
     store = open_store()
     store.store("alice", "secret-token", None)
     with raw_database.connect() as other:
@@ -119,7 +119,7 @@ def test_a_lock_does_not_delay_look_ups(open_store: OpenStore, raw_database: Raw
 
 @contextmanager
 def without_privileges(folder: Path) -> Iterator[None]:
-    """Be a user whom modes stop, owner of `folder`: root passes over modes."""
+    """Drop root privileges, as owner of `folder`: file modes don't restrict root."""
     if os.geteuid():
         yield
         return
@@ -136,7 +136,7 @@ def without_privileges(folder: Path) -> Iterator[None]:
     ("name", "mode", "is_new"), [("cache.db", 0o400, False), ("", 0o500, False), ("", 0o500, True)]
 )
 def test_a_read_only_database_is_refused_at_open(name: str, mode: int, *, is_new: bool) -> None:
-    """A file, a folder in which the write-ahead log can't be made, or the database itself can't."""
+    """A read-only file, or a folder in which the write-ahead log or the database can't be created."""
     with tempfile.TemporaryDirectory() as top:  # pytest's own folders keep other users out
         Path(top).chmod(0o755)
         folder = Path(top, "tokens")
@@ -155,7 +155,7 @@ def test_a_read_only_database_is_refused_at_open(name: str, mode: int, *, is_new
 
 
 def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """The error is its own, and when it can be written again it is."""
+    """The error is specific, and once the database is writable again, writes succeed."""
     store = open_store()
     store.store("alice", "old", None)
     pragma(store, "query_only = 1")
@@ -169,7 +169,7 @@ def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, 
 
 
 def test_a_full_disk_changes_nothing(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """What is stored stays, deletion still works, and with room again so does storing."""
+    """Stored tokens remain, deletion works, and with free space again so does storing."""
     store = open_store()
     pragma(store, "max_page_count = 24")
     count = 0
@@ -210,7 +210,7 @@ def small_disk(tokens_folder: Path) -> Iterator[Path]:
 
 
 def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, raw_database: RawDatabase) -> None:
-    """The room that the write-ahead log takes is given back for it."""
+    """Folding in the write-ahead log frees the space for it."""
     with TokenStore.open(small_disk) as store:
         store.store("alice", "secret-token", None)
     with TokenStore.open(small_disk) as store:
@@ -232,7 +232,7 @@ def _fill(folder: Path) -> None:
 
 
 def test_a_commit_that_fails_leaves_no_transaction_open(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite keeps the transaction after some failures; the next write must not stumble over it."""
+    """SQLite keeps the transaction open after some failures; the next write must not fail because of it."""
     store = open_store()
     cache = store.database.cache
 
@@ -253,7 +253,7 @@ def test_a_commit_that_fails_leaves_no_transaction_open(open_store: OpenStore, m
 
 
 def test_an_error_of_the_disk_changes_nothing(tokens_folder: Path) -> None:
-    """The system refuses the write at the commit; the store tells, forgets, and goes on when the disk does."""
+    """The system refuses the write at the commit; the store drops the change, and works once the disk does."""
     code = """
 import resource, sys
 from pathlib import Path
@@ -301,7 +301,7 @@ def _overwrite_a_page(file: Path) -> None:
 
 
 def _overwrite_an_index(file: Path) -> None:
-    """Damage what no reading of the tokens comes across, only the check."""
+    """Damage pages that only the integrity check reads, not the loading of tokens."""
     with closing(sqlite3.connect(file)) as connection:
         [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_tag_rowid'")
     with file.open("r+b") as stream:
@@ -319,7 +319,7 @@ def _another_database(file: Path) -> None:
 def test_a_damaged_database_is_refused_at_open(
     open_store: OpenStore, tokens_folder: Path, damage: Callable[[Path], None]
 ) -> None:
-    """One plain line with a remedy; moving the file away is enough to begin anew."""
+    """The message names a remedy; after moving the file away the store starts empty."""
     store = open_store()
     for number in range(100):
         store.store("alice", f"token-{number}", None)
@@ -342,7 +342,7 @@ def test_a_damaged_database_is_refused_at_open(
 def test_a_database_that_was_moved_away_is_not_written_to(
     open_store: OpenStore, tokens_folder: Path, mishap: str
 ) -> None:
-    """SQLite would report success for rows that no restart will find."""
+    """SQLite would report success for rows that the next start won't load."""
     store = open_store()
     store.store("alice", "old", None)
     file = tokens_folder / "cache.db"
@@ -360,7 +360,7 @@ def test_a_database_that_was_moved_away_is_not_written_to(
 def test_an_opening_whose_sweep_fails_fails_and_leaves_nothing_open(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
-    """A database that can't forget is not one to serve from."""
+    """A database from which tokens can't be deleted is not used."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     store.close()
@@ -373,7 +373,7 @@ def test_an_opening_whose_sweep_fails_fails_and_leaves_nothing_open(
 
 
 def test_a_failed_open_leaves_no_thread_and_no_file_open(open_store: OpenStore, tokens_folder: Path) -> None:
-    """A worker that can't start must not hold what the next try needs."""
+    """A worker that can't start must not hold resources that the next attempt needs."""
     open_store().close()
     _garbage(tokens_folder / "cache.db")
     threads, files = threading.active_count(), open_files()

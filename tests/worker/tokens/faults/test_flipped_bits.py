@@ -46,7 +46,7 @@ def replace(file: Path, data: bytes | bytearray) -> None:
 
 @pytest.mark.slow
 def test_a_flipped_bit_alters_no_token_and_brings_none_back(open_store: OpenStore, tokens_folder: Path) -> None:
-    """The database is refused, or rows that are no tokens any more are passed over and counted.
+    """The database is refused, or rows that no longer hold valid tokens are skipped and counted.
 
     What is then deleted is gone for the next opening too, unless that one is refused.
     """
@@ -91,7 +91,7 @@ def test_a_schema_that_is_no_text_any_more_is_damage(open_store: OpenStore, toke
 
 
 def hide_from_index(file: Path, token: str) -> None:
-    """Flip a bit of a token where an index on keys has it, and make connections that are open look at the file."""
+    """Flip a bit of a token in the index on keys, and make open connections read the file again."""
     data = bytearray(file.read_bytes())
     key = f"bearer_token::{token}".encode()
     places = [match.end() - 1 for match in re.finditer(re.escape(key) + rb"(?![0-9])", data)]

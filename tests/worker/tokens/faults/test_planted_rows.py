@@ -1,4 +1,4 @@
-"""A token store whose file somebody wrote to: pickles, rows that are no tokens, settings that undo its promises."""
+"""Rows and settings that another program wrote into the database: pickles, invalid tokens, unsafe settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_files() -> int:
 
 
 class _Bomb:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,7 +54,7 @@ def _plant_bombs(folder: Path, raw_database: RawDatabase, proof: Path) -> None:
 def test_planted_pickles_never_run(
     open_store: OpenStore, tokens_folder: Path, raw_database: RawDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are counted and named in one line; tokens beside them work, and storing over one makes it good."""
+    """They are counted in one log line; other tokens work, and storing a token replaces its pickled row."""
     store = open_store()
     store.store("alice", "good", None)
     store.close()
@@ -77,10 +77,10 @@ def test_planted_pickles_never_run(
     assert not proof.exists()
 
 
-def test_the_planted_pickles_are_live(
+def test_a_plain_cache_runs_the_planted_pickles(
     open_store: OpenStore, tokens_folder: Path, raw_database: RawDatabase, tmp_path: Path
 ) -> None:
-    """The control: read by diskcache as it comes, they run."""
+    """The control: a plain diskcache runs them."""
     open_store().close()
     proof = tmp_path / "it ran"
     _plant_bombs(tokens_folder, raw_database, proof)
@@ -104,14 +104,14 @@ def test_the_planted_pickles_are_live(
         lambda disk: disk.fetch(1, None, b"bytes", False),
     ],
 )
-def test_the_disk_takes_and_gives_text_only(tmp_path: Path, use: Callable[[diskcache.Disk], object]) -> None:
-    """Whatever diskcache would pickle, unpickle or put into a file of its own is refused in both directions."""
+def test_the_disk_stores_and_fetches_text_only(tmp_path: Path, use: Callable[[diskcache.Disk], object]) -> None:
+    """Values that diskcache would pickle, unpickle or put into a file of its own are refused in both directions."""
     with pytest.raises((TypeError, TokenStoreDamagedError)):
         use(token_disk.NoPickleDisk(str(tmp_path)))
 
 
 def test_the_disk_passes_text_through(tmp_path: Path) -> None:
-    """Text comes back as it went in."""
+    """Text is returned unchanged."""
     disk = token_disk.NoPickleDisk(str(tmp_path))
     size, mode, filename, value = disk.store("value", False)
     assert (disk.get(*disk.put("key")), disk.fetch(mode, filename, value, False), size) == ("key", "value", 0)
@@ -149,14 +149,14 @@ def _value(**changes: object) -> str:
     ],
     ids=str,
 )
-def test_an_invalid_row_is_passed_over_and_counted(
+def test_an_invalid_row_is_skipped_and_counted(
     open_store: OpenStore,
     tokens_folder: Path,
     raw_database: RawDatabase,
     caplog: pytest.LogCaptureFixture,
     columns: dict[str, object],
 ) -> None:
-    """It is no token, it stops nothing, and one line says so without its content."""
+    """The other tokens are loaded, and one log line reports the row without its content."""
     store = open_store()
     store.store("alice", "good", None)
     store.close()
@@ -172,8 +172,8 @@ def test_an_invalid_row_is_passed_over_and_counted(
     )
 
 
-def test_text_that_is_not_utf_8_is_passed_over(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """In any column; read as text by SQLite's module it would make the whole table unreadable."""
+def test_text_that_is_not_utf_8_is_skipped(open_store: OpenStore, raw_database: RawDatabase) -> None:
+    """In any column; Python's sqlite3 would fail to decode it and make the entire table unreadable."""
     open_store().close()
     good = ["'bearer_token::x'", "1", "'alice'", "1", "'{}'"]
     for number, column in ((0, "key"), (2, "tag"), (4, "value")):
@@ -186,8 +186,8 @@ def test_text_that_is_not_utf_8_is_passed_over(open_store: OpenStore, raw_databa
     assert (contents(store), store.invalid_rows) == ([], 3)
 
 
-def test_rows_of_others_are_left_alone(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """A key without our prefix is neither a token nor a fault."""
+def test_rows_of_other_programs_are_left_unchanged(open_store: OpenStore, raw_database: RawDatabase) -> None:
+    """A key without the prefix is neither a token nor an error."""
     open_store().close()
     raw_database.plant(key="something else")
     raw_database.plant(key=5)
@@ -200,8 +200,8 @@ def test_rows_of_others_are_left_alone(open_store: OpenStore, raw_database: RawD
 # Settings
 
 
-def test_settings_planted_in_the_file_do_not_count(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """A tiny size limit evicts nothing, no planted PRAGMA runs, no planted attribute is set: 1,000 tokens stay."""
+def test_settings_planted_in_the_file_are_ignored(open_store: OpenStore, raw_database: RawDatabase) -> None:
+    """A tiny size limit evicts nothing, and no planted PRAGMA or attribute takes effect: 1,000 tokens remain."""
     open_store().close()
     planted = {
         "size_limit": 1,
@@ -231,7 +231,7 @@ def test_settings_planted_in_the_file_do_not_count(open_store: OpenStore, raw_da
 
 
 def test_the_settings_are_those_of_the_durable_recipe(open_store: OpenStore) -> None:
-    """On the connection that writes, and again after a reopening."""
+    """On the connection that writes, and after reopening."""
     store = open_store()
     _assert_durable(store)
     store.close()
@@ -248,7 +248,7 @@ def _assert_durable(store: TokenStore) -> None:
 def test_settings_that_did_not_take_are_refused(
     open_store: OpenStore, tokens_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system without shared memory, say, keeps SQLite from using a write-ahead log."""
+    """A file system without shared memory, for example, keeps SQLite from using a write-ahead log."""
     found = token_disk.SETTINGS | token_disk.PRAGMAS | {"journal_mode": "delete"}
     monkeypatch.setattr(token_disk.TokenCache, "settings_in_force", lambda _cache: found)
     files = open_files()
@@ -261,8 +261,8 @@ def test_settings_that_did_not_take_are_refused(
     assert open_files() == files
 
 
-def test_a_database_that_drops_what_is_written_is_found_out(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """A trigger planted in the file makes every INSERT a lie."""
+def test_a_database_that_drops_written_rows_is_detected(open_store: OpenStore, raw_database: RawDatabase) -> None:
+    """A planted trigger deletes every row that is inserted."""
     open_store().close()
     with raw_database.connect() as other:
         other.execute(

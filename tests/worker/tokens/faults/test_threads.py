@@ -80,7 +80,7 @@ def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock:
 
 
 def test_a_call_that_meets_the_closing_is_refused(open_store: OpenStore) -> None:
-    """Between the look at whether the store is open and the use of its thread."""
+    """The store's thread ends between the check whether it is open and the call."""
     store = open_store()
     store._executor.shutdown()
     with pytest.raises(TokenStoreError, match=r"^token store is closed, nothing changed$"):
