@@ -148,13 +148,13 @@ class BrokerConnection(Connection):
             self._assert_time(deadline)
             self.wait(deadline)
 
-    def workers(self) -> list[dict[str, str]]:
+    def workers(self, *, seconds: float = ANSWER_SECONDS) -> list[dict[str, str]]:
         """Return a row for each worker that the broker has: name, service, status, holdtime, and so on, by name.
 
         Raises:
             NoWorkersError: as `request`.
         """
-        return worker_rows(self.request("show_workers"))
+        return worker_rows(self.request("show_workers", seconds=seconds))
 
     def broker_messages(self) -> list[BrokerMessage]:
         """Return the messages to clients that have arrived; others are dropped."""

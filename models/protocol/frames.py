@@ -15,7 +15,8 @@ JSON (raw bytes in a STREAM). Commands are the ASCII texts of `Command`, not sin
         0 empty   1 NFPW01 or NFPB01   2 command   3 service
 
 Target is `all`, `any`, a worker's name, or a JSON list of names. A broker of norfab 0.25.0 sends its DISCONNECT with
-frames 2 and 3 exchanged; `Signal.parse` accepts both orders.
+frames 2 and 3 exchanged; `Signal.parse` accepts both orders. Each `parse` ignores surplus frames and raises
+ProtocolError for too few frames, another header, an unknown command, or text that isn't UTF-8 or is too long.
 
 A job in direct mode: the client sends POST; the worker answers 202 (naming itself, as a broker would) and, as soon as
 the task has ended, 200 with the result. GET requests the result again by uuid: 200, 300 while the task runs, 404 for an
@@ -105,11 +106,7 @@ class ClientMessage:
 
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
-        """Read frames; surplus ones are ignored.
-
-        Raises:
-            ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8, an empty uuid.
-        """
+        """Parse frames; ProtocolError if they are invalid or the uuid is empty."""
         _, _, command, service, target, uuid, data = _check_frames(frames, cls.length, CLIENT_HEADER, CLIENT_COMMANDS)
         if not uuid:
             raise ProtocolError("the uuid is empty: answers could not be matched to their request")
@@ -134,11 +131,7 @@ class BrokerMessage:
 
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
-        """Read frames; surplus ones are ignored.
-
-        Raises:
-            ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
-        """
+        """Parse frames; ProtocolError if they are invalid."""
         _, _, command, service, uuid, status, data = _check_frames(frames, cls.length, BROKER_HEADER, _BROKER_TO_CLIENT)
         return cls(
             command,
@@ -165,11 +158,7 @@ class WorkerJob:
 
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
-        """Read frames; surplus ones are ignored.
-
-        Raises:
-            ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
-        """
+        """Parse frames; ProtocolError if they are invalid."""
         _, _, command, client, _, uuid, data = _check_frames(frames, cls.length, BROKER_HEADER, _BROKER_TO_WORKER)
         return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), data)
 
@@ -192,11 +181,7 @@ class WorkerMessage:
 
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
-        """Read frames; surplus ones are ignored.
-
-        Raises:
-            ProtocolError: too few frames, another header, an unknown command, text that isn't UTF-8.
-        """
+        """Parse frames; ProtocolError if they are invalid."""
         _, _, command, client, _, uuid, status, data = _check_frames(
             frames, cls.length, WORKER_HEADER, _WORKER_TO_BROKER
         )

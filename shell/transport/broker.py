@@ -16,7 +16,7 @@ from ...models.inventory.schema import Inventory
 from ...models.inventory.service import SERVICE
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_presence import Timeouts
-from ...models.protocol.broker_replies import INVENTORY_SERVICE, worker_rows
+from ...models.protocol.broker_replies import INVENTORY_SERVICE
 from ...models.protocol.frames import ALL
 from ...models.protocol.pending_job import PendingJob
 from .delivery import Delivery
@@ -27,7 +27,6 @@ ALIVE = "alive"
 TIMEOUTS = Timeouts(silence=2.0)
 
 _PAUSE_SECONDS = 0.02
-_SHOW_WORKERS = "show_workers"
 
 
 class FabricTransport:
@@ -84,13 +83,13 @@ class FabricTransport:
         deadline = time.monotonic() + seconds
         connection = self._usable_connection()
         try:
-            answer = connection.request(_SHOW_WORKERS, seconds=seconds)
+            rows = connection.workers(seconds=seconds)
         except NoWorkersError:
             if connection.is_up or not connection.disconnects:
                 raise
             # The connection broke during the request: the broker may have been restarted.
-            answer = self._usable_connection().request(_SHOW_WORKERS, seconds=max(0.0, deadline - time.monotonic()))
-        self._rows = {row["name"]: row for row in worker_rows(answer)}
+            rows = self._usable_connection().workers(seconds=max(0.0, deadline - time.monotonic()))
+        self._rows = {row["name"]: row for row in rows}
 
     def _usable_connection(self) -> BrokerConnection:
         if self._connection is not None:
