@@ -1,4 +1,4 @@
-"""The rules for MCP tools as an inventory writes them: what is understood, what is refused and how."""
+"""The tools policy of an inventory: accepted rules, and mistakes."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def write(tools: Any) -> str:
     return "service: fastmcp\n" + yaml.safe_dump({"tools": tools})
 
 
-def test_rules_as_norfab_has_them_are_understood(inventory: Load) -> None:
-    """A text in place of a list of one, any letter case of an action, keys left out."""
+def test_norfab_tools_policy_is_loaded(inventory: Load) -> None:
+    """A text stands for a list of one, actions are case-insensitive, and keys have defaults."""
     loaded = inventory(inventory__yaml="workers: {w1: [w1.yaml]}", w1__yaml=f"service: fastmcp\n{NORFAB_TOOLS}")
     assert loaded.workers["w1"].tools == TOOLS
 
@@ -87,8 +87,8 @@ def test_rules_as_norfab_has_them_are_understood(inventory: Load) -> None:
 @pytest.mark.parametrize(
     "tools", [None, {}, {"policy": None, "guardrails": None, "result_guardrails": None}, {"timeout": "600"}]
 )
-def test_without_rules_there_are_none(inventory: Load, tools: Any) -> None:
-    """Also where a key stands without a value, above commented lines."""
+def test_missing_rules_are_empty(inventory: Load, tools: Any) -> None:
+    """This includes keys without a value."""
     loaded = inventory(inventory__yaml="workers: {w1: [w1.yaml]}", w1__yaml=write(tools))
     assert loaded.workers["w1"].tools == ToolsInventory()
     assert ToolsInventory().timeout == 600
@@ -185,8 +185,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("tools", "message"), MISTAKES)
-def test_a_mistake_is_told_with_file_key_and_rule(tmp_path: Path, inventory: Load, tools: Any, message: str) -> None:
-    """One line, and nothing of the texts that are looked for."""
+def test_mistake_is_reported_with_file_key_and_rule(tmp_path: Path, inventory: Load, tools: Any, message: str) -> None:
+    """The error is one line, and doesn't quote patterns."""
     with pytest.raises(InventoryError) as caught:
         inventory(inventory__yaml="workers: {w1: [w1.yaml]}", w1__yaml=write(tools))
     assert str(caught.value).startswith(f"{tmp_path}/w1.yaml: {message}")
@@ -194,7 +194,7 @@ def test_a_mistake_is_told_with_file_key_and_rule(tmp_path: Path, inventory: Loa
     assert "\n" not in str(caught.value)
 
 
-def test_a_mistake_in_merged_rules_is_told_with_the_file_it_stands_in(tmp_path: Path, inventory: Load) -> None:
+def test_mistake_in_merged_rules_is_reported_with_its_own_file(tmp_path: Path, inventory: Load) -> None:
     """Rules of a later file are appended to those of an earlier one."""
     with pytest.raises(InventoryError) as caught:
         inventory(
@@ -205,8 +205,8 @@ def test_a_mistake_in_merged_rules_is_told_with_the_file_it_stands_in(tmp_path: 
     assert str(caught.value).startswith(f"{tmp_path}/w2.yaml: tools.policy[")
 
 
-def test_a_task_s_own_rules_are_read_from_whatever_else_it_says() -> None:
-    """The same rules without service and task."""
+def test_guardrails_of_a_task_are_read_from_its_metadata() -> None:
+    """They have no service and task; other keys are ignored."""
     own = {
         "annotations": {"title": "x"},
         "guardrails": [{"field": "commands", "type": "contains", "match": ["a", "b"]}],
@@ -219,8 +219,8 @@ def test_a_task_s_own_rules_are_read_from_whatever_else_it_says() -> None:
     assert DeclaredGuardrails.model_validate({"guardrails": None}) == DeclaredGuardrails()
 
 
-def test_a_task_s_own_rules_are_counted_before_they_are_compiled() -> None:
-    """A stranger's rules must not cost more than a moment."""
+def test_size_of_declared_guardrails_is_checked_before_compilation() -> None:
+    """Untrusted rules must not take long."""
     rules = [{"field": "a", "type": "regex", "match": ["(" * 1_000] * 21}]
     with pytest.raises(ValidationError, match="must have at most 20000 characters of match and replace, got 21000"):
         DeclaredGuardrails.model_validate({"guardrails": rules})

@@ -44,7 +44,7 @@ CATASTROPHES = [
 
 
 def outcome(pattern: str) -> re.Pattern[str] | None:
-    """Return what `re` makes of a pattern, None for nothing."""
+    """Return the pattern that `re` compiles, or None if it isn't valid."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -53,8 +53,8 @@ def outcome(pattern: str) -> re.Pattern[str] | None:
             return None
 
 
-def replaced_by_groups(pattern: re.Pattern[str]) -> str:
-    """Return a template that shows a match and all its groups."""
+def all_groups_template(pattern: re.Pattern[str]) -> str:
+    """Return a template that inserts a match and all its groups."""
     return "<" + "".join(f"\\g<{number}>|" for number in range(pattern.groups + 1)) + ">"
 
 
@@ -70,7 +70,7 @@ def replaced_by_groups(pattern: re.Pattern[str]) -> str:
 @example("(?x)", ["a # [ ( {e}\n", "{2}"], ["aa"])
 @example("", ["(a)|b"], ["ab"])
 def test_accepted_pattern_finds_what_python_finds(flags: str, pieces: list[str], texts: list[str]) -> None:
-    """Whatever `compile_pattern` accepts has the same matches with the same groups as in `re`."""
+    """Property: an accepted pattern has the same matches and groups as in `re`."""
     pattern = flags + "".join(pieces)
     pattern += ")" * (pattern.count("(") - pattern.count(")") - pattern.count("[("))
     expected = outcome(pattern)
@@ -80,7 +80,7 @@ def test_accepted_pattern_finds_what_python_finds(flags: str, pieces: list[str],
         compiled = compile_pattern(pattern)
     except PatternError:
         assume(False)
-    template = replaced_by_groups(expected)
+    template = all_groups_template(expected)
     for text in texts:
         assert compiled.search(text, Budget(60)) == (expected.search(text) is not None)
         found = compiled.replace(compile_template(pattern, template), text, Budget(60))
@@ -90,7 +90,7 @@ def test_accepted_pattern_finds_what_python_finds(flags: str, pieces: list[str],
 @pytest.mark.parametrize("flags", ["", "(?a)"])
 @pytest.mark.parametrize("item", [r"\w", r"\s", r"\d"])
 def test_class_differs_from_python_in_the_documented_characters_only(flags: str, item: str) -> None:
-    """Words are Unicode's, with combining marks and without numbers such as ²; blanks end before U+001C."""
+    """Words are Unicode's, with combining marks and without numbers such as ²; blanks exclude U+001C to U+001F."""
     documented = {r"\w": {"Mn", "Mc", "Me", "No", "So", "Pc", "Cf"}, r"\s": {"Cc"}, r"\d": set()}[item]
     nothing = compile_template(item, "")
     for pattern in (item, item.upper(), f"[^{item}]"):
@@ -100,8 +100,8 @@ def test_class_differs_from_python_in_the_documented_characters_only(flags: str,
         assert documented != {"Cc"} or differing <= set("\x1c\x1d\x1e\x1f")
 
 
-def test_letters_fold_as_in_python_but_for_the_dotless_and_the_dotted_i() -> None:
-    """With letter case ignored, `re` takes all four forms of i for one letter."""
+def test_case_folding_differs_from_python_in_forms_of_i_only() -> None:
+    """`re` treats the dotless and the dotted i as forms of i."""
     cased = "".join(each for each in KNOWN if each.lower() != each or each.upper() != each)
     differing = set()
     for letter in cased:
@@ -120,8 +120,8 @@ def test_letters_fold_as_in_python_but_for_the_dotless_and_the_dotted_i() -> Non
     ).map("".join),
     text=st.sampled_from(["abc", "abab", "b"]),
 )
-def test_a_replacement_is_what_it_is_to_python(pattern: str, template: str, text: str) -> None:
-    """Also where it is none, or names a group that isn't there."""
+def test_replacement_is_the_same_as_in_python(pattern: str, template: str, text: str) -> None:
+    """Property: templates that `re` refuses are refused."""
     try:
         expected: str | None = re.sub(pattern, template, text)
     except (re.error, IndexError):
@@ -135,16 +135,16 @@ def test_a_replacement_is_what_it_is_to_python(pattern: str, template: str, text
 
 
 @pytest.mark.parametrize(("pattern", "text"), CATASTROPHES)
-def test_a_search_that_backtracks_without_end_is_given_up(pattern: str, text: str) -> None:
-    """In far less time than it would take."""
+def test_search_that_backtracks_endlessly_is_stopped(pattern: str, text: str) -> None:
+    """It stops at the deadline of its budget."""
     started = time.monotonic()
     with pytest.raises(BudgetExceeded, match=r"took longer than 0\.2 s"):
         compile_pattern(pattern).search(text, Budget(0.2))
     assert time.monotonic() - started < 20
 
 
-def test_other_threads_run_while_one_searches() -> None:
-    """Turn by turn, as the event loop has to."""
+def test_other_threads_run_during_a_search() -> None:
+    """A long search releases the interpreter's lock, so that the event loop goes on."""
     begin = threading.Event()
     turns: list[float] = []
 
@@ -164,8 +164,8 @@ def test_other_threads_run_while_one_searches() -> None:
     assert max(turns) < ended
 
 
-def test_many_replacements_are_given_up_as_well() -> None:
-    """Each match alone is found at once."""
+def test_many_replacements_are_stopped() -> None:
+    """The deadline is checked for each match."""
     now = 0.0
 
     def clock() -> float:
@@ -177,24 +177,24 @@ def test_many_replacements_are_given_up_as_well() -> None:
         compile_pattern("a").replace(compile_template("a", "b"), "a" * 5_000, Budget(1, clock=clock))
 
 
-def test_a_replacement_that_backtracks_without_end_is_given_up() -> None:
-    """In short and in long texts."""
+def test_replacement_that_backtracks_endlessly_is_stopped() -> None:
+    """This holds in short and in long texts."""
     pattern, template = compile_pattern("(a|a)*[bc]"), compile_template("(a|a)*[bc]", r"\1")
     for text in ("a" * 60, "a" * 20_000):
         with pytest.raises(BudgetExceeded, match="took longer than"):
             pattern.replace(template, text, Budget(0.1))
 
 
-def test_texts_do_not_grow_without_end() -> None:
-    """A short replacement can stand for a long text, and the next one doubles it."""
+def test_growth_of_texts_is_limited() -> None:
+    """A short replacement can insert a long text many times."""
     pattern, template = compile_pattern("(?s)(.+)"), compile_template("(?s)(.+)", r"\1" * 500)
     with pytest.raises(BudgetExceeded, match="made it too large"):
         pattern.replace(template, "x" * 100_000, Budget(60))
     assert pattern.replace(template, "xy", Budget(60)) == "xy" * 500
 
 
-def test_a_budget_is_one_for_all_that_is_done_with_it() -> None:
-    """Time that one search took isn't there for the next."""
+def test_budget_is_shared_by_all_searches() -> None:
+    """A search gets the time that earlier ones left."""
     now = 0.0
     budget = Budget(1, clock=lambda: now)
     assert compile_pattern("a").search("cab", budget)
@@ -239,8 +239,8 @@ def test_lack_of_memory_exceeds_the_budget() -> None:
         ("(?R)", "unknown extension"),
     ],
 )
-def test_what_is_no_pattern_or_takes_long_to_compile_is_refused(pattern: str, message: str) -> None:
-    """At once."""
+def test_unsupported_pattern_is_refused_at_once(pattern: str, message: str) -> None:
+    """The error names the limit, the construct with its remedy, or gives the reason of `re`."""
     started = time.monotonic()
     with pytest.raises(PatternError, match=message):
         compile_pattern(pattern)
@@ -251,12 +251,12 @@ def test_what_is_no_pattern_or_takes_long_to_compile_is_refused(pattern: str, me
     ("template", "message"),
     [(r"\2", "invalid group reference"), ("\U000f0000", r"from U\+F0000 on"), ("a" * 2001, "2000")],
 )
-def test_what_is_no_replacement_is_refused(template: str, message: str) -> None:
-    """With the reason that `re` gives, or ours."""
+def test_invalid_template_is_refused(template: str, message: str) -> None:
+    """The error gives the reason of `re`, or names the limit."""
     with pytest.raises(PatternError, match=message):
         compile_template("(a)", template)
 
 
 def test_bracket_in_a_set_raises_no_warning() -> None:
-    """`re` would warn of it on stderr."""
+    """`re` alone would print a FutureWarning."""
     assert compile_pattern("[[]").search("[", Budget(60))

@@ -1,4 +1,4 @@
-"""The tasks that only look, run through the registry."""
+"""The introspection tasks, run through the registry."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def failure(worker: TaskContext, task: str, **kwargs: object) -> list[str]:
     return result.errors
 
 
-def test_status_tells_an_operator_where_and_how_the_worker_is(run: Run, worker: TaskContext) -> None:
-    """Expired tokens don't count, nor do users who have no others."""
+def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) -> None:
+    """Expired tokens and users without others don't count."""
     assert run("get_status") == {
         "name": "w1",
         "service": "fastmcp",
@@ -107,27 +107,27 @@ def test_status_tells_an_operator_where_and_how_the_worker_is(run: Run, worker: 
     }
 
 
-def test_status_tells_of_the_stop(worker: TaskContext, run: Run) -> None:
-    """A worker that was asked to end says so, in all three reports."""
+def test_status_is_stopping_during_shutdown(worker: TaskContext, run: Run) -> None:
+    """This holds for all three reports."""
     worker.stopping.set()
     assert [run(task)["status"] for task in ("get_status", "get_worker_status", "get_stats")] == ["stopping"] * 3
 
 
-def test_version_names_our_package_and_what_it_stands_on(run: Run) -> None:
-    """With the versions that are installed; a package that isn't has none."""
+def test_version_has_the_installed_versions(run: Run) -> None:
+    """It covers nfcli, its main libraries, Python and the platform."""
     packages = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
     expected = {package: version(package) for package in packages}
     assert run("get_version") == {**expected, "python": platform.python_version(), "platform": sys.platform}
 
 
-def test_version_of_what_is_not_installed_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in NorFab."""
+def test_version_of_a_missing_package_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This is NorFab's convention."""
     monkeypatch.setattr(service_tasks, "_PACKAGES", ("no-such-package",))
     assert run("get_version")["no-such-package"] == ""
 
 
-def test_inventory_is_shown_without_its_secrets(run: Run, worker: TaskContext) -> None:
-    """What isn't set shows its default."""
+def test_inventory_is_returned_with_secrets_masked(run: Run, worker: TaskContext) -> None:
+    """Keys that aren't set have their defaults."""
     shown = run("get_inventory")
     assert shown == worker.inventory.redacted()
     assert shown["logging"] == {"handlers": {"password": "***", "level": 10}}
@@ -135,7 +135,7 @@ def test_inventory_is_shown_without_its_secrets(run: Run, worker: TaskContext) -
 
 
 def test_tools_are_those_that_mcp_clients_see(run: Run, worker: TaskContext) -> None:
-    """With descriptions, schemas and hints; references in a schema can be resolved in it."""
+    """They have descriptions, schemas and hints; references in a schema resolve in it."""
     tools = {tool["name"]: tool for tool in run("get_tools")}
     assert list(tools) == [tool.name for tool in worker.catalogue.tools()]
     get_tools = tools["service_fastmcp__task_get_tools"]
@@ -160,7 +160,7 @@ def test_tools_are_those_that_mcp_clients_see(run: Run, worker: TaskContext) -> 
         ({"name": "get_version"}, ""),
     ],
 )
-def test_tools_can_be_chosen_and_named_only(
+def test_tools_can_be_filtered_and_listed_by_name_only(
     run: Run, worker: TaskContext, kwargs: dict[str, str], pattern: str
 ) -> None:
     """The arguments are NorFab's."""
@@ -169,14 +169,14 @@ def test_tools_can_be_chosen_and_named_only(
     assert [tool["name"] for tool in run("get_tools", **kwargs)] == expected
 
 
-def test_a_pattern_of_any_length_is_not_read(run: Run, worker: TaskContext) -> None:
-    """Some hundred thousand brackets take Python minutes, and whoever has a token can send them."""
+def test_too_long_glob_is_refused(run: Run, worker: TaskContext) -> None:
+    """Python would take minutes for a glob of some hundred thousand brackets."""
     assert failure(worker, "get_tools", name="[" * 257) == ["name: String should have at most 256 characters"]
     assert run("get_tools", name="[" * 256) == []
 
 
-def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: TaskContext) -> None:
-    """Seven keys each; the auth tasks are published nowhere else."""
+def test_tasks_are_listed_in_the_format_of_nfp(run: Run, worker: TaskContext) -> None:
+    """This is the list of all tasks of these families; each entry has seven keys."""
     entries = run("list_tasks")
     assert [entry["name"] for entry in entries] == TASKS
     assert entries == [spec.entry() for spec in worker.registry]
@@ -186,16 +186,16 @@ def test_tasks_are_listed_as_nfp_has_it(run: Run, worker: TaskContext) -> None:
     assert all(entry["description"] for entry in entries)
 
 
-def test_tasks_can_be_named_only_or_one_alone(run: Run, worker: TaskContext) -> None:
-    """An unknown name is one line."""
+def test_tasks_can_be_listed_by_name_only_or_one_alone(run: Run, worker: TaskContext) -> None:
+    """The error for an unknown name is one line."""
     assert run("list_tasks", brief=True) == [entry["name"] for entry in run("list_tasks")]
     assert run("list_tasks", name="echo", brief=True) == ["echo"]
     assert run("list_tasks", name="echo") == [worker.registry.get("echo").entry()]
     assert failure(worker, "list_tasks", name="x") == ["unknown task 'x': call list_tasks for the available names"]
 
 
-def test_echo_gives_back_what_came(run: Run) -> None:
-    """But the two special arguments."""
+def test_echo_returns_its_arguments(run: Run) -> None:
+    """The two special arguments are not among them."""
     assert run("echo", a=1, b={"c": [None]}, sleep=0, raise_error=None) == {
         "juuid": None,
         "client_address": None,
@@ -210,20 +210,20 @@ def test_echo_gives_back_what_came(run: Run) -> None:
     ("value", "error"),
     [("no disk", "no disk"), (True, "echo was asked to fail: True"), (7, "echo was asked to fail: 7")],
 )
-def test_echo_fails_when_asked_to(worker: TaskContext, value: object, error: str) -> None:
-    """For trying out what a failure looks like."""
+def test_echo_fails_on_request(worker: TaskContext, value: object, error: str) -> None:
+    """A text becomes the error."""
     assert failure(worker, "echo", raise_error=value) == [error]
 
 
 @pytest.mark.parametrize("value", [-1, 61, "x", float("nan"), float("inf")])
-def test_echo_does_not_wait_for_ever(worker: TaskContext, value: object) -> None:
-    """One client must not hold all threads."""
+def test_echo_refuses_long_waits(worker: TaskContext, value: object) -> None:
+    """One client must not occupy all threads."""
     errors = failure(worker, "echo", sleep=value)
     assert [error.partition(":")[0] for error in errors] == ["sleep"]
 
 
-def test_echo_that_waits_ends_with_the_worker(worker: TaskContext) -> None:
-    """It holds up no stop."""
+def test_waiting_echo_ends_with_the_worker(worker: TaskContext) -> None:
+    """It doesn't delay the shutdown."""
     results: list[Result] = []
     waiting = threading.Thread(target=lambda: results.append(worker.registry.run(worker, "echo", {"sleep": 60})))
     waiting.start()
@@ -232,8 +232,8 @@ def test_echo_that_waits_ends_with_the_worker(worker: TaskContext) -> None:
     assert [result.failed for result in results] == [False]
 
 
-def test_worker_status_tells_folders_and_keys(run: Run, tmp_path: Path) -> None:
-    """In NorFab's shape."""
+def test_worker_status_has_folders_and_keys(run: Run, tmp_path: Path) -> None:
+    """The format is NorFab's."""
     keys, clients = tmp_path / ".nfcli" / "keys", tmp_path / ".nfcli" / "clients"
     assert run("get_worker_status") == {
         "name": "w1",
@@ -261,10 +261,10 @@ def test_worker_status_tells_folders_and_keys(run: Run, tmp_path: Path) -> None:
         (None, {"broker_public_key_file": None, "zmq_auth": False}),
     ],
 )
-def test_worker_status_tells_of_the_broker(
+def test_worker_status_has_the_broker(
     run: Run, worker: TaskContext, tmp_path: Path, key: BrokerKey | None, security: dict[str, Any]
 ) -> None:
-    """Where it is, and whether it is spoken to with CURVE."""
+    """It has the endpoint, and whether the connection uses CURVE."""
     worker.broker = BrokerAddress("tcp://broker:5555", key)
     worker.endpoint = worker.broker.endpoint
     status = run("get_worker_status")
@@ -275,15 +275,15 @@ def test_worker_status_tells_of_the_broker(
     )
 
 
-def test_stats_tell_of_the_connection_to_the_broker(run: Run, worker: TaskContext) -> None:
-    """As NorFab's workers do."""
+def test_stats_count_reconnects_and_keepalives(run: Run, worker: TaskContext) -> None:
+    """The fields are NorFab's."""
     worker.counters = {"messaging": lambda: {"reconnects": 1, "keepalives_sent": 2, "keepalives_received": 3}}
     stats = run("get_stats")
     assert [stats[key] for key in ("reconnects", "keepalives_sent", "keepalives_received")] == [1, 2, 3]
 
 
 def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: SimpleNamespace) -> None:
-    """In NorFab's shape; a worker without sockets counts nothing."""
+    """The format is NorFab's; a worker without sockets counts nothing."""
     idle = run("get_stats")
     assert (idle["running_jobs"], idle["jobs"]["total_jobs"]) == (0, 0)
     worker.counters = {
@@ -316,8 +316,8 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a proc file system")
-def test_process_numbers_are_those_of_this_process() -> None:
-    """Read from `/proc`."""
+def test_process_stats_are_those_of_this_process() -> None:
+    """They are read from `/proc`."""
     before = process_stats(10.0)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         during = process_stats(10.0)
@@ -329,8 +329,8 @@ def test_process_numbers_are_those_of_this_process() -> None:
     assert during.cpu_percent > 0
 
 
-def test_process_numbers_without_proc_are_what_posix_tells(tmp_path: Path) -> None:
-    """As on macOS: no sockets, the peak of the memory, Python's own threads."""
+def test_process_stats_without_proc_come_from_posix(tmp_path: Path) -> None:
+    """As on macOS: no sockets, peak memory, Python's threads."""
     stats = process_stats(0.0, proc=tmp_path)
     assert stats.tcp_sockets is None
     assert stats.threads == threading.active_count()
@@ -338,7 +338,7 @@ def test_process_numbers_without_proc_are_what_posix_tells(tmp_path: Path) -> No
     assert stats.open_file_descriptors is not None
 
 
-def test_every_task_that_takes_nothing_refuses_what_it_does_not_know(worker: TaskContext) -> None:
-    """A misspelt argument isn't passed over."""
+def test_tasks_without_arguments_refuse_unknown_ones(worker: TaskContext) -> None:
+    """A misspelt argument is an error."""
     for name in ("get_status", "get_version", "get_inventory", "get_worker_status", "get_stats", "get_tools"):
         assert failure(worker, name, nmae="x") == ["nmae: no such field"]

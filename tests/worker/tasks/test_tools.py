@@ -1,4 +1,4 @@
-"""The tasks that tell what MCP clients see: tools of all services, prompts, and the rules about tools."""
+"""The tasks that list tools of all services, prompts and guardrails."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path)
 
 
 def test_tools_of_all_services_are_listed(run: Run) -> None:
-    """As MCP clients see them; none of those that manage tokens."""
+    """They are those that MCP clients see, without tasks that manage tokens."""
     own = run("get_tools", brief=True, service="fastmcp")
     assert run("get_tools", brief=True) == [*own, LAB, NET]
     assert not [name for name in own if "bearer_token" in name]
@@ -68,7 +68,7 @@ def test_tools_of_all_services_are_listed(run: Run) -> None:
 
 
 def test_prompts_are_listed_with_their_arguments(run: Run) -> None:
-    """Chosen as tools are."""
+    """They are filtered like tools."""
     name = f"{NET}__prompt_look"
     arguments = [{"name": "device", "description": "Which", "required": True}]
     assert run("get_prompts") == [{"name": name, "description": "Look at it", "arguments": arguments}]
@@ -76,8 +76,8 @@ def test_prompts_are_listed_with_their_arguments(run: Run) -> None:
     assert run("get_prompts", service="lab") == run("get_prompts", name="look") == []
 
 
-def test_rules_are_listed_by_tool(run: Run) -> None:
-    """One row each, with what the rule says."""
+def test_guardrails_are_listed_by_tool(run: Run) -> None:
+    """Each is one row with the rule's own keys."""
     assert run("get_guardrails") == [
         {"tool": NET, "kind": "guardrail", "service": "net", "task": "ping", **RULES["guardrails"][0]},
         {"tool": NET, "kind": "result_guardrail", "service": "net", "task": "ping", **RULES["result_guardrails"][0]},
@@ -86,7 +86,7 @@ def test_rules_are_listed_by_tool(run: Run) -> None:
     assert run("get_guardrails", service="lab") == run("get_guardrails", brief=True, name="x") == []
 
 
-def test_the_status_counts_what_is_published(run: Run) -> None:
-    """Of all services."""
+def test_status_counts_published_tools_and_prompts(run: Run) -> None:
+    """Those of all services count."""
     status = run("get_status")
     assert (status["tools_count"], status["prompts_count"]) == (len(run("get_tools")), 1)

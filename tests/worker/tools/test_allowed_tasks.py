@@ -1,4 +1,4 @@
-"""Which tasks become MCP tools."""
+"""The tools policy: which tasks may become tools."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ ALLOW_GETS = [{"service": "nornir", "tasks": ["get_*", "cli"]}, {"service": "n*"
         ([{"tasks": [], "action": "reject"}], "a", "x", True),
     ],
 )
-def test_the_first_rule_that_matches_decides(
-    policy: list[dict[str, Any]], service: str, task: str, is_allowed: bool
-) -> None:
-    """Without one, a task is allowed; letter case counts in names, not in actions."""
+def test_first_matching_rule_decides(policy: list[dict[str, Any]], service: str, task: str, is_allowed: bool) -> None:
+    """Without one, a task is allowed; names are case-sensitive, actions are not."""
     assert make_policy(policy=policy).is_allowed(service, task) is is_allowed
 
 
@@ -45,7 +43,7 @@ def test_the_first_rule_that_matches_decides(
     "task", ["bearer_token_store", "bearer_token_list", "bearer_token_check", "bearer_token_", "Bearer_Token_delete"]
 )
 def test_tasks_that_manage_tokens_are_never_published(task: str) -> None:
-    """Whatever the rules say."""
+    """No rule allows them."""
     policy = [{"service": "nornir", "tasks": [task], "action": "allow"}]
     assert not make_policy(policy=policy).is_allowed("nornir", task)
     assert not make_policy().is_allowed("nornir", task)
@@ -65,13 +63,13 @@ def test_tasks_that_manage_tokens_are_never_published(task: str) -> None:
         ([{"service": "nornir", "tasks": ["run_shell_cmd"], "action": "reject"}], False),
     ],
 )
-def test_shell_commands_are_published_only_by_name(policy: list[dict[str, Any]], is_allowed: bool) -> None:
-    """The rule that decides names the service and the task, no glob does."""
+def test_shell_commands_are_published_only_by_exact_name(policy: list[dict[str, Any]], is_allowed: bool) -> None:
+    """The first matching rule has the exact service and task, not a glob."""
     assert make_policy(policy=policy).is_allowed("nornir", "run_shell_cmd") is is_allowed
 
 
-def test_a_service_that_calls_itself_a_glob_gets_no_shell() -> None:
-    """A rule for all services would else name it."""
+def test_service_named_like_a_glob_gets_no_shell() -> None:
+    """A rule for all services would otherwise name it."""
     policy = [{"service": "*", "tasks": ["run_shell_cmd"]}]
     assert not make_policy(policy=policy).is_allowed("*", "run_shell_cmd")
 
@@ -84,10 +82,10 @@ def test_a_service_that_calls_itself_a_glob_gets_no_shell() -> None:
         ([{"service": "net", "tasks": ["job_details"]}], True),
     ],
 )
-def test_what_jobs_were_given_is_told_of_a_service_with_tokens_only_by_name(
+def test_job_details_of_a_service_with_tokens_are_published_only_by_exact_name(
     policy: list[Any], is_published: bool
 ) -> None:
-    """NorFab's workers keep the arguments of all jobs; those of a service without tokens are no secrets of ours."""
+    """NorFab's workers keep the arguments of all jobs, tokens among them."""
     catalogue = ToolCatalogue("w1", "fastmcp", [], make_policy(policy=policy))
     details, tokens = (
         {"name": name, "inputSchema": {"type": "object"}, "mcp": {}} for name in ("job_details", "bearer_token_store")

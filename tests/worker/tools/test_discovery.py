@@ -1,4 +1,4 @@
-"""The other services of a fabric: found, asked, published, and gone."""
+"""Discovery of other services by polling the broker: publishing, removal, failures."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Make = Callable[..., Discovery]
 
 @pytest.fixture
 def start(make_discovery: Make) -> Make:
-    """Make discoveries that look at regular times."""
+    """Make and start discoveries."""
 
     def start_one(**named: Any) -> Discovery:
         discovery = make_discovery(**named)
@@ -31,8 +31,8 @@ def start(make_discovery: Make) -> Make:
     return start_one
 
 
-def test_the_tasks_of_other_services_are_published_at_the_start(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """Each service is asked once, any of its workers; this worker's own and the reserved name are not."""
+def test_tasks_of_other_services_are_published_at_the_start(hub: Any, catalogue: Catalogue, start: Make) -> None:
+    """One worker of each service is asked once; this worker's own service and the reserved name are skipped."""
     workers = {"a1": ("a", lists("x", "y")), "b1": ("b", lists("z")), "b2": ("b", lists("z"))}
     hub.workers = {**workers, "w0": ("own", lists("hidden")), "all1": ("all", lists("hidden"))}
     start()
@@ -41,8 +41,8 @@ def test_the_tasks_of_other_services_are_published_at_the_start(hub: Any, catalo
     assert sorted(message.service for message in hub.log if message.command == Command.POST) == ["a", "b"]
 
 
-def test_services_are_asked_for_any_workers_list_of_tasks(hub: Any, make_discovery: Make) -> None:
-    """With the few seconds that it may take."""
+def test_any_worker_of_a_service_is_asked_for_its_tasks(hub: Any, make_discovery: Make) -> None:
+    """The job has the time limit of the intervals."""
     hub.workers = {"a1": ("a", lists("x"))}
     make_discovery(intervals=Intervals(answer=3.0)).discover()
     message = hub.wait_for(Command.POST)
@@ -50,16 +50,16 @@ def test_services_are_asked_for_any_workers_list_of_tasks(hub: Any, make_discove
     assert json.loads(message.data) == {"task": "list_tasks", "kwargs": {}, "args": [], "timeout": 3}
 
 
-def test_a_service_that_shows_up_later_is_found(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """And so is one that the broker has with a worker that isn't alive yet."""
+def test_service_that_registers_later_is_found(hub: Any, catalogue: Catalogue, start: Make) -> None:
+    """It is found with the next poll."""
     start()
     hub.wait_for(Command.MMI)
     hub.workers = {"a1": ("a", lists("x"))}
     catalogue.wait_for(a=["x"])
 
 
-def test_a_worker_that_registers_anew_is_asked_again(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """It may have been brought up to date, as may one that joins."""
+def test_service_is_asked_again_when_a_worker_registers(hub: Any, catalogue: Catalogue, start: Make) -> None:
+    """Both a restarted worker and a new one may have other tasks."""
     hub.workers = {"a1": ("a", lists("x"))}
     start()
     catalogue.wait_for(a=["x"])
@@ -70,18 +70,18 @@ def test_a_worker_that_registers_anew_is_asked_again(hub: Any, catalogue: Catalo
     catalogue.wait_for(a=["z"])
 
 
-def test_a_silent_service_delays_nobody(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """What the others say is published while it is waited for."""
+def test_silent_service_does_not_delay_others(hub: Any, catalogue: Catalogue, start: Make) -> None:
+    """The others' tasks are published while its answer is pending."""
     hub.workers = {"a1": ("a", is_silent), "b1": ("b", lists("x")), "c1": ("c", lists("y"))}
     start()
     catalogue.wait_for(b=["x"], c=["y"])
 
 
 @pytest.mark.parametrize("answer", [None, "text", {}, [1], [{"name": "x"}, None], [{"name": "x"}] * 1_001])
-def test_a_broken_service_spoils_nothing(
+def test_service_with_an_invalid_answer_keeps_its_tools(
     hub: Any, catalogue: Catalogue, make_discovery: Make, caplog: pytest.LogCaptureFixture, answer: Any
 ) -> None:
-    """It keeps what was published of it, and the log has one line, however often it's asked."""
+    """The problem is logged once, however often the service is asked."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
     discovery = make_discovery()
     discovery.discover()
@@ -94,8 +94,8 @@ def test_a_broken_service_spoils_nothing(
     ]
 
 
-def test_a_service_that_failed_is_asked_again(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """Without anybody asking for it."""
+def test_service_that_failed_is_asked_again(hub: Any, catalogue: Catalogue, start: Make) -> None:
+    """The retry needs no request."""
     hub.workers = {"a1": ("a", pushes("not yet"))}
     start()
     hub.wait_for(Command.POST, 3)
@@ -103,15 +103,15 @@ def test_a_service_that_failed_is_asked_again(hub: Any, catalogue: Catalogue, st
     catalogue.wait_for(a=["x"])
 
 
-def test_a_fault_in_publishing_costs_one_service(hub: Any, catalogue: Catalogue, make_discovery: Make) -> None:
-    """The others come all the same."""
+def test_fault_in_publishing_affects_one_service(hub: Any, catalogue: Catalogue, make_discovery: Make) -> None:
+    """The other services' tasks are published."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
     catalogue.faulty = {"a"}
     assert make_discovery().discover() == Discovered(tools("b", "y"), {"a": "internal error: RuntimeError"})
 
 
-def test_a_service_that_vanishes_takes_its_tools_along(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """Once the broker has no worker of it; it may come back."""
+def test_tools_of_a_service_without_workers_are_removed(hub: Any, catalogue: Catalogue, start: Make) -> None:
+    """They are published again when a worker registers."""
     hub.workers = {"a1": ("a", lists("x")), "a2": ("a", lists("x")), "b1": ("b", lists("y"))}
     start()
     catalogue.wait_for(a=["x"], b=["y"])
@@ -125,10 +125,10 @@ def test_a_service_that_vanishes_takes_its_tools_along(hub: Any, catalogue: Cata
     assert catalogue.kept == [{"b"}]
 
 
-def test_while_the_broker_is_away_nothing_vanishes(
+def test_tools_stay_while_the_broker_is_down(
     hub: Any, catalogue: Catalogue, start: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor while workers find it again; whoever does then is asked anew."""
+    """They also stay while workers register with the broker that is back; these are asked again."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
     start(answer=0.5)
     catalogue.wait_for(a=["x"], b=["y"])
@@ -144,8 +144,10 @@ def test_while_the_broker_is_away_nothing_vanishes(
     assert "Traceback" not in caplog.text
 
 
-def test_what_did_not_come_back_with_the_broker_vanishes(hub: Any, catalogue: Catalogue, start: Make) -> None:
-    """After the time that workers need to find it."""
+def test_tools_of_services_that_did_not_return_with_the_broker_are_removed(
+    hub: Any, catalogue: Catalogue, start: Make
+) -> None:
+    """They are removed after the time that workers need to register."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
     start(comeback=0.1)
     catalogue.wait_for(a=["x"], b=["y"])
@@ -157,10 +159,8 @@ def test_what_did_not_come_back_with_the_broker_vanishes(hub: Any, catalogue: Ca
         second.stop()
 
 
-def test_a_broker_that_is_away_is_logged_once_and_so_is_its_return(
-    catalogue: Catalogue, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However often it's looked for."""
+def test_broker_outage_and_return_are_logged_once(catalogue: Catalogue, caplog: pytest.LogCaptureFixture) -> None:
+    """Further polls log nothing."""
     caplog.set_level("INFO")
     fabric = Fabric()
     fabric.fault = NoWorkersError("no broker answered at tcp://b:1")
@@ -176,8 +176,8 @@ def test_a_broker_that_is_away_is_logged_once_and_so_is_its_return(
     ]
 
 
-def test_a_fault_does_not_end_the_looking(catalogue: Catalogue, caplog: pytest.LogCaptureFixture) -> None:
-    """The log names its kind."""
+def test_fault_does_not_end_discovery(catalogue: Catalogue, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the fault's type."""
     fabric = Fabric()
     fabric.fault = KeyError("x")
     discovery = fabric.discovery(catalogue, **vars(INTERVALS))

@@ -1,4 +1,4 @@
-"""The other services of a fabric, asked on demand; and discovery without a wire."""
+"""Discovery on demand, through the task `discover`, and without sockets."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -22,22 +22,22 @@ Make = Callable[..., Discovery]
 
 @pytest.fixture
 def found(catalogue: Catalogue) -> Callable[..., Discovery]:
-    """Make a discovery of a fabric without a wire."""
+    """Make discoveries of a fabric without sockets."""
     return lambda fabric, **named: fabric.discovery(catalogue, **named)
 
 
-def test_many_services_are_asked_side_by_side_and_not_all_at_once(found: Callable[..., Discovery]) -> None:
-    """Each is asked, whatever the others do."""
+def test_services_are_asked_concurrently_up_to_a_limit(found: Callable[..., Discovery]) -> None:
+    """Every service is asked."""
     fabric = Fabric(**{f"s{number:02}": [{"name": "t"}] for number in range(70)})
     fabric.awaits = discovery_module.CONCURRENT_JOBS
     assert len(found(fabric).discover().tools) == 70
     assert (len(fabric.asked), fabric.most_at_once) == (70, discovery_module.CONCURRENT_JOBS)
 
 
-def test_more_services_than_the_bound_are_passed_over(
+def test_services_beyond_the_limit_are_skipped(
     found: Callable[..., Discovery], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log says so once."""
+    """This is logged once."""
     monkeypatch.setattr(discovery_module, "MAX_SERVICES", 2)
     discovery = found(Fabric(a=[], b=[], c=[]))
     for _ in range(2):
@@ -47,8 +47,8 @@ def test_more_services_than_the_bound_are_passed_over(
     ]
 
 
-def test_pauses_between_retries_grow_to_a_bound(found: Callable[..., Discovery]) -> None:
-    """And begin anew once the service has answered."""
+def test_pauses_between_retries_grow_up_to_a_limit(found: Callable[..., Discovery]) -> None:
+    """They start again from the first pause after an answer."""
     fabric = Fabric(a=NfcliError("no"))
     now = 0.0
     discovery = found(fabric, clock=lambda: now)
@@ -70,8 +70,8 @@ def test_pauses_between_retries_grow_to_a_bound(found: Callable[..., Discovery])
 
 
 @pytest.mark.parametrize("uptime", ["", "x", "nan", "inf", "-1e999"])
-def test_an_uptime_that_is_none_means_nothing(found: Callable[..., Discovery], uptime: str) -> None:
-    """Nobody is asked again and again for it."""
+def test_invalid_uptime_is_ignored(found: Callable[..., Discovery], uptime: str) -> None:
+    """It doesn't make the service be asked again."""
     fabric = Fabric(a=[])
     fabric.rows = [{**fabric.rows[0], "alive (s)": uptime}]
     discovery = found(fabric)
@@ -80,8 +80,8 @@ def test_an_uptime_that_is_none_means_nothing(found: Callable[..., Discovery], u
     assert fabric.asked == ["a"]
 
 
-def test_a_worker_that_registered_anew_is_asked_once(found: Callable[..., Discovery]) -> None:
-    """It is up for less long than before; one that joins counts as well."""
+def test_service_is_asked_once_for_each_registration(found: Callable[..., Discovery]) -> None:
+    """An uptime below the last one, or a new worker, is a registration."""
     fabric = Fabric(a=[])
     (row,) = fabric.rows
     discovery = found(fabric)
@@ -91,15 +91,15 @@ def test_a_worker_that_registered_anew_is_asked_once(found: Callable[..., Discov
     assert len(fabric.asked) == 3
 
 
-def test_dead_workers_are_no_service(found: Callable[..., Discovery]) -> None:
-    """As rows without what they should have."""
+def test_dead_workers_are_not_a_service(found: Callable[..., Discovery]) -> None:
+    """Neither are rows without the uptime."""
     fabric = Fabric(a=[])
     fabric.rows = [{"name": "a1", "service": "a", "status": "dead"}, {"name": "a2", "service": "a"}]
     assert found(fabric).discover() == Discovered()
 
 
-def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalogue, make_discovery: Make) -> None:
-    """With nothing looking at regular times."""
+def test_on_demand_one_service_or_all_are_asked_again(hub: Any, catalogue: Catalogue, make_discovery: Make) -> None:
+    """No polling is needed."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", lists("y"))}
     discovery = make_discovery()
     assert discovery.discover() == Discovered({**tools("a", "x"), **tools("b", "y")})
@@ -116,18 +116,18 @@ def test_on_demand_one_service_is_asked_or_all_again(hub: Any, catalogue: Catalo
         ("b", "service b: no answer within 1 s"),
     ],
 )
-def test_what_can_not_be_found_on_demand_is_one_line(
+def test_service_that_cannot_be_discovered_is_one_line(
     hub: Any, make_discovery: Make, service: str, message: str
 ) -> None:
-    """Of a service that was named."""
+    """The error names the service."""
     hub.workers = {"a1": ("a", lists("x")), "b1": ("b", is_busy)}
     with pytest.raises(TaskError) as caught:
         make_discovery(intervals=Intervals(answer=1.0)).discover(service)
     assert str(caught.value) == message
 
 
-def test_without_services_an_unknown_one_is_told_so(make_discovery: Make) -> None:
-    """And none is no error."""
+def test_unknown_service_is_an_error_and_no_service_is_not(make_discovery: Make) -> None:
+    """With no services, a discovery of all is empty."""
     discovery = make_discovery()
     assert discovery.discover() == Discovered()
     with pytest.raises(TaskError, match="unknown service 'a'"):
@@ -136,7 +136,7 @@ def test_without_services_an_unknown_one_is_told_so(make_discovery: Make) -> Non
 
 @pytest.fixture
 def said() -> list[str]:
-    """Return what the task has told its client on the way."""
+    """Return the progress that the task has sent."""
     return []
 
 
@@ -152,10 +152,10 @@ def run(said: list[str]) -> Callable[..., Any]:
     return run_task
 
 
-def test_the_task_names_the_tools_and_tells_of_services_that_fail(
+def test_task_returns_tools_and_messages_about_failed_services(
     run: Any, said: list[str], found: Callable[..., Discovery]
 ) -> None:
-    """The others' are there all the same."""
+    """Tools of the other services are published."""
     discovery = found(Fabric(a=[{"name": "x"}], b="nonsense"))
     result = run(discovery)
     assert (result.failed, result.result, result.messages) == (False, tools("a", "x"), [f"service b: {NO_LIST}"])
@@ -163,8 +163,8 @@ def test_the_task_names_the_tools_and_tells_of_services_that_fail(
     assert run(discovery, service="a").result == tools("a", "x")
 
 
-def test_the_task_fails_with_one_line(run: Any, found: Callable[..., Discovery]) -> None:
-    """Without a broker, with one that is away, for a service that isn't there."""
+def test_task_fails_with_one_line(run: Any, found: Callable[..., Discovery]) -> None:
+    """Causes are a missing broker, one that is down, and an unknown service."""
     fabric = Fabric()
     fabric.fault = NoWorkersError("no broker answered")
     assert run(found(fabric)).errors == ["no broker answered"]
@@ -172,8 +172,8 @@ def test_the_task_fails_with_one_line(run: Any, found: Callable[..., Discovery])
     assert run(None).errors == ["no broker is configured: there are no other services to discover"]
 
 
-def test_the_task_is_no_tool() -> None:
-    """What it takes and gives is declared."""
+def test_task_is_not_a_tool() -> None:
+    """Its arguments are declared."""
     entry = TaskRegistry(discovery_tasks).get("discover").entry()
     assert entry["mcp"] is False
     assert list(entry["inputSchema"]["properties"]) == ["service"]

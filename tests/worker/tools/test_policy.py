@@ -1,4 +1,4 @@
-"""The rules for MCP tools at work: which calls are refused, what results leave."""
+"""The tools policy at work: refused calls and filtered results."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ JSON = st.recursive(
 
 
 def policy(**tools: Any) -> ToolPolicy:
-    """Return the rules of an inventory's `tools`."""
+    """Return the policy of an inventory's `tools`."""
     return ToolPolicy(ToolsInventory.model_validate(tools))
 
 
 def guardrails(*guardrails: dict[str, Any], results: list[dict[str, Any]] | None = None) -> ToolGuardrails:
-    """Return what guards a tool whose task brings these rules along."""
+    """Return the guardrails of a tool whose task declares these rules."""
     return policy().guardrails("nornir", "cli", {"guardrails": list(guardrails), "result_guardrails": results or []})
 
 
@@ -74,8 +74,8 @@ def result(value: Any, **more: Any) -> dict[str, Any]:
         ("regex", "re.oad", ["x", "reload"]),
     ],
 )
-def test_a_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, value: Any) -> None:
-    """In lists and mappings at any depth, numbers and flags as JSON and Python write them."""
+def test_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, value: Any) -> None:
+    """Values at any depth count, numbers and booleans as written in JSON and in Python."""
     refusal = guardrails(
         on_commands(kind, "no such thing", match, message="ask the\x1b[2J\nnight shift")
     ).check_arguments({"commands": value, "plugin": "x"})
@@ -94,26 +94,26 @@ def test_a_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, v
         ("regex", r"\breload\b", "preload"),
     ],
 )
-def test_a_call_passes_where_nothing_matches(kind: str, match: str, value: Any) -> None:
-    """Null is no value."""
+def test_call_passes_without_a_match(kind: str, match: str, value: Any) -> None:
+    """Null never matches."""
     guard = guardrails(on_commands(kind, match))
     values = value if kind != "regex" or match != "None" else [None, "show"]
     assert guard.check_arguments({"commands": values}) is None
 
 
-def test_a_call_without_the_argument_passes() -> None:
-    """Another argument may have the value."""
+def test_call_without_the_argument_passes() -> None:
+    """The value may be in another argument."""
     assert guardrails(on_commands("contains", "x")).check_arguments({"plugin": "x"}) is None
 
 
-def test_a_refusal_without_a_message_says_that_the_value_is_not_allowed() -> None:
-    """The value itself is not repeated."""
+def test_refusal_without_a_message_says_not_allowed() -> None:
+    """The refusal doesn't contain the value."""
     refusal = guardrails(on_commands("contains", SECRET)).check_arguments({"commands": f"a {SECRET}"})
     assert refusal == "refused by a guardrail on commands: not allowed"
 
 
-def test_a_call_that_cannot_be_checked_in_time_is_refused() -> None:
-    """All rules of a call have one time together; the line says that it was over."""
+def test_call_that_takes_too_long_to_check_is_refused() -> None:
+    """The time limit is for all guardrails of a call together."""
     guard = guardrails(on_commands("regex", ENDLESS), on_commands("contains", "x"))
     started = time.monotonic()
     refusal = guard.check_arguments({"commands": [ENDLESS_TEXT] * 100})
@@ -121,8 +121,8 @@ def test_a_call_that_cannot_be_checked_in_time_is_refused() -> None:
     assert time.monotonic() - started < 20
 
 
-def test_a_call_that_cannot_be_checked_at_all_is_refused() -> None:
-    """A number of more digits than Python writes, or what is nested without end."""
+def test_call_that_cannot_be_checked_is_refused() -> None:
+    """Its argument is nested too deeply, or a number with more digits than Python writes."""
     nested: Any = "x"
     for _ in range(100_000):
         nested = {"a": nested}
@@ -133,8 +133,8 @@ def test_a_call_that_cannot_be_checked_at_all_is_refused() -> None:
         nested = nested.pop("a")
 
 
-def test_rules_of_the_task_stand_before_those_of_the_inventory() -> None:
-    """Those of the inventory are for services and tasks by name or glob."""
+def test_guardrails_of_the_task_precede_those_of_the_inventory() -> None:
+    """Those of the inventory select services and tasks by name or glob."""
     own = {"field": "a", "type": "contains", "match": "x", "message": "own"}
     tools = policy(
         guardrails=[
@@ -165,8 +165,8 @@ def test_rules_of_the_task_stand_before_those_of_the_inventory() -> None:
     assert tools.guardrails("netbox", "get", {}).entries()["result_guardrails"] == []
 
 
-def test_rules_of_tasks_can_be_left_out() -> None:
-    """Then they needn't even be rules."""
+def test_guardrails_of_tasks_can_be_disabled() -> None:
+    """Disabled guardrails aren't even validated."""
     tools = policy(disable_builtin_guardrails=True)
     guard = tools.guardrails("nornir", "cli", {"guardrails": 5, "result_guardrails": [{"type": "limit", "limit": 1}]})
     assert guard.entries() == {"guardrails": [], "result_guardrails": []}
@@ -193,8 +193,8 @@ def test_rules_of_tasks_can_be_left_out() -> None:
         ({"guardrails": [{"\n" * 5_000: 1}]}, "mcp.guardrails[0]."),
     ],
 )
-def test_a_task_whose_own_rules_are_none_gets_no_tool(mcp: dict[str, Any], message: str) -> None:
-    """One line names service, task, key and rule, whatever stands there."""
+def test_task_with_invalid_guardrails_gets_no_tool(mcp: dict[str, Any], message: str) -> None:
+    """One line names service, task, key and rule, whatever the entry contains."""
     with pytest.raises(ToolRuleError) as caught:
         policy().guardrails("nor\nnir", "cli", mcp)
     assert str(caught.value).startswith(f"task 'cli' of service 'nor\\nnir': {message}")
@@ -204,8 +204,8 @@ def test_a_task_whose_own_rules_are_none_gets_no_tool(mcp: dict[str, Any], messa
     assert isinstance(caught.value, NfcliError)
 
 
-def test_replaced_are_texts_and_keys_wherever_a_task_can_put_them() -> None:
-    """In `result`, `diff`, `errors` and `messages`; the rest of a result, numbers and flags stay."""
+def test_matches_in_texts_and_keys_are_replaced() -> None:
+    """This applies to `result`, `diff`, `errors` and `messages`; other fields, numbers and booleans stay."""
     guard = guardrails(results=[{"type": "replace", "match": [r"(key )\S+", "a@b"], "replace": r"\g<0>!"}])
     assert guard.has_result_rules is True
     guard = guardrails(
@@ -230,8 +230,8 @@ def test_replaced_are_texts_and_keys_wherever_a_task_can_put_them() -> None:
     assert given_results == before
 
 
-def test_keys_that_become_the_same_all_stay() -> None:
-    """With a number behind."""
+def test_keys_that_become_equal_are_numbered() -> None:
+    """No item is lost."""
     guard = guardrails(results=[{"type": "replace", "match": r"\d", "replace": "*"}])
     assert guard.filter_results(TOOL, {"w": result({"a1": 1, "a2": 2, "a*": 3})})["w"]["result"] == {
         "a*": 1,
@@ -240,8 +240,8 @@ def test_keys_that_become_the_same_all_stay() -> None:
     }
 
 
-def test_a_field_with_a_match_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
-    """Only that field, of that worker; the line names the place, the log nothing of what stood there."""
+def test_field_with_a_match_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
+    """Only the worker's field is replaced; the notice names the path, and the log doesn't contain the value."""
     guard = guardrails(results=[{"type": "regex", "match": ["no such", SECRET]}])
     found = guard.filter_results(
         TOOL,
@@ -265,7 +265,7 @@ def test_a_field_with_a_match_is_withheld(caplog: pytest.LogCaptureFixture) -> N
     assert SECRET not in caplog.text
 
 
-def test_a_message_stands_in_place_of_the_place() -> None:
+def test_message_replaces_the_notice() -> None:
     """Errors and messages stay lists."""
     guard = guardrails(results=[{"type": "regex", "match": SECRET, "message": "ask"}])
     assert guard.filter_results(TOOL, {"w": result(SECRET, messages=[SECRET])}) == {
@@ -273,8 +273,8 @@ def test_a_message_stands_in_place_of_the_place() -> None:
     }
 
 
-def test_results_over_the_limit_are_left_out_worker_by_worker(caplog: pytest.LogCaptureFixture) -> None:
-    """The size is that of all of them as JSON, in bytes; each worker and its job can still be told."""
+def test_results_over_the_limit_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """The limit is for the JSON of all results in bytes; each worker keeps its entry with the job's UUID."""
     given_results = {"w1": result("ä" * 100, failed=True, errors=["e"]), "w2": result("b")}
     size = len(json.dumps(given_results, separators=(",", ":"), ensure_ascii=False).encode())
     assert guardrails(results=[{"type": "limit", "limit": size}]).filter_results(TOOL, given_results) == given_results
@@ -288,8 +288,8 @@ def test_results_over_the_limit_are_left_out_worker_by_worker(caplog: pytest.Log
     assert {entry["result"] for entry in short.values()} == {"too much"}
 
 
-def test_rules_act_in_their_order() -> None:
-    """What is replaced first isn't too large any more, and isn't found by the next."""
+def test_result_guardrails_apply_in_order() -> None:
+    """A shortened result passes a later limit, and a replaced text isn't found by a later pattern."""
     shorten = {"type": "replace", "match": "x+", "replace": "-"}
     limit = {"type": "limit", "limit": 1_000}
     withhold = {"type": "regex", "match": "x"}
@@ -299,8 +299,8 @@ def test_rules_act_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("rule", [{"type": "regex"}, {"type": "replace", "replace": ""}])
-def test_a_result_that_cannot_be_checked_in_time_is_withheld(rule: dict[str, Any]) -> None:
-    """Of every worker, whichever the time was lost on; the job's UUID stays."""
+def test_result_that_takes_too_long_to_check_is_withheld(rule: dict[str, Any]) -> None:
+    """The results of all workers are withheld; the jobs' UUIDs stay."""
     guard = guardrails(results=[{"match": ENDLESS, **rule}])
     started = time.monotonic()
     found = guard.filter_results(TOOL, {"w1": result("fine"), "w2": result([ENDLESS_TEXT] * 100)})
@@ -309,8 +309,8 @@ def test_a_result_that_cannot_be_checked_in_time_is_withheld(rule: dict[str, Any
     assert time.monotonic() - started < 30
 
 
-def test_a_result_that_cannot_be_checked_at_all_is_withheld() -> None:
-    """Nested without end, or replaced into something that is."""
+def test_result_that_cannot_be_checked_is_withheld() -> None:
+    """It is nested too deeply, or replacements make it too large."""
     nested: Any = "x"
     for _ in range(5_000):
         nested = [nested]
@@ -326,15 +326,15 @@ def test_a_result_that_cannot_be_checked_at_all_is_withheld() -> None:
     )
 
 
-def test_what_is_no_result_is_checked_as_one() -> None:
-    """Nothing gets past by its form."""
+def test_invalid_result_is_filtered_as_a_whole() -> None:
+    """An answer that is not a `Result` doesn't evade the guardrails."""
     guard = guardrails(results=[{"type": "replace", "match": SECRET, "replace": "-"}, {"type": "limit", "limit": 30}])
     assert guard.filter_results(TOOL, {"w": [SECRET]}) == {"w": {"result": ["-"]}}
     assert guard.filter_results(TOOL, {"w": [SECRET] * 30})["w"]["juuid"] is None
 
 
-def test_without_rules_results_leave_as_they_are() -> None:
-    """In a mapping of their own."""
+def test_results_without_guardrails_are_unchanged() -> None:
+    """They are returned in a new mapping."""
     given_results = {"w": result("x")}
     found = guardrails().filter_results(TOOL, given_results)
     assert found == given_results
@@ -344,8 +344,8 @@ def test_without_rules_results_leave_as_they_are() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(value=JSON, diff=st.dictionaries(st.text(max_size=3), JSON, max_size=2))
-def test_a_replaced_text_is_nowhere_and_a_withheld_one_neither(value: Any, diff: dict[str, Any]) -> None:
-    """Whatever the shape of a result; the shape of the rest stays, and so does what was given."""
+def test_replaced_and_withheld_texts_are_nowhere_in_the_results(value: Any, diff: dict[str, Any]) -> None:
+    """Property: whatever the shape of a result; other parts and the original stay unchanged."""
     given_results = {"w": result(value, diff=diff)}
     before = copy.deepcopy(given_results)
     replaced = guardrails(results=[{"type": "replace", "match": SECRET, "replace": "-"}]).filter_results(
@@ -362,13 +362,13 @@ def test_a_replaced_text_is_nowhere_and_a_withheld_one_neither(value: Any, diff:
 @settings(max_examples=100, deadline=None)
 @given(value=JSON)
 def test_no_nesting_hides_a_value_from_a_guardrail(value: Any) -> None:
-    """A text that JSON shows somewhere is found, and a call without it passes."""
+    """Property: a text that the JSON contains is found, and a call without it passes."""
     is_refused = guardrails(on_commands("equals", SECRET)).check_arguments({"commands": value}) is not None
     assert is_refused == (json.dumps(SECRET) in json.dumps(value))
 
 
-def test_threads_share_guards() -> None:
-    """Each has the time of its own call."""
+def test_threads_share_guardrails() -> None:
+    """Each call has its own time limit."""
     guard = guardrails(
         on_commands("regex", "^reload", ENDLESS), results=[{"type": "replace", "match": "x", "replace": "y"}]
     )
