@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -99,17 +100,31 @@ def test_host_of_another_machine_is_rejected(bind: Callable[..., str], host: str
     assert str(raised.value) == expected
 
 
-def test_privileged_port_is_rejected(bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            errno.EACCES,
+            "port 443 on 127.0.0.1 requires privileges: set port in the worker's inventory to 1024 or more",
+        ),
+        (
+            errno.ENOBUFS,
+            "cannot bind port 443 on 127.0.0.1: no room: check host and port in the worker's inventory",
+        ),
+    ],
+)
+def test_bind_error_names_the_remedy(
+    bind: Callable[..., str], monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
     """Most systems reserve ports below 1024."""
 
-    def refuse(_socket: socket.socket, _address: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    def fail(_socket: socket.socket, _address: object) -> None:
+        raise OSError(code, "no room")
 
-    monkeypatch.setattr(socket.socket, "bind", refuse)
+    monkeypatch.setattr(socket.socket, "bind", fail)
     with pytest.raises(WorkerStartError) as raised:
         bind(port=443)
-    expected = "port 443 on 127.0.0.1 requires privileges: set port in the worker's inventory to 1024 or more"
-    assert str(raised.value) == expected
+    assert str(raised.value) == message
 
 
 def test_socket_options_prevent_shared_ports_and_delays() -> None:
