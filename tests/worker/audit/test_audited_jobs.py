@@ -1,4 +1,4 @@
-"""Jobs and the audit trail: who asked, what came of it, and that no change is made without a line."""
+"""Jobs and the audit trail: actor, outcome, and that no change is made without a line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECRET = "s3cr3t-t0k3n-of-ann"
 
 
 class Desk:
-    """An executor with a real store and trail, and a client whose key lies in `ann-laptop.key`."""
+    """An executor with a real store and trail, and a client whose key is stored in `ann-laptop.key`."""
 
     def __init__(self, folder: Path, store: TokenStore, trail: AuditTrail) -> None:
         self.clients_folder = folder / "clients"
@@ -87,7 +87,7 @@ def store(**kwargs: object) -> dict[str, Any]:
 
 
 def test_each_job_that_changes_tokens_leaves_a_line_with_its_client(desk: Desk) -> None:
-    """Made or not; a lifetime is that which the token got, of a failed job that which was asked for."""
+    """Also a failed one; the lifetime is the effective one, or for a failed job the requested one."""
     desk.run("bearer_token_store", **store(expire=60))
     desk.run("bearer_token_store", **store())
     desk.run("bearer_token_store", **store(username="bob", expire=7))
@@ -111,8 +111,8 @@ def test_each_job_that_changes_tokens_leaves_a_line_with_its_client(desk: Desk) 
     assert desk.trail.verify().lines == 7
 
 
-def test_a_job_that_was_not_even_run_leaves_its_line(desk: Desk) -> None:
-    """Positional arguments, a timeout in the queue, a worker that stops."""
+def test_a_job_that_was_not_run_leaves_its_line(desk: Desk) -> None:
+    """Positional arguments, a timeout in the queue, or a stopping worker keep it from running."""
     desk.run("bearer_token_store", args=["alice", SECRET])
     desk.run("bearer_token_store", timeout=0, **store())
     desk.run("bearer_token_store", **store(token=""))
@@ -125,15 +125,15 @@ def test_a_job_that_was_not_even_run_leaves_its_line(desk: Desk) -> None:
 
 
 def test_jobs_that_change_no_tokens_leave_no_line(desk: Desk) -> None:
-    """Looking, also in vain."""
+    """Reading leaves no line, also when it fails."""
     for task in ("bearer_token_list", "bearer_token_check", "get_audit", "verify_audit", "get_status", "echo", "none"):
         desk.run(task, kwargs={"token": SECRET} if "check" in task else {})
         desk.run(task, kwargs={"nonsense": SECRET})
     assert desk.lines() == []
 
 
-def test_a_job_is_told_the_client_s_name_only_where_the_trail_needs_it(desk: Desk) -> None:
-    """Checks, which are answered in microseconds, pay nothing for it."""
+def test_the_client_s_name_is_looked_up_for_audited_jobs_only(desk: Desk) -> None:
+    """Checks, which take microseconds, don't pay for it."""
     names: list[str] = []
     desk.executor._client_name = lambda key: names.append(key) or "x"  # type: ignore[func-returns-value]
     desk.run("bearer_token_check", kwargs={"token": SECRET})
@@ -143,8 +143,8 @@ def test_a_job_is_told_the_client_s_name_only_where_the_trail_needs_it(desk: Des
     assert (names, desk.worker.client) == ([desk.key], "")
 
 
-def test_a_token_that_is_stored_is_no_name_in_the_trail(desk: Desk) -> None:
-    """Somebody has typed a live token where the user's name belongs."""
+def test_a_stored_token_given_as_user_name_is_masked_in_the_trail(desk: Desk) -> None:
+    """A user typed a live token in place of the user name."""
     desk.run("bearer_token_store", **store())
     desk.run("bearer_token_delete", kwargs={"username": SECRET})
     desk.run("bearer_token_delete", kwargs={"username": f"{SECRET} ", "token": "x"})
@@ -153,7 +153,7 @@ def test_a_token_that_is_stored_is_no_name_in_the_trail(desk: Desk) -> None:
 
 
 def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """What matches nothing fails as well, since nobody would know of it; what was failing fails on; looking works."""
+    """Changes fail, also those that would match nothing; failing jobs keep their errors; reading works."""
     desk.run("bearer_token_store", **store())
     file = desk.worker.environment.folder / "audit-w1.jsonl"
     file.rename(file.with_name("moved"))
@@ -181,10 +181,10 @@ def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogC
     ]
 
 
-def test_a_fault_while_a_line_is_written_is_no_reason_to_leave_a_job_unanswered(
+def test_a_job_is_answered_when_writing_its_line_raises(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its class is logged, never its text."""
+    """The exception's class is logged, never its text."""
 
     def fail(**_values: object) -> None:
         raise KeyError(SECRET)
@@ -195,8 +195,8 @@ def test_a_fault_while_a_line_is_written_is_no_reason_to_leave_a_job_unanswered(
     assert SECRET not in caplog.text
 
 
-def test_a_commit_that_fails_behind_its_line_leaves_a_second_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first line tells of a change that wasn't made; the next one says so."""
+def test_a_commit_that_fails_after_its_line_leaves_a_second_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line records a change that wasn't made; the second one records the failure."""
     cache = desk.store.database.cache
     real = cache.writing
 
@@ -211,8 +211,8 @@ def test_a_commit_that_fails_behind_its_line_leaves_a_second_one(desk: Desk, mon
     assert desk.store.records() == []
 
 
-def test_the_trail_is_looked_at_by_tasks_that_are_no_tools(desk: Desk) -> None:
-    """Their results are what their models describe."""
+def test_the_trail_is_read_by_tasks_that_are_no_tools(desk: Desk) -> None:
+    """Their results match their models."""
     for username in ("alice", "bob", "bob"):
         desk.run("bearer_token_store", **store(username=username, token=f"{SECRET}-{username}"))
     listed = desk.run("get_audit", kwargs={"last": 1, "username": "bob"})["result"]
@@ -232,7 +232,7 @@ def test_the_trail_is_looked_at_by_tasks_that_are_no_tools(desk: Desk) -> None:
 
 @pytest.mark.parametrize("last", [0, 1_001, "x", 1.5, True, None])
 def test_a_wrong_number_of_lines_is_refused(desk: Desk, last: object) -> None:
-    """In one line that has the rule."""
+    """The message names the rule."""
     assert desk.run("get_audit", kwargs={"last": last})["errors"] == ["last: must be a whole number, 1 to 1000"]
 
 
@@ -254,7 +254,7 @@ def named(tmp_path: Path) -> Named:
 
 
 def test_a_client_is_called_after_the_file_of_its_key(named: Named, tmp_path: Path) -> None:
-    """As the folder is now; by the key's beginning where there is none."""
+    """The folder's current files count; a key without a file is named by its beginning."""
     clients, put = named
     ann, bob = put("ann.laptop"), put("robert", "bob")
     assert [clients.name(key) for key in (ann, bob, "x" * 40)] == ["ann.laptop", "bob", "x" * 8]
@@ -268,7 +268,7 @@ def test_a_client_is_called_after_the_file_of_its_key(named: Named, tmp_path: Pa
 def test_a_flood_with_a_key_that_is_not_allowed_leaves_ten_lines(
     desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the log and in the audit trail, by the key's beginning; the rest is counted."""
+    """In the log and in the audit trail, with the key's beginning; the rest is counted."""
     clients, keys = AuthorizedKeys(desk.clients_folder), ensure_key_pair(tmp_path, "w1")
     direct = DirectServer(desk.worker, desk.executor, keys=keys, clients=clients)
     frames = ClientMessage(Command.POST, "fastmcp", b"all", "u1", b"{}").frames()

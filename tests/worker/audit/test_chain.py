@@ -1,4 +1,4 @@
-"""Lines that vouch for each other: whatever is done to them shows, at the line where it was done."""
+"""The hash chain detects every change, and names the line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def chain(count: int = COUNT, start: Head | None = None) -> list[bytes]:
 
 
 def head_of(lines: list[bytes]) -> Head:
-    """Return the head of a whole trail."""
+    """Return the head of an intact trail."""
     return list(accumulate(lines, Head.after, initial=Head()))[-1]
 
 
@@ -39,13 +39,13 @@ HEAD = head_of(LINES)
 
 
 def fault(lines: list[bytes], head: Head = HEAD) -> str | None:
-    """Look for a fault in a file of these lines."""
+    """Verify a file of these lines."""
     text = b"".join(line + b"\n" for line in lines)
     return verify_chain(io.BytesIO(text), len(text), head)
 
 
 def test_each_line_carries_its_number_and_the_hash_of_the_one_before() -> None:
-    """As `sha256sum` computes it; the first one carries zeros."""
+    """The hash is the one of `sha256sum`; in the first line it is zeros."""
     places = [(json.loads(line)["seq"], json.loads(line)["previous"]) for line in LINES]
     hashes = ["0" * 64, *(hashlib.sha256(line).hexdigest() for line in LINES)]
     assert places == list(zip(range(1, COUNT + 1), hashes, strict=False))
@@ -59,15 +59,15 @@ def test_each_line_carries_its_number_and_the_hash_of_the_one_before() -> None:
     assert list(json.loads(LINES[0])) == ["seq", "actor", "tokens", "previous"]
 
 
-def test_what_was_not_touched_has_no_fault() -> None:
-    """Of any length, and looked at up to the given size only."""
+def test_an_unchanged_trail_is_valid() -> None:
+    """Any length is valid, and text after the given size is ignored."""
     assert [fault(LINES[:count], head_of(LINES[:count])) for count in range(COUNT + 1)] == [None] * (COUNT + 1)
     text = b"".join(line + b"\n" for line in LINES)
     assert verify_chain(io.BytesIO(text + b"later"), len(text), HEAD) is None
 
 
 def altered(number: int, old: bytes, new: bytes) -> Callable[[list[bytes]], list[bytes]]:
-    """Return what changes one line, counted from 1, and no other."""
+    """Return an edit of one line, counted from 1."""
     assert old in LINES[number - 1]
     return lambda lines: [line.replace(old, new) if line == LINES[number - 1] else line for line in lines]
 
@@ -117,12 +117,12 @@ TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
 def test_the_first_line_that_was_tampered_with_is_named(
     tamper: Callable[[list[bytes]], list[bytes]], expected: str
 ) -> None:
-    """Altered, missing, moved, put in: each in its words."""
+    """Altered, missing, moved and inserted lines are told apart."""
     assert fault(tamper(LINES)) == expected
 
 
 def test_an_unfinished_line_is_a_fault() -> None:
-    """The worker cuts such a line off when it opens the file; while it runs there is none."""
+    """The worker removes such a line when it opens the file; while it runs there is none."""
     text = b"".join(line + b"\n" for line in LINES)
     assert verify_chain(io.BytesIO(text[:-1]), len(text) - 1, HEAD) == "line 6 is altered"
     assert verify_chain(io.BytesIO(text + b"{"), len(text) + 1, HEAD) == "line 7 is altered"
@@ -138,7 +138,7 @@ edits = st.one_of(
 
 
 def edited(text: bytes, edit: tuple[str, int, object]) -> bytes:
-    """Do one thing to a file's content."""
+    """Apply one edit to a file's content."""
     kind, at, what = edit
     lines = text.splitlines(keepends=True)
     if kind in {"copy", "move"} and lines:
@@ -158,8 +158,8 @@ def edited(text: bytes, edit: tuple[str, int, object]) -> bytes:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(edits, min_size=1, max_size=4))
-def test_nothing_can_be_done_to_a_trail_without_a_fault(edits: list[tuple[str, int, object]]) -> None:
-    """Any bytes changed, cut out, put in, copied, moved: there is a fault exactly if the content differs."""
+def test_every_edit_of_a_trail_is_detected(edits: list[tuple[str, int, object]]) -> None:
+    """Bytes are changed, removed, inserted, copied, moved: there is a fault exactly if the content differs."""
     original = text = b"".join(line + b"\n" for line in LINES)
     for edit in edits:
         text = edited(text, edit)
@@ -167,12 +167,12 @@ def test_nothing_can_be_done_to_a_trail_without_a_fault(edits: list[tuple[str, i
 
 
 def newest_first(lines: list[bytes]) -> Iterator[bytes]:
-    """Return lines as a trail's end is read."""
+    """Return lines in the order in which a trail's end is read."""
     return iter(lines[::-1])
 
 
-def test_a_trail_goes_on_behind_its_last_line() -> None:
-    """Also where the head wasn't written before a crash, and from nothing."""
+def test_a_trail_continues_after_its_last_line() -> None:
+    """Also where a crash kept the head from being written, and from an empty trail."""
     assert recover_head(newest_first(LINES), HEAD) == (HEAD, [])
     for count in range(COUNT):
         assert recover_head(newest_first(LINES), head_of(LINES[:count])) == (HEAD, [])
@@ -180,8 +180,8 @@ def test_a_trail_goes_on_behind_its_last_line() -> None:
     assert recover_head(iter([]), None) == (Head(), [])
 
 
-def test_a_trail_that_is_whole_is_read_no_further_than_its_last_line() -> None:
-    """A start takes as long with a hundred megabytes as with one."""
+def test_of_an_intact_trail_only_the_last_line_is_read() -> None:
+    """The start takes as long with a hundred megabytes as with one."""
     lines = newest_first(LINES)
     recover_head(lines, HEAD)
     assert next(lines) == LINES[-2]
@@ -215,26 +215,26 @@ BROKEN_ENDS: dict[str, tuple[list[bytes], Head | None, Head, str]] = {
 
 
 @pytest.mark.parametrize(("lines", "known", "follows", "problem"), BROKEN_ENDS.values(), ids=BROKEN_ENDS)
-def test_an_end_that_is_not_as_it_was_written_shows_for_ever(
+def test_a_changed_end_is_detected_for_ever(
     lines: list[bytes], known: Head | None, follows: Head, problem: str
 ) -> None:
-    """The next line follows on what really was the last one, or on none: so later lines don't hide the gap."""
+    """The next line links to the last known one, or to none, so that later lines don't hide the gap."""
     head, problems = recover_head(newest_first(lines), known)
     assert (head, problems) == (follows, [problem])
     later = chain(2, head)
     assert fault([*lines, *later], head.after(later[0]).after(later[1])) is not None
 
 
-def test_a_head_that_is_far_behind_is_not_caught_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody has put it there: it must not make a start slow."""
+def test_the_lines_after_an_old_head_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted old head must not slow the start down."""
     monkeypatch.setattr(audit_chain, "LINES_AFTER_HEAD_MAX", 3)
     assert recover_head(newest_first(LINES), head_of(LINES[:3])) == (HEAD, [])
     head, problems = recover_head(newest_first(LINES), head_of(LINES[:2]))
     assert (head, problems) == (Head(6, NO_LINE), ["the lines after line 2 don't link to it"])
 
 
-def test_heads_are_read_as_they_are_written() -> None:
-    """Always of the same length, so that one write replaces them; nothing else is a head."""
+def test_heads_are_decoded_as_they_are_encoded() -> None:
+    """All have the same length, so that one write replaces another; other content is invalid."""
     assert Head.decode(HEAD.encode()) == HEAD
     assert {len(head.encode()) for head in (Head(), HEAD, Head(10**18, "f" * 64))} == {86}
     for content in (b"", HEAD.encode()[:-1], HEAD.encode() + b"\n", b"0" * 86):
@@ -244,7 +244,7 @@ def test_heads_are_read_as_they_are_written() -> None:
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.binary(max_size=50).map(lambda part: part.replace(b"\n", b"")), max_size=12), st.integers(1, 70))
 def test_reading_backwards_yields_every_line_once(lines: list[bytes], block_bytes: int) -> None:
-    """Whatever the size of blocks; what stands behind the last newline comes first."""
+    """For any block size; the text after the last newline comes first."""
     text = b"\n".join(lines)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile(buffering=0) as stream:
         patch.setattr(audit_chain, "BLOCK_BYTES", block_bytes)
@@ -253,7 +253,7 @@ def test_reading_backwards_yields_every_line_once(lines: list[bytes], block_byte
 
 
 def test_reading_backwards_stops_at_a_file_that_has_become_shorter(tmp_path: Path) -> None:
-    """Somebody cuts it at that very moment: what is left is read."""
+    """Another program truncates it meanwhile: the rest is read."""
     file = tmp_path / "lines"
     file.write_bytes(b"a\nb\n")
     with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""The trail's files: on disk before anything happens, refused where that can't be, and watched from both ends."""
+"""The trail's files: lines are durable, or refused, and changes by other programs are detected."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Open = Callable[[], ChainedFile]
 
 
 def actors(path: Path) -> list[str]:
-    """Return who is in the trail."""
+    """Return the actors in the trail."""
     return [json.loads(line)["actor"] for line in path.read_bytes().splitlines()]
 
 
-def test_both_files_are_private_and_say_the_same(path: Path, head_path: Path, open_file: Open) -> None:
+def test_both_files_are_private_and_agree(path: Path, head_path: Path, open_file: Open) -> None:
     """0600 whatever the umask; the head has the number of the last line and its hash."""
     umask = os.umask(0)
     try:
@@ -45,10 +45,10 @@ def test_both_files_are_private_and_say_the_same(path: Path, head_path: Path, op
     assert file.verify() == Head().after(path.read_bytes()[:-1])
 
 
-def test_a_line_is_on_disk_before_it_counts(
+def test_a_line_is_synced_before_the_head_is_written(
     path: Path, head_path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the system is told to sync, the whole line is in the file and the head doesn't know it yet."""
+    """At the sync, the complete line is in the file, and the head doesn't include it yet."""
     seen: list[tuple[list[str], bytes]] = []
     before = head_path.read_bytes()
     monkeypatch.setattr(os, "fdatasync", lambda _descriptor: seen.append((actors(path), head_path.read_bytes())))
@@ -56,7 +56,7 @@ def test_a_line_is_on_disk_before_it_counts(
     assert seen == [(["a0", "a1", "a2", "a3", "ann"], before)]
 
 
-def test_a_file_that_is_opened_again_goes_on_where_it_was(path: Path, file: ChainedFile, open_file: Open) -> None:
+def test_a_reopened_file_continues_where_it_was(path: Path, file: ChainedFile, open_file: Open) -> None:
     """After a stop, and after a process that was killed."""
     file.close()
     again = open_file()
@@ -68,10 +68,10 @@ def test_a_file_that_is_opened_again_goes_on_where_it_was(path: Path, file: Chai
     assert killed_and_again.verify().seq == 6
 
 
-def test_lines_behind_the_head_are_no_fault(
+def test_lines_after_the_head_are_valid(
     head_path: Path, file: ChainedFile, open_file: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash may come between the two files, a power cut may keep some writes of the head; no room is needed then."""
+    """A crash or a power cut may keep the head from being written; catching up needs no free space."""
     before = head_path.read_bytes()
     file.append({"actor": "ann"})
     file.append({"actor": "bob"})
@@ -85,10 +85,10 @@ def test_lines_behind_the_head_are_no_fault(
 
 
 @pytest.mark.parametrize("rest", [b"{", b'{"seq": 5, "actor": "ann", "prev', b"\0" * 100, b"x" * 100_000])
-def test_an_unfinished_line_is_cut_off_and_the_chain_goes_on(
+def test_an_unfinished_line_is_removed_and_the_chain_continues(
     path: Path, file: ChainedFile, open_file: Open, rest: bytes
 ) -> None:
-    """A crash in the middle of a write leaves it; the change that it belonged to was never made."""
+    """A crash during a write leaves it; its change was never made."""
     with path.open("ab") as stream:
         stream.write(rest)
     again = open_file()
@@ -99,7 +99,7 @@ def test_an_unfinished_line_is_cut_off_and_the_chain_goes_on(
     del file
 
 
-def test_a_file_that_is_put_back_takes_lines_again(path: Path, file: ChainedFile) -> None:
+def test_a_file_that_was_moved_back_takes_lines_again(path: Path, file: ChainedFile) -> None:
     """The same file, not a copy."""
     moved = path.rename(path.with_name("moved"))
     refused(file)
@@ -110,7 +110,7 @@ def test_a_file_that_is_put_back_takes_lines_again(path: Path, file: ChainedFile
 
 @contextmanager
 def in_place_of(descriptor: int, device: str) -> Iterator[None]:
-    """Have writes to a descriptor reach a device."""
+    """Redirect a descriptor to a device."""
     kept, other = os.dup(descriptor), os.open(device, os.O_RDWR)
     os.dup2(other, descriptor)
     try:
@@ -123,7 +123,7 @@ def in_place_of(descriptor: int, device: str) -> Iterator[None]:
 
 @contextmanager
 def room_for(path: Path, more_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond the size of one and some bytes."""
+    """Limit this process's files to the size of one plus some bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + more_bytes, before[1]))
     try:
@@ -133,7 +133,7 @@ def room_for(path: Path, more_bytes: int) -> Iterator[None]:
 
 
 def test_a_full_disk_takes_no_part_of_a_line(path: Path, file: ChainedFile) -> None:
-    """Whether none of it fits or a part; what did is taken back, and with room again lines come behind the last."""
+    """Whether nothing fits or a part, which is removed; with free space again lines follow the last one."""
     before = path.read_bytes()
     with in_place_of(descriptor_of(path), "/dev/full"):
         refused(file, match=r"can't be written \(No space left on device\), nothing changed: make room on its disk")
@@ -146,10 +146,8 @@ def test_a_full_disk_takes_no_part_of_a_line(path: Path, file: ChainedFile) -> N
     assert file.verify().seq == 5
 
 
-def test_a_line_that_is_not_sure_to_be_on_disk_is_taken_back(
-    path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The sync fails: nobody knows what a power cut would leave."""
+def test_a_line_whose_sync_fails_is_removed(path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the sync it is unknown what a power cut would leave."""
     before = path.read_bytes()
 
     def fail(_descriptor: int) -> None:
@@ -168,7 +166,7 @@ def test_a_line_that_is_not_sure_to_be_on_disk_is_taken_back(
 def test_a_head_that_can_t_be_written_is_logged(
     path: Path, file: ChainedFile, open_file: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line is there, and a line behind the head is no fault."""
+    """The line is in the file, and a line after the head is valid."""
     with in_place_of(descriptor_of(path.with_suffix(".head")), "/dev/full"):
         file.append({"actor": "ann"})
     assert caplog.messages == [f"the head of the audit trail {path} can't be written: No space left on device"]
@@ -178,7 +176,7 @@ def test_a_head_that_can_t_be_written_is_logged(
 def test_a_disk_that_can_not_be_read_is_an_error_in_one_line(
     path: Path, file: ChainedFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a fault of the trail nor one of the program."""
+    """It is reported neither as a fault of the trail nor as an internal error."""
 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -192,7 +190,7 @@ def test_a_disk_that_can_not_be_read_is_an_error_in_one_line(
 
 
 def test_a_closed_trail_takes_no_line(path: Path, file: ChainedFile, caplog: pytest.LogCaptureFixture) -> None:
-    """Closing twice is closing once; a folder that has gone is logged."""
+    """Closing twice is safe; a missing folder is logged."""
     file.close()
     file.close()
     refused(file, match="^the audit trail is closed, nothing changed$")
@@ -202,8 +200,8 @@ def test_a_closed_trail_takes_no_line(path: Path, file: ChainedFile, caplog: pyt
     assert caplog.messages == [f"the head of the audit trail {path} can't be written: No such file or directory"]
 
 
-def test_threads_write_whole_lines_one_after_the_other_while_others_verify(path: Path, file: ChainedFile) -> None:
-    """Eight of them; each line is there once, and no look at the trail meets half of one."""
+def test_threads_write_complete_lines_while_others_verify(path: Path, file: ChainedFile) -> None:
+    """Eight threads write; each line is there once, and no verification meets half a line."""
     heads: list[int] = []
     threads = [
         threading.Thread(target=lambda n=n: [file.append({"actor": f"t{n}-{i}"}) for i in range(25)]) for n in range(8)
@@ -221,7 +219,7 @@ def test_threads_write_whole_lines_one_after_the_other_while_others_verify(path:
 
 
 def test_the_file_of_the_first_version_is_moved_aside(path: Path, open_file: Open) -> None:
-    """Its lines have no chain; it stays beside the new one, under the first free number."""
+    """Its lines have no chain; it is kept next to the new one, under the first free number."""
     old = b'{"time": "2026-05-31T10:12:02.117+00:00", "client": "KEY", "task": "bearer_token_delete"}\n'
     for number in (1, 2):
         path.write_bytes(old)
@@ -252,7 +250,7 @@ def spoilt(path: Path, action: str) -> None:
     ],
 )
 def test_a_file_that_is_not_private_is_not_opened(path: Path, open_file: Open, action: str, reason: str) -> None:
-    """One line says what to do."""
+    """The message names the remedy."""
     spoilt(path, action)
     with pytest.raises(AuditError) as caught:
         open_file()
@@ -260,7 +258,7 @@ def test_a_file_that_is_not_private_is_not_opened(path: Path, open_file: Open, a
 
 
 def test_a_folder_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:
-    """The environment makes it before."""
+    """The environment creates the folder before."""
     path = tmp_path / "missing" / "audit-w1.jsonl"
     with pytest.raises(AuditError) as caught:
         ChainedFile.open(path)

@@ -1,4 +1,4 @@
-"""Lines about refused requests: some of many, and nobody waits for them."""
+"""Audit lines of refused requests: rate-limited, and written without delaying requests."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def fingerprint(token: str) -> str:
-    """Return what stands for a token."""
+    """Return the fingerprint of a token."""
     return hmac.new(KEY, token.encode(), hashlib.sha256).hexdigest()[:12]
 
 
 class Seldom(SimpleNamespace):
-    """A trail whose seconds the test counts."""
+    """A trail whose clock the test sets."""
 
     seconds: float
     trail: AuditTrail
@@ -51,7 +51,7 @@ def seldom(path: Path) -> Seldom:
 
 
 def test_refused_requests_leave_some_lines_and_the_rest_is_counted(seldom: Seldom, path: Path) -> None:
-    """Ten at once, then one in six seconds; what isn't told of at the end is told by a last line."""
+    """Ten at once, then one every six seconds; a last line counts the rest."""
     trail = seldom.trail
     told = [trail.refused("127.0.0.1", "the token is unknown", token=SECRET) for _ in range(15)]
     assert told == [True] * 10 + [False] * 5
@@ -111,10 +111,10 @@ def test_a_flood_from_many_threads_is_counted_to_the_last_request(seldom: Seldom
     assert len(lines(path)) == 11
 
 
-def test_refusals_that_can_not_be_written_down_are_logged(
+def test_refusals_that_can_not_be_recorded_are_logged(
     seldom: Seldom, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The thread goes on, and so does everybody else."""
+    """The thread and the callers continue."""
     path.rename(path.with_name("moved"))
     for _ in range(11):
         seldom.trail.refused("127.0.0.1", "no")

@@ -1,4 +1,4 @@
-"""Whatever somebody does to a trail's files shows: while the worker runs, at its next start, and ever after."""
+"""Changes of a trail's files by other programs are detected while the worker runs, at its next start, and later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Open = Callable[[], ChainedFile]
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put another file in a file's place."""
+    """Replace a file by another one."""
     other = path.with_name("other")
     other.write_bytes(content)
     other.chmod(0o600)
@@ -45,10 +45,10 @@ MOVED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("move", "expected"), MOVED.values(), ids=MOVED)
-def test_a_file_that_is_not_as_it_was_left_takes_no_line(
+def test_a_file_that_another_program_changed_takes_no_line(
     path: Path, file: ChainedFile, move: Callable[[Path], object], expected: str
 ) -> None:
-    """Moved, replaced, cut, added to: every line is refused, what is there stays as it is, and `verify` says why."""
+    """Moved, replaced, truncated, appended to: lines are refused, the file is unchanged, and `verify` reports it."""
     move(path)
     there = path.read_bytes() if path.is_file() else None
     refused(file)
@@ -95,14 +95,14 @@ STOPPED: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
 
 @pytest.mark.parametrize("is_running", [False, True], ids=["while stopped", "before a kill"])
 @pytest.mark.parametrize("case", STOPPED.values(), ids=STOPPED)
-def test_what_was_done_to_the_end_shows_at_the_next_start_and_ever_after(
+def test_a_changed_end_is_detected_at_the_next_start_and_later(
     path: Path,
     file: ChainedFile,
     open_file: Open,
     case: tuple[Callable[[Path, Path], object], str, str],
     is_running: bool,
 ) -> None:
-    """Opening says it, and however many lines come behind, `verify` goes on saying it."""
+    """Opening reports it, and so does `verify`, however many lines follow."""
     tamper, found, expected = case
     if not is_running:
         file.close()
@@ -120,14 +120,14 @@ def test_what_was_done_to_the_end_shows_at_the_next_start_and_ever_after(
 
 
 @pytest.mark.parametrize("with_head", [False, True], ids=["file alone", "with its head"])
-def test_an_older_copy_that_was_put_there_while_the_worker_ran_shows_after_its_end(
+def test_an_older_copy_planted_while_the_worker_ran_is_detected_after_its_end(
     path: Path,
     file: ChainedFile,
     open_file: Open,
     with_head: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The worker leaves its own head behind, also where the older copy came with an older head, and logs it."""
+    """The worker writes its own head when it ends, also over an older copy's head, and logs it."""
     head_path = path.with_suffix(".head")
     older, older_head = path.read_bytes(), head_path.read_bytes()
     file.append({"actor": "ann"})
@@ -149,8 +149,8 @@ def test_an_older_copy_that_was_put_there_while_the_worker_ran_shows_after_its_e
         again.verify()
 
 
-def test_a_spoilt_head_of_a_trail_without_lines_is_made_anew(head_path: Path, open_file: Open) -> None:
-    """No line can be missing."""
+def test_an_invalid_head_of_an_empty_trail_is_replaced(head_path: Path, open_file: Open) -> None:
+    """No line can be missing from an empty trail."""
     open_file().close()
     head_path.write_bytes(b"x" * 500)
     file = open_file()
@@ -158,10 +158,10 @@ def test_a_spoilt_head_of_a_trail_without_lines_is_made_anew(head_path: Path, op
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda head: replace(head, Head().encode())], ids=["gone", "older"])
-def test_a_head_that_somebody_has_touched_shows(
+def test_a_changed_head_is_detected(
     head_path: Path, file: ChainedFile, open_file: Open, spoil: Callable[[Path], object]
 ) -> None:
-    """While the worker runs; it writes it again when it ends."""
+    """While the worker runs; it writes the head again when it ends."""
     spoil(head_path)
     with pytest.raises(AuditError, match=r"audit-w1\.head beside it is missing or altered"):
         file.verify()

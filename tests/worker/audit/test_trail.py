@@ -38,12 +38,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def fingerprint(token: str) -> str:
-    """Return what stands for a token."""
+    """Return the fingerprint of a token."""
     return hmac.new(KEY, token.encode(), hashlib.sha256).hexdigest()[:12]
 
 
 def brief(path: Path) -> list[tuple[Any, ...]]:
-    """Return what differs most from line to line."""
+    """Return the fields that differ most from line to line."""
     return [
         tuple(line[key] for key in ("seq", "operation", "username", "count", "expire", "outcome"))
         for line in lines(path)
@@ -53,7 +53,7 @@ def brief(path: Path) -> list[tuple[Any, ...]]:
 def test_a_stored_token_leaves_a_line_without_the_token(
     trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
 ) -> None:
-    """Number, time, who, what, for whom, which by its fingerprint, how long, what came of it, and the chain."""
+    """Number, time, actor, operation, owner, fingerprint, lifetime, outcome and hash."""
     open_store().store("alice", SECRET, 60, before_commit=trail.before_commit("client", expire=60))
     expected = {
         "seq": 1,
@@ -72,10 +72,10 @@ def test_a_stored_token_leaves_a_line_without_the_token(
     assert SECRET not in path.read_text()
 
 
-def test_each_change_leaves_one_line_and_what_changes_nothing_none(
+def test_each_change_leaves_one_line_and_other_calls_none(
     trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
 ) -> None:
-    """Created, renewed, deleted by token and by user; nothing matched, or only looked at."""
+    """Creation, renewal, deletion by token and by user leave one; calls that match nothing or only read leave none."""
     store = open_store()
     for token, expire in (("a1", 60), ("a1", None), ("a2", 5), ("a3", None)):
         store.store("alice", token, expire, before_commit=trail.before_commit("client", expire=expire))
@@ -97,7 +97,7 @@ def test_each_change_leaves_one_line_and_what_changes_nothing_none(
 
 
 def test_a_change_of_many_tokens_names_a_hundred_and_counts_all(trail: AuditTrail, path: Path) -> None:
-    """Of several users it names none."""
+    """A change of several users' tokens names no user."""
     records = tuple(BearerTokenRecord(f"t{n}", f"u{n}", 0.0, None) for n in range(250))
     trail.before_commit("client")(TokenChange("restore", records))
     trail.before_commit("client")(TokenChange("restore", ()))
@@ -107,10 +107,10 @@ def test_a_change_of_many_tokens_names_a_hundred_and_counts_all(trail: AuditTrai
 
 
 @pytest.mark.parametrize("change", ["create", "renew", "delete a token", "delete a user"])
-def test_a_change_that_no_line_can_tell_of_is_not_made(
+def test_a_change_whose_line_can_not_be_written_is_not_made(
     trail: AuditTrail, open_store: Callable[[], TokenStore], raw_database: RawDatabase, path: Path, change: str
 ) -> None:
-    """The caller gets the reason, memory and disk stay as they were, and with the file back it works."""
+    """The caller gets the reason, memory and disk are unchanged, and with the file back changes work."""
     store = open_store()
     store.store("alice", "a1", 60)
     before, rows = [(each.token, each.expires) for each in store.records()], raw_database.keys()
@@ -135,7 +135,7 @@ def test_a_change_that_no_line_can_tell_of_is_not_made(
 def test_eight_threads_of_changes_leave_a_line_for_each(
     trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
 ) -> None:
-    """The chain is right, and the lines, done one after the other, lead to the tokens that are there."""
+    """The chain is valid, and replaying the lines gives the stored tokens."""
     store = open_store()
 
     def change(number: int) -> None:
@@ -172,8 +172,8 @@ def undone(trail: AuditTrail, operation: Operation, result: Result, *known: str,
 FAILED = Result(failed=True, errors=["first reason", "second reason"])
 
 
-def test_changes_that_were_not_made_leave_their_outcome_and_why(trail: AuditTrail, path: Path) -> None:
-    """A deletion that found nothing is told from one that failed."""
+def test_failed_changes_leave_their_outcome_and_reason(trail: AuditTrail, path: Path) -> None:
+    """A deletion that matched nothing differs from one that failed."""
     undone(trail, "create", FAILED, username="alice", token="a1", expire=60)
     undone(trail, "delete", FAILED, username="alice")
     undone(trail, "delete", Result(result=False, messages=["no matching token"]), token="a1")
@@ -214,7 +214,7 @@ def test_changes_that_were_not_made_leave_their_outcome_and_why(trail: AuditTrai
     ],
 )
 def test_arguments_that_broke_the_rules_are_recorded_safely(trail: AuditTrail, username: object, shown: object) -> None:
-    """They come from outside: any type, any length, and a token where the name belongs, also one that is stored."""
+    """Unvalidated arguments have any type and length, and a token, even a stored one, in place of the user name."""
     known = ("of-somebody-else-a-token", "short")
     line = undone(trail, "create", FAILED, *known, username=username, token=SECRET)
     assert line["username"] == shown
@@ -226,13 +226,13 @@ def test_arguments_that_broke_the_rules_are_recorded_safely(trail: AuditTrail, u
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**12, 10**400, True, 1.5, "60", "s3cr3t-t0k3n", None, [60]])
-def test_an_expiry_that_is_none_is_not_recorded(trail: AuditTrail, value: object) -> None:
-    """The reason has it, as far as it may."""
+def test_an_invalid_lifetime_is_not_recorded(trail: AuditTrail, value: object) -> None:
+    """The reason may quote it."""
     assert undone(trail, "create", FAILED, username="a", expire=value)["expire"] is None
 
 
 def test_a_reason_holds_no_token(trail: AuditTrail) -> None:
-    """Error lines quote values, long ones in part: a token that was typed where something else belongs."""
+    """Error messages quote values, long ones in part, and so a token that was typed in place of another value."""
     long = "t0k3n-" * 20
     reasons = [
         f"expire: must be 1 to 9 whole seconds, got {SECRET}",
@@ -252,7 +252,7 @@ def test_a_reason_holds_no_token(trail: AuditTrail) -> None:
 def test_a_name_that_is_the_token_is_not_recorded(
     trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
 ) -> None:
-    """Of changes that were made neither; a token of few letters blanks out no other name."""
+    """This holds for successful changes too; a short token doesn't mask other names."""
     store = open_store()
     for username, token in (("alice", "alice"), (f"x{SECRET}", SECRET), ("alice", "a")):
         store.store(username, token, None, before_commit=trail.before_commit("client"))
@@ -260,7 +260,7 @@ def test_a_name_that_is_the_token_is_not_recorded(
 
 
 def test_fingerprints_need_the_key(tmp_path: Path) -> None:
-    """Who has a trail can't try tokens against it; who has the key can tell whether two lines mean the same token."""
+    """Without the key tokens can't be tried against a trail; with it equal tokens are recognized."""
     found = []
     for number, key in enumerate((bytes(32), b"k" * 32)):
         with AuditTrail.open(tmp_path / f"audit-{number}.jsonl", key) as trail:
@@ -272,7 +272,7 @@ def test_fingerprints_need_the_key(tmp_path: Path) -> None:
 
 
 def test_the_last_lines_are_listed_the_newest_one_last(trail: AuditTrail) -> None:
-    """All, or those about a user, whose name may be part of another's."""
+    """All, or those of one user, whose name may be part of another's."""
     for number, username in enumerate(["bob", "bobby", None, 'b"ob', "bob", "żółw"]):
         trail.write(operation="delete", actor=f"a{number}", username=username)
     assert [entry.seq for entry in trail.entries(3)] == [4, 5, 6]
@@ -285,7 +285,7 @@ def test_the_last_lines_are_listed_the_newest_one_last(trail: AuditTrail) -> Non
 
 
 def test_lines_that_can_not_be_read_are_listed_as_such(trail: AuditTrail, path: Path) -> None:
-    """Whoever has put them there; half a line isn't listed."""
+    """Damaged lines are listed without fields; half a line isn't listed."""
     trail.write(operation="delete", actor="ann")
     bad = [b"nonsense", b"{}x", b'{"seq": 2, "actor": "\\ud800"}', b'{"seq": "x"}', b'{"no": 1}', b"\xff", b""]
     with path.open("ab") as stream:
@@ -297,8 +297,8 @@ def test_lines_that_can_not_be_read_are_listed_as_such(trail: AuditTrail, path: 
         trail.verify()
 
 
-def test_what_opening_met_is_logged_and_gets_a_line(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Also on a full disk a worker starts: it has tokens to check."""
+def test_problems_met_while_opening_are_logged_and_recorded(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker starts on a full disk as well, because it has tokens to verify."""
     with AuditTrail.open(path, KEY) as trail:
         trail.write(operation="delete", actor="ann")
     with path.open("ab") as stream:

@@ -34,7 +34,7 @@ def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Pa
 
 @pytest.fixture
 def run(worker: TaskContext) -> Run:
-    """Run a task; give what of its result isn't empty and isn't the same for all."""
+    """Run a task; return the fields of its result that differ from the defaults."""
 
     def run_task(task: str, **kwargs: object) -> dict[str, Any]:
         result = worker.registry.run(worker, task, kwargs)
@@ -47,17 +47,17 @@ def run(worker: TaskContext) -> Run:
 
 
 def ok(value: object) -> dict[str, Any]:
-    """Return what a task that succeeded gives."""
+    """Return the result of a task that succeeded."""
     return {"result": value, "status": "completed"}
 
 
 def failed(*errors: str) -> dict[str, Any]:
-    """Return what a task that failed gives."""
+    """Return the result of a task that failed."""
     return {"result": None, "failed": True, "errors": list(errors), "status": "error"}
 
 
 def test_the_four_tasks_exist_and_none_is_a_tool() -> None:
-    """Whatever the configuration: credentials can't be managed through the endpoint they guard."""
+    """Credentials can't be managed through the endpoint that they protect, whatever the configuration."""
     specs = list(TaskRegistry(auth_tasks))
     assert [spec.name for spec in specs] == [
         "bearer_token_check",
@@ -75,7 +75,7 @@ def local_text(instant: float) -> str:
 
 
 def test_a_token_s_life(run: Run, clock: SimpleNamespace) -> None:
-    """Stored, checked, listed, deleted, gone."""
+    """A token is stored, checked, listed with every field, and deleted."""
     assert run("bearer_token_store", username="automation", token="secret-token", expire=3600) == ok(True)
     created = clock.now
     clock.now += 89.5
@@ -96,7 +96,7 @@ def test_a_token_s_life(run: Run, clock: SimpleNamespace) -> None:
 
 
 def test_without_expire_the_inventory_s_lifetime_applies(run: Run, worker: TaskContext, clock: SimpleNamespace) -> None:
-    """An `expire` that was given wins, and null in the inventory means for ever."""
+    """An explicit `expire` has precedence, and null in the inventory means no expiry."""
     run("bearer_token_store", username="alice", token="a")
     run("bearer_token_store", username="alice", token="b", expire=5)
     worker.inventory = WorkerInventory(service="fastmcp")
@@ -111,14 +111,14 @@ def test_without_expire_the_inventory_s_lifetime_applies(run: Run, worker: TaskC
 
 
 def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: TaskContext) -> None:
-    """As the documented table shows it."""
+    """The documented table shows it."""
     worker.store.store("alice", "a", None)
     [entry] = run("bearer_token_list")["result"]
     assert (entry["expires"], entry["age"]) == ("None", "0:00:00")
 
 
 def test_another_user_s_token_is_refused_in_one_line(run: Run) -> None:
-    """And stays what it was."""
+    """The token keeps its owner."""
     run("bearer_token_store", username="alice", token="secret-token")
     assert run("bearer_token_store", username="bob", token="secret-token") == failed(
         "token is stored for another user, nothing changed: delete it there first"
@@ -129,15 +129,15 @@ def test_another_user_s_token_is_refused_in_one_line(run: Run) -> None:
 @pytest.mark.parametrize(
     "kwargs", [{"username": "bob"}, {"token": "nope"}, {"username": "bob", "token": "secret-token"}], ids=str
 )
-def test_a_deletion_that_matches_nothing_says_so(run: Run, kwargs: dict[str, str]) -> None:
-    """It is no failure, and nothing is gone."""
+def test_a_deletion_that_matches_nothing_reports_it(run: Run, kwargs: dict[str, str]) -> None:
+    """The task succeeds and removes nothing."""
     run("bearer_token_store", username="alice", token="secret-token")
     assert run("bearer_token_delete", **kwargs) == ok(False) | {"messages": ["no matching token"]}
     assert run("bearer_token_check", token="secret-token") == ok(True)
 
 
-def test_a_user_s_tokens_go_together(run: Run, worker: TaskContext) -> None:
-    """The others' stay."""
+def test_all_tokens_of_a_user_are_deleted_together(run: Run, worker: TaskContext) -> None:
+    """Other users' tokens remain."""
     for username, token in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
         run("bearer_token_store", username=username, token=token)
     assert run("bearer_token_delete", username="alice") == ok(True)
@@ -162,18 +162,18 @@ def test_a_user_s_tokens_go_together(run: Run, worker: TaskContext) -> None:
 def test_bad_arguments_fail_with_one_line_each(
     run: Run, task: str, kwargs: dict[str, object], errors: list[str]
 ) -> None:
-    """Decided before anything is touched."""
+    """They are refused before anything changes."""
     assert run(task, **kwargs) == failed(*errors)
 
 
-def test_a_store_that_fails_is_told_in_one_line(run: Run, worker: TaskContext) -> None:
-    """The task never says true of what isn't on disk."""
+def test_a_failing_store_is_reported_in_one_line(run: Run, worker: TaskContext) -> None:
+    """The task never returns true for a change that isn't on disk."""
     worker.store.close()
     assert run("bearer_token_store", username="alice", token="a") == failed("token store is closed, nothing changed")
 
 
 def test_a_listed_token_is_what_the_entry_model_describes(run: Run, worker: TaskContext) -> None:
-    """The task returns dicts because they are faster; they hold the model's fields, no more and no less."""
+    """The task returns dicts because they are faster; they have exactly the model's fields."""
     worker.store.store("alice", "a", 60)
     [entry] = run("bearer_token_list")["result"]
     assert BearerTokenEntry.model_validate(entry, strict=True).model_dump() == entry

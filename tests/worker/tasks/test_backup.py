@@ -1,4 +1,4 @@
-"""The tasks that carry tokens away and back, run through the registry on a real store, by clients of every kind."""
+"""The backup and restore tasks, run through the registry on a real store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHER = "upload does not match the announced size or checksum, nothing changed: 
 
 
 class Desk:
-    """A worker without sockets, and a client at its tasks. `ticks` is the clock by which transfers grow old."""
+    """A worker without sockets, and a client of its tasks. `ticks` is the clock by which transfers expire."""
 
     def __init__(self, worker: TaskContext, ticks: SimpleNamespace) -> None:
         self.worker = worker
@@ -96,7 +96,7 @@ def rows(store: TokenStore) -> Rows:
 
 
 def chunk(database: bytes, offset: int = 0) -> str:
-    """Return a chunk as it travels."""
+    """Return an encoded chunk."""
     return base64.b64encode(database[offset : offset + wire.CHUNK_BYTES]).decode()
 
 
@@ -120,7 +120,7 @@ def desk(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path
 
 
 def test_no_task_is_a_tool_and_none_takes_a_path(desk: Desk) -> None:
-    """A client that was let in must not make the worker read or write files of its choice."""
+    """An authorized client must not make the worker read or write files of its choice."""
     specs = {spec.name: (spec.mcp, sorted(spec.input_model.model_fields)) for spec in desk.worker.registry}
     assert specs == {
         "backup_begin": (None, []),
@@ -134,8 +134,8 @@ def test_no_task_is_a_tool_and_none_takes_a_path(desk: Desk) -> None:
     assert desk.refusal("backup_read", id="../" * 10 + "aa", offset=0).startswith("id: String should match pattern")
 
 
-def test_a_restore_brings_back_what_the_backup_held(desk: Desk, clock: SimpleNamespace) -> None:
-    """With creation and expiry; tokens of later are gone, those that expired meanwhile stay away."""
+def test_a_restore_brings_back_the_tokens_of_the_backup(desk: Desk, clock: SimpleNamespace) -> None:
+    """With creation and expiry; later tokens are removed, and tokens that expired meanwhile are skipped."""
     before = desk.rows()
     database = desk.fetched()
     revoked: list[list[str]] = []
@@ -153,15 +153,15 @@ def test_a_restore_brings_back_what_the_backup_held(desk: Desk, clock: SimpleNam
     assert desk.files() == {}
 
 
-def test_the_audit_trail_tells_of_a_backup_and_of_a_restore(desk: Desk) -> None:
-    """Who did it, and how many tokens left or came."""
+def test_the_audit_trail_records_a_backup_and_a_restore(desk: Desk) -> None:
+    """The lines have the actor and the number of tokens."""
     desk.run("restore_commit", id=desk.upload(desk.fetched()))
     told = [(line.operation, line.actor, line.count, line.outcome) for line in desk.worker.audit.entries(10)]
     assert told == [("backup", "ann-laptop", 3, "done"), ("restore", "ann-laptop", 3, "done")]
 
 
 def test_without_a_line_in_the_audit_trail_nothing_leaves_and_nothing_is_replaced(desk: Desk) -> None:
-    """A snapshot is not handed out, a restore is rolled back."""
+    """A snapshot is not available, a restore is rolled back."""
     database = desk.fetched()
     desk.worker.store.store("mallory", "late", None)
     before = desk.rows()
@@ -172,8 +172,8 @@ def test_without_a_line_in_the_audit_trail_nothing_leaves_and_nothing_is_replace
     assert (desk.rows(), desk.files()) == (before, {})
 
 
-def test_what_is_on_its_way_is_private_and_gone_at_the_end(desk: Desk) -> None:
-    """Tokens lie in clear in it."""
+def test_transfers_are_private_and_removed_at_the_end(desk: Desk) -> None:
+    """Their files contain tokens in the clear."""
     begun = desk.run("backup_begin")
     upload_id = desk.begin(b"x" * 10)
     assert desk.files() == {
@@ -188,7 +188,7 @@ def test_what_is_on_its_way_is_private_and_gone_at_the_end(desk: Desk) -> None:
 
 
 def test_the_stop_of_a_worker_and_the_start_of_the_next_remove_what_was_left(desk: Desk) -> None:
-    """Also when the one before was killed."""
+    """Also when the previous worker was killed."""
     desk.run("backup_begin")
     desk.begin(b"x")
     worker = desk.worker
@@ -201,8 +201,8 @@ def test_the_stop_of_a_worker_and_the_start_of_the_next_remove_what_was_left(des
     assert desk.files() == {}
 
 
-def test_one_transfer_at_a_time_until_it_is_left_for_too_long(desk: Desk) -> None:
-    """The other kind doesn't count."""
+def test_one_transfer_at_a_time_until_it_expires(desk: Desk) -> None:
+    """The other kind of transfer is independent."""
     first = desk.run("backup_begin")["id"]
     assert desk.refusal("backup_begin").startswith(BUSY)
     desk.begin(b"x")
@@ -215,7 +215,7 @@ def test_one_transfer_at_a_time_until_it_is_left_for_too_long(desk: Desk) -> Non
 
 
 def test_an_id_ends_with_its_transfer(desk: Desk) -> None:
-    """And that of a backup is none of a restore."""
+    """The id of a backup is not valid for a restore."""
     begun = desk.run("backup_begin")
     assert desk.refusal("restore_commit", id=begun["id"]).startswith(GONE.format("restore"))
     desk.run("backup_end", id=begun["id"])
@@ -224,7 +224,7 @@ def test_an_id_ends_with_its_transfer(desk: Desk) -> None:
 
 
 def test_chunks_may_come_again_and_in_any_order(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that isn't sure sends them once more."""
+    """A client that is not sure of a chunk repeats it."""
     monkeypatch.setattr(wire, "CHUNK_BYTES", 4096)
     database = desk.fetched()
     before = desk.rows()
@@ -237,8 +237,8 @@ def test_chunks_may_come_again_and_in_any_order(desk: Desk, monkeypatch: pytest.
     assert desk.rows() == before
 
 
-def test_a_chunk_that_never_came_is_noticed(desk: Desk) -> None:
-    """Wherever it is missing; a flipped bit as well."""
+def test_a_missing_chunk_is_detected(desk: Desk) -> None:
+    """At any position; a flipped bit as well."""
     database = desk.fetched()
     flipped = database[:5000] + bytes([database[5000] ^ 1]) + database[5001:]
     sha256 = hashlib.sha256(database).hexdigest()
@@ -259,7 +259,7 @@ def test_a_chunk_that_never_came_is_noticed(desk: Desk) -> None:
     ],
 )
 def test_what_a_restore_announces_is_bounded(desk: Desk, arguments: dict[str, object], error: str) -> None:
-    """A client can't fill the disk by announcing more."""
+    """A client can't fill the disk by announcing a large database."""
     assert desk.refusal("restore_begin", **{"size": 1, "sha256": "0" * 64, **arguments}) == error
     assert desk.files() == {}
 
@@ -277,15 +277,15 @@ def test_what_a_restore_announces_is_bounded(desk: Desk, arguments: dict[str, ob
         ),
     ],
 )
-def test_a_chunk_keeps_to_what_was_announced(desk: Desk, arguments: dict[str, object], error: str) -> None:
-    """It is refused, and the upload goes on."""
+def test_a_chunk_must_fit_the_announcement(desk: Desk, arguments: dict[str, object], error: str) -> None:
+    """It is refused, and the upload continues."""
     upload_id = desk.begin(b"xxxx")
     assert desk.refusal("restore_write", **{"id": upload_id, "offset": 0, "data": "eA==", **arguments}) == error
     assert desk.run("restore_write", id=upload_id, offset=0, data="eA==") is True
 
 
 def changed(database: bytes, *statements: str) -> bytes:
-    """Return a database after SQL statements of somebody who knows none of our rules."""
+    """Return a database after SQL statements that ignore the store's rules."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         if database:
             connection.deserialize(database)
@@ -317,7 +317,7 @@ NOT_OURS = {
 
 @pytest.mark.parametrize("kind", NOT_OURS)
 def test_what_is_no_backup_changes_nothing(desk: Desk, kind: str) -> None:
-    """One line that names no file of the worker's; the upload is gone."""
+    """The error names no file of the worker, and the upload is removed."""
     spoil, error = NOT_OURS[kind]
     database = spoil(desk.fetched())
     before = desk.rows()
@@ -325,8 +325,8 @@ def test_what_is_no_backup_changes_nothing(desk: Desk, kind: str) -> None:
     assert (desk.rows(), desk.files()) == (before, {})
 
 
-def test_wrong_rows_among_good_ones_are_passed_over_and_counted(desk: Desk) -> None:
-    """A pickle, a name that breaks the rule, and the token that another row has as well, with the index taken away."""
+def test_invalid_rows_among_valid_ones_are_skipped_and_counted(desk: Desk) -> None:
+    """A pickle, an invalid user name, and a token that two rows have, the index being removed."""
     database = changed(
         desk.fetched(),
         "UPDATE Cache SET value = replace(value, 'bob', char(27)), tag = char(27) WHERE tag = 'bob'",
@@ -358,16 +358,14 @@ def test_a_backup_of_a_locked_database_fails_and_leaves_nothing(desk: Desk, raw_
     assert desk.run("restore_commit", id=desk.upload(desk.fetched())) == {"restored": 3, "removed": 0, "expired": 0}
 
 
-def test_what_is_in_the_way_of_a_transfer_is_told(desk: Desk) -> None:
-    """A file where the folder belongs."""
+def test_a_file_in_place_of_the_transfer_s_folder_is_reported(desk: Desk) -> None:
+    """The message names it."""
     (desk.run_folder / "w1.backup").touch(mode=0o600)
     assert desk.refusal("backup_begin") == f"{desk.run_folder / 'w1.backup'} must be a folder: move away what is there"
 
 
-def test_a_database_that_is_too_large_is_not_handed_out(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The client is told at once, not after the last chunk."""
+def test_a_database_that_is_too_large_is_not_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first task fails, not the last chunk."""
     monkeypatch.setattr(backup_tasks, "MAX_BACKUP_BYTES", 1000)
     copy = tmp_path / "copy.db"
     desk.worker.store.backup(copy)
@@ -377,7 +375,7 @@ def test_a_database_that_is_too_large_is_not_handed_out(
     assert desk.files() == {}
 
 
-def test_a_message_with_a_whole_chunk_fits_the_wire() -> None:
-    """The worker takes no message of more than 1 MiB."""
+def test_a_message_with_a_full_chunk_fits_the_limit() -> None:
+    """The worker refuses messages of more than 1 MiB."""
     assert len(chunk(b"x" * wire.CHUNK_BYTES)) == wire.CHUNK_CHARACTERS
     assert wire.CHUNK_CHARACTERS + 1024 < 1024 * 1024

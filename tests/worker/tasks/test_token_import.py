@@ -1,4 +1,4 @@
-"""The task that takes in tokens of another program, run through the registry on a real store."""
+"""The task that imports tokens of another program, run through the registry on a real store."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def rows(store: TokenStore) -> Rows:
 
 
 def report(imported: int = 0, present: int = 0, refused: int = 0, expired: int = 0) -> dict[str, int]:
-    """Return what the task answers."""
+    """Return the task's report."""
     return {"imported": imported, "present": present, "refused": refused, "expired": expired}
 
 
@@ -88,14 +88,14 @@ def desk(open_store: OpenStore, trail: AuditTrail, tmp_path: Path) -> Desk:
 
 
 def test_the_task_is_no_tool(desk: Desk) -> None:
-    """Credentials can't be managed through the endpoint that they guard."""
+    """Credentials can't be managed through the endpoint that they protect."""
     assert [(spec.name, spec.mcp) for spec in desk.worker.registry] == [("bearer_token_import", None)]
 
 
 def test_imported_tokens_keep_their_creation_and_expiry(
     desk: Desk, clock: SimpleNamespace, open_store: OpenStore
 ) -> None:
-    """In memory and on disk, beside what was there; a whole number is an instant as well."""
+    """In memory and on disk, next to the stored ones; an integer is a valid instant."""
     now = clock.now
     new = [
         ("b1", "bob", now - 5000.123456, now + 7.5),
@@ -110,7 +110,7 @@ def test_imported_tokens_keep_their_creation_and_expiry(
 
 
 def test_importing_again_changes_nothing(desk: Desk, clock: SimpleNamespace) -> None:
-    """Neither tokens nor the audit trail, also where a token was renewed meanwhile."""
+    """Neither tokens nor the audit trail change, also if a token was renewed meanwhile."""
     tokens = [("b1", "bob", 1.0, clock.now + 50), ("b2", "bob", 2.0, None)]
     desk.send(*tokens)
     desk.worker.store.store("bob", "b1", 900)
@@ -120,7 +120,7 @@ def test_importing_again_changes_nothing(desk: Desk, clock: SimpleNamespace) -> 
 
 
 def test_a_token_of_another_users_is_refused_and_the_others_are_stored(desk: Desk) -> None:
-    """One that comes twice belongs to the first; a line of the audit trail tells of those that were refused."""
+    """A token that comes twice belongs to the first user; one audit line records the refused ones."""
     before = desk.rows()
     given = [
         ("a1", "mallory", 1.0, None),
@@ -133,15 +133,15 @@ def test_a_token_of_another_users_is_refused_and_the_others_are_stored(desk: Des
     assert desk.lines() == [("import", "mallory", 1, 1, "done"), ("import", None, 2, 2, "refused")]
 
 
-def test_expired_tokens_stay_away(desk: Desk, clock: SimpleNamespace) -> None:
-    """One that expires at this very moment has."""
+def test_expired_tokens_are_skipped(desk: Desk, clock: SimpleNamespace) -> None:
+    """A token that expires at this very moment is expired."""
     before = desk.rows()
     assert desk.send(("b1", "bob", 1.0, clock.now), ("b2", "bob", 1.0, 2.0)) == report(expired=2)
     assert (desk.rows(), desk.lines()) == (before, [])
 
 
-def test_a_token_that_has_expired_here_is_nobodys(desk: Desk, clock: SimpleNamespace) -> None:
-    """What runs with it ends, as when it is stored anew."""
+def test_a_token_that_has_expired_here_is_free(desk: Desk, clock: SimpleNamespace) -> None:
+    """It is reported as revoked, as when it is stored again."""
     desk.worker.store.store("alice", "a2", 10)
     clock.now += 10
     revoked: list[Sequence[str]] = []
@@ -160,7 +160,7 @@ def test_each_user_has_a_line_in_the_audit_trail(desk: Desk) -> None:
     ]
 
 
-def test_what_no_line_can_tell_of_is_not_imported(
+def test_tokens_whose_line_can_not_be_written_are_not_imported(
     desk: Desk, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch, raw_database: RawDatabase
 ) -> None:
     """Not even the tokens of users whose line was written."""
@@ -180,8 +180,8 @@ def test_what_no_line_can_tell_of_is_not_imported(
     assert desk.send(("new-carol", "carol", 1.0, None)) == report(imported=1)
 
 
-def test_nobody_is_asked_where_nothing_is_stored(desk: Desk, clock: SimpleNamespace) -> None:
-    """The database isn't touched either: a witness hears of changes only."""
+def test_the_hook_is_not_called_when_nothing_is_stored(desk: Desk, clock: SimpleNamespace) -> None:
+    """The database isn't touched either: commit hooks get changes only."""
     heard: list[TokenChange] = []
     given = [BearerTokenRecord("a1", "alice", 1.0, None), BearerTokenRecord("b1", "bob", 1.0, clock.now)]
     assert desk.worker.store.import_tokens(given, before_commit=heard.append) == ImportResult(
@@ -191,7 +191,7 @@ def test_nobody_is_asked_where_nothing_is_stored(desk: Desk, clock: SimpleNamesp
 
 
 def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, raw_database: RawDatabase) -> None:
-    """All or none, in memory too."""
+    """All or none are stored, in memory too."""
     before = desk.rows()
     records = [BearerTokenRecord(f"b{number}", "bob", 1.0, None) for number in range(3)]
     with raw_database.connect() as connection:
@@ -229,8 +229,8 @@ def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, raw_databas
         ({"token": "b", "value": "x"}, "tokens.0.value: no such field"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_whole(desk: Desk, token: dict[str, object], error: str) -> None:
-    """One sentence a field, never the token."""
+def test_an_import_with_an_invalid_token_is_refused(desk: Desk, token: dict[str, object], error: str) -> None:
+    """There is one sentence for each field, without the token."""
     before = desk.rows()
     good = {"token": "good", "username": "bob", "created": 1.0}
     (said,) = desk.errors([{"username": "bob", "created": 1.0, **token}, good])
@@ -240,6 +240,6 @@ def test_what_breaks_a_rule_is_refused_whole(desk: Desk, token: dict[str, object
 
 @pytest.mark.parametrize("count", [0, 101])
 def test_an_import_has_1_to_100_tokens(desk: Desk, count: int) -> None:
-    """More would make a message that no worker takes."""
+    """More would exceed the size limit of a message."""
     (said,) = desk.errors([{"token": f"t{number}", "username": "bob", "created": 1.0} for number in range(count)])
     assert said.startswith("tokens: List should have at ")

@@ -28,12 +28,12 @@ def hands() -> SimpleNamespace:
 
 @pytest.fixture
 def steady(hands: SimpleNamespace) -> MonotonicWallClock:
-    """Return a steady clock on the two."""
+    """Return a monotonic wall clock on both."""
     return on(hands)
 
 
 def on(hands: SimpleNamespace, **arguments: float) -> MonotonicWallClock:
-    """Make a steady clock of two hands."""
+    """Make a monotonic wall clock of two hands."""
     return MonotonicWallClock(lambda: hands.wall, lambda: hands.ticks, **arguments)
 
 
@@ -44,15 +44,15 @@ def wait(hands: SimpleNamespace, seconds: float) -> None:
 
 
 def test_the_wall_clock_is_followed(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
-    """While it runs on, and when it leaps ahead, by a little or by a year."""
+    """While it advances, and when it jumps ahead, by a little or by a year."""
     for step, leap in ((0.0, 0.0), (1.0, 0.0), (1e-6, 0.0), (0.3, 0.000_001), (5.0, 2.5), (0.0, YEAR), (HOUR, 0.0)):
         wait(hands, step)
         hands.wall += leap
         assert steady.now() == pytest.approx(hands.wall, abs=1e-6)
 
 
-def test_a_leap_ahead_is_followed_to_the_last_bit(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
-    """By the smallest step there is as well."""
+def test_a_jump_ahead_is_followed_exactly(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
+    """The smallest possible step as well."""
     for leap in (YEAR, 1.0, 0.000_001):
         hands.wall += leap
         assert steady.now() == hands.wall
@@ -61,10 +61,10 @@ def test_a_leap_ahead_is_followed_to_the_last_bit(steady: MonotonicWallClock, ha
 
 
 @pytest.mark.parametrize("back", [SLEW_SECONDS, 2.0, HOUR, YEAR])
-def test_time_goes_on_at_its_pace_when_the_clock_is_set_back(
+def test_time_advances_at_its_rate_when_the_clock_is_set_back(
     steady: MonotonicWallClock, hands: SimpleNamespace, back: float
 ) -> None:
-    """From the latest reading, until the wall clock is ahead of it again."""
+    """From the latest reading, until the wall clock has caught up."""
     wait(hands, 10)
     latest = steady.now()
     hands.wall -= back
@@ -77,10 +77,10 @@ def test_time_goes_on_at_its_pace_when_the_clock_is_set_back(
     assert steady.now() == hands.wall
 
 
-def test_a_clock_set_back_again_and_again_does_not_hold_time_up(
+def test_a_clock_that_is_set_back_repeatedly_does_not_stop_time(
     steady: MonotonicWallClock, hands: SimpleNamespace
 ) -> None:
-    """By a minute each minute, the wall clock stands still; time doesn't."""
+    """Set back by a minute each minute, the wall clock stands still; time doesn't."""
     start = steady.now()
     for _ in range(100):
         wait(hands, 60)
@@ -90,7 +90,7 @@ def test_a_clock_set_back_again_and_again_does_not_hold_time_up(
 
 
 def test_a_clock_that_ntp_slews_is_followed(steady: MonotonicWallClock, hands: SimpleNamespace) -> None:
-    """One that runs slower than the other by 500 parts in a million, over days, is right; ours stays with it."""
+    """A wall clock that runs 500 ppm slower than the monotonic clock is followed over days."""
     for _ in range(1000):
         hands.ticks += 300
         hands.wall += 300 * (1 - 500e-6)
@@ -100,7 +100,7 @@ def test_a_clock_that_ntp_slews_is_followed(steady: MonotonicWallClock, hands: S
 def test_a_small_step_back_slows_time_down_until_it_is_made_up(
     steady: MonotonicWallClock, hands: SimpleNamespace
 ) -> None:
-    """Time neither goes back nor stands still, and soon is the wall clock's."""
+    """Time neither goes back nor stands still, and soon equals the wall clock."""
     steady.now()
     wait(hands, 128)
     seen = [steady.now()]
@@ -127,7 +127,7 @@ def test_small_steps_back_without_end_cost_half_of_the_time_at_most(
 
 @pytest.mark.parametrize(("latest", "begins"), [(START - 5, START), (START + HOUR, START + HOUR)])
 def test_time_begins_at_the_later_of_clock_and_mark(hands: SimpleNamespace, latest: float, begins: float) -> None:
-    """And goes on from there at its pace."""
+    """From there it advances at its rate."""
     steady = on(hands, latest=latest)
     assert steady.now() == begins
     wait(hands, 60)
@@ -135,7 +135,7 @@ def test_time_begins_at_the_later_of_clock_and_mark(hands: SimpleNamespace, late
 
 
 def test_a_pause_between_the_two_readings_counts_once(hands: SimpleNamespace) -> None:
-    """A process that is stopped in the middle of a reading doesn't come out ahead of the clock."""
+    """A process that is suspended during a reading doesn't get ahead of the clock."""
     pauses = [0.0, 0.0, 30.0]
 
     def ticks() -> float:
@@ -187,7 +187,7 @@ steps = st.tuples(st.floats(0, 100), st.just(0.0) | st.floats(-YEAR, YEAR) | st.
 @settings(max_examples=200, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_time_never_goes_back_and_never_lags_by_more_than_half(moves: list[tuple[float, float]]) -> None:
-    """Whatever passes and however the clock is set; and it is never behind the wall clock."""
+    """However the clock is set; and time is never behind the wall clock."""
     hands = SimpleNamespace(wall=START, ticks=0.0)
     steady = on(hands)
     earlier = steady.now()
@@ -202,7 +202,7 @@ def test_time_never_goes_back_and_never_lags_by_more_than_half(moves: list[tuple
 
 
 def test_no_thread_sees_an_earlier_time_than_another_did() -> None:
-    """With readings from eight threads at once while the clock leaps to and fro."""
+    """Eight threads read at once while the clock jumps back and forth."""
     readings: Iterator[int] = iter(range(10**9))
 
     def leaping() -> float:

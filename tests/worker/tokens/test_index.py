@@ -76,7 +76,7 @@ def test_a_renewal_that_changes_nothing_replaces_the_record() -> None:
 
 
 def test_removals_one_by_one_and_at_once_leave_the_same_behind() -> None:
-    """Of many that expire at many moments, some of them at the same one."""
+    """Of many records, some of which expire at the same moment."""
     many = [BearerTokenRecord(f"t{n:04}", f"user-{n % 3}", 0.0, float(n // 2)) for n in range(2000)]
     gone = many[::7]
     at_once, one_by_one = TokenIndex(many), TokenIndex(many)
@@ -89,7 +89,7 @@ def test_removals_one_by_one_and_at_once_leave_the_same_behind() -> None:
 
 
 def test_readers_are_safe_while_an_index_changes() -> None:
-    """No reading stumbles, none finds a user's token twice, and one that was never touched is always there."""
+    """No read fails or returns a user's token twice, and a token that doesn't change is always found."""
     index = TokenIndex([BearerTokenRecord("kept", "alice", 0.0, None)])
     done = threading.Event()
 

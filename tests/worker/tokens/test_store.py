@@ -1,4 +1,4 @@
-"""What a token store promises to its callers, on a real database."""
+"""The contract of a token store, on a real database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ instants = st.floats(0, 4_000_000_000)
 
 
 def fields(record: BearerTokenRecord | None) -> Fields | None:
-    """Return all that a record holds."""
+    """Return the fields of a record."""
     return record and (record.token, record.username, record.created, record.expires)
 
 
@@ -46,7 +46,7 @@ def contents(store: TokenStore) -> list[Fields | None]:
 
 
 def test_a_stored_token_is_found_with_all_its_fields(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """What `store` returns is what `lookup` and `records` give."""
+    """`store` returns the record that `lookup` and `records` return."""
     store = open_store()
     stored = store.store("alice", "secret-token", 3600)
     assert fields(stored) == ("secret-token", "alice", clock.now, clock.now + 3600)
@@ -58,7 +58,7 @@ def test_a_stored_token_is_found_with_all_its_fields(open_store: OpenStore, cloc
 @settings(max_examples=30, deadline=None)
 @given(username=usernames, token=tokens, expire=lifetimes, now=instants)
 def test_any_valid_token_survives_a_restart_unchanged(username: str, token: str, expire: int, now: float) -> None:
-    """Every field comes back from disk exactly, instants to the last bit."""
+    """Every field is read back exactly, instants to the last bit."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokens")
         with TokenStore.open(path, clock=lambda: now, ticks=lambda: 0.0) as store:
@@ -121,7 +121,7 @@ def test_an_expired_token_of_the_same_user_is_created_again(open_store: OpenStor
 
 
 def test_a_token_dies_at_the_very_moment_it_expires(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """One step of the clock before it lives; at that moment it is gone from every answer."""
+    """One clock step earlier it is valid; at that moment no query returns it."""
     store = open_store()
     expires = store.store("alice", "secret-token", 1).expires
     assert expires is not None
@@ -170,7 +170,7 @@ def test_deleting_an_expired_token_matches_nothing_but_clears_the_disk(
 
 
 def test_records_come_by_user_and_then_by_creation(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """Whatever the order of storing and renewing was."""
+    """The order of storing and renewing doesn't matter."""
     store = open_store()
     for username, token in (("bob", "b1"), ("alice", "z"), ("bob", "b2"), ("alice", "a"), ("Zoe", "x")):
         store.store(username, token, None)
@@ -186,7 +186,7 @@ def test_records_come_by_user_and_then_by_creation(open_store: OpenStore, clock:
 
 
 def test_there_is_something_to_sweep_from_the_earliest_expiry_on(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """Tokens that never expire don't count, nor do those that were renewed or deleted; swept ones no more."""
+    """Tokens without expiry don't count, nor do renewed, deleted and swept ones."""
     store = open_store()
     start = clock.now
     for token, expire in (("never", None), ("late", 50), ("soon", 20), ("renewed", 10), ("deleted", 5)):
@@ -213,7 +213,7 @@ def test_there_is_something_to_sweep_from_the_earliest_expiry_on(open_store: Ope
 def test_a_sweep_removes_expired_tokens_from_disk_and_notifies(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
-    """More of them than fit into one transaction; live ones stay."""
+    """More than one transaction removes; live tokens remain."""
     store = open_store()
     revoked: list[Sequence[str]] = []
     store.on_revoked.append(revoked.append)
@@ -231,7 +231,7 @@ def test_a_sweep_removes_expired_tokens_from_disk_and_notifies(
 
 
 def test_opening_sweeps(open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace) -> None:
-    """What expired while the worker was down is off the disk when it is up."""
+    """Tokens that expired while the worker was down are removed from disk at its start."""
     store = open_store()
     store.store("alice", "short", 10)
     store.store("alice", "long", 1000)
@@ -241,7 +241,9 @@ def test_opening_sweeps(open_store: OpenStore, raw_database: RawDatabase, clock:
     assert raw_database.keys() == ["bearer_token::long"]
 
 
-def test_listeners_hear_of_a_deletion_when_it_is_durable(open_store: OpenStore, raw_database: RawDatabase) -> None:
+def test_listeners_are_notified_of_a_deletion_when_it_is_durable(
+    open_store: OpenStore, raw_database: RawDatabase
+) -> None:
     """By then neither disk nor memory has the token; an exception of one listener doesn't affect others."""
     store = open_store()
     seen: list[tuple[Sequence[str], list[str], object]] = []
@@ -285,10 +287,10 @@ def test_a_closed_store_finds_nothing_and_refuses_the_rest(open_store: OpenStore
         ((None, b"t", 5), "token: must be text; username: must be text"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_in_one_line(
+def test_invalid_arguments_are_refused_in_one_line(
     open_store: OpenStore, raw_database: RawDatabase, arguments: tuple[str, str, int], message: str
 ) -> None:
-    """A store that took it would pass the row over at the next start."""
+    """The next start would skip such a row."""
     store = open_store()
     with pytest.raises(TaskError) as refused:
         store.store(*arguments)
@@ -299,7 +301,7 @@ def test_what_breaks_a_rule_is_refused_in_one_line(
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Apia"])
 def test_a_creation_without_offset_is_local_time(open_store: OpenStore, raw_database: RawDatabase, zone: str) -> None:
-    """NorFab's workers write naive local time; rows like theirs with JSON text as value are read that way."""
+    """NorFab's workers write naive local time; their rows with a JSON value are read that way."""
     open_store().close()
     value = '{"token": "secret-token", "username": "alice", "created": "2026-05-31 12:08:51.914919"}'
     raw_database.plant(token="secret-token", value=value)

@@ -39,7 +39,7 @@ def in_its_thread(store: TokenStore, call: Callable[[], Any]) -> Any:
 
 
 def test_a_size_limit_evicts_no_token(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """With a limit of one byte in force a thousand tokens stay; a cache would drop the oldest ones without a word."""
+    """With a limit of one byte a thousand tokens remain; a cache would silently drop the oldest ones."""
     store = open_store()
     in_its_thread(store, lambda: cache_of(store).reset("size_limit", 1))
     for number in range(1_000):
@@ -54,7 +54,7 @@ def test_a_size_limit_evicts_no_token(open_store: OpenStore, raw_database: RawDa
 def test_the_store_alone_decides_what_has_expired(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
-    """Rows that diskcache, by the system's clock, holds to be long dead are neither culled nor hidden from anything."""
+    """Rows that are long expired by diskcache's clock are neither culled nor hidden."""
     clock.now = LONG_AGO
     store = open_store()
     for number in range(50):
@@ -73,7 +73,7 @@ def test_the_store_alone_decides_what_has_expired(
 def test_a_token_that_expired_at_the_very_beginning_of_time_has_expired(
     open_store: OpenStore, raw_database: RawDatabase
 ) -> None:
-    """Zero is an instant like any other, not the word for never."""
+    """Zero is an instant and doesn't mean never."""
     open_store().close()
     raw_database.plant(token="old", expire_time=0.0)
     store = open_store()
@@ -95,7 +95,7 @@ class _Bomb:
 def test_no_method_of_the_open_cache_unpickles(
     open_store: OpenStore, raw_database: RawDatabase, tmp_path: Path
 ) -> None:
-    """Not those either that the store doesn't call today: planted rows are an error to all that would read them."""
+    """Also methods that the store doesn't call: reading a planted row is an error."""
     proof = tmp_path / "it ran"
     store = open_store()
     raw_database.plant(token="as-value", mode=4, value=pickle.dumps(_Bomb(proof)))
@@ -119,8 +119,8 @@ def test_no_method_of_the_open_cache_unpickles(
     assert not proof.exists()
 
 
-def test_a_copy_that_was_torn_is_refused(open_store: OpenStore, tokens_folder: Path, tmp_path: Path) -> None:
-    """Its halves are of different moments, as where a file is copied while the worker writes, without its log."""
+def test_an_inconsistent_copy_is_refused(open_store: OpenStore, tokens_folder: Path, tmp_path: Path) -> None:
+    """Its halves are of different moments, as when a file is copied during writes without its log."""
     store = open_store()
     halves = []
     for turn in range(2):

@@ -28,7 +28,7 @@ YEAR = 365 * 24 * HOUR
 
 @pytest.fixture
 def crash_and_open(tmp_path: Path, clock: SimpleNamespace) -> Iterator[CrashAndOpen]:
-    """End a store as kill -9 would and open what is on disk then."""
+    """Open a copy of what kill -9 would leave on disk."""
     with ExitStack() as opened:
 
         def again(store: TokenStore) -> TokenStore:
@@ -47,13 +47,13 @@ def wait(clock: SimpleNamespace, seconds: float) -> None:
 
 
 def settled(store: TokenStore) -> TokenStore:
-    """Wait until the store's thread has done all it was given."""
+    """Wait until the store's thread has finished its work."""
     store.run(lambda: None)
     return store
 
 
 def test_setting_the_clock_back_revives_nothing(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """What was found expired is expired, and time goes on from there."""
+    """A token that was found expired stays expired, and time continues from there."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     wait(clock, 10)
@@ -66,10 +66,10 @@ def test_setting_the_clock_back_revives_nothing(open_store: OpenStore, clock: Si
 
 
 @pytest.mark.parametrize("step", [-YEAR, -HOUR, -60.0, 0.0, 60.0, HOUR, YEAR])
-def test_a_token_dies_in_time_whatever_the_clock_was_set_to_before(
+def test_a_token_expires_in_time_whatever_the_clock_was_set_to_before(
     open_store: OpenStore, clock: SimpleNamespace, step: float
 ) -> None:
-    """Sixty seconds are sixty seconds, also for one that is stored while the clock is behind."""
+    """A lifetime of sixty seconds is exact, also for a token that is stored while the clock is behind."""
     store = open_store()
     clock.now += step
     store.store("alice", "secret-token", 60)
@@ -79,8 +79,8 @@ def test_a_token_dies_in_time_whatever_the_clock_was_set_to_before(
     assert store.lookup("secret-token") is None
 
 
-def test_a_token_survives_no_step_back_during_its_life(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """Set back by an hour half way, again and again, it still dies after its minute."""
+def test_steps_back_do_not_extend_a_token_s_life(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """It expires after its minute even if the clock is set back by an hour repeatedly."""
     store = open_store()
     store.store("alice", "secret-token", 60)
     for _ in range(6):
@@ -91,7 +91,7 @@ def test_a_token_survives_no_step_back_during_its_life(open_store: OpenStore, cl
     assert store.lookup("secret-token") is None
 
 
-def test_a_leap_of_a_year_and_back_brings_nothing_back(open_store: OpenStore, clock: SimpleNamespace) -> None:
+def test_a_jump_of_a_year_and_back_revives_nothing(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """A single look-up during the jump is enough, also across restarts; new tokens get their full lifetime."""
     store = open_store()
     store.store("alice", "secret-token", 3600)
@@ -111,10 +111,10 @@ def test_a_leap_of_a_year_and_back_brings_nothing_back(open_store: OpenStore, cl
 
 
 @pytest.mark.parametrize("back", [10.0, HOUR, YEAR])
-def test_time_goes_on_over_a_restart_with_the_clock_set_back(
+def test_time_continues_over_a_restart_with_the_clock_set_back(
     open_store: OpenStore, clock: SimpleNamespace, back: float
 ) -> None:
-    """The database keeps the latest time, also of a store that only read."""
+    """The database has the high-water mark, also of a store that was only read."""
     store = open_store()
     token = store.store("alice", "secret-token", 60)
     wait(clock, 50)
@@ -129,10 +129,10 @@ def test_time_goes_on_over_a_restart_with_the_clock_set_back(
 
 
 @pytest.mark.parametrize("write", ["store", "delete", "sweep", "replace"])
-def test_each_write_keeps_the_latest_time(
+def test_each_write_saves_the_high_water_mark(
     open_store: OpenStore, crash_and_open: CrashAndOpen, clock: SimpleNamespace, write: str
 ) -> None:
-    """In the same transaction: after a crash it is there when the write is."""
+    """In the same transaction: a crash keeps both or none."""
     store = open_store()
     store.store("alice", "short", 10)
     store.store("alice", "long", None)
@@ -170,10 +170,10 @@ def test_what_was_seen_expired_stays_expired_after_a_crash(
     assert [record.token for record in store.records()] == ["lasting-token"]
 
 
-def test_closing_takes_what_has_expired_off_the_disk(
+def test_closing_removes_expired_tokens_from_disk(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
 ) -> None:
-    """With the time, so that a clock set back while the worker is down changes nothing."""
+    """It saves the high-water mark, so that setting the clock back while the worker is down changes nothing."""
     store = open_store()
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
@@ -188,7 +188,7 @@ def test_closing_takes_what_has_expired_off_the_disk(
 def test_a_closing_that_can_not_sweep_closes(
     open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody holds the lock: one line in the log, and the worker ends in time."""
+    """Another process holds the lock: one line is logged, and the worker ends in time."""
     store = open_store()
     store.store("alice", "secret-token", 10)
     wait(clock, 10)

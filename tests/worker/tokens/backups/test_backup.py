@@ -51,7 +51,7 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
 
 
 def test_a_backup_holds_what_the_store_holds(store: TokenStore, tmp_path: Path, clock: SimpleNamespace) -> None:
-    """While it runs; what comes later isn't in it, and it can be put back."""
+    """While the store is in use; later changes aren't in it, and it can be restored."""
     store.delete(username="user-3")
     before = contents(store)
     assert store.backup(tmp_path / "backup.db") == len(before) == 75
@@ -65,7 +65,7 @@ def test_a_backup_holds_what_the_store_holds(store: TokenStore, tmp_path: Path, 
 
 
 def test_a_backup_is_one_private_complete_file(store: TokenStore, tmp_path: Path) -> None:
-    """Nothing beside it, no write-ahead log needed, mode 0600 whatever the umask."""
+    """It needs no companion file such as a write-ahead log, and has mode 0600 whatever the umask."""
     folder = tmp_path / "there"
     folder.mkdir()
     umask = os.umask(0)
@@ -80,7 +80,7 @@ def test_a_backup_is_one_private_complete_file(store: TokenStore, tmp_path: Path
 
 
 def test_a_backup_can_take_the_place_of_the_database(store: TokenStore, tmp_path: Path, clock: SimpleNamespace) -> None:
-    """With the worker stopped, without a word from us."""
+    """With the worker stopped, and without warnings."""
     folder = tmp_path / "elsewhere"
     folder.mkdir(mode=0o700)
     store.backup(folder / "cache.db")
@@ -97,7 +97,7 @@ def test_a_deleted_token_is_in_no_backup(store: TokenStore, tmp_path: Path) -> N
     assert (b"token-99" in data, b"gone-gone-gone-gone" in data) == (True, False)
 
 
-def test_backups_during_writes_are_each_of_one_moment(store: TokenStore, tmp_path: Path) -> None:
+def test_backups_during_writes_are_consistent(store: TokenStore, tmp_path: Path) -> None:
     """Two tokens are stored and deleted in turn: a backup has the first whenever it has the second."""
     done = threading.Event()
 
@@ -122,8 +122,8 @@ def test_backups_during_writes_are_each_of_one_moment(store: TokenStore, tmp_pat
     assert found == [(100, True)] * 10
 
 
-def test_a_file_that_is_there_is_left_alone(store: TokenStore, tmp_path: Path) -> None:
-    """A link to nowhere counts as one."""
+def test_an_existing_file_is_not_overwritten(store: TokenStore, tmp_path: Path) -> None:
+    """A dangling link counts as one."""
     (tmp_path / "backup.db").write_text("precious")
     (tmp_path / "link.db").symlink_to(tmp_path / "nowhere")
     for name in ("backup.db", "link.db"):
@@ -189,7 +189,7 @@ def test_a_disk_that_fails_leaves_nothing_behind(store: TokenStore, tmp_path: Pa
 def test_a_damaged_database_gives_no_backup(
     store: TokenStore, open_store: OpenStore, tokens_folder: Path, tmp_path: Path
 ) -> None:
-    """What can't be restored is not worth keeping; the line is about the database."""
+    """A backup that can't be restored is useless; the message names the database."""
     store.close()
     store = open_store()
     spoil_an_index(tokens_folder / "cache.db")
@@ -200,7 +200,7 @@ def test_a_damaged_database_gives_no_backup(
 
 
 def spoil_an_index(file: Path) -> None:
-    """Flip a byte that no reading of the tokens comes across."""
+    """Flip a byte that loading the tokens doesn't read."""
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_tag_rowid'")
     with file.open("r+b") as stream:
@@ -218,10 +218,10 @@ def test_an_intact_database_passes_its_check(store: TokenStore) -> None:
     store.check()
 
 
-def test_a_check_finds_damage_that_nothing_else_has_met(
+def test_a_check_finds_damage_in_pages_that_were_not_read(
     store: TokenStore, open_store: OpenStore, tokens_folder: Path
 ) -> None:
-    """On the disk, whatever of it is still in memory."""
+    """On disk, even if the pages in memory are intact."""
     store.close()
     store = open_store()
     store.check()

@@ -1,4 +1,4 @@
-"""How little is taken from a file for being called a backup: it may have been written by anybody."""
+"""Backups are read as untrusted files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def backup(store: TokenStore, tmp_path: Path) -> Path:
 
 
 def spoil_an_index(file: Path) -> None:
-    """Flip a byte that no reading of the tokens comes across."""
+    """Flip a byte that loading the tokens doesn't read."""
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         [(page,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_tag_rowid'")
     with file.open("r+b") as stream:
@@ -119,7 +119,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE.keys())
 def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[[Path], object]) -> None:
-    """It names the file, and the file is as it was."""
+    """The message names the file, which is unchanged."""
     spoil(backup)
     before = [(path.name, path.stat().st_size) for path in sorted(backup.parent.iterdir())]
     data = backup.read_bytes()
@@ -132,8 +132,8 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
     assert backup.read_bytes() == data
 
 
-def test_a_backup_that_takes_too_long_is_given_up(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is that keeps SQLite busy."""
+def test_a_backup_that_takes_too_long_is_refused(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limit holds whatever keeps SQLite busy."""
     monkeypatch.setattr(token_backup, "READ_SECONDS", 0.0)
     monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
     with pytest.raises(TokenStoreDamagedError, match=r"is damaged or no backup of a token database"):
@@ -141,7 +141,7 @@ def test_a_backup_that_takes_too_long_is_given_up(backup: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
-def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_path_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
     """Opening a pipe would block until another process writes to it."""
     path = Path("/dev/zero") if kind == "device" else tmp_path / kind
     if kind == "folder":
@@ -161,15 +161,15 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_strange_names_are_names(store: TokenStore, tmp_path: Path) -> None:
-    """Characters that mean something in a URI."""
+def test_file_names_may_have_characters_of_uris(store: TokenStore, tmp_path: Path) -> None:
+    """They are escaped where SQLite opens a URI."""
     file = tmp_path / "a b?mode=rwc#c%20&d"
     store.backup(file)
     assert len(read_backup(file).records) == 100
 
 
 def test_a_file_whose_header_asks_for_a_log_is_read_without_one(backup: Path) -> None:
-    """So does a copy of the database of a worker that was stopped."""
+    """A copy of a stopped worker's database has such a header."""
     _write(18, b"\x02\x02")(backup)
     assert len(read_backup(backup).records) == 100
     assert [path.name for path in sorted(backup.parent.iterdir())] == ["backup.db", "tokens"]
@@ -208,7 +208,7 @@ def test_planted_pickles_are_counted_and_never_run(
 def test_rows_that_break_a_rule_are_counted(
     open_store: OpenStore, raw_database: RawDatabase, tokens_folder: Path
 ) -> None:
-    """A token that comes twice is the first one's; triggers and rows of others don't matter."""
+    """A token that comes twice belongs to the first row; triggers and other programs' rows are ignored."""
     open_store().close()
     value = '{"token": "twice", "username": "mallory", "created": "2026-05-31T12:08:51+00:00"}'
     raw_database.run("DROP INDEX Cache_key_raw")

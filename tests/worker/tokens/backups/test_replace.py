@@ -24,7 +24,7 @@ def contents(store: TokenStore) -> list[Fields]:
 
 
 def fields(record: BearerTokenRecord) -> Fields:
-    """Return all that a record holds."""
+    """Return the fields of a record."""
     return record.token, record.username, record.created, record.expires
 
 

@@ -103,7 +103,7 @@ def hide_from_index(file: Path, token: str) -> None:
 
 
 def test_a_deletion_that_an_index_hides_a_row_from_is_refused(open_store: OpenStore, tokens_folder: Path) -> None:
-    """Said to be done, it would be undone by the next start."""
+    """The next start would load the hidden row again."""
     stored = filled(open_store())
     store = open_store()
     hide_from_index(tokens_folder / "cache.db", "token-7")
@@ -115,7 +115,7 @@ def test_a_deletion_that_an_index_hides_a_row_from_is_refused(open_store: OpenSt
 
 
 def test_a_deletion_of_a_row_that_is_gone_already_is_done(open_store: OpenStore, raw_database: RawDatabase) -> None:
-    """Somebody else has removed it: the token must not stay good for that."""
+    """Another program removed the row: the token must become invalid all the same."""
     filled(open_store())
     store = open_store()
     raw_database.run("DELETE FROM Cache WHERE key = 'bearer_token::token-7'")

@@ -43,7 +43,7 @@ def test_many_threads_leave_memory_and_disk_alike(open_store: OpenStore) -> None
 
 
 def test_two_users_racing_for_one_token_leave_one_owner(open_store: OpenStore) -> None:
-    """Exactly one is served, the others are refused."""
+    """Exactly one succeeds, the others are refused."""
     store = open_store()
     barrier = threading.Barrier(6)
 
@@ -63,7 +63,7 @@ def test_two_users_racing_for_one_token_leave_one_owner(open_store: OpenStore) -
 
 @pytest.mark.slow
 def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """Between two of its transactions others get their turn, and the sweep sees what they did."""
+    """Other calls run between two of its transactions, and the sweep takes their changes into account."""
     store = open_store()
     for number in range(SWEEP_BATCH_TOKENS + 2):
         store.store("alice", f"t{number:04}", 10)
