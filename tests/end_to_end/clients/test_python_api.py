@@ -147,7 +147,7 @@ def test_clients_of_one_environment_are_independent(environment: Environment, wo
         first.close()
         first.close()
         for use in (lambda: first.run_job("fastmcp", "get_version"), first.show_workers):
-            with pytest.raises(UsageError, match="this client is closed: make another one"):
+            with pytest.raises(UsageError, match="closed"):
                 use()
         assert second.run_job("fastmcp", "get_version", timeout=20)[DEFAULT_WORKER]["failed"] is False
     assert worker.process.poll() is None
@@ -235,7 +235,7 @@ def test_what_cannot_start_is_an_error_of_its_class(
     port = int(worker.url.removesuffix("/mcp").rsplit(":", 1)[1])
     environment = environment_factory(port=port)
     norfab = NorFab(environment.inventory_file)
-    with pytest.raises(WorkerStartError, match=f"port {port} on 127.0.0.1 is taken"):
+    with pytest.raises(WorkerStartError, match=f"port {port} on 127.0.0.1"):
         norfab.start()
     assert is_stopped(environment)
     norfab.destroy()
@@ -250,7 +250,7 @@ def test_one_worker_that_cannot_start_leaves_none_of_the_others_running(
     text = json.loads(environment.inventory_file.read_text())
     text["workers"]["bad"][0]["port"] = int(worker.url.removesuffix("/mcp").rsplit(":", 1)[1])
     environment.inventory_file.write_text(json.dumps(text))
-    with pytest.raises(WorkerStartError, match=r"worker bad can't start: port \d+ on 127\.0\.0\.1 is taken"):
+    with pytest.raises(WorkerStartError, match=r"worker bad .*port \d+ on 127\.0\.0\.1"):
         NorFab(environment.inventory_file).start()
     assert [read_owner(environment.lock_file(name)) for name in ("good", "bad")] == [None, None]
 

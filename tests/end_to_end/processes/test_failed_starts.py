@@ -25,13 +25,13 @@ def take_the_port(environment: Environment, taken: socket.socket) -> str:
     """Listen where the worker would."""
     port = taken.getsockname()[1]
     set_key(environment, port=port)
-    return rf"port {port} on 127\.0\.0\.1 is taken: .*another port in the worker's inventory"
+    return rf"port {port} on 127\.0\.0\.1 .*inventory"
 
 
 def open_it_to_everybody(environment: Environment, _: socket.socket) -> str:
     """Bind to all interfaces without authentication."""
     set_key(environment, host="0.0.0.0", authentication_enabled=False)  # noqa: S104  what is refused
-    return r"other machines can reach host 0\.0\.0\.0 and authentication is off: set authentication_enabled: true"
+    return r"host 0\.0\.0\.0 .*authentication_enabled: true"
 
 
 def break_the_inventory(environment: Environment, _: socket.socket) -> str:
@@ -51,7 +51,7 @@ def widen_a_folder(environment: Environment, _: socket.socket) -> str:
     """Let others into the keys."""
     environment.prepare()
     environment.keys_folder.chmod(0o755)
-    return rf"keys has mode 0755 and is open to other users: run chmod 700 .*{environment.keys_folder}"
+    return rf"0755.*chmod 700 .*{environment.keys_folder}"
 
 
 def widen_a_file(environment: Environment, _: socket.socket) -> str:
@@ -61,7 +61,7 @@ def widen_a_file(environment: Environment, _: socket.socket) -> str:
     folder.mkdir(mode=0o700)
     (folder / "cache.db").touch()
     (folder / "cache.db").chmod(0o644)
-    return r"cache\.db has mode 0644 and is open to other users: run chmod 600 "
+    return r"cache\.db has mode 0644 .*chmod 600 "
 
 
 def spoil_the_key(environment: Environment, _: socket.socket) -> str:
@@ -70,7 +70,7 @@ def spoil_the_key(environment: Environment, _: socket.socket) -> str:
     file = environment.keys_folder / f"{DEFAULT_WORKER}.key_secret"
     file.touch(mode=0o600)
     file.write_text("no key\n")
-    return rf"{file} is not a secret key file"
+    return re.escape(str(file))
 
 
 def put_a_folder_in_the_keys_place(environment: Environment, _: socket.socket) -> str:
@@ -88,13 +88,13 @@ def damage_the_database(environment: Environment, _: socket.socket) -> str:
     folder.mkdir(mode=0o700)
     (folder / "cache.db").touch(mode=0o600)
     (folder / "cache.db").write_bytes(b"\x07not a database" * 1_000)
-    return r"cache\.db is damaged or no token database, nothing changed: restore it from a backup"
+    return r"cache\.db is damaged"
 
 
 def name_a_plugin_that_is_nowhere(environment: Environment, _: socket.socket) -> str:
     """Have tasks of one's own in a module that isn't there."""
     set_key(environment, plugins=["lab.tasks"])
-    return r"plugin lab\.tasks was not found: put it beside the inventory or install it, or remove it from `plugins`"
+    return r"plugin lab\.tasks .*`plugins`"
 
 
 OBSTACLES = [

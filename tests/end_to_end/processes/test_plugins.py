@@ -14,7 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from support.own_tools import OWN_TASKS
-from support.programs import ProgramStarter
+from support.programs import ProgramStarter, assert_one_line
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 TOKEN, SECONDS = "nfcli-token", 20.0
@@ -142,11 +142,10 @@ def test_a_plugins_task_is_an_mcp_tool_unless_it_says_no(worker: RunningWorker, 
     )
 
 
-REMEDY = "remove it from `plugins` in the worker's inventory"
 BROKEN = {
-    "lab_raises": ("raise ValueError('no\\nlab')", "can't be loaded: ValueError: no (line 1 of FILE): fix it, or"),
-    "lab_leaves": ("import sys\nsys.exit(0)", "can't be loaded: SystemExit: 0 (line 2 of FILE): fix it, or"),
-    "lab_empty": ("print('hello')", "has no tasks: mark a function with @task, or"),
+    "lab_raises": ("raise ValueError('no\\nlab')", "ValueError: no (line 1 of FILE)"),
+    "lab_leaves": ("import sys\nsys.exit(0)", "SystemExit: 0 (line 2 of FILE)"),
+    "lab_empty": ("print('hello')", "@task"),
 }
 
 
@@ -163,9 +162,7 @@ def test_a_plugin_that_fails_stops_the_start_with_its_name_and_reason(
     words = ["-w"] if program == "nfcli -w" else ["show", "fastmcp", "status"]
     started = start_program(*words, environment=environment)
     assert started.end() == 1
-    expected = f"plugin {plugin} {reason} {REMEDY}\n"
-    assert started.err.endswith(f"worker {DEFAULT_WORKER} can't start: {expected}".replace("FILE", str(file)))
-    assert started.err.count("\n") == 1
+    assert_one_line(started.err, f"worker {DEFAULT_WORKER}", f"plugin {plugin}", reason.replace("FILE", str(file)))
     assert list(environment.state_folder.glob("run/*.json")) == []
 
 
@@ -180,9 +177,9 @@ def test_a_check_tells_where_plugins_come_from_and_which_are_nowhere(
     done = nfcli("--check", environment=environment)
     lines = [line.partition(f"{DEFAULT_WORKER} plugins: ") for line in done.stdout.splitlines() if "plugins: " in line]
     assert done.returncode == 1
-    assert [(head.strip(), text) for head, _, text in lines] == [
-        ("ok", f"lab_there found at {file}, not imported by this check"),
-        ("FAULT", f"plugin lab_missing.tasks was not found: put it beside the inventory or install it, or {REMEDY}"),
+    assert [(head.strip(), str(file) in text, "lab_missing.tasks" in text) for head, _, text in lines] == [
+        ("ok", True, False),
+        ("FAULT", False, True),
     ]
     assert not file.with_name("was_run").exists()
 
