@@ -92,7 +92,10 @@ def wait_for_owner(environment: Environment) -> None:
         assert time.monotonic() < deadline
 
 
-ENDS = ["end of input", signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
+ENDS = [
+    *("end of input", signal.SIGTERM, signal.SIGKILL),
+    *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP)),
+]
 
 
 @pytest.mark.parametrize("how", ENDS, ids=str)
@@ -115,6 +118,7 @@ def test_a_script_takes_the_workers_that_it_started_along(
     assert "Traceback" not in script.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, "the terminal is closed"], ids=str)
 def test_a_prompt_takes_the_workers_that_it_started_along(
     environment_factory: EnvironmentFactory, open_terminal: TerminalStarter, watch: Watch, how: Any
@@ -185,6 +189,7 @@ def test_the_foreground_restarts_a_worker_that_dies(
     assert (supervisor.end(), supervisor.out, worker.is_gone_within(0)) == (0, "", True)
 
 
+@pytest.mark.slow
 def test_the_foreground_goes_on_trying_with_growing_pauses(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -221,6 +226,7 @@ def test_ctrl_c_ends_the_foreground(
     assert worker.is_gone_within(0)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_foreground_that_is_killed(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -234,6 +240,7 @@ def test_workers_end_with_a_foreground_that_is_killed(
     assert [worker.is_gone_within(STOP_SECONDS) for worker in workers] == [True, True]
 
 
+@pytest.mark.slow
 def test_only_one_of_two_foregrounds_runs_a_worker(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter
 ) -> None:
@@ -285,6 +292,7 @@ def test_shells_that_start_and_end_at_the_same_moments_all_work(
     assert worker.is_gone_within(STOP_SECONDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["end of input", signal.SIGKILL], ids=str)
 def test_a_worker_goes_on_for_a_shell_that_needs_it_when_its_own_ends(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch, how: Any

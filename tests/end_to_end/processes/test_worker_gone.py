@@ -199,6 +199,7 @@ def test_a_frozen_worker_costs_the_timeout_and_the_client_goes_on_with_it(
 SILENT = r"worker \S+ at ipc://\S+ accepts connections but doesn't answer within 2\.5 s: check its log, or .*"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [(CHECK, (3, SILENT)), (f"{CHECK} timeout 1", (1, f"{DEFAULT_WORKER}: no answer within 1 s"))],
@@ -239,6 +240,7 @@ def test_a_script_starts_the_worker_again_that_it_had_started(
     assert worker.is_gone_within(0)
 
 
+@pytest.mark.slow
 def test_a_worker_that_can_not_be_started_again_is_told_until_it_can(
     norfab: NorFab, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -273,6 +275,7 @@ def take_port(environment: Environment, port: int) -> str:
     return good
 
 
+@pytest.mark.slow
 def test_a_shell_starts_nobody_elses_worker_again(norfab: NorFab, start_program: ProgramStarter, watch: Watch) -> None:
     """A service manager's would find its name taken. When its owner has started it again, the next command works."""
     owner, other, client = (start_program(*words, environment=norfab.environment) for words in ([], [], ["-c"]))

@@ -125,6 +125,7 @@ class Changes(threading.Thread):
         self.states.append(after)
 
 
+@pytest.mark.slow
 def test_a_backup_under_load_is_what_was_there_at_one_moment(
     environment: Environment,
     worker: RunningWorker,
@@ -246,6 +247,7 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_takes_its_place
     assert ran(big_client, "backup_end", id=begun["id"]) is True
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_during_a_restore_has_all_tokens_of_before_or_all_of_the_backup(
     environment_factory: EnvironmentFactory,
     running_worker: WorkerRunner,

@@ -22,6 +22,8 @@ from support.programs import ProgramStarter
 from support.store_site import CHANGES, SETTINGS, STATE, STORE, Site
 from support.workers import EnvironmentFactory, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 WORKER = [sys.executable, "-m", "nfcli.worker", "--name", DEFAULT_WORKER]
 
 

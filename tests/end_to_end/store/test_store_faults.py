@@ -26,6 +26,8 @@ from support.programs import InTime
 from support.store_site import CHANGES, DELETE, SETTINGS, STATE, STORE, Site
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 Fault = Callable[[Any], Any]
 
 CHANGE_SECONDS = 6.0
