@@ -33,20 +33,12 @@ Deliver = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The limits of an executor.
+    """The limits of an executor."""
 
-    Attributes:
-        jobs_in_flight: jobs that are queued or running.
-        bytes_in_flight: bytes of their requests, which take some twenty times as many in memory.
-        callbacks: callers that wait for the same job.
-        kept_jobs: jobs whose uuid is known, so that they aren't run again.
-        kept_result_bytes: bytes of the results of completed jobs.
-    """
-
-    jobs_in_flight: int = 1_000
-    bytes_in_flight: int = 8 * 1024 * 1024
-    callbacks: int = 100
-    kept_jobs: int = 10_000
+    jobs_in_flight: int = 1_000  # queued or running
+    bytes_in_flight: int = 8 * 1024 * 1024  # of their requests, which take some twenty times as many in memory
+    callbacks: int = 100  # that wait for the same job
+    kept_jobs: int = 10_000  # whose uuid is known, so that they aren't run again
     kept_result_bytes: int = 8 * 1024 * 1024
 
 
@@ -60,19 +52,10 @@ class JobState(StrEnum):
 
 @dataclass(eq=False)
 class TrackedJob:
-    """One job of one client.
+    """One job of one client, which is not started any more after `deadline` (monotonic seconds).
 
-    Attributes:
-        client: the key that clients are told apart by.
-        uuid: the job's name.
-        request: task and arguments; without the arguments once the job is completed.
-        deadline: monotonic time after which it isn't started any more.
-        size: bytes of the request.
-        state: of the job.
-        payload: the result's JSON; None before the job is completed, and when it is no longer kept.
-        was_run: whether its task was started.
-        waiting: the callbacks that get the result.
-        notify: the callback that gets events.
+    `size` is the bytes of its request; `payload` the result's JSON, None before it is completed and when it is no
+    longer kept. `waiting` get the result, `notify` gets events.
     """
 
     client: str

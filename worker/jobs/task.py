@@ -110,16 +110,10 @@ def read_only_hints(title: str) -> ToolHints:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The declaration of one task.
+    """The declaration of one task: its function, model of arguments, type of result, and hints (None: never a tool).
 
-    Attributes:
-        name: the function's name.
-        function: called with the context and the validated arguments.
-        input_model: model of the arguments.
-        result_type: type of the result's value.
-        mcp: hints for MCP clients; None: never a tool.
-        audit: operation of the audit line that is written when the task changes nothing; None: not audited.
-        run_inline: the task only reads memory, so the thread that receives the job runs it.
+    `audit` is the operation of the audit line that is written when the task changes nothing, None for tasks that aren't
+    audited. `run_inline`: it only reads memory, so the thread that receives the job runs it.
     """
 
     name: str

@@ -162,7 +162,7 @@ class BrokerTransport:
         while not self._stopping.is_set():
             try:
                 self._run_once()
-            except Exception as error:  # noqa: BLE001  a fault here must not end the thread that serves everybody
+            except Exception as error:  # noqa: BLE001  a fault here must not end the thread
                 log.error("connection to the broker failed: %s", type(error).__name__)
                 self._stopping.wait(PAUSE_SECONDS)
         self._sign_off()

@@ -180,7 +180,7 @@ class DirectServer:
             self._counts["invalid"] += 1
             log.debug("message dropped: %s", error)
             self._refuse(frames, Status.BAD_REQUEST, str(error))
-        except Exception as error:  # noqa: BLE001  a fault here must not end the thread that serves everybody
+        except Exception as error:  # noqa: BLE001  a fault here must not end the thread
             self._counts["invalid"] += 1
             log.error("message dropped: %s", type(error).__name__)
 

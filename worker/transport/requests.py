@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from ...models.errors import TaskError
 from ...models.protocol.frames import Command, Status, encode_data
@@ -17,54 +16,6 @@ from ..jobs.executor import JobExecutor, JobState
 
 Reply = Callable[[bytes, Status, bytes], None]
 """Sends a reply to one request: command, status and JSON. Any thread may call it; it neither blocks nor raises."""
-
-
-class ReplyBodies(Protocol):
-    """The status and JSON of replies that no task makes."""
-
-    def state(self, uuid: str, state: str) -> bytes:
-        """Return the JSON of a reply that says how far a job is."""
-
-    def unknown_job(self, uuid: str) -> tuple[Status, bytes]:
-        """Return the reply to a GET for a job that was never sent, or that a restart has made unknown."""
-
-    def failure(self, uuid: str, reason: str, task: str = "") -> tuple[Status, bytes]:
-        """Return the reply to a request that is refused."""
-
-
-class RequestDispatcher:
-    """Answers POST and GET; used by the thread that receives requests."""
-
-    def __init__(self, executor: JobExecutor, bodies: ReplyBodies) -> None:
-        self._executor = executor
-        self._bodies = bodies
-
-    def post(self, client: str, uuid: str, request: JobRequest, reply: Reply, *, size: int) -> None:
-        """Submit a job; its events and its result, or why it is refused, go to `reply`.
-
-        Args:
-            client: the key that the executor tells clients apart by.
-            uuid: the job's name.
-            request: task and arguments.
-            reply: sends to the client.
-            size: bytes of the request.
-        """
-        deliver, notify = partial(reply, Command.RESPONSE, Status.DONE), partial(reply, Command.EVENT, Status.DONE)
-        try:
-            self._executor.submit(client, uuid, request, deliver, notify=notify, size=size)
-        except TaskError as error:
-            reply(Command.RESPONSE, *self._bodies.failure(uuid, str(error), request.task))
-
-    def get(self, client: str, uuid: str, reply: Reply) -> None:
-        """Reply with a job's result, or with its state while it is queued or running."""
-        found = self._executor.find(client, uuid)
-        if found is None:
-            status, body = self._bodies.unknown_job(uuid)
-        elif found[0] is not JobState.COMPLETED:
-            status, body = Status.PENDING, self._bodies.state(uuid, found[0].value)
-        else:
-            status, body = Status.DONE, found[1] or b"{}"
-        reply(Command.RESPONSE, status, body)
 
 
 class DirectBodies:
@@ -125,3 +76,38 @@ class BrokerBodies:
         """Return the reply to a refused request."""
         result = failed_result(reason, task=f"{self._worker}:{task}", service=self._service, juuid=uuid)
         return Status.DONE, encode_data({self._worker: result})
+
+
+class RequestDispatcher:
+    """Answers POST and GET; used by the thread that receives requests."""
+
+    def __init__(self, executor: JobExecutor, bodies: DirectBodies | BrokerBodies) -> None:
+        self._executor = executor
+        self._bodies = bodies
+
+    def post(self, client: str, uuid: str, request: JobRequest, reply: Reply, *, size: int) -> None:
+        """Submit a job; its events and its result, or why it is refused, go to `reply`.
+
+        Args:
+            client: the key that the executor tells clients apart by.
+            uuid: the job's name.
+            request: task and arguments.
+            reply: sends to the client.
+            size: bytes of the request.
+        """
+        deliver, notify = partial(reply, Command.RESPONSE, Status.DONE), partial(reply, Command.EVENT, Status.DONE)
+        try:
+            self._executor.submit(client, uuid, request, deliver, notify=notify, size=size)
+        except TaskError as error:
+            reply(Command.RESPONSE, *self._bodies.failure(uuid, str(error), request.task))
+
+    def get(self, client: str, uuid: str, reply: Reply) -> None:
+        """Reply with a job's result, or with its state while it is queued or running."""
+        found = self._executor.find(client, uuid)
+        if found is None:
+            status, body = self._bodies.unknown_job(uuid)
+        elif found[0] is not JobState.COMPLETED:
+            status, body = Status.PENDING, self._bodies.state(uuid, found[0].value)
+        else:
+            status, body = Status.DONE, found[1] or b"{}"
+        reply(Command.RESPONSE, status, body)
