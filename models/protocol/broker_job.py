@@ -193,7 +193,7 @@ class BrokerJob:
             if is_asked_again and self._broker.is_settling(now):
                 continue
             if is_asked_again or name not in self._reached:
-                reason = f"worker {name} is not registered at {self._at}: see whether it runs, and its log"
+                reason = f"worker {name} is not registered at {self._at}: check that it runs, and its log"
                 self.job.fail_gone(name, NoWorkersError(reason))
 
     def _handle_rejection(self, rejection: Rejected, now: float) -> None:

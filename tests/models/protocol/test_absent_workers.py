@@ -25,7 +25,7 @@ def test_a_worker_that_the_broker_does_not_have_was_never_reached() -> None:
     sent.receive("202", {"workers": ["w1"], "target": '["w1","w2","w3"]'})
     sent.receive("400", {"workers": None, "target": '["w1","w2","w3"]'})
     assert (sent.pending.missing, sent.pending.unreached["w3"]) == ({"w1"}, better)
-    line = "worker w2 is not registered at the broker at tcp://b:1: see whether it runs, and its log"
+    line = "worker w2 is not registered at the broker at tcp://b:1: check that it runs, and its log"
     assert str(sent.pending.unreached["w2"]) == line
 
 
