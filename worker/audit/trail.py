@@ -33,7 +33,7 @@ from .refusals import Refusal, RefusalLog
 
 if TYPE_CHECKING:
     from ...models.tokens import BearerTokenRecord
-    from ..tokens.store import BeforeCommit, TokenChange
+    from ..tokens.changes import BeforeCommit, TokenChange
 
 log = logging.getLogger(__name__)
 

@@ -65,11 +65,11 @@ def _copy(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_s
             raise damaged(database)
 
 
-def read_backup(path: Path) -> LoadedTokens:
+def read_backup(path: Path, *, seconds: float = READ_SECONDS) -> LoadedTokens:
     """Read the tokens of an untrusted backup: nothing in the file is run, unpickled or changed.
 
     Raises:
-        TokenStoreDamagedError: it is damaged, no backup, or takes longer than `READ_SECONDS` to read.
+        TokenStoreDamagedError: it is damaged, no backup, or takes longer than `seconds` to read.
         TokenStoreError: it can't be read.
     """
     try:
@@ -90,7 +90,7 @@ def read_backup(path: Path) -> LoadedTokens:
             )
     # Immutable: SQLite takes no lock and creates no file next to it.
     try:
-        with open_untrusted(path, "mode=ro&immutable=1", READ_SECONDS) as connection:
+        with open_untrusted(path, "mode=ro&immutable=1", seconds) as connection:
             if not is_intact(connection):
                 raise _not_a_backup(path)
             return read_rows(connection)

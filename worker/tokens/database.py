@@ -23,12 +23,10 @@ import diskcache
 
 from ...models.errors import TokenStoreDamagedError, TokenStoreError, TokenStoreFullError
 from ...models.tokens import BearerTokenRecord
-from .backup import read_backup, write_backup
+from .backup import write_backup
 from .errors import convert_errors, damaged
 from .files import DATABASE_NAME, DatabaseFiles, check_file, prepare_folder
 from .rows import KEY_PREFIX, LATEST_TIME_KEY, LoadedTokens, encode, read_rows
-
-__all__ = ["KEY_PREFIX", "LOCK_TIMEOUT_SECONDS", "LoadedTokens", "NoPickleDisk", "TokenDatabase", "read_backup"]
 
 LOCK_TIMEOUT_SECONDS = 5.0
 

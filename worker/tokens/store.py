@@ -31,8 +31,6 @@ from .index import TokenIndex
 from .rows import LoadedTokens
 from .startup_report import log_open_report
 
-__all__ = ["SWEEP_AGAIN_SECONDS", "SWEEP_BATCH_TOKENS", "BeforeCommit", "ReplaceResult", "TokenChange", "TokenStore"]
-
 log = logging.getLogger(__name__)
 
 SWEEP_BATCH_TOKENS = 500

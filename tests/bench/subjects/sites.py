@@ -15,7 +15,8 @@ import diskcache
 from subjects.processes import BenchError, Driver, child
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-from nfcli.worker.tokens.database import KEY_PREFIX, NoPickleDisk, TokenDatabase
+from nfcli.worker.tokens.database import NoPickleDisk, TokenDatabase
+from nfcli.worker.tokens.rows import KEY_PREFIX
 
 HERE = Path(__file__).parents[1]
 TOKEN = "bench-0"

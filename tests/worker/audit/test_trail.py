@@ -18,7 +18,8 @@ from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.audit import AuditEntry, Operation
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.tokens.store import TokenChange, TokenStore
+from nfcli.worker.tokens.changes import TokenChange
+from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 
 SECRET = "s3cr3t-t0k3n/with+more~=="

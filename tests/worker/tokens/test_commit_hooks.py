@@ -11,7 +11,8 @@ import pytest
 
 from nfcli.models.errors import NfcliError, TaskError, TokenOwnerError, TokenStoreError, TokenStoreFullError
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens.store import TokenChange, TokenStore
+from nfcli.worker.tokens.changes import TokenChange
+from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]

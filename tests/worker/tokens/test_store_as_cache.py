@@ -14,7 +14,7 @@ import pytest
 
 from nfcli.models.errors import TokenStoreDamagedError
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens import database as token_disk
+from nfcli.worker.tokens.files import DATABASE_NAME
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 
@@ -129,10 +129,10 @@ def test_an_inconsistent_copy_is_refused(open_store: OpenStore, tokens_folder: P
         if turn:
             store.delete(username="user-0-7")
         in_its_thread(store, cache_of(store).shrink)
-        halves.append((tokens_folder / token_disk.DATABASE_NAME).read_bytes())
+        halves.append((tokens_folder / DATABASE_NAME).read_bytes())
     copy = tmp_path / "copy"
     copy.mkdir(mode=0o700)
-    file = copy / token_disk.DATABASE_NAME
+    file = copy / DATABASE_NAME
     file.touch(mode=0o600)
     middle = len(halves[0]) // 4096 // 2 * 4096
     file.write_bytes(halves[1][:middle] + halves[0][middle:])

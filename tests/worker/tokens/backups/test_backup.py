@@ -23,7 +23,7 @@ from nfcli.models.errors import (
     TokenStoreReadOnlyError,
 )
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens.database import read_backup
+from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
 
 OpenStore = Callable[[], TokenStore]

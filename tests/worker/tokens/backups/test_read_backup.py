@@ -18,8 +18,7 @@ import pytest
 from nfcli.models.environment import untrusted_sqlite as foreign_database
 from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens import backup as token_backup
-from nfcli.worker.tokens.database import read_backup
+from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 
@@ -134,10 +133,9 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
 
 def test_a_backup_that_takes_too_long_is_refused(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time limit holds whatever keeps SQLite busy."""
-    monkeypatch.setattr(token_backup, "READ_SECONDS", 0.0)
     monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
     with pytest.raises(TokenStoreDamagedError, match=r"is damaged or no backup of a token database"):
-        read_backup(backup)
+        read_backup(backup, seconds=0.0)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])

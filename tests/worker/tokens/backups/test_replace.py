@@ -11,7 +11,8 @@ import pytest
 
 from nfcli.models.errors import TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
-from nfcli.worker.tokens.store import ReplaceResult, TokenChange, TokenStore
+from nfcli.worker.tokens.changes import ReplaceResult, TokenChange
+from nfcli.worker.tokens.store import TokenStore
 from support.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
