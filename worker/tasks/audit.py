@@ -12,14 +12,14 @@ from ..jobs.task_context import TaskContext
 
 @task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False)
 def get_audit(worker: TaskContext, arguments: GetAuditInput) -> list[dict[str, Any]]:
-    """List the newest lines of the audit trail, all or those about one user, the newest one last.
+    """List the newest lines of the audit trail, of all users or of one, oldest first.
 
-    A line tells who asked for which change of whose tokens, and what came of it; tokens are told by their fingerprints.
+    A line has the actor, the operation, the owner and fingerprints of the tokens, and the outcome.
     """
     return [entry.model_dump() for entry in worker.audit.entries(arguments.last, arguments.username)]
 
 
 @task(result=AuditReport, mcp=False)
 def verify_audit(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Read the whole audit trail and tell how many lines it has; fail where one was altered or is missing."""
+    """Verify the entire audit trail and count its lines; fail if one was altered or is missing."""
     return worker.audit.verify().model_dump()
