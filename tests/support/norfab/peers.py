@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from nfcli import Client, NoWorkersError
+from nfcli.models.protocol.jobs import Results
 
 SERVICE = "fastmcp"
 SECONDS = 20.0
 
 Workers = str | list[str]
-Results = dict[str, dict[str, Any]]
 
 
 class ReferencePeer:
