@@ -20,7 +20,7 @@ from nfcli.worker.tools.discovery import Discovery, Intervals
 from support.fabric.hub import Hub
 from support.fabric.services import INTERVALS, TIMEOUTS, Catalogue, Connect, Make, discover_through
 from support.mcp.served_worker import Serve, ServedWorker
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 START = 1_780_000_000.25
 

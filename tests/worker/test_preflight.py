@@ -23,7 +23,7 @@ from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.tokens.errors import damaged
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 from support.workers import EnvironmentFactory
 
 OpenStore = Callable[[], TokenStore]

@@ -13,7 +13,7 @@ from nfcli.man.tree import tree_lines
 from nfcli.models.commands.root import Root
 from nfcli.models.environment.paths import Environment
 from support.programs import Program, Terminal, TerminalStarter
-from support.token_tables import EMPTY_TABLE, table_rows
+from support.tokens.token_tables import EMPTY_TABLE, table_rows
 from support.workers import NfcliRunner, RunningWorker
 
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'

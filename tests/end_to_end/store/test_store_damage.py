@@ -19,7 +19,7 @@ import pytest
 from nfcli.models.environment.paths import DEFAULT_WORKER
 from nfcli.models.environment.worker_lock import read_owner
 from support.programs import ProgramStarter
-from support.store_site import CHANGES, SETTINGS, STATE, STORE, Site
+from support.tokens.store_site import CHANGES, SETTINGS, STATE, STORE, Site
 from support.workers import EnvironmentFactory, WorkerRunner
 
 pytestmark = pytest.mark.slow

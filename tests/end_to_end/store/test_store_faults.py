@@ -23,7 +23,7 @@ import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER
 from support.programs import InTime
-from support.store_site import CHANGES, DELETE, SETTINGS, STATE, STORE, Site
+from support.tokens.store_site import CHANGES, DELETE, SETTINGS, STATE, STORE, Site
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 pytestmark = pytest.mark.slow

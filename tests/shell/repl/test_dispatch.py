@@ -8,7 +8,7 @@ import pytest
 from nfcli.models.commands.fastmcp import ListTokens
 from support.shell.bench import Printed, ShellBench
 from support.shell.fake_client import FakeClient
-from support.token_tables import EMPTY_TABLE, table_rows
+from support.tokens.token_tables import EMPTY_TABLE, table_rows
 
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]

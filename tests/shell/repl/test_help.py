@@ -6,7 +6,7 @@ import pytest
 
 from support.shell.bench import Printed
 from support.shell.fake_client import FakeClient
-from support.token_tables import EMPTY_TABLE
+from support.tokens.token_tables import EMPTY_TABLE
 
 Run = Callable[[str], Printed]
 FASTMCP_HELP = (

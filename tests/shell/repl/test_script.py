@@ -15,7 +15,7 @@ from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.script import run_script, run_words
 from support.shell.bench import Printed, ShellBench
 from support.shell.fake_client import FakeClient
-from support.token_tables import EMPTY_TABLE
+from support.tokens.token_tables import EMPTY_TABLE
 
 Script = Callable[..., Printed]
 LIST = b"fastmcp auth list-tokens"

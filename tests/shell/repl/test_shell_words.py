@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from support.shell.bench import Printed, ShellBench
-from support.token_tables import EMPTY_TABLE
+from support.tokens.token_tables import EMPTY_TABLE
 
 Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]

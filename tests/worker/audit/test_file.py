@@ -19,8 +19,8 @@ from nfcli.models.errors import AuditError
 from nfcli.worker.audit import file as audit_file
 from nfcli.worker.audit.chain import NO_LINE, Head
 from nfcli.worker.audit.file import ChainedFile
-from support.chained_files import refused
-from support.token_store import descriptor_of
+from support.tokens.chained_files import refused
+from support.tokens.token_store import descriptor_of
 
 Open = Callable[[], ChainedFile]
 

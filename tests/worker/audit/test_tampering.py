@@ -10,7 +10,7 @@ import pytest
 from nfcli.models.errors import AuditError
 from nfcli.worker.audit.chain import Head
 from nfcli.worker.audit.file import ChainedFile
-from support.chained_files import refused
+from support.tokens.chained_files import refused
 
 Open = Callable[[], ChainedFile]
 

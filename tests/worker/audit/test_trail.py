@@ -20,7 +20,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.tokens.changes import TokenChange
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 SECRET = "s3cr3t-t0k3n/with+more~=="
 KEY = bytes(32)

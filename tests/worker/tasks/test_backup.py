@@ -23,8 +23,8 @@ from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import backup as backup_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tokens.transfers import IDLE_SECONDS, Transfers
-from support.raw_database import RawDatabase
 from support.task_context import task_context
+from support.tokens.raw_database import RawDatabase
 
 Rows = list[tuple[str, str, float, float | None]]
 BUSY = "another backup of this worker is in progress"

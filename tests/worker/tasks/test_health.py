@@ -14,8 +14,8 @@ from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import health
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
 from support.task_context import task_context
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 

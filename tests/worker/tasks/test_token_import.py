@@ -20,8 +20,8 @@ from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import token_import as import_tasks
 from nfcli.worker.tokens.changes import ImportResult, TokenChange
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
 from support.task_context import task_context
+from support.tokens.raw_database import RawDatabase
 
 Rows = list[tuple[str, str, float, float | None]]
 OpenStore = Callable[[], TokenStore]

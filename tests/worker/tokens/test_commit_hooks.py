@@ -13,7 +13,7 @@ from nfcli.models.errors import NfcliError, TaskError, TokenOwnerError, TokenSto
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.changes import TokenChange
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]

@@ -18,7 +18,7 @@ from nfcli.models.errors import TaskError, TokenOwnerError, TokenStoreError
 from nfcli.models.fields import EXPIRE_MAX_SECONDS
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]

@@ -16,7 +16,7 @@ from nfcli.models.errors import TokenStoreDamagedError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.files import DATABASE_NAME
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 

@@ -16,7 +16,7 @@ import pytest
 from nfcli.models.errors import TokenStoreBusyError
 from nfcli.worker.tokens.database import TokenDatabase
 from nfcli.worker.tokens.store import SWEEP_AGAIN_SECONDS, TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 CrashAndOpen = Callable[[TokenStore], TokenStore]

@@ -20,7 +20,7 @@ from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 

@@ -25,8 +25,8 @@ from nfcli.models.errors import (
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
-from support.token_store import pragma
+from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import pragma
 
 OpenStore = Callable[[], TokenStore]
 Fault = Callable[[TokenStore], object]

@@ -27,8 +27,8 @@ from nfcli.models.errors import (
 )
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
-from support.token_store import pragma
+from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import pragma
 
 OpenStore = Callable[[], TokenStore]
 

@@ -13,7 +13,7 @@ import pytest
 
 from nfcli.models.errors import EnvironmentFolderError, TokenStoreBusyError, TokenStoreError
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 

@@ -14,7 +14,7 @@ import pytest
 
 from nfcli.models.errors import TokenStoreDamagedError
 from nfcli.worker.tokens.store import TokenStore
-from support.raw_database import RawDatabase
+from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 
