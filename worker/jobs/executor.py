@@ -21,6 +21,7 @@ from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
 from ...models.tasks.audit import Operation
 from .progress import JobProgress
+from .task import TaskSpec
 from .task_context import TaskContext
 
 log = logging.getLogger(__name__)
@@ -54,14 +55,15 @@ class JobState(StrEnum):
 class TrackedJob:
     """One job of one client, which is not started any more after `deadline` (monotonic seconds).
 
-    `size` is the bytes of its request; `payload` the result's JSON, None before it is completed and when it is no
-    longer kept. `waiting` get the result, `notify` gets events.
+    `spec` is its task, None for an unknown one; `size` the bytes of its request; `payload` the result's JSON, None
+    before it is completed and when it is no longer kept. `waiting` get the result, `notify` gets events.
     """
 
     client: str
     uuid: str
     request: JobRequest
     deadline: float
+    spec: TaskSpec | None = None
     size: int = 0
     state: JobState = JobState.PENDING
     payload: bytes | None = None
@@ -142,7 +144,8 @@ class JobExecutor:
                 self._forget(known)
                 known = None
             if known is None:
-                job = TrackedJob(client, uuid, request, deadline, size, waiting=[deliver], notify=notify)
+                spec = self._worker.registry.find(request.task)
+                job = TrackedJob(client, uuid, request, deadline, spec, size, waiting=[deliver], notify=notify)
                 self._admit(job)
             elif known.state is not JobState.COMPLETED:
                 self._assert_room(len(known.waiting) < self._limits.callbacks)
@@ -152,7 +155,7 @@ class JobExecutor:
         if known is not None:
             deliver(known.payload or self._discarded_result(known))
             return
-        if self._worker.registry.runs_inline(request.task):
+        if job.spec is not None and job.spec.run_inline:
             self._execute(job)
         else:
             self._queue.put(job)
@@ -222,7 +225,7 @@ class JobExecutor:
 
     def _run(self, job: TrackedJob) -> bytes:
         """Run one job in a context of its own; return the result's JSON."""
-        spec = self._worker.registry.find(job.request.task)
+        spec = job.spec
         if spec is not None and spec.run_inline:
             return self._run_in(job, self._worker)
         progress = JobProgress(partial(self._notify, job))
