@@ -257,7 +257,7 @@ def test_a_worker_that_can_not_be_started_again_is_told_until_it_can(
         for number in (2, 3):
             shell.write(CHECK)
             shell.wait_for(
-                rf"\Aline {number}: worker {DEFAULT_WORKER} can't start: port \d+ on \S+ is taken: [^\n]*\n\Z"
+                rf"\Aline {number}: worker {DEFAULT_WORKER} can't start: port \d+ on \S+ is already in use: [^\n]*\n\Z"
             )
     assert environment.inventory_file is not None
     environment.inventory_file.write_text(good)
