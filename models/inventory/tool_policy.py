@@ -152,7 +152,7 @@ class TaskResultGuardrail(_Rule):
 
     description: Annotated[Prose, Kind("text")] = Field(default="", description="Purpose of the rule")
     type: Annotated[Literal["limit", "replace", "regex"], Kind("limit, replace or regex")] = Field(
-        description="limit omits large results, replace replaces matches, regex withholds fields with a match"
+        description="limit leaves large results out, replace replaces matches, regex withholds fields with a match"
     )
     limit: Annotated[Limit | None, Kind("whole number of bytes", "none")] = Field(
         default=None, validate_default=True, description="Maximum size of the results as JSON, in bytes; for limit only"

@@ -29,7 +29,7 @@ from ..jobs.task import read_only_hints, task
 from ..jobs.task_context import TaskContext
 from .process_stats import process_stats
 
-_PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
+PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
 
 @task(result=StatusReport, mcp=read_only_hints("Get Status"))
@@ -56,7 +56,7 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
 @task(result=dict[str, str], mcp=read_only_hints("Get Version"))
 def get_version(_worker: TaskContext, _arguments: TaskInput) -> dict[str, str]:
     """Return the versions of nfcli, its main libraries and Python, and the platform."""
-    versions = {package: _version(package) for package in _PACKAGES}
+    versions = {package: _version(package) for package in PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 

@@ -32,7 +32,7 @@ MAX_ENTRIES_OF_A_SERVICE = 1_000
 MAX_PROMPTS_OF_A_SERVICE = 200
 MAX_TOOLS = 5_000
 MAX_PROMPTS = 1_000
-_MAX_WARNINGS = 1_000
+MAX_WARNINGS = 1_000
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class ToolCatalogue:
     def _warn_once(self, service: str, task: str, problem: str) -> None:
         """Log a problem unless it has been logged already: services are polled."""
         warning = (service, task, problem)
-        if warning in self._warned or len(self._warned) >= _MAX_WARNINGS:
+        if warning in self._warned or len(self._warned) >= MAX_WARNINGS:
             return
         self._warned.add(warning)
         log.warning("not published over MCP: %s %s: %s", clean_line(service, 200), task, problem)

@@ -122,7 +122,7 @@ def test_version_has_the_installed_versions(run: Run) -> None:
 
 def test_version_of_a_missing_package_is_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """This is NorFab's convention."""
-    monkeypatch.setattr(service_tasks, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(service_tasks, "PACKAGES", ("no-such-package",))
     assert run("get_version")["no-such-package"] == ""
 
 

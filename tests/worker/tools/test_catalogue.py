@@ -284,7 +284,7 @@ def test_log_lines_are_limited(
     catalogue: ToolCatalogue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service can invent any number of names."""
-    monkeypatch.setattr(catalogue_module, "_MAX_WARNINGS", 5)
+    monkeypatch.setattr(catalogue_module, "MAX_WARNINGS", 5)
     catalogue.replace("net", [entry(f"t{number}", mcp=None) for number in range(10)])
     assert len(caplog.messages) == 5
 
