@@ -215,7 +215,7 @@ class Site:
         self.notified = threading.Event()
         self.progress: list[tuple[str, str]] = []
         reached = {"endpoint": broker.endpoint, "shared_key": broker.public.decode(), **(about or {})}
-        workers = {name: [{"service": "fastmcp"}] for name in own}
+        workers = {name: [{"service": "fastmcp", "port": 0}] for name in own}
         inventory = {"broker": reached, "workers": workers, "topology": {"workers": list(own), **more}}
         file = folder / "inventory.yaml"
         file.write_text(yaml.safe_dump(inventory), encoding="utf-8")
