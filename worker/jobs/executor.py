@@ -120,9 +120,8 @@ class JobExecutor:
     ) -> None:
         """Run a job and pass its result to `deliver`, in the thread that ran it: the caller's if the task runs inline.
 
-        A uuid that the client has sent before isn't run again: `deliver` gets the first run's result, at once if it is
-        there. A job that wasn't run because its time was over is new when it is sent again; one that is queued may wait
-        for the longest of the timeouts that it was sent with.
+        A uuid that the client has sent before isn't run again: `deliver` gets the first run's result. A job that timed
+        out in the queue is new when it is sent again; a queued one has the longest of the timeouts it was sent with.
 
         Args:
             client: tells clients apart; jobs of different clients never meet, whatever their uuid.
