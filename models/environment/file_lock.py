@@ -32,13 +32,13 @@ class FileLock:
         self._path = path
         self.stream: IO[bytes] = open_private(path, mode) if is_private else path.open(mode)
 
-    def acquire(self, *, shared: bool = False) -> None:
-        """Wait until the lock is available, and take it.
+    def acquire(self) -> None:
+        """Wait until the exclusive lock is available, and take it.
 
         Raises:
             OSError: the file system has no locks.
         """
-        fcntl.flock(self.stream, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        fcntl.flock(self.stream, fcntl.LOCK_EX)
 
     def try_acquire(self, *, shared: bool = False) -> bool:
         """Take the lock if it is available, without waiting; if it isn't, one that is already held is released.

@@ -19,7 +19,7 @@ from dotenv.parser import parse_stream
 
 from ..errors import InventoryError
 from .merging import KeyPath, Source
-from .types import kind_of
+from .types import Z85_KEY, kind_of
 
 FILE_MAX_BYTES = 4 * 1024 * 1024
 # With anchors a small file can expand to an infinite or exponentially large one.
@@ -49,7 +49,6 @@ _VARIABLE = re.compile(
     |{_PLACEHOLDER_OPEN}(?P<template>\d+){_PLACEHOLDER_CLOSE}""",
     re.VERBOSE,
 )
-_Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _SERVICE_LINE = re.compile(r"""^service:\s*["']?([\w.-]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
 
 
@@ -166,7 +165,7 @@ class _Resolver:
 
     def _expand(self, text: str, path: KeyPath) -> str:
         # A broker's public key may contain ${ by chance.
-        if path[-2:] == ("broker", "shared_key") and _Z85_KEY.fullmatch(text):
+        if path[-2:] == ("broker", "shared_key") and Z85_KEY.fullmatch(text):
             return text
         return _VARIABLE.sub(self._replacement(path), text)
 

@@ -27,7 +27,7 @@ _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 # RFC 6749 section 3.3: printable ASCII but blank, double quote and backslash.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-_Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _parse_connect_endpoint(value: Any) -> str:
 
 
 def _parse_curve_key(value: Any) -> str:
-    if not isinstance(value, str) or not _Z85_KEY.fullmatch(value):
+    if not isinstance(value, str) or not Z85_KEY.fullmatch(value):
         raise _invalid("must be a CURVE public key, 40 Z85 characters in quotes")
     return value
 
