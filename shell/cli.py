@@ -14,7 +14,6 @@ from ..models.errors import EXIT_OK, NfcliError, UsageError
 from ..models.inventory.scaffold import create_environment
 from .client.norfab import NorFab
 from .output.console import Console
-from .output.progress_line import ProgressLine
 from .processes.supervisor import Supervisor
 from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
 from .repl.session import Session
@@ -134,24 +133,24 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
     """Run one command, a script or the prompt. Only a command that needs workers starts them."""
-    progress = ProgressLine(Console(sys.stdout, sys.stderr))
+    console = Console(sys.stdout, sys.stderr)
     client = norfab.make_client(
         start_workers=not arguments.client,
-        notice=lambda text: progress.console.note(f"nfcli: {text}"),
-        on_progress=progress.update,
+        notice=lambda text: console.note(f"nfcli: {text}"),
+        on_progress=console.progress,
     )
     log_file = norfab.environment.logs_folder / "shell.log"
     if arguments.words:
-        return run_words(Session(client, progress=progress, log_file=log_file), arguments.words)
+        return run_words(Session(client, console=console, log_file=log_file), arguments.words)
     if not sys.stdin.isatty():
-        session = Session(client, progress=progress, log_file=log_file)
+        session = Session(client, console=console, log_file=log_file)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
     if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):
             norfab.start()
     from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 
-    App(client, progress=progress, history_file=norfab.environment.history_file, log_file=log_file).start()
+    App(client, console=console, history_file=norfab.environment.history_file, log_file=log_file).start()
     return EXIT_OK
 
 

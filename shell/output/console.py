@@ -1,11 +1,14 @@
-"""Write output: results to stdout, everything else to stderr, one line each."""
+"""The output of a session: results on stdout, everything else on stderr, the progress of a command included."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import threading
+import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from ...models.errors import NfcliError
@@ -14,6 +17,9 @@ from ..text import cell_width, escape_line
 CLEAR_LINE = "\r\x1b[K"
 DEFAULT_COLUMNS = 80
 """Width of a terminal that reports none, as some on serial lines and in containers do."""
+DELAY_SECONDS = 0.5
+_FRAMES = "|/-\\"
+_FRAME_SECONDS = 0.1
 
 
 class Console:
@@ -21,14 +27,17 @@ class Console:
 
     `error_prefix` is written before errors, for instance a script's `line 3: `. `can_draw`: stderr is a terminal on
     which a line can be drawn and erased. Characters that a stream's encoding lacks are escaped. Notes, errors and drawn
-    lines may come from any thread.
+    lines may come from any thread. `delay_seconds` pass before a command's progress is drawn.
     """
 
-    def __init__(self, out: TextIO, err: TextIO) -> None:
+    def __init__(self, out: TextIO, err: TextIO, *, delay_seconds: float = DELAY_SECONDS) -> None:
         self.out = out
         self.err = err
         self.error_prefix = ""
         self.can_draw = err.isatty() and os.environ.get("TERM") != "dumb"
+        self._delay_seconds = delay_seconds
+        self._is_running = False
+        self._latest = ""
         self._drawn = False
         self._lock = threading.Lock()
         for stream in (out, err):
@@ -77,6 +86,43 @@ class Console:
                 self.err.write(CLEAR_LINE)
             self._drawn = bool(text)
             self.err.flush()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Draw the elapsed seconds and a worker's latest message while a command runs. Not reentrant."""
+        self._latest, self._is_running = "", True
+        done = threading.Event()
+        thread = threading.Thread(target=self._animate, args=(done,), name="progress", daemon=True)
+        try:
+            if self.can_draw:
+                thread.start()
+            yield
+        finally:
+            self._is_running = False
+            done.set()  # should Ctrl-C come a second time, the thread still erases the line
+            if thread.ident is not None:
+                thread.join()
+
+    def progress(self, worker: str, message: str) -> None:
+        """Show a worker's message: in the drawn line, or as a note where none can be drawn.
+
+        Between commands it is dropped: completion runs jobs too.
+        """
+        if self._is_running and self.can_draw:
+            self._latest = f"  {worker}: {message}"
+        elif self._is_running:
+            self.note(f"{worker}: {message}")
+
+    def _animate(self, done: threading.Event) -> None:
+        started = time.monotonic()
+        pause = self._delay_seconds
+        frames = itertools.cycle(_FRAMES)
+        try:
+            while not done.wait(pause):
+                self.draw(f"{next(frames)} {int(time.monotonic() - started)} s{self._latest}")
+                pause = _FRAME_SECONDS
+        finally:
+            self.draw("")
 
     def _write_line(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError):  # stderr is closed: there is no place left to report it

@@ -12,7 +12,7 @@ from typing import NoReturn
 from picle import App as PicleApp
 
 from ...models.commands.root import Root
-from ..output.progress_line import ProgressLine
+from ..output.console import Console
 from .dispatch import ShellClient
 from .history import HistoryFile
 from .prompt import HiddenPrompt, Prompt
@@ -26,7 +26,7 @@ class App(PicleApp):
 
     Args:
         client: runs the jobs.
-        progress: shows how jobs get on, and has the console for output.
+        console: where output goes; stdout and stderr by default.
         history_file: where lines are saved, secrets masked; None: nowhere.
         log_file: where the stacks of internal errors are saved; None: nowhere.
         intro: printed on stderr at the start; empty: nothing.
@@ -36,14 +36,14 @@ class App(PicleApp):
         self,
         client: ShellClient,
         *,
-        progress: ProgressLine | None = None,
+        console: Console | None = None,
         history_file: Path | None = None,
         log_file: Path | None = None,
         intro: str = INTRO,
     ) -> None:
         history = HistoryFile(history_file)
         self.session = Session(
-            client, progress=progress, secrets=HiddenPrompt(), history=lambda: history.lines, log_file=log_file
+            client, console=console, secrets=HiddenPrompt(), history=lambda: history.lines, log_file=log_file
         )
         self._notices = [intro, history.problem]
         super().__init__(Root)

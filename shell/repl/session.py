@@ -14,7 +14,6 @@ from typing import Any
 from ...models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
 from ..output.console import Console
 from ..output.fault_report import report_fault
-from ..output.progress_line import ProgressLine
 from ..output.render import to_text
 from ..syntax.lexer import Word, arguments, is_comment, split
 from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request
@@ -32,7 +31,6 @@ class Session:
     Args:
         client: runs the jobs.
         console: where output goes; stdout and stderr by default.
-        progress: shows how jobs get on, in place of `console`.
         secrets: where `token -` reads from; None: such words are refused.
         history: returns the lines for `history`; None: there are none.
         log_file: where the stacks of internal errors are saved; None: nowhere.
@@ -43,13 +41,11 @@ class Session:
         client: ShellClient,
         *,
         console: Console | None = None,
-        progress: ProgressLine | None = None,
         secrets: SecretSource | None = None,
         history: Callable[[], Sequence[str]] | None = None,
         log_file: Path | None = None,
     ) -> None:
-        self.progress = progress or ProgressLine(console or Console(sys.stdout, sys.stderr))
-        self.console = self.progress.console
+        self.console = console or Console(sys.stdout, sys.stderr)
         self.secrets = secrets
         self.suggester = ValueSuggester(client)
         self.navigator = Navigator(self.console, history)
@@ -158,7 +154,7 @@ class Session:
         self.suggester.invalidate()
         try:
             command = parsed.model.parse(parsed.values)  # type: ignore[attr-defined]
-            with self.progress.displayed():
+            with self.console.running():
                 data = self._dispatcher.run(command)
                 text = "" if data is None else render(data, command.columns(data))
         except UsageError as error:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nfcli.shell.output.console import CLEAR_LINE, Console
-from nfcli.shell.output.progress_line import ProgressLine
 
 WAIT_SECONDS = 10.0
 
@@ -22,7 +21,7 @@ class Screen:
     def __init__(self, *, delay_seconds: float = 0.0) -> None:
         self.reader, writer = os.openpty()
         self.stream = os.fdopen(writer, "w", encoding="utf-8")
-        self.progress = ProgressLine(Console(io.StringIO(), self.stream), delay_seconds=delay_seconds)
+        self.console = Console(io.StringIO(), self.stream, delay_seconds=delay_seconds)
         self.text = ""
 
     def read(self) -> str:
@@ -67,11 +66,11 @@ def screen(make_screen: Callable[..., Screen]) -> Screen:
 def test_without_a_terminal_each_message_is_a_line() -> None:
     """Control characters are escaped: messages come from other programs."""
     err = io.StringIO()
-    progress = ProgressLine(Console(io.StringIO(), err))
-    with progress.displayed():
-        progress.update("w1", "half\nway\x1b[2J")
-        progress.update("w\x07", "done")
-    progress.update("w1", "not now")
+    console = Console(io.StringIO(), err)
+    with console.running():
+        console.progress("w1", "half\nway\x1b[2J")
+        console.progress("w\x07", "done")
+    console.progress("w1", "not now")
     assert err.getvalue() == "w1: half\\nway\\x1b[2J\nw\\x07: done\n"
 
 
@@ -81,18 +80,18 @@ def test_a_terminal_without_escape_codes_gets_plain_lines(
 ) -> None:
     """Such a terminal has `TERM=dumb`."""
     monkeypatch.setenv("TERM", term)
-    assert make_screen().progress.console.can_draw == (term == "xterm")
+    assert make_screen().console.can_draw == (term == "xterm")
 
 
 def test_the_line_shows_seconds_and_the_latest_message_and_is_erased(screen: Screen) -> None:
     """It is animated while the job runs."""
-    with screen.progress.displayed():
+    with screen.console.running():
         screen.wait_for("| 0 s")
         screen.wait_for("/ 0 s")
-        screen.progress.update("w1", "half\x1b[2J")
+        screen.console.progress("w1", "half\x1b[2J")
         screen.wait_for(" 0 s  w1: half\\x1b[2J")
     assert screen.left() == ""
-    with screen.progress.displayed():
+    with screen.console.running():
         screen.wait_for(f"{CLEAR_LINE}{CLEAR_LINE}| 0 s")
     assert (screen.left(), "\x1b[2J" in screen.text) == ("", False)
 
@@ -100,16 +99,16 @@ def test_the_line_shows_seconds_and_the_latest_message_and_is_erased(screen: Scr
 def test_a_quick_command_draws_nothing(make_screen: Callable[..., Screen]) -> None:
     """The line waits for its delay."""
     screen = make_screen(delay_seconds=60.0)
-    with screen.progress.displayed():
-        screen.progress.update("w1", "half way")
+    with screen.console.running():
+        screen.console.progress("w1", "half way")
     assert screen.read() == ""
 
 
 def test_notes_and_errors_are_on_lines_of_their_own(screen: Screen) -> None:
     """The line is erased for them, and drawn again below."""
-    with screen.progress.displayed():
+    with screen.console.running():
         screen.wait_for("| 0 s")
-        screen.progress.console.note("the broker is back")
+        screen.console.note("the broker is back")
         screen.wait_for(f"{CLEAR_LINE}the broker is back\r\n")
         screen.wait_for(f"back\r\n{CLEAR_LINE}")
     assert screen.left() == "the broker is back\n"
@@ -119,7 +118,7 @@ def test_an_interrupted_job_leaves_the_terminal_clean(screen: Screen) -> None:
     """Ctrl-C erases the line as well."""
 
     def interrupted() -> None:
-        with screen.progress.displayed():
+        with screen.console.running():
             screen.wait_for("| 0 s")
             raise KeyboardInterrupt
 
@@ -134,7 +133,7 @@ def test_the_line_fits_a_terminal_of_any_width(
 ) -> None:
     """Some terminals report no columns at all."""
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 0)))
-    screen.progress.console.draw("x" * 200)
+    screen.console.draw("x" * 200)
     screen.wait_for(CLEAR_LINE + "x" * shown)
     assert "x" * (shown + 1) not in screen.text
 
@@ -142,19 +141,19 @@ def test_the_line_fits_a_terminal_of_any_width(
 def test_a_line_longer_than_the_terminal_is_cut(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second line on the screen could not be erased; wide characters take two cells."""
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((20, 5)))
-    screen.progress.console.draw("界" * 30)
+    screen.console.draw("界" * 30)
     screen.wait_for("界" * 9)
-    screen.progress.console.draw("x" * 30)
+    screen.console.draw("x" * 30)
     screen.wait_for("x" * 19)
     assert ("界" * 10 in screen.text, "x" * 20 in screen.text) == (False, False)
 
 
 def test_a_message_of_one_command_is_not_shown_at_the_next(screen: Screen) -> None:
     """Each command begins without one."""
-    with screen.progress.displayed():
-        screen.progress.update("w1", "first")
+    with screen.console.running():
+        screen.console.progress("w1", "first")
         screen.wait_for("first")
     screen.text = ""
-    with screen.progress.displayed():
+    with screen.console.running():
         screen.wait_for("| 0 s")
     assert "first" not in screen.read()
