@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from pydantic import ValidationError
@@ -75,8 +74,7 @@ class TokenStore:
         self._is_closed = False
         self.index = TokenIndex(loaded.records)
         self._next_background_sweep = -math.inf
-        self.pickled_rows = loaded.pickled
-        self.invalid_rows = loaded.invalid
+        self.pickled_rows, self.invalid_rows = loaded.pickled, loaded.invalid
         self.on_revoked: list[Callable[[Sequence[str]], None]] = []
 
     @classmethod
@@ -146,9 +144,7 @@ class TokenStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def now(self) -> float:
@@ -209,8 +205,8 @@ class TokenStore:
             username: owner of the token.
             token: an RFC 6750 `b64token`.
             expire_seconds: lifetime in whole seconds from now; None for no expiry, also where it had one before.
-            before_commit: called before the change is committed, may raise to refuse it.
-            details: values of the other fields of `BearerTokenStoreInput`.
+            before_commit: called before the commit, may raise to refuse it.
+            details: other fields of `BearerTokenStoreInput`.
 
         Raises:
             TaskError: an argument breaks its rule (`models/fields.py`).
@@ -226,21 +222,17 @@ class TokenStore:
             self._notify_revoked([token])
         return record
 
-    def _store(
-        self, request: BearerTokenStoreInput, before_commit: BeforeCommit | None
-    ) -> tuple[BearerTokenRecord, bool]:
+    def _store(self, request: BearerTokenStoreInput, hook: BeforeCommit | None) -> tuple[BearerTokenRecord, bool]:
         # The database keeps microseconds of a creation; the expiry shows the same fraction.
         now = round(self.now(), 6)
         old = self.index.by_token.get(request.token)
         live = old if old is not None and old.is_live(now) else None
         if live is not None and live.username != request.username:
             raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
-        record = request.record(
-            created=now if live is None else live.created,
-            expires=None if request.expire is None else now + request.expire,
-        )
+        expires = None if request.expire is None else now + request.expire
+        record = request.record(created=now if live is None else live.created, expires=expires)
         change = TokenChange("create" if live is None else "renew", (record,))
-        self.database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
+        self.database.put(record, now=self.now(), before_commit=bind_hook(hook, change))
         self.index.put(record)
         return record, old is not None and live is None
 
@@ -262,9 +254,7 @@ class TokenStore:
         self._notify_revoked(removed)
         return live
 
-    def _delete(
-        self, username: str | None, token: str | None, before_commit: BeforeCommit | None
-    ) -> tuple[list[str], int]:
+    def _delete(self, username: str | None, token: str | None, hook: BeforeCommit | None) -> tuple[list[str], int]:
         if token is not None:
             found = self.index.by_token.get(token)
             records = [found] if found is not None and username in (None, found.username) else []
@@ -274,8 +264,8 @@ class TokenStore:
             return [], 0
         now = self.now()
         live = tuple(record for record in records if record.is_live(now))
-        hook = bind_hook(before_commit, TokenChange("delete", live)) if live else None
-        return self._remove(records, now, hook), len(live)
+        before_commit = bind_hook(hook, TokenChange("delete", live)) if live else None
+        return self._remove(records, now, before_commit), len(live)
 
     def replace(
         self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
@@ -292,10 +282,8 @@ class TokenStore:
         self._notify_revoked(revoked)
         return replaced
 
-    def _replace(
-        self, given: list[BearerTokenRecord], before_commit: BeforeCommit | None
-    ) -> tuple[ReplaceResult, list[str]]:
-        self.index, replaced, revoked = bulk.replace(self.database, self.index, given, self.now(), before_commit)
+    def _replace(self, given: list[BearerTokenRecord], hook: BeforeCommit | None) -> tuple[ReplaceResult, list[str]]:
+        self.index, replaced, revoked = bulk.replace(self.database, self.index, given, self.now(), hook)
         return replaced, revoked
 
     def import_tokens(
@@ -346,8 +334,7 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; what earlier transactions removed stays removed.
         """
-        now = self.now()
-        count = 0
+        now, count = self.now(), 0
         while removed := self.run(self._sweep, now):
             self._notify_revoked(removed)
             count += len(removed)
@@ -364,8 +351,7 @@ class TokenStore:
                 self._executor.submit(self._background_sweep)
 
     def _background_sweep(self) -> None:
-        now = self.now()
-        next_sweep = -math.inf
+        now, next_sweep = self.now(), -math.inf
         try:
             self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while removed := self._sweep(now):
