@@ -8,9 +8,7 @@ from urllib.parse import urlsplit
 
 from ...models.inventory.schema import WorkerInventory
 
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _ANY_PORT = ":*"
-_SCHEMES = ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,7 @@ class HostPatterns:
         """Parse patterns: `NAME` or `NAME:PORT` allows that value, `NAME:*` the name with any port or without one."""
         lowered = {pattern.lower() for pattern in patterns}
         with_any_port = frozenset(pattern.removesuffix(_ANY_PORT) for pattern in lowered if pattern.endswith(_ANY_PORT))
-        exact = frozenset(pattern for pattern in lowered if not pattern.endswith(_ANY_PORT))
-        return cls(exact | with_any_port, with_any_port)
+        return cls(frozenset(pattern.removesuffix(_ANY_PORT) for pattern in lowered), with_any_port)
 
     def allows(self, value: str) -> bool:
         """Whether the header may have this value; not case-sensitive."""
@@ -47,15 +44,14 @@ def host_patterns(inventory: WorkerInventory, url: str) -> HostPatterns:
     Loopback names and the bind address are allowed with any port, since a port may be forwarded. A name of the
     inventory without a port is allowed without one (behind a proxy) and with the worker's own.
     """
-    parts = urlsplit(url)
-    hosts = inventory.allowed_hosts
-    with_own_port = (f"{name}:{parts.port}" for name in hosts if not _has_port(name))
+    hosts, port = inventory.allowed_hosts, urlsplit(url).port
+    with_own_port = (f"{name}:{port}" for name in hosts if ":" not in name.rpartition("]")[2])
     return HostPatterns.parse([*_own_patterns(url), *hosts, *with_own_port])
 
 
 def origin_patterns(inventory: WorkerInventory, url: str) -> HostPatterns:
     """Return the allowed Origin headers of a worker that is bound to `url`: its own and those of the inventory."""
-    own = (f"{scheme}://{pattern}" for scheme in _SCHEMES for pattern in _own_patterns(url))
+    own = (f"{scheme}://{pattern}" for scheme in ("http", "https") for pattern in _own_patterns(url))
     return HostPatterns.parse([*own, *inventory.allowed_origins])
 
 
@@ -63,9 +59,5 @@ def _own_patterns(url: str) -> Iterator[str]:
     """Yield patterns of the loopback names and of the bind address."""
     netloc = urlsplit(url).netloc
     host, _, port = netloc.rpartition(":")
-    for name in {*_LOOPBACK_NAMES, host if port.isdigit() else netloc}:
+    for name in {"localhost", "127.0.0.1", "[::1]", host if port.isdigit() else netloc}:
         yield f"{name}{_ANY_PORT}"
-
-
-def _has_port(name: str) -> bool:
-    return ":" in name.rpartition("]")[2]

@@ -37,14 +37,11 @@ def authenticate(
     for scheme in policy.schemes:
         credentials = scheme.read_credentials(headers)
         if credentials is not None:
-            peer = scope.get("client")
-            return _authenticate(policy, scheme, credentials, client_network(peer[0]) if peer else "")
-    return policy.unauthenticated
-
-
-def _authenticate(
-    policy: AccessPolicy, scheme: AuthScheme, credentials: str, network: str
-) -> tuple[AuthScheme, Caller] | StaticResponse:
+            break
+    else:
+        return policy.unauthenticated
+    peer = scope.get("client")
+    network = client_network(peer[0]) if peer else ""
     lockout = _check_lockout(policy, network)
     if lockout is not None:
         policy.on_rejected(network, "too many wrong tokens", credentials)

@@ -34,10 +34,8 @@ class DiskcacheBearerTokenVerifier:
 
     Nothing is cached: a token that was deleted or has expired is rejected on the next request.
 
-    Args:
-        store: the token store, which alone decides expiry, to the microsecond.
-        scopes: scopes of every token.
-        resource: the resource that tokens are valid for (RFC 8707), None where none is published.
+    The store alone decides expiry, to the microsecond. Every token has all `scopes`; `resource` is what tokens are
+    valid for (RFC 8707), None where none is published.
     """
 
     def __init__(self, store: TokenLookup, scopes: Sequence[str], resource: str | None) -> None:
@@ -80,13 +78,7 @@ class DiskcacheBearerTokenVerifier:
 def bearer_scheme(
     authenticate: Callable[[str], Caller | None], required_scopes: Sequence[str] = (), metadata_url: str | None = None
 ) -> AuthScheme:
-    """Return the scheme; its challenges follow RFC 6750 section 3 and RFC 9728 section 5.1.
-
-    Args:
-        authenticate: return the caller that a token belongs to.
-        required_scopes: scopes named where a token lacks one.
-        metadata_url: URL of the protected-resource metadata; None where there is none.
-    """
+    """Return the scheme; its challenges follow RFC 6750 section 3, and RFC 9728 section 5.1 if there is metadata."""
     hint = [] if metadata_url is None else [f'resource_metadata="{metadata_url}"']
     scopes = f'scope="{" ".join(required_scopes)}"'
     return AuthScheme(
@@ -109,8 +101,5 @@ def _challenge(parameters: list[str]) -> str:
 
 def _read_token(headers: Mapping[bytes, bytes]) -> str | None:
     """Return the token of the Authorization header; None without one or with another scheme (RFC 6750 section 2.1)."""
-    header = headers.get(b"authorization")
-    if header is None:
-        return None
-    scheme, _, token = header.decode("latin-1").partition(" ")
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     return token.strip(" ") if scheme.lower() == "bearer" else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Self
 
 from ...models.errors import WorkerStartError
@@ -12,7 +13,6 @@ from ...models.inventory.schema import WorkerInventory
 
 BACKLOG = 512
 _PORT_ATTEMPTS = 5
-_ALL_INTERFACES = frozenset({"", "::"})
 
 
 def check_exposure(inventory: WorkerInventory) -> None:
@@ -82,10 +82,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     """Return listening sockets for each address of `host`, all with the same port."""
     sockets: list[socket.socket] = []
     unavailable: OSError | None = None
-    try:
+    with ExitStack() as opened:
         for family, address in _resolve(host):
             try:
-                sockets.append(_open_listener(family, address, port or _port(sockets)))
+                sockets.append(opened.enter_context(_open_listener(family, address, port or _port(sockets))))
             except OSError as error:
                 # A name may have addresses that this machine does not, for instance ::1 without IPv6.
                 if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
@@ -93,10 +93,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
                 unavailable = error
         if unavailable is not None and not sockets:
             raise unavailable
-    except OSError:
-        for listener in sockets:
-            listener.close()
-        raise
+        opened.pop_all()
     return sockets
 
 
@@ -108,7 +105,7 @@ def _port(sockets: Sequence[socket.socket]) -> int:
 
 def _resolve(host: str) -> list[tuple[int, str]]:
     """Return family and address of each address of `host`; of all interfaces the one that serves IPv4 and IPv6."""
-    if host in _ALL_INTERFACES and socket.has_dualstack_ipv6():
+    if host in {"", "::"} and socket.has_dualstack_ipv6():
         return [(socket.AF_INET6, "::")]
     found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104  set in the inventory
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
@@ -116,8 +113,8 @@ def _resolve(host: str) -> list[tuple[int, str]]:
 
 def _open_listener(family: int, address: str, port: int) -> socket.socket:
     # asyncio sets TCP_NODELAY only where the protocol is given; without it each small response takes 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
         # Permits a port whose last connections are in TIME_WAIT, but none that another socket listens on.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -126,7 +123,5 @@ def _open_listener(family: int, address: str, port: int) -> socket.socket:
         listener.bind((address, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+        opened.pop_all()
     return listener

@@ -48,13 +48,9 @@ _STOPPING = error_response(503, "the worker is stopping", CLOSE)
 class RequestMiddleware:
     """An ASGI application that passes the requests that a policy allows on to another one.
 
-    Args:
-        app: application behind it.
-        policy: what is allowed.
-        requests: gets the authenticated requests while they are served.
-        lifespan: makes the context that is entered between the lifespan's startup and shutdown; before and after, every
-            request gets 503.
-        close_streams: ends streamed responses, which would not end by themselves; the server calls it as it stops.
+    `requests` gets the authenticated ones while they are served. `lifespan` makes the context that is entered between
+    the lifespan's startup and shutdown; before and after, every request gets 503. `close_streams` ends streamed
+    responses, which would not end by themselves; the server calls it as it stops.
     """
 
     def __init__(
@@ -159,22 +155,23 @@ class RequestMiddleware:
         document = self._policy.documents.get(path)
         if document is None and path not in MCP_PATHS:
             return _NOT_FOUND
-        response = self._check_host_and_origin(headers) or _check_headers(headers, duplicate)
+        response = self._check_headers(headers, duplicate)
         if response is None and document is not None:
             return document if scope["method"] in {"GET", "HEAD"} else _READ_ONLY
         return response
 
-    def _check_host_and_origin(self, headers: Mapping[bytes, bytes]) -> StaticResponse | None:
+    def _check_headers(self, headers: Mapping[bytes, bytes], duplicate: str | None) -> StaticResponse | None:
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._policy.hosts.allows(host):
             self._warn_once("Host", host, "allowed_hosts")
             return _HOST_NOT_ALLOWED
-        if b"origin" in headers:
-            origin = headers[b"origin"].decode("latin-1")
-            if not self._policy.origins.allows(origin):
-                self._warn_once("Origin", origin, "allowed_origins")
-                return _ORIGIN_NOT_ALLOWED
-        return None
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if b"origin" in headers and not self._policy.origins.allows(origin):
+            self._warn_once("Origin", origin, "allowed_origins")
+            return _ORIGIN_NOT_ALLOWED
+        if len(headers.get(b"authorization", b"")) > MAX_AUTHORIZATION_BYTES:
+            return _AUTHORIZATION_TOO_LONG
+        return None if duplicate is None else error_response(400, f"more than one {duplicate} header")
 
     def _warn_once(self, header: str, value: str, key: str) -> None:
         """Log which setting to change, once for each value and for 100 values: a flood must not fill the log."""
@@ -193,11 +190,10 @@ def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:
     found: dict[bytes, bytes] = {}
     duplicate = None
     for name, value in scope["headers"]:
-        if name in _SINGLE_HEADERS:
-            if name in found:
-                duplicate = name.decode()
-            else:
-                found[name] = value
+        if name in found:
+            duplicate = name.decode()
+        elif name in _SINGLE_HEADERS:
+            found[name] = value
     return found, duplicate
 
 
@@ -207,9 +203,3 @@ def _lower_host_and_origin(scope: Scope, headers: Mapping[bytes, bytes]) -> None
     if host != host.lower() or origin != origin.lower():
         names = {b"host", b"origin"}
         scope["headers"] = [(name, value.lower() if name in names else value) for name, value in scope["headers"]]
-
-
-def _check_headers(headers: Mapping[bytes, bytes], duplicate: str | None) -> StaticResponse | None:
-    if len(headers.get(b"authorization", b"")) > MAX_AUTHORIZATION_BYTES:
-        return _AUTHORIZATION_TOO_LONG
-    return None if duplicate is None else error_response(400, f"more than one {duplicate} header")

@@ -32,14 +32,10 @@ class Caller:
 class AuthScheme:
     """One HTTP authentication scheme (RFC 9110 section 11).
 
-    Attributes:
-        name: the scheme's registered name.
-        challenge: value of WWW-Authenticate where a request has no credentials.
-        invalid: response to credentials that are not valid, or no longer.
-        insufficient_scope: response to a caller without a required scope.
-        read_credentials: return the credentials among a request's headers, None where it has none of this scheme.
-        authenticate: return the caller that credentials belong to, None where they are not valid; raises where the
-            token store fails.
+    `challenge` is the value of WWW-Authenticate where a request has no credentials, `invalid` the response to
+    credentials that are not valid, or no longer. `read_credentials` returns those among a request's headers, None where
+    it has none of this scheme; `authenticate` their caller, None where they are not valid, and raises where the token
+    store fails.
     """
 
     name: str
@@ -54,18 +50,10 @@ class AuthScheme:
 class AccessPolicy:
     """What the MCP server accepts.
 
-    Attributes:
-        worker_name: name of the worker, for log messages.
-        hosts: allowed Host headers.
-        origins: allowed Origin headers.
-        schemes: authentication schemes, the first whose credentials a request has is used; empty: no authentication.
-        required_scopes: scopes that every caller must have.
-        is_live: whether a token is still valid; raises where the token store fails.
-        limiter: limit of failed authentications, None for no limit.
-        on_rejected: called with network, reason and credentials of each request that authentication rejects, from the
-            loop; must neither block nor raise.
-        documents: responses to GET and HEAD by path, public.
-        stream_app: application for GET requests of the MCP paths, None where there are no streams.
+    The first of `schemes` whose credentials a request has is used; without any there is no authentication. `is_live`
+    returns whether a token is still valid, and raises where the token store fails. `on_rejected` is called with
+    network, reason and credentials of each request that authentication rejects, from the loop; it must neither block
+    nor raise. `documents` are public responses to GET and HEAD by path, `stream_app` serves GET of the MCP paths.
     """
 
     worker_name: str

@@ -35,19 +35,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 class HttpServer:
-    """Serves an ASGI application on a listener's sockets; belongs to one loop.
+    """Serves an ASGI application on a listener's sockets, which it closes when it stops; belongs to one loop.
 
-    Args:
-        app: the application.
-        listener: its sockets are closed when the server stops.
-        on_stop: called as the stop begins, so that the application can end what would not end by itself.
+    `on_stop` is called as the stop begins, so that the application can end what would not end by itself.
     """
 
     def __init__(self, app: ASGIApp, listener: HttpListener, *, on_stop: Callable[[], None] = lambda: None) -> None:
         self._listener = listener
         self._on_stop = on_stop
-        self._ended = asyncio.Event()
-        self._is_serving = False
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -81,13 +78,13 @@ class HttpServer:
         Raises:
             WorkerStartError: the application's startup failed; the log has the reason.
         """
-        self._is_serving = True
+        self._is_idle.clear()
         try:
             await self._server.serve(self._listener.sockets)
         except SystemExit:  # how uvicorn reports it
             raise WorkerStartError("the MCP server failed to start: see the worker's log") from None
         finally:
-            self._ended.set()
+            self._is_idle.set()
 
     async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Accept no more connections, give active requests `grace_seconds` to end, then close all connections.
@@ -97,11 +94,10 @@ class HttpServer:
         self._server.config.timeout_graceful_shutdown = grace_seconds  # type: ignore[assignment]  # a float works too
         self._server.should_exit = True
         self._on_stop()
-        if self._is_serving:
-            try:
-                await asyncio.wait_for(self._ended.wait(), grace_seconds + _SLACK_SECONDS)
-            except TimeoutError:
-                self._server.force_exit = True
+        try:
+            await asyncio.wait_for(self._is_idle.wait(), grace_seconds + _SLACK_SECONDS)
+        except TimeoutError:
+            self._server.force_exit = True
         for connection in list(self.connections):
             connection.transport.abort()
         if self.requests:  # blocked until now by a client that did not read
@@ -151,7 +147,8 @@ class _Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or abort it when there are too many."""
         super().connection_made(_Transport(transport))  # type: ignore[arg-type]
-        if len(self.connections) > _max_connections():
+        # Half of the process's file descriptors are left to the rest of it.
+        if len(self.connections) > min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
             transport.abort()
         else:
             self._start_header_timer()
@@ -202,8 +199,3 @@ class _Connection(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
-
-
-def _max_connections() -> int:
-    """Leave half of the process's file descriptors to the rest of it."""
-    return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
