@@ -8,9 +8,10 @@ them with their token, so that nothing outlives it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
@@ -53,17 +54,11 @@ def build_app(
     run_job: RunJob | None,
     on_rejected: Callable[[str, str, str], object],
 ) -> RequestMiddleware:
-    """Return the complete ASGI application of a worker.
+    """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
-    Args:
-        name: the worker's name.
-        url: URL of its MCP endpoint.
-        inventory: its configuration.
-        store: its tokens.
-        catalogue: tools and prompts to publish.
-        run_task: runs a task of the worker itself.
-        run_job: runs a task of another service; None without a broker, where the tools never change.
-        on_rejected: called with client network, reason and token of each request that authentication rejects.
+    `run_task` runs a task of the worker itself, `run_job` one of another service; it is None without a broker, where
+    the tools never change. `on_rejected` is called with client network, reason and token of each request that
+    authentication rejects.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(name, catalogue, run_task, run_job, inventory.tools.timeout)
@@ -87,7 +82,7 @@ def build_app(
                     watches.enter_context(notifier.watch(catalogue))
                 yield
 
-    app = _require_authentication(SanitizedErrors(StreamableHTTPASGIApp(manager)), inventory)
+    app = _require_authentication(partial(_serve_sanitized, StreamableHTTPASGIApp(manager)), inventory)
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 
 
@@ -123,19 +118,19 @@ def _with_bearer_tokens(
     documents, metadata_url = dict(policy.documents), None
     issuer, resource = bearer.metadata_urls(url)
     if issuer is not None and resource is not None:
-        metadata = _resource_metadata(issuer, resource, bearer.required_scopes)
-        metadata_url = build_resource_metadata_url(metadata.resource)
+        scopes = list(bearer.required_scopes) or None
+        metadata = ProtectedResourceMetadata.model_validate(  # RFC 9728
+            {"resource": resource, "authorization_servers": [issuer], "scopes_supported": scopes}
+        )
+        location = build_resource_metadata_url(metadata.resource)
+        metadata_url = str(location)
         body = metadata.model_dump_json(by_alias=True, exclude_none=True).encode()
-        documents[metadata_url.path or ""] = StaticResponse(200, body, (JSON,))
+        documents[location.path or ""] = StaticResponse(200, body, (JSON,))
     verifier = DiskcacheBearerTokenVerifier(store, bearer.token_scopes, resource)
     limit = bearer.max_wrong_tokens_per_minute
     return replace(
         policy,
-        schemes=(
-            bearer_scheme(
-                verifier.authenticate, bearer.required_scopes, None if metadata_url is None else str(metadata_url)
-            ),
-        ),
+        schemes=(bearer_scheme(verifier.authenticate, bearer.required_scopes, metadata_url),),
         required_scopes=bearer.required_scopes,
         is_live=lambda token: store.lookup(token) is not None,
         limiter=FailedAuthLimiter(limit) if limit else None,
@@ -144,37 +139,24 @@ def _with_bearer_tokens(
     )
 
 
-def _resource_metadata(issuer: str, resource: str, scopes: Sequence[str]) -> ProtectedResourceMetadata:
-    """Return the protected-resource metadata (RFC 9728)."""
-    return ProtectedResourceMetadata.model_validate(
-        {"resource": resource, "authorization_servers": [issuer], "scopes_supported": list(scopes) or None}
-    )
-
-
-class SanitizedErrors:
-    """An ASGI application that replaces the SDK's errors about malformed messages.
+async def _serve_sanitized(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve a request, and replace the SDK's errors about malformed messages.
 
     The SDK's own quote what was sent, and name the library that parsed it with its version.
     """
+    held: list[Message] = []
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    async def send_sanitized(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == BAD_REQUEST:
+            held.append(message)
+            return
+        if held:
+            start = held.pop()
+            for text, response in _SANITIZED.items():
+                if text in message.get("body", b""):
+                    await response.send(send)
+                    return
+            await send(start)
+        await send(message)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-        held: list[Message] = []
-
-        async def send_sanitized(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == BAD_REQUEST:
-                held.append(message)
-                return
-            if held:
-                start = held.pop()
-                for text, response in _SANITIZED.items():
-                    if text in message.get("body", b""):
-                        await response.send(send)
-                        return
-                await send(start)
-            await send(message)
-
-        await self._app(scope, receive, send_sanitized)
+    await app(scope, receive, send_sanitized)

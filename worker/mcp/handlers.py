@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from mcp.server.context import ServerRequestContext
@@ -30,6 +30,7 @@ from mcp_types import (
 
 from ...models.errors import PromptError
 from ..tools.catalogue import ToolCatalogue
+from ..tools.definitions import PublishedPrompt, PublishedTool
 from .notifications import ListChangeNotifier
 from .tool_calls import ToolCalls, client_name
 
@@ -41,12 +42,7 @@ _CURSOR_PREFIX = b"after:"
 _Context = ServerRequestContext[Any, Any]
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-_Item = TypeVar("_Item", bound=_Named)
+_Item = TypeVar("_Item", PublishedTool, PublishedPrompt)
 
 
 class _ChangingServer(Server[Any]):
@@ -66,14 +62,7 @@ class _ChangingServer(Server[Any]):
 def make_server(
     name: str, catalogue: ToolCatalogue, calls: ToolCalls, notifier: ListChangeNotifier | None
 ) -> Server[Any]:
-    """Return the MCP server that publishes a catalogue.
-
-    Args:
-        name: the worker's name.
-        catalogue: tools and prompts to publish.
-        calls: runs tools.
-        notifier: notifies clients of changed lists; None where they never change.
-    """
+    """Return the MCP server of the worker `name`; `notifier` is None where the lists never change."""
     handlers = _Handlers(catalogue)
     has_prompts = notifier is not None or bool(catalogue.prompts())
     server_class = Server[Any] if notifier is None else _ChangingServer

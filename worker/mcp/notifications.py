@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -86,11 +87,11 @@ class _Bus:
     """The SDK's `SubscriptionBus`, within one loop."""
 
     def __init__(self) -> None:
-        self._listeners: dict[object, Callable[[ServerEvent], None]] = {}
+        self._listeners: set[Callable[[ServerEvent], None]] = set()
 
     def send(self, event: ServerEvent) -> None:
         """Pass an event to all listeners."""
-        for listener in list(self._listeners.values()):
+        for listener in list(self._listeners):
             listener(event)
 
     async def publish(self, event: ServerEvent) -> None:
@@ -99,13 +100,8 @@ class _Bus:
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Add a listener; return the function that removes it."""
-        key = object()
-        self._listeners[key] = listener
-
-        def unsubscribe() -> None:
-            self._listeners.pop(key, None)
-
-        return unsubscribe
+        self._listeners.add(listener)
+        return partial(self._listeners.discard, listener)
 
 
 class ListChangeNotifier:

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
 
-
 RunTask = Callable[[str, dict[str, Any]], Result]
 RunJob = Callable[[str, str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
 _Results = dict[str, Any]
@@ -37,12 +36,9 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    Args:
-        worker_name: the worker's name.
-        catalogue: its tools.
-        run_task: runs a task of the worker itself; called from other threads.
-        run_job: runs a task on all workers of another service, returns `{worker: Result}`; None without a broker.
-        timeout: seconds after which `run_job` returns or raises an NfcliError.
+    `run_task` runs a task of the worker itself, and is called from other threads. `run_job` runs a task on all workers
+    of another service and returns `{worker: Result}`, or raises an NfcliError, after `timeout` seconds at the latest;
+    it is None without a broker.
     """
 
     def __init__(
