@@ -9,9 +9,8 @@ QUOTED_CHARACTERS = 64
 _LATIN_1_MAX = 0xFF
 
 # Characters that a terminal interprets: C0 and C1 controls, line separators, direction marks; and lone surrogates.
-_UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-_IN_TEXT = re.compile(f"[{_UNSAFE}]")
-_IN_LINE = re.compile(f"[\t\n{_UNSAFE}]")
+UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_LINE = re.compile(f"[\t\n{UNSAFE}]")
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 

@@ -53,6 +53,7 @@ class Prompt:
                 output=_terminal(),
             )
         self._latest_help = None
+        self._session.suggester.invalidate()
         return self._editor.prompt(self._session.navigator.prompt)
 
     def print_help(self, line: str) -> None:

@@ -151,7 +151,6 @@ class Session:
             from ..output.pipeline import Pipeline  # noqa: PLC0415  loads picle: 0.2 s, only when a pipe is used
 
             render = Pipeline(stages).run
-        self.suggester.invalidate()
         try:
             command = parsed.model.parse(parsed.values)  # type: ignore[attr-defined]
             with self.console.running():
