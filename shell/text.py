@@ -9,8 +9,9 @@ QUOTED_CHARACTERS = 64
 _LATIN_1_MAX = 0xFF
 
 # Characters that a terminal interprets: C0 and C1 controls, line separators, direction marks; and lone surrogates.
-UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-_IN_LINE = re.compile(f"[\t\n{UNSAFE}]")
+_UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
+_IN_LINE = re.compile(f"[\t\n{_UNSAFE}]")
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -22,12 +23,7 @@ def escape_line(value: Any) -> str:
 
 def escape_text(text: str) -> str:
     """Return text with control characters other than newline and tab escaped."""
-    return _IN_TEXT.sub(_escape, text)
-
-
-def escape_json(text: str) -> str:
-    """Return JSON text with control characters escaped as JSON does."""
-    return _IN_TEXT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return UNSAFE_IN_TEXT.sub(_escape, text)
 
 
 def quote_for_message(word: str) -> str:

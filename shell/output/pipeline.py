@@ -20,8 +20,8 @@ from ...models.commands.pipes import Pipes
 from ...models.environment.private_files import make_private_folder, write_private
 from ...models.errors import NfcliError, UsageError, validation_messages
 from ..syntax.parser import Stage
-from ..text import escape_json, escape_line, quote_for_message
-from .render import to_table, to_text
+from ..text import escape_line, quote_for_message
+from .render import escape_json, to_table, to_text
 
 Rows = list[dict[str, Any]]
 

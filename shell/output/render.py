@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...models.commands.base import Summary
-from ..text import cell_width, escape_json, escape_line, escape_text
+from ..text import UNSAFE_IN_TEXT, cell_width, escape_line, escape_text
 
 LISTED_ITEMS = 3
 _GAP = "  "
@@ -18,21 +18,23 @@ def to_json(data: Any) -> str:
     return escape_json(json.dumps(data, indent=4, ensure_ascii=False, default=str))
 
 
+def escape_json(text: str) -> str:
+    """Return JSON text with control characters escaped as JSON does."""
+    return UNSAFE_IN_TEXT.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
 def to_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return rows as a table without a frame: a header and a line for each row, two blanks between columns.
 
     A cell is empty for None, has a list's first three items and the number of the others, and in a `Summary` column a
     text's first paragraph. 100,000 rows of six columns take about 0.15 s.
     """
-    cells = [
-        [escape_line(column), *[_cell_formatter(column)(row.get(column, "")) for row in rows]] for column in columns
-    ]
+    cells = []
+    for column in columns:
+        to_cell = _summary if isinstance(column, Summary) else _cell
+        cells.append([escape_line(column), *[to_cell(row.get(column, "")) for row in rows]])
     filled = [*map(_pad, cells[:-1]), *cells[-1:]]
     return "\n".join([f" {_GAP.join(line)}".rstrip(" ") for line in zip(*filled, strict=True)])
-
-
-def _cell_formatter(column: str) -> Callable[[Any], str]:
-    return _summary if isinstance(column, Summary) else _cell
 
 
 def _summary(value: Any) -> str:
