@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import UsageError, validation_messages
 from ..fields import TimeoutSeconds
-from ..protocol.jobs import Results
+from ..protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results
 from ..tasks.base import TaskInput
 
 ALL_WORKERS = "all"
@@ -47,10 +47,7 @@ class ShellCommand(TaskInput):
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> Self:
-        """Convert and check typed values.
-
-        Args:
-            values: the words as they were typed, by field name.
+        """Convert and check values as they were typed, by field name.
 
         Raises:
             UsageError: values that break a rule or are missing; names each field and its rule.
@@ -88,14 +85,15 @@ class JobArguments(ShellCommand):
     timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
     workers: Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")] = ALL_WORKERS
 
-    def targets(self) -> str | list[str]:
-        """Return the workers to run on: `all`, `any`, or a list of names."""
+    def job(self) -> dict[str, Any]:
+        """Return the arguments of the client's `run_job`."""
         names = list(dict.fromkeys(_split_names(self.workers)))
-        return names[0] if names[0] in _SEVERAL else names
-
-    def call(self) -> tuple[str, dict[str, Any]]:
-        """Return the name of the task and its arguments."""
-        return self.TASK, self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True)
+        return {
+            "task": self.TASK,
+            "kwargs": self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True),
+            "workers": names[0] if names[0] in _SEVERAL else names,
+            "timeout": DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
+        }
 
     def check_result(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return one worker's result, failed where a table needs a list of records and it holds something else.
@@ -143,12 +141,7 @@ class CommandGroup(BaseModel):
 
 
 def branch(description: str, *, alias: str | None = None) -> Any:
-    """Return the field of a group that leads to a command or another group.
-
-    Args:
-        description: its text in help and manual.
-        alias: the word to type where it is not a valid Python name.
-    """
+    """Return a group's field that leads to a command or group; `alias`: its word, if that is not a name in Python."""
     return Field(default=None, description=description, alias=alias)
 
 

@@ -70,7 +70,7 @@ class ShowAudit(GetAuditInput, JobArguments):
         *("worker", "seq", "time", "actor", "operation", "username", "tokens", "outcome", "reason"),
     )
 
-    verify: Annotated[bool, Field(description="Verify that no record was altered or removed")] = False
+    verify: Annotated[bool, Field(description="Verify that no record was altered or removed", exclude=True)] = False
 
     @model_validator(mode="after")
     def _has_one_purpose(self) -> Self:
@@ -78,13 +78,9 @@ class ShowAudit(GetAuditInput, JobArguments):
             raise PydanticCustomError("audit_verify", "verify checks all records: omit last and username")
         return self
 
-    def call(self) -> tuple[str, dict[str, Any]]:
-        """Return the task to run and its arguments."""
-        if self.verify:
-            return self.VERIFYING_TASK, {}
-        task, arguments = super().call()
-        del arguments["verify"]
-        return task, arguments
+    def job(self) -> dict[str, Any]:
+        """Return the arguments of the client's `run_job`."""
+        return super().job() | ({"task": self.VERIFYING_TASK, "kwargs": {}} if self.verify else {})
 
     def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  as in ShellCommand
         """Return the table's columns, none for a verification, which has one result per worker."""

@@ -1,14 +1,19 @@
-"""Run a parsed command: a task as a job on workers, anything else through its handler."""
+"""Run a parsed command: a task as a job on workers; the manual and the client's own view of workers by a handler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ...models.commands.base import JobArguments, ShellCommand
+from ...man.pages import list_pages, read_page
+from ...man.tasks import aligned, render_tasks
+from ...man.tree import json_schema, tree_lines
+from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
+from ...models.commands.man import ManPage, ManTasks
+from ...models.commands.root import Root
 from ...models.inventory.schema import Inventory
 from ...models.inventory.service import SERVICE
-from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, failure_reason
+from ...models.protocol.jobs import Results, failure_reason
 from ..output.console import Console
 
 
@@ -42,23 +47,12 @@ class ShellClient(Protocol):
 
 
 class Dispatcher:
-    """Runs commands and prints the failures and notes of workers. Not thread-safe.
+    """Runs commands and prints the failures and notes of workers; `has_failed`: a worker failed in the latest command."""
 
-    Args:
-        client: runs the jobs.
-        console: where failures and notes are printed.
-        handlers: the functions behind `ShellCommand.HANDLER`; each gets the command and this dispatcher, returns data.
-
-    `has_failed` tells whether a worker failed in the latest command.
-    """
-
-    def __init__(
-        self, client: ShellClient, console: Console, handlers: Mapping[str, Callable[[Any, Dispatcher], Any]]
-    ) -> None:
+    def __init__(self, client: ShellClient, console: Console) -> None:
         self.client = client
         self.has_failed = False
         self._console = console
-        self._handlers = handlers
 
     def run(self, command: ShellCommand) -> Any:
         """Run a command; return its data, None when there is nothing to print.
@@ -69,7 +63,7 @@ class Dispatcher:
         self.has_failed = False
         if isinstance(command, JobArguments):
             return self._run_job(command)
-        return self._handlers[command.HANDLER](command, self)
+        return _HANDLERS[command.HANDLER](command, self)
 
     def report(self, results: Results) -> dict[str, Any]:
         """Print why workers failed, and the messages of the others; return the others' values, sorted by worker."""
@@ -85,10 +79,33 @@ class Dispatcher:
         return values
 
     def _run_job(self, command: JobArguments) -> Any:
-        task, arguments = command.call()
-        timeout = DEFAULT_TIMEOUT_SECONDS if command.timeout is None else command.timeout
-        results = self.client.run_job(SERVICE, task, kwargs=arguments, workers=command.targets(), timeout=timeout)
+        results = self.client.run_job(SERVICE, **command.job())
         values = self.report({worker: command.check_result(result) for worker, result in results.items()})
         for note in command.notes(results):
             self._console.note(note)
         return command.merge(values) if values else None
+
+
+def _man_tasks(command: ManTasks, dispatcher: Dispatcher) -> str | None:
+    results = dispatcher.client.run_job(SERVICE, "list_tasks", workers=ANY_WORKER)
+    values = dispatcher.report(results)
+    return next((render_tasks(entries, command.name) for entries in values.values()), None)
+
+
+def _man_page(command: ManPage, _: Dispatcher) -> str:
+    if command.topic is not None:
+        return read_page(command.topic)
+    return "\n".join(f" {line}" for line in aligned(list_pages()))
+
+
+_HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
+    "man_tree": lambda command, _: "\n".join(tree_lines(Root, command.path)),
+    "man_tasks": _man_tasks,
+    "man_json_schema": lambda command, _: json_schema(Root, command.path),
+    "man_page": _man_page,
+    "show_workers": lambda _, dispatcher: dispatcher.client.show_workers(),
+    "show_broker": lambda _, dispatcher: dispatcher.client.show_broker(),
+    "show_client": lambda _, dispatcher: dispatcher.client.describe(),
+    "show_inventory": lambda _, dispatcher: dispatcher.client.inventory.redacted(),
+}
+"""By the names that commands give as their `HANDLER`."""

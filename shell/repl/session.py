@@ -20,7 +20,6 @@ from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request
 from .completion_values import ValueSuggester
 from .dispatch import Dispatcher, ShellClient
 from .help import help_text, help_word_text
-from .local_commands import HANDLERS
 from .secret_input import SecretSource, discard_secret, read_secrets
 from .shell_words import HELP_WORD, SHELL_WORDS, Navigator
 
@@ -49,7 +48,7 @@ class Session:
         self.secrets = secrets
         self.suggester = ValueSuggester(client)
         self.navigator = Navigator(self.console, history)
-        self._dispatcher = Dispatcher(client, self.console, HANDLERS)
+        self._dispatcher = Dispatcher(client, self.console)
         self._log_file = log_file
 
     @property

@@ -129,8 +129,13 @@ def test_values_arrive_converted_by_the_model() -> None:
     command = CreateToken.parse(
         {"username": "000123", "token": "12345", "expire": "60", "timeout": "5", "workers": "w2, w1"}
     )
-    assert command.call() == ("bearer_token_store", {"token": "12345", "username": "000123", "expire": 60})
-    assert (command.targets(), command.timeout, command.notes({"w1": {}})) == (["w2", "w1"], 5, [])
+    assert command.job() == {
+        "task": "bearer_token_store",
+        "kwargs": {"token": "12345", "username": "000123", "expire": 60},
+        "workers": ["w2", "w1"],
+        "timeout": 5,
+    }
+    assert command.notes({"w1": {}}) == []
 
 
 def test_a_token_that_is_not_given_is_generated() -> None:
@@ -138,7 +143,7 @@ def test_a_token_that_is_not_given_is_generated() -> None:
     first, second = (CreateToken.parse({"username": "bob"}) for _ in range(2))
     assert first.token != second.token
     assert re.fullmatch(r"[0-9a-f]{32}", first.token)
-    assert first.call()[1]["token"] == first.token
+    assert first.job()["kwargs"]["token"] == first.token
     assert first.notes({"w": {"failed": False}}) == [f"generated token for bob: {first.token}"]
     assert first.token not in repr(first)
 
@@ -147,9 +152,10 @@ def test_the_audit_command_lists_or_verifies_but_not_both() -> None:
     """Each is a task of its own; a verification has no table, and takes neither a number of records nor a user."""
     audit = COMMANDS["show fastmcp audit"]
     listing, verification = audit.parse({"last": "7", "username": "bob"}), audit.parse({"verify": "true"})
-    assert (listing.call(), bool(listing.columns())) == (("get_audit", {"last": 7, "username": "bob"}), True)
-    assert (verification.call(), bool(verification.columns())) == (("verify_audit", {}), False)
-    assert audit.parse({"verify": "false", "last": "7"}).call() == ("get_audit", {"last": 7})
+    job = {"task": "get_audit", "kwargs": {"last": 7, "username": "bob"}, "workers": "all", "timeout": 60}
+    assert (listing.job(), bool(listing.columns())) == (job, True)
+    assert (verification.job(), bool(verification.columns())) == (job | {"task": "verify_audit", "kwargs": {}}, False)
+    assert audit.parse({"verify": "false", "last": "7"}).job() == job | {"kwargs": {"last": 7}}
     for other in ({"last": "7"}, {"username": "bob"}):
         with pytest.raises(UsageError, match="omit last and username"):
             audit.parse({"verify": "true", **other})
