@@ -140,10 +140,10 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
         on_progress=console.progress,
     )
     log_file = norfab.environment.logs_folder / "shell.log"
-    if arguments.words:
-        return run_words(Session(client, console=console, log_file=log_file), arguments.words)
-    if not sys.stdin.isatty():
+    if arguments.words or not sys.stdin.isatty():
         session = Session(client, console=console, log_file=log_file)
+        if arguments.words:
+            return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
     if not arguments.client and norfab.launcher.missing():
         with _spinner("starting workers"):

@@ -47,7 +47,7 @@ class ShellClient(Protocol):
 
 
 class Dispatcher:
-    """Runs commands and prints the failures and notes of workers; `has_failed`: a worker failed in the latest command."""
+    """Runs commands, prints the failures and notes of workers. `has_failed`: a worker failed in the latest command."""
 
     def __init__(self, client: ShellClient, console: Console) -> None:
         self.client = client

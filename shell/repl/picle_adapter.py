@@ -56,7 +56,7 @@ class App(PicleApp):
         """
         for text in filter(None, self._notices if intro is None else [intro, *self._notices[1:]]):
             self.session.console.note(text)
-        while not self.session.has_ended:
+        while not self.session.navigator.has_left:
             try:
                 self.onecmd(self._read_interactive_input())
             except KeyboardInterrupt:
@@ -68,11 +68,11 @@ class App(PicleApp):
         """Run a line, or several that were pasted at once; return whether the user has left."""
         try:
             for each in line.splitlines():
-                if not self.session.has_ended:
+                if not self.session.navigator.has_left:
                     self.session.run_line(each)
         except KeyboardInterrupt:
             self.session.console.note("cancelled")
-        return self.session.has_ended
+        return self.session.navigator.has_left
 
     def default(self, line: str) -> bool:
         """Run a line as `onecmd` does, where picle would parse it."""

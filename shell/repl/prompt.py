@@ -72,7 +72,7 @@ class Prompt:
         words, tail = split_typed(text)
         if tail.open_quote:
             return True
-        parser = Parser(self._session.location)
+        parser = Parser(self._session.navigator.location)
         try:
             parser.feed_all(words)
         except UsageError:
@@ -143,7 +143,7 @@ class PromptHistory(History):
     def append_string(self, string: str) -> None:
         """Add what was typed, one line or several, with secrets masked."""
         for line in string.splitlines():
-            text = mask_secrets(line, self._session.location)
+            text = mask_secrets(line, self._session.navigator.location)
             if text:
                 self._loaded_strings.insert(0, text)
                 self.store_string(text)
@@ -162,6 +162,6 @@ class TabCompleter(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
         """Yield replacements for the line's last word."""
         line = document.text_before_cursor
-        found = complete(line, self._session.location, self._session.suggester)
+        found = complete(line, self._session.navigator.location, self._session.suggester)
         for text in found.texts:
             yield Completion(text, start_position=found.start - len(line), display=text.strip())

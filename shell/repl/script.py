@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from ...models.errors import EXIT_OK, UsageError
-from .secret_input import StandardInput, decode_line
+from .secret_input import decode_line
 from .session import Session
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, by the convention of shells
@@ -29,7 +29,7 @@ def run_script(session: Session, stream: BinaryIO, *, stop_on_error: bool = Fals
     session.secrets = lines
     first_failure = EXIT_OK
     try:
-        while not session.has_ended and not (first_failure and stop_on_error):
+        while not session.navigator.has_left and not (first_failure and stop_on_error):
             line = lines.next()
             if line is None:
                 break
@@ -52,7 +52,6 @@ def run_words(session: Session, words: Sequence[str]) -> int:
     Returns:
         Its exit status (`models/errors.py`); 130 after Ctrl-C.
     """
-    session.secrets = StandardInput()
     try:
         return session.run_words(words)
     except BrokenPipeError:

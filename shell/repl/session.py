@@ -20,7 +20,7 @@ from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request
 from .completion_values import ValueSuggester
 from .dispatch import Dispatcher, ShellClient
 from .help import help_text, help_word_text
-from .secret_input import SecretSource, discard_secret, read_secrets
+from .secret_input import SecretSource, StandardInput, discard_secret
 from .shell_words import HELP_WORD, SHELL_WORDS, Navigator
 
 
@@ -30,8 +30,8 @@ class Session:
     Args:
         client: runs the jobs.
         console: where output goes; stdout and stderr by default.
-        secrets: where `token -` reads from; None: such words are refused.
-        history: returns the lines for `history`; None: there are none.
+        secrets: where `token -` reads from; stdin by default.
+        history: returns the lines for `history`.
         log_file: where the stacks of internal errors are saved; None: nowhere.
     """
 
@@ -41,25 +41,15 @@ class Session:
         *,
         console: Console | None = None,
         secrets: SecretSource | None = None,
-        history: Callable[[], Sequence[str]] | None = None,
+        history: Callable[[], Sequence[str]] = tuple,
         log_file: Path | None = None,
     ) -> None:
         self.console = console or Console(sys.stdout, sys.stderr)
-        self.secrets = secrets
+        self.secrets: SecretSource = secrets or StandardInput()
         self.suggester = ValueSuggester(client)
         self.navigator = Navigator(self.console, history)
         self._dispatcher = Dispatcher(client, self.console)
         self._log_file = log_file
-
-    @property
-    def location(self) -> Sequence[Scope]:
-        """The open group after those above it, outermost first."""
-        return self.navigator.location
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the user has left the shell."""
-        return self.navigator.has_left
 
     def run_line(self, line: str) -> int:
         """Run one line and print its result; return its exit status (`models/errors.py`), 0 for a comment.
@@ -85,7 +75,7 @@ class Session:
         Raises:
             UsageError: one of the words before the place is not valid.
         """
-        return help_text(self.location, request, self.suggester)
+        return help_text(self.navigator.location, request, self.suggester)
 
     def _catch_errors(self, run: Callable[[], int]) -> int:
         try:
@@ -123,25 +113,25 @@ class Session:
         first = words[0]
         if first.text in SHELL_WORDS and not first.is_quoted:
             if first.text == HELP_WORD:
-                self.console.result(help_word_text(self.location, words[1:], self.suggester))
+                self.console.result(help_word_text(self.navigator.location, words[1:], self.suggester))
             else:
                 self.navigator.run(first.text, words[1:])
             return True
-        request = find_help_request(self.location, words)
+        request = find_help_request(self.navigator.location, words)
         if request is not None:
             self.console.result(self.help(request))
         return request is not None
 
     def _parse(self, words: list[Word], line: str) -> Parser:
-        parser = Parser(self.location)
+        parser = Parser(self.navigator.location)
         try:
             parser.feed_all(words)
             parser.finish()
         except UsageError:
             discard_secret(line, self.secrets)
             raise
-        if parser.command is not None and parser.asked:
-            read_secrets(parser.command, parser.asked, self.secrets)
+        if parser.command is not None:
+            parser.command.values.update({key: self.secrets.read(key) for key in parser.asked})
         return parser
 
     def _dispatch(self, parsed: Scope, stages: Sequence[Stage]) -> int:

@@ -25,20 +25,16 @@ SHELL_WORDS = {
 
 
 class Navigator:
-    """The user's place in the command tree, and the shell's own words but `help`.
-
-    Args:
-        console: where the words print.
-        history: returns the lines for `history`; None: there are none.
+    """The user's place in the command tree, and the shell's own words but `help`. `history` returns the lines typed.
 
     `location` is the open group after those above it, outermost first; `has_left` is true once the user has left.
     """
 
-    def __init__(self, console: Console, history: Callable[[], Sequence[str]] | None = None) -> None:
+    def __init__(self, console: Console, history: Callable[[], Sequence[str]]) -> None:
         self.location: tuple[Scope, ...] = (Scope("root", Root),)
         self.has_left = False
         self._console = console
-        self._history = history or tuple
+        self._history = history
 
     @property
     def prompt(self) -> str:

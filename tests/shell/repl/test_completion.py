@@ -28,7 +28,7 @@ def bench(make_bench: MakeBench) -> ShellBench:
 
 def completed(bench: ShellBench, line: str) -> list[str]:
     """Return the line as each completion would make it."""
-    found = complete(line, bench.session.location, bench.session.suggester)
+    found = complete(line, bench.session.navigator.location, bench.session.suggester)
     return [line[: found.start] + text for text in found.texts]
 
 

@@ -39,7 +39,7 @@ def test_true_is_a_result_and_doesn_t_end_the_shell(make_app: MakeApp, capsys: p
     """Only words that mean leaving leave."""
     app = make_app()
     app.onecmd("fastmcp auth create-token username a token x")
-    assert not app.session.has_ended
+    assert not app.session.navigator.has_left
     assert app.onecmd("end") is True
     assert '"fastmcp-worker-1": true' in capsys.readouterr().out
 

@@ -8,9 +8,8 @@ import pytest
 
 from nfcli.models.errors import UsageError
 from nfcli.shell.repl.secret_input import StandardInput
-from support.shell.bench import Printed, ShellBench
+from support.shell.bench import ShellBench
 
-Run = Callable[[str], Printed]
 MakeBench = Callable[..., ShellBench]
 
 
@@ -39,15 +38,6 @@ def test_secrets_are_asked_for(make_bench: MakeBench) -> None:
     assert bench.run("fastmcp auth create-token username b token '-'")[0] == 0
     assert set(bench.client.tokens["fastmcp-worker-1"]) == {"hidden", "-"}
     assert bench.run("fastmcp auth check-token token -") == (2, "", "token: none left\n")
-
-
-def test_without_a_source_of_secrets_the_dash_is_refused(run: Run) -> None:
-    """The session cannot ask for the value."""
-    assert run("fastmcp auth check-token token -") == (
-        2,
-        "",
-        "check-token: token: - asks for the value, but this session cannot ask\n",
-    )
 
 
 @pytest.mark.parametrize(

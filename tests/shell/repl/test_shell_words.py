@@ -28,7 +28,7 @@ def test_groups_are_subshells(run: Run, bench: ShellBench) -> None:
         "nf[fastmcp-auth]#",
         "nf[fastmcp-auth]#",
     ]
-    assert bench.session.has_ended
+    assert bench.session.navigator.has_left
 
 
 def test_commands_run_inside_a_subshell(run: Run) -> None:
@@ -41,14 +41,14 @@ def test_commands_run_inside_a_subshell(run: Run) -> None:
 def test_exit_at_the_top_leaves_the_shell(run: Run, bench: ShellBench) -> None:
     """No group is above the top."""
     assert run("exit") == (0, "", "")
-    assert bench.session.has_ended
+    assert bench.session.navigator.has_left
 
 
 def test_words_of_the_shell_take_no_arguments(run: Run, bench: ShellBench) -> None:
     """`exit now` is an error and does not leave; `exit ?` describes the word."""
     assert run("exit now") == (2, "", "exit: takes no arguments, got 'now'\n")
     assert run("exit ?") == (0, " exit    Leave this subshell, or at the top the shell\n", "")
-    assert not bench.session.has_ended
+    assert not bench.session.navigator.has_left
 
 
 def test_history_shows_previous_lines(make_bench: MakeBench) -> None:
