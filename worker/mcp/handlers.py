@@ -64,7 +64,7 @@ def make_server(
 ) -> Server[Any]:
     """Return the MCP server of the worker `name`; `notifier` is None where the lists never change."""
     handlers = _Handlers(catalogue)
-    has_prompts = notifier is not None or bool(catalogue.prompts())
+    has_prompts = notifier is not None or bool(catalogue.prompts)
     server_class = Server[Any] if notifier is None else _ChangingServer
     server = server_class(
         name,
@@ -87,19 +87,19 @@ class _Handlers:
         self._catalogue = catalogue
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
-        tool = self._catalogue.find(name)
+        tool = self._catalogue.tools.get(name)
         return None if tool is None else tool.tool.input_schema
 
     async def list_tools(self, _context: _Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        page, cursor = _page(self._catalogue.snapshot.tools, params)
+        page, cursor = _page(self._catalogue.tools, params)
         return ListToolsResult(tools=[each.tool for each in page], next_cursor=cursor)
 
     async def list_prompts(self, _context: _Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
-        page, cursor = _page(self._catalogue.snapshot.prompts, params)
+        page, cursor = _page(self._catalogue.prompts, params)
         return ListPromptsResult(prompts=[each.prompt for each in page], next_cursor=cursor)
 
     async def get_prompt(self, _context: _Context, params: GetPromptRequestParams) -> GetPromptResult:
-        found = self._catalogue.find_prompt(params.name)
+        found = self._catalogue.prompts.get(params.name)
         if found is None:
             raise MCPError(
                 INVALID_PARAMS, f"unknown prompt {params.name[:64]!r}; call prompts/list for the available names"

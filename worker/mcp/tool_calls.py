@@ -59,7 +59,7 @@ class ToolCalls:
         Raises:
             MCPError: there is no such tool.
         """
-        tool = self._catalogue.find(params.name)
+        tool = self._catalogue.tools.get(params.name)
         if tool is None:
             raise MCPError(
                 INVALID_PARAMS, f"unknown tool {params.name[:64]!r}; call tools/list for the available names"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from typing import Any, TypeVar
 
@@ -33,26 +33,26 @@ _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 @task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"))
 def get_tools(worker: TaskContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
     """List the tools that MCP clients can call at this worker, with descriptions and JSON Schemas, or names only."""
-    chosen = _filter(worker.catalogue.tools(), arguments)
+    chosen = _filter(worker.catalogue.tools.values(), arguments)
     return [each.name for each in chosen] if arguments.brief else [_tool_entry(each) for each in chosen]
 
 
 @task(arguments=GetPromptsInput, result=list[PromptEntry] | list[str], mcp=False)
 def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> list[dict[str, Any]] | list[str]:
     """List the prompts that MCP clients can get from this worker, with descriptions and arguments, or names only."""
-    chosen = _filter(worker.catalogue.prompts(), arguments)
+    chosen = _filter(worker.catalogue.prompts.values(), arguments)
     return [each.name for each in chosen] if arguments.brief else [_prompt_entry(each) for each in chosen]
 
 
 @task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False)
 def get_guardrails(worker: TaskContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
     """List the guardrails on arguments and results of tools, or only the names of the tools that have any."""
-    chosen = _filter(worker.catalogue.tools(), arguments)
+    chosen = _filter(worker.catalogue.tools.values(), arguments)
     rows = [row for each in chosen for row in _guardrail_entries(each)]
     return list(dict.fromkeys(row["tool"] for row in rows)) if arguments.brief else rows
 
 
-def _filter(published: Sequence[_Published], choice: _Choice) -> list[_Published]:
+def _filter(published: Iterable[_Published], choice: _Choice) -> list[_Published]:
     # fnmatchcase would cache the last 32,768 patterns that clients sent.
     pattern = re.compile(translate(choice.name))
     return [each for each in published if choice.service in {"all", each.service} and pattern.match(each.name)]

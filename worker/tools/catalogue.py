@@ -1,6 +1,6 @@
 """Catalogue of the published tools and prompts: this worker's own, and those of other services of its fabric.
 
-Readers get an immutable snapshot and take no lock.
+Readers take no lock: the two mappings are replaced, never changed.
 """
 
 from __future__ import annotations
@@ -8,21 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from ...models.errors import EntryError
 from ...models.tasks.auth import is_token_task
-from .definitions import (
-    JOB_DETAILS_TASK,
-    NAME,
-    PublishedPrompt,
-    PublishedTool,
-    build_tool,
-    count_prompts,
-)
+from .definitions import JOB_DETAILS_TASK, NAME, PublishedPrompt, PublishedTool, build_tool, count_prompts
 from .policy import ToolPolicy
 from .schemas import clean_line
 
@@ -43,32 +35,11 @@ class ListChange:
     prompts: bool
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """The published tools and prompts by name, in the order of their names."""
-
-    tools: Mapping[str, PublishedTool] = field(default_factory=dict)
-    prompts: Mapping[str, PublishedPrompt] = field(default_factory=dict)
-
-    def change_to(self, other: Snapshot) -> ListChange:
-        """Return which lists differ for a client."""
-        return ListChange(
-            tools=[each.tool for each in self.tools.values()] != [each.tool for each in other.tools.values()],
-            prompts=[each.prompt for each in self.prompts.values()] != [each.prompt for each in other.prompts.values()],
-        )
-
-
 class ToolCatalogue:
-    """The published tools and prompts; thread-safe.
+    """The published `tools` and `prompts` by name, in the order of their names; thread-safe.
 
     The functions in `on_change` are called after a list has changed, one at a time, in the thread that changed it. They
-    must neither block, nor raise, nor change the catalogue.
-
-    Args:
-        worker: name of this worker.
-        service: its service.
-        own: the `list_tasks` entries of its tasks.
-        policy: which tasks may be tools.
+    must neither block, nor raise, nor change the catalogue. `own` are the `list_tasks` entries of this worker's tasks.
     """
 
     def __init__(self, worker: str, service: str, own: Iterable[Mapping[str, Any]], policy: ToolPolicy) -> None:
@@ -78,29 +49,9 @@ class ToolCatalogue:
         self._lock = threading.Lock()
         self._warned: set[tuple[str, ...]] = set()
         self._by_service: dict[str, tuple[PublishedTool, ...]] = {service: tuple(self._build(service, own, worker))}
-        self._snapshot = Snapshot()
-        self._snapshot = self._merged()
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The tools and prompts published now."""
-        return self._snapshot
-
-    def tools(self) -> tuple[PublishedTool, ...]:
-        """Return the tools, by name."""
-        return tuple(self._snapshot.tools.values())
-
-    def prompts(self) -> tuple[PublishedPrompt, ...]:
-        """Return the prompts, by name."""
-        return tuple(self._snapshot.prompts.values())
-
-    def find(self, name: str) -> PublishedTool | None:
-        """Return the tool of that name."""
-        return self._snapshot.tools.get(name)
-
-    def find_prompt(self, name: str) -> PublishedPrompt | None:
-        """Return the prompt of that name."""
-        return self._snapshot.prompts.get(name)
+        self.tools: Mapping[str, PublishedTool] = {}
+        self.prompts: Mapping[str, PublishedPrompt] = {}
+        self.tools, self.prompts = self._merged()
 
     def replace(self, service: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         """Replace the published tools and prompts of another service by those that `entries` declare.
@@ -111,34 +62,36 @@ class ToolCatalogue:
             The names of the service's tools that are published now.
         """
         if not NAME.fullmatch(service) or service == self._service:
-            self._warn_once(service, "", "services of this name are not published")
+            self._warn_once(service, "services of this name are not published")
             return []
         if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
-            self._warn_once(service, "", "the answer to list_tasks is not a list: its tools stay as they are")
+            self._warn_once(service, "the answer to list_tasks is not a list: its tools stay as they are")
         else:
             if len(entries) > MAX_ENTRIES_OF_A_SERVICE:
-                reason = f"more than {MAX_ENTRIES_OF_A_SERVICE} tasks: the rest is not published"
-                self._warn_once(service, "", reason)
+                self._warn_once(service, f"more than {MAX_ENTRIES_OF_A_SERVICE} tasks: the rest is not published")
             found = tuple(self._build(service, entries[:MAX_ENTRIES_OF_A_SERVICE]))
-            self._change({service: found})
-        return [tool.name for tool in self.tools() if tool.service == service]
+            with self._lock:
+                self._by_service[service] = found
+                self._publish()
+        return [tool.name for tool in self.tools.values() if tool.service == service]
 
     def retain(self, services: Collection[str]) -> None:
         """Remove the tools and prompts of all services but these and this worker's own."""
-        self._change({}, retained=frozenset(services) | {self._service})
-
-    def _change(self, found: Mapping[str, tuple[PublishedTool, ...]], retained: Collection[str] | None = None) -> None:
         with self._lock:
-            for service in list(self._by_service):
-                if retained is not None and service not in retained:
-                    del self._by_service[service]
-            self._by_service.update(found)
-            merged = self._merged()
-            change = self._snapshot.change_to(merged)
-            self._snapshot = merged
-            if change.tools or change.prompts:
-                for notify in list(self.on_change):
-                    notify(change)
+            for service in self._by_service.keys() - {*services, self._service}:
+                del self._by_service[service]
+            self._publish()
+
+    def _publish(self) -> None:
+        tools, prompts = self._merged()
+        change = ListChange(
+            tools=[each.tool for each in tools.values()] != [each.tool for each in self.tools.values()],
+            prompts=[each.prompt for each in prompts.values()] != [each.prompt for each in self.prompts.values()],
+        )
+        self.tools, self.prompts = tools, prompts
+        if change.tools or change.prompts:
+            for notify in list(self.on_change):
+                notify(change)
 
     def _build(self, service: str, entries: Iterable[object], worker: str | None = None) -> Iterator[PublishedTool]:
         count = 0
@@ -150,48 +103,40 @@ class ToolCatalogue:
             count += count_prompts(entry)
             include_prompts = count <= MAX_PROMPTS_OF_A_SERVICE
             if not include_prompts:
-                self._warn_once(service, "", f"more than {MAX_PROMPTS_OF_A_SERVICE} prompts: the rest is not published")
+                self._warn_once(service, f"more than {MAX_PROMPTS_OF_A_SERVICE} prompts: the rest is not published")
             try:
                 tool = build_tool(
-                    service, entry, self._policy, self._warn_of_prompt, worker=worker, include_prompts=include_prompts
+                    service, entry, self._policy, self._warn_once, worker=worker, include_prompts=include_prompts
                 )
             except EntryError as error:
-                self._warn_once(service, clean_line(_name(entry), 64), str(error))
+                self._warn_once(service, str(error), clean_line(_name(entry), 64))
             else:
                 if tool is not None:
                     yield tool
 
-    def _merged(self) -> Snapshot:
-        """Return the snapshot of all services; where names collide or limits are reached, published tools win."""
+    def _merged(self) -> tuple[dict[str, PublishedTool], dict[str, PublishedPrompt]]:
+        """Return all tools and prompts; where names collide or limits are reached, published tools win."""
         tools: dict[str, PublishedTool] = {}
         prompts: dict[str, PublishedPrompt] = {}
-        before = self._snapshot.tools
-        found = list(chain.from_iterable(self._by_service.values()))
-        found.sort(key=lambda tool: tool.name not in before or before[tool.name].service != tool.service)
-        for tool in found:
+        before = self.tools
+        found = chain.from_iterable(self._by_service.values())
+        for tool in sorted(found, key=lambda it: it.name not in before or before[it.name].service != it.service):
             if tool.name in tools:
-                self._warn_once(tool.service, tool.task, f"a tool {tool.name} exists already")
+                self._warn_once(tool.service, f"a tool {tool.name} exists already", tool.task)
             elif len(tools) >= MAX_TOOLS:
-                self._warn_once("", "", f"more than {MAX_TOOLS} tools: the rest is not published")
+                self._warn_once("", f"more than {MAX_TOOLS} tools: the rest is not published")
             else:
                 tools[tool.name] = tool
                 for prompt in tool.prompts:
                     if prompt.name in prompts:
-                        self._warn_once(tool.service, tool.task, f"a prompt {prompt.name} exists already")
+                        self._warn_once(tool.service, f"a prompt {prompt.name} exists already", tool.task)
                     elif len(prompts) >= MAX_PROMPTS:
-                        self._warn_once("", "", f"more than {MAX_PROMPTS} prompts: the rest is not published")
+                        self._warn_once("", f"more than {MAX_PROMPTS} prompts: the rest is not published")
                     else:
                         prompts[prompt.name] = prompt
-        by_name = attrgetter("name")
-        return Snapshot(
-            {tool.name: tool for tool in sorted(tools.values(), key=by_name)},
-            {prompt.name: prompt for prompt in sorted(prompts.values(), key=by_name)},
-        )
+        return dict(sorted(tools.items())), dict(sorted(prompts.items()))
 
-    def _warn_of_prompt(self, tool: str, problem: str) -> None:
-        self._warn_once(tool, "", problem)
-
-    def _warn_once(self, service: str, task: str, problem: str) -> None:
+    def _warn_once(self, service: str, problem: str, task: str = "") -> None:
         """Log a problem unless it has been logged already: services are polled."""
         warning = (service, task, problem)
         if warning in self._warned or len(self._warned) >= MAX_WARNINGS:

@@ -98,7 +98,7 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "authentication_enabled": True,
         "tokens_count": 2,
         "users_count": 1,
-        "tools_count": len(worker.catalogue.tools()),
+        "tools_count": len(worker.catalogue.tools),
         "prompts_count": 0,
         "version": version("nfcli"),
         "pid": os.getpid(),
@@ -137,7 +137,7 @@ def test_inventory_is_returned_with_secrets_masked(run: Run, worker: TaskContext
 def test_tools_are_those_that_mcp_clients_see(run: Run, worker: TaskContext) -> None:
     """They have descriptions, schemas and hints; references in a schema resolve in it."""
     tools = {tool["name"]: tool for tool in run("get_tools")}
-    assert list(tools) == [tool.name for tool in worker.catalogue.tools()]
+    assert list(tools) == list(worker.catalogue.tools)
     get_tools = tools["service_fastmcp__task_get_tools"]
     assert get_tools["description"] == worker.registry.get("get_tools").description
     assert get_tools["inputSchema"]["properties"].keys() == {"brief", "service", "name"}
@@ -164,7 +164,7 @@ def test_tools_can_be_filtered_and_listed_by_name_only(
     run: Run, worker: TaskContext, kwargs: dict[str, str], pattern: str
 ) -> None:
     """The arguments are NorFab's."""
-    expected = fnmatch.filter([tool.name for tool in worker.catalogue.tools()], pattern)
+    expected = fnmatch.filter(list(worker.catalogue.tools), pattern)
     assert run("get_tools", brief=True, **kwargs) == expected
     assert [tool["name"] for tool in run("get_tools", **kwargs)] == expected
 

@@ -36,13 +36,13 @@ def catalogue() -> ToolCatalogue:
 
 def names(catalogue: ToolCatalogue) -> list[str]:
     """Return the names of all tools."""
-    return [tool.name for tool in catalogue.tools()]
+    return list(catalogue.tools)
 
 
 def published(catalogue: ToolCatalogue, **changes: Any) -> dict[str, Any]:
     """Publish one task; return its tool as clients see it."""
     (name,) = catalogue.replace("net", [entry(**changes)])
-    tool = catalogue.find(name)
+    tool = catalogue.tools.get(name)
     assert tool is not None
     return tool.tool.model_dump(by_alias=True, exclude_none=True)
 
@@ -72,7 +72,7 @@ def test_task_of_another_service_becomes_a_tool(catalogue: ToolCatalogue) -> Non
 def test_own_tool_names_the_worker_in_its_schema() -> None:
     """Only this worker answers; an argument named job is the task's own."""
     schema = {"type": "object", "properties": {"job": {"type": "string"}}}
-    (tool,) = ToolCatalogue("w1", "fastmcp", [entry(inputSchema=schema)], ToolPolicy()).tools()
+    (tool,) = ToolCatalogue("w1", "fastmcp", [entry(inputSchema=schema)], ToolPolicy()).tools.values()
     assert (tool.is_own, tool.tool.input_schema) == (True, schema)
     assert list((tool.tool.output_schema or {})["properties"]) == ["w1"]
 
@@ -116,7 +116,7 @@ def test_unusable_schema_of_results_is_replaced(catalogue: ToolCatalogue, schema
 def test_result_guardrails_loosen_the_schema(catalogue: ToolCatalogue) -> None:
     """Filtered results needn't match the task's schema."""
     catalogue.replace("net", [entry("changed")])
-    tool = catalogue.find("service_net__task_changed")
+    tool = catalogue.tools.get("service_net__task_changed")
     assert tool is not None
     assert (tool.tool.output_schema or {})["additionalProperties"]["properties"]["result"] == {}
 
@@ -197,8 +197,8 @@ def test_prompts_are_published_with_their_task_and_invalid_ones_skipped(
     """The task's tool is published regardless."""
     call = {**PROMPT, "messages": [{"role": "user", "content": {"type": "text", "text": "{{ device() }}"}}]}
     assert len(catalogue.replace("net", [entry(mcp={"prompts": [PROMPT, call, PROMPT, 7]})])) == 1
-    (prompt,) = catalogue.prompts()
-    assert catalogue.find_prompt("service_net__task_ping__prompt_look") is prompt
+    (prompt,) = catalogue.prompts.values()
+    assert catalogue.prompts["service_net__task_ping__prompt_look"] is prompt
     assert prompt.prompt.model_dump(exclude_none=True) == {
         "name": "service_net__task_ping__prompt_look",
         "title": "Look",
@@ -210,7 +210,7 @@ def test_prompts_are_published_with_their_task_and_invalid_ones_skipped(
     catalogue.replace("net", [entry(mcp={"prompts": [PROMPT] * 65})])
     assert "mcp.prompts is not a list of at most 64 prompts" in caplog.messages[-1]
     catalogue.replace("net", [entry("closed", mcp={"prompts": [PROMPT]})])
-    assert catalogue.prompts() == ()
+    assert catalogue.prompts == {}
 
 
 def test_services_are_replaced_and_removed(catalogue: ToolCatalogue) -> None:
@@ -225,7 +225,7 @@ def test_services_are_replaced_and_removed(catalogue: ToolCatalogue) -> None:
     assert names(catalogue) == [own, "service_net__task_c"]
     catalogue.retain([])
     assert names(catalogue) == [own]
-    assert catalogue.find(lab) is None
+    assert catalogue.tools.get(lab) is None
 
 
 @pytest.mark.parametrize("service", ["fastmcp", "a b", "", "x" * 65, "net\n"])
@@ -251,7 +251,7 @@ def test_published_tool_wins_over_a_new_one_of_the_same_name(
     assert catalogue.replace("a__task_b", [entry("c", description="second"), entry("d"), entry("d")]) == [
         "service_a__task_b__task_d"
     ]
-    tool = catalogue.find("service_a__task_b__task_c")
+    tool = catalogue.tools.get("service_a__task_b__task_c")
     assert tool is not None
     assert (tool.service, tool.tool.description) == ("a", "first")
     catalogue.replace("z", [entry("x__task_y", description="third")])
@@ -273,7 +273,7 @@ def test_numbers_of_tools_and_prompts_are_limited(
     tasks = [entry(f"t{number}", mcp={"prompts": prompts}) for number in range(4)]
     assert catalogue.replace("net", tasks) == [f"service_net__task_t{number}" for number in range(3)]
     assert catalogue.replace("a", tasks[:3]) == ["service_a__task_t0"]
-    assert len(catalogue.prompts()) == 1
+    assert len(catalogue.prompts) == 1
     monkeypatch.setattr(catalogue_module, "MAX_PROMPTS_OF_A_SERVICE", 3)
     assert len(catalogue.replace("net", [*tasks[:2], entry("t2", mcp={"prompts": 7})])) == 3
     expected = ("more than 3 tasks", "more than 5 tools", "more than 1 prompts", "more than 3 prompts")
@@ -292,7 +292,7 @@ def test_log_lines_are_limited(
 def test_listeners_are_called_with_what_has_changed(catalogue: ToolCatalogue) -> None:
     """They are called after a change only, and see the new snapshot."""
     calls: list[tuple[ListChange, int]] = []
-    catalogue.on_change.append(lambda change: calls.append((change, len(catalogue.tools()))))
+    catalogue.on_change.append(lambda change: calls.append((change, len(catalogue.tools))))
     catalogue.replace("net", [entry()])
     catalogue.replace("net", [entry()])
     catalogue.retain(["net"])
@@ -312,7 +312,7 @@ def test_threads_read_consistent_snapshots(catalogue: ToolCatalogue) -> None:
 
     def read() -> None:
         while not ended.is_set():
-            seen.add(sum(tool.service == "net" for tool in catalogue.tools()))
+            seen.add(sum(tool.service == "net" for tool in catalogue.tools.values()))
 
     def change(service: str) -> None:
         for _ in range(20):
