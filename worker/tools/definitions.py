@@ -71,13 +71,8 @@ def build_tool(
 ) -> PublishedTool | None:
     """Return the tool of a task, or None for a task that is not a tool.
 
-    Args:
-        service: the task's service.
-        entry: the task's entry of `list_tasks`.
-        policy: which tasks may be tools.
-        warn: called with the tool's name and the reason for each prompt that can't be published.
-        worker: name of this worker, if the task is its own.
-        include_prompts: build the task's prompts too.
+    `entry` is the task's entry of `list_tasks`; `worker` the name of this worker, if the task is its own. `warn` is
+    called with the tool's name and the reason for each prompt that can't be published.
 
     Raises:
         EntryError: the entry is not valid.

@@ -28,8 +28,6 @@ MAX_TASKS = 1_000
 CONCURRENT_JOBS = 32
 STOP_SECONDS = 2.0
 
-_LOGGED_CHARACTERS = 200
-
 Entries = list[Mapping[str, Any]]
 
 
@@ -71,14 +69,9 @@ class Discovery:
     A service is asked for its tasks when its first worker registers, and again whenever a worker registers: that one
     may have other tasks.
 
-    Args:
-        own_service: this worker's service, which is skipped.
-        catalogue: where the tasks are published.
-        list_workers: returns the broker's row of each worker; may raise NfcliError.
-        list_tasks: sends `list_tasks` to any worker of a service, with a time limit in seconds; may raise NfcliError.
-        is_settling: whether the broker came back so recently that workers may not have registered again.
-        intervals: how often to poll, and how long to wait.
-        clock: monotonic seconds.
+    `list_workers` returns the broker's row of each worker; `list_tasks` sends that task to any worker of a service,
+    with a time limit in seconds. Both may raise NfcliError. `is_settling` returns whether the broker came back so
+    recently that workers may not have registered again. `own_service` is skipped; `clock` returns monotonic seconds.
     """
 
     def __init__(
@@ -140,7 +133,7 @@ class Discovery:
                 return self._ask(sorted(self._services), progress)
             if service not in self._services:
                 known = ", ".join(sorted(self._services)) or "none"
-                raise TaskError(f"unknown service {service[:_LOGGED_CHARACTERS]!r}: known are {known}")
+                raise TaskError(f"unknown service {service[:200]!r}: known are {known}")
             found = self._ask([service], progress)
         if found.problems:
             raise TaskError(f"service {service}: {found.problems[service]}")
@@ -151,7 +144,9 @@ class Discovery:
             try:
                 self.poll()
             except NfcliError as error:
-                self._log_down(str(error))
+                if str(error) != self._problem and not self._stopping.is_set():
+                    log.warning("service discovery failed: %s", error)
+                self._problem = str(error)
             except Exception as error:  # noqa: BLE001  a fault must not end the thread
                 log.error("service discovery failed: %s", type(error).__name__)
             self._stopping.wait(self._intervals.poll)
@@ -170,7 +165,9 @@ class Discovery:
     def _refresh_services(self) -> None:
         """Fetch the services from the broker, and remove the tools of those that have no worker any more."""
         found = self._registered(self._list_workers())
-        self._log_up()
+        if self._problem:
+            log.info("service discovery works again")
+        self._problem = ""
         # Workers need time to register with a broker that was down: until then a missing service isn't gone.
         if not self._is_settling():
             for name in self._services.keys() - found.keys():
@@ -200,15 +197,14 @@ class Discovery:
         """Ask services for their tasks, concurrently, and publish each answer as it arrives."""
         found = Discovered()
         for name, answer in self._answers(iter(names)):
-            service = self._services[name]
             try:
                 found.tools[name] = self._publish(name, _entries(answer()))
             except NfcliError as error:
-                found.problems[name] = self._back_off(name, service, str(error))
+                found.problems[name] = self._back_off(name, str(error))
             except Exception as error:  # noqa: BLE001  a fault must not affect the other services
-                found.problems[name] = self._back_off(name, service, f"internal error: {type(error).__name__}")
+                found.problems[name] = self._back_off(name, f"internal error: {type(error).__name__}")
             else:
-                service.next_try, service.pause, service.problem = math.inf, 0.0, ""
+                self._services[name] = _Service(self._services[name].uptimes, next_try=math.inf)
                 if progress is not None:
                     progress(f"service {name}: tools found: {len(found.tools[name])}")
         return Discovered(dict(sorted(found.tools.items())), dict(sorted(found.problems.items())))
@@ -232,30 +228,19 @@ class Discovery:
     def _publish(self, name: str, entries: Entries) -> list[str]:
         tools = self._catalogue.replace(name, entries)
         if name not in self._published:
-            log.info("service %s found: %d tasks, %d tools", name[:_LOGGED_CHARACTERS], len(entries), len(tools))
+            log.info("service %.200s found: %d tasks, %d tools", name, len(entries), len(tools))
         self._published.add(name)
         return tools
 
-    def _back_off(self, name: str, service: _Service, problem: str) -> str:
+    def _back_off(self, name: str, problem: str) -> str:
         """Schedule the retry for a service that failed to answer; log each problem once, and return it."""
+        service = self._services[name]
         service.pause = min(service.pause * 2 or self._intervals.retry, self._intervals.retry_max)
         service.next_try = self._clock() + service.pause
         if problem != service.problem and not self._stopping.is_set():
-            log.warning(
-                "service %s did not list its tasks: %s", name[:_LOGGED_CHARACTERS], problem[:_LOGGED_CHARACTERS]
-            )
+            log.warning("service %.200s did not list its tasks: %.200s", name, problem)
         service.problem = problem
         return problem
-
-    def _log_down(self, problem: str) -> None:
-        if problem != self._problem and not self._stopping.is_set():
-            log.warning("service discovery failed: %s", problem)
-        self._problem = problem
-
-    def _log_up(self) -> None:
-        if self._problem:
-            log.info("service discovery works again")
-        self._problem = ""
 
 
 def _entries(results: Results) -> Entries:

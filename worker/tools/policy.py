@@ -22,9 +22,10 @@ from ...models.inventory.tool_policy import (
     ToolsInventory,
 )
 from ...models.inventory.validation import validate
-from ...models.patterns.bounded import Budget, BudgetExceeded, Pattern, Template, compile_pattern, compile_template
+from ...models.patterns.bounded import Budget, BudgetExceeded, compile_pattern, compile_template
 from ...models.protocol.jobs import Result
 from ...models.tasks.auth import is_token_task
+from .schemas import DATA_FIELDS
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +34,12 @@ CALL_SECONDS: Final = 0.25
 RESULT_SECONDS: Final = 1.0
 
 _ONLY_BY_NAME = "run_shell_cmd"
-_GLOB = frozenset("*?[")
-# The fields of a Result that may hold data from a task.
-_FIELDS = ("result", "diff", "errors", "messages")
-_LISTS = ("errors", "messages")
 _NAME_CHARACTERS = 200
 _LINE_CHARACTERS = 1_000
 
 
 class ToolPolicy:
-    """The policy of an inventory; names of services and tasks are case-sensitive.
-
-    Args:
-        tools: the inventory's `tools`; by default every task becomes a tool, and no tool has guardrails.
-    """
+    """The policy of an inventory, by default that every task becomes a tool; names are case-sensitive."""
 
     def __init__(self, tools: ToolsInventory | None = None) -> None:
         self._tools = tools or ToolsInventory()
@@ -66,7 +59,7 @@ class ToolPolicy:
     def is_named(self, service: str, task: str) -> bool:
         """Return whether the first rule that matches allows a task by its name and its service's, not by a glob."""
         rule = self._rule(service, task)
-        is_exact = rule.service == service and not _GLOB & set(service) and task in rule.tasks
+        is_exact = rule.service == service and not set("*?[") & set(service) and task in rule.tasks
         return is_exact and rule.action == "allow"
 
     def _rule(self, service: str, task: str) -> PolicyRule:
@@ -77,12 +70,7 @@ class ToolPolicy:
         )
 
     def guardrails(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuardrails:
-        """Return the guardrails of a task's tool: those that the task declares, then those of the inventory.
-
-        Args:
-            service: the task's service.
-            task: its name.
-            mcp: the `mcp` of its `list_tasks` entry, untrusted.
+        """Return the guardrails of a task's tool: those that its untrusted `mcp` declares, then the inventory's.
 
         Raises:
             ToolRuleError: a guardrail that the task declares is not valid; the tool must not be published.
@@ -118,16 +106,7 @@ def _declared(service: str, task: str, mcp: Mapping[str, Any]) -> DeclaredGuardr
 
 
 class ToolGuardrails:
-    """The guardrails of one tool.
-
-    Args:
-        guardrails: refuse calls by their arguments.
-        result_guardrails: filter results, in this order.
-
-    Attributes:
-        has_argument_rules: whether calls may be refused.
-        has_result_rules: whether results may be changed.
-    """
+    """The guardrails of one tool: some refuse calls by their arguments, others filter results, in the given order."""
 
     def __init__(self, guardrails: Iterable[TaskGuardrail], result_guardrails: Iterable[TaskResultGuardrail]) -> None:
         self._guardrails = tuple(_Guardrail(rule) for rule in guardrails)
@@ -171,11 +150,7 @@ class ToolGuardrails:
         """Return `{worker: Result}` as it may be sent to the client; `results` isn't changed.
 
         Every worker keeps its entry. An entry whose result is omitted or withheld has the job's UUID and a line that
-        says so. Results that can't be checked within `RESULT_SECONDS` are withheld.
-
-        Args:
-            tool: the tool's name, for these lines.
-            results: each worker's `Result` as JSON.
+        says so, with the tool's name. Results that can't be checked within `RESULT_SECONDS` are withheld.
         """
         budget = Budget(RESULT_SECONDS)
         filtered = dict(results)
@@ -216,11 +191,9 @@ class _ResultGuardrail:
 
     def __init__(self, rule: TaskResultGuardrail) -> None:
         self.rule = rule
-        texts = rule.match or ()
-        self._patterns: list[Pattern] = [compile_pattern(text) for text in texts]
-        self._templates: list[Template] = (
-            [] if rule.replace is None else [compile_template(text, rule.replace) for text in texts]
-        )
+        texts, replacement = rule.match or (), rule.replace
+        self._patterns = [compile_pattern(text) for text in texts]
+        self._templates = [] if replacement is None else [compile_template(text, replacement) for text in texts]
 
     def size_problem(self, tool: str, results: Mapping[str, Any]) -> str | None:
         """Return the text that replaces results larger than the rule's limit, or None."""
@@ -242,8 +215,8 @@ class _ResultGuardrail:
             return self.filter({"result": entry}, tool, budget)
         if self.rule.type == "replace":
             replace = partial(self._replace, budget=budget, known={})
-            return {key: map_strings(value, replace) if key in _FIELDS else value for key, value in entry.items()}
-        checked = {key: self._withhold(key, value, tool, budget) for key, value in entry.items() if key in _FIELDS}
+            return {key: map_strings(value, replace) if key in DATA_FIELDS else value for key, value in entry.items()}
+        checked = {key: self._withhold(key, value, tool, budget) for key, value in entry.items() if key in DATA_FIELDS}
         return {**entry, **checked}
 
     def _replace(self, text: str, budget: Budget, known: dict[str, str]) -> str:
@@ -263,7 +236,7 @@ class _ResultGuardrail:
             if text not in known and any(pattern.search(text, budget) for pattern in self._patterns):
                 log.warning("guardrail withheld %s of the result of tool %s", key, tool)
                 message = self.rule.message or f"withheld by a guardrail: {_format_path(key, path)}"
-                return [message] if key in _LISTS else message
+                return [message] if key in {"errors", "messages"} else message
             known.add(text)
         return value
 
@@ -316,10 +289,8 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 def _replace_results(results: Mapping[str, Any], message: str) -> dict[str, Any]:
     """Return results that have `message` as their only value."""
-    notice = Result(result=message)
     return {
-        worker: notice.model_copy(update={"juuid": _juuid(entry)}).model_dump(mode="json")
-        for worker, entry in results.items()
+        worker: Result(result=message, juuid=_juuid(entry)).model_dump(mode="json") for worker, entry in results.items()
     }
 
 

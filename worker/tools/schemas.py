@@ -23,8 +23,8 @@ JOB_ARGUMENT = "job"  # NorFab's workers set it to the job; clients can't pass i
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _DATA_KEYS = frozenset({"const", "default", "enum", "example", "examples"})
 _NAMED_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cs"})
-_LOOSE_FIELDS = ("result", "diff", "errors", "messages")
+# The fields of a Result that may hold data from a task.
+DATA_FIELDS = ("result", "diff", "errors", "messages")
 
 
 def clean_text(value: object, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:
@@ -34,7 +34,7 @@ def clean_text(value: object, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:
     kept = "".join(
         character
         for character in value[: 4 * limit].expandtabs(4)
-        if character == "\n" or unicodedata.category(character) not in _REFUSED_CATEGORIES
+        if character == "\n" or unicodedata.category(character) not in {"Cc", "Cs"}
     )
     text = inspect.cleandoc(kept)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
@@ -96,15 +96,13 @@ def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
 def output_schema(given: object, worker: str | None = None, *, is_loose: bool = False) -> dict[str, Any]:
     """Return the schema of a tool's structured content, `{worker: Result}`.
 
-    Args:
-        given: the schema of the task's `Result`; if it isn't usable, one that accepts all values replaces it.
-        worker: the name of the only worker, if known.
-        is_loose: result guardrails may change the result, so that the task's schema doesn't apply.
+    If the given schema of the task's `Result` isn't usable, or `is_loose` because result guardrails may change the
+    result, one that accepts all values replaces it. `worker` is the name of the only worker, if known.
     """
     result = None if is_loose else _result_schema(given)
     if result is None:
         result = Result.model_json_schema(mode="serialization")
-        result["properties"].update({name: {} for name in _LOOSE_FIELDS})
+        result["properties"].update({name: {} for name in DATA_FIELDS})
     result.pop("required", None)
     # References are relative to the root of the enclosing schema.
     definitions = result.pop("$defs", {})
@@ -126,16 +124,12 @@ def _result_schema(given: object) -> dict[str, Any] | None:
     except EntryError:
         return None
     value = properties.get("result", {})
-    if not (isinstance(value, dict) and {"type": "null"} in _alternatives(value)):
+    alternatives = value.get("anyOf") if isinstance(value, dict) else None
+    if not (isinstance(alternatives, list) and {"type": "null"} in alternatives):
         properties["result"] = {"anyOf": [value, {"type": "null"}]}
     # Workers of other versions may answer with unknown fields.
     schema.pop("additionalProperties", None)
     return schema
-
-
-def _alternatives(schema: dict[str, Any]) -> list[Any]:
-    alternatives = schema.get("anyOf")
-    return alternatives if isinstance(alternatives, list) else []
 
 
 def _object_schema(given: object, what: str) -> dict[str, Any]:
