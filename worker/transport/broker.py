@@ -45,14 +45,8 @@ _COMMAND = 2
 class BrokerTransport:
     """Serves the jobs that a broker relays to the worker's name.
 
-    Args:
-        worker: whose jobs.
-        executor: runs them.
-        address: the broker's.
-        keys: the worker's CURVE pair.
-        keepalive_seconds: between two keepalives, in both directions.
-        hold_seconds: how long the broker may be silent before a new connection is made.
-        connect_seconds: how long the broker may take to reply to a management request.
+    Keepalives come every `keepalive_seconds` in both directions; a broker may be silent for `hold_seconds` before a new
+    connection is made, and may take `connect_seconds` to reply to a management request.
     """
 
     def __init__(
@@ -165,6 +159,7 @@ class BrokerTransport:
             except Exception as error:  # noqa: BLE001  a fault here must not end the thread
                 log.error("connection to the broker failed: %s", type(error).__name__)
                 self._stopping.wait(PAUSE_SECONDS)
+        self._send_replies()
         self._sign_off()
 
     def _run_once(self) -> None:
@@ -174,8 +169,7 @@ class BrokerTransport:
             for frames in self._connection.messages():
                 self._receive(frames)
         self._tick(time.monotonic())
-        for message in self._mailbox.drain():
-            self._send(message.frames())
+        self._send_replies()
 
     def _poll(self) -> None:
         """Wait for messages, replies in the mailbox, or the time of the next step."""
@@ -262,7 +256,10 @@ class BrokerTransport:
             self._handshakes = connection.handshakes
             registration.connected(now)
         if registration.is_lost(now):
-            self._abandon(connection)
+            # A new connection is made once the broker replies to a probe: another worker may have taken the name.
+            self._warn_unreachable(connection)
+            self._sign_off()
+            self._probe_at = 0.0
             return
         if not connection.is_up:
             if self._handshakes:
@@ -287,18 +284,6 @@ class BrokerTransport:
                 self._has_registered.set()
                 log.info("registered at the broker at %s", self._address.endpoint)
         return True
-
-    def _abandon(self, connection: BrokerConnection) -> None:
-        """Close a connection on which the broker has been silent for too long.
-
-        A new one is made once the broker replies to a probe: meanwhile another worker may have taken the name.
-        """
-        self._warn_unreachable(connection)
-        if connection.is_up:
-            self._send_signals([Command.DISCONNECT])
-        self._end_probe(0.0)
-        self._drop_connection(linger_seconds=LINGER_SECONDS)
-        self._probe_at = 0.0
 
     def _join(self, *, has_stale_entry: bool) -> None:
         self._registration = self._new_registration(has_stale_entry=has_stale_entry)
@@ -335,14 +320,16 @@ class BrokerTransport:
             self._probe_at = now + self._keepalive_seconds
 
     def _sign_off(self) -> None:
-        """Send the replies that are left and DISCONNECT, so that the broker relays no more jobs."""
-        for message in self._mailbox.drain():
-            self._send(message.frames())
+        """Send DISCONNECT, so that the broker relays no more jobs, and close the connection and the probe's."""
         self._end_probe(0.0)
         if self._connection is not None:
             if self._connection.is_up:
                 self._send_signals([Command.DISCONNECT])
             self._drop_connection(linger_seconds=LINGER_SECONDS)
+
+    def _send_replies(self) -> None:
+        for message in self._mailbox.drain():
+            self._send(message.frames())
 
     def _send(self, frames: list[bytes]) -> bool:
         is_sent = self._connection is not None and self._connection.send(frames)

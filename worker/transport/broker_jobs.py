@@ -47,7 +47,8 @@ class IncomingJobs:
         """
         if not job.uuid:
             raise ProtocolError("the uuid is empty: replies could not be matched to requests")
-        client, reply = _key(job.client), self._reply_to(job.client, job.uuid)
+        # A routing id may be any bytes: Latin-1 makes different texts of different ones.
+        client, reply = job.client.decode("latin-1"), self._reply_to(job.client, job.uuid)
         if job.command == Command.POST:
             self._post(client, job, reply)
         elif job.command == Command.GET:
@@ -80,8 +81,3 @@ def _parse(data: bytes) -> JobRequest:
     if len(data) > MAX_JOB_BYTES:
         raise ProtocolError(f"the job has {len(data)} bytes, more than {MAX_JOB_BYTES}, and was not run: split it")
     return JobRequest.parse(data)
-
-
-def _key(client: bytes) -> str:
-    """Return a ZeroMQ routing id, which may be any bytes, as text that no other one has."""
-    return client.decode("latin-1")

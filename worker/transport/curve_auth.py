@@ -20,7 +20,6 @@ from ...models.errors import KeyFileError
 
 log = logging.getLogger(__name__)
 
-KEY_PREFIX_CHARACTERS = 8
 ZAP_DOMAIN = "nfcli"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by ZeroMQ RFC 27
 
@@ -42,9 +41,8 @@ class AuthorizedKeys:
     def is_authorized(self, key: str) -> bool:
         """Whether a file in the folder has this public key (40 characters of Z85)."""
         with self._lock:
-            if self._is_unchanged(key):
-                return True
-            self._scan()
+            if not self._is_unchanged(key):
+                self._scan()
             return key in self._files
 
     def name(self, key: str) -> str:
@@ -77,7 +75,7 @@ class AuthorizedKeys:
 
 def key_prefix(key: str) -> str:
     """Return the name of a client whose key no file has: the beginning of the key."""
-    return key[:KEY_PREFIX_CHARACTERS]
+    return key[:8]
 
 
 def _signature(path: Path) -> _Signature | None:
@@ -92,23 +90,12 @@ class ZapAuthenticator:
     """The ZAP handler of a ZeroMQ context, restarted if its thread dies.
 
     While it is down no client can connect (`zap_enforce_domain`), and messages of connected clients are still checked
-    against the authorized keys.
-
-    Args:
-        context: the context of the sockets.
-        clients: the authorized keys.
-        refused: records a refused client and the reason, and returns whether to log it too; it must neither block nor
-            raise.
-
-    Attributes:
-        handler: pyzmq's, None while it isn't started.
+    against the authorized keys. `refused` records a refused client and the reason, and returns whether to log it too;
+    it must neither block nor raise. `handler` is pyzmq's, None while it isn't started.
     """
 
     def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        clients: AuthorizedKeys,
-        refused: Callable[[str, str], bool],
+        self, context: zmq.Context[zmq.Socket[bytes]], clients: AuthorizedKeys, refused: Callable[[str, str], bool]
     ) -> None:
         self._context = context
         self._clients = clients

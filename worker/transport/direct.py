@@ -58,15 +58,7 @@ _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 class DirectServer:
     """Serves NFP clients on one endpoint, authenticated by CURVE and the authorized keys.
 
-    Args:
-        worker: whose jobs.
-        executor: runs them.
-        keys: the worker's CURVE pair.
-        clients: the authorized keys.
-
-    Attributes:
-        router: the socket, which the serving thread owns once it is started.
-        zap: the authenticator of clients, which that thread supervises.
+    The serving thread, once started, owns the socket `router` and supervises `zap`, the authenticator of clients.
     """
 
     def __init__(self, worker: TaskContext, executor: JobExecutor, *, keys: KeyPair, clients: AuthorizedKeys) -> None:
@@ -112,11 +104,7 @@ class DirectServer:
         return router
 
     def bind(self, endpoint: str) -> str:
-        """Bind; return the endpoint, with the port's number where `endpoint` leaves the choice to the system.
-
-        Raises:
-            WorkerStartError: the address is in use, isn't this machine's or isn't a ZeroMQ endpoint.
-        """
+        """Bind as `endpoint.bind` does, with its errors; return the endpoint."""
         self.zap.start()
         bound = bind(self.router, endpoint)
         self._socket_file = socket_file(endpoint)

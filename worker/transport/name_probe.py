@@ -40,16 +40,8 @@ class NameProbe:
     """Determines the owner of a name at the broker, through a connection of its own; used by one thread at a time.
 
     `started` is when the probe was made; `last_reply` when the broker last replied or connected, `started` before it
-    has. Both are monotonic seconds.
-
-    Args:
-        context: of the sockets.
-        address: the broker's.
-        name: the worker's.
-        keys: this side's CURVE pair.
-        keepalive_seconds: between two keepalives of a worker.
-        wait_full_window: report a live owner only at the end of the window, when it is known whether the broker's own
-            keepalives arrive.
+    has. Both are monotonic seconds. With `wait_full_window` a live owner is reported only at the end of the window,
+    when it is known whether the broker's own keepalives arrive.
     """
 
     def __init__(

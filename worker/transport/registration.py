@@ -15,13 +15,10 @@ SILENT_INTERVALS = 3
 
 
 class Registration:
-    """The signals of one connection to a broker; all times are in monotonic seconds.
+    """The signals of one connection to a broker, started `now`; all times are in monotonic seconds.
 
-    Args:
-        now: when the connection was started.
-        has_stale_entry: the broker still lists a dead worker of this name, perhaps for another service.
-        keepalive_seconds: between two keepalives, in both directions.
-        hold_seconds: how long either side waits for the other's keepalives.
+    `has_stale_entry`: the broker still lists a dead worker of this name, perhaps for another service. Keepalives come
+    every `keepalive_seconds` in both directions, and either side waits `hold_seconds` for the other's.
     """
 
     def __init__(

@@ -52,16 +52,12 @@ class DirectBodies:
         return encode_data(body)
 
 
-class BrokerBodies:
+class BrokerBodies(DirectBodies):
     """Replies by way of a broker.
 
     Whatever is refused gets a 200 with a failed result: a 4xx from one worker ends the job of NorFab's own client at
     all the others.
     """
-
-    def __init__(self, worker: str, service: str) -> None:
-        self._worker = worker
-        self._service = service
 
     def state(self, uuid: str, state: str) -> bytes:
         """Return the JSON of a reply that says how far a job is."""
@@ -81,19 +77,14 @@ class BrokerBodies:
 class RequestDispatcher:
     """Answers POST and GET; used by the thread that receives requests."""
 
-    def __init__(self, executor: JobExecutor, bodies: DirectBodies | BrokerBodies) -> None:
+    def __init__(self, executor: JobExecutor, bodies: DirectBodies) -> None:
         self._executor = executor
         self._bodies = bodies
 
     def post(self, client: str, uuid: str, request: JobRequest, reply: Reply, *, size: int) -> None:
         """Submit a job; its events and its result, or why it is refused, go to `reply`.
 
-        Args:
-            client: the key that the executor tells clients apart by.
-            uuid: the job's name.
-            request: task and arguments.
-            reply: sends to the client.
-            size: bytes of the request.
+        `client` is the key that the executor tells clients apart by, `size` the bytes of the request.
         """
         deliver, notify = partial(reply, Command.RESPONSE, Status.DONE), partial(reply, Command.EVENT, Status.DONE)
         try:
