@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry
@@ -31,14 +31,9 @@ def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) ->
     nothing = Completions(len(line), [])
     if tail.open_quote == "\\":
         return nothing
-    at_start = not words
-    if words and words[0].text in SHELL_WORDS:
-        if words[0].text != HELP_WORD:
-            return nothing
-        words = words[1:]
     parser = Parser(location)
     try:
-        parser.feed_all(words)
+        parser.feed_all(words[1:] if words and words[0].text == HELP_WORD else words)
     except UsageError:
         return nothing
     entry = parser.expected_value or parser.scope.positional()
@@ -46,20 +41,14 @@ def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) ->
     if parser.expected_value is not None or typed.is_quoted:
         return Completions(typed.start, values)
     names = list(parser.scope.choices())
-    names += [*SHELL_WORDS] if at_start else []
+    names += [] if words else [*SHELL_WORDS]
     names += [PIPE] if parser.can_pipe() else []
     found = [f"{name} " for name in names if name.startswith(typed.text)]
     return Completions(typed.start, [*sorted(found), *values])
 
 
 def _values(suggester: ValueSuggester, entry: Entry, typed: str) -> list[str]:
-    values = suggester.suggest(entry, typed)
-    if entry.key != "workers" or "," not in typed:
-        return _matching(values, typed)
-    head, _, last = typed.rpartition(",")
-    taken = {ALL_WORKERS, ANY_WORKER, *(name.strip() for name in head.split(","))}
-    return [f"{head},{name} " for name in values if name not in taken and name.startswith(last)]
-
-
-def _matching(values: Iterable[str], typed: str) -> list[str]:
-    return [f"{quote(value)} " for value in values if value.startswith(typed)]
+    head, comma, last = typed.rpartition(",") if entry.key == "workers" else ("", "", typed)
+    taken = {ALL_WORKERS, ANY_WORKER, *(name.strip() for name in head.split(","))} if comma else set()
+    values = [value for value in suggester.suggest(entry, typed) if value.startswith(last) and value not in taken]
+    return [f"{quote(head + comma + value)} " for value in values]

@@ -22,6 +22,7 @@ _BLANKS = " \t\r\n\f\v"
 _PLAIN = re.compile(r"[^\s'\"\\|]+")
 _NEEDS_NO_QUOTES = re.compile(r"[^\s'\"\\|?#!]+")
 _QUOTES = "'\""
+_WORD_ENDS = _BLANKS + PIPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,14 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of a line that is being typed: its last word, empty after a blank, and the quote left open."""
+    """The last word of a line that is being typed, empty after a blank, and the quote left open: mark and position.
+
+    `open_quote` is a backslash where the line ends in one, and empty where no quote is open.
+    """
 
     word: Word
-    open_quote: str
+    open_quote: str = ""
+    open_at: int = 0
 
 
 def split(line: str) -> list[Word]:
@@ -78,17 +83,14 @@ def split(line: str) -> list[Word]:
         raise UsageError("the line ends in a backslash: double it or put it in single quotes to use it as a character")
     if tail.open_quote:
         raise UsageError(
-            f"unclosed quote {tail.open_quote} in column {_find_open_quote(line, tail.word) + 1}: "
-            f"close it, or put a backslash before it to use it as a character"
+            f"unclosed quote {tail.open_quote} in column {tail.open_at + 1}: "
+            "close it, or put a backslash before it to use it as a character"
         )
     return [*words, tail.word] if tail.word.text or tail.word.is_quoted else words
 
 
 def split_typed(line: str) -> tuple[list[Word], Tail]:
-    """Return the finished words of a line and its last, unfinished one; never fails.
-
-    `Tail.open_quote` is the unclosed quote, a backslash where the line ends in one, else empty.
-    """
+    """Return the finished words of a line and its last, unfinished one; never fails."""
     words: list[Word] = []
     position = 0
     while True:
@@ -98,12 +100,11 @@ def split_typed(line: str) -> tuple[list[Word], Tail]:
             words.append(Word(PIPE, position, position + 1))
             position += 1
             continue
-        text, end, is_quoted, open_quote = _read_word(line, position)
-        word = Word(text, position, end, is_quoted)
-        if end >= len(line):
-            return words, Tail(word, open_quote)
-        words.append(word)
-        position = end
+        tail = _read_word(line, position)
+        position = tail.word.end
+        if position >= len(line):
+            return words, tail
+        words.append(tail.word)
 
 
 def arguments(words: Iterable[str]) -> list[Word]:
@@ -127,32 +128,29 @@ def quote(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _read_word(line: str, start: int) -> tuple[str, int, bool, str]:
-    """Return one word's text, where it ends, whether any of it was quoted, and the quote left open."""
+def _read_word(line: str, start: int) -> Tail:
+    """Return the word that begins at `start`."""
     parts: list[str] = []
-    position, is_quoted = start, False
-    while position < len(line):
+    position, is_quoted, open_at = start, False, None
+    while position < len(line) and line[position] not in _WORD_ENDS:
         character = line[position]
-        if character in _BLANKS or character == PIPE:
-            return "".join(parts), position, is_quoted, ""
+        is_closed = True
         if character in _QUOTES:
-            is_quoted = True
-            text, position, closed = _read_quoted(line, position)
-            parts.append(text)
-            if not closed:
-                return "".join(parts), position, is_quoted, character
+            text, end, is_closed = _read_quoted(line, position)
         elif character == "\\":
-            is_quoted = True
-            if position + 1 == len(line):
-                return "".join(parts), len(line), is_quoted, character
-            parts.append(line[position + 1])
-            position += 2
+            text, end = line[position + 1 : position + 2], min(position + 2, len(line))
+            is_closed = bool(text)
         else:
             plain = _PLAIN.match(line, position)
             end = plain.end() if plain else position + 1
-            parts.append(line[position:end])
-            position = end
-    return "".join(parts), position, is_quoted, ""
+            text = line[position:end]
+        is_quoted |= character in _QUOTES or character == "\\"
+        open_at = None if is_closed else position
+        parts.append(text)
+        position = end
+    return Tail(
+        Word("".join(parts), start, position, is_quoted), "" if open_at is None else line[open_at], open_at or 0
+    )
 
 
 def _read_quoted(line: str, start: int) -> tuple[str, int, bool]:
@@ -173,18 +171,3 @@ def _read_quoted(line: str, start: int) -> tuple[str, int, bool]:
         parts.append(character)
         position += 1
     return "".join(parts), position, False
-
-
-def _find_open_quote(line: str, word: Word) -> int:
-    """Return the position of the quote that the last word leaves open."""
-    position = word.start
-    while position < len(line):
-        character = line[position]
-        if character in _QUOTES:
-            _, end, closed = _read_quoted(line, position)
-            if not closed:
-                return position
-            position = end
-        else:
-            position += 2 if character == "\\" else 1
-    return word.start

@@ -111,7 +111,7 @@ def test_a_line_that_is_being_typed_never_fails(line: str) -> None:
 
 def test_the_last_word_of_a_typed_line_knows_its_open_quote() -> None:
     """Completion learns what is typed so far, where it begins and how it is quoted."""
-    assert split_typed("username 'a b") == ([Word("username", 0, 8)], Tail(Word("a b", 9, 13, is_quoted=True), "'"))
+    assert split_typed("username 'a b") == ([Word("username", 0, 8)], Tail(Word("a b", 9, 13, is_quoted=True), "'", 9))
     assert split_typed("username ") == ([Word("username", 0, 8)], Tail(Word("", 9, 9), ""))
 
 
