@@ -75,8 +75,7 @@ def _ending_rows(parser: Parser) -> Rows:
     if parser.command is None:
         return [*rows, ("<ENTER>", f"Enter {parser.scope.name}")] if parser.has_entered() else rows
     is_incomplete = any(_is_required(entry) for entry in parser.command.choices().values())
-    is_pipe_open = parser.scope.is_single and not parser.scope.values
-    return rows if is_incomplete or is_pipe_open else [*rows, ("<ENTER>", "Run the command")]
+    return rows if is_incomplete or parser.lacks_function else [*rows, ("<ENTER>", "Run the command")]
 
 
 def _is_required(entry: Entry) -> bool:

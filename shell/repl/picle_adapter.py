@@ -22,14 +22,9 @@ INTRO = "nfcli: press ? for help and Tab to complete a word, read the manual wit
 
 
 class App(PicleApp):
-    """The shell at a terminal. All its methods override picle's: a test checks that picle still has them.
+    """The shell at a terminal; `intro` is printed on stderr at the start, the other arguments are as of `Session`.
 
-    Args:
-        client: runs the jobs.
-        console: where output goes; stdout and stderr by default.
-        history_file: where lines are saved, secrets masked; None: nowhere.
-        log_file: where the stacks of internal errors are saved; None: nowhere.
-        intro: printed on stderr at the start; empty: nothing.
+    All its methods override picle's: a test checks that picle still has them.
     """
 
     def __init__(

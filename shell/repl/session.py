@@ -102,7 +102,7 @@ class Session:
             return EXIT_OK
         parser = self._parse(words, line)
         if parser.command is not None:
-            return self._dispatch(parser.command, parser.stages())
+            return self._dispatch(parser.command, parser.stages)
         if not line:
             raise UsageError(f"incomplete command, possible completions: {', '.join(parser.scope.choices())}")
         self.navigator.location = tuple(parser.groups)

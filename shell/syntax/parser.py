@@ -52,11 +52,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Stage:
-    """A pipe function to run.
-
-    `key` is its field in `Pipes`, `options` the model of its options (None: it has a value instead), `values` what was
-    typed for them.
-    """
+    """A pipe function to run: `key` is its field in `Pipes`, `options` their model, None where it has a value."""
 
     name: str
     key: str
@@ -76,9 +72,9 @@ class HelpRequest:
 class Parser:
     """Incremental parser: takes words one by one, and knows between them what may come next.
 
-    `groups` are the groups entered so far, outermost first; `expected_value` is the field whose value must come next;
-    `secrets` are the positions of words that are values of secret fields, `asked` the keys of those fields for which a
-    `-` stands in.
+    `groups` are the groups entered so far, outermost first; `stages` the pipe functions, in order; `expected_value` is
+    the field whose value must come next; `secrets` are the positions of words that are values of secret fields, `asked`
+    the keys of those fields for which a `-` stands in.
     """
 
     def __init__(self, groups: Sequence[Scope]) -> None:
@@ -89,7 +85,7 @@ class Parser:
         self.expected_value: Entry | None = None
         self.secrets: set[int] = set()
         self.asked: list[str] = []
-        self._stages: list[tuple[Scope, Scope | None]] = []
+        self.stages: list[Stage] = []
         self._switch: Entry | None = None
         self._count = 0
 
@@ -123,28 +119,21 @@ class Parser:
         """
         if self.expected_value is not None:
             raise UsageError(self._in_scope(f"{self.expected_value.name}: value missing"))
-        if self._stages and not self._stages[-1][0].values:
+        if self.lacks_function:
             raise UsageError(self._function_missing())
-
-    def stages(self) -> list[Stage]:
-        """Return the pipe functions, in order."""
-        found = []
-        for menu, options in self._stages:
-            key, value = next(iter(menu.values.items()))
-            entry = next(entry for entry in entries(menu.model).values() if entry.key == key)
-            values = {key: value} if options is None else options.values
-            found.append(Stage(entry.name, key, entry.model, values))
-        return found
 
     def has_entered(self) -> bool:
         """Whether the words lead to a group below the one where parsing began, and to no command."""
         return self.command is None and len(self.groups) > self._depth
 
+    @property
+    def lacks_function(self) -> bool:
+        """Whether a pipe function must come next."""
+        return self.scope.is_single and not self.scope.values
+
     def can_pipe(self) -> bool:
         """Whether a `|` may come next."""
-        if self.expected_value is not None or self.command is None:
-            return False
-        return not self._stages or bool(self._stages[-1][0].values)
+        return self.command is not None and self.expected_value is None and not self.lacks_function
 
     def _feed_value(self, entry: Entry, word: Word) -> None:
         if word.is_operator:
@@ -158,6 +147,7 @@ class Parser:
                 self.asked.append(entry.key)
 
     def _feed_name(self, word: Word) -> None:
+        is_function = self.scope.is_single
         entry = entries(self.scope.model).get(word.text)
         if entry is None or entry.is_positional:
             entry = self.scope.positional()
@@ -175,6 +165,8 @@ class Parser:
             self._switch = entry
         else:
             self.expected_value = entry
+        if is_function:
+            self.stages.append(Stage(entry.name, entry.key, entry.model, self.scope.values))
 
     def _enter(self, entry: Entry, model: type[BaseModel]) -> None:
         below = Scope(entry.name, model)
@@ -182,10 +174,6 @@ class Parser:
             self.groups.append(below)
         elif issubclass(model, ShellCommand):
             self.command = below
-        else:
-            menu = self.scope
-            menu.values[entry.key] = ""
-            self._stages[-1] = (menu, below)
         self.scope = below
 
     def _open_pipe(self) -> None:
@@ -194,7 +182,6 @@ class Parser:
         if not self.can_pipe():
             raise UsageError(self._function_missing())
         self.scope = Scope(PIPE, _load_pipes(self.command.model), is_single=True)
-        self._stages.append((self.scope, None))
 
     def _function_missing(self) -> str:
         return f"expected a pipe function after the |: {', '.join(self.scope.choices())}"
@@ -228,20 +215,20 @@ def find_help_request(groups: Sequence[Scope], words: Sequence[Word]) -> HelpReq
     """
     if not words or words[-1].is_quoted:
         return None
-    before, last = words[:-1], words[-1]
+    *before, last = words
     prefix = last.text.rstrip(HELP)
     mark = last.text[len(prefix) :]
-    request = HelpRequest(before, prefix, mark == VERBOSE_HELP)
-    if last.is_operator and last.is_help:
-        return request
     if mark not in {HELP, VERBOSE_HELP}:
         return None
-    parser = Parser(groups)
-    try:
-        parser.feed_all(before)
-    except UsageError:
-        return None
-    return None if parser.expected_value else request
+    if not last.is_operator:
+        parser = Parser(groups)
+        try:
+            parser.feed_all(before)
+        except UsageError:
+            return None
+        if parser.expected_value is not None:
+            return None
+    return HelpRequest(before, prefix, mark == VERBOSE_HELP)
 
 
 @cache

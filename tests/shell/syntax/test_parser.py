@@ -123,7 +123,7 @@ def test_a_word_without_a_field_is_the_value_of_the_manual_s_commands() -> None:
 
 def test_pipes_come_apart_into_functions_and_options() -> None:
     """Functions with a value, with options and with switches are told apart; a switch may be turned off."""
-    stages = read("fastmcp auth list-tokens | json indent 2 sort-keys false | include 'a | b' | markdown").stages()
+    stages = read("fastmcp auth list-tokens | json indent 2 sort-keys false | include 'a | b' | markdown").stages
     assert [(stage.name, stage.key, stage.values) for stage in stages] == [
         ("json", "json_", {"indent": "2", "sort_keys": "false"}),
         ("include", "include", {"include": "a | b"}),
@@ -145,4 +145,4 @@ def test_words_of_a_command_line_are_values_as_they_are(value: str) -> None:
     parser.feed_all(arguments(["fastmcp", "auth", "list-tokens", "username", value, "|", "json"]))
     assert parser.command is not None
     assert parser.command.values == {"username": value}
-    assert [stage.name for stage in parser.stages()] == ["json"]
+    assert [stage.name for stage in parser.stages] == ["json"]
