@@ -45,11 +45,7 @@ class FailedAuthLimiter:
     """Lock out a network after more than `limit` failures in 60 s, until the oldest one leaves the window.
 
     At most `MAX_NETWORKS` are remembered; beyond that, the network whose last failure is the oldest is dropped. Each
-    call takes constant time. Not thread-safe.
-
-    Args:
-        limit: failures allowed per window, at least 1.
-        clock: monotonic seconds.
+    call takes constant time. Not thread-safe. `limit` is at least 1; `clock` returns monotonic seconds.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -124,7 +124,6 @@ class _Transport:
         self._transport = transport
 
     def write(self, data: bytes) -> None:
-        """Write, unless the connection is lost."""
         if not self.is_lost:
             self._transport.write(data)
 
@@ -167,7 +166,6 @@ class _Connection(HttpToolsProtocol):
             self._start_header_timer()
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
         self._has_headers = False
         super().on_message_begin()
 
@@ -177,7 +175,6 @@ class _Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start serving the request."""
         self._has_headers = True
         super().on_headers_complete()
         if self.parser.should_upgrade():
@@ -185,7 +182,6 @@ class _Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the connection."""
         self._cancel_header_timer()
         # uvicorn does not cancel this timer when the client disconnects: it would keep the connection for 30 s.
         self._unset_keepalive_if_required()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -75,11 +75,9 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
+        changes = nullcontext() if notifier is None else notifier.watch(catalogue)
         async with manager.run():
-            with ExitStack() as watches:
-                watches.enter_context(requests.watch(store.on_revoked, policy.is_live))
-                if notifier is not None:
-                    watches.enter_context(notifier.watch(catalogue))
+            with requests.watch(store.on_revoked, policy.is_live), changes:
                 yield
 
     app = _require_authentication(partial(_serve_sanitized, StreamableHTTPASGIApp(manager)), inventory)

@@ -40,8 +40,6 @@ PAGE_LENGTH = 100
 _CURSOR_PREFIX = b"after:"
 
 _Context = ServerRequestContext[Any, Any]
-
-
 _Item = TypeVar("_Item", PublishedTool, PublishedPrompt)
 
 
@@ -54,7 +52,6 @@ class _ChangingServer(Server[Any]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        """Return the options of the handshake."""
         options = notification_options or NotificationOptions(prompts_changed=True, tools_changed=True)
         return super().create_initialization_options(options, experimental_capabilities, extensions)
 

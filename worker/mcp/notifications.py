@@ -90,16 +90,13 @@ class _Bus:
         self._listeners: set[Callable[[ServerEvent], None]] = set()
 
     def send(self, event: ServerEvent) -> None:
-        """Pass an event to all listeners."""
         for listener in list(self._listeners):
             listener(event)
 
     async def publish(self, event: ServerEvent) -> None:
-        """Pass an event to all listeners."""
         self.send(event)
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """Add a listener; return the function that removes it."""
         self._listeners.add(listener)
         return partial(self._listeners.discard, listener)
 

@@ -56,10 +56,8 @@ class ToolCatalogue:
     def replace(self, service: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         """Replace the published tools and prompts of another service by those that `entries` declare.
 
-        Invalid entries are skipped, and logged once each. If `entries` is not a list, nothing changes.
-
-        Returns:
-            The names of the service's tools that are published now.
+        Invalid entries are skipped, and logged once each. If `entries` is not a list, nothing changes. Returns the
+        names of the service's tools that are published now.
         """
         if not NAME.fullmatch(service) or service == self._service:
             self._warn_once(service, "services of this name are not published")

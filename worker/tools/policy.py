@@ -94,7 +94,7 @@ def _matches(service_glob: str, task_glob: str, service: str, task: str) -> bool
 
 
 def _declared(service: str, task: str, mcp: Mapping[str, Any]) -> DeclaredGuardrails:
-    place = Source(f"task {_quoted(task)} of service {_quoted(service)}")
+    place = Source(f"task {task[:_NAME_CHARACTERS]!r} of service {service[:_NAME_CHARACTERS]!r}")
 
     def source(path: KeyPath) -> tuple[Source, KeyPath]:
         return place, ("mcp", *path)
@@ -325,7 +325,3 @@ def _argument_texts(value: Any) -> Iterator[str]:
 def _line(text: str) -> str:
     """Return a text on one line without control characters."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
-
-
-def _quoted(name: str) -> str:
-    return repr(name[:_NAME_CHARACTERS])

@@ -70,10 +70,7 @@ class _Prompt(_Declared):
 
 
 class PromptTemplate:
-    """A prompt's compiled templates.
-
-    Args:
-        declared: the prompt in NorFab's format, untrusted: name, title, description, arguments and messages.
+    """A prompt's compiled templates, from its untrusted declaration in NorFab's format.
 
     Raises:
         PromptError: it has another format, or a template does more than insert and compare arguments.

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import zmq
 
@@ -71,7 +72,11 @@ class BrokerTransport:
         self._jobs = IncomingJobs(worker, executor, self._mailbox)
         self._connection: BrokerConnection | None = None
         self._handshakes = 0
-        self._registration = self._new_registration(has_stale_entry=False)
+        self._new_registration = partial(Registration, keepalive_seconds=keepalive_seconds, hold_seconds=hold_seconds)
+        self._registration = self._new_registration(time.monotonic())
+        self._new_probe = partial(
+            NameProbe, self._context, address, name=worker.name, keys=keys, keepalive_seconds=keepalive_seconds
+        )
         self._probe: NameProbe | None = None
         self._probe_at = 0.0
         self._owner: NameOwner | None = None
@@ -286,7 +291,7 @@ class BrokerTransport:
         return True
 
     def _join(self, *, has_stale_entry: bool) -> None:
-        self._registration = self._new_registration(has_stale_entry=has_stale_entry)
+        self._registration = self._new_registration(time.monotonic(), has_stale_entry=has_stale_entry)
         self._connect()
 
     def _connect(self) -> None:
@@ -346,21 +351,3 @@ class BrokerTransport:
         if text not in self._logged:
             self._logged.add(text)
             log.log(level, text)
-
-    def _new_registration(self, *, has_stale_entry: bool) -> Registration:
-        return Registration(
-            time.monotonic(),
-            has_stale_entry=has_stale_entry,
-            keepalive_seconds=self._keepalive_seconds,
-            hold_seconds=self._hold_seconds,
-        )
-
-    def _new_probe(self, *, wait_full_window: bool) -> NameProbe:
-        return NameProbe(
-            self._context,
-            self._address,
-            name=self._worker.name,
-            keys=self._keys,
-            keepalive_seconds=self._keepalive_seconds,
-            wait_full_window=wait_full_window,
-        )

@@ -50,7 +50,6 @@ LINGER_SECONDS = 0.5
 SUPERVISION_SECONDS = 1.0
 
 _IDENTITY, _UUID_FRAME = 0, 6
-_QUOTED_CHARACTERS = 64
 # Plain numbers: pyzmq's enumerations cost a microsecond for each frame.
 _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
@@ -233,7 +232,7 @@ class DirectServer:
 
     def _manage(self, identity: bytes, message: ClientMessage) -> None:
         task = decode_object(message.data).get("task")
-        quoted = task[:_QUOTED_CHARACTERS] if isinstance(task, str) else type(task).__name__
+        quoted = task[:64] if isinstance(task, str) else type(task).__name__
         answer: Any = f"Unsupported task {quoted!r}"
         if message.service == BROKER_SERVICE and task == "show_workers":
             uptime = str(int(self._worker.clock() - self._worker.started))
