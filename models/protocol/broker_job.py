@@ -19,18 +19,7 @@ from typing import Any
 
 from ..errors import NfcliError, NoWorkersError, UsageError
 from .broker_presence import BrokerPresence
-from .broker_replies import (
-    Accepted,
-    Dispatched,
-    Failed,
-    Finished,
-    ProgressUpdate,
-    Rejected,
-    ResultReady,
-    Running,
-    UnknownJob,
-    parse_reply,
-)
+from .broker_replies import Dispatched, Finished, JobState, WorkerReply, parse_reply
 from .frames import BrokerMessage, ClientMessage, Command, Status, encode_target
 from .jobs import CHECK_BEFORE_RETRY, failed_result
 from .pending_job import PendingJob
@@ -101,8 +90,8 @@ class BrokerJob:
         self._started = self._polled_at = now
         self._accept_by = now + min(broker.timeouts.answer, job.timeout)
         self._reached: set[str] = set()
-        self._ready: set[str] = set()
-        self._fetched: set[str] = set()
+        # Workers with a result: whether the GET for it is still to be sent.
+        self._ready: dict[str, bool] = {}
         self._requests: defaultdict[str, _Requests] = defaultdict(_Requests)
         self._early: dict[str, Any] = {}
         self._bytes = 0
@@ -132,10 +121,10 @@ class BrokerJob:
             self._polled_at = now
             names = set(self.job.missing)
         else:
-            names = (self._ready & self.job.missing) - self._fetched
+            names = {name for name in self.job.missing if self._ready.get(name)}
         if not names:
             return None
-        self._fetched |= names & self._ready
+        self._ready |= dict.fromkeys(names & self._ready.keys(), False)
         self.job.asked_again |= names
         for name in names:
             self._requests[name].sent += 1
@@ -163,46 +152,31 @@ class BrokerJob:
         if size > self._max_result_bytes:
             self._store({_first_key(message.data): self._too_large()}, 0)
             return
-        match reply := parse_reply(message):
+        match parse_reply(message):
+            case Dispatched(workers) if not self._has_workers:
+                self._set_workers(set(workers))
+            case Dispatched(_, None, str(error)) if not self._is_first_answer():
+                self._fail_only_worker(error)
             case Dispatched(workers, asked):
-                self._handle_dispatch({name for name in workers if _is_unicode(name)}, asked, now)
-            case Rejected():
-                self._handle_rejection(reply, now)
+                self._handle_dispatch(workers, asked, now)
             case Finished(results):
                 self._store(results, size)
-            case ResultReady(worker) if worker in self.job.missing or not self._has_workers:
-                if len(self._ready) < self._max_workers:
-                    self._ready.add(worker)
-            case ProgressUpdate() | Failed() | Accepted() | Running() | UnknownJob():
-                if reply.worker in self.job.missing:
-                    self._handle_state(reply)
+            case WorkerReply(worker, state, text) if worker in self.job.missing or not self._has_workers:
+                self._handle_state(worker, state, text)
             case None if message.command == Command.RESPONSE and message.status == Status.DONE:
                 self._fail_only_worker(None)
 
-    def _handle_dispatch(self, reached: set[str], asked: Collection[str] | None, now: float) -> None:
+    def _handle_dispatch(self, reached: Collection[str], asked: Collection[str] | None, now: float) -> None:
         """Handle which of the `asked` workers the broker forwarded a POST or GET to."""
         missing = self.job.missing
-        if not self._has_workers:
-            self._set_workers(reached)
-            return
         if asked is None:
-            asked = set(missing) if self._is_first_answer() else ()
-        self._reached |= missing & reached
-        for name in sorted(missing.intersection(asked) - reached):
-            is_asked_again = name in self.job.asked_again
-            if is_asked_again and self._broker.is_settling(now):
-                continue
-            if is_asked_again or name not in self._reached:
+            asked = missing if self._is_first_answer() else ()
+        self._reached |= missing.intersection(reached)
+        for name in sorted(missing.intersection(asked).difference(reached)):
+            is_known = self._broker.is_settling(now) if name in self.job.asked_again else name in self._reached
+            if not is_known:
                 reason = f"worker {name} is not registered at {self._at}: check that it runs, and its log"
                 self.job.fail_gone(name, NoWorkersError(reason))
-
-    def _handle_rejection(self, rejection: Rejected, now: float) -> None:
-        if not self._has_workers:
-            self.error = NoWorkersError(self._no_worker())
-        elif rejection.asked is None and not self._is_first_answer():
-            self._fail_only_worker(rejection.reason)
-        else:
-            self._handle_dispatch(set(), rejection.asked, now)
 
     def _is_first_answer(self) -> bool:
         """Whether an answer of the broker can only be to the POST."""
@@ -214,15 +188,13 @@ class BrokerJob:
         self._reached = set(names)
         self.job.missing = names
         if not names:
-            self.error = NoWorkersError(self._no_worker())
+            none = f"{self._at} has no worker of service {self.job.service}"
+            self.error = NoWorkersError(f"{none}: show norfab workers lists the registered ones")
         elif len(names) > self._max_workers:
             service, limit = self.job.service, self._max_workers
             self.error = NoWorkersError(f"service {service} has more than {limit} workers: name some of them")
         early, self._early = self._early, {}
         self._store(early, 0)
-
-    def _no_worker(self) -> str:
-        return f"{self._at} has no worker of service {self.job.service}: show norfab workers lists the registered ones"
 
     def _store(self, results: dict[str, Any], size: int) -> None:
         """Store the results of missing workers, and before these are known, those of all workers."""
@@ -247,33 +219,36 @@ class BrokerJob:
 
     def _fail_only_worker(self, reason: str | None) -> None:
         """Fail the only missing worker for an answer that names none; with several missing it could be any of them."""
-        if self._has_workers and len(self.job.missing) == 1:
+        if len(self.job.missing) == 1:
             (name,) = self.job.missing
             if reason is None:
                 self.job.finish(name, None)
             else:
-                self.job.fail(name, " ".join(reason.split()))
+                self.job.fail(name, reason)
 
-    def _handle_state(self, reply: ProgressUpdate | Failed | Accepted | Running | UnknownJob) -> None:
-        """Handle what a missing worker reports, short of a result."""
-        if isinstance(reply, ProgressUpdate):
-            self.job.report_progress(reply.worker, reply.message)
-        elif isinstance(reply, Failed):
-            self.job.fail(reply.worker, " ".join(reply.reason.split()))
-        else:
-            self._handle_acknowledgement(reply)
+    def _handle_state(self, name: str, state: JobState, text: str) -> None:
+        """Handle the report of a missing worker, or of any before these are known."""
+        if state is JobState.READY:
+            if len(self._ready) < self._max_workers:
+                self._ready.setdefault(name, True)
+        elif state is JobState.PROGRESS:
+            self.job.report_progress(name, text)
+        elif state is JobState.FAILED and self._has_workers:
+            self.job.fail(name, text)
+        elif self._has_workers:
+            self._handle_acknowledgement(name, state)
 
-    def _handle_acknowledgement(self, reply: Accepted | Running | UnknownJob) -> None:
+    def _handle_acknowledgement(self, name: str, state: JobState) -> None:
         """Handle a worker's acknowledgement of the job, or that it doesn't know it (404).
 
         A GET may overtake its POST: workers of norfab 0.25.0 handle the two in different threads, and the 404 may even
         arrive after the 201. So a 404 is final only if it answers a GET that was sent after the acknowledgement (the
         worker was restarted), or if it is the second one and no acknowledgement has arrived.
         """
-        name, requests = reply.worker, self._requests[reply.worker]
-        is_answer = not isinstance(reply, Accepted) and requests.answered < requests.sent
+        requests = self._requests[name]
+        is_answer = state is not JobState.ACCEPTED and requests.answered < requests.sent
         requests.answered += is_answer
-        if not isinstance(reply, UnknownJob):
+        if state is not JobState.UNKNOWN:
             uninformed = requests.answered if is_answer else requests.sent
             requests.first_informed = min(requests.first_informed, uninformed + 1)
         elif not is_answer:
@@ -311,11 +286,3 @@ def _first_key(data: bytes) -> str:
         return str(json.loads(found[1])) if found else ""
     except ValueError:
         return ""
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,8 +6,8 @@ the data. All of it comes from other programs: a message of another shape is Non
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 from ..errors import ProtocolError
@@ -31,20 +31,42 @@ HOLD_SECONDS = 15.0
 _REASON_CHARACTERS = 2_000
 
 
+class JobState(Enum):
+    """What a worker reports about a job, short of a result."""
+
+    ACCEPTED = auto()
+    RUNNING = auto()
+    PROGRESS = auto()
+    READY = auto()
+    """The result can be fetched with a GET."""
+    UNKNOWN = auto()
+    """The worker doesn't know the job (404)."""
+    FAILED = auto()
+    """The worker has answered with another error status instead of a result."""
+
+
+_EVENTS = {"result_ready": JobState.READY, "progress": JobState.PROGRESS}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReply:
+    """A worker's report; `text` is the message of an event, or the reason of an error."""
+
+    worker: str
+    state: JobState
+    text: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """The broker forwarded a POST or GET to `workers`; `asked` are the names in its target, None if unknown."""
+    """The broker forwarded a POST or GET to `workers`; `asked` are the names in its target, None if unknown.
+
+    `error` is why there are none, in an answer with an error status.
+    """
 
     workers: tuple[str, ...]
     asked: tuple[str, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The broker has no worker for a POST or GET; `asked` are the names in its target, None if unknown."""
-
-    asked: tuple[str, ...] | None
-    reason: str
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,68 +77,13 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """A worker has stored the job."""
-
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A worker has the job and has not finished it."""
-
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class ResultReady:
-    """A worker has finished the job: a GET returns its result."""
-
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressUpdate:
-    """A progress message of a worker."""
-
-    worker: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownJob:
-    """A worker doesn't know the job (404)."""
-
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A worker has answered with an error status instead of a result."""
-
-    worker: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class ManagementReply:
     """The broker's own answer to a management request (MMI)."""
 
     value: Any
 
 
-Reply = (
-    Dispatched
-    | Rejected
-    | Finished
-    | Accepted
-    | Running
-    | ResultReady
-    | ProgressUpdate
-    | UnknownJob
-    | Failed
-    | ManagementReply
-)
+Reply = WorkerReply | Dispatched | Finished | ManagementReply
 
 
 def parse_reply(message: BrokerMessage) -> Reply | None:
@@ -130,7 +97,8 @@ def parse_reply(message: BrokerMessage) -> Reply | None:
     if not isinstance(data, dict):
         return None
     if message.command == Command.EVENT:
-        return _event(data)
+        worker, state = _string(data, "worker"), _EVENTS.get(_string(data, "event_type"))
+        return WorkerReply(worker, state, _string(data, "message")) if worker and state is not None else None
     return _response(message.status, data) if message.command == Command.RESPONSE else None
 
 
@@ -141,11 +109,11 @@ def management_request(uuid: str, task: str, *, service: str = BROKER_SERVICE, *
 
 
 def error_reason(status: str, data: dict[str, Any]) -> str:
-    """Return why a worker or broker answered with an error status, bounded in length."""
+    """Return why a worker or broker answered with an error status, on one line of bounded length."""
     errors = data.get("errors")
     lines = [line for line in errors if isinstance(line, str)] if isinstance(errors, list) else []
     reason = _string(data, "error") or "; ".join(lines) or _string(data, "status") or f"status {status}"
-    return reason[:_REASON_CHARACTERS]
+    return " ".join(reason[:_REASON_CHARACTERS].split())
 
 
 def worker_rows(value: Any) -> list[dict[str, str]]:
@@ -155,29 +123,19 @@ def worker_rows(value: Any) -> list[dict[str, str]]:
     return sorted((row for row in texts if row.get("name") and row.get("service")), key=lambda row: row["name"])
 
 
-def _event(data: dict[str, Any]) -> Reply | None:
-    worker, kind = _string(data, "worker"), data.get("event_type")
-    if not worker:
-        return None
-    if kind == "result_ready":
-        return ResultReady(worker)
-    return ProgressUpdate(worker, _string(data, "message")) if kind == "progress" else None
-
-
 def _response(status: str, data: dict[str, Any]) -> Reply | None:
-    worker = _string(data, "worker")
+    worker, is_error = _string(data, "worker"), Status.is_error(status)
     if status == Status.DONE:
         return Finished({name: value for name, value in data.items() if name})
     if status == Status.DISPATCHED:
         workers = data.get("workers")
-        return Dispatched(_names(workers), _asked(data)) if isinstance(workers, list) else None
-    if Status.is_error(status):
-        if not worker:
-            return Rejected(_asked(data), error_reason(status, data))
-        return UnknownJob(worker) if status == Status.NOT_FOUND else Failed(worker, error_reason(status, data))
+        return Dispatched(tuple(filter(_is_unicode, workers)), _asked(data)) if isinstance(workers, list) else None
     if not worker:
-        return None
-    return Accepted(worker) if status == Status.ACCEPTED else Running(worker)
+        return Dispatched((), _asked(data), error_reason(status, data)) if is_error else None
+    if is_error:
+        state = JobState.UNKNOWN if status == Status.NOT_FOUND else JobState.FAILED
+        return WorkerReply(worker, state, error_reason(status, data))
+    return WorkerReply(worker, JobState.ACCEPTED if status == Status.ACCEPTED else JobState.RUNNING)
 
 
 def _asked(data: dict[str, Any]) -> tuple[str, ...] | None:
@@ -186,13 +144,12 @@ def _asked(data: dict[str, Any]) -> tuple[str, ...] | None:
         target = decode_target(_string(data, "target").encode(errors="replace"))
     except ProtocolError:
         return None
-    if not target:
-        return None
-    return (target,) if isinstance(target, str) else tuple(target)
+    return ((target,) if isinstance(target, str) else tuple(target)) if target else None
 
 
-def _names(value: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(name for name in value if isinstance(name, str))
+def _is_unicode(name: object) -> bool:
+    """Whether a name can be sent: JSON can also express unpaired surrogates."""
+    return isinstance(name, str) and name == name.encode(errors="ignore").decode()
 
 
 def _string(data: dict[str, Any], key: str) -> str:

@@ -29,7 +29,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from ..errors import ProtocolError
 
@@ -92,7 +92,6 @@ _SIGNALS = frozenset({Command.READY, Command.KEEPALIVE, Command.DISCONNECT})
 class ClientMessage:
     """A message of a client: `target` is the encoded frame (see `encode_target`), `data` JSON bytes."""
 
-    length: ClassVar[int] = 7
     command: bytes
     service: str
     target: bytes
@@ -107,7 +106,7 @@ class ClientMessage:
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid or the uuid is empty."""
-        _, _, command, service, target, uuid, data = _check_frames(frames, cls.length, CLIENT_HEADER, CLIENT_COMMANDS)
+        command, service, target, uuid, data = _check_frames(frames, 7, CLIENT_HEADER, CLIENT_COMMANDS)
         if not uuid:
             raise ProtocolError("the uuid is empty: answers could not be matched to their request")
         return cls(command, _decode(service, _SERVICE_MAX_BYTES), target, _decode(uuid, _UUID_MAX_BYTES), data)
@@ -117,7 +116,6 @@ class ClientMessage:
 class BrokerMessage:
     """A message to a client, from a broker or from a worker in direct mode."""
 
-    length: ClassVar[int] = 7
     command: bytes
     service: str
     uuid: str
@@ -132,21 +130,15 @@ class BrokerMessage:
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid."""
-        _, _, command, service, uuid, status, data = _check_frames(frames, cls.length, BROKER_HEADER, _BROKER_TO_CLIENT)
-        return cls(
-            command,
-            _decode(service, _SERVICE_MAX_BYTES),
-            _decode(uuid, _UUID_MAX_BYTES),
-            _decode(status, 8),
-            data,
-        )
+        command, service, uuid, status, data = _check_frames(frames, 7, BROKER_HEADER, _BROKER_TO_CLIENT)
+        service_text = _decode(service, _SERVICE_MAX_BYTES)
+        return cls(command, service_text, _decode(uuid, _UUID_MAX_BYTES), _decode(status, 8), data)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
     """A message that a broker forwards to a worker; `client` is the identity that the answer goes to."""
 
-    length: ClassVar[int] = 7
     command: bytes
     client: bytes
     uuid: str
@@ -159,7 +151,7 @@ class WorkerJob:
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid."""
-        _, _, command, client, _, uuid, data = _check_frames(frames, cls.length, BROKER_HEADER, _BROKER_TO_WORKER)
+        command, client, _, uuid, data = _check_frames(frames, 7, BROKER_HEADER, _BROKER_TO_WORKER)
         return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), data)
 
 
@@ -167,7 +159,6 @@ class WorkerJob:
 class WorkerMessage:
     """A message that a worker sends to a client through a broker."""
 
-    length: ClassVar[int] = 8
     command: bytes
     client: bytes
     uuid: str
@@ -182,9 +173,7 @@ class WorkerMessage:
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid."""
-        _, _, command, client, _, uuid, status, data = _check_frames(
-            frames, cls.length, WORKER_HEADER, _WORKER_TO_BROKER
-        )
+        command, client, _, uuid, status, data = _check_frames(frames, 8, WORKER_HEADER, _WORKER_TO_BROKER)
         return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), _decode(status, 8), data)
 
 
@@ -192,7 +181,6 @@ class WorkerMessage:
 class Signal:
     """READY, KEEPALIVE or DISCONNECT; `header` is the sender's, a worker's or the broker's."""
 
-    length: ClassVar[int] = 4
     header: bytes
     command: bytes
     service: str
@@ -203,19 +191,12 @@ class Signal:
 
     @classmethod
     def parse(cls, frames: Sequence[bytes]) -> Self:
-        """Read frames, with command and service in either order (norfab 0.25.0 exchanges them in its DISCONNECT).
-
-        Raises:
-            ProtocolError: too few frames (such as a READY without service), another header, an unknown command.
-        """
-        if len(frames) < cls.length or frames[1] not in {WORKER_HEADER, BROKER_HEADER}:
-            raise ProtocolError("not a signal: 4 frames with a worker's or broker's header are needed")
-        command, service = frames[2], frames[3]
-        if command not in _SIGNALS and service == Command.DISCONNECT:
-            command, service = service, command
-        if command not in _SIGNALS:
-            raise ProtocolError("not a signal: the command is not READY, KEEPALIVE or DISCONNECT")
-        return cls(frames[1], command, _decode(service, _SERVICE_MAX_BYTES))
+        """Parse frames, with command and service in either order; ProtocolError if they are invalid."""
+        if frames[3:4] == [Command.DISCONNECT] and frames[2] not in _SIGNALS:
+            frames = [*frames[:2], frames[3], frames[2]]
+        header = BROKER_HEADER if frames[1:2] == [BROKER_HEADER] else WORKER_HEADER
+        command, service = _check_frames(frames, 4, header, _SIGNALS)
+        return cls(header, command, _decode(service, _SERVICE_MAX_BYTES))
 
 
 def encode_target(workers: str | Sequence[str]) -> bytes:
@@ -226,11 +207,7 @@ def encode_target(workers: str | Sequence[str]) -> bytes:
 
 
 def decode_target(target: bytes) -> str | list[str]:
-    """Return the text of a target frame, or the names in it.
-
-    Raises:
-        ProtocolError: neither text nor a JSON list of texts, or longer than `_TARGET_MAX_BYTES`.
-    """
+    """Return the text of a target frame, or the names in it; ProtocolError if it is neither, or too long."""
     if len(target) > _TARGET_MAX_BYTES:
         raise ProtocolError(f"the target is longer than {_TARGET_MAX_BYTES} bytes")
     if not target.startswith(b"["):
@@ -247,11 +224,7 @@ def encode_data(value: Any) -> bytes:
 
 
 def decode_data(data: bytes) -> Any:
-    """Return the value in a DATA frame.
-
-    Raises:
-        ProtocolError: not strict UTF-8 JSON.
-    """
+    """Return the value in a DATA frame; ProtocolError if it isn't strict UTF-8 JSON."""
     try:
         return json.loads(data.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -259,11 +232,7 @@ def decode_data(data: bytes) -> Any:
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in a DATA frame.
-
-    Raises:
-        ProtocolError: not strict UTF-8 JSON, or another kind of value.
-    """
+    """Return the JSON object in a DATA frame; ProtocolError if it is another kind of value, or no strict JSON."""
     value = decode_data(data)
     if not isinstance(value, dict):
         raise ProtocolError("the data is not a JSON object")
@@ -284,10 +253,11 @@ def _decode(frame: bytes, limit: int) -> str:
 
 
 def _check_frames(frames: Sequence[bytes], length: int, header: bytes, commands: frozenset[bytes]) -> Sequence[bytes]:
+    """Return the frames from the command on."""
     if len(frames) < length:
         raise ProtocolError(f"{len(frames)} frames where {length} are needed")
     if frames[1] != header:
         raise ProtocolError(f"the header is not {header.decode()}")
     if frames[2] not in commands:
         raise ProtocolError("the command is not one for this direction")
-    return frames[:length]
+    return frames[2:length]

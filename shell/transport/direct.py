@@ -18,7 +18,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
-from ...models.protocol.broker_replies import ProgressUpdate, error_reason, parse_reply
+from ...models.protocol.broker_replies import JobState, WorkerReply, error_reason, parse_reply
 from ...models.protocol.connection import Connection
 from ...models.protocol.frames import (
     BROKER_SERVICE,
@@ -346,8 +346,8 @@ def _handle_answer(job: PendingJob, event: Answer) -> None:
     message, name = event.message, event.worker
     if message.command == Command.EVENT:
         reply = parse_reply(message)
-        if isinstance(reply, ProgressUpdate):
-            job.report_progress(name, reply.message)
+        if isinstance(reply, WorkerReply) and reply.state is JobState.PROGRESS:
+            job.report_progress(name, reply.text)
     if message.command != Command.RESPONSE:
         return
     if message.status == Status.DONE:
