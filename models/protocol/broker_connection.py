@@ -10,18 +10,18 @@ import secrets
 import time
 import uuid as uuids
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import zmq
 
 from ..environment.curve_keys import KeyPair
 from ..environment.paths import Environment
-from ..errors import NoWorkersError, ProtocolError
+from ..errors import NoWorkersError
 from ..inventory.schema import Broker
 from .broker_key import BrokerKey, find_broker_key
 from .broker_replies import ManagementReply, management_request, parse_reply, worker_rows
-from .connection import RECEIVE_HWM, Connection
-from .frames import BROKER_SERVICE, BrokerMessage
+from .connection import Connection, ConnectionOptions
+from .frames import BROKER_SERVICE
 
 ANSWER_SECONDS = 2.5
 """How long a broker may take to answer a request itself; a running one needs a few milliseconds."""
@@ -59,7 +59,7 @@ class BrokerConnection(Connection):
         address: the broker's.
         name: the routing id, `random_routing_id` or a worker's name.
         keys: this side's CURVE pair; the broker accepts any client that knows its public key.
-        connect_seconds, max_message_bytes, receive_hwm: as of `Connection`.
+        options: limits.
     """
 
     def __init__(
@@ -69,21 +69,16 @@ class BrokerConnection(Connection):
         *,
         name: bytes,
         keys: KeyPair,
-        connect_seconds: float | None = None,
-        max_message_bytes: int | None = None,
-        receive_hwm: int = RECEIVE_HWM,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         server_key = None if address.key is None else address.key.key
         super().__init__(
-            context,
-            address.endpoint,
+            *(context, address.endpoint),
             routing_id=name,
             keys=keys,
             server_key=server_key,
             drops_while_down=True,
-            connect_seconds=connect_seconds,
-            max_message_bytes=max_message_bytes,
-            receive_hwm=receive_hwm,
+            **options,
         )
         self.address = address
 
@@ -97,15 +92,13 @@ class BrokerConnection(Connection):
         if self.is_denied:
             return f"{at} rejects this address: check ip_allowlist in its inventory"
         if self.failed_handshakes:
-            return f"the handshake with {at} fails: {self._key_problem()}"
+            key = self.address.key
+            uses_none = "it uses CURVE, but zmq_auth is false here"
+            problem = uses_none if key is None else f"the key of {key.source} is not its key"
+            return f"the handshake with {at} fails: {problem}"
         if self.is_accepted:
             return f"{at} accepts connections but doesn't answer within {self.connect_seconds:g} s: check its log"
         return f"no broker answered at {self.endpoint} within {self.connect_seconds:g} s: start it, or correct endpoint"
-
-    def _key_problem(self) -> str:
-        if self.address.key is None:
-            return "it uses CURVE, but zmq_auth is false here"
-        return f"the key of {self.address.key.source} is not its key"
 
     def wait_until_up(self, deadline: float) -> None:
         """Wait until messages can be sent.
@@ -124,11 +117,8 @@ class BrokerConnection(Connection):
     ) -> Any:
         """Have the broker itself run a task and return its value; other messages that arrive meanwhile are dropped.
 
-        Args:
-            task: `show_workers` for instance.
-            service: which of the broker's own services.
-            seconds: how long to wait, for the connection too.
-            kwargs: the task's arguments.
+        `service` is one of the broker's own; `seconds` is the time to wait, for the connection too; `kwargs` are the
+        task's arguments.
 
         Raises:
             NoWorkersError: the broker can't be reached, or doesn't answer in time.
@@ -155,16 +145,6 @@ class BrokerConnection(Connection):
             NoWorkersError: as `request`.
         """
         return worker_rows(self.request("show_workers", seconds=seconds))
-
-    def broker_messages(self) -> list[BrokerMessage]:
-        """Return the messages to clients that have arrived; others are dropped."""
-        found = []
-        for frames in self.messages():
-            try:
-                found.append(BrokerMessage.parse(frames))
-            except ProtocolError:
-                continue
-        return found
 
     def _assert_time(self, deadline: float) -> None:
         if not self.is_up or time.monotonic() >= deadline:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import TypedDict, Unpack
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ..environment.curve_keys import KeyPair
+from ..errors import ProtocolError
+from .frames import BrokerMessage
+
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.5
 MESSAGES_AT_ONCE = 100
@@ -32,29 +38,34 @@ _MONITORED = (
 )
 
 
+class ConnectionOptions(TypedDict, total=False):
+    """Limits of a connection; the defaults are this module's constants.
+
+    `connect_seconds`: for the first connection, in messages alone. `max_message_bytes`: a longer frame ends the
+    connection, and ZeroMQ makes no other one. `receive_hwm`: messages that ZeroMQ keeps until they are read.
+    """
+
+    connect_seconds: float
+    max_message_bytes: int
+    receive_hwm: int
+
+
 class Connection:
     """A DEALER that connects to one endpoint, again and again; used by one thread at a time.
+
+    Its state is as of the last `read_monitor`: `is_up`; how often it was established (`handshakes`), broke afterwards
+    (`disconnects`), or ended before (`failed_handshakes`); and whether an attempt was rejected because of this side's
+    key or address (`is_denied`), met no process that listens (`is_refused`), or met one (`is_accepted`).
 
     Args:
         context: of the sockets.
         endpoint: where to connect.
         routing_id: identifies this connection to the peer.
-        keys: this side's CURVE pair; None with `server_key` None: no CURVE.
-        server_key: the peer's public key, 40 characters of Z85.
+        keys: this side's CURVE pair; None: no CURVE.
+        server_key: the peer's public key, 40 characters of Z85; None: no CURVE.
         drops_while_down: refuse messages while there is no connection and drop unsent ones when it breaks, instead of
             keeping them for the next connection.
-        connect_seconds: how long the first connection may take, for messages; None: `CONNECT_SECONDS`.
-        max_message_bytes: a longer frame ends the connection, and ZeroMQ makes no other one; None: `MAX_MESSAGE_BYTES`.
-        receive_hwm: how many messages ZeroMQ keeps until they are read.
-
-    Attributes, as of the last `read_monitor`:
-        is_up: whether the connection is established.
-        handshakes: how often it has been established.
-        disconnects: how often it broke afterwards.
-        failed_handshakes: how often it ended before it was established.
-        is_denied: the peer rejected this side's key or address (ZAP).
-        is_refused: a connection attempt failed: no process listens at the endpoint.
-        is_accepted: a process listens there.
+        options: limits.
     """
 
     def __init__(
@@ -66,9 +77,7 @@ class Connection:
         keys: KeyPair | None,
         server_key: bytes | None,
         drops_while_down: bool = False,
-        connect_seconds: float | None = None,
-        max_message_bytes: int | None = None,
-        receive_hwm: int = RECEIVE_HWM,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         self.endpoint = endpoint
         self.is_up = False
@@ -78,16 +87,16 @@ class Connection:
         self.is_refused = False
         self.is_accepted = False
         self.failed_handshakes = 0
-        self.connect_seconds = CONNECT_SECONDS if connect_seconds is None else connect_seconds
+        self.connect_seconds = options.get("connect_seconds", CONNECT_SECONDS)
         self.connect_deadline = time.monotonic() + self.connect_seconds
         self.dealer = context.socket(zmq.DEALER)
-        options: dict[int, int | bytes] = {
+        settings: dict[int, int | bytes] = {
             zmq.ROUTING_ID: routing_id,
             zmq.IPV6: int("[" in endpoint),
             zmq.LINGER: 0,
             zmq.IMMEDIATE: int(drops_while_down),
-            zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES if max_message_bytes is None else max_message_bytes,
-            zmq.RCVHWM: receive_hwm,
+            zmq.MAXMSGSIZE: options.get("max_message_bytes", MAX_MESSAGE_BYTES),
+            zmq.RCVHWM: options.get("receive_hwm", RECEIVE_HWM),
             zmq.RECONNECT_IVL: 100,
             # Not ZeroMQ's own heartbeats: they can end the process of the other side, and ours (libzmq issue 3937).
             zmq.HEARTBEAT_IVL: 0,
@@ -97,12 +106,12 @@ class Connection:
             zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_PROBES,
         }
         if keys is not None and server_key is not None:
-            options |= {
+            settings |= {
                 zmq.CURVE_PUBLICKEY: keys.public,
                 zmq.CURVE_SECRETKEY: keys.secret,
                 zmq.CURVE_SERVERKEY: server_key,
             }
-        for option, value in options.items():
+        for option, value in settings.items():
             self.dealer.setsockopt(option, value)
         self.monitor = self.dealer.get_monitor_socket(_MONITORED)
         self.dealer.connect(endpoint)
@@ -146,10 +155,18 @@ class Connection:
         return True
 
     def messages(self) -> Iterator[list[bytes]]:
-        """Close both sockets; after `linger_seconds`, with the context still open, unsent messages are dropped."""
+        """Yield the messages that have arrived, at most `MESSAGES_AT_ONCE`."""
         with contextlib.suppress(zmq.Again):
             for _ in range(MESSAGES_AT_ONCE):
                 yield self.dealer.recv_multipart(_NOBLOCK)
+
+    def broker_messages(self) -> Iterator[BrokerMessage]:
+        """Yield the messages to clients among those that have arrived; others are dropped."""
+        for frames in self.messages():
+            try:
+                yield BrokerMessage.parse(frames)
+            except ProtocolError as error:
+                log.debug("message from %s dropped: %s", self.endpoint, error)
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
         """Close both sockets; unsent messages are dropped after `linger_seconds`, while the context is still open."""

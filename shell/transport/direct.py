@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 import uuid as uuids
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import zmq
 
@@ -19,7 +18,7 @@ from ...models.environment.worker_lock import read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_replies import JobState, WorkerReply, error_reason, parse_reply
-from ...models.protocol.connection import Connection
+from ...models.protocol.connection import Connection, ConnectionOptions
 from ...models.protocol.frames import (
     BROKER_SERVICE,
     BrokerMessage,
@@ -32,8 +31,6 @@ from ...models.protocol.frames import (
 from ...models.protocol.pending_job import PendingJob
 
 ANSWER_SECONDS = 3.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class DirectTransport:
         inventory: of that environment.
         keys: the client's CURVE pair.
         answer_seconds: how long a worker may take to answer a request for its row.
-        connect_seconds, max_message_bytes: as of `Connection`.
+        options: limits of the connections.
     """
 
     SOURCE: ClassVar[str] = "the inventory"
@@ -73,12 +70,10 @@ class DirectTransport:
         keys: KeyPair,
         *,
         answer_seconds: float = ANSWER_SECONDS,
-        connect_seconds: float | None = None,
-        max_message_bytes: int | None = None,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         self._answer_seconds = answer_seconds
-        self._connect_seconds = connect_seconds
-        self._max_message_bytes = max_message_bytes
+        self._options = options
         self._environment = environment
         self._inventory = inventory
         self._keys = keys
@@ -220,7 +215,7 @@ class DirectTransport:
             if connection.monitor in ready:
                 connection.read_monitor()
             if connection.dealer in ready:
-                yield from connection.answers()
+                yield from (Answer(connection.name, message) for message in connection.broker_messages())
             failure = self._check_owner(connection) or connection.failure()
             if failure is not None:
                 self._close(connection.name)
@@ -257,47 +252,30 @@ class DirectTransport:
         endpoint = self.endpoint(name)
         key_file = self._environment.keys_folder / f"{name}.key"
         try:
-            server_key = read_public_key(key_file)
+            return _WorkerConnection(self._context, name, endpoint, key_file, self._keys, **self._options)
         except KeyFileError as error:
             raise NoWorkersError(f"worker {name} can't be reached without its public key: {error}") from None
-        return _WorkerConnection(
-            *(self._context, name, endpoint),
-            keys=self._keys,
-            server_key=server_key,
-            key_file=key_file,
-            connect_seconds=self._connect_seconds,
-            max_message_bytes=self._max_message_bytes,
-        )
 
     def _close(self, name: str) -> None:
         self._connections.pop(name).close()
 
 
 class _WorkerConnection(Connection):
-    """A connection to one worker."""
+    """A connection to one worker; KeyFileError if its public key can't be read from `key_file`."""
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         name: str,
         endpoint: str,
-        *,
-        keys: KeyPair,
-        server_key: bytes,
         key_file: Path,
-        connect_seconds: float | None,
-        max_message_bytes: int | None,
+        keys: KeyPair,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         # A new id each time: the worker may still hold the connection that this one replaces.
         routing_id = b"nfcli-" + secrets.token_hex(8).encode()
-        super().__init__(
-            *(context, endpoint),
-            routing_id=routing_id,
-            keys=keys,
-            server_key=server_key,
-            connect_seconds=connect_seconds,
-            max_message_bytes=max_message_bytes,
-        )
+        server_key = read_public_key(key_file)
+        super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key, **options)
         self.name = name
         self._key_file = key_file
 
@@ -305,14 +283,6 @@ class _WorkerConnection(Connection):
     def is_broken(self) -> bool:
         """Whether a new connection is needed, even if this one was re-established: messages were lost."""
         return self.is_denied or self.disconnects > 0
-
-    def answers(self) -> Iterator[Answer]:
-        """Yield the messages that have arrived, at most a bounded number; those that are not NFP are dropped."""
-        for frames in self.messages():
-            try:
-                yield Answer(self.name, BrokerMessage.parse(frames))
-            except ProtocolError as error:
-                log.debug("answer of %s dropped: %s", self.name, error)
 
     def failure(self) -> WorkerLost | None:
         """Return why this worker can't be reached, None while it can or may still connect."""
