@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 
 from ..errors import NfcliError
 from .jobs import CHECK_BEFORE_RETRY, Results, ResultStatus, failed_result, normalize_result
@@ -14,6 +15,7 @@ _AUTOMATIC_MESSAGES = frozenset({"", "starting", "completed"})
 """Progress messages that workers send for every job."""
 
 
+@dataclass
 class PendingJob:
     """A job that has been sent, or is about to be.
 
@@ -28,29 +30,19 @@ class PendingJob:
         not_started: reasons for that which are known beforehand and explain more than what the transport finds.
     """
 
-    def __init__(
-        self,
-        service: str,
-        task: str,
-        uuid: str,
-        data: bytes,
-        *,
-        timeout: float,
-        deadline: float,
-        on_progress: OnProgress | None = None,
-    ) -> None:
-        self.service = service
-        self.task = task
-        self.uuid = uuid
-        self.data = data
-        self.timeout = timeout
-        self.deadline = deadline
-        self.missing: set[str] = set()
-        self.results: Results = {}
-        self.asked_again: set[str] = set()
-        self.unreached: dict[str, NfcliError] = {}
-        self.not_started: dict[str, NfcliError] = {}
-        self._on_progress = on_progress
+    service: str
+    task: str
+    uuid: str
+    data: bytes
+    _: KW_ONLY
+    timeout: float
+    deadline: float
+    on_progress: OnProgress | None = None
+    missing: set[str] = field(default_factory=set)
+    results: Results = field(default_factory=dict)
+    asked_again: set[str] = field(default_factory=set)
+    unreached: dict[str, NfcliError] = field(default_factory=dict)
+    not_started: dict[str, NfcliError] = field(default_factory=dict)
 
     def finish(self, name: str, value: object) -> None:
         """Store a worker's result; a value of another shape becomes a failed result."""
@@ -81,5 +73,5 @@ class PendingJob:
 
     def report_progress(self, name: str, message: str) -> None:
         """Pass on a progress message of a worker that is still missing."""
-        if self._on_progress is not None and name in self.missing and message not in _AUTOMATIC_MESSAGES:
-            self._on_progress(name, message)
+        if self.on_progress is not None and name in self.missing and message not in _AUTOMATIC_MESSAGES:
+            self.on_progress(name, message)

@@ -17,7 +17,14 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
-from ...models.protocol.broker_replies import JobState, WorkerReply, error_reason, parse_reply
+from ...models.protocol.broker_replies import (
+    JobState,
+    ManagementReply,
+    WorkerReply,
+    error_reason,
+    parse_reply,
+    worker_rows,
+)
 from ...models.protocol.connection import Connection, ConnectionOptions
 from ...models.protocol.frames import (
     BROKER_SERVICE,
@@ -25,7 +32,6 @@ from ...models.protocol.frames import (
     ClientMessage,
     Command,
     Status,
-    decode_data,
     decode_object,
 )
 from ...models.protocol.pending_job import PendingJob
@@ -34,18 +40,9 @@ ANSWER_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A message from a worker."""
-
-    worker: str
-    message: BrokerMessage
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker that can't be reached (`was_up` false: nothing was delivered) or has disconnected."""
+    """The loss of a worker that can't be reached (`was_up` false: nothing was delivered) or has disconnected."""
 
-    worker: str
     error: NfcliError
     was_up: bool
 
@@ -126,11 +123,11 @@ class DirectTransport:
         for name in sorted(job.missing):
             self._post(job, name, Command.POST)
         while job.missing and time.monotonic() < job.deadline:
-            for event in self.receive(sorted(job.missing), job.deadline):
+            for name, event in self.receive(sorted(job.missing), job.deadline):
                 if isinstance(event, WorkerLost):
-                    self._handle_loss(job, event)
-                elif event.message.uuid == job.uuid and event.worker in job.missing:
-                    _handle_answer(job, event)
+                    self._handle_loss(job, name, event)
+                elif event.uuid == job.uuid and name in job.missing:
+                    _handle_answer(job, name, event)
 
     def _post(self, job: PendingJob, name: str, command: bytes) -> None:
         try:
@@ -138,13 +135,13 @@ class DirectTransport:
         except NoWorkersError as error:
             job.fail_gone(name, error)
 
-    def _handle_loss(self, job: PendingJob, event: WorkerLost) -> None:
+    def _handle_loss(self, job: PendingJob, name: str, loss: WorkerLost) -> None:
         """Request the result again, once, from a worker that disconnected: only the connection may have broken."""
-        if event.was_up and event.worker not in job.asked_again:
-            job.asked_again.add(event.worker)
-            self._post(job, event.worker, Command.GET)
+        if loss.was_up and name not in job.asked_again:
+            job.asked_again.add(name)
+            self._post(job, name, Command.GET)
         else:
-            job.fail_gone(event.worker, event.error)
+            job.fail_gone(name, loss.error)
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
@@ -165,14 +162,14 @@ class DirectTransport:
         uuid, deadline = uuids.uuid4().hex, time.monotonic() + self._answer_seconds
         self.send_message(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
         while time.monotonic() < deadline:
-            for event in self.receive([name], deadline):
+            for _, event in self.receive([name], deadline):
                 if isinstance(event, WorkerLost):
                     raise event.error
-                if event.message.uuid != uuid:
+                if event.uuid != uuid:
                     continue
-                if event.message.status != Status.DONE:
-                    raise NoWorkersError(_reason(event.message))
-                return _own_row(event.message, name)
+                if event.status != Status.DONE:
+                    raise NoWorkersError(_reason(event))
+                return _own_row(event, name)
         raise NoWorkersError(f"no answer within {self._answer_seconds:g} s")
 
     def show_broker(self) -> dict[str, Any]:
@@ -198,8 +195,8 @@ class DirectTransport:
             connection = self._connections[name] = self._connect(name)
         connection.dealer.send_multipart(message.frames())
 
-    def receive(self, names: Sequence[str], deadline: float) -> Iterator[Answer | WorkerLost]:
-        """Wait until messages of these workers arrive, until `deadline` (monotonic seconds) at the latest; yield them.
+    def receive(self, names: Sequence[str], deadline: float) -> Iterator[tuple[str, BrokerMessage | WorkerLost]]:
+        """Wait for messages of these workers, until `deadline` (monotonic seconds); yield each with its worker's name.
 
         The connection to a worker that is reported as `WorkerLost` is closed.
         """
@@ -215,21 +212,21 @@ class DirectTransport:
             if connection.monitor in ready:
                 connection.read_monitor()
             if connection.dealer in ready:
-                yield from (Answer(connection.name, message) for message in connection.broker_messages())
-            failure = self._check_owner(connection) or connection.failure()
-            if failure is not None:
+                yield from ((connection.name, message) for message in connection.broker_messages())
+            error = self._check_owner(connection) or connection.failure()
+            if error is not None:
                 self._close(connection.name)
-                yield failure
+                yield connection.name, WorkerLost(error, was_up=connection.handshakes > 0)
 
-    def _check_owner(self, connection: _WorkerConnection) -> WorkerLost | None:
-        """Return the loss of a worker that was killed: its socket file is there, and no process listens."""
+    def _check_owner(self, connection: _WorkerConnection) -> NfcliError | None:
+        """Return the error of a worker that was killed: its socket file is there, and no process listens."""
         if not connection.is_refused or connection.handshakes:
             return None
         connection.is_refused = False
         try:
             self.endpoint(connection.name)
         except NoWorkersError as error:
-            return WorkerLost(connection.name, error, was_up=False)
+            return error
         return None
 
     def close(self) -> None:
@@ -284,36 +281,26 @@ class _WorkerConnection(Connection):
         """Whether a new connection is needed, even if this one was re-established: messages were lost."""
         return self.is_denied or self.disconnects > 0
 
-    def failure(self) -> WorkerLost | None:
+    def failure(self) -> NfcliError | None:
         """Return why this worker can't be reached, None while it can or may still connect."""
-        error: NfcliError
+        worker, within = f"worker {self.name} at {self.endpoint}", f"within {self.connect_seconds:g} s"
         if self.is_denied:
-            error = AccessDeniedError(
-                f"the worker at {self.endpoint} doesn't know this client's key: "
-                f"put the client's .key file into the worker's .nfcli/clients/"
-            )
-        elif self.is_broken:
-            error = NoWorkersError(f"worker {self.name} at {self.endpoint} has gone away")
-        elif self.is_up or time.monotonic() < self.connect_deadline:
+            remedy = "put the client's .key file into the worker's .nfcli/clients/"
+            return AccessDeniedError(f"the worker at {self.endpoint} doesn't know this client's key: {remedy}")
+        if self.is_broken:
+            return NoWorkersError(f"{worker} has gone away")
+        if self.is_up or time.monotonic() < self.connect_deadline:
             return None
-        elif self.failed_handshakes:
-            error = NoWorkersError(
-                f"the handshake with {self.endpoint} fails: {self._key_file} is not the key of the worker there"
-            )
-        elif self.is_accepted:
-            error = NoWorkersError(
-                f"worker {self.name} at {self.endpoint} accepts connections but doesn't answer within "
-                f"{self.connect_seconds:g} s: check its log, or restart it"
-            )
-        else:
-            error = NoWorkersError(
-                f"no worker answered at {self.endpoint} within {self.connect_seconds:g} s: start it with nfcli -w"
-            )
-        return WorkerLost(self.name, error, was_up=self.handshakes > 0)
+        if self.failed_handshakes:
+            problem = f"{self._key_file} is not the key of the worker there"
+            return NoWorkersError(f"the handshake with {self.endpoint} fails: {problem}")
+        if self.is_accepted:
+            hangs = f"{worker} accepts connections but doesn't answer {within}"
+            return NoWorkersError(f"{hangs}: check its log, or restart it")
+        return NoWorkersError(f"no worker answered at {self.endpoint} {within}: start it with nfcli -w")
 
 
-def _handle_answer(job: PendingJob, event: Answer) -> None:
-    message, name = event.message, event.worker
+def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:
     if message.command == Command.EVENT:
         reply = parse_reply(message)
         if isinstance(reply, WorkerReply) and reply.state is JobState.PROGRESS:
@@ -321,7 +308,7 @@ def _handle_answer(job: PendingJob, event: Answer) -> None:
     if message.command != Command.RESPONSE:
         return
     if message.status == Status.DONE:
-        job.finish(name, _own_result(message, name))
+        job.finish(name, _object(message).get(name))
     elif message.status == Status.FORBIDDEN:
         job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
     elif message.status == Status.NOT_FOUND and name in job.asked_again:
@@ -330,29 +317,24 @@ def _handle_answer(job: PendingJob, event: Answer) -> None:
         job.fail(name, _reason(message))
 
 
-def _own_result(message: BrokerMessage, name: str) -> object:
+def _object(message: BrokerMessage) -> dict[str, Any]:
+    """Return the JSON object in a message, an empty one if there is none."""
     try:
-        return decode_object(message.data).get(name)
+        return decode_object(message.data)
     except ProtocolError:
-        return None
+        return {}
 
 
 def _own_row(message: BrokerMessage, name: str) -> dict[str, str]:
-    try:
-        rows = decode_data(message.data)
-    except ProtocolError:
-        rows = None
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict) and row.get("name") == name:
+    reply = parse_reply(message)
+    for row in worker_rows(reply.value) if isinstance(reply, ManagementReply) else []:
+        if row["name"] == name:
             return row
     raise NoWorkersError("the worker's answer doesn't name it")
 
 
 def _reason(message: BrokerMessage) -> str:
-    try:
-        return error_reason(message.status, decode_object(message.data))
-    except ProtocolError:
-        return error_reason(message.status, {})
+    return error_reason(message.status, _object(message))
 
 
 def _connectable(endpoint: str) -> str:
