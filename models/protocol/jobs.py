@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -101,13 +101,8 @@ def _short_reason(text: str) -> str:
 
 
 def _lines(value: object) -> list[str]:
-    return [text for each in _as_list(value) if (text := str(each).strip())]
-
-
-def _as_list(value: object) -> list[object]:
-    if isinstance(value, list | tuple):
-        return list(value)
-    return [] if value is None else [value]
+    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    return [text for each in values if (text := str(each).strip())]
 
 
 class JobRequest(BaseModel):
@@ -122,11 +117,7 @@ class JobRequest(BaseModel):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the DATA frame of a POST.
-
-        Raises:
-            ProtocolError: not JSON, or not of this shape.
-        """
+        """Parse the DATA frame of a POST; ProtocolError if it isn't JSON of this shape."""
         try:
             return cls.model_validate(decode_object(data))
         except ValidationError as error:
@@ -144,27 +135,24 @@ class JobRequest(BaseModel):
 
 
 def check_timeout(timeout: float) -> float:
-    """Return the seconds that a whole job may take.
-
-    Raises:
-        UsageError: not a positive number.
-    """
+    """Return the seconds that a whole job may take; UsageError if that isn't a positive number."""
     if not 0 < timeout < float("inf"):
         raise UsageError(f"timeout must be a positive number of seconds, got {timeout}")
     return timeout
 
 
 def encode_request(task: str, kwargs: Mapping[str, Any], *, timeout: float, args: Sequence[Any] = ()) -> bytes:
-    """Return the data of a POST.
-
-    Raises:
-        UsageError: arguments that are not JSON, or a timeout that is not a positive number.
-    """
+    """Return the data of a POST; UsageError for arguments that are not JSON or a timeout that is not positive."""
     request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": check_timeout(timeout)}
     try:
         return encode_data(request)
     except (TypeError, ValueError):
         raise UsageError(f"the arguments of {task} must be JSON values, in valid Unicode") from None
+
+
+def _event_time() -> str:
+    local = datetime.now().astimezone()
+    return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"
 
 
 class JobEvent(BaseModel):
@@ -179,12 +167,7 @@ class JobEvent(BaseModel):
     status: str
     resource: str | list[str] = Field(default_factory=list)
     severity: str = "INFO"
-    timestamp: str = Field(default_factory=lambda: _event_time(datetime.now(UTC)))
-
-
-def _event_time(instant: datetime) -> str:
-    local = instant.astimezone()
-    return f"{local:%d-%b-%Y %H:%M:%S}.{local.microsecond // 1_000:03d}"
+    timestamp: str = Field(default_factory=_event_time)
 
 
 def normalize_result(answer: Any) -> dict[str, Any]:

@@ -99,10 +99,7 @@ class FabricTransport:
                 self._connection = None
         if self._connection is None:
             self._connection = self._connect(
-                *(self._context, self._address),
-                name=self._name,
-                keys=self._keys,
-                connect_seconds=self._timeouts.answer,
+                self._context, self._address, name=self._name, keys=self._keys, connect_seconds=self._timeouts.answer
             )
         return self._connection
 
@@ -110,12 +107,9 @@ class FabricTransport:
         """Wait until this environment's ready workers have registered, for `REGISTER_SECONDS` at most."""
         deadline = time.monotonic() + REGISTER_SECONDS
         self.refresh(REGISTER_SECONDS)
-        while self._is_registering() and time.monotonic() < deadline:
+        while time.monotonic() < deadline and any(map(self._is_ready_here, self._own().keys() - self._rows.keys())):
             time.sleep(_PAUSE_SECONDS)
             self.refresh(REGISTER_SECONDS)
-
-    def _is_registering(self) -> bool:
-        return any(self._is_ready_here(name) for name in self._own() if name not in self._rows)
 
     def _is_ready_here(self, name: str) -> bool:
         owner = read_owner(self._environment.lock_file(name))
@@ -123,8 +117,7 @@ class FabricTransport:
 
     def candidates(self, service: str) -> list[str]:
         """Return a service's workers (`all`: of every service): those registered, and those of this environment."""
-        services = {name: row["service"] for name, row in self._rows.items()}
-        services = {**self._own(), **services}
+        services = self._own() | {name: row["service"] for name, row in self._rows.items()}
         return sorted(name for name, serves in services.items() if service in (serves, ALL))
 
     def _own(self) -> dict[str, str]:
@@ -165,16 +158,12 @@ class FabricTransport:
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker: name, service, status (`alive`, `dead`), holdtime, seconds up, note."""
-        columns = ("service", "status", "holdtime", "alive (s)")
-        rows = {
-            name: {"name": name, **{key: row.get(key, "") for key in columns}, "note": ""}
-            for name, row in self._rows.items()
-        }
+        rows = {name: {**row, "note": ""} for name, row in self._rows.items()}
         for name, service in self._own().items():
             if name not in rows:
-                row = {"name": name, "service": service, "status": "dead", "holdtime": "", "alive (s)": ""}
-                rows[name] = {**row, "note": self._why_missing(name)}
-        return [rows[name] for name in sorted(rows)]
+                rows[name] = {"service": service, "status": "dead", "note": self._why_missing(name)}
+        columns = ("service", "status", "holdtime", "alive (s)", "note")
+        return [{"name": name, **{key: rows[name].get(key, "") for key in columns}} for name in sorted(rows)]
 
     def _why_missing(self, name: str) -> str:
         owner = read_owner(self._environment.lock_file(name))

@@ -13,14 +13,7 @@ from ...models.protocol.pending_job import PendingJob
 
 
 class Delivery:
-    """The delivery of one job to its missing workers.
-
-    Args:
-        connection: to the broker.
-        job: gets the results.
-        notify: called when the broker goes away and when it is back.
-        timeouts: how long to wait for what.
-    """
+    """The delivery of one job to its missing workers; `notify` is called when the broker goes away and returns."""
 
     def __init__(
         self, connection: BrokerConnection, job: PendingJob, notify: Callable[[str], None], timeouts: Timeouts
@@ -28,7 +21,6 @@ class Delivery:
         self._connection = connection
         self._job = job
         self._notify = notify
-        self._timeouts = timeouts
         self._broker = BrokerPresence(timeouts, handshakes=connection.handshakes)
         self._machine = BrokerJob(job, self._broker, endpoint=connection.endpoint, now=time.monotonic())
         self._at = f"the broker at {connection.endpoint}"
@@ -78,6 +70,6 @@ class Delivery:
         self._is_away = not self._is_away
         if self._is_away:
             fault = "has gone away" if self._broker.is_disconnected else "doesn't answer"
-            self._notify(f"{self._at} {fault}: waiting for it, up to {self._timeouts.comeback:g} s")
+            self._notify(f"{self._at} {fault}: waiting for it, up to {self._broker.timeouts.comeback:g} s")
         else:
             self._notify(f"{self._at} is back")

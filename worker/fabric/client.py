@@ -79,11 +79,9 @@ class FabricClient:
         self._max_jobs = max_jobs
         self._endpoint = address.endpoint
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        name = random_routing_id(worker)
         self._connection = BrokerConnection(
-            *(self._context, address),
-            name=random_routing_id(worker),
-            keys=keys,
-            connect_seconds=self._timeouts.answer,
+            self._context, address, name=name, keys=keys, connect_seconds=self._timeouts.answer
         )
         self._inbox: Mailbox[OutgoingJob | _ManagementRequest] = Mailbox()
         self._poller = zmq.Poller()
@@ -142,26 +140,19 @@ class FabricClient:
         """
         return await asyncio.wrap_future(self.submit(service, task, kwargs, timeout=timeout))
 
-    def run(
-        self, service: str, task: str, kwargs: dict[str, Any], *, timeout: float, target: str | Sequence[str] = ALL
-    ) -> Results:
-        """Run a task as `run_job` does, blocking, on `target`: `all`, `any`, a worker's name, or a list of names."""
-        return self.submit(service, task, kwargs, timeout=timeout, target=target).result()
-
     def submit(
         self, service: str, task: str, kwargs: dict[str, Any], *, timeout: float, target: str | Sequence[str] = ALL
     ) -> Future[Results]:
         """Send a job and return the future of its results, or of what `run_job` raises; it may be cancelled.
 
+        `target` is `all`, `any`, a worker's name, or a list of names.
+
         Raises:
             UsageError, NfcliError: as `run_job`, if nothing was sent.
         """
+        now = time.monotonic()
         job = OutgoingJob(
-            *(service, task, kwargs, target),
-            broker=self._broker,
-            endpoint=self._endpoint,
-            timeout=timeout,
-            now=time.monotonic(),
+            service, task, kwargs, target, broker=self._broker, endpoint=self._endpoint, timeout=timeout, now=now
         )
         with self._while_running():
             if self._running_jobs >= self._max_jobs:

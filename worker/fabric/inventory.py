@@ -31,7 +31,7 @@ def fetch_inventory(address: BrokerAddress, name: str, *, seconds: float = FETCH
     Raises:
         InventoryError: the broker doesn't answer in time, or has no inventory of this name.
     """
-    value = _request(address, name, time.monotonic() + seconds, seconds)
+    value = _request(address, name, seconds)
     if value is None or value == {}:
         raise InventoryError(
             f"{_at(address)} has no inventory of worker {name}: add it there under workers, or to the inventory here"
@@ -53,8 +53,8 @@ def read_inventory(address: BrokerAddress, name: str, data: dict[str, Any]) -> W
     return parse_worker(Merged(data), Source(_at(address)), name)
 
 
-def _request(address: BrokerAddress, name: str, deadline: float, seconds: float) -> Any:
-    reason = ""
+def _request(address: BrokerAddress, name: str, seconds: float) -> Any:
+    deadline, reason = time.monotonic() + seconds, ""
     with zmq.Context() as context:
         # The worker's own key pair is created later, once it is certain that it runs here; the broker accepts any.
         keys = KeyPair(*zmq.curve_keypair())

@@ -23,16 +23,7 @@ MAX_WORKERS = 1_000
 class OutgoingJob(BrokerJob):
     """A job for the workers of a service, its size bounded; call `complete_if_done` after each other call.
 
-    Args:
-        service: whose workers run it.
-        task: name of the task.
-        kwargs: the task's arguments.
-        target: `all`, `any`, a worker's name, or a list of names.
-        broker: presence of the broker.
-        endpoint: of the broker, for messages.
-        timeout: seconds for the whole job.
-        now: the time, in monotonic seconds.
-        max_result_bytes: size of all results together.
+    `timeout` is in seconds, for the whole job; the other arguments are those of `BrokerJob`.
 
     Raises:
         UsageError: arguments that are not JSON, a timeout that is not a positive number.

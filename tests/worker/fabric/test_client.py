@@ -29,7 +29,7 @@ Connect = Callable[..., FabricClient]
 
 def run(client: FabricClient, service: str = "s", *, timeout: float = WAIT_SECONDS, **target: Any) -> dict[str, Any]:
     """Run a task and return the values or errors of its results."""
-    return values(client.run(service, "t", {"a": 1}, timeout=timeout, **target))
+    return values(client.submit(service, "t", {"a": 1}, timeout=timeout, **target).result())
 
 
 def test_all_workers_of_a_service_answer(hub: Any, connect_fabric: Connect) -> None:
@@ -192,7 +192,7 @@ def test_a_cancelled_job_is_dropped_at_once(hub: Any, connect_fabric: Connect) -
 
     asyncio.run(main())
     hub.send(*(say(hub.log[0], "200", {"w1": result(1)}) for _ in range(3)))
-    assert values(client.run("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
+    assert values(client.submit("other", "t", {}, timeout=WAIT_SECONDS).result()) == {"w2": 2}
 
 
 def test_an_awaited_job_raises_the_errors_of_a_blocking_one(connect_fabric: Connect) -> None:
@@ -267,4 +267,4 @@ def test_two_clients_of_one_worker_get_their_own_answers(hub: Any, connect_fabri
     first, second = connect_fabric(), connect_fabric()
     for number in range(3):
         for client, n in ((first, number), (second, -number)):
-            assert values(client.run("s", "t", {"n": n}, timeout=WAIT_SECONDS)) == {"w1": n}
+            assert values(client.submit("s", "t", {"n": n}, timeout=WAIT_SECONDS).result()) == {"w1": n}
