@@ -54,12 +54,8 @@ class BrokerConnection(Connection):
 
     A message that can't be sent at once is refused, so that no job runs long after its caller stopped waiting for it.
 
-    Args:
-        context: of the sockets.
-        address: the broker's.
-        name: the routing id, `random_routing_id` or a worker's name.
-        keys: this side's CURVE pair; the broker accepts any client that knows its public key.
-        options: limits.
+    `name` is the routing id, `random_routing_id` or a worker's name; `keys` may be any CURVE pair: the broker accepts
+    each client that knows its public key.
     """
 
     def __init__(

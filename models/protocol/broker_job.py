@@ -49,18 +49,11 @@ class BrokerJob:
 
     Args:
         job: gets the results. Its `missing` workers are the recipients, unless `target` is given.
-        broker: presence of the broker that the job goes through.
-        endpoint: of that broker, for messages.
-        now: the time.
+        broker: presence of the broker at `endpoint`.
         target: `all`, `any`, a worker's name or a list of names: the broker's 202 says which workers these are.
-        get_data: data of a GET.
+        get_data: data of a GET, if not that of the POST.
         max_workers: a job for more workers is refused.
         max_result_bytes: size of all results together; those beyond it fail.
-
-    Attributes:
-        post: frames of the POST.
-        is_posted: whether it has been sent.
-        error: why the whole job failed.
 
     Raises:
         UsageError: the service or target is not valid Unicode.
@@ -81,6 +74,7 @@ class BrokerJob:
         self.job = job
         self.is_posted = False
         self.error: NfcliError | None = None
+        """Why the whole job failed."""
         self._broker = broker
         self._at = f"the broker at {endpoint}"
         self._get_data = job.data if get_data is None else get_data

@@ -41,8 +41,8 @@ _MONITORED = (
 class ConnectionOptions(TypedDict, total=False):
     """Limits of a connection; the defaults are this module's constants.
 
-    `connect_seconds`: for the first connection, in messages alone. `max_message_bytes`: a longer frame ends the
-    connection, and ZeroMQ makes no other one. `receive_hwm`: messages that ZeroMQ keeps until they are read.
+    `connect_seconds`: how long the first connection may take. `max_message_bytes`: a longer frame ends the connection,
+    and ZeroMQ makes no other one. `receive_hwm`: how many messages ZeroMQ keeps until they are read.
     """
 
     connect_seconds: float
@@ -58,14 +58,11 @@ class Connection:
     key or address (`is_denied`), met no process that listens (`is_refused`), or met one (`is_accepted`).
 
     Args:
-        context: of the sockets.
-        endpoint: where to connect.
         routing_id: identifies this connection to the peer.
         keys: this side's CURVE pair; None: no CURVE.
         server_key: the peer's public key, 40 characters of Z85; None: no CURVE.
         drops_while_down: refuse messages while there is no connection and drop unsent ones when it breaks, instead of
             keeping them for the next connection.
-        options: limits.
     """
 
     def __init__(

@@ -32,14 +32,8 @@ _PAUSE_SECONDS = 0.02
 class FabricTransport:
     """Reaches workers through a broker; used by one thread at a time.
 
-    Args:
-        environment: the client's; its own workers are expected to be registered.
-        inventory: of that environment.
-        keys: the client's CURVE pair; None: a new one, since the broker accepts any.
-        address: the broker's.
-        notice: called when the broker goes away while a job runs, and when it is back.
-        timeouts: how long to wait for what.
-        connect: creates connections.
+    Workers of the inventory's topology are expected to be registered. `keys` None: a new pair, since the broker accepts
+    any. `notice` is called when the broker goes away during a job, and when it returns. `connect` makes connections.
     """
 
     SOURCE: ClassVar[str] = "the broker"

@@ -50,12 +50,7 @@ class WorkerLost:
 class DirectTransport:
     """Reaches the workers of an environment; used by one thread at a time.
 
-    Args:
-        environment: the client's.
-        inventory: of that environment.
-        keys: the client's CURVE pair.
-        answer_seconds: how long a worker may take to answer a request for its row.
-        options: limits of the connections.
+    `keys` is the client's CURVE pair; `answer_seconds` is how long a worker may take to answer a request for its row.
     """
 
     SOURCE: ClassVar[str] = "the inventory"

@@ -26,7 +26,7 @@ from ...models.errors import NfcliError, NoWorkersError
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_presence import BrokerPresence, Timeouts
 from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
-from ...models.protocol.frames import ALL, BrokerMessage, Command
+from ...models.protocol.frames import ALL, BrokerMessage
 from ...models.protocol.jobs import Results
 from ..mailbox import Mailbox
 from .job import OutgoingJob
@@ -58,12 +58,7 @@ class FabricClient:
     If the broker is not there or doesn't answer, it fails within `timeouts.answer` seconds; if the broker goes away
     while the job runs, after `timeouts.comeback` seconds.
 
-    Args:
-        worker: name of this worker; the connection's routing id begins with it.
-        address: the broker's.
-        keys: this worker's CURVE pair.
-        timeouts: how long to wait for what.
-        max_jobs: how many jobs may run at the same time.
+    The connection's routing id begins with the name `worker`, whose CURVE pair `keys` is. `max_jobs` may run at once.
     """
 
     def __init__(
@@ -101,7 +96,7 @@ class FabricClient:
     # -- for other threads -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; jobs are accepted from now on."""
         self._is_running = True
         self._thread.start()
 
@@ -263,10 +258,8 @@ class FabricClient:
         if job is not None:
             job.receive(message, time.monotonic())
             job.complete_if_done()
-        elif message.uuid in self._requests and message.command == Command.MMI:
-            reply = parse_reply(message)
-            if isinstance(reply, ManagementReply):
-                self._requests.pop(message.uuid).future.set_result(reply.value)
+        elif message.uuid in self._requests and isinstance(reply := parse_reply(message), ManagementReply):
+            self._requests.pop(message.uuid).future.set_result(reply.value)
 
     def _check_connection(self, now: float) -> None:
         """Send all requests again over a new connection: those under way were lost with the old one."""
