@@ -52,17 +52,13 @@ class Pipeline:
         value = data
         for stage, options in self._steps:
             if stage.options is None:
-                text = _FILTERS[stage.key](_render(value, columns), getattr(options, stage.key))
+                text = _FILTERS[stage.key](to_text(value, columns), getattr(options, stage.key))
                 value = value if stage.key == "save" else text
             elif isinstance(value, str):
                 raise UsageError(f"{stage.name}: needs data, but the command returns text")
             else:
                 value = _OUTPUTTERS[stage.key](value, options)
-        return _render(value, columns)
-
-
-def _render(value: Any, columns: Sequence[str]) -> str:
-    return to_text(value, () if isinstance(value, str) else columns)
+        return to_text(value, columns)
 
 
 def _options(stage: Stage) -> BaseModel:
@@ -73,23 +69,6 @@ def _options(stage: Stage) -> BaseModel:
     except ValidationError as error:
         lines = [line.removeprefix(f"{stage.key}: ") for line in validation_messages(error)]
         raise UsageError("; ".join(f"{stage.name}: {line}" for line in lines)) from None
-
-
-def _include(text: str, wanted: str) -> str:
-    return "\n".join(line for line in text.split("\n") if wanted in line)
-
-
-def _exclude(text: str, unwanted: str) -> str:
-    return "\n".join(line for line in text.split("\n") if unwanted not in line)
-
-
-def _last(text: str, count: int) -> str:
-    return "\n".join(text.split("\n")[-count:])
-
-
-def _markdown(text: str, _switch: bool) -> str:
-    """Return the text unchanged: rendering it would drop the `_` and `*` of names and tokens."""
-    return text
 
 
 def _save(text: str, name: str) -> str:
@@ -107,21 +86,9 @@ def _save(text: str, name: str) -> str:
     return text
 
 
-def _json(data: Any, options: Any) -> str:
-    return escape_json(str(Pipes.outputter_json(data, **dict(options))))
-
-
 def _yaml(data: Any, options: Any) -> str:
     given = {**dict(options), "width": options.width or math.inf}
     return str(Pipes.outputter_yaml(data, **given)).rstrip("\n")
-
-
-def _pprint(data: Any, options: Any) -> str:
-    return str(Pipes.outputter_pprint(data, **dict(options)))
-
-
-def _kv(data: Any, options: Any) -> str:
-    return str(Pipes.outputter_kv(_escape_texts(data), **dict(options)))
 
 
 def _table(data: Any, options: Any) -> str:
@@ -234,17 +201,17 @@ def _escape_texts(data: Any) -> Any:
 
 
 _FILTERS: Mapping[str, Callable[[str, Any], str]] = {
-    "include": _include,
-    "exclude": _exclude,
-    "last": _last,
-    "markdown": _markdown,
+    "include": lambda text, wanted: "\n".join(line for line in text.split("\n") if wanted in line),
+    "exclude": lambda text, unwanted: "\n".join(line for line in text.split("\n") if unwanted not in line),
+    "last": lambda text, count: "\n".join(text.split("\n")[-count:]),
+    "markdown": lambda text, _: text,  # rendering it would drop the `_` and `*` of names and tokens
     "save": _save,
 }
 _OUTPUTTERS: Mapping[str, Callable[[Any, Any], str]] = {
-    "json_": _json,
+    "json_": lambda data, options: escape_json(str(Pipes.outputter_json(data, **dict(options)))),
     "yaml": _yaml,
-    "pprint": _pprint,
-    "kv": _kv,
+    "pprint": lambda data, options: str(Pipes.outputter_pprint(data, **dict(options))),
+    "kv": lambda data, options: str(Pipes.outputter_kv(_escape_texts(data), **dict(options))),
     "nested": _nested,
     "table": _table,
     "rich_table": _rich_table,

@@ -32,12 +32,8 @@ def _raise_stopped(*_: object) -> NoReturn:
 class Supervisor:
     """Runs workers in the foreground for a service manager: reports what happens, restarts workers that end.
 
-    Args:
-        environment: the workers' environment.
-        names: the workers.
-        log_level: level of the workers' logs.
-        notice: called with each line to report.
-        first_backoff: seconds before the first restart of a worker; doubled before each further one.
+    `notice` is called with each line to report. The first restart of a worker comes after `first_backoff` seconds, each
+    further one after twice the time.
     """
 
     def __init__(
@@ -143,12 +139,9 @@ class Supervisor:
             except WorkerStartError as error:
                 self._launcher.discard(name)
                 self._schedule_restart(name, f"could not be restarted ({error})")
+                continue
+            if handle.foreign_service is None:
+                self._report_ready(name)
             else:
-                self._report_restarted(handle)
-
-    def _report_restarted(self, handle: WorkerHandle) -> None:
-        if handle.foreign_service is None:
-            self._report_ready(handle.name)
-            return
-        self._launcher.discard(handle.name)
-        self._launcher.exclude(handle.name, handle.foreign_service)
+                self._launcher.discard(name)
+                self._launcher.exclude(name, handle.foreign_service)

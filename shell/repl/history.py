@@ -20,10 +20,7 @@ _LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 
 
 class HistoryFile:
-    """A history file of mode 0600, one line each, oldest first; several shells may append to it.
-
-    Args:
-        path: the file; None keeps the lines of this run only.
+    """A history file of mode 0600, one line each, oldest first; several shells may append to it. None: no file.
 
     `lines` are those of earlier runs and of this one; `problem` is why the file cannot be used, None while it can.
     """
@@ -65,11 +62,7 @@ def mask_secrets(line: str, location: Sequence[Scope]) -> str:
     """Return a line with its secrets masked; empty for a comment, which isn't kept.
 
     In a valid line, the values of secret fields are masked. In any other a secret may be anywhere after the first wrong
-    word, so from there on only words of the shell and the command tree stay.
-
-    Args:
-        line: the line as it was typed.
-        location: the open group, as in `Parser`.
+    word, so from there on only words of the shell and the command tree stay. `location` is the open group.
     """
     if is_comment(line):
         return ""

@@ -113,11 +113,7 @@ class HiddenPrompt:
     """Asks for secrets without showing them or keeping them in a history."""
 
     def read(self, name: str) -> str:
-        """Return what was typed.
-
-        Raises:
-            UsageError: the user pressed Ctrl-D instead.
-        """
+        """Return what was typed; UsageError if the user pressed Ctrl-D instead."""
         editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
         try:
             return editor.prompt(f"{name}: ", is_password=True)

@@ -78,11 +78,7 @@ class ScriptLines:
         return line.removeprefix(_BOM if self.number == 1 else b"").rstrip(b"\r\n")
 
     def read(self, name: str) -> str:
-        """Return the next line as a secret.
-
-        Raises:
-            UsageError: no line is left, or it is not UTF-8.
-        """
+        """Return the next line as a secret; UsageError if none is left or it is not UTF-8."""
         line = self.next()
         if line is None:
             raise UsageError(f"{name}: - reads the value from the next line, but the script ends here")

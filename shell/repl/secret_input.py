@@ -17,11 +17,7 @@ class SecretSource(Protocol):
     """Where the secrets that are asked for with `-` come from."""
 
     def read(self, name: str) -> str:
-        """Return the secret for a field.
-
-        Raises:
-            UsageError: none is available.
-        """
+        """Return the secret for a field; UsageError if none is available."""
 
     def discard(self) -> None:
         """Drop the secret that would be read next, because the command that asks for it is not run."""

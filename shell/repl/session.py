@@ -27,12 +27,8 @@ from .shell_words import HELP_WORD, SHELL_WORDS, Navigator
 class Session:
     """Runs commands for one user. Not thread-safe.
 
-    Args:
-        client: runs the jobs.
-        console: where output goes; stdout and stderr by default.
-        secrets: where `token -` reads from; stdin by default.
-        history: returns the lines for `history`.
-        log_file: where the stacks of internal errors are saved; None: nowhere.
+    `secrets` is where `token -` reads from, stdin by default; `history` returns the lines for the word of that name;
+    `log_file` is where the stacks of internal errors are saved.
     """
 
     def __init__(
