@@ -6,7 +6,8 @@ import random
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
@@ -104,9 +105,7 @@ class Client:
         """
         data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout)
         deadline = time.monotonic() + timeout
-        with self._lock:
-            self._assert_open()
-            self._transport.refresh(min(REFRESH_SECONDS, timeout))
+        with self._refreshed(min(REFRESH_SECONDS, timeout)):
             names = self._targets(service, workers)
             started = time.monotonic()
             not_started, has_changed = self._ensure_workers(names)
@@ -128,9 +127,7 @@ class Client:
         Raises:
             NoWorkersError: the broker isn't reachable.
         """
-        with self._lock:
-            self._assert_open()
-            self._transport.refresh(REFRESH_SECONDS)
+        with self._refreshed():
             return self._transport.candidates(service)
 
     def show_workers(self) -> list[dict[str, str]]:
@@ -142,9 +139,7 @@ class Client:
         Raises:
             NoWorkersError: the broker isn't reachable.
         """
-        with self._lock:
-            self._assert_open()
-            self._transport.refresh(REFRESH_SECONDS)
+        with self._refreshed():
             return self._transport.show_workers()
 
     def show_broker(self) -> dict[str, Any]:
@@ -154,9 +149,7 @@ class Client:
             NfcliError: the environment has no broker.
             NoWorkersError: the broker isn't reachable.
         """
-        with self._lock:
-            self._assert_open()
-            self._transport.refresh(REFRESH_SECONDS)
+        with self._refreshed():
             return self._transport.show_broker()
 
     def describe(self) -> dict[str, Any]:
@@ -172,9 +165,14 @@ class Client:
             **self._transport.describe(),
         }
 
-    def _assert_open(self) -> None:
-        if self._is_closed:
-            raise UsageError("this client is closed: create another one with make_client")
+    @contextmanager
+    def _refreshed(self, seconds: float = REFRESH_SECONDS) -> Iterator[None]:
+        """Hold the lock, with a fresh list of workers."""
+        with self._lock:
+            if self._is_closed:
+                raise UsageError("this client is closed: create another one with make_client")
+            self._transport.refresh(seconds)
+            yield
 
     def _ensure_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], bool]:
         """Start the workers of a job that aren't running.

@@ -70,20 +70,17 @@ class NorFab:
         self.environment.prepare()
         self._notice = notice or (lambda _: None)
         workers = self.inventory.topology.workers
-        self.launcher = Launcher(self.environment, workers, log_level=log_level, on_foreign=self._report_foreign)
+        self.launcher = Launcher(self.environment, workers, log_level=log_level, notice=self._notice)
         self._clients: list[Client] = []
         self._report_surprises()
 
     def _report_surprises(self) -> None:
         for name, service in self.inventory.foreign_workers.items():
-            self._report_foreign(name, service)
+            self._notice(foreign_worker_message(name, service))
         if self._broker is not None and self._broker.key is not None and self._broker.key.notice:
             self._notice(self._broker.key.notice)
         if self.inventory.topology.broker:
             self._notice("topology.broker is true, but nfcli starts no broker: start NorFab's, or set it to false")
-
-    def _report_foreign(self, name: str, service: str) -> None:
-        self._notice(foreign_worker_message(name, service))
 
     def start(self) -> list[str]:
         """Start the workers of `topology.workers` that aren't running and wait until they are ready.

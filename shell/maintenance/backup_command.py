@@ -18,7 +18,7 @@ from ..client.client import Client
 from ..output.console import Console
 from ..output.render import to_json
 from .backup_file import create_backup, exposure_warning, open_backup, resolve_path, verify_backup
-from .transfer_client import TransferClient, only_worker
+from .worker_tasks import TransferClient, only_worker
 
 DATABASE_SECONDS = 600
 """Limit for a step that takes the longer the larger the database; a worker that ends is noticed much earlier."""

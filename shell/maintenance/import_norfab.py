@@ -17,7 +17,7 @@ from ..output.console import Console
 from ..output.render import to_json
 from .backup_file import resolve_path
 from .norfab_database import NorfabTokens, find_database, read_tokens
-from .transfer_client import TransferClient, only_worker
+from .worker_tasks import TransferClient, only_worker
 
 CHUNK_SECONDS = 60
 

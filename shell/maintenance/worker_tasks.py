@@ -1,28 +1,38 @@
-"""Tasks on one worker, each of which has to succeed."""
+"""Tasks on one worker, each of which has to succeed; among them those that carry tokens to or from a file."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ...models.errors import TaskError, TaskTimeoutError
+from ...models.errors import NoWorkersError, TaskError, TaskTimeoutError, UsageError
 from ...models.inventory.service import SERVICE
 from ...models.protocol.jobs import ResultStatus, failure_reason
 from ..client.client import Client
+from ..output.console import Console
 from ..text import escape_line
 
 ReportT = TypeVar("ReportT", bound=BaseModel)
 
 
-class WorkerTasks:
-    """Runs tasks on one worker and returns their values.
+def only_worker(client: Client, worker: str | None) -> str:
+    """Return `worker`, or the name of the only worker if that is None.
 
-    Args:
-        client: reaches the worker.
-        worker: the worker's name.
-        error_prefix: begins the messages of errors.
+    Raises:
+        UsageError: no worker is named, and there are several.
+        NoWorkersError: no worker serves `fastmcp`.
     """
+    names = client.worker_names(SERVICE)
+    if worker is not None or len(names) == 1:
+        return worker or names[0]
+    if not names:
+        raise NoWorkersError(f"no worker serves {SERVICE!r}: start one with nfcli -w")
+    raise UsageError(f"each worker has its own tokens: name one with --worker: {', '.join(names)}")
+
+
+class WorkerTasks:
+    """Runs tasks on one worker and returns their values; `error_prefix` begins the messages of errors."""
 
     def __init__(self, client: Client, worker: str, *, error_prefix: str = "") -> None:
         self._client = client
@@ -58,4 +68,29 @@ class WorkerTasks:
         if result.get("failed"):
             kind = TaskTimeoutError if result.get("status") == ResultStatus.TIMEOUT else TaskError
             raise kind(self._error_prefix + escape_line(failure_reason(result)))
+        return result
+
+
+class TransferClient(WorkerTasks):
+    """Runs the tasks of a transfer; writes the worker's notes and, at a terminal, the progress to stderr."""
+
+    def __init__(self, client: Client, worker: str, console: Console) -> None:
+        super().__init__(client, worker, error_prefix=f"{worker}: ")
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._console.draw("")
+
+    def show_progress(self, done: int, size: int) -> None:
+        """Show how much of the transfer is done, at a terminal."""
+        if self._console.can_draw:
+            self._console.draw(f"{self._worker}: {100 * done // size} %")
+
+    def _run(self, task: str, seconds: float, kwargs: dict[str, Any]) -> dict[str, Any]:
+        result = super()._run(task, seconds, kwargs)
+        for message in result.get("messages") or ():
+            self._console.note(f"{self._worker}: {message}")
         return result

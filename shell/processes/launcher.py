@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lease import WorkerLease
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import WorkerStartError
-from .worker_process import READY_SECONDS, WorkerHandle
+from .worker_process import READY_SECONDS, Notice, WorkerHandle, foreign_worker_message
 
 _POLL_SECONDS = 0.05
 
@@ -19,8 +18,8 @@ class Launcher:
     """Starts the workers of an environment that aren't running, and stops those that it started.
 
     With `is_shared`, workers that other shells have a lease of are left running (`models/environment/worker_lease.py`).
-    `started_here` has the names of workers started here, whether or not they still run. `on_foreign` is called with
-    name and service of each worker that has another service by the broker's inventory; `names` then lacks it.
+    `started_here` has the names of workers started here, whether or not they still run. `notice` is called with
+    a line for each worker that has another service by the broker's inventory; `names` then lacks it.
     """
 
     def __init__(
@@ -30,10 +29,10 @@ class Launcher:
         *,
         log_level: str = "INFO",
         is_shared: bool = True,
-        on_foreign: Callable[[str, str], None] = lambda _name, _service: None,
+        notice: Notice = lambda _: None,
     ) -> None:
         self._environment = environment
-        self._on_foreign = on_foreign
+        self._notice = notice
         self.names = list(names)
         self._log_level = log_level
         self._is_shared = is_shared
@@ -118,7 +117,7 @@ class Launcher:
     def exclude(self, name: str, service: str) -> None:
         """Remove a worker of another service from `names`."""
         self.names = [each for each in self.names if each != name]
-        self._on_foreign(name, service)
+        self._notice(foreign_worker_message(name, service))
 
     def discard(self, name: str) -> None:
         """Stop a worker, unless it has ended, and forget its handle."""
@@ -149,9 +148,3 @@ class Launcher:
                 handle.detach()
         for lease in leases.values():
             lease.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -13,7 +13,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import EXIT_OK, WorkerStartError
 from .launcher import Launcher
-from .worker_process import READY_SECONDS, Notice, WorkerHandle, foreign_worker_message
+from .worker_process import READY_SECONDS, Notice, WorkerHandle
 
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 60.0
@@ -48,9 +48,7 @@ class Supervisor:
         self._environment = environment
         self._notice = notice
         self._first_backoff = first_backoff
-        self._launcher = Launcher(
-            environment, names, log_level=log_level, is_shared=False, on_foreign=self._report_foreign
-        )
+        self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False, notice=notice)
         self._backoffs: dict[str, float] = {}
         self._restart_times: dict[str, float] = {}
 
@@ -74,9 +72,6 @@ class Supervisor:
                 signal.signal(number, handler)
         self._notice("stopped")
         return EXIT_OK
-
-    def _report_foreign(self, name: str, service: str) -> None:
-        self._notice(foreign_worker_message(name, service))
 
     def _start_all(self) -> None:
         self._assert_not_run_elsewhere(self._launcher.missing())

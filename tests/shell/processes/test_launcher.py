@@ -57,10 +57,10 @@ def supervise(environment: Environment) -> list[str]:
 
 def test_a_foreign_worker_is_reported_once_and_excluded(environment: Environment) -> None:
     """That is no failure, and later starts don't try it again."""
-    reported: list[tuple[str, str]] = []
-    launcher = Launcher(environment, ["r1"], on_foreign=lambda name, service: reported.append((name, service)))
+    reported: list[str] = []
+    launcher = Launcher(environment, ["r1"], notice=reported.append)
     assert [launcher.start(), launcher.start(), launcher.missing()] == [[], [], []]
-    assert (reported, starts(environment)) == ([("r1", "nornir")], 1)
+    assert (reported, starts(environment)) == ([FOREIGN], 1)
     assert (launcher.started_here, launcher.handles) == (set(), {})
     launcher.stop()
 
