@@ -78,9 +78,10 @@ def _split_names(value: str) -> list[str]:
 
 
 class JobArguments(ShellCommand):
-    """A command that runs a task on workers, and the fields of its job."""
+    """A command that runs `TASK` on workers; `GENERATED` is the field whose value is generated where none is typed."""
 
     TASK: ClassVar[str]
+    GENERATED: ClassVar[str] = ""
 
     timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
     workers: Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")] = ALL_WORKERS
@@ -119,8 +120,8 @@ class JobArguments(ShellCommand):
         pairs = [(worker, row) for worker, rows in values.items() for row in rows]
         return [{"worker": worker, **row} for worker, row in pairs if any(value != "" for value in row.values())]
 
-    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that have notes
-        """Return notes to print beside the result."""
+    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that generate a value
+        """Return notes about the generated value."""
         return []
 
 

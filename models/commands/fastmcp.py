@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -22,19 +23,16 @@ from .base import CommandGroup, JobArguments, branch
 GENERATED_TOKEN_BYTES = 16
 
 
-def _generated_token() -> str:
-    return secrets.token_hex(GENERATED_TOKEN_BYTES)
-
-
 class CreateToken(BearerTokenStoreInput, JobArguments):
     """Store a token for a user; the client generates one that is not given, so that all workers store the same."""
 
     TASK: ClassVar[str] = "bearer_token_store"
+    GENERATED: ClassVar[str] = "token"
 
     token: Annotated[
         Token,
         Field(
-            default_factory=_generated_token,
+            default_factory=partial(secrets.token_hex, GENERATED_TOKEN_BYTES),
             description=BearerTokenStoreInput.model_fields["token"].description,
             repr=False,
         ),
@@ -42,8 +40,6 @@ class CreateToken(BearerTokenStoreInput, JobArguments):
 
     def notes(self, results: Results) -> list[str]:
         """Show a generated token once, and only after every targeted worker has stored it."""
-        if "token" in self.model_fields_set:
-            return []
         lacking = [worker for worker, result in sorted(results.items()) if result.get("failed")]
         if not lacking:
             return [f"generated token for {self.username}: {self.token}"]

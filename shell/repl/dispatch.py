@@ -81,8 +81,9 @@ class Dispatcher:
     def _run_job(self, command: JobArguments) -> Any:
         results = self.client.run_job(SERVICE, **command.job())
         values = self.report({worker: command.check_result(result) for worker, result in results.items()})
-        for note in command.notes(results):
-            self._console.note(note)
+        if command.GENERATED and command.GENERATED not in command.model_fields_set:
+            for note in command.notes(results):
+                self._console.note(note)
         return command.merge(values) if values else None
 
 
