@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -146,20 +145,14 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
             return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
     if not arguments.client and norfab.launcher.missing():
-        with _spinner("starting workers"):
+        from rich.console import Console as Terminal  # noqa: PLC0415  saves 0.1 s where no worker has to start
+
+        with Terminal(stderr=True).status("starting workers"):
             norfab.start()
     from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 
     App(client, console=console, history_file=norfab.environment.history_file, log_file=log_file).start()
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def _spinner(text: str) -> Iterator[None]:
-    from rich.console import Console  # noqa: PLC0415  saves 0.1 s where no worker has to start
-
-    with Console(stderr=True).status(text):
-        yield
 
 
 def _notice(text: str) -> None:

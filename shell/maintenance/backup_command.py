@@ -28,12 +28,7 @@ RESTORED_NOTE = "tokens that were deleted after the backup are valid again: dele
 
 
 def back_up(client: Client, file: Path, worker: str | None) -> None:
-    """Write all tokens of a worker to a new file, and print their number.
-
-    Args:
-        client: reaches the worker.
-        file: the new file.
-        worker: the worker's name; None for the only worker.
+    """Write all tokens of a worker, by default the only one, to a new file, and print their number.
 
     Raises:
         UsageError: no worker is named, and there are several.
@@ -57,10 +52,7 @@ def back_up(client: Client, file: Path, worker: str | None) -> None:
 def restore(client: Client, file: Path, worker: str | None) -> None:
     """Replace all tokens of a worker by those of a backup, and print how many were restored, removed and expired.
 
-    Args:
-        client: reaches the worker.
-        file: a file that `back_up` has written.
-        worker: the worker's name; None for the only worker.
+    Without a name it is the only worker.
 
     Raises:
         UsageError: no worker is named, and there are several.

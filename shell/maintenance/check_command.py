@@ -31,9 +31,6 @@ def run_checks(inventory: Path | None) -> int:
     """Print a line for each check; return the exit status, 1 if one has failed.
 
     Takes up to 3 s for a worker that doesn't answer, and up to 30 s for one whose database or trail is very large.
-
-    Args:
-        inventory: the value of `nfcli -i`.
     """
     console = Console(sys.stdout, sys.stderr)
     errors: set[str] = set()

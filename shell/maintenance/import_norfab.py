@@ -25,10 +25,7 @@ CHUNK_SECONDS = 60
 def import_norfab(client: Client, folder: Path, worker: str | None) -> int:
     """Store the tokens of a NorFab worker's database, and print how many; repeating it changes nothing.
 
-    Args:
-        client: reaches the worker.
-        folder: the database's folder, or one above it.
-        worker: the worker's name; None for the only worker.
+    `folder` is the database's, or one above it; without a worker's name it is the only worker.
 
     Returns:
         The exit status: 1 if a token was refused, or a record skipped for another reason than its expiry.

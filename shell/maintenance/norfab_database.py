@@ -122,11 +122,7 @@ def _databases(top: Path, errors: list[OSError]) -> Iterator[list[Path]]:
 
 
 def read_tokens(files: Sequence[Path], now: float) -> NorfabTokens:
-    """Read the tokens of a database; count and skip expired, invalid and unreadable records.
-
-    Args:
-        files: its files.
-        now: epoch seconds; tokens that have expired by then are skipped.
+    """Read the tokens of a database; count and skip invalid and unreadable records, and those expired at `now`.
 
     Raises:
         NorfabDatabaseError: a file can't be read, is damaged, or takes longer than `READ_SECONDS`.

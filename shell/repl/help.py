@@ -31,12 +31,13 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
     if parser.expected_value is not None:
         values = suggester.suggest(parser.expected_value)
         return _to_text(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
-    rows = []
+    found = []
     for name, entry in parser.scope.choices().items():
-        mark = "*" if _is_required(entry) else ""
-        rows.append((name, mark, _describe(parser, entry, is_verbose=request.is_verbose)))
-    rows += [(name, "", text) for name, text in SHELL_WORDS.items() if not request.words]
-    found = [(f"{mark}{name}", text) for name, mark, text in rows if name.startswith(request.prefix)]
+        if name.startswith(request.prefix):
+            mark = "*" if entry.field.is_required() else ""
+            found.append((f"{mark}{name}", _describe(parser, entry, is_verbose=request.is_verbose)))
+    if not request.words:
+        found += [(name, text) for name, text in SHELL_WORDS.items() if name.startswith(request.prefix)]
     positional = parser.scope.positional()
     if positional is not None:
         found.append((f"<{positional.name}>", _describe(parser, positional, is_verbose=request.is_verbose)))
@@ -74,19 +75,15 @@ def _ending_rows(parser: Parser) -> Rows:
     rows = [(PIPE, "Send the result through a pipe function")] if parser.can_pipe() else []
     if parser.command is None:
         return [*rows, ("<ENTER>", f"Enter {parser.scope.name}")] if parser.has_entered() else rows
-    is_incomplete = any(_is_required(entry) for entry in parser.command.choices().values())
+    is_incomplete = any(entry.field.is_required() for entry in parser.command.choices().values())
     return rows if is_incomplete or parser.lacks_function else [*rows, ("<ENTER>", "Run the command")]
-
-
-def _is_required(entry: Entry) -> bool:
-    return entry.model is None and entry.field.is_required()
 
 
 def _describe(parser: Parser, entry: Entry, *, is_verbose: bool) -> str:
     text = entry.field.description or ""
     if not is_verbose or entry.model is not None:
         return text
-    facts = [_describe_type(parser, entry), "required" if _is_required(entry) else "", _describe_default(entry)]
+    facts = [_describe_type(parser, entry), "required" if entry.field.is_required() else "", _describe_default(entry)]
     return f"{text} ({', '.join(filter(None, facts))})"
 
 

@@ -51,11 +51,7 @@ class Navigator:
             self._console.result(f" {word}    {SHELL_WORDS[word]}")
         elif rest:
             raise UsageError(f"{word}: takes no arguments, got {quote_for_message(rest[0].text)}")
-        else:
-            self._run(word)
-
-    def _run(self, word: str) -> None:
-        if word == "end" or (word == "exit" and len(self.location) == 1):
+        elif word == "end" or (word == "exit" and len(self.location) == 1):
             self.has_left = True
         elif word == "exit":
             self.location = self.location[:-1]
