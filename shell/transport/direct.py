@@ -142,13 +142,13 @@ class DirectTransport:
         """Return a row for each worker: name, service, status (`alive`, `dead`), endpoint, seconds up, note."""
         rows = []
         for name in self.candidates("all"):
-            row = {"name": name, "service": self._inventory.workers[name].service}
+            service = self._inventory.workers[name].service
+            row = {"name": name, "service": service, "status": "dead", "endpoint": "", "alive (s)": "", "note": ""}
             try:
-                alive = self._request_row(name)
-                row |= {"status": "alive", "endpoint": self.endpoint(name)}
-                row |= {"alive (s)": alive.get("alive (s)", ""), "note": ""}
+                seconds = self._request_row(name).get("alive (s)", "")
+                row |= {"endpoint": self.endpoint(name), "status": "alive", "alive (s)": seconds}
             except NfcliError as error:
-                row |= {"status": "dead", "endpoint": "", "alive (s)": "", "note": str(error)}
+                row["note"] = str(error)
             rows.append(row)
         return rows
 
@@ -168,11 +168,7 @@ class DirectTransport:
         raise NoWorkersError(f"no answer within {self._answer_seconds:g} s")
 
     def show_broker(self) -> dict[str, Any]:
-        """Raise an error: there is no broker in direct mode.
-
-        Raises:
-            NfcliError: always.
-        """
+        """Raise NfcliError: there is no broker in direct mode."""
         raise NfcliError("this environment has no broker: its workers are reached directly, see show norfab workers")
 
     def describe(self) -> dict[str, Any]:
@@ -278,14 +274,14 @@ class _WorkerConnection(Connection):
 
     def failure(self) -> NfcliError | None:
         """Return why this worker can't be reached, None while it can or may still connect."""
+        if not self.is_broken and (self.is_up or time.monotonic() < self.connect_deadline):
+            return None
         worker, within = f"worker {self.name} at {self.endpoint}", f"within {self.connect_seconds:g} s"
         if self.is_denied:
             remedy = "put the client's .key file into the worker's .nfcli/clients/"
             return AccessDeniedError(f"the worker at {self.endpoint} doesn't know this client's key: {remedy}")
         if self.is_broken:
             return NoWorkersError(f"{worker} has gone away")
-        if self.is_up or time.monotonic() < self.connect_deadline:
-            return None
         if self.failed_handshakes:
             problem = f"{self._key_file} is not the key of the worker there"
             return NoWorkersError(f"the handshake with {self.endpoint} fails: {problem}")
@@ -296,13 +292,11 @@ class _WorkerConnection(Connection):
 
 
 def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:
-    if message.command == Command.EVENT:
+    if message.command != Command.RESPONSE:
         reply = parse_reply(message)
         if isinstance(reply, WorkerReply) and reply.state is JobState.PROGRESS:
             job.report_progress(name, reply.text)
-    if message.command != Command.RESPONSE:
-        return
-    if message.status == Status.DONE:
+    elif message.status == Status.DONE:
         job.finish(name, _object(message).get(name))
     elif message.status == Status.FORBIDDEN:
         job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
