@@ -26,81 +26,57 @@ class NfcliError(Exception):
 
 
 class UsageError(NfcliError):
-    """Input that doesn't parse or breaks a field's rule. Raised by the shell and the client before anything is sent.
-
-    Exit status 2.
-    """
+    """Input that doesn't parse or breaks a field's rule. Raised before anything is sent. Exit status 2."""
 
     exit_status = EXIT_USAGE
 
 
 class InventoryError(NfcliError):
-    """The inventory can't be read or breaks its schema; the message names file, key path and what was expected.
-
-    Raised while an environment is opened, by shell and worker. Exit status 1.
-    """
+    """The inventory can't be read or breaks its schema; the message names file, key path and what was expected."""
 
 
 class EnvironmentFolderError(NfcliError):
     """A file or folder can't be used: it is missing, open to other users, another user's, or not of the right type.
 
-    Raised for whatever nfcli keeps private, and for files named on the command line. Exit status 1.
+    Raised for whatever nfcli keeps private, and for files named on the command line.
     """
 
 
 class KeyFileError(NfcliError):
-    """A CURVE or audit key file can't be read or written, isn't private, or holds no valid key.
-
-    Raised by `models/environment/curve_keys.py`. Exit status 1.
-    """
+    """A CURVE or audit key file can't be read or written, isn't private, or holds no valid key."""
 
 
 class NoWorkersError(NfcliError):
-    """No worker could be reached: unknown name or service, or nothing answers at the endpoint.
-
-    Raised by the client. Exit status 3.
-    """
+    """No worker could be reached: unknown name or service, or nothing answers at the endpoint. Exit status 3."""
 
     exit_status = EXIT_UNREACHABLE
 
 
 class AccessDeniedError(NoWorkersError):
-    """The worker or broker at the endpoint refused this client's key. Raised by the client. Exit status 3."""
+    """The worker or broker at the endpoint refused this client's key. Exit status 3."""
 
 
 class WorkerStartError(NfcliError):
-    """A worker can't start: port in use, name owned by another process, refused configuration.
-
-    Raised by the worker's start, and by the shell that launches workers. Exit status 1.
-    """
+    """A worker can't start: port in use, name owned by another process, refused configuration."""
 
 
 class NorfabDatabaseError(NfcliError):
-    """A NorFab worker's token database can't be found or read; nothing was imported.
-
-    Raised by `--import-norfab`. Exit status 1.
-    """
+    """A NorFab worker's token database can't be found or read; nothing was imported."""
 
 
 class ProtocolError(NfcliError):
-    """Frames that aren't NFP; the message never holds their content.
-
-    Raised by `models/protocol/` for what a peer sent; shell and worker log it or answer with it. Exit status 1.
-    """
+    """Frames of a peer that aren't NFP; the message never holds their content."""
 
 
 class TaskError(NfcliError):
     """A task can't be carried out; the message becomes the failed result's only error line.
 
-    Raised by tasks, and by the shell for a task whose result it needs. Exit status 1.
+    Raised by tasks, and by the shell for a task whose result it needs.
     """
 
 
 class TaskTimeoutError(TaskError):
-    """A worker didn't answer in time: it is unknown whether the task was carried out.
-
-    Raised by `--backup`, `--restore` and `--import-norfab`. Exit status 1.
-    """
+    """A worker didn't answer in time: it is unknown whether the task was carried out."""
 
 
 class EntryError(NfcliError):
@@ -140,17 +116,11 @@ class TokenStoreDamagedError(TokenStoreError):
 
 
 class ToolRuleError(NfcliError):
-    """A task of another service declares invalid rules for its tool; names service, task, key and what was expected.
-
-    Raised and logged by the worker.
-    """
+    """A task of another service declares invalid rules for its tool; names service, task, key and what was expected."""
 
 
 class AuditError(TaskError):
-    """The audit trail can't be written or was altered; the change that would have been recorded isn't made.
-
-    Raised by `worker/audit/`.
-    """
+    """The audit trail can't be written or was altered; the change that would have been recorded isn't made."""
 
 
 def validation_messages(error: ValidationError) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
@@ -32,13 +33,15 @@ def _validate_text(value: Any) -> Any:
     return value
 
 
-def _validate_username(value: str) -> str:
-    if not 1 <= len(value) <= USERNAME_MAX_CHARACTERS:
+def _check_length(value: str, limit: int) -> None:
+    if not 1 <= len(value) <= limit:
         raise PydanticCustomError(
-            "username_length",
-            "must be 1 to {limit} characters, got {count}",
-            {"limit": USERNAME_MAX_CHARACTERS, "count": len(value)},
+            "length", "must be 1 to {limit} characters, got {count}", {"limit": limit, "count": len(value)}
         )
+
+
+def _validate_username(value: str) -> str:
+    _check_length(value, USERNAME_MAX_CHARACTERS)
     if value != value.strip():
         raise PydanticCustomError("username_blanks", "must not begin or end with a blank")
     for position, character in enumerate(value, start=1):
@@ -52,12 +55,7 @@ def _validate_username(value: str) -> str:
 
 
 def _validate_token(value: str) -> str:
-    if not 1 <= len(value) <= TOKEN_MAX_CHARACTERS:
-        raise PydanticCustomError(
-            "token_length",
-            "must be 1 to {limit} characters, got {count}",
-            {"limit": TOKEN_MAX_CHARACTERS, "count": len(value)},
-        )
+    _check_length(value, TOKEN_MAX_CHARACTERS)
     if not _B64TOKEN.fullmatch(value):
         matched = _B64TOKEN.match(value)
         raise PydanticCustomError(
@@ -98,14 +96,6 @@ def _quote_value(value: Any) -> str:
     return text if text.isprintable() and text else repr(text)
 
 
-def _validate_lifetime(value: Any) -> int:
-    return _validate_whole_number(value, EXPIRE_MAX_SECONDS)
-
-
-def _validate_timeout(value: Any) -> int:
-    return _validate_whole_number(value, TIMEOUT_MAX_SECONDS)
-
-
 Username = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_username)]
 """1 to 256 characters, no control characters, no blank at either end."""
 
@@ -114,14 +104,14 @@ Token = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate
 
 Seconds = Annotated[
     int,
-    BeforeValidator(_validate_lifetime),
+    BeforeValidator(partial(_validate_whole_number, limit=EXPIRE_MAX_SECONDS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXPIRE_MAX_SECONDS}),
 ]
 """A lifetime: whole seconds, from 1 to 100 years."""
 
 TimeoutSeconds = Annotated[
     int,
-    BeforeValidator(_validate_timeout),
+    BeforeValidator(partial(_validate_whole_number, limit=TIMEOUT_MAX_SECONDS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": TIMEOUT_MAX_SECONDS}),
 ]
 """How long a job may take: whole seconds, from 1 to one day."""

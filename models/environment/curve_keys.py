@@ -11,7 +11,6 @@ import re
 import secrets
 import shlex
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,49 +38,55 @@ class KeyPair:
     secret: bytes = field(repr=False)
 
 
-def ensure_key_pair(folder: Path, name: str) -> KeyPair:
+def ensure_key_pair(folder: Path, name: str, *, authorized: Path | None = None) -> KeyPair:
     """Return the pair `NAME.key` (public) and `NAME.key_secret` of `folder`, creating it if neither file exists.
 
     Safe to call from several processes at the same time: all get the same pair. A missing public file is restored from
-    the secret one, which holds both keys.
+    the secret one, which holds both keys. `authorized` gets the public key too, when the pair is created and only then.
 
     Raises:
         KeyFileError: only the public file exists, the two don't match, or one isn't a valid key file with mode 0600.
     """
-    return _ensure_pair(folder, name, lambda _public: None)
+    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
+    try:
+        with lock_folder(folder):
+            pair = find_key_pair(folder, name)
+            if pair is None:
+                pair = KeyPair(*zmq.curve_keypair())
+                # The pair exists once its secret file does, so that file is written after all that must not be missed:
+                # after a crash before it all steps are repeated, after a crash behind it the public file is restored.
+                if authorized is not None:
+                    write_private(authorized, _format_certificate(pair.public))
+                write_private(secret_file, _format_certificate(pair.public, pair.secret))
+            if not os.path.lexists(public_file):
+                write_private(public_file, _format_certificate(pair.public))
+    except OSError as error:
+        raise KeyFileError(f"{error.filename or folder} can't be read or written: {error.strerror}") from error
+    return pair
 
 
 def ensure_client_key(environment: Environment) -> KeyPair:
-    """Return the local client's pair; authorize its public key when the pair is created, and only then.
+    """Return the local client's pair as `ensure_key_pair` does; a new pair is authorized.
 
     A key that was removed from `clients/` thus stays unauthorized.
-
-    Raises:
-        KeyFileError: as `ensure_key_pair`.
     """
     authorized = environment.clients_folder / f"{CLIENT_NAME}.key"
-
-    def authorize(public: bytes) -> None:
-        write_private(authorized, _format_certificate(public))
-
-    return _ensure_pair(environment.keys_folder, CLIENT_NAME, authorize)
+    return ensure_key_pair(environment.keys_folder, CLIENT_NAME, authorized=authorized)
 
 
 def find_key_pair(folder: Path, name: str) -> KeyPair | None:
-    """Return the pair `NAME.key` and `NAME.key_secret` of `folder`, None where `ensure_key_pair` would create one.
-
-    Changes nothing.
-
-    Raises:
-        KeyFileError: as `ensure_key_pair`.
-    """
+    """Return the stored pair, None where `ensure_key_pair` would create one; raises as that does, changes nothing."""
     public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
+    has_public_file = os.path.lexists(public_file)
     if not os.path.lexists(secret_file):
-        _verify_no_public_file(public_file, secret_file)
+        if has_public_file:
+            raise KeyFileError(
+                f"{secret_file} is missing: restore it, or remove {public_file} and a new pair will be created"
+            )
         return None
     pair = read_key_pair(secret_file)
-    if os.path.lexists(public_file):
-        _verify_public_file(public_file, secret_file, pair)
+    if has_public_file and read_public_key(public_file) != pair.public:
+        raise KeyFileError(f"{public_file} doesn't match {secret_file}: remove it and it will be restored")
     return pair
 
 
@@ -131,7 +136,7 @@ def read_public_key(path: Path) -> bytes:
         KeyFileError: it can't be read, isn't a key file, isn't private (other users could replace the key), or holds a
             secret key, which must not be handed out.
     """
-    return _public_key(path, _parse_certificate(path, _read_private(path)))
+    return _public_key(path, _read_private(path))
 
 
 def read_shared_key(path: Path) -> bytes:
@@ -150,10 +155,11 @@ def read_shared_key(path: Path) -> bytes:
             content = stream.read(KEY_FILE_MAX_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
-    return _public_key(path, _parse_certificate(path, content))
+    return _public_key(path, content)
 
 
-def _public_key(path: Path, values: dict[bytes, bytes]) -> bytes:
+def _public_key(path: Path, content: bytes) -> bytes:
+    values = _parse_certificate(path, content)
     if b"secret-key" in values:
         raise KeyFileError(f"{path} holds a secret key: put the .key file there instead, and replace that pair")
     if b"public-key" not in values:
@@ -161,50 +167,10 @@ def _public_key(path: Path, values: dict[bytes, bytes]) -> bytes:
     return values[b"public-key"]
 
 
-def _ensure_pair(folder: Path, name: str, before_creation: Callable[[bytes], None]) -> KeyPair:
-    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
-    try:
-        with lock_folder(folder):
-            if not os.path.lexists(secret_file):
-                _verify_no_public_file(public_file, secret_file)
-                public, secret = zmq.curve_keypair()
-                # The pair exists once its secret file does, so that file is written after all that must not be missed:
-                # after a crash before it all steps are repeated, after a crash behind it the public file is restored.
-                before_creation(public)
-                write_private(secret_file, _format_certificate(public, secret))
-            pair = read_key_pair(secret_file)
-            if not os.path.lexists(public_file):
-                write_private(public_file, _format_certificate(pair.public))
-    except OSError as error:
-        raise KeyFileError(f"{error.filename or folder} can't be read or written: {error.strerror}") from error
-    _verify_public_file(public_file, secret_file, pair)
-    return pair
-
-
-def _verify_no_public_file(public_file: Path, secret_file: Path) -> None:
-    if os.path.lexists(public_file):
-        raise KeyFileError(
-            f"{secret_file} is missing: restore it, or remove {public_file} and a new pair will be created"
-        )
-
-
-def _verify_public_file(public_file: Path, secret_file: Path, pair: KeyPair) -> None:
-    if read_public_key(public_file) != pair.public:
-        raise KeyFileError(f"{public_file} doesn't match {secret_file}: remove it and it will be restored")
-
-
 def _format_certificate(public: bytes, secret: bytes | None = None) -> bytes:
     kind = b"Public" if secret is None else b"**Secret**"
-    lines = [
-        b"#   ZeroMQ CURVE " + kind + b" Certificate",
-        b"",
-        b"metadata",
-        b"curve",
-        b'    public-key = "' + public + b'"',
-    ]
-    if secret is not None:
-        lines.append(b'    secret-key = "' + secret + b'"')
-    return b"\n".join(lines) + b"\n"
+    text = b'#   ZeroMQ CURVE %b Certificate\n\nmetadata\ncurve\n    public-key = "%b"\n' % (kind, public)
+    return text if secret is None else text + b'    secret-key = "%b"\n' % secret
 
 
 def _read_private(path: Path) -> bytes:

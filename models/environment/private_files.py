@@ -35,9 +35,9 @@ def make_private_folder(path: Path, *, parents: bool = False, verify: bool = Tru
             path.mkdir(mode=_FOLDER_MODE)
         except FileExistsError:
             if verify:
-                _verify(path, path.lstat(), is_folder=True)
+                _verify(path, path.lstat(), stat.S_IFDIR)
             elif not path.is_dir():
-                raise EnvironmentFolderError(_wrong_kind(path, "a folder")) from None
+                raise EnvironmentFolderError(_wrong_kind(path, stat.S_IFDIR)) from None
         else:
             path.chmod(_FOLDER_MODE)  # the umask may have taken even the owner's own bits
     except OSError as error:
@@ -45,25 +45,17 @@ def make_private_folder(path: Path, *, parents: bool = False, verify: bool = Tru
 
 
 def open_private(path: Path, mode: str = "r") -> IO[Any]:
-    """Open a regular file of this user, mode 0600 whatever the umask; text is UTF-8.
+    """Open a regular file of this user, mode 0600 whatever the umask; `mode` as in `open`, text is UTF-8.
 
     A symbolic link is never followed, and an existing file is verified before a byte of it is changed.
-
-    Args:
-        path: the file.
-        mode: as in `open`: one of r, w, a, x, optionally with b and +.
 
     Raises:
         EnvironmentFolderError: the path is a link, not a regular file, another user's, or open to other users.
         OSError: as `open` does.
     """
-    action = mode.strip("bt+")
-    descriptor = _open_descriptor(path, action, update="+" in mode)
-    try:
-        return open(descriptor, mode, encoding=None if "b" in mode else "utf-8")  # noqa: PTH123  a descriptor, not a path
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return open(
+        path, mode, encoding=None if "b" in mode else "utf-8", opener=lambda _, flags: _open_descriptor(path, flags)
+    )
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -94,24 +86,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _open_descriptor(path: Path, action: str, *, update: bool) -> int:
-    # O_NONBLOCK: opening a FIFO must not block; regular files ignore it.
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    flags |= os.O_RDWR if update else os.O_RDONLY if action == "r" else os.O_WRONLY
-    flags |= os.O_APPEND if action == "a" else 0
-    if action == "r":
-        return _open_existing(path, flags, truncate=False)
+def _open_descriptor(path: Path, flags: int) -> int:
+    """Open `path` with the flags that `open` derives from its mode; an existing file is truncated once verified."""
+    existing = flags & ~(os.O_CREAT | os.O_TRUNC) | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a FIFO must not block
+    if not flags & os.O_CREAT:
+        return _open_existing(path, existing, truncate=False)
     while True:
         try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+            descriptor = os.open(path, existing | os.O_CREAT | os.O_EXCL, _FILE_MODE)
         except FileExistsError:
-            if action == "x":
+            if flags & os.O_EXCL:
                 raise
         else:
             os.fchmod(descriptor, _FILE_MODE)  # the umask may have taken even the owner's own bits
             return descriptor
         with contextlib.suppress(FileNotFoundError):  # removed between the two calls: try to create it again
-            return _open_existing(path, flags, truncate=action == "w")
+            return _open_existing(path, existing, truncate=bool(flags & os.O_TRUNC))
 
 
 def _open_existing(path: Path, flags: int, *, truncate: bool) -> int:
@@ -122,7 +112,7 @@ def _open_existing(path: Path, flags: int, *, truncate: bool) -> int:
             raise EnvironmentFolderError(_link_problem(path)) from error
         raise
     try:
-        _verify(path, os.fstat(descriptor))
+        _verify(path, os.fstat(descriptor), stat.S_IFREG)
         if truncate:
             os.ftruncate(descriptor, 0)
     except BaseException:
@@ -131,30 +121,22 @@ def _open_existing(path: Path, flags: int, *, truncate: bool) -> int:
     return descriptor
 
 
-def _verify(path: Path, status: os.stat_result, *, is_folder: bool = False) -> None:
-    """Raise unless `path` is a private file (or folder) of this user, and not a link."""
-    _verify_owner(path, status)
-    if is_folder and not stat.S_ISDIR(status.st_mode):
-        raise EnvironmentFolderError(_wrong_kind(path, "a folder"))
-    if not is_folder and not stat.S_ISREG(status.st_mode):
-        raise EnvironmentFolderError(_wrong_kind(path, "a regular file"))
-    problem = _mode_problem(path, status)
+def _verify(path: Path, status: os.stat_result, kind: int) -> None:
+    """Raise unless `path` is a private file or folder of this user, whichever `kind` is, and not a link."""
+    problem = _owner_problem(path, status)
+    if not problem and stat.S_IFMT(status.st_mode) != kind:
+        problem = _wrong_kind(path, kind)
+    problem = problem or _mode_problem(path, status)
     if problem:
         raise EnvironmentFolderError(problem)
 
 
-def _wrong_kind(path: Path, expected: str) -> str:
-    return f"{path} must be {expected}: move away what is there"
+def _wrong_kind(path: Path, kind: int) -> str:
+    return f"{path} must be {'a folder' if kind == stat.S_IFDIR else 'a regular file'}: move away what is there"
 
 
 def _link_problem(path: Path) -> str:
     return f"{path} is a symbolic link: replace it with what it points to"
-
-
-def _verify_owner(path: Path, status: os.stat_result) -> None:
-    problem = _owner_problem(path, status)
-    if problem:
-        raise EnvironmentFolderError(problem)
 
 
 def _owner_problem(path: Path, status: os.stat_result) -> str | None:

@@ -16,8 +16,10 @@ from .file_lock import FileLock
 _POLL_SECONDS = 0.02
 
 
-class WorkerLease:
-    """A process's claim on one worker, until `release` or the end of the process.
+def acquire_lease(lock_file: Path, deadline: float) -> FileLock:
+    """Acquire a lease of a worker; it lasts until the returned lock is closed, or the process ends.
+
+    The lock's `try_acquire` is true for the last lease, and new ones then wait; otherwise it releases the lease.
 
     Args:
         lock_file: the worker's lock file (`models/environment/worker_lock.py`); the leases' file is stored beside it.
@@ -27,22 +29,13 @@ class WorkerLease:
         WorkerStartError: that worker has not ended by then.
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
-
-    def __init__(self, lock_file: Path, deadline: float) -> None:
-        self._lock = _open(lock_file)
-        while not self._lock.try_acquire(shared=True):
-            if time.monotonic() > deadline:
-                self.release()
-                raise WorkerStartError(f"worker {lock_file.stem} is not shutting down: kill it")
-            time.sleep(_POLL_SECONDS)
-
-    def make_exclusive(self) -> bool:
-        """Return whether this is the last lease; new ones then wait until `release`. Otherwise this one is released."""
-        return self._lock.try_acquire()
-
-    def release(self) -> None:
-        """Give the lease back. Safe to repeat."""
-        self._lock.close()
+    lock = _open(lock_file)
+    while not lock.try_acquire(shared=True):
+        if time.monotonic() > deadline:
+            lock.close()
+            raise WorkerStartError(f"worker {lock_file.stem} is not shutting down: kill it")
+        time.sleep(_POLL_SECONDS)
+    return lock
 
 
 def wait_until_unused(lock_file: Path) -> FileLock:

@@ -105,27 +105,31 @@ def read_owner(path: Path) -> LockOwner | None:
         EnvironmentFolderError: the lock file can't be read, is a link, another user's, or open to other users.
     """
     deadline = time.monotonic() + PUBLISH_GRACE_SECONDS
-    while _is_held(path):
-        owner = _read_state(path)
-        # The state of a dead process is what a crashed owner left, until the new one has replaced it. If it is still
-        # there after the grace period, its process runs where its pid can't be seen: in a container with this folder.
-        if owner is not None and owner.pid is not None and _is_alive(owner.pid):
-            return owner
-        if time.monotonic() >= deadline:
-            return owner or LockOwner(pid=None)
-        time.sleep(_POLL_SECONDS)
+    try:
+        while has_owner(path, is_private=True):
+            owner = _read_state(path)
+            # The state of a dead process is what a crashed owner left, until the new one has replaced it. If it is
+            # still there after the grace period, its process runs where its pid can't be seen: in a container.
+            if owner is not None and owner.pid is not None and _is_alive(owner.pid):
+                return owner
+            if time.monotonic() >= deadline:
+                return owner or LockOwner(pid=None)
+            time.sleep(_POLL_SECONDS)
+    except OSError as error:
+        raise EnvironmentFolderError(f"{path} can't be read: {error.strerror}") from error
     return None
 
 
-def has_owner(path: Path) -> bool:
-    """Whether a process holds the lock file; unlike `read_owner` it accepts a file that is open to other users.
+def has_owner(path: Path, *, is_private: bool = False) -> bool:
+    """Whether a process holds the lock file; with `is_private` one that is open to other users is refused.
 
     Raises:
+        EnvironmentFolderError: the file is refused.
         OSError: it can't be opened.
     """
     try:
-        with FileLock(path, "rb", is_private=False) as probe:
-            return not probe.try_acquire(shared=True)
+        with FileLock(path, "rb", is_private=is_private) as probe:
+            return not probe.try_acquire(shared=True)  # shared, so that probes don't exclude each other
     except FileNotFoundError:
         return False
 
@@ -147,17 +151,6 @@ def _try_lock(path: Path) -> FileLock | None:
     return None
 
 
-def _is_held(path: Path) -> bool:
-    try:
-        probe = FileLock(path, "rb")
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise EnvironmentFolderError(f"{path} can't be read: {error.strerror}") from error
-    with probe:
-        return not probe.try_acquire(shared=True)  # shared, so that probes don't exclude each other
-
-
 def _read_state(path: Path) -> LockOwner | None:
     try:
         with open_private(_state_file(path), "rb") as stream:
@@ -175,10 +168,8 @@ def _read_state(path: Path) -> LockOwner | None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:  # EPERM: another user's
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from ...models.environment.file_lock import FileLock
 from ...models.environment.paths import Environment
-from ...models.environment.worker_lease import WorkerLease
+from ...models.environment.worker_lease import acquire_lease
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import WorkerStartError
 from .worker_process import READY_SECONDS, Notice, WorkerHandle, foreign_worker_message
@@ -36,7 +37,7 @@ class Launcher:
         self.names = list(names)
         self._log_level = log_level
         self._is_shared = is_shared
-        self._leases: dict[str, WorkerLease] = {}
+        self._leases: dict[str, FileLock] = {}
         self.started_here: set[str] = set()
         self.handles: dict[str, WorkerHandle] = {}
 
@@ -85,7 +86,7 @@ class Launcher:
             for name in started:
                 self.discard(name)
             for name in leases:
-                self._leases.pop(name).release()
+                self._leases.pop(name).close()
             raise
         return started
 
@@ -97,7 +98,7 @@ class Launcher:
         """Acquire the leases that keep workers of other processes running; return the names of those acquired now."""
         names = [name for name in self.names if self._is_shared and name not in self._leases]
         for name in names:
-            self._leases[name] = WorkerLease(self._environment.lock_file(name), deadline)
+            self._leases[name] = acquire_lease(self._environment.lock_file(name), deadline)
         return names
 
     def _wait_ready(self, handle: WorkerHandle, deadline: float) -> bool:
@@ -138,7 +139,7 @@ class Launcher:
         """Stop the workers that were started here, all at once, except those that other shells have a lease of."""
         handles, self.handles = self.handles, {}
         leases, self._leases = self._leases, {}
-        unused = {name for name in handles if name not in leases or leases[name].make_exclusive()}
+        unused = {name for name in handles if name not in leases or leases[name].try_acquire()}
         for name in unused:
             handles[name].request_stop()
         for name, handle in handles.items():
@@ -147,4 +148,4 @@ class Launcher:
             else:
                 handle.detach()
         for lease in leases.values():
-            lease.release()
+            lease.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nfcli.models.environment.file_lock import FileLock
-from nfcli.models.environment.worker_lease import WorkerLease, wait_until_unused
+from nfcli.models.environment.worker_lease import acquire_lease, wait_until_unused
 from nfcli.models.errors import EnvironmentFolderError, WorkerStartError
 
 SECONDS = 10.0
@@ -24,9 +24,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "w.1.lock"
 
 
-def lease(path: Path, seconds: float = SECONDS) -> WorkerLease:
+def lease(path: Path, seconds: float = SECONDS) -> FileLock:
     """Acquire a lease of the worker."""
-    return WorkerLease(path, time.monotonic() + seconds)
+    return acquire_lease(path, time.monotonic() + seconds)
 
 
 class Waiting:
@@ -52,17 +52,17 @@ def test_a_worker_waits_for_all_leases(path: Path) -> None:
     """Also for one that was granted while it was waiting."""
     first, second = lease(path), lease(path)
     waiting = Waiting(path)
-    first.release()
+    first.close()
     third = lease(path)
-    second.release()
+    second.close()
     assert waiting.locks == []
-    third.release()
+    third.close()
     waiting.lock().close()
 
 
 def test_a_killed_process_releases_its_lease(path: Path) -> None:
     """The kernel does it."""
-    code = "from nfcli.models.environment.worker_lease import WorkerLease as N; from pathlib import Path"
+    code = "from nfcli.models.environment.worker_lease import acquire_lease as N; from pathlib import Path"
     code += f"; n = N(Path({str(path)!r}), 0)"
     command = [sys.executable, "-c", f"{code}; print('up', flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -80,33 +80,33 @@ def test_no_lease_is_granted_while_the_worker_ends(path: Path) -> None:
         lease(path, 0)
     timer = threading.Timer(0.05, ending.close)
     timer.start()
-    lease(path).release()
+    lease(path).close()
     timer.join()
 
 
 def test_the_last_lease_becomes_exclusive(path: Path) -> None:
     """No other one is granted until it is released."""
     first, second = lease(path), lease(path)
-    assert first.make_exclusive() is False
-    assert second.make_exclusive() is True
+    assert first.try_acquire() is False
+    assert second.try_acquire() is True
     with pytest.raises(WorkerStartError):
         lease(path, 0)
     for each in (first, second, second):
-        each.release()
-    lease(path).release()
+        each.close()
+    lease(path).close()
 
 
 def test_a_lease_that_is_not_the_last_is_released(path: Path) -> None:
     """It doesn't keep the other one from becoming exclusive."""
     first, second = lease(path), lease(path)
-    assert (first.make_exclusive(), second.make_exclusive()) == (False, True)
-    first.release()
-    second.release()
+    assert (first.try_acquire(), second.try_acquire()) == (False, True)
+    first.close()
+    second.close()
 
 
 def test_the_file_is_private_and_must_be(path: Path) -> None:
     """It is created 0600; one that is open to other users is refused."""
-    lease(path).release()
+    lease(path).close()
     file = path.with_name("w.1.users")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.chmod(0o644)
