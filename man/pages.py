@@ -12,7 +12,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from ..models.errors import UsageError
-from ..models.inventory.schema import describe_schema
+from ..models.inventory.schema import Inventory
+from ..models.inventory.validation import describe
 from .suggestions import unknown_name
 
 _SUFFIX = ".md"
@@ -56,7 +57,7 @@ def inventory_keys() -> list[str]:
     No line is longer than 80 characters, unless a single word is.
     """
     lines: list[str] = []
-    for key, kind, default, description in describe_schema():
+    for key, kind, default, description in describe(Inventory):
         lines.append(key)
         for text in (f"{kind}; {f'default: {default}' if default else 'required'}", description):
             lines += textwrap.wrap(text, _COLUMNS, initial_indent=_INDENT, subsequent_indent=_INDENT)

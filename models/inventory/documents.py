@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,8 @@ def read_document(file: Path) -> Document:
 
     try:
         loader = _Loader(_TEMPLATE.sub(placeholder, text))
-        try:
-            node = loader.get_single_node()
-            data = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        data = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         service = _SERVICE_LINE.search(text)
         raise UnreadableFileError(f"{file}{_yaml_problem(error, text)}", service[1] if service else None) from error
@@ -97,7 +94,7 @@ def read_document(file: Path) -> Document:
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        line = f":{node.start_mark.line + 1}" if node is not None else ""
+        line = f":{node.start_mark.line + 1}" if node else ""
         raise InventoryError(f"{file}{line}: must be a mapping of keys to values, got {kind_of(data)}")
     return Document(str(file), data, tuple(templates))
 
@@ -167,25 +164,22 @@ class _Resolver:
         # A broker's public key may contain ${ by chance.
         if path[-2:] == ("broker", "shared_key") and Z85_KEY.fullmatch(text):
             return text
-        return _VARIABLE.sub(self._replacement(path), text)
+        return _VARIABLE.sub(lambda match: self._value(match, path), text)
 
-    def _replacement(self, path: KeyPath) -> Callable[[re.Match[str]], str]:
-        def replace(match: re.Match[str]) -> str:
-            if match["escape"]:
-                return "${"
-            if match["template"]:
-                return self._template(int(match["template"]), path)
-            if not match["name"]:
-                raise self._error(path, "expected ${NAME} or ${NAME:-default}; write $${ for a literal ${")
-            value = self._variables.get(match["name"], "")
-            # As in a shell, the default of :- also replaces a variable that is set but empty.
-            if not value and match["default"] is not None:
-                return match["default"]
-            if match["name"] not in self._variables:
-                raise self._undefined(path, match["name"], f"${{{match['name']}:-default}}")
-            return value
-
-        return replace
+    def _value(self, match: re.Match[str], path: KeyPath) -> str:
+        if match["escape"]:
+            return "${"
+        if match["template"]:
+            return self._template(int(match["template"]), path)
+        if not match["name"]:
+            raise self._error(path, "expected ${NAME} or ${NAME:-default}; write $${ for a literal ${")
+        value = self._variables.get(match["name"], "")
+        # As in a shell, the default of :- also replaces a variable that is set but empty.
+        if not value and match["default"] is not None:
+            return match["default"]
+        if match["name"] not in self._variables:
+            raise self._undefined(path, match["name"], f"${{{match['name']}:-default}}")
+        return value
 
     def _template(self, number: int, path: KeyPath) -> str:
         # A file may contain a placeholder's characters itself; they then refer to no template.

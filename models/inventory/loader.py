@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..environment.paths import Environment, worker_name_problem
 from ..errors import InventoryError
-from .merging import KeyPath, Merged, Source
+from .merging import Merged, Source
 from .schema import Broker, Inventory, Topology, WorkerInventory
 from .sources import InventorySources
-from .validation import ModelT, validate
+from .validation import validate
 
 # Keys of NorFab's own job engine: they are accepted, so that an inventory written for NorFab loads, and not used.
 _NORFAB_WORKER_KEYS = frozenset(
@@ -43,9 +41,9 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
     if environment.inventory_file is None:
         return Inventory.default()
     sources = InventorySources(environment.inventory_file)
-    file = Source(str(environment.inventory_file))
+    file = str(environment.inventory_file)
     broker_data = sources.section("broker")
-    broker = None if broker_data is None else _validate_section(Broker, broker_data, file, "broker")
+    broker = None if broker_data is None else validate(Broker, broker_data, Source(file, ("broker",)))
     topology = _topology(sources, file)
     workers: dict[str, WorkerInventory] = {}
     foreign: dict[str, str] = {}
@@ -55,16 +53,16 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
             continue
         try:
             data = sources.worker(name)
-            if data.other_service is None:
-                workers[name] = parse_worker(data.merged, file, name)
+            if isinstance(data, str):
+                foreign[name] = data
             else:
-                foreign[name] = data.other_service
+                workers[name] = parse_worker(data, file, name)
         except InventoryError as error:
             if errors is None:
                 raise
             errors.append(error)
     if not workers and not foreign and not errors and broker is None:
-        raise InventoryError(f"{file.file}: workers: must have at least one worker, unless there is a broker to join")
+        raise InventoryError(f"{file}: workers: must have at least one worker, unless there is a broker to join")
     names = tuple(name for name in topology.workers if name not in foreign)
     return Inventory(
         broker=broker,
@@ -75,7 +73,7 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
     )
 
 
-def parse_worker(merged: Merged, default_source: Source, name: str) -> WorkerInventory:
+def parse_worker(merged: Merged, default_source: str, name: str) -> WorkerInventory:
     """Return a worker's configuration from its merged data.
 
     Args:
@@ -88,26 +86,17 @@ def parse_worker(merged: Merged, default_source: Source, name: str) -> WorkerInv
     """
     problem = worker_name_problem(name)
     if problem:
-        raise InventoryError(f"{default_source.file}: workers: worker name {name[:80]!r} {problem}")
+        raise InventoryError(f"{default_source}: workers: worker name {name[:80]!r} {problem}")
     data = {key: value for key, value in merged.data.items() if key not in _NORFAB_WORKER_KEYS}
-
-    def source(path: KeyPath) -> tuple[Source, KeyPath]:
-        found = merged.source(path)
-        return (default_source, ("workers", name, *path)) if found is None else (found, path)
-
-    return validate(WorkerInventory, data, source)
+    return validate(WorkerInventory, data, Source(default_source, ("workers", name)), merged)
 
 
-def _topology(sources: InventorySources, file: Source) -> Topology:
+def _topology(sources: InventorySources, file: str) -> Topology:
     data = sources.section("topology")
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if key not in _NORFAB_TOPOLOGY_KEYS}
-    topology = _validate_section(Topology, {} if data is None else data, file, "topology")
+    topology = validate(Topology, {} if data is None else data, Source(file, ("topology",)))
     # A NorFab host that runs a broker has the inventory of workers that run elsewhere.
     if "workers" in topology.model_fields_set or topology.broker:
         return topology
     return topology.model_copy(update={"workers": tuple(sources.exact_names())})
-
-
-def _validate_section(model: type[ModelT], data: Any, file: Source, key: str) -> ModelT:
-    return validate(model, data, lambda path: (file, (key, *path)))

@@ -6,7 +6,8 @@ NorFab loads; its parts for other services are ignored.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import difflib
+from typing import Annotated, Any, Final, Literal, Self, TypeGuard
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,7 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ..environment.paths import DEFAULT_WORKER
 from ..fields import Seconds
 from .masking import MASK, mask_secrets
-from .service import SERVICE
 from .tool_policy import ToolsInventory
 from .types import (
     BindEndpoint,
@@ -36,7 +36,8 @@ from .types import (
     is_loopback_host,
     url_host,
 )
-from .validation import describe
+
+SERVICE: Final = "fastmcp"
 
 # Keys whose value may be null, as in `auth_bearer:` above commented lines: the default applies.
 _NULL_IS_UNSET = frozenset(
@@ -44,18 +45,14 @@ _NULL_IS_UNSET = frozenset(
         "allowed_hosts",
         "allowed_origins",
         "auth_bearer",
-        "endpoint",
         "fastmcp",
-        "ip_allowlist",
         "logging",
         "plugins",
         "required_scopes",
-        "shared_key",
         "token_scopes",
         "tools",
         "uvicorn",
         "workers",
-        "zmq_auth",
     }
 )
 
@@ -195,11 +192,13 @@ def _topology_names(value: Any) -> Any:
         return value
     names: list[Any] = []
     for item in value:
-        is_named = (
+        has_options = (
             isinstance(item, dict) and len(item) == 1 and all(not x or isinstance(x, dict) for x in item.values())
         )
-        names.append(next(iter(item)) if is_named else item)
-    return [name for index, name in enumerate(names) if name not in names[:index]]
+        name = next(iter(item)) if has_options else item
+        if name not in names:
+            names.append(name)
+    return names
 
 
 class Topology(_Model):
@@ -270,9 +269,13 @@ class Inventory(_Model):
         }
 
 
-def describe_schema() -> list[tuple[str, str, str, str]]:
-    """Return (key path, type, default, description) of every key, in the schema's order.
+def is_other_service(name: Any) -> TypeGuard[str]:
+    """Whether a worker's `service` is another one of NorFab's.
 
-    The default is empty for a required key.
+    A name that is almost `fastmcp` isn't: a typing error must not make a worker disappear silently.
     """
-    return list(describe(Inventory, ""))
+    return (
+        isinstance(name, str)
+        and name != SERVICE
+        and not difflib.get_close_matches(name.casefold(), [SERVICE], n=1, cutoff=0.8)
+    )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InventoryError
 from .documents import Document, UnreadableFileError, read_document, read_variables, resolve
 from .merging import KeyPath, Merged, Source, merge
-from .service import is_other_service
+from .schema import is_other_service
 from .types import kind_of
 
 # Further keys of NorFab's inventory.yaml, which nfcli ignores.
@@ -22,14 +21,6 @@ BUILT_IN_WORKERS = {"filesharing-worker-1": "filesharing"}
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
-@dataclass(frozen=True)
-class WorkerData:
-    """Merged data of one worker; empty for a worker of another service, which `other_service` names."""
-
-    merged: Merged
-    other_service: str | None = None
-
-
 class InventorySources:
     """An inventory file and the files that it names.
 
@@ -38,11 +29,14 @@ class InventorySources:
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self._folder = file.parent
+        self._source = Source(str(file))
         self._documents: dict[Path, Document] = {}
         self._document = read_document(file)
         self._variables = read_variables(file.parent)
-        self._check_top_level()
+        for key in self._document.data:
+            if key not in OWN_KEYS and key not in NORFAB_KEYS:
+                raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}")
         self._patterns = dict(self._read_patterns())
 
     def section(self, key: str) -> Any:
@@ -57,8 +51,8 @@ class InventorySources:
         """Whether a worker of this name has any source."""
         return name in BUILT_IN_WORKERS or bool(self._sources(name))
 
-    def worker(self, name: str) -> WorkerData:
-        """Return the merged data of a worker.
+    def worker(self, name: str) -> Merged | str:
+        """Return the merged data of a worker, or the name of its service if that is another than ours.
 
         Errors in the files of a worker of another service are ignored.
 
@@ -68,7 +62,7 @@ class InventorySources:
         sources = self._sources(name)
         if not sources and name not in self._patterns:
             if name in BUILT_IN_WORKERS:
-                return WorkerData(Merged(), BUILT_IN_WORKERS[name])
+                return BUILT_IN_WORKERS[name]
             known = ", ".join(map(repr, self._patterns)) or "nothing"
             raise self._error(("topology", "workers"), f"{name[:80]!r} has no entry under workers: there is {known}")
         merged = Merged()
@@ -85,19 +79,19 @@ class InventorySources:
                 service = error.service if isinstance(error, UnreadableFileError) and error.service else service
                 problem = problem or error
         if is_other_service(service):
-            return WorkerData(Merged(), service)
+            return service
         if problem is not None:
             raise problem
-        return WorkerData(merged)
+        return merged
 
     def _read(self, path: KeyPath, item: Any) -> tuple[Document, dict[Any, Any], Source]:
         """Return document, data and origin of a source."""
         if isinstance(item, dict):
-            return self._document, item, Source(str(self.file), path)
+            return self._document, item, Source(self._source.file, path)
         if not isinstance(item, str):
             raise self._error(path, f"must be the path of a file or a mapping, got {kind_of(item)}")
         name = resolve(self._document, item, self._variables, path)
-        file = self.file.parent / name
+        file = self._folder / name
         if file not in self._documents:
             try:
                 is_file = file.is_file()
@@ -119,11 +113,6 @@ class InventorySources:
                         found.append((("workers", pattern, index), item))
         return found
 
-    def _check_top_level(self) -> None:
-        for key in self._document.data:
-            if key not in OWN_KEYS and key not in NORFAB_KEYS:
-                raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}")
-
     def _read_patterns(self) -> Iterator[tuple[str, list[Any]]]:
         workers = self._document.data.get("workers")
         if workers is None:
@@ -140,4 +129,4 @@ class InventorySources:
             yield name, [] if items is None else items if isinstance(items, list) else [items]
 
     def _error(self, path: KeyPath, text: str) -> InventoryError:
-        return InventoryError(f"{Source(str(self.file)).label(path)}: {text}")
+        return InventoryError(f"{self._source.label(path)}: {text}")

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 from ..fields import TimeoutSeconds
 from ..patterns.bounded import PATTERN_MAX_CHARACTERS, PatternError, compile_pattern, compile_template
-from .types import Flag, Kind, Text, kind_of, summarize
+from .types import Flag, Kind, Text, kind_of, refusal, summarize
 
 RULES_MAX = 1_000
 PATTERNS_MAX = 200
@@ -26,19 +25,15 @@ LIMIT_MAX_BYTES = 10**12
 TIMEOUT_SECONDS: Final = 600
 
 
-def _refuse(text: str) -> PydanticCustomError:
-    return PydanticCustomError("tool_rule", "{text}", {"text": text})
-
-
 def _name(value: str) -> str:
     if not 1 <= len(value) <= NAME_MAX_CHARACTERS:
-        raise _refuse(f"must have 1 to {NAME_MAX_CHARACTERS} characters, got {len(value)}")
+        raise refusal(f"must have 1 to {NAME_MAX_CHARACTERS} characters, got {len(value)}")
     return value
 
 
 def _prose(value: str) -> str:
     if len(value) > TEXT_MAX_CHARACTERS:
-        raise _refuse(f"must have at most {TEXT_MAX_CHARACTERS} characters, got {len(value)}")
+        raise refusal(f"must have at most {TEXT_MAX_CHARACTERS} characters, got {len(value)}")
     return value
 
 
@@ -46,17 +41,17 @@ def _rules(value: Any) -> Any:
     if value is None:  # a key without a value
         return ()
     if not isinstance(value, (list, tuple)):
-        raise _refuse(f"must be a list of rules, got {kind_of(value)}")
+        raise refusal(f"must be a list of rules, got {kind_of(value)}")
     if len(value) > RULES_MAX:
-        raise _refuse(f"must have at most {RULES_MAX} rules, got {len(value)}")
+        raise refusal(f"must have at most {RULES_MAX} rules, got {len(value)}")
     return value
 
 
 def _names(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise _refuse(f"must be a list of names or globs, got {summarize(value)}")
+        raise refusal(f"must be a list of names or globs, got {summarize(value)}")
     if len(value) > RULES_MAX:
-        raise _refuse(f"must have at most {RULES_MAX} names, got {len(value)}")
+        raise refusal(f"must have at most {RULES_MAX} names, got {len(value)}")
     return value
 
 
@@ -68,12 +63,12 @@ def _patterns(value: Any) -> tuple[str, ...]:
     items = [value] if isinstance(value, str) else value
     # Errors don't quote the texts: they may be secrets.
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
-        raise _refuse("must be a text or a list of texts (in quotes, where YAML would read them as something else)")
+        raise refusal("must be a text or a list of texts (in quotes, where YAML would read them as something else)")
     if not 1 <= len(items) <= PATTERNS_MAX:
-        raise _refuse(f"must have 1 to {PATTERNS_MAX} texts, got {len(items)}")
+        raise refusal(f"must have 1 to {PATTERNS_MAX} texts, got {len(items)}")
     for number, item in enumerate(items, start=1):
         if len(item) > PATTERN_MAX_CHARACTERS:
-            raise _refuse(
+            raise refusal(
                 f"text {number} must have at most {PATTERN_MAX_CHARACTERS} characters, got {len(item)}: split it"
             )
     return tuple(items)
@@ -82,7 +77,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 def _limit(value: Any) -> int:
     number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,13}", value) else value
     if type(number) is not int or not 1 <= number <= LIMIT_MAX_BYTES:
-        raise _refuse(f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}, got {summarize(value)}")
+        raise refusal(f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}, got {summarize(value)}")
     return number
 
 
@@ -91,7 +86,7 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
         try:
             compile_pattern(pattern)
         except PatternError as error:
-            raise _refuse(f"text {number} must be a regular expression: {error}") from None
+            raise refusal(f"text {number} must be a regular expression: {error}") from None
 
 
 Name = Annotated[Text, AfterValidator(_name)]
@@ -177,7 +172,7 @@ class TaskResultGuardrail(_Rule):
             return value
         is_wanted = name in _KEYS_OF[kind]
         if is_wanted != (value is not None):
-            raise _refuse(f"this key must {'be given' if is_wanted else 'not be given'} where type is {kind}")
+            raise refusal(f"this key must {'be given' if is_wanted else 'not be given'} where type is {kind}")
         if name == "match" and value is not None:
             _check_patterns(value)
         if name == "replace" and value is not None:
@@ -197,7 +192,7 @@ def _check_template(template: str, patterns: tuple[str, ...]) -> None:
         try:
             compile_template(pattern, template)
         except PatternError as error:
-            raise _refuse(f"must be a replacement for text {number} of match: {error}") from None
+            raise refusal(f"must be a replacement for text {number} of match: {error}") from None
 
 
 class DeclaredGuardrails(BaseModel):
@@ -214,7 +209,7 @@ class DeclaredGuardrails(BaseModel):
         """Check the size before anything is compiled: the rules are untrusted."""
         count = sum(map(len, _texts_of(value)))
         if count > TASK_PATTERNS_MAX_CHARACTERS:
-            raise _refuse(
+            raise refusal(
                 f"must have at most {TASK_PATTERNS_MAX_CHARACTERS} characters of match and replace, got {count}"
             )
         return value

@@ -10,6 +10,7 @@ import keyword
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -38,9 +39,6 @@ class Kind:
     default: str | None = None
 
 
-_OMITTED = object()
-
-
 def kind_of(value: Any) -> str:
     """Return the type of a YAML value in a user's words, without its content."""
     if value is None:
@@ -56,10 +54,14 @@ def summarize(value: Any) -> str:
     return str(value)[:60] if isinstance(value, (int, float)) else kind_of(value)
 
 
-def _invalid(expected: str, value: Any = _OMITTED) -> PydanticCustomError:
-    """Return the error for a value that isn't as `expected`; pass `value` only where it can't be a secret."""
-    text = expected if value is _OMITTED else f"{expected}, got {summarize(value)}"
+def refusal(text: str) -> PydanticCustomError:
+    """Return the error for a value that is not valid."""
     return PydanticCustomError("inventory_value", "{text}", {"text": text})
+
+
+def _invalid(expected: str, value: Any) -> PydanticCustomError:
+    """Return the error for a value that isn't as `expected`, for values that can't be secrets."""
+    return refusal(f"{expected}, got {summarize(value)}")
 
 
 def _parse_text(value: Any) -> str:
@@ -146,30 +148,22 @@ def _parse_endpoint(value: Any, *, wildcards: bool) -> str:
     return text
 
 
-def _parse_bind_endpoint(value: Any) -> str:
-    return _parse_endpoint(value, wildcards=True)
-
-
-def _parse_connect_endpoint(value: Any) -> str:
-    return _parse_endpoint(value, wildcards=False)
-
-
 def _parse_curve_key(value: Any) -> str:
     if not isinstance(value, str) or not Z85_KEY.fullmatch(value):
-        raise _invalid("must be a CURVE public key, 40 Z85 characters in quotes")
+        raise refusal("must be a CURVE public key, 40 Z85 characters in quotes")
     return value
 
 
 def _parse_http_url(value: Any) -> str:
     text = _parse_text(value)
-    expected = "must be a URL, http://… or https://…, without user, query or fragment"
     try:
         parts = urlsplit(text)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # unbalanced brackets, or an invalid port
         is_url = False
     if not is_url or "@" in parts.netloc or set("?# \\") & set(text) or not text.isprintable():
-        raise _invalid(expected)  # without the value: it may hold a password
+        # Without the value: it may hold a password.
+        raise refusal("must be a URL, http://… or https://…, without user, query or fragment")
     return text
 
 
@@ -217,10 +211,6 @@ def _parse_list(value: Any) -> Any:
     return value
 
 
-def _without_repeats(value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value))
-
-
 def _parse_section(value: Any) -> Any:
     if not isinstance(value, dict):
         raise _invalid("must be a mapping", value)
@@ -232,8 +222,8 @@ YamlFlag = Annotated[bool, BeforeValidator(_parse_yaml_flag)]
 Port = Annotated[int, BeforeValidator(_parse_port)]
 WrongTokenLimit = Annotated[int, BeforeValidator(_parse_wrong_token_limit)]
 BindHost = Annotated[str, BeforeValidator(_parse_bind_host)]
-BindEndpoint = Annotated[str, BeforeValidator(_parse_bind_endpoint)]
-ConnectEndpoint = Annotated[str, BeforeValidator(_parse_connect_endpoint)]
+BindEndpoint = Annotated[str, BeforeValidator(partial(_parse_endpoint, wildcards=True))]
+ConnectEndpoint = Annotated[str, BeforeValidator(partial(_parse_endpoint, wildcards=False))]
 CurveKey = Annotated[str, BeforeValidator(_parse_curve_key)]
 HttpUrl = Annotated[str, BeforeValidator(_parse_http_url)]
 Section = Annotated[dict[str, Any], BeforeValidator(_parse_section)]
@@ -243,7 +233,7 @@ Scopes = Annotated[tuple[Annotated[str, BeforeValidator(_parse_scope)], ...], Be
 ModuleNames = Annotated[
     tuple[Annotated[str, BeforeValidator(_parse_module_name)], ...],
     BeforeValidator(_parse_list),
-    AfterValidator(_without_repeats),
+    AfterValidator(lambda names: tuple(dict.fromkeys(names))),
 ]
 NetworkNames = Annotated[tuple[Annotated[str, BeforeValidator(_parse_network_name)], ...], BeforeValidator(_parse_list)]
 Origins = Annotated[tuple[Annotated[str, BeforeValidator(_parse_origin)], ...], BeforeValidator(_parse_list)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,14 +12,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ..errors import InventoryError
-from .merging import KeyPath, Source
+from .merging import KeyPath, Merged, Source
 from .types import Kind, kind_of, summarize
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def validate(model: type[ModelT], data: Any, source: Callable[[KeyPath], tuple[Source, KeyPath]]) -> ModelT:
-    """Return `data` as a `model`; `source` maps a key path of the data to its origin and the key path there.
+def validate(model: type[ModelT], data: Any, place: Source, merged: Merged | None = None) -> ModelT:
+    """Return `data` as a `model`; an error names the source that `merged` has for a value, or else `place`.
 
     Raises:
         InventoryError: the first error, and how many more there are. Unknown keys come first: a missing key is often a
@@ -31,9 +31,9 @@ def validate(model: type[ModelT], data: Any, source: Callable[[KeyPath], tuple[S
         # A default that couldn't be computed from a refused value is not a second error.
         items = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
         first = min(items, key=lambda item: item["type"] != "extra_forbidden")
-        place, path = source(first["loc"])
+        found = merged.source(first["loc"]) if merged else None
         more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
-        raise InventoryError(f"{place.label(path)}: {_message(first, model)}{more}") from None
+        raise InventoryError(f"{(found or place).label(first['loc'])}: {_message(first, model)}{more}") from None
 
 
 def _message(item: ErrorDetails, model: type[BaseModel]) -> str:
@@ -52,8 +52,7 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
     for part in path:
         if isinstance(part, int):  # the index of a list item, whose model is already known
             continue
-        inner = _inner_model(model.model_fields[part].annotation)
-        model = inner or model
+        model = _inner_model(model.model_fields[part].annotation) or model
     return model
 
 
@@ -65,8 +64,11 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def describe(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (key path, type, default, description) of every field, each followed by those of a nested model."""
+def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Yield (key path, type, default, description) of every field, each followed by those of a nested model.
+
+    The default is empty for a required key.
+    """
     for name, field in model.model_fields.items():
         if field.exclude:
             continue
@@ -83,7 +85,4 @@ def _default_text(field: FieldInfo, kind: Kind) -> str:
         return kind.default
     if field.is_required():
         return ""
-    default = field.default
-    if isinstance(default, BaseModel):
-        return "{}"
-    return json.dumps(default)
+    return "{}" if isinstance(field.default, BaseModel) else json.dumps(field.default)

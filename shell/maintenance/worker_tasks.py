@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ...models.errors import NoWorkersError, TaskError, TaskTimeoutError, UsageError
-from ...models.inventory.service import SERVICE
+from ...models.inventory.schema import SERVICE
 from ...models.protocol.jobs import ResultStatus, failure_reason
 from ..client.client import Client
 from ..output.console import Console

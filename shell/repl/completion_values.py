@@ -14,7 +14,7 @@ from ...man.pages import list_pages
 from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, entries
 from ...models.commands.root import Root
 from ...models.errors import NoWorkersError
-from ...models.inventory.service import SERVICE
+from ...models.inventory.schema import SERVICE
 from .dispatch import ShellClient
 
 USERS_TIMEOUT_SECONDS = 1.0

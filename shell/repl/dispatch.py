@@ -11,8 +11,7 @@ from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
 from ...models.commands.man import ManPage, ManTasks
 from ...models.commands.root import Root
-from ...models.inventory.schema import Inventory
-from ...models.inventory.service import SERVICE
+from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason
 from ..output.console import Console
 

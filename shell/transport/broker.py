@@ -12,8 +12,7 @@ from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import NfcliError, NoWorkersError
-from ...models.inventory.schema import Inventory
-from ...models.inventory.service import SERVICE
+from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_presence import Timeouts
 from ...models.protocol.broker_replies import INVENTORY_SERVICE

@@ -6,7 +6,8 @@ import pytest
 
 from nfcli.man.pages import inventory_keys, list_pages, read_page
 from nfcli.models.errors import UsageError
-from nfcli.models.inventory.schema import describe_schema
+from nfcli.models.inventory.schema import Inventory
+from nfcli.models.inventory.validation import describe
 
 KEYS_MARKER = "<!-- inventory-keys -->"
 
@@ -55,7 +56,7 @@ def test_the_list_of_keys_has_every_key_of_the_schema() -> None:
     entries = [lines[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
     assert [(key, " ".join(line.removeprefix("    ") for line in rest)) for key, *rest in entries] == [
         (key, f"{kind}; {f'default: {default}' if default else 'required'} {description}")
-        for key, kind, default, description in describe_schema()
+        for key, kind, default, description in describe(Inventory)
     ]
     assert max(map(len, lines)) <= 80
 

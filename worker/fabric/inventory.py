@@ -14,9 +14,8 @@ import zmq
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import InventoryError, NoWorkersError
 from ...models.inventory.loader import parse_worker
-from ...models.inventory.merging import Merged, Source
-from ...models.inventory.schema import WorkerInventory
-from ...models.inventory.service import is_other_service
+from ...models.inventory.merging import Merged
+from ...models.inventory.schema import WorkerInventory, is_other_service
 from ...models.inventory.types import kind_of
 from ...models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import INVENTORY_SERVICE
@@ -50,7 +49,7 @@ def read_inventory(address: BrokerAddress, name: str, data: dict[str, Any]) -> W
     service = data.get("service")
     if is_other_service(service):
         return service
-    return parse_worker(Merged(data), Source(_at(address)), name)
+    return parse_worker(Merged(data), _at(address), name)
 
 
 def _request(address: BrokerAddress, name: str, seconds: float) -> Any:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from ...models.errors import InventoryError, ToolRuleError
-from ...models.inventory.merging import KeyPath, Source
+from ...models.inventory.merging import Source
 from ...models.inventory.tool_policy import (
     DeclaredGuardrails,
     PolicyRule,
@@ -94,13 +94,9 @@ def _matches(service_glob: str, task_glob: str, service: str, task: str) -> bool
 
 
 def _declared(service: str, task: str, mcp: Mapping[str, Any]) -> DeclaredGuardrails:
-    place = Source(f"task {task[:_NAME_CHARACTERS]!r} of service {service[:_NAME_CHARACTERS]!r}")
-
-    def source(path: KeyPath) -> tuple[Source, KeyPath]:
-        return place, ("mcp", *path)
-
+    place = Source(f"task {task[:_NAME_CHARACTERS]!r} of service {service[:_NAME_CHARACTERS]!r}", ("mcp",))
     try:
-        return validate(DeclaredGuardrails, dict(mcp), source)
+        return validate(DeclaredGuardrails, dict(mcp), place)
     except InventoryError as error:
         raise ToolRuleError(f"{str(error)[:_LINE_CHARACTERS]}: not published as a tool") from None
 

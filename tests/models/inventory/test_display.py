@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nfcli.models.inventory.schema import Broker, Inventory, WorkerInventory, describe_schema
+from nfcli.models.inventory.schema import Broker, Inventory, WorkerInventory
+from nfcli.models.inventory.validation import describe
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 KEYS = [
@@ -121,7 +122,7 @@ def test_repr_has_no_secret() -> None:
 
 def test_schema_describes_every_key() -> None:
     """The manual's table has every key once, each with type and description."""
-    schema = describe_schema()
+    schema = list(describe(Inventory))
     assert [key for key, _, _, _ in schema] == KEYS
     assert all(kind and description for _, kind, _, description in schema)
     assert {key: default for key, _, default, _ in schema if key in {"workers.NAME.port", "broker.endpoint"}} == {
