@@ -77,6 +77,18 @@ def test_a_command_is_typed_run_and_left_with_ctrl_d(start: Start) -> None:
     assert leave(child) == 0
 
 
+def test_a_new_user_is_completed_on_the_next_line(start: Start) -> None:
+    """User names are fetched again for each line, because the one before it may have added one."""
+    child = start()
+    for name in ("alice", "robert"):
+        child.sendline(f"fastmcp auth create-token username {name} token t-{name}")
+        expect_json(child, "true")
+        child.expect_exact("nf#")
+        child.sendline(f"fastmcp auth list-tokens username {name[:2]}{TAB}")
+        child.expect_exact(f"t-{name}")
+        child.expect_exact("nf#")
+
+
 def test_subshells_have_their_prompts(start: Start) -> None:
     """A group's name alone enters it; `top` and `exit` lead out."""
     child = start()
