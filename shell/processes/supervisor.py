@@ -97,18 +97,14 @@ class Supervisor:
     def _watch(self) -> NoReturn:
         """Wait for workers to end and for restarts to become due."""
         while True:
+            due = min(self._restart_times.values(), default=None)
             with selectors.DefaultSelector() as selector:
                 for handle in self._launcher.handles.values():
                     selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
-                events = selector.select(self._seconds_to_restart())
+                events = selector.select(None if due is None else max(0.0, due - time.monotonic()))
             for key, _ in events:
                 self._handle_output(key.data)
             self._restart_due_workers()
-
-    def _seconds_to_restart(self) -> float | None:
-        if not self._restart_times:
-            return None
-        return max(0.0, min(self._restart_times.values()) - time.monotonic())
 
     def _handle_output(self, handle: WorkerHandle) -> None:
         if os.read(handle.stdout_descriptor(), 65_536):
