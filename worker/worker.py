@@ -107,7 +107,7 @@ class Worker:
         add_plugins(registry, inventory.plugins, environment.folder)
         audit_key = ensure_audit_key(environment.audit_key_file(name))
         trail = enter(AuditTrail.open(environment.audit_file(name), audit_key))
-        store = enter(TokenStore.open(environment.tokens_folder(name)))
+        store = enter(TokenStore(environment.tokens_folder(name)))
         transfers = self._open_transfers()
         listener = enter(HttpListener.bind(inventory))
         own_tasks = (spec.entry() for spec in registry)

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..fields import Seconds, Token, Username
-from ..tokens import BearerTokenRecord
 from .base import TaskInput
 
 RESERVED_PREFIX = "bearer_token_"
@@ -27,11 +26,6 @@ class BearerTokenStoreInput(TaskInput):
     token: Annotated[Token, Field(description="Token string to store, autogenerate if not given", repr=False)]
     username: Annotated[Username, Field(description="User name to store the token for")]
     expire: Annotated[Seconds | None, Field(description="Token expiration time in seconds")] = None
-
-    def record(self, *, created: float, expires: float | None) -> BearerTokenRecord:
-        """Return the record to store, with instants in seconds since the epoch."""
-        fields = {name: getattr(self, name) for name in BearerTokenStoreInput.model_fields if name != "expire"}
-        return BearerTokenRecord(**fields, created=created, expires=expires)
 
 
 class BearerTokenListInput(TaskInput):

@@ -109,7 +109,7 @@ def _listed(environment: Environment) -> _Ledger:
 
 def _stored(environment: Environment) -> _Ledger:
     """Return the tokens that are on disk after the worker's end."""
-    with TokenStore.open(environment.tokens_folder(DEFAULT_WORKER)) as store:
+    with TokenStore(environment.tokens_folder(DEFAULT_WORKER)) as store:
         return {(record.username, record.token, record.expires is not None) for record in store.records()}
 
 

@@ -47,7 +47,7 @@ def open_store(clock: SimpleNamespace, tokens_folder: Path) -> Iterator[Callable
 
         def open_one() -> TokenStore:
             clocks = {"clock": lambda: clock.now, "ticks": lambda: clock.ticks}
-            return opened.enter_context(TokenStore.open(tokens_folder, **clocks, lock_timeout_seconds=0.2))
+            return opened.enter_context(TokenStore(tokens_folder, **clocks, lock_timeout_seconds=0.2))
 
         yield open_one
 

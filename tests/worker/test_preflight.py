@@ -33,7 +33,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from nfcli.worker.tokens.store import TokenStore
-store = TokenStore.open(Path(sys.argv[1]))  # kept: a store that nobody has any more closes its database
+store = TokenStore(Path(sys.argv[1]))  # kept: a store that nobody has any more closes its database
 store.store("ann", "t1", None)
 os._exit(9)
 """
@@ -46,7 +46,7 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
     environment.prepare()
     key = ensure_audit_key(environment.audit_key_file(DEFAULT_WORKER))
     with (
-        TokenStore.open(environment.tokens_folder(DEFAULT_WORKER)) as store,
+        TokenStore(environment.tokens_folder(DEFAULT_WORKER)) as store,
         AuditTrail.open(environment.audit_file(DEFAULT_WORKER), key) as trail,
     ):
         for token in ("t1", "t2", "t3"):

@@ -14,7 +14,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -200,15 +200,7 @@ class TokenDatabase:
     propagates unchanged.
     """
 
-    def __init__(self, folder: Path, cache: TokenCache, lock_timeout_seconds: float) -> None:
-        self.folder = folder
-        self._file = folder / DATABASE_NAME
-        self.cache = cache
-        self._wait_ms = round(lock_timeout_seconds * _MILLISECONDS)
-        self._files = DatabaseFiles(folder)
-
-    @classmethod
-    def open(cls, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> TokenDatabase:
+    def __init__(self, folder: Path, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
         """Open the database in `folder`, creating both when they don't exist.
 
         The caller holds the worker's lock: two owners would not see each other's tokens.
@@ -218,19 +210,17 @@ class TokenDatabase:
             TokenStoreBusyError: another process held the database for `lock_timeout_seconds`.
             TokenStoreError: its subclasses say whether it is read-only, full or damaged.
         """
-        file = folder / DATABASE_NAME
-        with convert_errors(file):
+        self.folder = folder
+        self._file = folder / DATABASE_NAME
+        self._wait_ms = round(lock_timeout_seconds * _MILLISECONDS)
+        with convert_errors(self._file), ExitStack() as undo:
             prepare_folder(folder)
-            check_file(file, lock_timeout_seconds)
-            cache = TokenCache(folder, lock_timeout_seconds)
-        try:
-            with convert_errors(file):
-                database = cls(folder, cache, lock_timeout_seconds)
-                database._assert_settings()
-        except BaseException:
-            cache.close()
-            raise
-        return database
+            check_file(self._file, lock_timeout_seconds)
+            self.cache = TokenCache(folder, lock_timeout_seconds)
+            undo.callback(self.cache.close)
+            self._files = DatabaseFiles(folder)
+            self._assert_settings()
+            undo.pop_all()
 
     def _assert_settings(self) -> None:
         found = self.cache.settings_in_force()

@@ -12,22 +12,17 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar, TypeVarTuple
 
-from pydantic import ValidationError
-
-from ...models.errors import TaskError, TokenOwnerError, TokenStoreError, validation_messages
-from ...models.tasks.auth import BearerTokenStoreInput
+from ...models.errors import TokenOwnerError, TokenStoreError
 from ...models.tokens import BearerTokenRecord
-from . import bulk
 from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_hook
 from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS, TokenDatabase
 from .index import TokenIndex
-from .rows import LoadedTokens
 from .startup_report import log_open_report
 
 log = logging.getLogger(__name__)
@@ -38,16 +33,17 @@ SWEEP_AGAIN_SECONDS = 10.0
 
 _BACKGROUND_WAIT_SECONDS = 1.0
 
-_Parameters = ParamSpec("_Parameters")
+_Arguments = TypeVarTuple("_Arguments")
 _Value = TypeVar("_Value")
 
 
 class TokenStore:
-    """Bearer tokens by token and by user; open it with `TokenStore.open`.
+    """Bearer tokens by token and by user.
 
     Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the exact moment it expires;
-    one that isn't live counts as absent everywhere. The store's clock never goes back and never stands still (`clock`),
-    and starts no earlier than the database's high-water mark: what was found expired stays expired.
+    one that isn't live counts as absent everywhere. `now` reads the store's clock, which never goes back, never stands
+    still (`clock`), and starts no earlier than the database's high-water mark: what was found expired stays expired.
+    Tokens and user names that are given to the store obey the rules of `models/fields.py`.
 
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
@@ -58,34 +54,12 @@ class TokenStore:
 
     def __init__(
         self,
-        database: TokenDatabase,
-        executor: ThreadPoolExecutor,
-        loaded: LoadedTokens,
-        clock: MonotonicWallClock,
-        *,
-        ticks: Callable[[], float],
-        lock_timeout_seconds: float,
-    ) -> None:
-        self.database = database
-        self._executor = executor
-        self._now = clock.now
-        self._ticks = ticks
-        self._lock_timeout_seconds = lock_timeout_seconds
-        self._is_closed = False
-        self.index = TokenIndex(loaded.records)
-        self._next_background_sweep = -math.inf
-        self.pickled_rows, self.invalid_rows = loaded.pickled, loaded.invalid
-        self.on_revoked: list[Callable[[Sequence[str]], None]] = []
-
-    @classmethod
-    def open(
-        cls,
         directory: Path,
         *,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
         lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
-    ) -> TokenStore:
+    ) -> None:
         """Open the database in `directory` (created when missing), load its tokens and sweep the expired ones.
 
         The caller makes sure that no other process has it open. An operation fails `lock_timeout_seconds` after the
@@ -96,23 +70,25 @@ class TokenStore:
             EnvironmentFolderError: the folder or a file in it is accessible to other users.
             TokenStoreError: its subclasses say whether the database is busy, read-only, full or damaged.
         """
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store")
-        database: TokenDatabase | None = None
-        try:
-            database = executor.submit(
-                TokenDatabase.open, directory, lock_timeout_seconds=lock_timeout_seconds
-            ).result()
-            loaded = executor.submit(database.load).result()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store")
+        self._ticks = ticks
+        self._lock_timeout_seconds = lock_timeout_seconds
+        self._is_closed = False
+        self._next_background_sweep = -math.inf
+        self.on_revoked: list[Callable[[Sequence[str]], None]] = []
+        with ExitStack() as undo:
+            undo.callback(self._executor.shutdown)
+            self.database = self._executor.submit(TokenDatabase, directory, lock_timeout_seconds).result()
+            undo.callback(self._executor.submit, self.database.close)
+            loaded = self.run(self.database.load)
             log_open_report(loaded, directory, clock())
-            now = MonotonicWallClock(clock, ticks, latest=-math.inf if loaded.latest is None else loaded.latest)
-            store = cls(database, executor, loaded, now, ticks=ticks, lock_timeout_seconds=lock_timeout_seconds)
-            store.sweep()
-        except BaseException:
-            if database is not None:
-                executor.submit(database.close)
-            executor.shutdown()
-            raise
-        return store
+            latest = -math.inf if loaded.latest is None else loaded.latest
+            self.now = MonotonicWallClock(clock, ticks, latest=latest).now
+            self.index = TokenIndex(loaded.records)
+            self.pickled_rows = loaded.pickled
+            self.invalid_rows = loaded.invalid
+            self.sweep()
+            undo.pop_all()
 
     def close(self) -> None:
         """Sweep unless the database is locked, and close it. Safe to repeat.
@@ -147,14 +123,10 @@ class TokenStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def now(self) -> float:
-        """Return the store's time, never earlier than at a previous call."""
-        return self._now()
-
     def lookup(self, token: str) -> BearerTokenRecord | None:
         """Return the record of a live token, else None; never waits for the disk and never raises."""
         record = self.index.by_token.get(token)
-        if record is None or record.expires is None or self._now() < record.expires:
+        if record is None or record.expires is None or self.now() < record.expires:
             return record
         self._schedule_sweep()
         return None
@@ -173,7 +145,8 @@ class TokenStore:
 
     def usernames(self) -> list[str]:
         """Return the names of users who have a live token, sorted."""
-        index, now = self.index, self.now()
+        index = self.index
+        now = self.now()
         users = index.usernames()
         if now >= index.next_expiry:
             users = [user for user in users if any(record.is_live(now) for record in index.of_user(user))]
@@ -181,7 +154,8 @@ class TokenStore:
 
     def __len__(self) -> int:
         """Return the number of live tokens."""
-        index, now = self.index, self.now()
+        index = self.index
+        now = self.now()
         if now < index.next_expiry:
             return len(index)
         return sum(record.is_live(now) for record in index.records())
@@ -201,40 +175,30 @@ class TokenStore:
     ) -> BearerTokenRecord:
         """Store a token, or renew one that the same user has; on disk (fsync) when this returns.
 
-        Args:
-            username: owner of the token.
-            token: an RFC 6750 `b64token`.
-            expire_seconds: lifetime in whole seconds from now; None for no expiry, also where it had one before.
-            before_commit: called before the commit, may raise to refuse it.
-            details: other fields of `BearerTokenStoreInput`.
+        The lifetime is counted in seconds from now; None means no expiry, also where the token had one before.
+        `before_commit` may raise to refuse the change. `details` are the record's other fields.
 
         Raises:
-            TaskError: an argument breaks its rule (`models/fields.py`).
             TokenOwnerError: a live token of that value is another user's.
             TokenStoreError: the disk refused; nothing changed.
         """
-        try:
-            request = BearerTokenStoreInput(username=username, token=token, expire=expire_seconds, **details)
-        except ValidationError as error:
-            raise TaskError("; ".join(validation_messages(error))) from None
-        record, has_replaced_expired = self.run(self._store, request, before_commit)
-        if has_replaced_expired:
-            self._notify_revoked([token])
-        return record
 
-    def _store(self, request: BearerTokenStoreInput, hook: BeforeCommit | None) -> tuple[BearerTokenRecord, bool]:
-        # The database keeps microseconds of a creation; the expiry shows the same fraction.
-        now = round(self.now(), 6)
-        old = self.index.by_token.get(request.token)
-        live = old if old is not None and old.is_live(now) else None
-        if live is not None and live.username != request.username:
-            raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
-        expires = None if request.expire is None else now + request.expire
-        record = request.record(created=now if live is None else live.created, expires=expires)
-        change = TokenChange("create" if live is None else "renew", (record,))
-        self.database.put(record, now=self.now(), before_commit=bind_hook(hook, change))
-        self.index.put(record)
-        return record, old is not None and live is None
+        def store() -> tuple[BearerTokenRecord, list[str]]:
+            # The database keeps microseconds of a creation; the expiry shows the same fraction.
+            now = round(self.now(), 6)
+            old = self.index.by_token.get(token)
+            live = old if old is not None and old.is_live(now) else None
+            if live is not None and live.username != username:
+                raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
+            expires = None if expire_seconds is None else now + expire_seconds
+            created = now if live is None else live.created
+            record = BearerTokenRecord(token, username, created, expires, **details)
+            change = TokenChange("create" if live is None else "renew", (record,))
+            self.database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
+            self.index.put(record)
+            return record, [] if old is None or live is not None else [token]
+
+        return self._change(store)
 
     def delete(
         self, *, username: str | None = None, token: str | None = None, before_commit: BeforeCommit | None = None
@@ -250,58 +214,82 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        removed, live = self.run(self._delete, username, token, before_commit)
-        self._notify_revoked(removed)
-        return live
+        return self._change(self._delete, username, token, before_commit)
 
-    def _delete(self, username: str | None, token: str | None, hook: BeforeCommit | None) -> tuple[list[str], int]:
+    def _delete(self, username: str | None, token: str | None, hook: BeforeCommit | None) -> tuple[int, list[str]]:
         if token is not None:
             found = self.index.by_token.get(token)
             records = [found] if found is not None and username in (None, found.username) else []
         else:
             records = self.index.of_user(username) if username is not None else []
         if not records:
-            return [], 0
+            return 0, []
         now = self.now()
         live = tuple(record for record in records if record.is_live(now))
         before_commit = bind_hook(hook, TokenChange("delete", live)) if live else None
-        return self._remove(records, now, before_commit), len(live)
+        return len(live), self._remove(records, now, before_commit)
 
     def replace(
         self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
     ) -> ReplaceResult:
         """Replace all stored tokens by these, with their creation and expiry, in one transaction.
 
-        The tokens come from `read_backup`, or obey the same rules. Expired ones are skipped. `before_commit` gets the
-        others and may raise to refuse the change. Tokens that aren't among them, or change their user, are revoked.
+        Expired ones are skipped. `before_commit` gets the others and may raise to refuse the change. Tokens that aren't
+        among them, or change their user, are revoked.
 
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        replaced, revoked = self.run(self._replace, list(records), before_commit)
-        self._notify_revoked(revoked)
-        return replaced
+        return self._change(self._replace, list(records), before_commit)
 
     def _replace(self, given: list[BearerTokenRecord], hook: BeforeCommit | None) -> tuple[ReplaceResult, list[str]]:
-        self.index, replaced, revoked = bulk.replace(self.database, self.index, given, self.now(), hook)
-        return replaced, revoked
+        now = self.now()
+        old = self.index
+        live = [record for record in given if record.is_live(now)]
+        index = TokenIndex(live)
+        records = index.records()
+        self.database.replace(records, now=now, before_commit=bind_hook(hook, TokenChange("restore", tuple(records))))
+        self.index = index
+        owners = {record.token: record.username for record in records}
+        gone = [record for record in old.records() if owners.get(record.token) != record.username]
+        removed = sum(record.is_live(now) for record in gone)
+        return ReplaceResult(len(records), removed, len(given) - len(live)), [record.token for record in gone]
 
     def import_tokens(
         self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
     ) -> ImportResult:
         """Add tokens that aren't stored here, with their creation and expiry, in one transaction.
 
-        They obey the rules of `models/fields.py`. Those that have expired or are stored already are skipped.
-        `before_commit` gets the others and may raise to refuse the change; it isn't called when there are none.
+        Those that have expired or are stored already are skipped. `before_commit` gets the others and may raise to
+        refuse the change; it isn't called when there are none.
 
         Raises:
             TokenStoreError: the disk refused; nothing changed.
         """
-        imported, revoked = self.run(
-            lambda: bulk.import_tokens(self.database, self.index, records, self.now(), before_commit)
-        )
-        self._notify_revoked(revoked)
-        return imported
+        return self._change(self._import_tokens, records, before_commit)
+
+    def _import_tokens(
+        self, given: Sequence[BearerTokenRecord], hook: BeforeCommit | None
+    ) -> tuple[ImportResult, list[str]]:
+        now = self.now()
+        index = self.index
+        new: dict[str, BearerTokenRecord] = {}
+        refused = []
+        live = [record for record in given if record.is_live(now)]
+        for record in live:
+            held = index.by_token.get(record.token)
+            if held is None or not held.is_live(now):
+                held = new.setdefault(record.token, record)
+            if held.username != record.username:
+                refused.append(record)
+        records = tuple(new.values())
+        revoked = [token for token in new if token in index.by_token]
+        if records:
+            self.database.put(*records, now=now, before_commit=bind_hook(hook, TokenChange("import", records)))
+            for record in records:
+                index.put(record)
+        present = len(live) - len(records) - len(refused)
+        return ImportResult(len(records), present, tuple(refused), len(given) - len(live)), revoked
 
     def backup(self, path: Path) -> int:
         """Copy a consistent snapshot into a new file with mode 0600; return the number of live tokens.
@@ -334,7 +322,8 @@ class TokenStore:
         Raises:
             TokenStoreError: the disk refused; what earlier transactions removed stays removed.
         """
-        now, count = self.now(), 0
+        now = self.now()
+        count = 0
         while removed := self.run(self._sweep, now):
             self._notify_revoked(removed)
             count += len(removed)
@@ -351,7 +340,8 @@ class TokenStore:
                 self._executor.submit(self._background_sweep)
 
     def _background_sweep(self) -> None:
-        now, next_sweep = self.now(), -math.inf
+        now = self.now()
+        next_sweep = -math.inf
         try:
             self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while removed := self._sweep(now):
@@ -371,16 +361,20 @@ class TokenStore:
             self.index.remove(records)
         return tokens
 
-    def run(
-        self, function: Callable[_Parameters, _Value], *args: _Parameters.args, **kwargs: _Parameters.kwargs
-    ) -> _Value:
+    def _change(self, function: Callable[[*_Arguments], tuple[_Value, list[str]]], *args: *_Arguments) -> _Value:
+        """Run a function that returns a value and the tokens that it revoked; return the value."""
+        value, revoked = self.run(function, *args)
+        self._notify_revoked(revoked)
+        return value
+
+    def run(self, function: Callable[[*_Arguments], _Value], *args: *_Arguments) -> _Value:
         """Run a function in the store's own thread, the only one that uses the database, and wait for its result."""
         submitted = time.monotonic()
 
         def run() -> _Value:
             # Calls queued before this one may have waited for a lock: together they must not wait longer than one.
             self.database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - submitted))
-            return function(*args, **kwargs)
+            return function(*args)
 
         try:
             if self._is_closed:

@@ -37,7 +37,7 @@ def token_rows(count: int, users: int = USERS) -> Iterator[tuple[str, str]]:
 
 def fill(folder: Path, rows: Rows) -> None:
     """Store tokens in a new database of ours in one transaction; one by one they would take a minute."""
-    TokenDatabase.open(folder).close()
+    TokenDatabase(folder).close()
     with contextlib.closing(diskcache.Cache(str(folder), disk=NoPickleDisk)) as cache, cache.transact():
         for username, token in rows:
             value = {"token": token, "username": username, "created": "2026-05-31T10:08:51.914919+00:00"}

@@ -80,5 +80,5 @@ def _timed(function: Callable[..., bool], *args: str) -> float:
 
 
 if __name__ == "__main__":
-    with TokenStore.open(Path(sys.argv[1])) as opened:
+    with TokenStore(Path(sys.argv[1])) as opened:
         answer_calls(Driver(opened))

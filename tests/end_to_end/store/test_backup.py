@@ -57,7 +57,7 @@ def big(environment_factory: EnvironmentFactory) -> Environment:
     environment = environment_factory()
     environment.prepare()
     now = time.time()
-    with TokenStore.open(environment.tokens_folder(DEFAULT_WORKER)) as store:
+    with TokenStore(environment.tokens_folder(DEFAULT_WORKER)) as store:
         store.replace(
             BearerTokenRecord(
                 f"token-{n:05}-{'x' * 64}", f"user {n % 100}", now - n, now + 10_000 + n if n % 10 else None

@@ -90,7 +90,7 @@ def test_pickled_tokens_are_counted_and_never_unpickled(brought: Path, caplog: p
     shards = [brought / f"{number:03}" for number in range(SHARDS)]
     counts = []
     for shard in shards:
-        with TokenStore.open(shard) as store:
+        with TokenStore(shard) as store:
             assert (len(store), store.invalid_rows) == (0, 0)
             counts.append(store.pickled_rows)
     assert sum(counts) == len(TOKENS)
@@ -108,7 +108,7 @@ def test_a_whole_database_of_the_references_is_named_and_left_alone(
 ) -> None:
     """It is in folders below the folder of ours: without a message its tokens would seem to be lost."""
     before = {path: path.read_bytes() for path in brought.rglob("cache.db")}
-    with TokenStore.open(brought) as store:
+    with TokenStore(brought) as store:
         assert (len(store), store.pickled_rows, store.invalid_rows) == (0, 0, 0)
     line = (
         f"ignoring a NorFab database in {brought} (000/cache.db and others): "

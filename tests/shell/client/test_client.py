@@ -42,7 +42,7 @@ class Server:
         self._open = ExitStack()
         lock = WorkerLock.acquire(environment.lock_file(name))
         self._open.callback(lock.release)
-        store = self._open.enter_context(TokenStore.open(environment.tokens_folder(name)))
+        store = self._open.enter_context(TokenStore(environment.tokens_folder(name)))
         self.worker = task_context(
             name=name,
             environment=environment,

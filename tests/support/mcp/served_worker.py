@@ -121,7 +121,7 @@ class ServedWorker(McpAddress):
         inventory = WorkerInventory.model_validate(configured)
         self.now = START
         self.grace_seconds = grace_seconds
-        self.store = TokenStore.open(folder, clock=lambda: self.now, ticks=lambda: 0.0)
+        self.store = TokenStore(folder, clock=lambda: self.now, ticks=lambda: 0.0)
         self.store.store("automation", TOKEN, None)
         self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []

@@ -159,7 +159,7 @@ def mcp_client(url: str) -> Iterator[McpClient]:
 def store_token(environment: Environment, name: str) -> None:
     """Give a worker that doesn't run yet the token `TOKEN`."""
     environment.prepare()
-    with TokenStore.open(environment.tokens_folder(name)) as store:
+    with TokenStore(environment.tokens_folder(name)) as store:
         store.store("observer", TOKEN, None)
 
 

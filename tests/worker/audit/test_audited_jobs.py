@@ -75,7 +75,7 @@ class Desk:
 @pytest.fixture
 def desk(trail: AuditTrail, clock: SimpleNamespace, tmp_path: Path) -> Iterator[Desk]:
     """Serve jobs for the length of a test."""
-    with TokenStore.open(tmp_path / "tokens", clock=lambda: clock.now) as store:
+    with TokenStore(tmp_path / "tokens", clock=lambda: clock.now) as store:
         desk = Desk(tmp_path, store, trail)
         yield desk
         desk.executor.stop()

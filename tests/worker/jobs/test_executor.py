@@ -108,7 +108,7 @@ class Bench:
 @pytest.fixture
 def bench(trail: AuditTrail, tmp_path: Path) -> Iterator[Bench]:
     """Provide an executor with a real store and a real audit trail."""
-    with TokenStore.open(tmp_path / "tokens") as store:
+    with TokenStore(tmp_path / "tokens") as store:
         bench = Bench(store, trail, tmp_path)
         yield bench
         bench.gate.set()

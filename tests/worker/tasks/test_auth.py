@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.environment.paths import Environment
+from nfcli.models.fields import EXPIRE_MAX_SECONDS
 from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.auth import BearerTokenEntry
@@ -115,6 +117,33 @@ def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: T
     worker.store.store("alice", "a", None)
     [entry] = run("bearer_token_list")["result"]
     assert (entry["expires"], entry["age"]) == ("None", "0:00:00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("alice", "not a token", 5), "token: must be made of "),
+        (("alice", "", 5), "token: must be 1 to 1024 characters, got 0"),
+        (("al\nice", "t", 5), "username: must not hold control characters, character 3 is U+000A"),
+        ((" alice", "t", 5), "username: must not begin or end with a blank"),
+        (("alice", "t", 0), "expire: must be 1 to "),
+        (("alice", "t", -1), "expire: must be 1 to "),
+        (("alice", "t", math.nan), "expire: must be 1 to "),
+        (("alice", "t", math.inf), "expire: must be 1 to "),
+        (("alice", "t", EXPIRE_MAX_SECONDS + 1), "expire: must be 1 to "),
+        ((None, b"t", 5), "token: must be text; username: must be text"),
+    ],
+)
+def test_invalid_arguments_of_a_token_are_refused_in_one_line_each(
+    run: Run, worker: TaskContext, arguments: tuple[Any, Any, Any], message: str
+) -> None:
+    """The next start would skip such a row."""
+    username, token, expire = arguments
+    result = run("bearer_token_store", username=username, token=token, expire=expire)
+    errors = "; ".join(result["errors"])
+    assert errors.startswith(message)
+    assert "\n" not in errors
+    assert len(worker.store.index) == 0
 
 
 def test_another_user_s_token_is_refused_in_one_line(run: Run) -> None:

@@ -137,5 +137,5 @@ def test_an_inconsistent_copy_is_refused(open_store: OpenStore, tokens_folder: P
     middle = len(halves[0]) // 4096 // 2 * 4096
     file.write_bytes(halves[1][:middle] + halves[0][middle:])
     with pytest.raises(TokenStoreDamagedError, match=r"is damaged or no token database"):
-        TokenStore.open(copy)
+        TokenStore(copy)
     shutil.rmtree(copy)

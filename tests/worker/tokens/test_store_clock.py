@@ -35,7 +35,7 @@ def crash_and_open(tmp_path: Path, clock: SimpleNamespace) -> Iterator[CrashAndO
             copy = tmp_path / f"copy-{len(list(tmp_path.glob('copy-*')))}"
             shutil.copytree(store.database.folder, copy, ignore=shutil.ignore_patterns("*-shm"))
             clocks = {"clock": lambda: clock.now, "ticks": lambda: clock.ticks}
-            return opened.enter_context(TokenStore.open(copy, **clocks))
+            return opened.enter_context(TokenStore(copy, **clocks))
 
         yield again
 

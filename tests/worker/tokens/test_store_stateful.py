@@ -40,7 +40,7 @@ class TokenStoreModel(RuleBasedStateMachine):
     def open(self) -> None:
         """Open the database, for the first time or again."""
         folder = self.folder / f"tokens-{self.crashes}"
-        self.store = TokenStore.open(folder, clock=lambda: self.clock, ticks=lambda: self.ticks)
+        self.store = TokenStore(folder, clock=lambda: self.clock, ticks=lambda: self.ticks)
         self.opened.append(self.store)
         self.store.on_revoked.append(self.revoked.extend)
 

@@ -20,7 +20,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     """A serving ROUTER in an environment of its own."""
     environment = Environment(tmp_path, None)
     environment.prepare()
-    with TokenStore.open(environment.tokens_folder("w1")) as store:
+    with TokenStore(environment.tokens_folder("w1")) as store:
         server = Server(environment, store)
         yield server
         server.stop()
@@ -55,7 +55,7 @@ def idle(tmp_path: Path, broker: FabricBroker) -> Iterator[Joined]:
     """Return a worker that hasn't joined yet."""
     environment = Environment(tmp_path, None)
     environment.prepare()
-    with TokenStore.open(environment.tokens_folder("w1")) as store:
+    with TokenStore(environment.tokens_folder("w1")) as store:
         joined = Joined(environment, store, broker)
         yield joined
         joined.stop()

@@ -84,7 +84,7 @@ def test_a_backup_can_take_the_place_of_the_database(store: TokenStore, tmp_path
     folder = tmp_path / "elsewhere"
     folder.mkdir(mode=0o700)
     store.backup(folder / "cache.db")
-    with TokenStore.open(folder, clock=lambda: clock.now) as other:
+    with TokenStore(folder, clock=lambda: clock.now) as other:
         assert contents(other) == contents(store)
 
 

@@ -119,7 +119,7 @@ def test_many_writes_together_wait_no_longer_for_a_lock_than_one(
     tokens_folder: Path, raw_database: RawDatabase
 ) -> None:
     """Eight writes at once all fail when the first one does."""
-    with TokenStore.open(tokens_folder, lock_timeout_seconds=1.0) as store, raw_database.connect() as other:
+    with TokenStore(tokens_folder, lock_timeout_seconds=1.0) as store, raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
 
         def write(number: int) -> float:
@@ -236,7 +236,7 @@ def test_a_write_ahead_log_that_another_program_folded_in(
     store.store("carol", "new", None)
     store.delete(token="a1")
     shutil.copytree(tokens_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*-shm"))
-    with TokenStore.open(tmp_path / "copy", clock=store.now) as copy:
+    with TokenStore(tmp_path / "copy", clock=store.now) as copy:
         assert [record.token for record in copy.records()] == ["a2", "new"]
 
 
@@ -261,7 +261,7 @@ def test_a_folder_that_was_moved_or_removed(
 def test_a_folder_that_can_not_be_accessed(tmp_path: Path, clock: SimpleNamespace) -> None:
     """Files that can't be accessed give an error with the system's reason."""
     folder = tmp_path / "closed" / "tokens"
-    with TokenStore.open(folder, clock=lambda: clock.now) as store:
+    with TokenStore(folder, clock=lambda: clock.now) as store:
         store.store("alice", "a1", None)
         folder.parent.rename(tmp_path / "elsewhere")
         folder.parent.touch()  # a file where the folder was

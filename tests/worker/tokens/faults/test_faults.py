@@ -140,18 +140,18 @@ def test_a_read_only_database_is_refused_at_open(name: str, mode: int, *, is_new
     with tempfile.TemporaryDirectory() as top:  # pytest's own folders keep other users out
         Path(top).chmod(0o755)
         folder = Path(top, "tokens")
-        TokenStore.open(folder).close()
+        TokenStore(folder).close()
         if is_new:
             (folder / "cache.db").unlink()
         (folder / name).chmod(mode)
         with without_privileges(folder):
             with pytest.raises(TokenStoreReadOnlyError, match=r"can't be .*, nothing changed: ") as refused:
-                TokenStore.open(folder)
+                TokenStore(folder)
             assert "\n" not in str(refused.value)
             folder.chmod(0o700)
             if not is_new:
                 (folder / "cache.db").chmod(0o600)
-            TokenStore.open(folder).close()
+            TokenStore(folder).close()
 
 
 def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, raw_database: RawDatabase) -> None:
@@ -211,9 +211,9 @@ def small_disk(tokens_folder: Path) -> Iterator[Path]:
 
 def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, raw_database: RawDatabase) -> None:
     """Folding in the write-ahead log frees the space for it."""
-    with TokenStore.open(small_disk) as store:
+    with TokenStore(small_disk) as store:
         store.store("alice", "secret-token", None)
-    with TokenStore.open(small_disk) as store:
+    with TokenStore(small_disk) as store:
         for _ in range(20):
             store.store("alice", "secret-token", None)
         _fill(small_disk)
@@ -260,7 +260,7 @@ from pathlib import Path
 from nfcli.models.errors import TokenStoreError
 from nfcli.worker.tokens.store import TokenStore
 folder = Path(sys.argv[1])
-store = TokenStore.open(folder)
+store = TokenStore(folder)
 store.store("alice", "old", None)
 size = (folder / "cache.db-wal").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
@@ -272,7 +272,7 @@ print([record.token for record in store.records()])
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store.store("alice", "newer", None)
 store.close()
-print([record.token for record in TokenStore.open(folder).records()])
+print([record.token for record in TokenStore(folder).records()])
 """
     command = [sys.executable, "-c", code, str(tokens_folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -38,7 +38,7 @@ def test_what_is_stored_is_in_the_files_at_once(open_store: OpenStore, tokens_fo
         store.store("alice", f"token-{number}", None)
     store.delete(token="token-7")
     shutil.copytree(tokens_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*-shm"))
-    with TokenStore.open(tmp_path / "copy") as copy:
+    with TokenStore(tmp_path / "copy") as copy:
         assert contents(copy) == contents(store)
 
 
