@@ -68,20 +68,12 @@ def mask_credentials(text: str) -> str:
     return text
 
 
-def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], None]:
-    """Send all logging of this process to `path` as redacted JSON lines, and to stderr as text when `console` is true.
+def configure_logging(path: Path, level: str) -> Callable[[], None]:
+    """Send all logging of this process to `path` as redacted JSON lines; return a function that undoes it.
 
-    The file has mode 0600 and is rotated at 10 MiB; three older ones are kept. Libraries log at INFO at most, because
-    their debug lines quote whole messages. If the log can't be written, that is reported once on stderr and stops
-    nothing.
-
-    Args:
-        path: the log file, in an existing folder.
-        level: name of the lowest level that is logged, in upper or lower case.
-        console: whether to log to stderr too.
-
-    Returns:
-        A function that restores the former configuration and closes the file.
+    The file has mode 0600 and is rotated at 10 MiB; three older ones are kept. `level`, in upper or lower case, is the
+    lowest that is logged; libraries log at INFO at most, because their debug lines quote whole messages. If the log
+    can't be written, that is reported once on stderr and stops nothing.
 
     Raises:
         UsageError: there is no such level.
@@ -90,18 +82,15 @@ def configure_logging(path: Path, level: str, *, console: bool) -> Callable[[], 
     number = _LEVELS.get(level.upper())
     if number is None:
         raise UsageError(f"log level must be one of {', '.join(_LEVELS)}, got {level[:40]!r}")
-    handlers: list[logging.Handler] = [_PrivateFile(path)]
-    if console:
-        handlers.append(_Console())
-    undo = [_adopt(logging.getLogger(), handlers, number)]
+    handler = _PrivateFile(path)
+    undo = [_adopt(logging.getLogger(), [handler], number)]
     undo += [_adopt(logging.getLogger(name), [], max(number, logging.INFO)) for name in _LIBRARIES]
 
     def restore() -> None:
         for step in undo:
             step()
-        for handler in handlers:
-            with suppress(OSError, ValueError):  # a full disk has been reported, and must not prevent the worker's stop
-                handler.close()
+        with suppress(OSError, ValueError):  # a full disk has been reported, and must not prevent the worker's stop
+            handler.close()
 
     return restore
 
@@ -124,7 +113,7 @@ class _JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": _utc_text(record.created),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": mask_credentials(_text(record)),
@@ -132,20 +121,6 @@ class _JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line["errors"] = [_described(error) for error in _chain(record.exc_info[1])]
         return json.dumps(line)
-
-
-class _ConsoleLines(logging.Formatter):
-    """One short line; of an exception only its class, the log file has the rest."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = _text(record)
-        if record.exc_info and record.exc_info[1] is not None:
-            message = f"{message} ({type(record.exc_info[1]).__name__})"
-        time = datetime.fromtimestamp(record.created, UTC).astimezone()
-        printable = "".join(
-            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message
-        )
-        return f"{time:%H:%M:%S} {record.levelname} {mask_credentials(printable)}"
 
 
 class _PrivateFile(RotatingFileHandler):
@@ -165,18 +140,8 @@ class _PrivateFile(RotatingFileHandler):
             self._has_reported = True
             kind, error, _ = sys.exc_info()
             reason = error.strerror if isinstance(error, OSError) else getattr(kind, "__name__", "unknown")
-            _write_stderr(f"nfcli: the log {self.baseFilename} can't be written: {reason}")
-
-
-class _Console(logging.StreamHandler[Any]):
-    """Lines on stderr; one that is closed or broken is ignored."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self.setFormatter(_ConsoleLines())
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        """Do nothing."""
+            with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or there is none
+                sys.stderr.write(f"nfcli: the log {self.baseFilename} can't be written: {reason}\n")
 
 
 def _text(record: logging.LogRecord) -> str:
@@ -185,13 +150,6 @@ def _text(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001  an argument's own `__str__` may raise anything
         return f"{record.msg} (arguments don't fit: {type(error).__name__})"
-
-
-def _write_stderr(line: str) -> None:
-    try:
-        sys.stderr.write(f"{line}\n")
-    except (OSError, ValueError, AttributeError):  # stderr is closed, or there is none
-        return
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -218,7 +176,3 @@ def _described(error: BaseException) -> dict[str, Any]:
         described["message"] = error.strerror
     described["where"] = [f"{place.filename}:{place.lineno} {place.name}" for place in places]
     return described
-
-
-def _utc_text(epoch_seconds: float) -> str:
-    return datetime.fromtimestamp(epoch_seconds, UTC).isoformat(timespec="milliseconds")

@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write_event(stdout, event="skipped", name=arguments.name, service=found)
             return EXIT_OK
         environment.prepare()
-        configure_logging(environment.log_file(arguments.name), arguments.log_level, console=False)
+        configure_logging(environment.log_file(arguments.name), arguments.log_level)
         if found.inventory.plugins:
             stdout = _keep_stdout()
         worker = Worker(environment, arguments.name, found)

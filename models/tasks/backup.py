@@ -47,17 +47,16 @@ def parse_trailer(trailer: bytes) -> str | None:
     return found[1].decode() if found else None
 
 
-class BackupReadInput(TaskInput):
+class TransferInput(TaskInput):
+    """Arguments of `backup_end` and `restore_commit`."""
+
+    id: TransferId
+
+
+class BackupReadInput(TransferInput):
     """Arguments of `backup_read`."""
 
-    id: TransferId
     offset: Offset
-
-
-class BackupEndInput(TaskInput):
-    """Arguments of `backup_end`."""
-
-    id: TransferId
 
 
 class RestoreBeginInput(TaskInput):
@@ -67,18 +66,10 @@ class RestoreBeginInput(TaskInput):
     sha256: Sha256
 
 
-class RestoreWriteInput(TaskInput):
+class RestoreWriteInput(BackupReadInput):
     """Arguments of `restore_write`."""
 
-    id: TransferId
-    offset: Offset
     data: Chunk
-
-
-class RestoreCommitInput(TaskInput):
-    """Arguments of `restore_commit`."""
-
-    id: TransferId
 
 
 class BackupBegun(Report):

@@ -39,22 +39,16 @@ def clock_result(behind_seconds: float) -> CheckResult:
     """Return the result of comparing the clock with the latest time that a token database has seen."""
     if behind_seconds <= CLOCK_SLACK_SECONDS:
         return CheckResult(subject="clock", detail="not behind what the token database has seen")
-    return CheckResult(
-        subject="clock",
-        error=f"it is {behind_seconds:.0f} s behind the latest time that the token database has seen: "
-        "set this machine's clock right",
-    )
+    seen = f"it is {behind_seconds:.0f} s behind the latest time that the token database has seen"
+    return CheckResult(subject="clock", error=f"{seen}: set this machine's clock right")
 
 
 def rows_result(tokens: int, skipped: int) -> CheckResult:
     """Return the result for an intact token database, from its numbers of live tokens and of skipped rows."""
     if skipped == 0:
         return CheckResult(subject="database", detail=f"intact, tokens: {tokens}")
-    return CheckResult(
-        subject="database",
-        error=f"skipped rows that hold no valid token: {skipped}: store these tokens again with "
-        "fastmcp auth create-token",
-    )
+    remedy = "store these tokens again with fastmcp auth create-token"
+    return CheckResult(subject="database", error=f"skipped rows that hold no valid token: {skipped}: {remedy}")
 
 
 def trail_result(lines: int) -> CheckResult:

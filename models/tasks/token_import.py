@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..fields import Instant, Token, Username
 from ..tokens import BearerTokenRecord
-from .base import TaskInput
+from .base import Report, TaskInput
 
 IMPORT_MAX_TOKENS = 100
 """Tokens per message; with the longest tokens and user names they take a quarter of the worker's limit of 1 MiB."""
@@ -36,10 +36,8 @@ class BearerTokenImportInput(TaskInput):
     ]
 
 
-class Imported(BaseModel):
+class Imported(Report):
     """Result of `bearer_token_import`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     imported: int = Field(description="Number of tokens that are stored now and were not before")
     present: int = Field(description="Number of tokens that their users had already, left as they were")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from .base import Report, TaskInput
 
-PATTERN_MAX_CHARACTERS = 256
+GLOB_MAX_CHARACTERS = 256
 
 
 def tool_name(service: str, task: str) -> str:
@@ -21,10 +21,7 @@ class GetToolsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List names only")] = False
     service: Annotated[str, Field(description="Service whose tools to list, or all")] = "all"
-    name: Annotated[
-        str,
-        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern for names of tools"),
-    ] = "*"
+    name: Annotated[str, Field(max_length=GLOB_MAX_CHARACTERS, description="Glob pattern for names of tools")] = "*"
 
 
 class GetPromptsInput(TaskInput):
@@ -32,10 +29,7 @@ class GetPromptsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List names only")] = False
     service: Annotated[str, Field(description="Service whose prompts to list, or all")] = "all"
-    name: Annotated[
-        str,
-        Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern for names of prompts"),
-    ] = "*"
+    name: Annotated[str, Field(max_length=GLOB_MAX_CHARACTERS, description="Glob pattern for names of prompts")] = "*"
 
 
 class GetGuardrailsInput(TaskInput):
@@ -43,7 +37,7 @@ class GetGuardrailsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List the names of tools only")] = False
     service: Annotated[str, Field(description="Service whose tools' guardrails to list, or all")] = "all"
-    name: Annotated[str, Field(max_length=PATTERN_MAX_CHARACTERS, description="Glob pattern for names of tools")] = "*"
+    name: Annotated[str, Field(max_length=GLOB_MAX_CHARACTERS, description="Glob pattern for names of tools")] = "*"
 
 
 class DiscoverInput(TaskInput):
@@ -78,10 +72,10 @@ class PromptEntry(Report):
     arguments: list[PromptArgumentEntry] = Field(description="Arguments to render it with")
 
 
-class GuardrailEntry(BaseModel):
+class GuardrailEntry(Report):
     """Guardrail of a tool; its other keys are those of the rule, such as field, type, match and message."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     tool: str = Field(description="Name of the tool")
     kind: str = Field(description="guardrail for arguments, result_guardrail for results")

@@ -36,8 +36,8 @@ def configure(path: Path) -> Iterator[Configure]:
     """Configure logging for the length of a test."""
     undo: list[Callable[[], None]] = []
 
-    def start(level: str = "INFO", *, console: bool = False) -> None:
-        undo.append(configure_logging(path, level, console=console))
+    def start(level: str = "INFO") -> None:
+        undo.append(configure_logging(path, level))
 
     yield start
     for restore in reversed(undo):
@@ -215,7 +215,7 @@ def test_lines_below_the_level_are_not_logged(configure: Configure, path: Path, 
 def test_an_unknown_level_is_refused(path: Path) -> None:
     """On one line that names the levels; no file is made."""
     with pytest.raises(UsageError) as refused:
-        configure_logging(path, "loud", console=False)
+        configure_logging(path, "loud")
     assert str(refused.value) == "log level must be one of CRITICAL, ERROR, WARNING, INFO, DEBUG, got 'loud'"
     assert not path.exists()
 
@@ -245,7 +245,7 @@ def test_a_log_open_to_others_is_refused(path: Path) -> None:
     path.touch()
     path.chmod(0o644)
     with pytest.raises(EnvironmentFolderError, match="chmod 600"):
-        configure_logging(path, "INFO", console=False)
+        configure_logging(path, "INFO")
     assert logging.getLogger().handlers == before
 
 
@@ -254,26 +254,9 @@ def test_restoring_puts_the_former_configuration_back(path: Path) -> None:
     loggers = [logging.getLogger(name) for name in ("", "uvicorn", "uvicorn.access", "mcp", "zmq")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     files = len(list(Path("/dev/fd").iterdir()))
-    configure_logging(path, "DEBUG", console=True)()
+    configure_logging(path, "DEBUG")()
     assert [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers] == before
     assert len(list(Path("/dev/fd").iterdir())) == files
-
-
-def test_the_console_gets_one_plain_line(configure: Configure, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On stderr, masked, without control characters, and of an exception only the class."""
-    configure(console=True)
-    logging.getLogger("x").warning("Bearer %s", SECRET)
-    try:
-        _fail(SECRET)
-    except ValueError:
-        logging.getLogger("x").exception("bad\n\x1b[2Jthing")
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert [line.split(" ", 1)[1] for line in shown.err.splitlines()] == [
-        "WARNING Bearer ***",
-        "ERROR bad\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2Jthing (ValueError)",
-    ]
-    assert len(lines(path)) == 2
 
 
 def test_a_log_that_can_t_be_written_is_reported_once_and_stops_nothing(
@@ -304,7 +287,7 @@ def test_a_closed_stderr_stops_nothing(configure: Configure, path: Path, monkeyp
     with open(os.devnull, "w") as closed:  # noqa: PTH123
         pass
     monkeypatch.setattr(sys, "stderr", closed)
-    configure(console=True)
+    configure()
     logging.getLogger("x").error("fine")
     assert [line["message"] for line in lines(path)] == ["fine"]
     handler = logging.getLogger().handlers[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from .context import WorkerContext
@@ -23,21 +23,9 @@ if TYPE_CHECKING:
 class TaskContext(WorkerContext):
     """One worker's parts; `worker.py` makes it, and each job of a task that isn't run inline gets a copy.
 
-    Attributes:
-        environment: the folders that it keeps its files in.
-        registry: its tasks.
-        store: its tokens.
-        audit: its audit trail.
-        catalogue: the tools and prompts that MCP clients see.
-        transfers: the backup and the restore in progress.
-        clock: returns seconds since the epoch.
-        started: when the worker was started, by `clock`.
-        broker: the broker that it joins; None in direct mode.
-        discovery: finds the other services of the fabric; None in direct mode.
-        client: name of the client that sent the job, in audited tasks; else empty.
-        url: MCP endpoint, `http://host:port/mcp`.
-        endpoint: ZeroMQ endpoint, the broker's where there is one; set once it is bound or connected.
-        counters: functions that return the counts of a part, by its name: `jobs` and `messaging`.
+    `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
+    name of the client that sent the job, in audited tasks. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set
+    once it is bound or connected. `counters` has functions that return the counts of `jobs` and `messaging`.
     """
 
     environment: Environment
@@ -57,11 +45,4 @@ class TaskContext(WorkerContext):
 
     def for_plugin(self) -> WorkerContext:
         """Return the part of this context that plugins are promised."""
-        return WorkerContext(
-            name=self.name,
-            service=self.service,
-            inventory=self.inventory,
-            stopping=self.stopping,
-            uuid=self.uuid,
-            progress=self.progress,
-        )
+        return WorkerContext(**{each.name: getattr(self, each.name) for each in fields(WorkerContext)})

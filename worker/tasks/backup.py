@@ -24,13 +24,12 @@ from ...models.tasks.backup import (
     DATABASE_MAGIC,
     MAX_BACKUP_BYTES,
     BackupBegun,
-    BackupEndInput,
     BackupReadInput,
     RestoreBeginInput,
     RestoreBegun,
-    RestoreCommitInput,
     Restored,
     RestoreWriteInput,
+    TransferInput,
 )
 from ...models.tasks.base import TaskInput
 from ..jobs.task import task
@@ -74,8 +73,8 @@ def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
         return base64.b64encode(stream.read(CHUNK_BYTES)).decode()
 
 
-@task(arguments=BackupEndInput, result=bool, mcp=False)
-def backup_end(worker: TaskContext, arguments: BackupEndInput) -> bool:
+@task(arguments=TransferInput, result=bool, mcp=False)
+def backup_end(worker: TaskContext, arguments: TransferInput) -> bool:
     """Remove the snapshot."""
     with worker.transfers.snapshot.acquire(arguments.id, is_last=True):
         return True
@@ -111,8 +110,8 @@ def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
     return True
 
 
-@task(arguments=RestoreCommitInput, result=Restored, mcp=False, audit="restore")
-def restore_commit(worker: TaskContext, arguments: RestoreCommitInput) -> Result:
+@task(arguments=TransferInput, result=Restored, mcp=False, audit="restore")
+def restore_commit(worker: TaskContext, arguments: TransferInput) -> Result:
     """Replace all stored tokens by those of the uploaded database, in one transaction.
 
     Tokens that have expired meanwhile are skipped. Stored tokens that are not in the backup are revoked at once. The
