@@ -17,7 +17,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -33,22 +33,17 @@ log = logging.getLogger(__name__)
 _M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; bytes: its own first value
 
 
-def _stop_condition(worker: Worker, arguments: argparse.Namespace) -> Callable[[], None] | None:
-    """Return a function that blocks until the worker is to stop without a signal."""
-    if arguments.while_needed:
-        return worker.wait_until_unused
-    return wait_for_end_of_stdin if arguments.until_stdin_ends else None
-
-
-async def _serve(worker: Worker, stdout: IO[str], until: Callable[[], None] | None) -> int:
+async def _serve(worker: Worker, stdout: IO[str], arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.request_stop)
     url, endpoint = worker.context.url, worker.context.endpoint
     _write_event(stdout, event="ready", name=worker.name, url=url, endpoint=endpoint, pid=os.getpid())
     log.info("ready at %s and %s", url, endpoint)
-    if until is not None:
-        call_after(until, worker.request_stop)
+    if arguments.while_needed:
+        call_after(worker.wait_until_unused, worker.request_stop)
+    elif arguments.until_stdin_ends:
+        call_after(wait_for_end_of_stdin, worker.request_stop)
     return await worker.serve()
 
 
@@ -120,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _start_failed(stdout, arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_serve(worker, stdout, _stop_condition(worker, arguments)))
+            return runner.run(_serve(worker, stdout, arguments))
     finally:
         worker.close()
 

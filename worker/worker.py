@@ -55,13 +55,8 @@ class Worker:
     Jobs come from the configuration's broker, or without one from clients that connect to the worker itself.
     `start` and `close` need no event loop; `serve` and `request_stop` belong to one.
 
-    Args:
-        environment: where its files are.
-        name: its name in the inventory.
-        configuration: its inventory, and its broker if it joins one.
-        sweep_seconds: pause between two removals of expired tokens.
-        sweep_retry_seconds: pause after one that failed.
-        stop_deadline_seconds: how long after a request to stop the process ends in any case; None: wait for all parts.
+    Expired tokens are removed every `sweep_seconds`, after a failure in `sweep_retry_seconds`. The process ends in any
+    case `stop_deadline_seconds` after a request to stop; None: it waits for all parts.
     """
 
     def __init__(
@@ -106,7 +101,7 @@ class Worker:
         registry = TaskRegistry(*TASK_MODULES)
         add_plugins(registry, inventory.plugins, environment.folder)
         audit_key = ensure_audit_key(environment.audit_key_file(name))
-        trail = enter(AuditTrail.open(environment.audit_file(name), audit_key))
+        trail = enter(AuditTrail(environment.audit_file(name), audit_key))
         store = enter(TokenStore(environment.tokens_folder(name)))
         transfers = self._open_transfers()
         listener = enter(HttpListener.bind(inventory))
@@ -201,9 +196,9 @@ class Worker:
     async def serve(self) -> int:
         """Serve until a stop is requested or a part ends by itself; return the exit status."""
         http = asyncio.create_task(self.http.serve())
-        http.add_done_callback(self._http_ended)
+        http.add_done_callback(lambda _task: self._stop_after("HTTP server"))
         sweep = asyncio.create_task(self._sweep())
-        call_after(self.transport.wait, self._transport_ended)
+        call_after(self.transport.wait, partial(self._stop_after, "ZeroMQ thread"))
         await self._stop_requested.wait()
         sweep.cancel()
         await self._stop(http)
@@ -213,7 +208,6 @@ class Worker:
         if self._stop_deadline_seconds is not None:
             _exit_after(self._stop_deadline_seconds, self._exit_status)
         log.info("stopping")
-        http.remove_done_callback(self._http_ended)
         await asyncio.gather(asyncio.to_thread(self.executor.stop), self.http.stop(), return_exceptions=True)
         http.cancel()
         await asyncio.gather(http, return_exceptions=True)
@@ -235,18 +229,12 @@ class Worker:
         """Make `serve` return; from the loop's thread."""
         self._stop_requested.set()
 
-    def _fail(self, reason: str) -> None:
-        log.critical("%s; shutting down", reason)
-        self._exit_status = EXIT_FAILED
-        self.request_stop()
-
-    def _http_ended(self, _task: asyncio.Task[None]) -> None:
+    def _stop_after(self, part: str) -> None:
+        """Stop with a failure after a part that has ended by itself."""
         if not self._stop_requested.is_set():
-            self._fail("the HTTP server ended unexpectedly")
-
-    def _transport_ended(self) -> None:
-        if not self._stop_requested.is_set():
-            self._fail("the ZeroMQ thread ended unexpectedly")
+            log.critical("the %s ended unexpectedly; shutting down", part)
+            self._exit_status = EXIT_FAILED
+            self.request_stop()
 
     async def _sweep(self) -> None:
         """Remove expired tokens from disk soon: a clock set back and a crash must not bring them back."""

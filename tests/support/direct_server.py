@@ -52,7 +52,7 @@ class Server:
             environment=environment,
             registry=TaskRegistry(tasks),
             store=store,
-            audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),
+            audit=AuditTrail(environment.audit_file("w1"), bytes(32)),
         )
         self.keys = ensure_key_pair(environment.keys_folder, "w1")
         clients = AuthorizedKeys(environment.clients_folder)

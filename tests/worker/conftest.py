@@ -55,7 +55,7 @@ def open_store(clock: SimpleNamespace, tokens_folder: Path) -> Iterator[Callable
 @pytest.fixture
 def trail(clock: SimpleNamespace, tmp_path: Path) -> Iterator[AuditTrail]:
     """Return an audit trail with the test's clock, in `audit-w1.jsonl`."""
-    with AuditTrail.open(tmp_path / "audit-w1.jsonl", bytes(32), clock=lambda: clock.now) as trail:
+    with AuditTrail(tmp_path / "audit-w1.jsonl", bytes(32), clock=lambda: clock.now) as trail:
         yield trail
 
 

@@ -47,7 +47,7 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
     key = ensure_audit_key(environment.audit_key_file(DEFAULT_WORKER))
     with (
         TokenStore(environment.tokens_folder(DEFAULT_WORKER)) as store,
-        AuditTrail.open(environment.audit_file(DEFAULT_WORKER), key) as trail,
+        AuditTrail(environment.audit_file(DEFAULT_WORKER), key) as trail,
     ):
         for token in ("t1", "t2", "t3"):
             store.store("ann", token, None, before_commit=trail.before_commit("client"))

@@ -33,18 +33,7 @@ class ChainedFile:
     `found` lists problems met while opening: an unfinished line that was removed, lines that are altered or missing.
     """
 
-    def __init__(self, path: Path, stream: IO[bytes], head_stream: IO[bytes], head: Head, found: list[str]) -> None:
-        self.path = path
-        self.found = found
-        self._stream, self._head_stream = stream, head_stream
-        self._head = head
-        self._lock = threading.Lock()
-        self._is_closed = False
-        status = os.fstat(stream.fileno())
-        self._identity, self._size = (status.st_dev, status.st_ino), status.st_size
-
-    @classmethod
-    def open(cls, path: Path) -> ChainedFile:
+    def __init__(self, path: Path) -> None:
         """Open NAME.jsonl and its head NAME.head, creating them when missing; only the end is read.
 
         An unfinished last line, as a crash leaves it, is removed. Other problems don't keep the file from opening.
@@ -52,32 +41,31 @@ class ChainedFile:
         Raises:
             AuditError: they can't be opened privately, read or written.
         """
-        try:
-            return cls._open(path)
-        except EnvironmentFolderError as error:
-            raise AuditError(f"the audit trail can't be opened: {error}") from error
-        except OSError as error:
-            raise AuditError(f"the audit trail {path} can't be opened: {error.strerror}") from error
-
-    @classmethod
-    def _open(cls, path: Path) -> ChainedFile:
+        self.path = path
+        self._lock = threading.Lock()
+        self._is_closed = False
         head_path = _head_path(path)
-        if not os.path.lexists(head_path):
-            _set_unchained_aside(path)
-            # The head is created first: a missing head next to lines then means that it was removed.
-            write_private(head_path, _NO_HEAD if os.path.lexists(path) else Head().encode())
-        with ExitStack() as opened:
-            head_stream = opened.enter_context(open_private(head_path, "r+b"))
-            stream = opened.enter_context(open_private(path, "a+b"))
-            known = Head.decode(head_stream.read(HEAD_MAX_BYTES))
-            head, found = _recover(stream.fileno(), known)
-            if known != head:
-                _sync(stream.fileno())  # the last writes of a killed process may not be on disk
-                head_stream.truncate(len(_NO_HEAD))
-                _write_head(head_stream, head)
+        with _convert_errors(path, "opened"), ExitStack() as opened:
+            if not os.path.lexists(head_path):
+                _set_unchained_aside(path)
+                # The head is created first: a missing head next to lines then means that it was removed.
+                write_private(head_path, _NO_HEAD if os.path.lexists(path) else Head().encode())
+            self._head_stream = opened.enter_context(open_private(head_path, "r+b"))
+            self._stream = opened.enter_context(open_private(path, "a+b"))
+            descriptor = self._stream.fileno()
+            known = Head.decode(self._head_stream.read(HEAD_MAX_BYTES))
+            self._head, self.found, self._size = _recover(descriptor, known)
+            status = os.fstat(descriptor)
+            self._identity = (status.st_dev, status.st_ino)
+            if status.st_size > self._size:
+                os.ftruncate(descriptor, self._size)
+                self.found.insert(0, f"an unfinished line was removed (bytes: {status.st_size - self._size})")
+            if known != self._head:
+                _sync(descriptor)  # the last writes of a killed process may not be on disk
+                self._head_stream.truncate(len(_NO_HEAD))
+                _write_head(self._head_stream, self._head)
             sync_folder(path.parent)
             opened.pop_all()
-        return cls(path, stream, head_stream, head, found)
 
     def append(self, fields: Mapping[str, Any]) -> None:
         """Add a line with these fields; it is on disk (fsync) when this returns.
@@ -198,7 +186,7 @@ def verify_closed(path: Path) -> Head:
         except FileNotFoundError:
             known = None
         with open_private(path, "rb") as stream:
-            head, found, size = _recover_head(stream.fileno(), known)
+            head, found, size = _recover(stream.fileno(), known)
             fault = "; ".join(found) or verify_chain(stream, size, head)
     if fault:
         raise _not_as_written(path, fault)
@@ -210,13 +198,13 @@ def _not_as_written(path: Path, fault: str) -> AuditError:
 
 
 @contextmanager
-def _convert_errors(path: Path) -> Iterator[None]:
+def _convert_errors(path: Path, attempted: str = "read") -> Iterator[None]:
     try:
         yield
     except EnvironmentFolderError as error:
-        raise AuditError(f"the audit trail can't be read: {error}") from error
+        raise AuditError(f"the audit trail can't be {attempted}: {error}") from error
     except OSError as error:
-        raise AuditError(f"the audit trail {path} can't be read: {error.strerror}") from error
+        raise AuditError(f"the audit trail {path} can't be {attempted}: {error.strerror}") from error
 
 
 def _write_head(stream: IO[bytes], head: Head) -> None:
@@ -233,22 +221,12 @@ def _read_head(path: Path) -> Head | None:
         return Head.decode(stream.read(HEAD_MAX_BYTES))
 
 
-def _recover_head(descriptor: int, known: Head | None) -> tuple[Head, list[str], int]:
+def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str], int]:
     """Return the head to continue from, the problems found, and the size of the file without an unfinished line."""
     size = os.fstat(descriptor).st_size
     lines = backwards(descriptor, size)
     unfinished = len(next(lines))
     return *recover_head(lines, known), size - unfinished
-
-
-def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str]]:
-    """Remove an unfinished last line; return the head to continue from, and the problems found."""
-    head, found, size = _recover_head(descriptor, known)
-    unfinished = os.fstat(descriptor).st_size - size
-    if unfinished:
-        os.ftruncate(descriptor, size)
-        found = [f"an unfinished line was removed (bytes: {unfinished})", *found]
-    return head, found
 
 
 def _set_unchained_aside(path: Path) -> None:

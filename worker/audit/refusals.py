@@ -34,9 +34,7 @@ class Refusal:
 class RefusalLog:
     """Record at most ten refused requests at once, then one every six seconds; count the others.
 
-    Args:
-        write: writes a line, called in this object's thread; a `NfcliError` that it raises is logged.
-        monotonic: seconds, from any origin.
+    `write` writes a line, in this object's thread; a `NfcliError` that it raises is logged.
     """
 
     def __init__(self, write: Callable[[Refusal], None], monotonic: Callable[[], float]) -> None:

@@ -51,49 +51,34 @@ _TOKEN_LIKE = re.compile(rf"[A-Za-z0-9._~+/-]{{{_SHORTEST_RECOGNIZED_TOKEN},}}=*
 
 
 class AuditTrail:
-    """The audit trail of one worker; open it with `AuditTrail.open`. Any thread may call any method."""
+    """The audit trail of one worker. Any thread may call any method."""
 
     def __init__(
-        self, file: ChainedFile, key: bytes, clock: Callable[[], float], monotonic: Callable[[], float]
-    ) -> None:
-        self._file = file
-        self._key = key
-        self._clock = clock
-        self._refusals = RefusalLog(self._write_refusal, monotonic)
-
-    @classmethod
-    def open(
-        cls,
+        self,
         file: Path,
         key: bytes,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-    ) -> AuditTrail:
+    ) -> None:
         """Open the trail, creating it when missing; problems at its end are recorded in a line of their own.
 
-        Args:
-            file: NAME.jsonl; its folder exists, and NAME.head belongs to it.
-            key: the secret key of the tokens' fingerprints.
-            clock: seconds since the epoch.
-            monotonic: seconds, from any origin.
+        `file` is NAME.jsonl in an existing folder, and NAME.head belongs to it. `key` is the secret key of the tokens'
+        fingerprints. `clock` returns seconds since the epoch, `monotonic` seconds from any origin.
 
         Raises:
             AuditError: the files can't be opened privately, read or written.
         """
-        trail = cls(ChainedFile.open(file), key, clock, monotonic)
-        trail._report_recovery()
-        return trail
-
-    def _report_recovery(self) -> None:
-        found = "; ".join(self._file.found)
-        if not found:
-            return
-        log.warning("problems in the audit trail %s: %s; run show fastmcp audit verify", self._file.path, found)
-        try:
-            self.write(operation="recover", actor=OWN_ACTOR, reason=found)
-        except AuditError as error:  # a full disk must not keep a worker from starting
-            log.error("cannot record the problems in the audit trail: %s", error)
+        self._file = ChainedFile(file)
+        self._key = key
+        self._clock = clock
+        self._refusals = RefusalLog(self._write_refusal, monotonic)
+        if found := "; ".join(self._file.found):
+            log.warning("problems in the audit trail %s: %s; run show fastmcp audit verify", file, found)
+            try:
+                self.write(operation="recover", actor=OWN_ACTOR, reason=found)
+            except AuditError as error:  # a full disk must not keep a worker from starting
+                log.error("cannot record the problems in the audit trail: %s", error)
 
     def close(self) -> None:
         """Write the queued lines, and close the files. Safe to repeat."""
@@ -114,11 +99,7 @@ class AuditTrail:
     def before_commit(self, actor: str, *, expire: int | None = None) -> BeforeCommit:
         """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
-        An import has one line for each user.
-
-        Args:
-            actor: name of the client that requested the change.
-            expire: lifetime of a stored token in seconds, None for no expiry.
+        An import has one line for each user. `expire` is the lifetime of a stored token in seconds.
         """
 
         def write(change: TokenChange) -> None:
@@ -151,15 +132,9 @@ class AuditTrail:
     ) -> None:
         """Write a line; it is on disk (fsync) when this returns.
 
-        Args:
-            operation: the requested operation.
-            actor: name of the client that requested it.
-            username: owner of the tokens, None for several owners or none.
-            tokens: the tokens, of which at most 100 are used; the line gets their fingerprints.
-            count: the number of tokens concerned, None for the length of `tokens`.
-            expire: their lifetime in seconds.
-            outcome: the outcome of the operation.
-            reason: why nothing changed; text that looks like a credential is masked.
+        The fields are those of `AuditEntry`, except that `tokens` are the tokens themselves: the line gets the
+        fingerprints of at most 100. `count` defaults to their number. Text in `reason` that looks like a credential is
+        masked.
 
         Raises:
             AuditError: the line can't be written: the operation must not be carried out.
@@ -181,12 +156,8 @@ class AuditTrail:
     ) -> None:
         """Record a failed change; the line is on disk (fsync) when this returns.
 
-        Args:
-            operation: the requested operation.
-            actor: name of the client that requested it.
-            arguments: the job's arguments, unvalidated: of any type, possibly with a token in place of the user name.
-            result: the result of the task, which failed or matched nothing.
-            is_token: whether (by truth value) a text is a stored token.
+        The job's `arguments` are not validated: of any type, possibly with a token in place of the user name. The task
+        failed or matched nothing. `is_token` says (by truth value) whether a text is a stored token.
 
         Raises:
             AuditError: the line can't be written.
@@ -205,17 +176,10 @@ class AuditTrail:
         )
 
     def refused(self, actor: str, reason: str, *, token: str | None = None) -> bool:
-        """Record a refused request asynchronously, or only count it when there are too many.
+        """Record a refused request asynchronously, or only count it when there are too many; return which.
 
-        Never raises and never waits. At most ten lines at once, then one every six seconds.
-
-        Args:
-            actor: name of the client, or its address.
-            reason: why it was refused; text that looks like a credential is masked.
-            token: the token in the request.
-
-        Returns:
-            True if the request gets a line.
+        Never raises and never waits. At most ten lines at once, then one every six seconds. `actor` is the name of the
+        client, or its address, `token` that in the request. Text in `reason` that looks like a credential is masked.
         """
         return self._refusals.record(actor, reason, lambda: None if token is None else self._fingerprint(token))
 

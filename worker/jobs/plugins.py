@@ -154,9 +154,8 @@ def _wrap(function: TaskFunction) -> TaskFunction:
         except TaskError:
             raise
         except BaseException as error:
-            log.error(
-                "task %s failed%s", function.__name__, _location(error.__traceback__)
-            )  # without its message, which may quote secrets
+            # Without its message, which may quote secrets.
+            log.error("task %s failed%s", function.__name__, _location(error.__traceback__))
             raise
         try:
             if isinstance(value, Result):

@@ -93,14 +93,11 @@ class ToolHints:
         given: dict[str, Any] = {_HINTS.get(str(key), str(key)): value for key, value in annotations.items()}
         return cls(**given, **{key: mcp[key] for key in _RULES if key in mcp})
 
-    def annotations(self) -> dict[str, Any]:
-        """Return the annotations under their names on the wire."""
-        return {"title": self.title, **{wire: getattr(self, name) for wire, name in _HINTS.items()}}
-
     def entry(self) -> dict[str, Any]:
         """Return the `mcp` object of a `list_tasks` entry: the annotations, and the rules that aren't empty."""
+        annotations = {"title": self.title, **{wire: getattr(self, name) for wire, name in _HINTS.items()}}
         rules = {name: [dict(rule) for rule in getattr(self, name)] for name in _RULES}
-        return {"annotations": self.annotations(), **{name: each for name, each in rules.items() if each}}
+        return {"annotations": annotations, **{name: each for name, each in rules.items() if each}}
 
 
 def read_only_hints(title: str) -> ToolHints:
@@ -246,10 +243,6 @@ class TaskRegistry:
         """Iterate over the tasks by name."""
         return iter(self._specs[name] for name in sorted(self._specs))
 
-    def __contains__(self, name: str) -> bool:
-        """Whether there is a task of that name."""
-        return name in self._specs
-
     def add(self, spec: TaskSpec) -> None:
         """Add a task; the name must be free, and the registry not yet in use."""
         self._specs[spec.name] = spec
@@ -268,11 +261,6 @@ class TaskRegistry:
     def find(self, name: str) -> TaskSpec | None:
         """Return the task of that name, None for an unknown one."""
         return self._specs.get(name)
-
-    def runs_inline(self, name: str) -> bool:
-        """Whether the task of that name is run by the thread that receives the job."""
-        spec = self.find(name)
-        return spec is not None and spec.run_inline
 
     def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
         """Validate the arguments, run the task and return its result; never raises.

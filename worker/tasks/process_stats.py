@@ -10,6 +10,7 @@ from pathlib import Path
 from ...models.tasks.introspection import ProcessStats
 
 _MIB = 1024 * 1024
+_MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 _TCP_TABLES = ("tcp", "tcp6")
 _INODE_COLUMN = 9
 
@@ -20,7 +21,7 @@ def process_stats(uptime_seconds: float, *, proc: Path = Path("/proc/self")) -> 
     descriptors = _descriptors(proc)
     return ProcessStats(
         cpu_percent=round(100 * (used.ru_utime + used.ru_stime) / max(uptime_seconds, 0.001), 2),
-        memory_rss_mbyte=round((_resident_bytes(proc) or _peak_bytes(used.ru_maxrss)) / _MIB, 3),
+        memory_rss_mbyte=round((_resident_bytes(proc) or used.ru_maxrss * _MAXRSS_UNIT_BYTES) / _MIB, 3),
         uptime_seconds=round(uptime_seconds, 3),
         open_file_descriptors=None if descriptors is None else len(descriptors),
         tcp_sockets=_tcp_sockets(proc, descriptors or []),
@@ -31,10 +32,6 @@ def process_stats(uptime_seconds: float, *, proc: Path = Path("/proc/self")) -> 
 def _resident_bytes(proc: Path) -> int | None:
     text = _read(proc / "statm")
     return None if text is None else int(text.split()[1]) * resource.getpagesize()
-
-
-def _peak_bytes(ru_maxrss: int) -> int:
-    return ru_maxrss if sys.platform == "darwin" else ru_maxrss * 1024
 
 
 def _threads(proc: Path) -> int | None:

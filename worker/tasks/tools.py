@@ -23,9 +23,6 @@ from ..jobs.task import read_only_hints, task
 from ..jobs.task_context import TaskContext
 from ..tools.definitions import PublishedPrompt, PublishedTool
 
-_KINDS = {"guardrails": "guardrail", "result_guardrails": "result_guardrail"}
-
-
 _Choice = GetToolsInput | GetPromptsInput | GetGuardrailsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
@@ -84,7 +81,7 @@ def _prompt_entry(published: PublishedPrompt) -> dict[str, Any]:
 def _guardrail_entries(published: PublishedTool) -> Iterator[dict[str, Any]]:
     for key, rules in published.guardrails.entries().items():
         for rule in rules:
-            yield {**rule, "tool": published.name, "kind": _KINDS.get(key, key)}
+            yield {**rule, "tool": published.name, "kind": key.removesuffix("s")}
 
 
 @task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)

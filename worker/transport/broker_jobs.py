@@ -62,7 +62,8 @@ class IncomingJobs:
         except ProtocolError as error:
             reply(Command.RESPONSE, *self._bodies.failure(job.uuid, str(error)))
             raise
-        if not self._registry.runs_inline(request.task):
+        spec = self._registry.find(request.task)
+        if spec is None or not spec.run_inline:
             reply(Command.RESPONSE, Status.ACCEPTED, self._bodies.state(job.uuid, "ACCEPTED"))
         self._requests.post(client, job.uuid, request, reply, size=len(job.data))
 

@@ -49,7 +49,7 @@ class Server:
             inventory=load_inventory(environment).workers[name],
             registry=TaskRegistry(self._tasks()),
             store=store,
-            audit=self._open.enter_context(AuditTrail.open(environment.audit_file(name), bytes(32))),
+            audit=self._open.enter_context(AuditTrail(environment.audit_file(name), bytes(32))),
         )
         clients = AuthorizedKeys(environment.clients_folder)
         self.executor = JobExecutor(self.worker, clients.name)

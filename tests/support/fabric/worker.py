@@ -48,7 +48,7 @@ class Joined:
             environment=environment,
             registry=TaskRegistry(tasks),
             store=store,
-            audit=AuditTrail.open(environment.audit_file("w1"), bytes(32)),
+            audit=AuditTrail(environment.audit_file("w1"), bytes(32)),
         )
         self.executor = JobExecutor(self.worker, client_name)
         self.executor.start()

@@ -123,7 +123,7 @@ class ServedWorker(McpAddress):
         self.grace_seconds = grace_seconds
         self.store = TokenStore(folder, clock=lambda: self.now, ticks=lambda: 0.0)
         self.store.store("automation", TOKEN, None)
-        self.audit = AuditTrail.open(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
+        self.audit = AuditTrail(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []
         self._looked_up_more = threading.Condition()
         self._watch_lookups(self.store.lookup)

@@ -31,7 +31,7 @@ def open_file(path: Path) -> Iterator[Open]:
     with ExitStack() as opened:
 
         def open_one() -> ChainedFile:
-            file = ChainedFile.open(path)
+            file = ChainedFile(path)
             opened.callback(file.close)
             return file
 

@@ -194,7 +194,7 @@ def test_a_closed_trail_takes_no_line(path: Path, file: ChainedFile, caplog: pyt
     file.close()
     file.close()
     refused(file, match="^the audit trail is closed, nothing changed$")
-    other = ChainedFile.open(path)
+    other = ChainedFile(path)
     shutil.rmtree(path.parent)
     other.close()
     assert caplog.messages == [f"the head of the audit trail {path} can't be written: No such file or directory"]
@@ -261,7 +261,7 @@ def test_a_folder_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> N
     """The environment creates the folder before."""
     path = tmp_path / "missing" / "audit-w1.jsonl"
     with pytest.raises(AuditError) as caught:
-        ChainedFile.open(path)
+        ChainedFile(path)
     assert str(caught.value) == f"the audit trail {path} can't be opened: No such file or directory"
 
 
@@ -278,5 +278,5 @@ def test_opening_reads_the_end_only(path: Path, file: ChainedFile, monkeypatch: 
         return real(descriptor, count, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    ChainedFile.open(path).close()
+    ChainedFile(path).close()
     assert sum(read) <= 64 * 1024 < path.stat().st_size

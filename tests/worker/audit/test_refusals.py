@@ -46,7 +46,7 @@ class Seldom(SimpleNamespace):
 def seldom(path: Path) -> Seldom:
     """Open a trail; the test closes it to see its lines."""
     seldom = Seldom(seconds=100.0)
-    seldom.trail = AuditTrail.open(path, KEY, monotonic=lambda: seldom.seconds)
+    seldom.trail = AuditTrail(path, KEY, monotonic=lambda: seldom.seconds)
     return seldom
 
 
@@ -77,7 +77,7 @@ def test_refused_requests_leave_some_lines_and_the_rest_is_counted(seldom: Seldo
         *("suppressed", "previous"),
     ]
     assert {(line["operation"], line["outcome"]) for line in lines(path)} == {("refuse", "refused")}
-    with AuditTrail.open(path, KEY) as again:
+    with AuditTrail(path, KEY) as again:
         assert again.verify().lines == 22
 
 

@@ -264,7 +264,7 @@ def test_fingerprints_need_the_key(tmp_path: Path) -> None:
     """Without the key tokens can't be tried against a trail; with it equal tokens are recognized."""
     found = []
     for number, key in enumerate((bytes(32), b"k" * 32)):
-        with AuditTrail.open(tmp_path / f"audit-{number}.jsonl", key) as trail:
+        with AuditTrail(tmp_path / f"audit-{number}.jsonl", key) as trail:
             for _ in range(2):
                 trail.write(operation="delete", actor="client", tokens=[SECRET])
             found.append([entry.tokens for entry in trail.entries(2)])
@@ -300,11 +300,11 @@ def test_lines_that_can_not_be_read_are_listed_as_such(trail: AuditTrail, path: 
 
 def test_problems_met_while_opening_are_logged_and_recorded(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A worker starts on a full disk as well, because it has tokens to verify."""
-    with AuditTrail.open(path, KEY) as trail:
+    with AuditTrail(path, KEY) as trail:
         trail.write(operation="delete", actor="ann")
     with path.open("ab") as stream:
         stream.write(b"{")
-    with AuditTrail.open(path, KEY) as trail:
+    with AuditTrail(path, KEY) as trail:
         assert trail.verify().lines == 2
         (entry,) = trail.entries(1)
         assert (entry.operation, entry.actor, entry.outcome) == ("recover", "worker", "done")
@@ -314,9 +314,9 @@ def test_problems_met_while_opening_are_logged_and_recorded(path: Path, caplog: 
         stream.write(b"{")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "write", lambda *_: 0)
-        AuditTrail.open(path, KEY).close()
+        AuditTrail(path, KEY).close()
     assert caplog.messages[-1].startswith(
         f"cannot record the problems in the audit trail: the audit trail {path} can't be wri"
     )
-    with AuditTrail.open(path, KEY) as trail:
+    with AuditTrail(path, KEY) as trail:
         assert trail.verify().lines == 2

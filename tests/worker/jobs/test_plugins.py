@@ -78,7 +78,7 @@ def test_a_plugins_tasks_are_tasks_like_all_others(lab: Lab) -> None:
     entry = lab.registry.get("greet").entry()
     assert (entry["description"], entry["mcp"]["annotations"]["title"]) == ("Greet somebody.", "Greet")
     assert lab.registry.get("hidden").mcp is None
-    assert "bearer_token_store" in lab.registry
+    assert lab.registry.find("bearer_token_store")
 
 
 def test_without_plugins_the_search_path_is_left_alone(lab: Lab) -> None:
@@ -270,9 +270,9 @@ def test_a_plugin_gets_the_documented_context_and_nothing_else(lab: Lab) -> None
 def test_a_plugin_is_neither_run_inline_nor_audited(lab: Lab) -> None:
     """Whatever its decorator says: it may block, and only the worker's own tasks write audit lines."""
     lab.add(lab_ten=f"{HEAD}@task(run_inline=True, audit='create')\ndef slow(worker, arguments): pass\n")
-    assert lab.registry.runs_inline("slow") is False
+    assert lab.registry.get("slow").run_inline is False
     assert lab.registry.get("slow").audit is None
-    assert lab.registry.runs_inline("bearer_token_check") is True
+    assert lab.registry.get("bearer_token_check").run_inline is True
 
 
 def test_a_plugin_is_found_without_running_it(lab: Lab) -> None:
