@@ -103,7 +103,9 @@ class Worker:
         audit_key = ensure_audit_key(environment.audit_key_file(name))
         trail = enter(AuditTrail(environment.audit_file(name), audit_key))
         store = enter(TokenStore(environment.tokens_folder(name)))
-        transfers = self._open_transfers()
+        transfers = Transfers(environment.run_folder, name)
+        transfers.close()  # a worker of this name that was killed has left its files
+        self._opened.callback(transfers.close)
         listener = enter(HttpListener.bind(inventory))
         own_tasks = (spec.entry() for spec in registry)
         catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolPolicy(inventory.tools))
@@ -134,13 +136,6 @@ class Worker:
             discovery.start()
         started = datetime.fromtimestamp(self.context.started, UTC).isoformat()
         lock.publish(ready=True, endpoint=self.context.endpoint, url=self.context.url, started=started)
-
-    def _open_transfers(self) -> Transfers:
-        transfers = Transfers()
-        # At the start too: a worker of this name that was killed has left its files.
-        backup.remove_transfers(self.environment, self.name, transfers)
-        self._opened.callback(backup.remove_transfers, self.environment, self.name, transfers)
-        return transfers
 
     def _open_fabric(self, catalogue: ToolCatalogue) -> tuple[FabricClient | None, Discovery | None]:
         """Return what sends jobs to other services and what finds their tasks; neither exists without a broker."""

@@ -26,7 +26,7 @@ def task_context(
         "service": "fastmcp",
         "inventory": WorkerInventory(service="fastmcp"),
         "stopping": threading.Event(),
-        "transfers": Transfers(),
+        "transfers": Transfers(environment.run_folder, "w1"),
         "clock": time.time,
         "started": time.time(),
     }

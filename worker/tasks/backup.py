@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...models.environment.paths import Environment
 from ...models.environment.private_files import open_private
 from ...models.errors import EnvironmentFolderError, TaskError, TokenStoreDamagedError
 from ...models.protocol.jobs import Result
@@ -36,7 +35,7 @@ from ..jobs.task import task
 from ..jobs.task_context import TaskContext
 from ..tokens.backup import read_backup
 from ..tokens.rows import LoadedTokens
-from ..tokens.transfers import Transfer, Transfers, remove, snapshot_folder, upload_folder
+from ..tokens.transfers import Transfer
 
 
 @task(result=BackupBegun, mcp=False, audit="backup")
@@ -46,8 +45,8 @@ def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     The snapshot is consistent and has passed an integrity check. One is kept at a time, for 30 seconds after it was
     last used.
     """
-    session, folder = worker.transfers.snapshot, snapshot_folder(worker.environment.run_folder, worker.name)
-    with session.open(folder) as begun, _task_errors(folder):
+    session = worker.transfers.snapshot
+    with session.open() as begun, _task_errors(session.folder):
         tokens = worker.store.backup(begun.file)
         size = begun.file.stat().st_size
         if size > MAX_BACKUP_BYTES:
@@ -66,7 +65,7 @@ def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
     session = worker.transfers.snapshot
     with (
         session.acquire(arguments.id) as snapshot,
-        _task_errors(snapshot.file.parent),
+        _task_errors(session.folder),
         open_private(snapshot.file, "rb") as stream,
     ):
         stream.seek(arguments.offset)
@@ -86,8 +85,8 @@ def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str
 
     One upload is kept at a time, for 30 seconds after it was last used.
     """
-    session, folder = worker.transfers.upload, upload_folder(worker.environment.run_folder, worker.name)
-    with session.open(folder) as begun, _task_errors(folder):
+    session = worker.transfers.upload
+    with session.open() as begun, _task_errors(session.folder):
         open_private(begun.file, "xb").close()
         upload = session.commit(begun, size=arguments.size, sha256=arguments.sha256)
     return RestoreBegun(id=upload.id).model_dump()
@@ -101,7 +100,7 @@ def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
     except ValueError:
         raise TaskError("data: must be Base64") from None
     session = worker.transfers.upload
-    with session.acquire(arguments.id) as upload, _task_errors(upload.file.parent):
+    with session.acquire(arguments.id) as upload, _task_errors(session.folder):
         if arguments.offset + len(data) > upload.size:
             raise TaskError(f"offset: the chunk ends after the announced {upload.size} bytes")
         with open_private(upload.file, "r+b") as stream:
@@ -117,19 +116,13 @@ def restore_commit(worker: TaskContext, arguments: TransferInput) -> Result:
     Tokens that have expired meanwhile are skipped. Stored tokens that are not in the backup are revoked at once. The
     upload is removed, also when the task fails.
     """
-    with worker.transfers.upload.acquire(arguments.id, is_last=True) as upload, _task_errors(upload.file.parent):
+    session = worker.transfers.upload
+    with session.acquire(arguments.id, is_last=True) as upload, _task_errors(session.folder):
         loaded = _verified_tokens(upload)
         replaced = worker.store.replace(loaded.records, before_commit=worker.audit.before_commit(worker.client))
     answer = Restored(restored=replaced.stored, removed=replaced.removed, expired=replaced.expired)
     skipped = f"skipped rows of the backup that hold no valid token: {loaded.skipped}"
     return Result(result=answer.model_dump(), messages=[skipped] if loaded.skipped else [])
-
-
-def remove_transfers(environment: Environment, name: str, transfers: Transfers) -> None:
-    """End a worker's transfers, and remove their files or those that a killed worker of this name left behind."""
-    transfers.close()
-    for folder in (snapshot_folder, upload_folder):
-        remove(folder(environment.run_folder, name))
 
 
 def _verified_tokens(upload: Transfer) -> LoadedTokens:

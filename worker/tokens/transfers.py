@@ -36,10 +36,12 @@ class TransferSession:
 
     Args:
         what: the kind of transfer, for error messages: `backup`, `restore`.
+        folder: the folder of its file; exists while there is a transfer.
         clock: monotonic seconds.
     """
 
-    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, what: str, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = folder
         self._what = what
         self._clock = clock
         self._lock = threading.Lock()
@@ -48,8 +50,8 @@ class TransferSession:
         self._last_used = 0.0
 
     @contextlib.contextmanager
-    def open(self, folder: Path) -> Iterator[Transfer]:
-        """Start a transfer in a new, empty `folder`; clients can use it once `commit` was called.
+    def open(self) -> Iterator[Transfer]:
+        """Start a transfer in a new, empty folder; clients can use it once `commit` was called.
 
         If the block raises, or doesn't call `commit`, the folder is removed.
 
@@ -65,17 +67,16 @@ class TransferSession:
             self._drop()
             self._is_in_use = True
         try:
-            remove(folder)
             try:
-                make_private_folder(folder)
+                make_private_folder(self.folder)
             except NfcliError as error:
                 raise TaskError(str(error)) from None
-            yield Transfer(secrets.token_hex(16), folder / "tokens.db")
+            yield Transfer(secrets.token_hex(16), self.folder / "tokens.db")
         finally:
             with self._lock:
                 self._is_in_use = False
                 if self._transfer is None:
-                    remove(folder)
+                    self._drop()
 
     def commit(self, transfer: Transfer, *, size: int, sha256: str) -> Transfer:
         """Make a started transfer available to its client; return it with the expected size and SHA-256."""
@@ -117,7 +118,7 @@ class TransferSession:
                 self._drop()
 
     def drop(self) -> None:
-        """Drop the transfer; a step in progress fails."""
+        """Drop the transfer, and what a killed worker left in the folder; a step in progress fails."""
         with self._lock:
             self._drop()
 
@@ -125,17 +126,16 @@ class TransferSession:
         return self._clock() - self._last_used >= IDLE_SECONDS
 
     def _drop(self) -> None:
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            remove(transfer.file.parent)
+        self._transfer = None
+        shutil.rmtree(self.folder, ignore_errors=True)  # follows no links
 
 
 class Transfers:
     """The download and the upload of a worker; the disk isn't touched before the first transfer starts."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.snapshot = TransferSession("backup", clock)
-        self.upload = TransferSession("restore", clock)
+    def __init__(self, run_folder: Path, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.snapshot = TransferSession("backup", run_folder / f"{name}.backup", clock)
+        self.upload = TransferSession("restore", run_folder / f"{name}.restore", clock)
 
     def expire(self) -> None:
         """Drop abandoned transfers; cheap."""
@@ -143,21 +143,6 @@ class Transfers:
         self.upload.expire()
 
     def close(self) -> None:
-        """Drop both transfers."""
+        """Drop both transfers, and what a killed worker left in their folders."""
         self.snapshot.drop()
         self.upload.drop()
-
-
-def snapshot_folder(run_folder: Path, name: str) -> Path:
-    """Return the folder of a worker's snapshot that is being downloaded."""
-    return run_folder / f"{name}.backup"
-
-
-def upload_folder(run_folder: Path, name: str) -> Path:
-    """Return the folder of a worker's upload."""
-    return run_folder / f"{name}.restore"
-
-
-def remove(folder: Path) -> None:
-    """Remove a transfer's folder if it exists; links are never followed."""
-    shutil.rmtree(folder, ignore_errors=True)

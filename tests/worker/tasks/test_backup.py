@@ -112,7 +112,7 @@ def desk(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path
         open_store(),
         trail,
         client="ann-laptop",
-        transfers=Transfers(lambda: ticks.now),
+        transfers=Transfers(environment.run_folder, "w1", lambda: ticks.now),
     )
     for username, token, expire in (("alice", "a1", None), ("alice", "a2", 100), ("bob", "b1", 1000)):
         worker.store.store(username, token, expire)
@@ -191,13 +191,12 @@ def test_the_stop_of_a_worker_and_the_start_of_the_next_remove_what_was_left(des
     """Also when the previous worker was killed."""
     desk.run("backup_begin")
     desk.begin(b"x")
-    worker = desk.worker
-    backup_tasks.remove_transfers(worker.environment, worker.name, worker.transfers)
+    desk.worker.transfers.close()
     assert desk.files() == {}
     folder = desk.run_folder / "w1.backup"
     folder.mkdir()
     (folder / "tokens.db-journal").touch()
-    backup_tasks.remove_transfers(worker.environment, worker.name, Transfers())
+    Transfers(desk.run_folder, desk.worker.name).close()
     assert desk.files() == {}
 
 

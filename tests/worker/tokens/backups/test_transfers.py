@@ -27,9 +27,9 @@ def ticks() -> SimpleNamespace:
 
 
 @pytest.fixture
-def session(ticks: SimpleNamespace) -> TransferSession:
+def session(ticks: SimpleNamespace, folder: Path) -> TransferSession:
     """Return room for a backup."""
-    return TransferSession("backup", lambda: ticks.now)
+    return TransferSession("backup", folder, lambda: ticks.now)
 
 
 @pytest.fixture
@@ -38,29 +38,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "w1.backup"
 
 
-def begun(session: TransferSession, folder: Path) -> Transfer:
+def begun(session: TransferSession) -> Transfer:
     """Begin a transfer that has a file."""
-    with session.open(folder) as transfer:
+    with session.open() as transfer:
         transfer.file.write_bytes(b"tokens")
         return session.commit(transfer, size=6, sha256="")
 
 
-def test_each_use_is_a_sign_of_life(session: TransferSession, folder: Path, ticks: SimpleNamespace) -> None:
+def test_each_use_is_a_sign_of_life(session: TransferSession, ticks: SimpleNamespace) -> None:
     """A slow client keeps what it began for as long as it goes on."""
-    transfer = begun(session, folder)
+    transfer = begun(session)
     for _ in range(3):
         ticks.now += IDLE_SECONDS - 1
         session.expire()
         with session.acquire(transfer.id) as used:
             assert used == transfer
-    with pytest.raises(TaskError, match=BUSY), session.open(folder):
+    with pytest.raises(TaskError, match=BUSY), session.open():
         pass
     assert transfer.file.read_bytes() == b"tokens"
 
 
 def test_what_is_left_is_dropped_with_its_file(session: TransferSession, folder: Path, ticks: SimpleNamespace) -> None:
     """By the worker, at the very moment; its id is dead."""
-    transfer = begun(session, folder)
+    transfer = begun(session)
     ticks.now += IDLE_SECONDS
     session.expire()
     assert not folder.exists()
@@ -68,28 +68,24 @@ def test_what_is_left_is_dropped_with_its_file(session: TransferSession, folder:
         pass
 
 
-def test_the_next_one_takes_the_place_of_one_that_was_left(
-    session: TransferSession, folder: Path, ticks: SimpleNamespace
-) -> None:
+def test_the_next_one_takes_the_place_of_one_that_was_left(session: TransferSession, ticks: SimpleNamespace) -> None:
     """An idle transfer is replaced even if the worker hasn't expired it yet."""
-    first = begun(session, folder)
+    first = begun(session)
     ticks.now += IDLE_SECONDS
-    second = begun(session, folder)
+    second = begun(session)
     with pytest.raises(TaskError, match=GONE), session.acquire(first.id):
         pass
     with session.acquire(second.id):
         assert second.file.exists()
 
 
-def test_what_is_in_use_is_not_dropped_for_its_age(
-    session: TransferSession, folder: Path, ticks: SimpleNamespace
-) -> None:
+def test_what_is_in_use_is_not_dropped_for_its_age(session: TransferSession, ticks: SimpleNamespace) -> None:
     """A long commit isn't a client that has gone. Nobody waits: a thread that did would be missing for all jobs."""
-    transfer = begun(session, folder)
+    transfer = begun(session)
     with session.acquire(transfer.id):
         ticks.now += IDLE_SECONDS
         session.expire()
-        with pytest.raises(TaskError, match=BUSY), session.open(folder):
+        with pytest.raises(TaskError, match=BUSY), session.open():
             pass
         with (
             pytest.raises(TaskError, match=r"^another step of this backup is in progress: wait for its result$"),
@@ -102,8 +98,8 @@ def test_what_is_in_use_is_not_dropped_for_its_age(
 
 def test_while_one_begins_no_other_may(session: TransferSession, folder: Path) -> None:
     """A second transfer is refused while the first starts, and leaves its folder in place."""
-    with session.open(folder):
-        with pytest.raises(TaskError, match=BUSY), session.open(folder):
+    with session.open():
+        with pytest.raises(TaskError, match=BUSY), session.open():
             pass
         assert folder.exists()
     assert not folder.exists()
@@ -113,14 +109,14 @@ def test_a_beginning_that_fails_leaves_nothing(session: TransferSession, folder:
     """The room is free again."""
 
     def fail() -> None:
-        with session.open(folder) as transfer:
+        with session.open() as transfer:
             transfer.file.write_bytes(b"tokens")
             raise TaskError("no")
 
     with pytest.raises(TaskError, match=r"^no$"):
         fail()
     assert not folder.exists()
-    assert begun(session, folder).file.exists()
+    assert begun(session).file.exists()
 
 
 @pytest.mark.parametrize("is_last", [True, False])
@@ -128,7 +124,7 @@ def test_a_last_step_ends_the_transfer_also_when_it_fails(
     session: TransferSession, folder: Path, is_last: bool
 ) -> None:
     """Others leave it as it was."""
-    transfer = begun(session, folder)
+    transfer = begun(session)
     with pytest.raises(TaskError, match=r"^no$"), session.acquire(transfer.id, is_last=is_last):
         raise TaskError("no")
     assert folder.exists() is not is_last
@@ -141,5 +137,5 @@ def test_a_link_in_the_folders_place_is_not_followed(session: TransferSession, f
     (elsewhere / "file").touch()
     folder.symlink_to(elsewhere)
     with pytest.raises(TaskError, match=r"w1\.backup is a symbolic link"):
-        begun(session, folder)
+        begun(session)
     assert [path.name for path in elsewhere.iterdir()] == ["file"]
