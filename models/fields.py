@@ -19,6 +19,8 @@ EXPIRE_MAX_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 day
 TIMEOUT_MAX_SECONDS = 86_400
 LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later instants can't be shown in local time
 
+# The alphabet of ZeroMQ RFC 32; 40 characters encode 32 bytes.
+Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 # Characters that terminals interpret, or that can make one name look like another: controls, line separators, lone

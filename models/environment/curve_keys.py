@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 
 from ..errors import EnvironmentFolderError, KeyFileError
+from ..fields import Z85_KEY
 from .file_lock import lock_folder
 from .paths import Environment
 from .private_files import open_private, write_private
@@ -26,8 +27,6 @@ KEY_FILE_MAX_BYTES = 4096
 AUDIT_KEY_BYTES = 32
 
 _AUDIT_KEY = re.compile(rb"[0-9a-f]{%d}" % (2 * AUDIT_KEY_BYTES))
-# The alphabet of ZeroMQ RFC 32; 40 characters encode 32 bytes.
-_Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def _parse_certificate(path: Path, content: bytes) -> dict[bytes, bytes]:
             name, _, value = line.partition(b"=")
             value = value.strip(b" \t'\"")
             if name.strip() in (b"public-key", b"secret-key"):
-                if not _Z85_KEY.fullmatch(value):
+                if not Z85_KEY.fullmatch(value.decode("latin-1")):
                     raise KeyFileError(f"{path} line {number}: {name.strip().decode()} must be 40 Z85 characters")
                 values[name.strip()] = value
     return values

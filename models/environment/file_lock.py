@@ -25,7 +25,7 @@ class FileLock:
 
     Raises:
         EnvironmentFolderError: the file isn't private.
-        OSError: it can't be opened.
+        OSError: it can't be opened; while a lock is acquired: the file system has no locks.
     """
 
     def __init__(self, path: Path, mode: str = "ab", *, is_private: bool = True) -> None:
@@ -33,19 +33,11 @@ class FileLock:
         self.stream: IO[bytes] = open_private(path, mode) if is_private else path.open(mode)
 
     def acquire(self) -> None:
-        """Wait until the exclusive lock is available, and take it.
-
-        Raises:
-            OSError: the file system has no locks.
-        """
+        """Wait until the exclusive lock is available, and take it."""
         fcntl.flock(self.stream, fcntl.LOCK_EX)
 
     def try_acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock if it is available, without waiting; if it isn't, one that is already held is released.
-
-        Raises:
-            OSError: the file system has no locks.
-        """
+        """Take the lock if it is available, without waiting; if it isn't, one that is already held is released."""
         try:
             fcntl.flock(self.stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -174,11 +174,9 @@ def verify_tree(top: Path) -> None:
         if not is_mode:
             raise EnvironmentFolderError(problem)
         wide.append(problem)
-    if len(wide) == 1:
-        raise EnvironmentFolderError(wide[0])
     if wide:
-        command = f"chmod -R go-rwx {shlex.quote(str(top))}"
-        raise EnvironmentFolderError(f"{wide[0]} (and {len(wide) - 1} more: run {command} to fix all)")
+        more = f" (and {len(wide) - 1} more: run chmod -R go-rwx {shlex.quote(str(top))} to fix all)"
+        raise EnvironmentFolderError(wide[0] + (more if len(wide) > 1 else ""))
 
 
 def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
@@ -191,14 +189,11 @@ def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
         path = pending.pop()
         try:
             status = path.lstat()
-            problem = _owner_problem(path, status)
+            owner_problem = _owner_problem(path, status)
+            problem = owner_problem or _mode_problem(path, status)
             if problem:
-                yield problem, False
-                continue
-            problem = _mode_problem(path, status)
-            if problem:
-                yield problem, True
-            if stat.S_ISDIR(status.st_mode):
+                yield problem, not owner_problem
+            if not owner_problem and stat.S_ISDIR(status.st_mode):
                 pending.extend(sorted(path.iterdir(), reverse=True))
         except FileNotFoundError:
             continue

@@ -18,12 +18,9 @@ _STEPS_BETWEEN_DEADLINE_CHECKS = 100_000
 
 @contextmanager
 def open_untrusted(file: Path, parameters: str, seconds: float) -> Iterator[sqlite3.Connection]:
-    """Open a database for the length of a `with` block; nothing stored in it is executed, and time is limited.
+    """Open a database for the length of a `with` block; nothing stored in it is executed.
 
-    Args:
-        file: the database.
-        parameters: those of SQLite's URI: `mode=ro&immutable=1`.
-        seconds: time limit for all statements together.
+    `parameters` are those of SQLite's URI, as `mode=ro&immutable=1`; `seconds` limits all statements together.
 
     Raises:
         sqlite3.Error: as SQLite does, in the block too; `SQLITE_INTERRUPT` once the time is up.

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import WorkerStartError
 from .file_lock import FileLock
 
+_SUFFIX = ".users"
 _POLL_SECONDS = 0.02
 
 
@@ -29,7 +30,7 @@ def acquire_lease(lock_file: Path, deadline: float) -> FileLock:
         WorkerStartError: that worker has not ended by then.
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
-    lock = _open(lock_file)
+    lock = FileLock(lock_file.with_suffix(_SUFFIX))
     while not lock.try_acquire(shared=True):
         if time.monotonic() > deadline:
             lock.close()
@@ -44,10 +45,6 @@ def wait_until_unused(lock_file: Path) -> FileLock:
     Raises:
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
-    lock = _open(lock_file)
+    lock = FileLock(lock_file.with_suffix(_SUFFIX))
     lock.acquire()
     return lock
-
-
-def _open(lock_file: Path) -> FileLock:
-    return FileLock(lock_file.with_suffix(".users"))

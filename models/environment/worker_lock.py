@@ -140,14 +140,11 @@ def _state_file(path: Path) -> Path:
 
 def _try_lock(path: Path) -> FileLock | None:
     """Return the lock, None while another process holds it."""
-    lock = FileLock(path)
-    try:
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(FileLock(path))
         if lock.try_acquire() and lock.is_at_path():
+            stack.pop_all()
             return lock
-    except BaseException:
-        lock.close()
-        raise
-    lock.close()
     return None
 
 

@@ -18,8 +18,9 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from ..errors import InventoryError
+from ..fields import Z85_KEY
 from .merging import KeyPath, Source
-from .types import Z85_KEY, kind_of
+from .types import kind_of
 
 FILE_MAX_BYTES = 4 * 1024 * 1024
 # With anchors a small file can expand to an infinite or exponentially large one.
@@ -106,14 +107,11 @@ def read_variables(folder: Path) -> dict[str, str]:
         InventoryError: `.env` can't be read or has a line that isn't NAME=value.
     """
     file = folder / ".env"
-    variables: dict[str, str | None] = {}
-    if file.exists():
-        text = _read_text(file)
-        for binding in parse_stream(io.StringIO(text)):
-            if binding.error:
-                raise InventoryError(f"{file}:{binding.original.line}: must be NAME=value")
-        variables.update(dotenv_values(stream=io.StringIO(text)))
-    variables.update(os.environ)
+    text = _read_text(file) if file.exists() else ""
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            raise InventoryError(f"{file}:{binding.original.line}: must be NAME=value")
+    variables = {**dotenv_values(stream=io.StringIO(text)), **os.environ}
     return {name: value for name, value in variables.items() if value is not None}
 
 

@@ -30,9 +30,7 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
     Workers of NorFab's other services are in `.foreign_workers` only, not in `.topology.workers` either. With a broker,
     workers of the topology without an entry here are in `.remote_workers`: the broker has their inventory.
 
-    Args:
-        environment: the environment.
-        errors: collects the errors of single workers, which `.workers` then lacks; None: the first one is raised.
+    The errors of single workers, which `.workers` then lacks, are added to `errors`; if that is None, they are raised.
 
     Raises:
         InventoryError: a file can't be read or breaks the schema; the message is one line that names file, key path and
@@ -74,12 +72,7 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
 
 
 def parse_worker(merged: Merged, default_source: str, name: str) -> WorkerInventory:
-    """Return a worker's configuration from its merged data.
-
-    Args:
-        merged: the data.
-        default_source: what error messages name as the place of a key that no source has.
-        name: the worker's name.
+    """Return a worker's configuration from its merged data; errors name `default_source` for keys without a source.
 
     Raises:
         InventoryError: the data breaks the schema, or the name the rule of worker names.

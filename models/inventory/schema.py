@@ -108,6 +108,11 @@ class AuthBearer(_Model):
         )
 
 
+_Reserved = Annotated[
+    Section, Kind("mapping, free-form"), Field(repr=False, description="Reserved, not checked and not used")
+]
+
+
 class WorkerInventory(_Model):
     """One worker's configuration."""
 
@@ -143,15 +148,9 @@ class WorkerInventory(_Model):
         "inventory's folder. Their code may do whatever the worker may",
     )
     tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
-    fastmcp: Annotated[Section, Kind("mapping, free-form")] = Field(
-        default={}, repr=False, description="Reserved, not checked and not used"
-    )
-    uvicorn: Annotated[Section, Kind("mapping, free-form")] = Field(
-        default={}, repr=False, description="Reserved, not checked and not used"
-    )
-    logging: Annotated[Section, Kind("mapping, free-form")] = Field(
-        default={}, repr=False, description="Reserved, not checked and not used"
-    )
+    fastmcp: _Reserved = {}
+    uvicorn: _Reserved = {}
+    logging: _Reserved = {}
 
     @property
     def is_loopback(self) -> bool:

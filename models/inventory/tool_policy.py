@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..fields import TimeoutSeconds
 from ..patterns.bounded import PATTERN_MAX_CHARACTERS, PatternError, compile_pattern, compile_template
-from .types import Flag, Kind, Text, kind_of, refusal, summarize
+from .types import Flag, Kind, Text, kind_of, parse_whole_number, refusal, summarize
 
 RULES_MAX = 1_000
 PATTERNS_MAX = 200
@@ -75,10 +74,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 
 def _limit(value: Any) -> int:
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,13}", value) else value
-    if type(number) is not int or not 1 <= number <= LIMIT_MAX_BYTES:
-        raise refusal(f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}, got {summarize(value)}")
-    return number
+    return parse_whole_number(value, 1, LIMIT_MAX_BYTES, f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}")
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from ..environment.paths import SOCKET_PATH_MAX_BYTES
+from ..fields import Z85_KEY
 
 PORT_MAX = 65_535
 WRONG_TOKENS_MAX = 1_000
@@ -28,7 +29,6 @@ _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 # RFC 6749 section 3.3: printable ASCII but blank, double quote and backslash.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,22 @@ def _parse_yaml_flag(value: Any) -> bool:
     raise _invalid("must be true or false without quotes: NorFab takes everything but false for true", value)
 
 
-def _parse_port(value: Any) -> int:
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value) else value
-    if type(number) is not int or not 0 <= number <= PORT_MAX:
-        raise _invalid(f"must be a port number, 0 to {PORT_MAX}", value)
+def parse_whole_number(value: Any, minimum: int, maximum: int, expected: str) -> int:
+    """Return a whole number, which may be given as digits, no more of them than `maximum` has."""
+    is_text = isinstance(value, str) and re.fullmatch(r"[0-9]+", value) and len(value) <= len(str(maximum))
+    number = int(value) if is_text else value
+    if type(number) is not int or not minimum <= number <= maximum:
+        raise _invalid(expected, value)
     return number
+
+
+def _parse_port(value: Any) -> int:
+    return parse_whole_number(value, 0, PORT_MAX, f"must be a port number, 0 to {PORT_MAX}")
 
 
 def _parse_wrong_token_limit(value: Any) -> int:
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value) else value
-    if number is None:
-        return 0
-    if type(number) is not int or not 0 <= number <= WRONG_TOKENS_MAX:
-        raise _invalid(f"must be a whole number, 0 (no limit) to {WRONG_TOKENS_MAX}", value)
-    return number
+    expected = f"must be a whole number, 0 (no limit) to {WRONG_TOKENS_MAX}"
+    return 0 if value is None else parse_whole_number(value, 0, WRONG_TOKENS_MAX, expected)
 
 
 def _is_host(text: str) -> bool:
