@@ -128,7 +128,7 @@ def test_a_generated_token_is_the_same_everywhere(run: Run, client: Client) -> N
     assert (partial.returncode, answers(partial.stdout)) == (1, {"alpha": True, "beta": True})
     down, advice = partial.stderr.splitlines()
     assert down == GAMMA_IS_DOWN
-    assert "gamma didn't confirm it" in advice
+    assert "gamma didn't confirm" in advice
     assert not re.search("[0-9a-f]{32}", partial.stderr)
 
 
