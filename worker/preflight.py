@@ -59,7 +59,7 @@ def _check_database(file: Path) -> Iterator[CheckResult]:
             )
             return
         now = time.time()
-        yield rows_result(sum(record.is_live(now) for record in loaded.records), loaded.pickled + loaded.invalid)
+        yield rows_result(sum(record.is_live(now) for record in loaded.records), loaded.skipped)
         yield clock_result(0.0 if loaded.latest is None else loaded.latest - now)
 
 

@@ -7,13 +7,7 @@ from collections.abc import Callable
 
 
 class TokenBucket:
-    """A token bucket that is full at first; not thread-safe.
-
-    Args:
-        capacity: how often `take` succeeds at once.
-        seconds_per_token: after how long it succeeds again.
-        monotonic: seconds, from any beginning.
-    """
+    """A token bucket that is full at first; `take` succeeds `capacity` times at once. Not thread-safe."""
 
     def __init__(
         self, capacity: int, seconds_per_token: float, monotonic: Callable[[], float] = time.monotonic

@@ -80,10 +80,7 @@ class TrackedJob:
 class JobExecutor:
     """Runs the jobs of one worker; any thread may call any method.
 
-    Args:
-        worker: the context of its tasks.
-        client_name: returns a client's name in the audit trail, given the key that it is told apart by.
-        limits: on jobs and results.
+    `client_name` returns a client's name in the audit trail, given the key that distinguishes it.
     """
 
     def __init__(
@@ -123,14 +120,9 @@ class JobExecutor:
         A uuid that the client has sent before isn't run again: `deliver` gets the first run's result. A job that timed
         out in the queue is new when it is sent again; a queued one has the longest of the timeouts it was sent with.
 
-        Args:
-            client: tells clients apart; jobs of different clients never meet, whatever their uuid.
-            uuid: the job's name.
-            request: task and arguments.
-            deliver: gets the JSON object `{worker: Result}`; must neither block nor raise.
-            notify: gets the JSON of a `JobEvent` when the task starts and for each line of its progress, always before
-                `deliver` gets the result; must neither block nor raise.
-            size: bytes of the request.
+        `client` distinguishes clients: jobs of different ones never meet, whatever their uuid. `deliver` gets the JSON
+        object `{worker: Result}`; before it, `notify` gets the JSON of a `JobEvent` when the task starts and for each
+        line of its progress. Neither may block or raise. `size` is the number of bytes of the request.
 
         Raises:
             TaskError: the limits on jobs in flight are reached, or the worker is stopping; the job wasn't run and may

@@ -17,11 +17,7 @@ class JobProgress:
     """Sends the progress lines of one job until its end; any thread may call any method.
 
     After `LINES_AT_ONCE` lines it sends one in `SECONDS_PER_LINE`, so that a task can't fill memory or keep the sending
-    thread busy. `dropped` counts the others.
-
-    Args:
-        emit: sends a line to the client; must neither block nor raise.
-        monotonic: seconds, from any beginning.
+    thread busy. `dropped` counts the others. `emit` sends a line to the client; it must neither block nor raise.
     """
 
     def __init__(self, emit: Callable[[str], None], monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -19,12 +19,9 @@ JITTER_SECONDS = 0.01
 
 
 class MonotonicWallClock:
-    """Epoch seconds that only increase.
+    """Epoch seconds that only increase, from a wall clock and a monotonic one (`ticks`).
 
-    Args:
-        clock: the wall clock, epoch seconds.
-        ticks: a monotonic clock, seconds from any origin.
-        latest: the latest reading in an earlier process; time starts there if the wall clock is behind it.
+    Time starts at `latest`, the latest reading in an earlier process, if the wall clock is behind it.
     """
 
     def __init__(

@@ -172,25 +172,6 @@ def _rows_lost_error() -> TokenStoreDamagedError:
 class _HookError(Exception):
     """Carries an exception of a commit hook past the conversion of database errors."""
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
-class _RunOnce:
-    """A callable that calls a function the first time and does nothing afterwards."""
-
-    def __init__(self, function: Callable[[], None] | None) -> None:
-        self._function = function
-
-    def __call__(self) -> None:
-        function, self._function = self._function, None
-        if function is not None:
-            try:
-                function()
-            except BaseException as error:  # re-raised unchanged by `_write`
-                raise _HookError(error) from error
-
 
 class TokenDatabase:
     """The rows of one token database; when a method raises `TokenStoreError` or a subclass, nothing changed.
@@ -272,19 +253,24 @@ class TokenDatabase:
         self._write(lambda: None, now, None)
 
     def _write(self, write: Callable[[], None], now: float, before_commit: Callable[[], None] | None) -> None:
-        once = _RunOnce(before_commit)
-
         def in_a_transaction() -> None:
+            nonlocal before_commit
             with convert_errors(self._file), self.cache.writing():
                 write()
                 self.cache.save_high_water_mark(now)
-                once()
+                if before_commit is not None:
+                    hook = before_commit
+                    before_commit = None  # a second attempt doesn't call it again
+                    try:
+                        hook()
+                    except BaseException as error:
+                        raise _HookError(error) from error
 
         self._verify_files()
         try:
             self._retry_when_full(in_a_transaction)
         except _HookError as carried:
-            refusal = carried.error
+            refusal: BaseException = carried.args[0]
         else:
             self._files.record_log_size()
             return

@@ -34,10 +34,7 @@ class Transfer:
 class TransferSession:
     """Slot for at most one transfer; thread-safe, non-blocking.
 
-    Args:
-        what: the kind of transfer, for error messages: `backup`, `restore`.
-        folder: the folder of its file; exists while there is a transfer.
-        clock: monotonic seconds.
+    `what` is the kind of transfer, for error messages. `folder` exists while there is a transfer. `clock` is monotonic.
     """
 
     def __init__(self, what: str, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
