@@ -41,26 +41,23 @@ def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:
         yield _check_endpoint(environment, name, inventory)
 
 
-def _check_database(file: Path) -> Iterator[CheckResult]:
+def _check_database(file: Path) -> list[CheckResult]:
     try:
         if not file.exists() or file.stat().st_size == 0:
-            yield CheckResult(subject="database", detail="none yet, the first start makes it")
-            return
+            return [CheckResult(subject="database", detail="none yet, the first start makes it")]
         loaded = read_closed(file)
     except OSError as error:
         reason = f"{file} can't be read: {error.strerror}: check its owner, mode and mount"
-        yield CheckResult(subject="database", error=reason)
+        return [CheckResult(subject="database", error=reason)]
     except NfcliError as error:
-        yield CheckResult(subject="database", error=str(error))
-    else:
-        if loaded is None:
-            yield CheckResult(
-                subject="database", detail="not checked: the start has to apply its write-ahead log first"
-            )
-            return
-        now = time.time()
-        yield rows_result(sum(record.is_live(now) for record in loaded.records), loaded.skipped)
-        yield clock_result(0.0 if loaded.latest is None else loaded.latest - now)
+        return [CheckResult(subject="database", error=str(error))]
+    if loaded is None:
+        detail = "not checked: the start has to apply its write-ahead log first"
+        return [CheckResult(subject="database", detail=detail)]
+    now = time.time()
+    live = sum(record.is_live(now) for record in loaded.records)
+    behind_seconds = 0.0 if loaded.latest is None else loaded.latest - now
+    return [rows_result(live, loaded.skipped), clock_result(behind_seconds)]
 
 
 def _check_audit(environment: Environment, name: str) -> CheckResult:

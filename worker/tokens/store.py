@@ -43,7 +43,8 @@ class TokenStore:
     Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the exact moment it expires;
     one that isn't live counts as absent everywhere. `now` reads the store's clock, which never goes back, never stands
     still (`clock`), and starts no earlier than the database's high-water mark: what was found expired stays expired.
-    Tokens and user names that are given to the store obey the rules of `models/fields.py`.
+    Tokens and user names that are given to the store obey the rules of `models/fields.py`. A method that changes
+    something raises `TokenStoreError` if the disk refuses; then nothing changed.
 
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
@@ -180,7 +181,6 @@ class TokenStore:
 
         Raises:
             TokenOwnerError: a live token of that value is another user's.
-            TokenStoreError: the disk refused; nothing changed.
         """
 
         def store() -> tuple[BearerTokenRecord, list[str]]:
@@ -210,9 +210,6 @@ class TokenStore:
         Returns:
             How many live tokens were removed; they are gone from disk (fsync) when this returns. 0 when neither
             argument is given.
-
-        Raises:
-            TokenStoreError: the disk refused; nothing changed.
         """
         return self._change(self._delete, username, token, before_commit)
 
@@ -236,9 +233,6 @@ class TokenStore:
 
         Expired ones are skipped. `before_commit` gets the others and may raise to refuse the change. Tokens that aren't
         among them, or change their user, are revoked.
-
-        Raises:
-            TokenStoreError: the disk refused; nothing changed.
         """
         return self._change(self._replace, list(records), before_commit)
 
@@ -262,9 +256,6 @@ class TokenStore:
 
         Those that have expired or are stored already are skipped. `before_commit` gets the others and may raise to
         refuse the change; it isn't called when there are none.
-
-        Raises:
-            TokenStoreError: the disk refused; nothing changed.
         """
         return self._change(self._import_tokens, records, before_commit)
 
