@@ -109,12 +109,14 @@ class Session:
         first = words[0]
         if first.text in SHELL_WORDS and not first.is_quoted:
             if first.text == HELP_WORD:
+                self.suggester.invalidate()
                 self.console.result(help_word_text(self.navigator.location, words[1:], self.suggester))
             else:
                 self.navigator.run(first.text, words[1:])
             return True
         request = find_help_request(self.navigator.location, words)
         if request is not None:
+            self.suggester.invalidate()
             self.console.result(self.help(request))
         return request is not None
 

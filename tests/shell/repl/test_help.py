@@ -81,3 +81,11 @@ def test_a_question_mark_in_a_value_is_part_of_it(run: Run, client: FakeClient) 
     """`username what?` names a user and does not ask for help."""
     assert run("fastmcp auth list-tokens username what?") == (0, EMPTY_TABLE, "")
     assert client.calls[0]["kwargs"] == {"username": "what?"}
+
+
+@pytest.mark.parametrize("line", ["fastmcp auth list-tokens username ?", "help fastmcp auth list-tokens username"])
+def test_help_in_a_script_lists_users_as_they_are_now(run: Run, line: str) -> None:
+    """A command between two requests for help may have added one."""
+    for name in ("alice", "robert"):
+        run(f"fastmcp auth create-token username {name} token t-{name}")
+        assert name in run(line)[1]
