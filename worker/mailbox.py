@@ -42,6 +42,6 @@ class Mailbox(Generic[ItemT]):
                 yield self._queue.get_nowait()
 
     def close(self) -> None:
-        """Close the sockets; once the reader's thread has ended."""
+        """Close the sockets. Call after the reader thread has ended."""
         self.reader.close()
         self._writer.close()

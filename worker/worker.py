@@ -267,6 +267,6 @@ def call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
 
 
 def wait_for_end_of_stdin() -> None:
-    """Block until the other end of stdin is closed, by its process's death too."""
+    """Block until stdin reaches EOF, including when the parent dies."""
     while os.read(0, 4096):
         pass

@@ -49,10 +49,10 @@ class PatternError(ValueError):
 
 
 def parse(text: str, flags: int = 0) -> re.Pattern[str]:
-    """Return the pattern that `re` makes of a text.
+    """Compile a text with `re` and return the pattern.
 
     Raises:
-        PatternError: it makes none, or would take long to.
+        PatternError: the text is not a valid pattern, or is too expensive to compile.
     """
     if len(_WIDE_RANGE.findall(text)) > WIDE_RANGES_MAX:
         raise PatternError(f"more than {WIDE_RANGES_MAX} ranges of characters beyond U+FFFF")

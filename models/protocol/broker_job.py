@@ -177,7 +177,10 @@ class BrokerJob:
         return not self._reached and not self.job.asked_again
 
     def _set_workers(self, names: set[str]) -> None:
-        """Adopt the workers that the broker forwarded the job to, and the results that arrived before it said so."""
+        """Adopt the workers that the broker forwarded the job to.
+
+        Results that arrived before the broker's confirmation are adopted as well.
+        """
         self._has_workers = True
         self._reached = set(names)
         self.job.missing = names

@@ -117,7 +117,7 @@ def error_reason(status: str, data: dict[str, Any]) -> str:
 
 
 def worker_rows(value: Any) -> list[dict[str, str]]:
-    """Return the rows of `show_workers` as text, sorted by name, without the empty row that stands for no workers."""
+    """Return the rows of `show_workers` as text, sorted by name, without NorFab's placeholder row for an empty list."""
     rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
     texts = [{key: str(item) for key, item in row.items()} for row in rows]
     return sorted((row for row in texts if row.get("name") and row.get("service")), key=lambda row: row["name"])

@@ -47,8 +47,8 @@ _PLAIN_INSTRUCTIONS = frozenset(
         *("SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "BINPUT", "BINGET"),
     }
 )
-# diskcache's mode 4 is a pickle. Rows of text (1), as nfcli's own workers store them, are ignored. A value in a file of
-# its own has at least 32 KiB, more than a token's has: the file is never opened.
+# diskcache's mode 4 is a pickle. Rows of text (1), as nfcli's own workers store them, are ignored. diskcache moves
+# a value of 32 KiB or more to a separate file; a token's value is smaller, so such a file is never opened.
 _SELECT = f"""
     SELECT key, tag, expire_time, typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'integer', 'null'),
            CASE WHEN mode = 4 AND filename IS NULL AND typeof(value) = 'blob' AND length(value) <= {_VALUE_MAX_BYTES}

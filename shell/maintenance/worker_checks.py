@@ -98,7 +98,7 @@ class WorkerChecks:
         return [CheckResult(subject="exposure", detail=f"reached from {clients}, {token}")]
 
     def _stopped(self, name: str) -> list[CheckResult]:
-        """Check in a process of the worker's what its start needs."""
+        """Run the preflight checks in a separate worker process."""
         if self.inventory is not None and name in self.inventory.remote_workers:
             return [CheckResult(subject="", detail="not running; the broker has its inventory")]
         command = [sys.executable, "-P", "-m", "nfcli.worker.preflight", "--name", name, *self.environment.arguments]

@@ -170,13 +170,13 @@ def test_a_tampered_audit_trail_is_found(environment: Environment) -> None:
     }
     for content, fault in faults.items():
         path.write_bytes(content)
-        told = f"FAULT audit trail: the audit trail {path} is not as it was written: {fault}; see man page tokens"
+        told = f"FAULT audit trail: the audit trail {path} was altered: {fault}; see man page tokens"
         assert lines(environment) == without_errors(environment, told)
     path.write_bytes(whole)
     head.unlink()
     told = "the head file is missing or altered: lines at the end may be missing"
     assert lines(environment) == without_errors(
-        environment, f"FAULT audit trail: the audit trail {path} is not as it was written: {told}; see man page tokens"
+        environment, f"FAULT audit trail: the audit trail {path} was altered: {told}; see man page tokens"
     )
     head.touch(mode=0o600)
     head.write_bytes(known)

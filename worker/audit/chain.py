@@ -158,8 +158,8 @@ def _head_of(line: bytes) -> Head | None:
 def backwards(descriptor: int, size: int) -> Iterator[bytes]:
     """Yield the lines of the first `size` bytes of a file, last line first, without newlines.
 
-    The first one yielded is the text after the last newline: empty, unless a line is unfinished. The file is read in
-    blocks, as far as lines are taken.
+    The first one yielded is the text after the last newline: empty, unless a line is unfinished. The file is read
+    lazily, in blocks.
     """
     parts: list[bytes] = []
     position = size

@@ -135,11 +135,11 @@ class ChainedFile:
         if fault is None and known != head:
             fault = f"{_head_path(self.path).name} beside it is missing or altered"
         if fault is not None:
-            raise _not_as_written(self.path, fault)
+            raise _altered(self.path, fault)
         return head
 
     def lines_backwards(self) -> Generator[bytes, None, None]:
-        """Yield the complete lines, last line first, reading the file as far as lines are taken.
+        """Yield the complete lines, last line first, read lazily, in blocks.
 
         Raises:
             AuditError: the file can't be read.
@@ -189,12 +189,12 @@ def verify_closed(path: Path) -> Head:
             head, found, size = _recover(stream.fileno(), known)
             fault = "; ".join(found) or verify_chain(stream, size, head)
     if fault:
-        raise _not_as_written(path, fault)
+        raise _altered(path, fault)
     return head
 
 
-def _not_as_written(path: Path, fault: str) -> AuditError:
-    return AuditError(f"the audit trail {path} is not as it was written: {fault}; see man page tokens")
+def _altered(path: Path, fault: str) -> AuditError:
+    return AuditError(f"the audit trail {path} was altered: {fault}; see man page tokens")
 
 
 @contextmanager

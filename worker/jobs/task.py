@@ -276,7 +276,7 @@ class TaskRegistry:
         except ValidationError as error:
             result = _failed(validation_messages(error))
         except TokenStoreError as error:
-            # No fault of the client's: the operator has to check the disk.
+            # Not a client error: the operator has to check the disk.
             log.error("task %s failed: %s", name[:64], error)
             result = _failed([str(error)])
         except TaskError as error:

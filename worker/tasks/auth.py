@@ -59,5 +59,5 @@ def bearer_token_delete(worker: TaskContext, arguments: BearerTokenDeleteInput) 
 
 @task(arguments=BearerTokenCheckInput, result=bool, mcp=False, run_inline=True)
 def bearer_token_check(worker: TaskContext, arguments: BearerTokenCheckInput) -> bool:
-    """Tell whether a bearer token is stored and has not expired."""
+    """Return whether a bearer token is stored and has not expired."""
     return worker.store.lookup(arguments.token) is not None

@@ -69,7 +69,7 @@ def read_backup(path: Path, *, seconds: float = READ_SECONDS) -> LoadedTokens:
     """Read the tokens of an untrusted backup: nothing in the file is run, unpickled or changed.
 
     Raises:
-        TokenStoreDamagedError: it is damaged, no backup, or takes longer than `seconds` to read.
+        TokenStoreDamagedError: it is damaged, is not a backup, or takes longer than `seconds` to read.
         TokenStoreError: it can't be read.
     """
     try:

@@ -87,13 +87,13 @@ class TransferSession:
         """Use the transfer of this id exclusively; `is_last` ends it, also when the block raises.
 
         Raises:
-            TaskError: there is no such transfer (any more), or another job uses it.
+            TaskError: the transfer is unknown or no longer in progress, or another job uses it.
         """
         with self._lock:
             transfer = self._transfer
             if transfer is None or not secrets.compare_digest(transfer.id, transfer_id):
                 raise TaskError(
-                    f"this {self._what} is not in progress (any more), nothing changed: start again "
+                    f"this {self._what} is no longer in progress, nothing changed: start again "
                     f"(an abandoned one expires after {IDLE_SECONDS:g} s)"
                 )
             if self._is_in_use:

@@ -1,7 +1,7 @@
-"""Turn clients' POST and GET requests into calls of the executor, and what comes of them into replies.
+"""Turn clients' POST and GET requests into calls of the executor, and send the results as replies.
 
-Direct mode and a broker connection frame the same replies differently, and differ in the JSON of those that no task
-makes: clients connect to the first, and the second talks to a broker and, through it, to NorFab's own clients.
+Direct mode and a broker connection frame the same replies differently, and differ in the JSON of replies that no
+task makes: direct mode serves nfcli's clients, and a broker relays to NorFab's own clients as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class DirectBodies:
         self._service = service
 
     def state(self, uuid: str, state: str) -> bytes:
-        """Return the JSON of a reply that says how far a job is."""
+        """Return the JSON of a job-state reply."""
         return encode_data({"worker": self._worker, "uuid": uuid, "service": self._service, "status": state})
 
     def unknown_job(self, uuid: str) -> tuple[Status, bytes]:
@@ -60,7 +60,7 @@ class BrokerBodies(DirectBodies):
     """
 
     def state(self, uuid: str, state: str) -> bytes:
-        """Return the JSON of a reply that says how far a job is."""
+        """Return the JSON of a job-state reply."""
         return encode_data({"worker": self._worker, "uuid": uuid, "status": state, "service": self._service})
 
     def unknown_job(self, uuid: str) -> tuple[Status, bytes]:

@@ -201,7 +201,7 @@ def alter_the_trail(site: Environment) -> Faults:
     """Change a name in the audit trail."""
     file = site.audit_file(NAME)
     file.write_bytes(file.read_bytes().replace(b'"ann"', b'"bob"'))
-    said = f"the audit trail {file} is not as it was written: line 1 is altered; see man page tokens"
+    said = f"the audit trail {file} was altered: line 1 is altered; see man page tokens"
     return {f"{NAME} audit trail": [said]}
 
 

@@ -221,7 +221,7 @@ def test_a_trail_that_can_not_grow_lets_no_token_change(
 def fault(client: Client) -> str:
     """Return what `verify_audit` finds wrong."""
     (error,) = run(client, "verify_audit")["errors"]
-    found = error.partition(" is not as it was written: ")[2]
+    found = error.partition(" was altered: ")[2]
     assert found.endswith("; see man page tokens"), error
     return str(found.partition(";")[0])
 

@@ -225,7 +225,7 @@ def test_the_trail_is_read_by_tasks_that_are_no_tools(desk: Desk) -> None:
     assert (report.file, report.lines, report.head) == (str(file), 3, head)
     file.write_bytes(file.read_bytes().replace(b"bob", b"eve", 1))
     assert desk.run("verify_audit")["errors"] == [
-        f"the audit trail {file} is not as it was written: line 2 is altered; see man page tokens"
+        f"the audit trail {file} was altered: line 2 is altered; see man page tokens"
     ]
     assert [spec.mcp for spec in TaskRegistry(audit_tasks)] == [None, None]
 

@@ -112,7 +112,7 @@ def test_a_changed_end_is_detected_at_the_next_start_and_later(
     for _ in range(2):
         for _ in range(3):
             again.append({"actor": "later"})
-        with pytest.raises(AuditError, match=f"{path} is not as it was written: {expected}; see man page tokens$"):
+        with pytest.raises(AuditError, match=f"{path} was altered: {expected}; see man page tokens$"):
             again.verify()
         again.close()
         again = open_file()

@@ -28,7 +28,7 @@ from support.tokens.raw_database import RawDatabase
 
 Rows = list[tuple[str, str, float, float | None]]
 BUSY = "another backup of this worker is in progress"
-GONE = "this {} is not in progress (any more)"
+GONE = "this {} is no longer in progress"
 DAMAGED = "the backup is damaged or no token database, nothing changed: use another one"
 OTHER = "upload does not match the announced size or checksum, nothing changed: restore again"
 

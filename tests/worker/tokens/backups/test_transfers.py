@@ -15,7 +15,7 @@ BUSY = (
     r"\(an abandoned one expires after 30 s\)$"
 )
 GONE = (
-    r"^this backup is not in progress \(any more\), nothing changed: start again "
+    r"^this backup is no longer in progress, nothing changed: start again "
     r"\(an abandoned one expires after 30 s\)$"
 )
 
