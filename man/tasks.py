@@ -16,7 +16,7 @@ from .suggestions import unknown_name
 TaskEntry = Mapping[str, Any]
 Schema = Mapping[str, Any]
 
-_NESTING_MAX = 6
+_MAX_NESTING = 6
 _INDENT = "    "
 
 
@@ -68,7 +68,7 @@ def _result(schema: Schema) -> tuple[str, ...]:
 
 def _type(schema: Schema, definitions: Schema, depth: int = 0) -> str:
     """Return a JSON Schema in a few words, `any` where it is empty or nested too deeply."""
-    if depth > _NESTING_MAX:
+    if depth > _MAX_NESTING:
         return "any"
     if "$ref" in schema:
         target = str(schema["$ref"]).rsplit("/", maxsplit=1)[-1]

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-USERNAME_MAX_CHARACTERS = 256
-TOKEN_MAX_CHARACTERS = 1024
-EXPIRE_MAX_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 days
-TIMEOUT_MAX_SECONDS = 86_400
+MAX_USERNAME_CHARACTERS = 256
+MAX_TOKEN_CHARACTERS = 1024
+MAX_EXPIRE_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 days
+MAX_TIMEOUT_SECONDS = 86_400
 LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later instants can't be shown in local time
 
 # The alphabet of ZeroMQ RFC 32; 40 characters encode 32 bytes.
@@ -43,7 +43,7 @@ def _check_length(value: str, limit: int) -> None:
 
 
 def _validate_username(value: str) -> str:
-    _check_length(value, USERNAME_MAX_CHARACTERS)
+    _check_length(value, MAX_USERNAME_CHARACTERS)
     if value != value.strip():
         raise PydanticCustomError("username_blanks", "must not begin or end with a blank")
     for position, character in enumerate(value, start=1):
@@ -57,7 +57,7 @@ def _validate_username(value: str) -> str:
 
 
 def _validate_token(value: str) -> str:
-    _check_length(value, TOKEN_MAX_CHARACTERS)
+    _check_length(value, MAX_TOKEN_CHARACTERS)
     if not _B64TOKEN.fullmatch(value):
         matched = _B64TOKEN.match(value)
         raise PydanticCustomError(
@@ -106,15 +106,15 @@ Token = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate
 
 Seconds = Annotated[
     int,
-    BeforeValidator(partial(_validate_whole_number, limit=EXPIRE_MAX_SECONDS)),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXPIRE_MAX_SECONDS}),
+    BeforeValidator(partial(_validate_whole_number, limit=MAX_EXPIRE_SECONDS)),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_EXPIRE_SECONDS}),
 ]
 """A lifetime: whole seconds, from 1 to 100 years."""
 
 TimeoutSeconds = Annotated[
     int,
-    BeforeValidator(partial(_validate_whole_number, limit=TIMEOUT_MAX_SECONDS)),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": TIMEOUT_MAX_SECONDS}),
+    BeforeValidator(partial(_validate_whole_number, limit=MAX_TIMEOUT_SECONDS)),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_SECONDS}),
 ]
 """How long a job may take: whole seconds, from 1 to one day."""
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 QUOTED_CHARACTERS = 64
-_LATIN_1_MAX = 0xFF
+_MAX_LATIN_1 = 0xFF
 
 # Characters that a terminal interprets: C0 and C1 controls, line separators, direction marks; and lone surrogates.
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -45,4 +45,4 @@ def cell_width(text: str) -> int:
 def _escape(match: re.Match[str]) -> str:
     character = match.group()
     code = ord(character)
-    return _NAMED.get(character) or (f"\\x{code:02x}" if code <= _LATIN_1_MAX else f"\\u{code:04x}")
+    return _NAMED.get(character) or (f"\\x{code:02x}" if code <= _MAX_LATIN_1 else f"\\u{code:04x}")

@@ -23,8 +23,9 @@ from typing import Any
 
 from ..models.environment.private_files import open_private
 from ..models.errors import NfcliError, UsageError
+from ..models.inventory.masking import MASK
 
-LOG_FILE_MAX_BYTES = 10 * 1024 * 1024
+MAX_LOG_FILE_BYTES = 10 * 1024 * 1024
 LOG_FILES_KEPT = 3
 
 # Not those that logging knows: libraries add names of their own.
@@ -32,17 +33,16 @@ _LEVELS = {name: getattr(logging, name) for name in ("CRITICAL", "ERROR", "WARNI
 _LIBRARIES = ("asyncio", "mcp", "uvicorn", "uvicorn.access", "uvicorn.asgi", "uvicorn.error", "zmq")
 _MAX_ERRORS = 5
 _MAX_PLACES = 12
-_HIDDEN = "***"
 
 _QUOTED = r"""b?"(?:\\.|[^"\\])*"|b?'(?:\\.|[^'\\])*'"""
 _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     # A header in its usual spelling: all of the credential, blanks in it included, up to a quote or the line's end.
-    (re.compile(r"""\bBearer\s+[^"'\r\n]+"""), f"Bearer {_HIDDEN}"),
-    (re.compile(r"""\b(bearer)\s+[^\s"']+""", re.IGNORECASE), rf"\1 {_HIDDEN}"),
-    (re.compile(r"""\bbearer_token::[^\s"',;)\]}]*"""), f"bearer_token::{_HIDDEN}"),
+    (re.compile(r"""\bBearer\s+[^"'\r\n]+"""), f"Bearer {MASK}"),
+    (re.compile(r"""\b(bearer)\s+[^\s"']+""", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"""\bbearer_token::[^\s"',;)\]}]*"""), f"bearer_token::{MASK}"),
     (
         re.compile(r"""(?<![\w:])(\w+[_-])?(authorization)(\s*[:=]\s*)[^\s"'][^"'\r\n]*""", re.IGNORECASE),
-        rf"\1\2\3{_HIDDEN}",
+        rf"\1\2\3{MASK}",
     ),
     # "token": "…", 'authorization': …, ("authorization", "…"), token=…
     (
@@ -52,7 +52,7 @@ _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
                  (?:{_QUOTED}|[^\s"',;)\]}}][^\s,;)\]}}]*)""",
             re.IGNORECASE | re.VERBOSE,
         ),
-        rf"\g<key>{_HIDDEN}",
+        rf"\g<key>{MASK}",
     ),
 )
 
@@ -128,7 +128,7 @@ class _PrivateFile(RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         self._has_reported = False
-        super().__init__(path, maxBytes=LOG_FILE_MAX_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8")
+        super().__init__(path, maxBytes=MAX_LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8")
         self.setFormatter(_JsonLines())
 
     def _open(self) -> TextIOWrapper:

@@ -24,7 +24,7 @@ from .audit.file import verify_closed
 from .http.listener import HttpListener
 from .jobs.plugins import add_import_path, find_origin, not_found_error
 from .tokens.files import DATABASE_NAME, read_closed
-from .transport.endpoint import check as check_endpoint
+from .transport.endpoint import check_endpoint
 
 
 def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:

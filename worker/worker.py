@@ -37,7 +37,7 @@ from .tools.catalogue import ToolCatalogue
 from .tools.discovery import Discovery
 from .tools.policy import ToolPolicy
 from .transport.broker import BrokerTransport
-from .transport.broker_jobs import client_name
+from .transport.broker_jobs import fabric_client_name
 from .transport.curve_auth import AuthorizedKeys
 from .transport.direct import DirectServer
 
@@ -182,7 +182,7 @@ class Worker:
         else:
             if self.broker.key is not None and self.broker.key.notice:
                 log.warning("broker: %s", self.broker.key.notice)
-            self.executor = JobExecutor(context, client_name)
+            self.executor = JobExecutor(context, fabric_client_name)
             self.transport = joined = BrokerTransport(context, self.executor, address=self.broker, keys=keys)
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()

@@ -23,7 +23,7 @@ from .paths import Environment
 from .private_files import open_private, write_private
 
 CLIENT_NAME = "client"
-KEY_FILE_MAX_BYTES = 4096
+MAX_KEY_FILE_BYTES = 4096
 AUDIT_KEY_BYTES = 32
 
 _AUDIT_KEY = re.compile(rb"[0-9a-f]{%d}" % (2 * AUDIT_KEY_BYTES))
@@ -151,7 +151,7 @@ def read_shared_key(path: Path) -> bytes:
             if status.st_uid not in {os.geteuid(), 0} or status.st_mode & stat.S_IWOTH:
                 raise KeyFileError(f"{each} can be changed by other users: run chmod o-w {shlex.quote(str(each))}")
         with path.open("rb") as stream:
-            content = stream.read(KEY_FILE_MAX_BYTES + 1)
+            content = stream.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
     return _public_key(path, content)
@@ -175,7 +175,7 @@ def _format_certificate(public: bytes, secret: bytes | None = None) -> bytes:
 def _read_private(path: Path) -> bytes:
     try:
         with open_private(path, "rb") as stream:
-            content: bytes = stream.read(KEY_FILE_MAX_BYTES + 1)
+            content: bytes = stream.read(MAX_KEY_FILE_BYTES + 1)
     except EnvironmentFolderError as error:
         raise KeyFileError(str(error)) from error
     except OSError as error:
@@ -185,8 +185,8 @@ def _read_private(path: Path) -> bytes:
 
 def _parse_certificate(path: Path, content: bytes) -> dict[bytes, bytes]:
     """Return the keys of a certificate file by name, each verified to be 40 Z85 characters."""
-    if len(content) > KEY_FILE_MAX_BYTES:
-        raise KeyFileError(f"{path} is not a key file: it is longer than {KEY_FILE_MAX_BYTES} bytes")
+    if len(content) > MAX_KEY_FILE_BYTES:
+        raise KeyFileError(f"{path} is not a key file: it is longer than {MAX_KEY_FILE_BYTES} bytes")
     values: dict[bytes, bytes] = {}
     is_curve = False
     for number, raw in enumerate(content.splitlines(), start=1):

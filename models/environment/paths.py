@@ -21,9 +21,9 @@ from .private_files import make_private_folder, open_private, verify_tree
 
 DEFAULT_WORKER = "fastmcp-worker-1"
 INVENTORY_NAME = "inventory.yaml"
-WORKER_NAME_MAX_CHARACTERS = 64
+MAX_WORKER_NAME_CHARACTERS = 64
 # sun_path holds 108 bytes on Linux and 104 on the BSDs, the closing NUL included.
-SOCKET_PATH_MAX_BYTES = 103 if sys.platform == "darwin" else 107
+MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # `all` and `any` address several workers; keys/client.key is the local client's.
@@ -168,8 +168,8 @@ def find_environment(inventory: str | Path | None = None) -> Environment:
 
 def worker_name_problem(name: str) -> str | None:
     """Return the rule that a worker's name breaks, as the end of a sentence, or None."""
-    if not 1 <= len(name) <= WORKER_NAME_MAX_CHARACTERS:
-        return f"must be 1 to {WORKER_NAME_MAX_CHARACTERS} characters, got {len(name)}"
+    if not 1 <= len(name) <= MAX_WORKER_NAME_CHARACTERS:
+        return f"must be 1 to {MAX_WORKER_NAME_CHARACTERS} characters, got {len(name)}"
     if not _WORKER_NAME.fullmatch(name):
         return "must be made of letters, digits, dashes, dots and underscores and not begin with a dot or a dash"
     if name.casefold() in _RESERVED_NAMES:
@@ -205,7 +205,7 @@ def _named_environment(inventory: Path) -> Environment:
 
 def _fits_socket_path(path: str) -> bool:
     try:
-        return len(path.encode()) <= SOCKET_PATH_MAX_BYTES
+        return len(path.encode()) <= MAX_SOCKET_PATH_BYTES
     except UnicodeEncodeError:  # not UTF-8: pyzmq can't pass such a path on
         return False
 

@@ -22,7 +22,7 @@ from ..fields import Z85_KEY
 from .merging import KeyPath, Source
 from .types import kind_of
 
-FILE_MAX_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = 4 * 1024 * 1024
 # With anchors a small file can expand to an infinite or exponentially large one.
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
@@ -230,11 +230,11 @@ def _yaml_problem(error: yaml.YAMLError, text: str) -> str:
 def _read_text(file: Path) -> str:
     try:
         with file.open("rb") as stream:
-            content = stream.read(FILE_MAX_BYTES + 1)
+            content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InventoryError(f"{file}: can't be read: {error.strerror}") from error
-    if len(content) > FILE_MAX_BYTES:
-        raise InventoryError(f"{file}: must have at most {FILE_MAX_BYTES} bytes")
+    if len(content) > MAX_FILE_BYTES:
+        raise InventoryError(f"{file}: must have at most {MAX_FILE_BYTES} bytes")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

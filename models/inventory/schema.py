@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ..environment.paths import DEFAULT_WORKER
 from ..fields import Seconds
-from .masking import MASK, mask_secrets
+from .masking import MASK, mask_section
 from .tool_policy import ToolsInventory
 from .types import (
     BindEndpoint,
@@ -179,7 +179,7 @@ class WorkerInventory(_Model):
         """
         unset = {"issuer_url", "resource_server_url"} - self.auth_bearer.model_fields_set
         shown = self.model_dump(mode="json", exclude={**dict.fromkeys(_FREE_FORM, True), "auth_bearer": unset})
-        return shown | {key: mask_secrets(getattr(self, key)) for key in _FREE_FORM}
+        return shown | {key: mask_section(getattr(self, key)) for key in _FREE_FORM}
 
 
 _FREE_FORM = ("fastmcp", "uvicorn", "logging")

@@ -11,28 +11,28 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from ..fields import TimeoutSeconds
-from ..patterns.bounded import PATTERN_MAX_CHARACTERS, PatternError, compile_pattern, compile_template
+from ..patterns.bounded import MAX_PATTERN_CHARACTERS, PatternError, compile_pattern, compile_template
 from .types import Flag, Kind, Text, kind_of, parse_whole_number, refusal, summarize
 
-RULES_MAX = 1_000
-PATTERNS_MAX = 200
+MAX_RULES = 1_000
+MAX_PATTERNS = 200
 # Limit for the patterns that a task declares: compiling them takes half a second at most.
-TASK_PATTERNS_MAX_CHARACTERS = 20_000
-NAME_MAX_CHARACTERS = 256
-TEXT_MAX_CHARACTERS = 2_000
-LIMIT_MAX_BYTES = 10**12
+MAX_TASK_PATTERNS_CHARACTERS = 20_000
+MAX_NAME_CHARACTERS = 256
+MAX_TEXT_CHARACTERS = 2_000
+MAX_LIMIT_BYTES = 10**12
 TIMEOUT_SECONDS: Final = 600
 
 
 def _name(value: str) -> str:
-    if not 1 <= len(value) <= NAME_MAX_CHARACTERS:
-        raise refusal(f"must have 1 to {NAME_MAX_CHARACTERS} characters, got {len(value)}")
+    if not 1 <= len(value) <= MAX_NAME_CHARACTERS:
+        raise refusal(f"must have 1 to {MAX_NAME_CHARACTERS} characters, got {len(value)}")
     return value
 
 
 def _prose(value: str) -> str:
-    if len(value) > TEXT_MAX_CHARACTERS:
-        raise refusal(f"must have at most {TEXT_MAX_CHARACTERS} characters, got {len(value)}")
+    if len(value) > MAX_TEXT_CHARACTERS:
+        raise refusal(f"must have at most {MAX_TEXT_CHARACTERS} characters, got {len(value)}")
     return value
 
 
@@ -41,16 +41,16 @@ def _rules(value: Any) -> Any:
         return ()
     if not isinstance(value, (list, tuple)):
         raise refusal(f"must be a list of rules, got {kind_of(value)}")
-    if len(value) > RULES_MAX:
-        raise refusal(f"must have at most {RULES_MAX} rules, got {len(value)}")
+    if len(value) > MAX_RULES:
+        raise refusal(f"must have at most {MAX_RULES} rules, got {len(value)}")
     return value
 
 
 def _names(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         raise refusal(f"must be a list of names or globs, got {summarize(value)}")
-    if len(value) > RULES_MAX:
-        raise refusal(f"must have at most {RULES_MAX} names, got {len(value)}")
+    if len(value) > MAX_RULES:
+        raise refusal(f"must have at most {MAX_RULES} names, got {len(value)}")
     return value
 
 
@@ -63,18 +63,18 @@ def _patterns(value: Any) -> tuple[str, ...]:
     # Errors don't quote the texts: they may be secrets.
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise refusal("must be a text or a list of texts (in quotes, where YAML would read them as something else)")
-    if not 1 <= len(items) <= PATTERNS_MAX:
-        raise refusal(f"must have 1 to {PATTERNS_MAX} texts, got {len(items)}")
+    if not 1 <= len(items) <= MAX_PATTERNS:
+        raise refusal(f"must have 1 to {MAX_PATTERNS} texts, got {len(items)}")
     for number, item in enumerate(items, start=1):
-        if len(item) > PATTERN_MAX_CHARACTERS:
+        if len(item) > MAX_PATTERN_CHARACTERS:
             raise refusal(
-                f"text {number} must have at most {PATTERN_MAX_CHARACTERS} characters, got {len(item)}: split it"
+                f"text {number} must have at most {MAX_PATTERN_CHARACTERS} characters, got {len(item)}: split it"
             )
     return tuple(items)
 
 
 def _limit(value: Any) -> int:
-    return parse_whole_number(value, 1, LIMIT_MAX_BYTES, f"must be a whole number of bytes, 1 to {LIMIT_MAX_BYTES}")
+    return parse_whole_number(value, 1, MAX_LIMIT_BYTES, f"must be a whole number of bytes, 1 to {MAX_LIMIT_BYTES}")
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
@@ -204,9 +204,9 @@ class DeclaredGuardrails(BaseModel):
     def _is_bounded(cls, value: Any) -> Any:
         """Check the size before anything is compiled: the rules are untrusted."""
         count = sum(map(len, _texts_of(value)))
-        if count > TASK_PATTERNS_MAX_CHARACTERS:
+        if count > MAX_TASK_PATTERNS_CHARACTERS:
             raise refusal(
-                f"must have at most {TASK_PATTERNS_MAX_CHARACTERS} characters of match and replace, got {count}"
+                f"must have at most {MAX_TASK_PATTERNS_CHARACTERS} characters of match and replace, got {count}"
             )
         return value
 

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from ..environment.paths import SOCKET_PATH_MAX_BYTES
+from ..environment.paths import MAX_SOCKET_PATH_BYTES
 from ..fields import Z85_KEY
 
-PORT_MAX = 65_535
-WRONG_TOKENS_MAX = 1_000
+MAX_PORT = 65_535
+MAX_WRONG_TOKENS = 1_000
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
@@ -95,12 +95,12 @@ def parse_whole_number(value: Any, minimum: int, maximum: int, expected: str) ->
 
 
 def _parse_port(value: Any) -> int:
-    return parse_whole_number(value, 0, PORT_MAX, f"must be a port number, 0 to {PORT_MAX}")
+    return parse_whole_number(value, 0, MAX_PORT, f"must be a port number, 0 to {MAX_PORT}")
 
 
 def _parse_wrong_token_limit(value: Any) -> int:
-    expected = f"must be a whole number, 0 (no limit) to {WRONG_TOKENS_MAX}"
-    return 0 if value is None else parse_whole_number(value, 0, WRONG_TOKENS_MAX, expected)
+    expected = f"must be a whole number, 0 (no limit) to {MAX_WRONG_TOKENS}"
+    return 0 if value is None else parse_whole_number(value, 0, MAX_WRONG_TOKENS, expected)
 
 
 def _is_host(text: str) -> bool:
@@ -133,7 +133,7 @@ def _split_port(text: str) -> tuple[str, str]:
 
 def _is_tcp(text: str, *, wildcards: bool) -> bool:
     host, port = _split_port(text.removeprefix("tcp://"))
-    is_port = port.isascii() and port.isdigit() and int(port) <= PORT_MAX and (wildcards or int(port) > 0)
+    is_port = port.isascii() and port.isdigit() and int(port) <= MAX_PORT and (wildcards or int(port) > 0)
     return (is_port or (wildcards and port == "*")) and ((wildcards and host == "*") or (bool(host) and _is_host(host)))
 
 
@@ -143,8 +143,8 @@ def _parse_endpoint(value: Any, *, wildcards: bool) -> str:
         path = text.removeprefix("ipc://")
         if not PurePosixPath(path).is_absolute() or path.endswith("/"):
             raise _invalid("must be ipc:// and an absolute path, or tcp://HOST:PORT", value)
-        if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
-            raise _invalid(f"must have a path of at most {SOCKET_PATH_MAX_BYTES} bytes", value)
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise _invalid(f"must have a path of at most {MAX_SOCKET_PATH_BYTES} bytes", value)
     elif not text.startswith("tcp://") or not _is_tcp(text, wildcards=wildcards):
         raise _invalid("must be tcp://HOST:PORT, or ipc:// and an absolute path", value)
     return text

@@ -17,13 +17,13 @@ from typing import TypeVar
 
 import regex
 
-from .syntax import PatternError, check, parse
+from .syntax import PatternError, check_pattern, parse
 
 __all__ = ["Budget", "BudgetExceeded", "Pattern", "PatternError", "Template", "compile_pattern", "compile_template"]
 
-PATTERN_MAX_CHARACTERS = 2_000
+MAX_PATTERN_CHARACTERS = 2_000
 # Characters that all replacements under one budget may add to texts.
-GROWTH_MAX_CHARACTERS = 16_000_000
+MAX_GROWTH_CHARACTERS = 16_000_000
 # Most searches in a short text take microseconds; releasing the interpreter's lock would take longer.
 _SHORT_CHARACTERS = 10_000
 _QUICK_SECONDS = 0.005
@@ -48,7 +48,7 @@ class Budget:
     """
 
     def __init__(
-        self, seconds: float, *, growth: int = GROWTH_MAX_CHARACTERS, clock: Callable[[], float] = time.monotonic
+        self, seconds: float, *, growth: int = MAX_GROWTH_CHARACTERS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._seconds = seconds
         self._growth = growth
@@ -142,9 +142,9 @@ def compile_pattern(text: str) -> Pattern:
     Raises:
         PatternError: it is not valid, too large, or uses what is not supported; the message doesn't quote it.
     """
-    if len(text) > PATTERN_MAX_CHARACTERS:
-        raise PatternError(f"longer than {PATTERN_MAX_CHARACTERS} characters")
-    check(text, parse(text).flags)
+    if len(text) > MAX_PATTERN_CHARACTERS:
+        raise PatternError(f"longer than {MAX_PATTERN_CHARACTERS} characters")
+    check_pattern(text, parse(text).flags)
     try:
         compiled = regex.compile(text, regex.VERSION0, cache_pattern=False)
     except (regex.error, RecursionError, MemoryError, OverflowError, ValueError) as error:
@@ -158,8 +158,8 @@ def compile_template(pattern: str, template: str) -> Template:
     Raises:
         PatternError: it is not valid, or names a group that the pattern doesn't have.
     """
-    if len(template) > PATTERN_MAX_CHARACTERS:
-        raise PatternError(f"longer than {PATTERN_MAX_CHARACTERS} characters")
+    if len(template) > MAX_PATTERN_CHARACTERS:
+        raise PatternError(f"longer than {MAX_PATTERN_CHARACTERS} characters")
     checked = parse(pattern)
     # Let `re.sub` expand the template with a pattern that has the same groups, each matching one mark.
     marks = [chr(_FIRST_MARK + number) for number in range(checked.groups + 1)]

@@ -19,11 +19,11 @@ import threading
 import warnings
 from collections.abc import Iterator
 
-DEPTH_MAX = 50
+MAX_DEPTH = 50
 # Items of a pattern, each counted as often as it is repeated at least: `regex` writes repeats out.
-ITEMS_MAX = 10_000
+MAX_ITEMS = 10_000
 # Each takes `re` some milliseconds when letter case is ignored.
-WIDE_RANGES_MAX = 4
+MAX_WIDE_RANGES = 4
 
 _WIDE_RANGE = re.compile(r"-(?:\\[UN]|[\U00010000-\U0010ffff])")
 _ESCAPE = r"\\(?:N\{[^}]*\}|.)"
@@ -54,8 +54,8 @@ def parse(text: str, flags: int = 0) -> re.Pattern[str]:
     Raises:
         PatternError: the text is not a valid pattern, or is too expensive to compile.
     """
-    if len(_WIDE_RANGE.findall(text)) > WIDE_RANGES_MAX:
-        raise PatternError(f"more than {WIDE_RANGES_MAX} ranges of characters beyond U+FFFF")
+    if len(_WIDE_RANGE.findall(text)) > MAX_WIDE_RANGES:
+        raise PatternError(f"more than {MAX_WIDE_RANGES} ranges of characters beyond U+FFFF")
     try:
         # What looks like a set in a set is one character to `re`, which warns that this may change.
         with _warnings, warnings.catch_warnings():
@@ -67,7 +67,7 @@ def parse(text: str, flags: int = 0) -> re.Pattern[str]:
         raise PatternError(str(error)[:120]) from None
 
 
-def check(text: str, flags: int) -> None:
+def check_pattern(text: str, flags: int) -> None:
     """Refuse a pattern that `re` accepts, with these flags, where `regex` reads it differently or needs long for it.
 
     Raises:
@@ -77,10 +77,10 @@ def check(text: str, flags: int) -> None:
     for token in tokens:
         _refuse_foreign(token)
     for depth, items in _sizes(tokens):
-        if depth > DEPTH_MAX:
-            raise PatternError(f"groups nested deeper than {DEPTH_MAX}")
-        if items > ITEMS_MAX:
-            raise PatternError(f"repeats make it longer than {ITEMS_MAX} items")
+        if depth > MAX_DEPTH:
+            raise PatternError(f"groups nested deeper than {MAX_DEPTH}")
+        if items > MAX_ITEMS:
+            raise PatternError(f"repeats make it longer than {MAX_ITEMS} items")
 
 
 def _refuse_foreign(token: re.Match[str]) -> None:

@@ -83,10 +83,10 @@ class ManagementReply:
     value: Any
 
 
-Reply = WorkerReply | Dispatched | Finished | ManagementReply
+BrokerReply = WorkerReply | Dispatched | Finished | ManagementReply
 
 
-def parse_reply(message: BrokerMessage) -> Reply | None:
+def parse_reply(message: BrokerMessage) -> BrokerReply | None:
     """Return the meaning of a message, None if it has none or can't be decoded."""
     try:
         data = decode_data(message.data)
@@ -123,7 +123,7 @@ def worker_rows(value: Any) -> list[dict[str, str]]:
     return sorted((row for row in texts if row.get("name") and row.get("service")), key=lambda row: row["name"])
 
 
-def _response(status: str, data: dict[str, Any]) -> Reply | None:
+def _response(status: str, data: dict[str, Any]) -> BrokerReply | None:
     worker, is_error = _string(data, "worker"), Status.is_error(status)
     if status == Status.DONE:
         return Finished({name: value for name, value in data.items() if name})

@@ -41,9 +41,9 @@ BROKER_SERVICE = "mmi.service.broker"
 ALL = "all"
 ANY = "any"
 
-_UUID_MAX_BYTES = 128
-_SERVICE_MAX_BYTES = 256
-_TARGET_MAX_BYTES = 64 * 1024
+_MAX_UUID_BYTES = 128
+_MAX_SERVICE_BYTES = 256
+_MAX_TARGET_BYTES = 64 * 1024
 
 
 class Command:
@@ -109,7 +109,7 @@ class ClientMessage:
         command, service, target, uuid, data = _check_frames(frames, 7, CLIENT_HEADER, CLIENT_COMMANDS)
         if not uuid:
             raise ProtocolError("the uuid is empty: answers could not be matched to their request")
-        return cls(command, _decode(service, _SERVICE_MAX_BYTES), target, _decode(uuid, _UUID_MAX_BYTES), data)
+        return cls(command, _decode(service, _MAX_SERVICE_BYTES), target, _decode(uuid, _MAX_UUID_BYTES), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ class BrokerMessage:
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid."""
         command, service, uuid, status, data = _check_frames(frames, 7, BROKER_HEADER, _BROKER_TO_CLIENT)
-        service_text = _decode(service, _SERVICE_MAX_BYTES)
-        return cls(command, service_text, _decode(uuid, _UUID_MAX_BYTES), _decode(status, 8), data)
+        service_text = _decode(service, _MAX_SERVICE_BYTES)
+        return cls(command, service_text, _decode(uuid, _MAX_UUID_BYTES), _decode(status, 8), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class WorkerJob:
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid."""
         command, client, _, uuid, data = _check_frames(frames, 7, BROKER_HEADER, _BROKER_TO_WORKER)
-        return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), data)
+        return cls(command, client, _decode(uuid, _MAX_UUID_BYTES), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class WorkerMessage:
     def parse(cls, frames: Sequence[bytes]) -> Self:
         """Parse frames; ProtocolError if they are invalid."""
         command, client, _, uuid, status, data = _check_frames(frames, 8, WORKER_HEADER, _WORKER_TO_BROKER)
-        return cls(command, client, _decode(uuid, _UUID_MAX_BYTES), _decode(status, 8), data)
+        return cls(command, client, _decode(uuid, _MAX_UUID_BYTES), _decode(status, 8), data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Signal:
             frames = [*frames[:2], frames[3], frames[2]]
         header = BROKER_HEADER if frames[1:2] == [BROKER_HEADER] else WORKER_HEADER
         command, service = _check_frames(frames, 4, header, _SIGNALS)
-        return cls(header, command, _decode(service, _SERVICE_MAX_BYTES))
+        return cls(header, command, _decode(service, _MAX_SERVICE_BYTES))
 
 
 def encode_target(workers: str | Sequence[str]) -> bytes:
@@ -208,10 +208,10 @@ def encode_target(workers: str | Sequence[str]) -> bytes:
 
 def decode_target(target: bytes) -> str | list[str]:
     """Return the text of a target frame, or the names in it; ProtocolError if it is neither, or too long."""
-    if len(target) > _TARGET_MAX_BYTES:
-        raise ProtocolError(f"the target is longer than {_TARGET_MAX_BYTES} bytes")
+    if len(target) > _MAX_TARGET_BYTES:
+        raise ProtocolError(f"the target is longer than {_MAX_TARGET_BYTES} bytes")
     if not target.startswith(b"["):
-        return _decode(target, _SERVICE_MAX_BYTES)
+        return _decode(target, _MAX_SERVICE_BYTES)
     names = decode_data(target)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ProtocolError("the target is not a JSON list of worker names")

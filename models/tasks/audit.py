@@ -11,17 +11,17 @@ from ..fields import Username
 from .base import Report, TaskInput
 
 LAST_LINES_DEFAULT = 20
-LAST_LINES_MAX = 1_000
+MAX_LAST_LINES = 1_000
 
 Operation = Literal["create", "renew", "delete", "import", "restore", "backup", "refuse", "recover"]
 Outcome = Literal["done", "failed", "nothing matched", "refused"]
 
 
 def _last(value: Any) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(LAST_LINES_MAX)) + 1:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(MAX_LAST_LINES)) + 1:
         value = int(value)
-    if type(value) is not int or not 1 <= value <= LAST_LINES_MAX:
-        raise PydanticCustomError("audit_last", "must be a whole number, 1 to {limit}", {"limit": LAST_LINES_MAX})
+    if type(value) is not int or not 1 <= value <= MAX_LAST_LINES:
+        raise PydanticCustomError("audit_last", "must be a whole number, 1 to {limit}", {"limit": MAX_LAST_LINES})
     return value
 
 
@@ -31,7 +31,7 @@ class GetAuditInput(TaskInput):
     last: Annotated[
         int,
         BeforeValidator(_last),
-        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LAST_LINES_MAX}),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LAST_LINES}),
         Field(description="Number of lines, counted from the newest"),
     ] = LAST_LINES_DEFAULT
     username: Annotated[Username | None, Field(description="User name to show lines for")] = None

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from .base import Report, TaskInput
 
-ECHO_SLEEP_MAX_SECONDS = 60
+MAX_ECHO_SLEEP_SECONDS = 60
 
 
 class ListTasksInput(TaskInput):
@@ -27,7 +27,7 @@ class EchoInput(TaskInput):
         float,
         Field(
             ge=0,
-            le=ECHO_SLEEP_MAX_SECONDS,
+            le=MAX_ECHO_SLEEP_SECONDS,
             description="Seconds to wait before answering; the wait ends when the worker stops",
         ),
     ] = 0

@@ -10,7 +10,7 @@ from ..fields import Instant, Token, Username
 from ..tokens import BearerTokenRecord
 from .base import Report, TaskInput
 
-IMPORT_MAX_TOKENS = 100
+MAX_IMPORT_TOKENS = 100
 """Tokens per message; with the longest tokens and user names they take a quarter of the worker's limit of 1 MiB."""
 
 
@@ -32,7 +32,7 @@ class BearerTokenImportInput(TaskInput):
 
     tokens: Annotated[
         list[ImportedToken],
-        Field(min_length=1, max_length=IMPORT_MAX_TOKENS, repr=False, description="Tokens to store"),
+        Field(min_length=1, max_length=MAX_IMPORT_TOKENS, repr=False, description="Tokens to store"),
     ]
 
 

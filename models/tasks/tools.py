@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from .base import Report, TaskInput
 
-GLOB_MAX_CHARACTERS = 256
+MAX_GLOB_CHARACTERS = 256
 
 
 def tool_name(service: str, task: str) -> str:
@@ -21,7 +21,7 @@ class GetToolsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List names only")] = False
     service: Annotated[str, Field(description="Service whose tools to list, or all")] = "all"
-    name: Annotated[str, Field(max_length=GLOB_MAX_CHARACTERS, description="Glob pattern for names of tools")] = "*"
+    name: Annotated[str, Field(max_length=MAX_GLOB_CHARACTERS, description="Glob pattern for names of tools")] = "*"
 
 
 class GetPromptsInput(TaskInput):
@@ -29,7 +29,7 @@ class GetPromptsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List names only")] = False
     service: Annotated[str, Field(description="Service whose prompts to list, or all")] = "all"
-    name: Annotated[str, Field(max_length=GLOB_MAX_CHARACTERS, description="Glob pattern for names of prompts")] = "*"
+    name: Annotated[str, Field(max_length=MAX_GLOB_CHARACTERS, description="Glob pattern for names of prompts")] = "*"
 
 
 class GetGuardrailsInput(TaskInput):
@@ -37,7 +37,7 @@ class GetGuardrailsInput(TaskInput):
 
     brief: Annotated[bool, Field(description="List the names of tools only")] = False
     service: Annotated[str, Field(description="Service whose tools' guardrails to list, or all")] = "all"
-    name: Annotated[str, Field(max_length=GLOB_MAX_CHARACTERS, description="Glob pattern for names of tools")] = "*"
+    name: Annotated[str, Field(max_length=MAX_GLOB_CHARACTERS, description="Glob pattern for names of tools")] = "*"
 
 
 class DiscoverInput(TaskInput):

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from ...models.errors import EXIT_FAILED, EXIT_OK, TaskError
-from ...models.tasks.token_import import IMPORT_MAX_TOKENS, Imported, ImportedToken
+from ...models.tasks.token_import import MAX_IMPORT_TOKENS, Imported, ImportedToken
 from ..client.client import Client
 from ..output.console import Console
 from ..output.render import to_json
@@ -43,9 +43,9 @@ def import_norfab(client: Client, folder: Path, worker: str | None) -> int:
     console = Console(sys.stdout, sys.stderr)
     done = {"imported": 0, "present": 0, "refused": 0, "expired": found.expired}
     with TransferClient(client, name, console) as transfer:
-        for start in range(0, len(tokens), IMPORT_MAX_TOKENS):
+        for start in range(0, len(tokens), MAX_IMPORT_TOKENS):
             transfer.show_progress(start, len(tokens))
-            report = _send(transfer, tokens[start : start + IMPORT_MAX_TOKENS])
+            report = _send(transfer, tokens[start : start + MAX_IMPORT_TOKENS])
             done = {what: count + getattr(report, what) for what, count in done.items()}
     console.result(to_json({name: done | {"invalid": found.invalid, "unreadable": found.unreadable}}))
     for note in _notes(name, found, done):

@@ -32,14 +32,14 @@ from ...models.errors import NorfabDatabaseError, validation_messages
 from ...models.tasks.token_import import ImportedToken
 
 READ_SECONDS = 30.0
-DEPTH_MAX = 6
+MAX_DEPTH = 6
 """Levels below the named folder in which a database is searched."""
 SHOWN_DATABASES = 10
 
 _NAME = "cache.db"
 _SHARD = re.compile(r"[0-9]{3}")
 _KEY_PREFIX = b"bearer_token::"
-_VALUE_MAX_BYTES = 64 * 1024
+_MAX_VALUE_BYTES = 64 * 1024
 _FIELDS = {"token", "username", "created"}
 _PLAIN_INSTRUCTIONS = frozenset(
     {
@@ -51,7 +51,7 @@ _PLAIN_INSTRUCTIONS = frozenset(
 # a value of 32 KiB or more to a separate file; a token's value is smaller, so such a file is never opened.
 _SELECT = f"""
     SELECT key, tag, expire_time, typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'integer', 'null'),
-           CASE WHEN mode = 4 AND filename IS NULL AND typeof(value) = 'blob' AND length(value) <= {_VALUE_MAX_BYTES}
+           CASE WHEN mode = 4 AND filename IS NULL AND typeof(value) = 'blob' AND length(value) <= {_MAX_VALUE_BYTES}
                 THEN value END
     FROM Cache
     WHERE raw = 1 AND typeof(key) = 'text' AND substr(key, 1, {len(_KEY_PREFIX)}) = '{_KEY_PREFIX.decode()}'
@@ -117,7 +117,7 @@ def _databases(top: Path, errors: list[OSError]) -> Iterator[list[Path]]:
         if files := [file for file in files if file.is_file()]:
             yield files
             folders.clear()
-        elif len(folder.relative_to(top).parts) >= DEPTH_MAX:
+        elif len(folder.relative_to(top).parts) >= MAX_DEPTH:
             folders.clear()
 
 

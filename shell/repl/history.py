@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ...models.environment.private_files import open_private, write_private
 from ...models.errors import NfcliError, UsageError
+from ...models.inventory.masking import MASK
 from ..syntax.lexer import ASK, HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
 from ..syntax.parser import Parser, Scope, secret_words, vocabulary
 from .shell_words import SHELL_WORDS
 
-MASK = "***"
 KEPT_LINES = 1000
 _FILTERS = frozenset({"include", "exclude"})
 _LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
@@ -58,7 +58,7 @@ class HistoryFile:
             self.problem = f"history is not saved: {error}"
 
 
-def mask_secrets(line: str, location: Sequence[Scope]) -> str:
+def mask_line(line: str, location: Sequence[Scope]) -> str:
     """Return a line with its secrets masked; empty for a comment, which isn't kept.
 
     In a valid line, the values of secret fields are masked. In any other a secret may be anywhere after the first wrong

@@ -19,7 +19,7 @@ from ...models.errors import UsageError
 from ..syntax.lexer import HELP, VERBOSE_HELP, split_typed
 from ..syntax.parser import HelpRequest, Parser
 from .completion import complete
-from .history import HistoryFile, mask_secrets
+from .history import HistoryFile, mask_line
 from .session import Session
 
 
@@ -139,7 +139,7 @@ class PromptHistory(History):
     def append_string(self, string: str) -> None:
         """Add what was typed, one line or several, with secrets masked."""
         for line in string.splitlines():
-            text = mask_secrets(line, self._session.navigator.location)
+            text = mask_line(line, self._session.navigator.location)
             if text:
                 self._loaded_strings.insert(0, text)
                 self.store_string(text)

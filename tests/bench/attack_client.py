@@ -40,7 +40,7 @@ MORE_SECONDS = 2.0
 
 ANSWERS_A_JOB = 8
 JOBS_A_CHECK = 10
-MORE_MEGABYTES_MAX = 64
+MAX_MORE_MEGABYTES = 64
 _TYPES = {name: type(value) for name, value in Result().model_dump(mode="json").items() if value is not None}
 _LINES = ("fastmcp auth list-tokens", "fastmcp auth check-token token x", "show fastmcp status", "show norfab workers")
 
@@ -154,7 +154,7 @@ def main() -> int:
         trial.run(arguments.answers)
         if threading.active_count() > threads:
             trial.wrong.append(f"{threading.active_count()} threads run, before it was {threads}")
-        if _peak_megabytes() > before + MORE_MEGABYTES_MAX:
+        if _peak_megabytes() > before + MAX_MORE_MEGABYTES:
             trial.wrong.append(f"memory grew from {before:.0f} to {_peak_megabytes():.0f} MB")
     report = {
         "seconds": round(time.perf_counter() - started, 1),

@@ -35,8 +35,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER
 BATCH = 200
 CONNECTIONS = 3
 ANSWER_SECONDS = 60.0
-MORE_THREADS_MAX = 50
-MORE_BYTES_MAX = 48 * 1024 * 1024
+MAX_MORE_THREADS = 50
+MAX_MORE_BYTES = 48 * 1024 * 1024
 CHECKS = 10
 DEAF_MESSAGES = 3_000
 FLOOD_MESSAGES = 30
@@ -183,7 +183,7 @@ class Siege:
         if not is_calm:
             ledger.complain(f"{last.descriptors} descriptors are open, at first it was {first.descriptors}")
         warm = self._warm or last
-        if last.resident_bytes > warm.resident_bytes + MORE_BYTES_MAX:
+        if last.resident_bytes > warm.resident_bytes + MAX_MORE_BYTES:
             ledger.complain(f"memory grew from {warm.resident_bytes:,} to {last.resident_bytes:,} bytes")
         ledger.compare(victim.tokens(), {(USER, GOOD_TOKEN)})
         jobs = victim.run("get_stats")["jobs"]["total_jobs"] - victim.jobs_sent
@@ -210,7 +210,7 @@ class Siege:
         state = self._victim.state()
         if not self._threads <= state.threads:
             self.insider.ledger.complain(f"{len(self._threads - state.threads)} threads died")
-        if len(state.threads) > len(self._threads) + MORE_THREADS_MAX:
+        if len(state.threads) > len(self._threads) + MAX_MORE_THREADS:
             self.insider.ledger.complain(f"{len(state.threads)} threads run, at first it was {len(self._threads)}")
         return state
 

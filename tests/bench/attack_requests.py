@@ -40,9 +40,9 @@ QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 30.0
 SLOW_SECONDS = 35.0
 TRICKLE_SECONDS = 1.0
-MORE_THREADS_MAX = 60
-MORE_BYTES_MAX = 48 * 1024 * 1024
-LOG_BYTES_MAX = 1024 * 1024
+MAX_MORE_THREADS = 60
+MAX_MORE_BYTES = 48 * 1024 * 1024
+MAX_LOG_BYTES = 1024 * 1024
 _LOCKED_OUT = 429
 _INSIDE = re.compile(
     rb"Traceback|site-packages|uvicorn|starlette|pydantic|httptools|anyio|\bmcp/\d|\.py\b|^server:",
@@ -222,11 +222,11 @@ def attack(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         if not victim.calmed(lambda state: state.descriptors <= first.descriptors + 2):
             gunner.wrong.append(f"{victim.state().descriptors} descriptors are open, at first {first.descriptors}")
         last = victim.state()
-        if not threads <= last.threads or len(last.threads) > len(threads) + MORE_THREADS_MAX:
+        if not threads <= last.threads or len(last.threads) > len(threads) + MAX_MORE_THREADS:
             gunner.wrong.append(f"{len(last.threads)} threads run, at first it was {len(threads)}")
-        if last.resident_bytes > resident[0] + MORE_BYTES_MAX:
+        if last.resident_bytes > resident[0] + MAX_MORE_BYTES:
             gunner.wrong.append(f"memory grew from {resident[0]:,} to {last.resident_bytes:,} bytes")
-        if arguments.log_level == "INFO" and victim.log_bytes() > LOG_BYTES_MAX + 300 * arguments.requests:
+        if arguments.log_level == "INFO" and victim.log_bytes() > MAX_LOG_BYTES + 300 * arguments.requests:
             gunner.wrong.append(f"the logs have {victim.log_bytes():,} bytes")
         gunner.wrong += victim.log_faults()
         return {

@@ -32,7 +32,7 @@ from nfcli import NfcliError, NorFab
 CLIENTS = 4
 ROUNDS_A_SITE = 10
 LIVE_TOKENS = 30
-ACKNOWLEDGEMENTS_MAX = 400
+MAX_ACKNOWLEDGEMENTS = 400
 """A worker that hasn't met its moment by then is killed at once."""
 
 
@@ -130,7 +130,7 @@ class Killer:
             self.acknowledged += 1
             if self.acknowledged == self._plan.acknowledgements:
                 self._strike()
-            elif self.acknowledged == ACKNOWLEDGEMENTS_MAX:
+            elif self.acknowledged == MAX_ACKNOWLEDGEMENTS:
                 self._kill()
 
     def _strike(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from nfcli.models.errors import validation_messages
-from nfcli.models.fields import EXPIRE_MAX_SECONDS, Seconds, TimeoutSeconds, Token, Username
+from nfcli.models.fields import MAX_EXPIRE_SECONDS, Seconds, TimeoutSeconds, Token, Username
 
 USERNAME, TOKEN = TypeAdapter(Username), TypeAdapter(Token)
 SECONDS, TIMEOUT = TypeAdapter(Seconds), TypeAdapter(TimeoutSeconds)
@@ -73,7 +73,7 @@ def test_a_token_that_no_header_can_carry_is_refused_with_the_position(token: st
     assert refusal(TOKEN, token).endswith(f"character {position} could never be sent in an Authorization header")
 
 
-@pytest.mark.parametrize("value", [1, "1", "3600", EXPIRE_MAX_SECONDS, str(EXPIRE_MAX_SECONDS), "+60"])
+@pytest.mark.parametrize("value", [1, "1", "3600", MAX_EXPIRE_SECONDS, str(MAX_EXPIRE_SECONDS), "+60"])
 def test_whole_seconds_may_be_numbers_or_digits(value: object) -> None:
     """The shell sends text, Python sends ints."""
     assert SECONDS.validate_python(value) == int(str(value))
@@ -83,17 +83,17 @@ def test_whole_seconds_may_be_numbers_or_digits(value: object) -> None:
     "value",
     [
         *("0", "-5", "1.5", "1e3", "1_000", " 5", "5 ", "", "abc", "٣", "9" * 30),
-        *(0, -5, 1.0, 1.5, True, float("nan"), float("inf"), EXPIRE_MAX_SECONDS + 1, None, [], b"5"),
+        *(0, -5, 1.0, 1.5, True, float("nan"), float("inf"), MAX_EXPIRE_SECONDS + 1, None, [], b"5"),
     ],
 )
 def test_other_numbers_of_seconds_are_refused(value: object) -> None:
     """Zero, negatives, fractions, NaN, more than 100 years, and texts that only look like numbers."""
-    assert refusal(SECONDS, value).startswith(f"must be 1 to {EXPIRE_MAX_SECONDS} whole seconds, got ")
+    assert refusal(SECONDS, value).startswith(f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds, got ")
 
 
 def test_control_characters_of_a_refused_number_are_not_printed() -> None:
     """A terminal would interpret them."""
-    assert refusal(SECONDS, "\x1b[2J") == f"must be 1 to {EXPIRE_MAX_SECONDS} whole seconds, got '\\x1b[2J'"
+    assert refusal(SECONDS, "\x1b[2J") == f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds, got '\\x1b[2J'"
 
 
 def test_a_timeout_is_at_most_a_day() -> None:

@@ -224,7 +224,7 @@ def test_the_log_is_private_through_every_rotation(
     configure: Configure, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0600 whatever the umask, and no more files than are kept."""
-    monkeypatch.setattr(logs, "LOG_FILE_MAX_BYTES", 500)
+    monkeypatch.setattr(logs, "MAX_LOG_FILE_BYTES", 500)
     umask = os.umask(0)
     try:
         configure()

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 NO_LINE = "0" * hashlib.sha256().digest_size * 2
 BLOCK_BYTES = 64 * 1024
-LINES_AFTER_HEAD_MAX = 100_000  # that a power cut may keep from the head, with a margin; reading them takes 0.4 s
+MAX_LINES_AFTER_HEAD = 100_000  # that a power cut may keep from the head, with a margin; reading them takes 0.4 s
 
 _HEAD = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 _LINE = re.compile(rb'\{"seq": ([1-9][0-9]{0,18}), .*"previous": "([0-9a-f]{64})"\}', re.DOTALL)
@@ -141,7 +141,7 @@ def recover_head(lines: Iterator[bytes], head: Head | None) -> tuple[Head, list[
     if last.seq == head.seq:
         return head, [] if last == head else [f"line {last.seq} is altered"]
     # A crash or a power cut between a line and the head: the lines after the head have to link to it.
-    newer = [newest or b"", *islice(lines, min(last.seq - head.seq, LINES_AFTER_HEAD_MAX) - 1)]
+    newer = [newest or b"", *islice(lines, min(last.seq - head.seq, MAX_LINES_AFTER_HEAD) - 1)]
     at = head
     while newer and at.links_to(newer[-1]):
         at = at.after(newer.pop())

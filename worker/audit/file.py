@@ -20,7 +20,7 @@ from .chain import Head, backwards, recover_head, verify_chain
 
 log = logging.getLogger(__name__)
 
-HEAD_MAX_BYTES = 100
+MAX_HEAD_BYTES = 100
 _NO_HEAD = b"?" * len(Head().encode())
 
 _START_BYTES = 100
@@ -53,7 +53,7 @@ class ChainedFile:
             self._head_stream = opened.enter_context(open_private(head_path, "r+b"))
             self._stream = opened.enter_context(open_private(path, "a+b"))
             descriptor = self._stream.fileno()
-            known = Head.decode(self._head_stream.read(HEAD_MAX_BYTES))
+            known = Head.decode(self._head_stream.read(MAX_HEAD_BYTES))
             self._head, self.found, self._size = _recover(descriptor, known)
             status = os.fstat(descriptor)
             self._identity = (status.st_dev, status.st_ino)
@@ -218,7 +218,7 @@ def _head_path(path: Path) -> Path:
 
 def _read_head(path: Path) -> Head | None:
     with open_private(path, "rb") as stream:
-        return Head.decode(stream.read(HEAD_MAX_BYTES))
+        return Head.decode(stream.read(MAX_HEAD_BYTES))
 
 
 def _recover(descriptor: int, known: Head | None) -> tuple[Head, list[str], int]:

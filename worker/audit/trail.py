@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from ...models.errors import AuditError
-from ...models.fields import EXPIRE_MAX_SECONDS
+from ...models.fields import MAX_EXPIRE_SECONDS
+from ...models.inventory.masking import MASK
 from ...models.protocol.jobs import Result
 from ...models.tasks.audit import AuditEntry, AuditReport, Operation, Outcome
 from ..logging import mask_credentials
@@ -38,12 +39,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FINGERPRINT_DIGITS = 12
-FINGERPRINTS_MAX = 100
-TEXT_MAX_CHARACTERS = 256
+MAX_FINGERPRINTS = 100
+MAX_TEXT_CHARACTERS = 256
 OWN_ACTOR = "worker"
 """The actor of lines that no client caused."""
 
-_HIDDEN = "***"
 _SHORTEST_RECOGNIZED_TOKEN = 8
 _SHOWN_CHARACTERS = 40
 _SEPARATOR, _OF_TOKENS = "; ", "token: "
@@ -105,7 +105,7 @@ class AuditTrail:
         def write(change: TokenChange) -> None:
             for records in _by_user(change.records) if change.operation == "import" else [change.records]:
                 users = {record.username for record in records}
-                tokens = [record.token for record in records[:FINGERPRINTS_MAX]]
+                tokens = [record.token for record in records[:MAX_FINGERPRINTS]]
                 username = users.pop() if len(users) == 1 else None
                 self.write(
                     operation=change.operation,
@@ -139,7 +139,7 @@ class AuditTrail:
         Raises:
             AuditError: the line can't be written: the operation must not be carried out.
         """
-        fingerprints = [self._fingerprint(token) for token in tokens[:FINGERPRINTS_MAX]]
+        fingerprints = [self._fingerprint(token) for token in tokens[:MAX_FINGERPRINTS]]
         fields = self._fields(operation, actor, outcome, reason)
         fields |= {"username": None if username is None else _plain(username), "tokens": fingerprints}
         fields |= {"count": len(tokens) if count is None else count, "expire": expire}
@@ -170,7 +170,7 @@ class AuditTrail:
             actor=actor,
             username=None if username is None else mask_credentials(_masked(username, tokens, is_token)),
             tokens=tokens,
-            expire=expire if type(expire) is int and 1 <= expire <= EXPIRE_MAX_SECONDS else None,
+            expire=expire if type(expire) is int and 1 <= expire <= MAX_EXPIRE_SECONDS else None,
             outcome="failed" if result.failed else "nothing matched",
             reason=_SEPARATOR.join(_masked(error, tokens, is_token) for error in result.errors) or None,
         )
@@ -256,7 +256,7 @@ def _redacted(reason: str) -> str:
 
 def _plain(text: str) -> str:
     """Return text of bounded length without lone surrogates."""
-    return text.encode("utf-8", "replace").decode()[:TEXT_MAX_CHARACTERS]
+    return text.encode("utf-8", "replace").decode()[:MAX_TEXT_CHARACTERS]
 
 
 def _masked(text: str, tokens: Iterable[str], is_token: Callable[[str], object] = lambda _text: False) -> str:
@@ -266,13 +266,13 @@ def _masked(text: str, tokens: Iterable[str], is_token: Callable[[str], object] 
     """
     for token in tokens:
         if text == token:
-            return _HIDDEN
+            return MASK
         if len(token) >= _SHORTEST_RECOGNIZED_TOKEN:
             # Error lines show the first 40 characters of a value.
-            text = text.replace(token, _HIDDEN).replace(token[:_SHOWN_CHARACTERS], _HIDDEN)
+            text = text.replace(token, MASK).replace(token[:_SHOWN_CHARACTERS], MASK)
     if is_token(text):
-        return _HIDDEN
-    return _TOKEN_LIKE.sub(lambda match: _HIDDEN if is_token(match[0]) else match[0], text)
+        return MASK
+    return _TOKEN_LIKE.sub(lambda match: MASK if is_token(match[0]) else match[0], text)
 
 
 def _entry(line: bytes) -> AuditEntry:

@@ -32,7 +32,7 @@ from .task_context import TaskContext
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_REASON_MAX_CHARACTERS = 300
+_MAX_REASON_CHARACTERS = 300
 _OWN_FILES = (__file__, importlib.__file__)
 
 
@@ -178,7 +178,7 @@ def _reason(error: BaseException) -> str:
     with contextlib.suppress(Exception):  # the plugin's own code may make the message
         lines = str(error).strip().splitlines()
         text = "".join(character for character in "".join(lines[:1]) if character.isprintable())
-        return f"{kind}: {text[:_REASON_MAX_CHARACTERS]}" if text else kind
+        return f"{kind}: {text[:_MAX_REASON_CHARACTERS]}" if text else kind
     return kind
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ..token_bucket import TokenBucket
 
-LINE_MAX_CHARACTERS = 1_000
+MAX_LINE_CHARACTERS = 1_000
 LINES_AT_ONCE = 20
 SECONDS_PER_LINE = 0.1
 
@@ -45,6 +45,6 @@ class JobProgress:
 
 def _one_line(text: str) -> str:
     # Cut before all else: a task may pass megabytes.
-    beginning = text[: 4 * LINE_MAX_CHARACTERS]
+    beginning = text[: 4 * MAX_LINE_CHARACTERS]
     kept = "".join(character for character in beginning if character.isprintable() or character.isspace())
-    return " ".join(kept.split())[:LINE_MAX_CHARACTERS]
+    return " ".join(kept.split())[:MAX_LINE_CHARACTERS]

@@ -32,7 +32,7 @@ from ...models.errors import PromptError
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedPrompt, PublishedTool
 from .notifications import ListChangeNotifier
-from .tool_calls import ToolCalls, client_name
+from .tool_calls import ToolCalls, mcp_client_name
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class _Handlers:
             raise MCPError(
                 INVALID_PARAMS, f"unknown prompt {params.name[:64]!r}; call prompts/list for the available names"
             )
-        log.info("MCP client %r gets prompt %s", client_name(), found.name)
+        log.info("MCP client %r gets prompt %s", mcp_client_name(), found.name)
         render = partial(found.template.render, params.arguments or {})
         try:
             messages = await anyio.to_thread.run_sync(render, abandon_on_cancel=True)

@@ -66,7 +66,7 @@ class ToolCalls:
             )
         arguments = params.arguments or {}
         log.info(
-            "MCP client %r calls %s", client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
+            "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
         try:
             if tool.guardrails.has_argument_rules:
@@ -108,7 +108,7 @@ class ToolCalls:
         return {name: _checked(result) for name, result in found.items()}
 
 
-def client_name() -> str:
+def mcp_client_name() -> str:
     """Return the name of the client that sent the current request, for the log."""
     access = get_access_token()
     return access.client_id if access else "(unauthenticated)"

@@ -11,7 +11,7 @@ from ...models.protocol.jobs import JobRequest
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
 from ..mailbox import Mailbox
-from .requests import BrokerBodies, Reply, RequestDispatcher
+from .requests import BrokerBodies, RequestDispatcher, SendReply
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ MAX_JOB_BYTES = 1024 * 1024
 _NAME_CHARACTERS = 64
 
 
-def client_name(client: str) -> str:
+def fabric_client_name(client: str) -> str:
     """Return the audit trail's name of a client of the fabric: `fabric:` and the name that it gave itself.
 
     That name isn't authenticated: whoever knows the broker's public key can connect under any.
@@ -56,7 +56,7 @@ class IncomingJobs:
         else:
             log.debug("message dropped: workers have no use for PUT")
 
-    def _post(self, client: str, job: WorkerJob, reply: Reply) -> None:
+    def _post(self, client: str, job: WorkerJob, reply: SendReply) -> None:
         try:
             request = _parse(job.data)
         except ProtocolError as error:
@@ -67,7 +67,7 @@ class IncomingJobs:
             reply(Command.RESPONSE, Status.ACCEPTED, self._bodies.state(job.uuid, "ACCEPTED"))
         self._requests.post(client, job.uuid, request, reply, size=len(job.data))
 
-    def _reply_to(self, client: bytes, uuid: str) -> Reply:
+    def _reply_to(self, client: bytes, uuid: str) -> SendReply:
         """Return what sends to a client; it must not refer to the whole job, which a waiting one would keep."""
         mailbox, owner = self._mailbox, threading.current_thread()
 

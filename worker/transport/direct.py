@@ -35,7 +35,7 @@ from ..jobs.task_context import TaskContext
 from ..mailbox import Mailbox
 from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
 from .endpoint import bind, socket_file
-from .requests import DirectBodies, Reply, RequestDispatcher
+from .requests import DirectBodies, RequestDispatcher, SendReply
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class DirectServer:
         else:
             self._requests.post(client, message.uuid, request, reply, size=len(message.data))
 
-    def _reply_to(self, identity: bytes, uuid: str) -> Reply:
+    def _reply_to(self, identity: bytes, uuid: str) -> SendReply:
         """Return what sends to a client; it must not refer to the whole message, which a waiting job would keep."""
         mailbox, service, owner = self._mailbox, self._worker.service, self._thread
         has_started = False

@@ -34,7 +34,7 @@ def bind(router: zmq.Socket[bytes], endpoint: str) -> str:
     return router.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
-def check(endpoint: str) -> None:
+def check_endpoint(endpoint: str) -> None:
     """Check that `bind` would succeed for a worker that isn't running; makes no file, and frees a port at once.
 
     Raises:

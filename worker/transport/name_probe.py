@@ -20,7 +20,7 @@ from ...models.protocol.broker_replies import ManagementReply, management_reques
 WINDOW_INTERVALS = 1.4
 FULL_WINDOW_INTERVALS = 1.6
 _REQUESTS_PER_INTERVAL = 10
-_COUNT_DIGITS_MAX = 15
+_MAX_COUNT_DIGITS = 15
 
 
 class NameOwner(Enum):
@@ -113,4 +113,4 @@ def _received(row: dict[str, str]) -> int:
     """Return how many keepalives the broker has received from a worker, 0 where it doesn't say."""
     _, _, received = row.get("keepalives tx/rx", "").partition("/")
     received = received.strip()
-    return int(received) if received.isascii() and received.isdigit() and len(received) <= _COUNT_DIGITS_MAX else 0
+    return int(received) if received.isascii() and received.isdigit() and len(received) <= _MAX_COUNT_DIGITS else 0

@@ -14,7 +14,7 @@ from ...models.protocol.frames import Command, Status, encode_data
 from ...models.protocol.jobs import JobRequest, failed_result
 from ..jobs.executor import JobExecutor, JobState
 
-Reply = Callable[[bytes, Status, bytes], None]
+SendReply = Callable[[bytes, Status, bytes], None]
 """Sends a reply to one request: command, status and JSON. Any thread may call it; it neither blocks nor raises."""
 
 
@@ -81,7 +81,7 @@ class RequestDispatcher:
         self._executor = executor
         self._bodies = bodies
 
-    def post(self, client: str, uuid: str, request: JobRequest, reply: Reply, *, size: int) -> None:
+    def post(self, client: str, uuid: str, request: JobRequest, reply: SendReply, *, size: int) -> None:
         """Submit a job; its events and its result, or why it is refused, go to `reply`.
 
         `client` is the key that the executor tells clients apart by, `size` the bytes of the request.
@@ -92,7 +92,7 @@ class RequestDispatcher:
         except TaskError as error:
             reply(Command.RESPONSE, *self._bodies.failure(uuid, str(error), request.task))
 
-    def get(self, client: str, uuid: str, reply: Reply) -> None:
+    def get(self, client: str, uuid: str, reply: SendReply) -> None:
         """Reply with a job's result, or with its state while it is queued or running."""
         found = self._executor.find(client, uuid)
         if found is None:

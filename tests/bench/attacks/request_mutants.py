@@ -14,15 +14,15 @@ from attacks.frame_mutants import FrameMutants
 from attacks.request_parts import (
     AUTHORIZATIONS,
     BODIES,
-    BODY_BYTES_MAX,
     CHUNKED,
     CODINGS,
     DOCUMENTS,
     ERAS,
     GOOD,
-    HEAD_BYTES_MAX,
     HOSTS,
     LENGTHS,
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
     MESSAGES,
     META,
     METHODS,
@@ -193,10 +193,10 @@ class RequestMutants:
     def _oversized(self) -> bytes:
         kind = self.chance.randrange(3)
         if kind == 0:
-            return self._request(lines=(b"X: " + b"y" * (2 * HEAD_BYTES_MAX),))
+            return self._request(lines=(b"X: " + b"y" * (2 * MAX_HEAD_BYTES),))
         if kind == 1:
-            return self._request(body=b"x" * (2 * BODY_BYTES_MAX))
-        return b"POST /" + b"m" * (2 * HEAD_BYTES_MAX)
+            return self._request(body=b"x" * (2 * MAX_BODY_BYTES))
+        return b"POST /" + b"m" * (2 * MAX_HEAD_BYTES)
 
     def _cut(self) -> bytes:
         data = self.chance.choice((self._request, self._chunked, self._headers))()

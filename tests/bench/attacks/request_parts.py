@@ -9,7 +9,7 @@ from attacks.victim import GOOD_TOKEN, MARK
 WRONG_TOKEN = f"{MARK}-wrong"
 METADATA = b"/.well-known/oauth-protected-resource"
 DOCUMENTS = (b"/health", METADATA)
-HEAD_BYTES_MAX, BODY_BYTES_MAX = 32 * 1024, 256 * 1024
+MAX_HEAD_BYTES, MAX_BODY_BYTES = 32 * 1024, 256 * 1024
 GOOD = b"Bearer " + GOOD_TOKEN.encode()
 
 ERAS = (b"2025-11-25", b"2025-06-18", b"2026-07-28")
@@ -272,7 +272,7 @@ BODIES = (
     *(
         b"access_token=" + GOOD_TOKEN.encode(),
         b'{"access_token":"%s"}' % GOOD_TOKEN.encode(),
-        b"x" * (BODY_BYTES_MAX + 1),
+        b"x" * (MAX_BODY_BYTES + 1),
     ),
     *(
         b"[" + b"{}," * 50_000 + b"{}]",

@@ -20,7 +20,7 @@ from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, read
 from nfcli.models.environment.paths import DEFAULT_WORKER
 
 WAIT_SECONDS = 30.0
-LINGERING_MAX = 60
+MAX_LINGERING = 60
 _QUIET_SECONDS = 0.05
 _GREETING_BYTES, _HELLO_BYTES = 64, 202
 _SERVER_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(15) + b"\x01" + bytes(31)
@@ -141,7 +141,7 @@ class UnauthenticatedPeers:
             connection.close()
             return
         self._lingering.append(connection)
-        if len(self._lingering) > LINGERING_MAX:
+        if len(self._lingering) > MAX_LINGERING:
             self._lingering.popleft().close()
 
     def _say(self, kind: str, words: bytes) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nfcli.models.errors import InventoryError
-from nfcli.models.inventory.documents import FILE_MAX_BYTES, Document, read_document, read_variables, resolve
+from nfcli.models.inventory.documents import MAX_FILE_BYTES, Document, read_document, read_variables, resolve
 
 
 def load(text: str, variables: dict[str, str], folder: Path) -> Any:
@@ -187,7 +187,7 @@ def test_any_text_is_a_mapping_or_a_one_line_error(tmp_path: Path, text: str) ->
     ("content", "message"),
     [
         (b"a: 1\nb: \xff", ":2: must be UTF-8 text: save the file as UTF-8"),
-        (b"#" * (FILE_MAX_BYTES + 1), f": must have at most {FILE_MAX_BYTES} bytes"),
+        (b"#" * (MAX_FILE_BYTES + 1), f": must have at most {MAX_FILE_BYTES} bytes"),
     ],
 )
 def test_binary_or_huge_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfcli.models.inventory.masking import mask_secrets
+from nfcli.models.inventory.masking import mask_section
 
 
 def test_secrets_are_masked() -> None:
@@ -25,7 +25,7 @@ def test_secrets_are_masked() -> None:
         "numbers": [1, 1.5, float("nan")],
         "raw": b"\xff",
     }
-    assert mask_secrets(section) == {
+    assert mask_section(section) == {
         "ssl_keyfile_password": "***",
         "api_key": "***",
         "nested": [{"Token": "***", "level": "INFO"}, "***", "https://***@host/x"],
@@ -49,6 +49,6 @@ anything = st.recursive(
 def test_masked_values_are_json_without_secrets(value: Any) -> None:
     """Whatever YAML can hold is shown, except what is below a key that names a secret."""
     secret = "not to be seen"
-    text = json.dumps(mask_secrets({"x": value, "Client-Secret": [secret, {"inner": value}]}), allow_nan=False)
+    text = json.dumps(mask_section({"x": value, "Client-Secret": [secret, {"inner": value}]}), allow_nan=False)
     assert json.loads(text)["Client-Secret"][0] == "***"
     assert secret not in text

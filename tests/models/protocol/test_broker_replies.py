@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from nfcli.models.errors import ProtocolError
 from nfcli.models.protocol.broker_replies import (
+    BrokerReply,
     Dispatched,
     Finished,
     JobState,
     ManagementReply,
-    Reply,
     WorkerReply,
     management_request,
     parse_reply,
@@ -36,7 +36,7 @@ VALUES = st.recursive(
 )
 
 
-def parse(status: str, data: Any, command: bytes = Command.RESPONSE) -> Reply | None:
+def parse(status: str, data: Any, command: bytes = Command.RESPONSE) -> BrokerReply | None:
     """Return the reply in a message with this status and data."""
     return parse_reply(BrokerMessage(command, "s", "u", status, encode_data(data)))
 
@@ -92,7 +92,7 @@ def test_messages_of_a_real_broker_have_a_meaning() -> None:
         ("499", {"target": "x", "error": "y" * 5_000}, Dispatched((), ("x",), "y" * 2_000)),
     ],
 )
-def test_the_meaning_of_a_response(status: str, data: Any, expected: Reply | None) -> None:
+def test_the_meaning_of_a_response(status: str, data: Any, expected: BrokerReply | None) -> None:
     """Names that aren't text and data of another type have none."""
     assert parse(status, data) == expected
 
@@ -113,7 +113,7 @@ def test_the_meaning_of_a_response(status: str, data: Any, expected: Reply | Non
         ({"event_type": "result_ready"}, None),
     ],
 )
-def test_the_meaning_of_an_event(data: Any, expected: Reply | None) -> None:
+def test_the_meaning_of_an_event(data: Any, expected: BrokerReply | None) -> None:
     """Only these two kinds have one."""
     assert parse("200", data, Command.EVENT) == expected
 
@@ -123,7 +123,7 @@ def test_no_message_raises(command: bytes, status: str, data: Any) -> None:
     """A message of the wrong shape must not end the thread that parses it."""
     payload = data if isinstance(data, bytes) else encode_data(data)
     reply = parse_reply(BrokerMessage(command, "s", "u", status, payload))
-    assert reply is None or isinstance(reply, Reply)
+    assert reply is None or isinstance(reply, BrokerReply)
 
 
 def test_a_management_request_has_one_answer() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfcli.models.commands.root import Root
-from nfcli.shell.repl.history import KEPT_LINES, HistoryFile, mask_secrets
+from nfcli.shell.repl.history import KEPT_LINES, HistoryFile, mask_line
 from nfcli.shell.syntax.lexer import split
 from nfcli.shell.syntax.parser import Parser, Scope
 
@@ -20,7 +20,7 @@ def kept(line: str, where: str = "") -> str:
     """Return what is kept of a line typed in a group."""
     parser = Parser(ROOT)
     parser.feed_all(split(where))
-    return mask_secrets(line, parser.groups)
+    return mask_line(line, parser.groups)
 
 
 @pytest.mark.parametrize(

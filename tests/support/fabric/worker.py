@@ -17,7 +17,7 @@ from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.broker import BrokerTransport
-from nfcli.worker.transport.broker_jobs import client_name
+from nfcli.worker.transport.broker_jobs import fabric_client_name
 from support.fabric.broker import WAIT_SECONDS
 from support.task_context import task_context
 
@@ -50,7 +50,7 @@ class Joined:
             store=store,
             audit=AuditTrail(environment.audit_file("w1"), bytes(32)),
         )
-        self.executor = JobExecutor(self.worker, client_name)
+        self.executor = JobExecutor(self.worker, fabric_client_name)
         self.executor.start()
         self._broker = broker
         self._keys = ensure_key_pair(environment.keys_folder, "w1")

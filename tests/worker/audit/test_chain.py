@@ -227,7 +227,7 @@ def test_a_changed_end_is_detected_for_ever(
 
 def test_the_lines_after_an_old_head_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted old head must not slow the start down."""
-    monkeypatch.setattr(audit_chain, "LINES_AFTER_HEAD_MAX", 3)
+    monkeypatch.setattr(audit_chain, "MAX_LINES_AFTER_HEAD", 3)
     assert recover_head(newest_first(LINES), head_of(LINES[:3])) == (HEAD, [])
     head, problems = recover_head(newest_first(LINES), head_of(LINES[:2]))
     assert (head, problems) == (Head(6, NO_LINE), ["the lines after line 2 don't link to it"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.environment.paths import Environment
-from nfcli.models.fields import EXPIRE_MAX_SECONDS
+from nfcli.models.fields import MAX_EXPIRE_SECONDS
 from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.auth import BearerTokenEntry
@@ -130,7 +130,7 @@ def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: T
         (("alice", "t", -1), "expire: must be 1 to "),
         (("alice", "t", math.nan), "expire: must be 1 to "),
         (("alice", "t", math.inf), "expire: must be 1 to "),
-        (("alice", "t", EXPIRE_MAX_SECONDS + 1), "expire: must be 1 to "),
+        (("alice", "t", MAX_EXPIRE_SECONDS + 1), "expire: must be 1 to "),
         ((None, b"t", 5), "token: must be text; username: must be text"),
     ],
 )

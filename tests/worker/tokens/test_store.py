@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfcli.models.errors import TokenOwnerError, TokenStoreError
-from nfcli.models.fields import EXPIRE_MAX_SECONDS
+from nfcli.models.fields import MAX_EXPIRE_SECONDS
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
 from support.tokens.raw_database import RawDatabase
@@ -31,7 +31,7 @@ usernames = st.text(
     min_size=1,
     max_size=256,
 ).filter(lambda name: name == name.strip() and not set(name) & set("\u2066\u2067\u2068\u2069"))
-lifetimes = st.none() | st.integers(1, EXPIRE_MAX_SECONDS)
+lifetimes = st.none() | st.integers(1, MAX_EXPIRE_SECONDS)
 instants = st.floats(0, 4_000_000_000)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.broker import MAX_MESSAGE_BYTES
-from nfcli.worker.transport.broker_jobs import MAX_JOB_BYTES, client_name
+from nfcli.worker.transport.broker_jobs import MAX_JOB_BYTES, fabric_client_name
 from support.fabric.worker import runs_a_job
 from support.mcp.served_worker import WAIT_SECONDS
 
@@ -216,7 +216,7 @@ def test_an_internal_error_ends_no_thread(
 )
 def test_client_names_are_printable_and_bounded(identity: bytes, name: str) -> None:
     """Clients choose their names, which must neither act on a terminal nor fill the audit trail."""
-    assert client_name(identity.decode("latin-1")) == name
+    assert fabric_client_name(identity.decode("latin-1")) == name
 
 
 def test_results_are_json(joined: Any, connect_client: Connect) -> None:
