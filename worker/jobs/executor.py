@@ -56,7 +56,8 @@ class TrackedJob:
     """One job of one client, which is not started any more after `deadline` (monotonic seconds).
 
     `spec` is its task, None for an unknown one; `size` the bytes of its request; `payload` the result's JSON, None
-    before it is completed and when it is no longer kept. `waiting` get the result, `notify` gets events.
+    before it is completed and when it is no longer kept. `waiting` get the result, `notify` gets events. `progress` is
+    made for the first progress line of a task.
     """
 
     client: str
@@ -70,6 +71,7 @@ class TrackedJob:
     was_run: bool = False
     waiting: list[Deliver] = field(default_factory=list)
     notify: Deliver | None = None
+    progress: JobProgress | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -205,6 +207,8 @@ class JobExecutor:
             payload = self._run(job)
             with self._lock:
                 waiting = self._complete(job, payload)
+            if job.progress is not None:
+                self._end_progress(job, job.progress)
             for deliver in waiting:
                 deliver(payload)
         finally:
@@ -219,16 +223,27 @@ class JobExecutor:
         spec = job.spec
         if spec is not None and spec.run_inline:
             return self._run_in(job, self._worker)
-        progress = JobProgress(partial(self._notify, job))
         audit = None if spec is None else spec.audit
         client = "" if audit is None else self._client_name(job.client)
-        worker = replace(self._worker, client=client, uuid=job.uuid, progress=progress.send)
-        try:
-            return self._run_in(job, worker, audit)
-        finally:
-            progress.close()
-            if progress.dropped:
-                log.info("task %s: progress lines dropped: %d", job.request.task[:64], progress.dropped)
+        worker = replace(self._worker, client=client, uuid=job.uuid, progress=partial(self._send_progress, job))
+        return self._run_in(job, worker, audit)
+
+    def _send_progress(self, job: TrackedJob, message: str) -> None:
+        """Send a progress line of a running task; few tasks have any, so the first one makes what limits them."""
+        progress = job.progress
+        if progress is None:
+            with self._lock:
+                if job.state is JobState.COMPLETED:
+                    return
+                progress = job.progress = job.progress or JobProgress(partial(self._notify, job))
+        progress.send(message)
+
+    def _end_progress(self, job: TrackedJob, progress: JobProgress) -> None:
+        """Send no more progress lines of a completed job; none is being sent when this returns."""
+        progress.close()
+        job.progress = None
+        if progress.dropped:
+            log.info("task %s: progress lines dropped: %d", job.request.task[:64], progress.dropped)
 
     def _run_in(self, job: TrackedJob, worker: TaskContext, audit: Operation | None = None) -> bytes:
         request = job.request
@@ -272,7 +287,8 @@ class JobExecutor:
         return result
 
     def _notify(self, job: TrackedJob, message: str) -> None:
-        if job.notify is None:
+        notify = job.notify  # a thread of the task may outlive the job, whose end sets this to None
+        if notify is None:
             return
         event = JobEvent(
             worker=self._worker.name,
@@ -283,7 +299,7 @@ class JobExecutor:
             task=job.request.task[:64],
             status="running",
         )
-        job.notify(to_json(event))
+        notify(to_json(event))
 
     def _failure(self, job: TrackedJob, reason: str) -> Result:
         return Result(
