@@ -15,7 +15,7 @@ from pathlib import Path
 from ...models.environment.private_files import open_private, sync_folder
 from ...models.environment.untrusted_sqlite import is_intact, open_untrusted
 from ...models.errors import TaskError, TokenStoreBusyError, TokenStoreDamagedError, TokenStoreError
-from .errors import convert_errors, damaged
+from .errors import DATABASE_ERRORS, damaged, store_error
 from .files import companion
 from .rows import LoadedTokens, read_rows
 
@@ -35,7 +35,7 @@ def write_backup(source: sqlite3.Connection, database: Path, path: Path, lock_ti
         TaskError: the file exists already.
         TokenStoreError: its subclasses say what is wrong, with the copy's disk or with the database.
     """
-    with convert_errors(database, backup=path):
+    try:
         try:
             open_private(path, "xb").close()
         except FileExistsError:
@@ -48,6 +48,8 @@ def write_backup(source: sqlite3.Connection, database: Path, path: Path, lock_ti
                 with suppress(OSError):
                     leftover.unlink(missing_ok=True)
             raise
+    except DATABASE_ERRORS as error:
+        raise store_error(error, database, backup=path) from error
 
 
 def _copy(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:

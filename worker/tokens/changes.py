@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from ...models.tokens import BearerTokenRecord
@@ -50,8 +49,3 @@ class ImportResult:
     present: int
     refused: tuple[BearerTokenRecord, ...]
     expired: int
-
-
-def bind_hook(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:
-    """Return a hook bound to its change, None for no hook."""
-    return None if before_commit is None else partial(before_commit, change)

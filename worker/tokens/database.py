@@ -24,7 +24,7 @@ import diskcache
 from ...models.errors import TokenStoreDamagedError, TokenStoreError, TokenStoreFullError
 from ...models.tokens import BearerTokenRecord
 from .backup import write_backup
-from .errors import convert_errors, damaged
+from .errors import DATABASE_ERRORS, damaged, store_error
 from .files import DATABASE_NAME, DatabaseFiles, check_file, prepare_folder
 from .rows import KEY_PREFIX, LATEST_TIME_KEY, LoadedTokens, encode, read_rows
 
@@ -194,7 +194,7 @@ class TokenDatabase:
         self.folder = folder
         self._file = folder / DATABASE_NAME
         self._wait_ms = round(lock_timeout_seconds * _MILLISECONDS)
-        with convert_errors(self._file), ExitStack() as undo:
+        with self._converting_errors(), ExitStack() as undo:
             prepare_folder(folder)
             check_file(self._file, lock_timeout_seconds)
             self.cache = TokenCache(folder, lock_timeout_seconds)
@@ -202,6 +202,13 @@ class TokenDatabase:
             self._files = DatabaseFiles(folder)
             self._assert_settings()
             undo.pop_all()
+
+    @contextmanager
+    def _converting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            raise store_error(error, self._file) from error
 
     def _assert_settings(self) -> None:
         found = self.cache.settings_in_force()
@@ -216,13 +223,13 @@ class TokenDatabase:
         """Set how long subsequent operations wait for a lock, rounded up to a tenth of a second."""
         wait_ms = math.ceil(max(seconds, 0.0) * 10) * 100
         if wait_ms != self._wait_ms:
-            with convert_errors(self._file):
+            with self._converting_errors():
                 self.cache.pragma(f"busy_timeout = {wait_ms}")
             self._wait_ms = wait_ms
 
     def load(self) -> LoadedTokens:
         """Read every token; rows that are pickled or break a rule are counted, never decoded."""
-        with convert_errors(self._file):
+        with self._converting_errors():
             return read_rows(self.cache.connection)
 
     def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None = None) -> None:
@@ -255,7 +262,7 @@ class TokenDatabase:
     def _write(self, write: Callable[[], None], now: float, before_commit: Callable[[], None] | None) -> None:
         def in_a_transaction() -> None:
             nonlocal before_commit
-            with convert_errors(self._file), self.cache.writing():
+            with self._converting_errors(), self.cache.writing():
                 write()
                 self.cache.save_high_water_mark(now)
                 if before_commit is not None:
@@ -277,7 +284,7 @@ class TokenDatabase:
         raise refusal
 
     def _verify_files(self) -> None:
-        with convert_errors(self._file):
+        with self._converting_errors():
             self._files.check()
             self._verify_log()
 
@@ -300,14 +307,14 @@ class TokenDatabase:
             write()
         except TokenStoreFullError:
             # Folding in the write-ahead log frees megabytes: a full disk must not keep a token from being revoked.
-            with convert_errors(self._file):
+            with self._converting_errors():
                 self.cache.shrink()
                 self._files.record_log_size()
             write()
 
     def backup(self, path: Path) -> None:
         """Copy the database into a new private file: see `backup.write_backup`."""
-        with convert_errors(self._file):
+        with self._converting_errors():
             self._verify_log()
         write_backup(self.cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
 
@@ -318,7 +325,7 @@ class TokenDatabase:
             TokenStoreDamagedError: it is damaged, or was moved or replaced.
         """
         self._verify_files()
-        with convert_errors(self._file):
+        with self._converting_errors():
             self.cache.pragma("shrink_memory")  # pages cached in memory may be intact where those on disk are damaged
             if self.cache.pragma("integrity_check(1)")[0] != "ok":
                 raise damaged(self._file)

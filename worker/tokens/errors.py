@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from ...models.errors import (
     TokenStoreBusyError,
@@ -16,52 +13,37 @@ from ...models.errors import (
     TokenStoreReadOnlyError,
 )
 
+# UnicodeDecodeError is Python's own, when SQLite quotes bytes of a damaged schema.
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError, OSError)
+"""The errors that `store_error` converts."""
 
-@contextmanager
-def convert_errors(file: Path, *, backup: Path | None = None) -> Iterator[None]:
-    """Convert errors of the database `file` into `TokenStoreError` and its subclasses.
+
+def store_error(error: BaseException, file: Path, *, backup: Path | None = None) -> TokenStoreError:
+    """Return the `TokenStoreError`, or its subclass, for an error of the database `file`.
 
     With `backup`, the file being written is that copy of the database.
     """
-    try:
-        yield
-    except sqlite3.Error as error:
-        _raise_for(error, file, backup)
-    except UnicodeDecodeError as error:  # Python's own, when SQLite quotes bytes of a damaged schema
-        raise damaged(file) from error
-    except OSError as error:
-        raise TokenStoreReadOnlyError(
-            f"{_name(file, backup)} can't be accessed ({error.strerror}), nothing changed: "
-            "check the folder's owner, mode and mount"
-        ) from error
-
-
-def _name(file: Path, backup: Path | None) -> str:
-    return f"the token database in {file.parent}" if backup is None else f"the backup {backup}"
-
-
-def _raise_for(error: BaseException, file: Path, backup: Path | None) -> NoReturn:
+    name = f"the token database in {file.parent}" if backup is None else f"the backup {backup}"
+    if isinstance(error, OSError):
+        return TokenStoreReadOnlyError(
+            f"{name} can't be accessed ({error.strerror}), nothing changed: check the folder's owner, mode and mount"
+        )
     # A failed ROLLBACK hides what made it necessary.
     while isinstance(error.__context__, sqlite3.Error):
         error = error.__context__
-    name = _name(file, backup)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     match code & 0xFF:  # the upper bits refine the cause
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            raise TokenStoreBusyError(
-                "token store busy, nothing changed: another process holds its database"
-            ) from error
+            return TokenStoreBusyError("token store busy, nothing changed: another process holds its database")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            raise TokenStoreReadOnlyError(
-                f"{name} can't be written, nothing changed: check its owner, mode and mount"
-            ) from error
+            return TokenStoreReadOnlyError(f"{name} can't be written, nothing changed: check its owner, mode and mount")
         case sqlite3.SQLITE_FULL:
             folder = (backup or file).parent
-            raise TokenStoreFullError(f"the disk of {folder} is full, nothing changed: make room on it") from error
+            return TokenStoreFullError(f"the disk of {folder} is full, nothing changed: make room on it")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            raise TokenStoreError(f"{name} failed with {error}, nothing changed: check that disk") from error
+            return TokenStoreError(f"{name} failed with {error}, nothing changed: check that disk")
         case _:
-            raise damaged(file) from error
+            return damaged(file)
 
 
 def damaged(file: Path) -> TokenStoreDamagedError:

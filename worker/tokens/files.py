@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...models.environment.private_files import make_private_folder, open_private, sync_folder
 from ...models.errors import TokenStoreDamagedError, TokenStoreReadOnlyError
-from .errors import convert_errors
+from .errors import DATABASE_ERRORS, store_error
 from .rows import LoadedTokens, read_rows
 
 DATABASE_NAME = "cache.db"  # diskcache's
@@ -68,7 +68,7 @@ def read_closed(file: Path) -> LoadedTokens | None:
     Raises:
         TokenStoreError: it is damaged, or can't be read.
     """
-    with convert_errors(file):
+    try:
         log = companion(file, "-wal")
         has_log = log.exists() and log.stat().st_size > 0
         if has_log and not companion(file, "-shm").exists():
@@ -79,6 +79,8 @@ def read_closed(file: Path) -> LoadedTokens | None:
             connection.execute("PRAGMA trusted_schema = OFF")
             _assert_integrity(connection)
             return read_rows(connection)
+    except DATABASE_ERRORS as error:
+        raise store_error(error, file) from error
 
 
 def _assert_integrity(connection: sqlite3.Connection) -> None:

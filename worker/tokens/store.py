@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from ...models.errors import TokenOwnerError, TokenStoreError
 from ...models.tokens import BearerTokenRecord
-from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_hook
+from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange
 from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS, TokenDatabase
 from .index import TokenIndex
@@ -194,7 +195,7 @@ class TokenStore:
             created = now if live is None else live.created
             record = BearerTokenRecord(token, username, created, expires, **details)
             change = TokenChange("create" if live is None else "renew", (record,))
-            self.database.put(record, now=self.now(), before_commit=bind_hook(before_commit, change))
+            self.database.put(record, now=self.now(), before_commit=_bind(before_commit, change))
             self.index.put(record)
             return record, [] if old is None or live is not None else [token]
 
@@ -223,7 +224,7 @@ class TokenStore:
             return 0, []
         now = self.now()
         live = tuple(record for record in records if record.is_live(now))
-        before_commit = bind_hook(hook, TokenChange("delete", live)) if live else None
+        before_commit = _bind(hook, TokenChange("delete", live)) if live else None
         return len(live), self._remove(records, now, before_commit)
 
     def replace(
@@ -242,7 +243,7 @@ class TokenStore:
         live = [record for record in given if record.is_live(now)]
         index = TokenIndex(live)
         records = index.records()
-        self.database.replace(records, now=now, before_commit=bind_hook(hook, TokenChange("restore", tuple(records))))
+        self.database.replace(records, now=now, before_commit=_bind(hook, TokenChange("restore", tuple(records))))
         self.index = index
         owners = {record.token: record.username for record in records}
         gone = [record for record in old.records() if owners.get(record.token) != record.username]
@@ -276,7 +277,7 @@ class TokenStore:
         records = tuple(new.values())
         revoked = [token for token in new if token in index.by_token]
         if records:
-            self.database.put(*records, now=now, before_commit=bind_hook(hook, TokenChange("import", records)))
+            self.database.put(*records, now=now, before_commit=_bind(hook, TokenChange("import", records)))
             for record in records:
                 index.put(record)
         present = len(live) - len(records) - len(refused)
@@ -383,3 +384,8 @@ class TokenStore:
                 listener(tokens)
             except Exception as error:  # noqa: BLE001  the tokens are removed; a listener's error must not undo that
                 log.error("a listener for revoked tokens failed: %s", type(error).__name__)
+
+
+def _bind(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:
+    """Return a hook bound to its change, None for no hook."""
+    return None if before_commit is None else partial(before_commit, change)
