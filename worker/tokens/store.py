@@ -364,15 +364,15 @@ class TokenStore:
         submitted = time.monotonic()
 
         def run() -> _Value:
+            if self._is_closed:
+                raise TokenStoreError("token store is closed, nothing changed")
             # Calls queued before this one may have waited for a lock: together they must not wait longer than one.
             self.database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - submitted))
             return function(*args)
 
         try:
-            if self._is_closed:
-                raise TokenStoreError("token store is closed, nothing changed")
             future = self._executor.submit(run)
-        except RuntimeError:  # shut down between the two lines above
+        except RuntimeError:  # the thread has ended
             raise TokenStoreError("token store is closed, nothing changed") from None
         return future.result()
 

@@ -21,12 +21,14 @@ ROUNDS = 10
 # Workers that don't keep their word; put before the program that the rounds run.
 WRITES_LATE = """
 from nfcli.worker.tokens.database import TokenDatabase
-write, waiting = TokenDatabase._write, []
-def write_an_earlier_one(*arguments):
-    waiting.append(arguments)
-    if len(waiting) > 5:
-        write(*waiting.pop(0))
-TokenDatabase._write = write_an_earlier_one
+waiting = []
+def late(write):
+    def write_an_earlier_one(*arguments, **options):
+        waiting.append(lambda: write(*arguments, **options))
+        if len(waiting) > 5:
+            waiting.pop(0)()
+    return write_an_earlier_one
+TokenDatabase.put, TokenDatabase.remove = late(TokenDatabase.put), late(TokenDatabase.remove)
 """
 DELETES_FROM_MEMORY_ONLY = """
 from nfcli.worker.tokens.database import TokenDatabase

@@ -11,6 +11,7 @@ import time
 import uuid as uuids
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Self
 
 import pytest
@@ -18,8 +19,9 @@ import zmq
 
 from nfcli import Client, NoWorkersError
 from nfcli.models.environment.curve_keys import KeyPair
+from nfcli.models.errors import ProtocolError
 from nfcli.models.protocol.broker_connection import BrokerConnection, random_routing_id
-from nfcli.models.protocol.frames import CLIENT_HEADER, WORKER_HEADER, BrokerMessage, Command
+from nfcli.models.protocol.frames import CLIENT_HEADER, WORKER_HEADER, BrokerMessage, Command, WorkerJob
 from support.norfab.observers import BrokerView, ping, until
 from support.norfab.sites import FabricMaker
 from support.workers import RunningWorker
@@ -81,6 +83,16 @@ class Stranger(BrokerConnection):
                     return message
             self.wait(deadline)
         raise AssertionError(f"no answer {status} to {uuid}")
+
+    def await_job(self) -> WorkerJob:
+        """Wait for a job that the broker relays to this peer as a worker."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            for frames in self.messages():
+                with suppress(ProtocolError):
+                    return WorkerJob.parse(frames)
+            self.wait(deadline)
+        raise AssertionError("no job has come")
 
     def settle(self) -> None:
         """Wait until the broker has got through all that was sent."""
@@ -218,11 +230,16 @@ def answers(uuid: bytes) -> list[Sequence[bytes]]:
 
 
 def test_answers_from_a_hostile_worker_are_nobodys(stranger: Stranger, our_client: Client) -> None:
-    """It knows the client's name, guesses uuids, and answers in all wrong shapes, as RESPONSE, EVENT and STREAM."""
-    client = our_client._transport._name  # type: ignore[attr-defined]
+    """A job of its own gives it the client's name.
+
+    It guesses uuids, and answers in all wrong shapes, as RESPONSE, EVENT and STREAM.
+    """
     stranger.say(b"", WORKER_HEADER, Command.READY, b"hostile")
+    stranger.settle()
     job = "job-that-is-guessed"
     with ThreadPoolExecutor() as pool:
+        pool.submit(our_client.run_job, "hostile", "echo", timeout=1)
+        client = stranger.await_job().client
         running = pool.submit(value, our_client, "echo", uuid=job, sleep=1, mark="mine")
         for uuid in (b"nobodys", b"u" * 500, b"\xff", b"", job.encode()):
             for command in (Command.RESPONSE, Command.EVENT, Command.STREAM, Command.MMI):

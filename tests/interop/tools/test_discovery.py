@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,5 +235,5 @@ def test_a_broker_that_is_started_again_costs_no_tools(restarted: Any) -> None:
 
 def _told(stream: Any) -> set[str]:
     """Return the methods of the messages that a stream has brought so far."""
-    stream._connection.shutdown(socket.SHUT_RDWR)
+    stream.cut()
     return set(stream.methods())

@@ -52,8 +52,8 @@ class Joined:
         )
         self.executor = JobExecutor(self.worker, fabric_client_name)
         self.executor.start()
-        self._broker = broker
-        self._keys = ensure_key_pair(environment.keys_folder, "w1")
+        self.broker = broker
+        self.keys = ensure_key_pair(environment.keys_folder, "w1")
         self.server = self.make_server()
 
     def make_server(self, hold_seconds: float = HOLD_SECONDS) -> BrokerTransport:
@@ -61,8 +61,8 @@ class Joined:
         return BrokerTransport(
             self.worker,
             self.executor,
-            address=self._broker.address,
-            keys=self._keys,
+            address=self.broker.address,
+            keys=self.keys,
             keepalive_seconds=KEEPALIVE_SECONDS,
             hold_seconds=hold_seconds,
             connect_seconds=KEEPALIVE_SECONDS * 2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -64,6 +65,10 @@ class Stream:
         while (message := self.next()) is not None:
             found.append(message.get("method"))
         return found
+
+    def cut(self) -> None:
+        """Shut the connection down, which ends the stream."""
+        self._connection.shutdown(socket.SHUT_RDWR)
 
     def has_ended(self) -> bool:
         """Whether the end of the stream is among the bytes received so far."""

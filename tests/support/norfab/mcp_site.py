@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -126,7 +125,7 @@ class McpWorker(McpAddress):
     def stream(self, era: str) -> Iterator[Any]:
         """Open a stream of changes; it is cut, and so ends, when its time is over."""
         with Stream(self, era) as stream:
-            timer = threading.Timer(WAIT_SECONDS, stream._connection.shutdown, [socket.SHUT_RDWR])
+            timer = threading.Timer(WAIT_SECONDS, stream.cut)
             timer.start()
             try:
                 yield stream

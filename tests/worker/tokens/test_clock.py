@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -171,14 +172,30 @@ def test_a_reading_that_another_one_overtakes_is_done_again(hands: SimpleNamespa
 
 
 def test_one_thread_at_a_time_changes_what_others_count_from(hands: SimpleNamespace) -> None:
-    """The clocks are read under the same lock: an older reading never comes last."""
-    held: list[bool] = []
-    steady = MonotonicWallClock(lambda: held.append(steady._lock.locked()) or hands.wall if held else hands.wall)
+    """It reads the clocks meanwhile, and the others wait: an older reading never comes last."""
+    readers: list[str] = []
+    others: list[Future[float]] = []
+    has_overtaken = threading.Event()
+
+    def clock() -> float:
+        reader = threading.current_thread().name
+        readers.append(reader)
+        if reader != first:
+            has_overtaken.set()
+        elif is_leaping and readers == [first, first]:  # the first of them found that the clock had leapt
+            others.append(pool.submit(steady.now))
+            assert not has_overtaken.wait(0.1)
+        return float(hands.wall)
+
+    first, is_leaping = threading.current_thread().name, False
+    steady = MonotonicWallClock(clock, lambda: hands.ticks)
     steady.now()
     hands.wall += HOUR
-    held.append(True)
-    assert steady.now() == hands.wall
-    assert held[1:] == [False, True]
+    readers.clear()
+    is_leaping = True
+    with ThreadPoolExecutor(1) as pool:
+        assert steady.now() == hands.wall
+        assert others[0].result() >= hands.wall
 
 
 steps = st.tuples(st.floats(0, 100), st.just(0.0) | st.floats(-YEAR, YEAR) | st.floats(-2, 2))

@@ -204,10 +204,17 @@ def test_a_closing_that_can_not_sweep_closes(
 
 @pytest.fixture
 def removals(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Count the removals from disk; each waits until `go` is set, and fails while `error` is."""
-    seen = SimpleNamespace(count=0, go=threading.Event(), error=None)
+    """Count the removals from disk; each waits until `go` is set, and fails while `error` is.
+
+    `operations` counts what the store's thread does: each time, it first limits the wait for the database's lock.
+    """
+    seen = SimpleNamespace(count=0, operations=0, go=threading.Event(), error=None)
     seen.go.set()
-    remove = TokenDatabase.remove
+    remove, limit_wait = TokenDatabase.remove, TokenDatabase.limit_wait
+
+    def limited(database: TokenDatabase, seconds: float) -> None:
+        seen.operations += 1
+        limit_wait(database, seconds)
 
     def counted(database: TokenDatabase, *args: object, **options: object) -> None:
         assert seen.go.wait(WAIT_SECONDS)
@@ -217,26 +224,20 @@ def removals(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         remove(database, *args, **options)
 
     monkeypatch.setattr(TokenDatabase, "remove", counted)
+    monkeypatch.setattr(TokenDatabase, "limit_wait", limited)
     return seen
 
 
 def test_many_look_ups_schedule_one_sweep_and_wait_for_none(
-    open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    open_store: OpenStore, clock: SimpleNamespace, removals: SimpleNamespace
 ) -> None:
     """Four threads make a thousand look-ups while the first sweep is waiting for the disk."""
     store = open_store()
-    sweeps: list[str] = []
-    sweep = store._background_sweep
-
-    def noted() -> None:
-        sweeps.append("sweep")
-        sweep()
-
-    monkeypatch.setattr(store, "_background_sweep", noted)
     for number in range(5):
         store.store("alice", f"t{number}", 10)
     wait(clock, 10)
     removals.go.clear()
+    removals.operations = 0
 
     def look(number: int) -> object:
         return store.lookup(f"t{number % 5}")
@@ -245,13 +246,14 @@ def test_many_look_ups_schedule_one_sweep_and_wait_for_none(
         assert set(pool.map(look, range(1000))) == {None}
     removals.go.set()
     assert len(settled(store).index) == 0
-    assert len(sweeps) <= 4  # one for each thread that asked at the very same moment
+    # A sweep for each thread that asked at the very same moment, and `settled`.
+    assert removals.operations <= 4 + 1
     assert removals.count == 1
     store.store("alice", "another", 10)
     wait(clock, 10)
-    sweeps.clear()
+    removals.operations = 0
     assert store.lookup("another") is None
-    assert (len(settled(store).index), sweeps, removals.count) == (0, ["sweep"], 2)
+    assert (len(settled(store).index), removals.operations, removals.count) == (0, 1 + 1, 2)
 
 
 def test_look_ups_retry_a_failed_sweep_only_later(
@@ -278,14 +280,21 @@ def test_look_ups_retry_a_failed_sweep_only_later(
     assert not settled(store).has_expired()
 
 
-def test_a_look_up_during_closing_does_not_raise(open_store: OpenStore, clock: SimpleNamespace) -> None:
-    """The store's thread has ended; the answer is the same."""
-    store = open_store()
-    store.store("alice", "secret-token", 10)
-    wait(clock, 10)
-    store._executor.shutdown()
-    assert store.lookup("secret-token") is None
-    store._is_closed = True
+def test_a_look_up_during_closing_does_not_raise(tmp_path: Path, clock: SimpleNamespace) -> None:
+    """The store's thread ends after the token was found to be expired; the answer is the same."""
+    closing: list[Callable[[], object]] = []
+
+    def ticks() -> float:
+        while closing:
+            closing.pop()()
+        return float(clock.ticks)
+
+    with TokenStore(tmp_path / "tokens", clock=lambda: clock.now, ticks=ticks) as store:
+        store.store("alice", "secret-token", 10)
+        wait(clock, 10)
+        closing.append(store.close)
+        assert store.lookup("secret-token") is None
+        assert not closing
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.broker import MAX_MESSAGE_BYTES
 from nfcli.worker.transport.broker_jobs import MAX_JOB_BYTES, fabric_client_name
+from nfcli.worker.transport.registration import Registration
 from support.fabric.worker import runs_a_job
 from support.mcp.served_worker import WAIT_SECONDS
 
@@ -177,28 +178,29 @@ def test_a_message_over_the_limit_is_followed_by_a_new_connection(
     assert idle.server.counters()["reconnects"] == 1
 
 
+@pytest.mark.usefixtures("joined")
 def test_an_internal_error_ends_no_thread(
-    joined: Any, connect_client: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    connect_client: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither while a message is handled nor between messages; its class is logged, without values."""
-    handled, ticked = threading.Event(), threading.Event()
-    tick = joined.server._tick
+    handled, checked = threading.Event(), threading.Event()
+    is_lost = Registration.is_lost
 
-    def fail_once(now: float) -> None:
-        if not ticked.is_set():
-            ticked.set()
+    def fail_once(registration: Registration, now: float) -> bool:
+        if not checked.is_set():
+            checked.set()
             raise ValueError("secret")
-        tick(now)
+        return is_lost(registration, now)
 
     def fail(*_: object) -> None:
         handled.set()
         raise ValueError("secret")
 
-    monkeypatch.setattr(joined.server, "_handle_signal", fail)
+    monkeypatch.setattr(Registration, "keepalive_received", fail)
     assert handled.wait(WAIT_SECONDS)
     monkeypatch.undo()
-    monkeypatch.setattr(joined.server, "_tick", fail_once)
-    assert ticked.wait(WAIT_SECONDS)
+    monkeypatch.setattr(Registration, "is_lost", fail_once)
+    assert checked.wait(WAIT_SECONDS)
     assert runs_a_job(connect_client)
     assert {"message dropped: ValueError", "connection to the broker failed: ValueError"} <= set(caplog.messages)
     assert "secret" not in caplog.text

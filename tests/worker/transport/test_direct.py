@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.errors import WorkerStartError
-from nfcli.models.protocol.frames import BrokerMessage, Command
+from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport import direct
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import MAX_MESSAGE_BYTES, DirectServer
 from support.direct_server import WAIT_MILLISECONDS, unlisted_keys
+from support.fabric.worker import eventually
 
 Connect = Callable[..., Any]
 
@@ -251,11 +252,15 @@ def test_a_message_over_the_limit_ends_its_connection_only(connect_peer: Connect
 
 def test_a_reply_to_a_client_that_has_gone_is_dropped_and_counted(server: Any, connect_peer: Connect) -> None:
     """The worker neither waits nor fails."""
-    server.direct._mailbox.put((b"gone", BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b"{}")))
+    gone = connect_peer()
+    gone.send(Command.POST, "u1", {"task": "hold"})
+    assert gone.read()[0] == "202"
+    gone.close()
     peer = connect_peer()
     peer.send(Command.POST, "u2", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
-    assert server.direct.counters()["dropped"] == 1
+    server.gate.set()
+    assert eventually(lambda: server.direct.counters()["dropped"] == 1)
 
 
 def test_an_endpoint_in_use_is_an_error_with_its_name(server: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import zmq
 
-from nfcli.models.protocol.frames import BrokerMessage, Command
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.protocol.frames import Command, encode_data
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
 from support.direct_server import WAIT_MILLISECONDS
@@ -40,13 +41,12 @@ def test_limits_are_set_when_the_socket_is_made(server: Any) -> None:
 
 def test_a_client_that_does_not_read_loses_replies_and_delays_no_other(server: Any, connect_peer: Connect) -> None:
     """Its replies are dropped and counted, others are served meanwhile, and the worker stops in time."""
-    silent = connect_peer(identity=b"silent")
-    silent.send(Command.POST, "u1", {"task": "add"})
-    assert silent.read()[0] == "202"
-    count = 6_000  # of 4 KiB: more than both sides and the system between them hold
-    answer = BrokerMessage(Command.RESPONSE, "fastmcp", "u1", "200", b" " * 4096)
+    silent = connect_peer()
+    count = 6_000
+    # The reply repeats the target. 4 KiB each are more than both sides and the system between them hold.
+    target = encode_data(["w1", "x" * 4_096])
     for _ in range(count):
-        server.direct._mailbox.put((b"silent", answer))
+        silent.send(Command.GET, "u1", to=target)
     other = connect_peer()
     other.send(Command.POST, "u2", {"task": "add"})
     assert [other.read()[0], other.read()[0]] == ["202", "200"]
@@ -85,3 +85,25 @@ def test_only_the_owning_thread_uses_the_socket(
     peer.send(Command.GET, "u0")
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     assert threads == {"send": {"direct"}, "recv": {"direct"}, "recv_multipart": {"direct"}}
+
+
+def test_a_flood_with_a_key_that_is_no_longer_allowed_leaves_ten_lines(
+    server: Any, connect_peer: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log and in the audit trail, with the key's beginning; the rest is counted."""
+    keys = ensure_key_pair(server.environment.clients_folder, "ann")
+    peer = connect_peer(keys)
+    peer.send(Command.POST, "u", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+    (server.environment.clients_folder / "ann.key").unlink()
+    for number in range(30):
+        peer.send(Command.POST, f"u{number}", {"task": "add"})
+        assert peer.read()[0] == "403"
+    server.worker.audit.close()
+    entries = server.worker.audit.entries(100)
+    assert [entry.suppressed for entry in entries] == [*[0] * 10, 20]
+    assert {(entry.actor, entry.operation, entry.reason) for entry in entries[:10]} == {
+        (keys.public.decode()[:8], "refuse", "this client's key is not allowed")
+    }
+    assert caplog.messages == ["message refused: the key of a connected client is no longer authorized"] * 10
+    assert server.direct.counters()["denied"] == 30

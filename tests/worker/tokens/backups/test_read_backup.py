@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import diskcache
 import pytest
 
-from nfcli.models.environment import untrusted_sqlite as foreign_database
 from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.backup import read_backup
@@ -131,9 +130,12 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
     assert backup.read_bytes() == data
 
 
-def test_a_backup_that_takes_too_long_is_refused(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_takes_too_long_is_refused(store: TokenStore, tmp_path: Path) -> None:
     """The time limit holds whatever keeps SQLite busy."""
-    monkeypatch.setattr(foreign_database, "_STEPS_BETWEEN_DEADLINE_CHECKS", 10)
+    store.replace(BearerTokenRecord(f"token-{n}", "alice", 0.0, None) for n in range(10_000))
+    backup = tmp_path / "large.db"
+    store.backup(backup)
+    assert len(read_backup(backup).records) == 10_000
     with pytest.raises(TokenStoreDamagedError, match=r"is damaged or no backup of a token database"):
         read_backup(backup, seconds=0.0)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nfcli.models.errors import TokenOwnerError, TokenStoreError
+from nfcli.worker.tokens.database import TokenDatabase
 from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
 
 OpenStore = Callable[[], TokenStore]
@@ -79,10 +81,24 @@ def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock:
     assert [record.token for record in store.records()] == [last]
 
 
-def test_a_call_that_meets_the_closing_is_refused(open_store: OpenStore) -> None:
-    """The store's thread ends between the check whether it is open and the call."""
+def test_a_call_during_closing_is_refused(
+    open_store: OpenStore, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the store's thread removes the expired tokens, after which the thread ends."""
     store = open_store()
-    store._executor.shutdown()
+    store.store("alice", "expired", 10)
+    store.store("bob", "secret-token", None)
+    clock.now += 10
+    remove, calls = TokenDatabase.remove, list[Future[int]]()
+
+    def remove_meanwhile(database: TokenDatabase, *args: Any, **options: Any) -> None:
+        calls.append(pool.submit(store.delete, username="bob"))
+        remove(database, *args, **options)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(TokenDatabase, "remove", remove_meanwhile)
+        store.close()
+    monkeypatch.undo()
     with pytest.raises(TokenStoreError, match=r"^token store is closed, nothing changed$"):
-        store.delete(username="alice")
-    store._is_closed = True
+        calls[0].result()
+    assert open_store().usernames() == ["bob"]
