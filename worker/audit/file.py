@@ -79,8 +79,9 @@ class ChainedFile:
                 raise AuditError("the audit trail is closed, nothing changed")
             self._assert_in_place()
             line = self._head.line(fields)
+            head = self._head.after(line)
             self._write(line + b"\n")
-            self._head = self._head.after(line)
+            self._head = head
             try:
                 # Not synced: lines after the head are valid as long as they link to it.
                 _write_head(self._head_stream, self._head)

@@ -271,7 +271,8 @@ class BrokerTransport:
                 self._warn_unreachable(connection)
                 self._reconnect(connection)
             return
-        if not self._send_signals(registration.due_signals(now)):
+        due = registration.due_signals(now)
+        if due and not self._send_signals(due):
             registration.send_failed(now)
         if not registration.is_silent(now):
             self._end_probe(now)
