@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-def place(folder: Path, name: str, text: str) -> Path:
+def write(folder: Path, name: str, text: str) -> Path:
     """Write a file into an environment below a folder."""
     file = folder / "environment0" / ".nfcli" / name
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -41,8 +41,8 @@ def place(folder: Path, name: str, text: str) -> Path:
 def test_token_in_a_log_is_found(watch: Any, folder: Path) -> None:
     """Whatever is around it."""
     watch.note(SECRET)
-    log = place(folder, "logs/w.jsonl", f'{{"message": "refused {SECRET}"}}\n')
-    place(folder, "logs/other.jsonl", '{"message": "refused ***"}\n')
+    log = write(folder, "logs/w.jsonl", f'{{"message": "refused {SECRET}"}}\n')
+    write(folder, "logs/other.jsonl", '{"message": "refused ***"}\n')
     assert list(watch.search(folder)) == [f"{log}: {SECRET}"]
 
 
@@ -57,19 +57,19 @@ def test_token_in_a_home_is_found(watch: Any, folder: Path) -> None:
 
 def test_database_may_hold_tokens_and_tells_them(watch: Any, folder: Path) -> None:
     """A token that only a worker has seen is looked for as well."""
-    tokens = place(folder, "tokens/w/other", "").parent
+    tokens = write(folder, "tokens/w/other", "").parent
     with closing(sqlite3.connect(tokens / "cache.db")) as database:
         database.execute("CREATE TABLE Cache (key TEXT)")
         database.execute("INSERT INTO Cache VALUES (?)", (f"bearer_token::{SECRET}",))
         database.commit()
-    log = place(folder, "logs/w.jsonl", SECRET)
+    log = write(folder, "logs/w.jsonl", SECRET)
     assert list(watch.search(folder)) == [f"{log}: {SECRET}"]
 
 
 def test_tokens_given_to_programs_are_looked_for(watch: Any, folder: Path) -> None:
     """Those that can be distinguished from other text: the short one turns up everywhere."""
     assert watch.note_given(f"fastmcp auth create-token username u token {SECRET}\ncheck-token token t-1") == {SECRET}
-    log = place(folder, "logs/w.jsonl", f"t-1 {SECRET}")
+    log = write(folder, "logs/w.jsonl", f"t-1 {SECRET}")
     assert list(watch.search(folder)) == [f"{log}: {SECRET}"]
 
 

@@ -106,7 +106,7 @@ class Gunner:
         async def fire_on() -> None:
             for shot in shots:
                 self.kinds[shot.kind] += 1
-                self._look(shot, await self._exchange(shot))
+                self._check(shot, await self._exchange(shot))
 
         await asyncio.gather(*(fire_on() for _ in range(CONNECTIONS)))
 
@@ -138,7 +138,7 @@ class Gunner:
         finally:
             writer.transport.abort()
 
-    def _look(self, shot: Shot, got: bytes) -> None:
+    def _check(self, shot: Shot, got: bytes) -> None:
         for status, answer in answers(got):
             self.statuses[str(status)] += 1
             if status == 0:
@@ -179,7 +179,7 @@ class Gunner:
         except TimeoutError:
             self.complain(Shot("slow", beginning), "never closed", got)
         self.slow_seconds[place] = round(time.monotonic() - started, 1)
-        self._look(Shot("slow", beginning), got)
+        self._check(Shot("slow", beginning), got)
         if self.slow_seconds[place] > SLOW_SECONDS:
             self.complain(Shot("slow", beginning), f"closed after {self.slow_seconds[place]} s", got)
         writer.close()

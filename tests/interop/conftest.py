@@ -205,7 +205,7 @@ def direct_site(
         inventory = {"broker": {"endpoint": worker.endpoint, "shared_key": key}, "topology": {"broker": False}}
         client = start(inventory)
         site = DirectSite(environment, worker, inventory, client, environment.clients_folder / "script.key")
-        site.let_in("script", Path(client.call("make_key", name="script")))
+        site.authorize("script", Path(client.call("make_key", name="script")))
         client.call("open_client", name="script")
         yield site
         client.call("close_client")

@@ -46,7 +46,7 @@ def prose(document: str) -> Iterator[tuple[int, str]]:
 def test_every_block_is_of_a_language_that_is_run_and_marked_as_known() -> None:
     """A misspelt language or mark would leave an example untested."""
     assert {block.language for block in all_blocks()} - set(examples.LANGUAGES) == set()
-    assert [block.place for block in all_blocks() if not MARKS.fullmatch(block.mark)] == []
+    assert [block.location for block in all_blocks() if not MARKS.fullmatch(block.mark)] == []
 
 
 def test_only_the_listed_examples_are_not_run() -> None:
@@ -82,7 +82,9 @@ def test_pages_that_are_referred_to_exist(document: str) -> None:
 def inventory_cases() -> list[Any]:
     """Return the YAML blocks: the files of a document together, others alone."""
     alone = [
-        pytest.param([block], id=block.place) for block in all_blocks() if block.language == "yaml" and not block.file
+        pytest.param([block], id=block.location)
+        for block in all_blocks()
+        if block.language == "yaml" and not block.file
     ]
     files = [[block for block in examples.blocks(document) if block.file] for document in examples.DOCUMENTS]
     return alone + [pytest.param(found, id=found[0].document) for found in files if found]

@@ -28,7 +28,7 @@ ANY_PORT = "tcp://127.0.0.1:*"
 
 
 class Server:
-    """A ROUTER with tasks: `add` counts its runs, `hold` waits for the gate, `tell` first tells two lines."""
+    """A ROUTER with tasks: `add` counts its runs, `hold` waits for the gate, `report` sends progress first."""
 
     def __init__(self, environment: Environment, store: TokenStore) -> None:
         self.environment = environment
@@ -41,13 +41,13 @@ class Server:
         def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
             return self.gate.wait(WAIT_MILLISECONDS / 1_000)
 
-        def tell(worker: WorkerContext, arguments: TaskInput) -> bool:
+        def report(worker: WorkerContext, arguments: TaskInput) -> bool:
             worker.progress("one")
             worker.progress("two")
             return hold(worker, arguments)
 
         tasks = ModuleType("tasks")
-        vars(tasks).update(add=task(result=int)(add), hold=task(result=bool)(hold), tell=task(result=bool)(tell))
+        vars(tasks).update(add=task(result=int)(add), hold=task(result=bool)(hold), report=task(result=bool)(report))
         self.worker = task_context(
             environment=environment,
             registry=TaskRegistry(tasks),

@@ -41,7 +41,7 @@ class Block:
     text: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where it stands, as editors understand it."""
         return f"{self.document}:{self.line}"
 

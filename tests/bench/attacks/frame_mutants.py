@@ -139,9 +139,9 @@ class FrameMutants:
         elif kind == 2:
             twisted = twisted.replace(b'"', b"'") if chance.random() < 0.5 else twisted.replace(b":", b"=")
         elif kind == 3:
-            place = chance.randrange(len(twisted) + 1)
+            index = chance.randrange(len(twisted) + 1)
             twisted = (
-                twisted[:place] + chance.choice((b"\xff", b"\xc3", b"\xed\xb0\x80", b"\0", b"\\")) + twisted[place:]
+                twisted[:index] + chance.choice((b"\xff", b"\xc3", b"\xed\xb0\x80", b"\0", b"\\")) + twisted[index:]
             )
         return twisted
 
@@ -157,8 +157,8 @@ class FrameMutants:
                 return {**value, str(chance.choice(VALUES))[:300]: chance.choice(VALUES)}
             return {**value, key: self._twisted(value[key])}
         if isinstance(value, list) and value and chance.random() < 0.8:
-            place = chance.randrange(len(value))
-            return [*value[:place], self._twisted(value[place]), *value[place + 1 :]]
+            index = chance.randrange(len(value))
+            return [*value[:index], self._twisted(value[index]), *value[index + 1 :]]
         return chance.choice(VALUES)
 
     # -- messages ----------------------------------------------------------------------------------------------------
@@ -204,65 +204,65 @@ class FrameMutants:
 
     # -- ways to spoil a message -------------------------------------------------------------------------------------
 
-    def _place(self, frames: Frames) -> int:
+    def _random_index(self, frames: Frames) -> int:
         return self.chance.randrange(len(frames)) if frames else 0
 
     def _flip(self, frames: Frames) -> None:
-        place = self._place(frames)
-        if frames and frames[place]:
-            changed = bytearray(frames[place])
+        index = self._random_index(frames)
+        if frames and frames[index]:
+            changed = bytearray(frames[index])
             for _ in range(self.chance.choice((1, 1, 1, 2, 8))):
                 changed[self.chance.randrange(len(changed))] ^= 1 << self.chance.randrange(8)
-            frames[place] = bytes(changed)
+            frames[index] = bytes(changed)
 
     def _truncate(self, frames: Frames) -> None:
         if frames:
-            place = self._place(frames)
-            frames[place] = frames[place][: self.chance.randrange(len(frames[place]) + 1)]
+            index = self._random_index(frames)
+            frames[index] = frames[index][: self.chance.randrange(len(frames[index]) + 1)]
 
     def _empty(self, frames: Frames) -> None:
         if frames:
-            frames[self._place(frames)] = b""
+            frames[self._random_index(frames)] = b""
 
     def _grow(self, frames: Frames) -> None:
         """Blow a frame up; now and then to the largest size that is accepted."""
         if frames:
-            place = self._place(frames)
+            index = self._random_index(frames)
             size = (
                 LARGEST_FRAME_BYTES
                 if self.chance.random() < 0.01
                 else self.chance.choice((130, 257, 300, 4_000, 60_000))
             )
-            frames[place] = (frames[place] or b"x") * (size // max(1, len(frames[place])) + 1)
-            frames[place] = frames[place][:size]
+            frames[index] = (frames[index] or b"x") * (size // max(1, len(frames[index])) + 1)
+            frames[index] = frames[index][:size]
 
     def _insert(self, frames: Frames) -> None:
-        frames.insert(self._place(frames), self.chance.choice((b"", b"x", b"NFPC01", self.chance.randbytes(9))))
+        frames.insert(self._random_index(frames), self.chance.choice((b"", b"x", b"NFPC01", self.chance.randbytes(9))))
 
     def _remove(self, frames: Frames) -> None:
         if frames:
-            del frames[self._place(frames)]
+            del frames[self._random_index(frames)]
 
     def _duplicate(self, frames: Frames) -> None:
         if frames:
-            place = self._place(frames)
-            frames.insert(place, frames[place])
+            index = self._random_index(frames)
+            frames.insert(index, frames[index])
 
     def _swap(self, frames: Frames) -> None:
         if frames:
-            one, other = self._place(frames), self._place(frames)
+            one, other = self._random_index(frames), self._random_index(frames)
             frames[one], frames[other] = frames[other], frames[one]
 
     def _cut_message(self, frames: Frames) -> None:
-        del frames[self._place(frames) :]
+        del frames[self._random_index(frames) :]
 
     def _noise_frame(self, frames: Frames) -> None:
         if frames:
-            frames[self._place(frames)] = self.chance.randbytes(self.chance.randrange(40))
+            frames[self._random_index(frames)] = self.chance.randbytes(self.chance.randrange(40))
 
-    def _put(self, frames: Frames, place: int, values: tuple[bytes, ...]) -> None:
-        if len(frames) > place:
-            frames[place] = self.chance.choice(values)
+    def _put(self, frames: Frames, index: int, values: tuple[bytes, ...]) -> None:
+        if len(frames) > index:
+            frames[index] = self.chance.choice(values)
 
     def _replace_header(self, frames: Frames) -> None:
         self._put(frames, 1, HEADERS)

@@ -144,29 +144,29 @@ class UnauthenticatedPeers:
         if len(self._lingering) > MAX_LINGERING:
             self._lingering.popleft().close()
 
-    def _say(self, kind: str, words: bytes) -> None:
+    def _open_with(self, kind: str, data: bytes) -> None:
         connection = self._dial()
         with suppress(ConnectionError):
-            connection.sendall(words)
+            connection.sendall(data)
         self._leave_hanging(connection)
         self.visits[kind] += 1
 
     def _babble(self) -> None:
         noise = self._chance.randbytes(self._chance.choice((1, 9, 64, 5_000)))
-        self._say("another protocol", self._chance.choice((*_OTHER_PROTOCOLS, noise, noise)))
+        self._open_with("another protocol", self._chance.choice((*_OTHER_PROTOCOLS, noise, noise)))
 
     def _spoil_opening(self) -> None:
-        """Send a proper client's first words cut off, or with some bits changed, or with commands of its own."""
-        words, kind = bytearray(self._opening), self._chance.randrange(4)
+        """Send a proper client's first bytes: cut off, with some bits changed, or with other commands."""
+        data, kind = bytearray(self._opening), self._chance.randrange(4)
         if kind == 0:
-            del words[self._chance.randrange(len(words)) :]
+            del data[self._chance.randrange(len(data)) :]
         elif kind == 1:
-            words += self._chance.choice((words[_GREETING_BYTES:], b"\x04\x09\x08INITIATE", b"\x06" + b"\xff" * 8))
+            data += self._chance.choice((data[_GREETING_BYTES:], b"\x04\x09\x08INITIATE", b"\x06" + b"\xff" * 8))
         elif kind == 2:
-            words[_GREETING_BYTES:] = self._chance.choice((b"\x04\x26\x05READY", b"\x04\x05\x04PING", b"\x00\x01x"))
+            data[_GREETING_BYTES:] = self._chance.choice((b"\x04\x26\x05READY", b"\x04\x05\x04PING", b"\x00\x01x"))
         for _ in range(self._chance.choice((1, 1, 3)) if kind == 3 else 0):
-            words[self._chance.randrange(len(words))] ^= 1 << self._chance.randrange(8)
-        self._say("spoilt handshake", bytes(words))
+            data[self._chance.randrange(len(data))] ^= 1 << self._chance.randrange(8)
+        self._open_with("spoilt handshake", bytes(data))
 
     def _meddle(self) -> None:
         """Change one bit of what a proper client sends, anywhere from its greeting to its first job."""

@@ -70,7 +70,7 @@ class CrashingWorker:
         if not line and limit_bytes is not None and self.end() == -signal.SIGXFSZ:
             return False
         said = json.loads(line or "{}")
-        assert said.get("event") == "ready", f"the next worker doesn't start: {said or self._told()}"
+        assert said.get("event") == "ready", f"the next worker doesn't start: {said or self._error_output()}"
         self.url = said["url"]
         owner = read_owner(self.environment.lock_file(DEFAULT_WORKER))
         assert owner is not None
@@ -126,6 +126,6 @@ class CrashingWorker:
     def _socket_time(self) -> int | None:
         return self._socket.stat().st_ctime_ns if self._socket.exists() else None
 
-    def _told(self) -> str:
+    def _error_output(self) -> str:
         self._errors.seek(0)
         return self._errors.read().decode()

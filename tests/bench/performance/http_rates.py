@@ -32,7 +32,7 @@ class _Turn:
     rates: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
 
-    def take(self) -> None:
+    def run(self) -> None:
         served: Served = load(self.url, self.token, SECONDS, guess=self.expected != OK)
         self.rates.append(served.rate(self.expected, self.tolerated))
         self.shares.append(served.generator_share)
@@ -56,7 +56,7 @@ def measure(sites: Sites) -> Iterator[Figure]:
         turns = _turns(sites, opened)
         for number in range(ROUNDS):
             for turn in turns.values() if number % 2 else reversed(turns.values()):
-                turn.take()
+                turn.run()
     yield from _figures(turns)
 
 

@@ -158,7 +158,7 @@ class Desk:
         done = self.shell(between.join(["true", *script, ""]))
         outputs = done.stdout.split("\n\x01")[1:-1]
         for command, wanted, got in zip(script, expected, outputs, strict=True):
-            check(f"{block.place} {command}", wanted, self.said(got))
+            check(f"{block.location} {command}", wanted, self.said(got))
 
     def nf(self, block: Any) -> None:
         """Type the lines of a transcript in one session."""
@@ -167,24 +167,24 @@ class Desk:
         for part in re.split(r"^(?=nf(?:\[[\w-]+\])?#)", block.text, flags=re.MULTILINE)[1:]:
             line, _, expected = part.partition("\n")
             prompt, _, typed = line.partition("#")
-            assert session.navigator.prompt == f"{prompt}#", block.place
+            assert session.navigator.prompt == f"{prompt}#", block.location
             screen.seek(0)
             screen.truncate()
             session.run_line(typed)
-            check(f"{block.place} {typed}", expected, self.said(screen.getvalue()))
+            check(f"{block.location} {typed}", expected, self.said(screen.getvalue()))
 
     def python(self, block: Any, output: str | None) -> None:
         """Run a program, and compare its output with the document's, if it has one."""
         (self.folder / "program.py").write_text(self.adapted(block.text), encoding="utf-8")
         done = self.shell(f"{shlex.quote(sys.executable)} program.py")
-        assert done.returncode == 0, f"{block.place}\n{done.stdout}"
+        assert done.returncode == 0, f"{block.location}\n{done.stdout}"
         if output is not None:
-            check(block.place, output, self.said(done.stdout))
+            check(block.location, output, self.said(done.stdout))
 
     def sh(self, block: Any) -> None:
         """Run commands that have to succeed."""
         done = self.shell(f"set -euo pipefail\n{block.text}")
-        assert done.returncode == 0, f"{block.place}\n{done.stdout}"
+        assert done.returncode == 0, f"{block.location}\n{done.stdout}"
 
     def json(self, block: Any) -> None:
         """Call the worker as the configuration of a client says."""
@@ -194,7 +194,7 @@ class Desk:
         body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
         request = urllib.request.Request(server["url"], body, headers)  # noqa: S310  the worker's own address
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
-            assert json.load(answer)["result"]["tools"], block.place
+            assert json.load(answer)["result"]["tools"], block.location
 
 
 @pytest.fixture

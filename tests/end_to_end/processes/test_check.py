@@ -131,7 +131,7 @@ def link_a_file(site: Environment) -> Faults:
     return {"environment": [f"{link} is a symbolic link: replace it with what it points to"]}
 
 
-def give_a_file_away(site: Environment) -> Faults:
+def change_the_owner_of_a_file(site: Environment) -> Faults:
     """Let a file belong to another user."""
     if os.geteuid():
         pytest.skip("only root can give files away")
@@ -205,7 +205,7 @@ def alter_the_trail(site: Environment) -> Faults:
     return {f"{NAME} audit trail": [said]}
 
 
-ALONE = [give_a_file_away, misspell_a_key, damage_the_database, garble_the_client_key]
+ALONE = [change_the_owner_of_a_file, misspell_a_key, damage_the_database, garble_the_client_key]
 TOGETHER = [
     *(widen_a_folder, link_a_file, swap_the_workers_public_key, shut_the_client_out),
     *(serve_everybody, plant_rows, alter_the_trail),

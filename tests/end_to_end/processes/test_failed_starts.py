@@ -21,7 +21,7 @@ CHECK = "fastmcp auth check-token token x\n"
 # What keeps a worker from starting: each spoils an environment and returns what the one line must say.
 
 
-def take_the_port(environment: Environment, taken: socket.socket) -> str:
+def occupy_the_port(environment: Environment, taken: socket.socket) -> str:
     """Listen where the worker would."""
     port = taken.getsockname()[1]
     set_key(environment, port=port)
@@ -98,14 +98,14 @@ def name_a_plugin_that_is_nowhere(environment: Environment, _: socket.socket) ->
 
 
 OBSTACLES = [
-    *(take_the_port, open_it_to_everybody, break_the_inventory, garble_the_inventory, widen_a_folder, widen_a_file),
+    *(occupy_the_port, open_it_to_everybody, break_the_inventory, garble_the_inventory, widen_a_folder, widen_a_file),
     *(spoil_the_key, put_a_folder_in_the_keys_place, damage_the_database, name_a_plugin_that_is_nowhere),
 ]
 
 
 STARTS = [
     *(("worker", obstacle) for obstacle in OBSTACLES),
-    *(("one command", take_the_port), ("nfcli -w", take_the_port)),
+    *(("one command", occupy_the_port), ("nfcli -w", occupy_the_port)),
     *(
         pytest.param(program, obstacle, marks=pytest.mark.slow)
         for program in ("one command", "nfcli -w")

@@ -32,7 +32,7 @@ FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("fa
 NOT_RUNNING = f"worker {DEFAULT_WORKER} is not running: start it with nfcli -w"
 GONE = f"worker {DEFAULT_WORKER} has gone away while the job ran: {CHECK_BEFORE_RETRY}"
 STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
-TOLD_SECONDS = 3.0
+REPORT_SECONDS = 3.0
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_what_a_killed_worker_left_behind_is_not_taken_for_it(
         assert run(client, "bearer_token_check", token="x") is False
         killed(worker)
     assert norfab.environment.run_folder.joinpath(f"{DEFAULT_WORKER}.ipc").is_socket()
-    done = in_time(TOLD_SECONDS, lambda: nfcli("-c", *CHECK.split(), environment=norfab.environment))
+    done = in_time(REPORT_SECONDS, lambda: nfcli("-c", *CHECK.split(), environment=norfab.environment))
     assert (done.returncode, done.stdout, done.stderr) == (3, "", f"{NOT_RUNNING}\n")
     for each in (client, norfab.make_client()):
         with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
@@ -146,7 +146,7 @@ def test_a_command_whose_worker_is_killed_meanwhile_fails_at_once(
             shell.write(CREATE)
             wait_for_jobs(norfab.make_client(), 1)
             worker.kill()
-            shell.wait_for(rf"\Aline 2: {DEFAULT_WORKER}: {GONE}\n\Z", seconds=TOLD_SECONDS)
+            shell.wait_for(rf"\Aline 2: {DEFAULT_WORKER}: {GONE}\n\Z", seconds=REPORT_SECONDS)
         assert shell.end() == 1
     with running_worker(environment):
         assert run(norfab.make_client(), "bearer_token_list") == []
@@ -167,7 +167,7 @@ def test_a_program_whose_worker_is_killed_meanwhile_gets_a_failed_result_at_once
         job = pool.submit(run, client, "echo", sleep=60, timeout=60)
         wait_for_jobs(norfab.make_client(), 1)
         worker.process.kill()
-        assert job.result(TOLD_SECONDS) == ("error", [GONE])
+        assert job.result(REPORT_SECONDS) == ("error", [GONE])
         worker.process.wait(10)
         with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
             run(client, "bearer_token_check", token="x")
@@ -251,7 +251,7 @@ def test_a_worker_that_can_not_be_started_again_is_told_until_it_can(
     shell.wait_for(FALSE, stream="out")
     worker = watch(environment)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        good = take_port(environment, taken.getsockname()[1])
+        good = set_port(environment, taken.getsockname()[1])
         worker.kill()
         assert worker.is_gone_within(10)
         for number in (2, 3):
@@ -267,7 +267,7 @@ def test_a_worker_that_can_not_be_started_again_is_told_until_it_can(
     assert (shell.end(), shell.err) == (1, "")
 
 
-def take_port(environment: Environment, port: int) -> str:
+def set_port(environment: Environment, port: int) -> str:
     """Give the worker a fixed port; return the inventory as it was."""
     assert environment.inventory_file is not None
     good = environment.inventory_file.read_text()

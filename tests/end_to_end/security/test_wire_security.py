@@ -59,7 +59,7 @@ def guarded(
         yield environment, worker
 
 
-def take_another_key(environment: Environment, folder: Path) -> None:
+def replace_the_key(environment: Environment, folder: Path) -> None:
     """Give the local client a key pair that no worker has listed."""
     ensure_key_pair(folder, "client")
     for name in ("client.key", "client.key_secret"):
@@ -80,7 +80,7 @@ def test_a_client_whose_key_is_not_listed_gets_nothing_and_is_told_so(
     """Within three seconds, in one line that says what to do; a program sees the error's class."""
     environment, _ = guarded
     assert connect(environment).run_job("fastmcp", "get_version")[DEFAULT_WORKER]["failed"] is False
-    take_another_key(environment, tmp_path)
+    replace_the_key(environment, tmp_path)
     done = in_time(3, lambda: nfcli("-c", "fastmcp", "auth", "list-tokens", environment=environment))
     assert (done.returncode, done.stdout) == (3, "")
     assert re.fullmatch(r"the worker at \S+ doesn't know this client's key: put [^\n]*\.nfcli/clients/\n", done.stderr)

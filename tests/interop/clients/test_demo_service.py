@@ -39,7 +39,7 @@ def test_its_long_task_goes_on_when_the_test_says(fabric: Any, gate: Gate) -> No
         event = fabric.client.call("next_event", uuid="w1")
         assert (event["message"], event["status"], event["worker"]) == (step, "running", WORKER)
         assert fabric.client.call("get", service="demo", workers=[WORKER], uuid="w1")[1][0] == "300"
-        gate.let_one_through()
+        gate.release_step()
     done = fabric.client.call("end_job", uuid="w1")
     assert (done["state"], done["result"][WORKER]["result"]) == ("COMPLETED", 2)
 

@@ -43,7 +43,7 @@ def _direct_folder(direct_site: DirectSite) -> Path:
     """Let the reference's shell in at our worker; return its base folder."""
     name = f"nfcli_{hashlib.sha256(os.fsencode(Path.cwd())).hexdigest()[:6]}_NFPClient"
     if not (direct_site.environment.clients_folder / f"{name}.key").exists():
-        direct_site.let_in(name, Path(direct_site.client.call("make_key", name=name)))
+        direct_site.authorize(name, Path(direct_site.client.call("make_key", name=name)))
     folder: Path = direct_site.client.folder
     return folder
 

@@ -122,12 +122,12 @@ def test_a_long_job_tells_how_it_comes_along(tool_site: Any, gate: Gate) -> None
     """Each worker's steps as it takes them, while the job runs."""
     said: list[tuple[str, str]] = []
 
-    def tell(worker: str, message: str) -> None:
+    def report(worker: str, message: str) -> None:
         said.append((worker, message))
-        gate.let_one_through()
+        gate.release_step()
 
     with NorFab(tool_site.environment.inventory_file) as norfab:
-        client = norfab.make_client(on_progress=tell)
+        client = norfab.make_client(on_progress=report)
         results = client.run_job("demo", "walk", kwargs={"steps": 2, "gate": str(gate.path)}, timeout=20)
     assert {name: result["result"] for name, result in results.items()} == dict.fromkeys(DEMO, 2)
     assert sorted(said) == [(name, f"step {step} of 2") for name in DEMO for step in (1, 2)]

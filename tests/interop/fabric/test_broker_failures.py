@@ -23,7 +23,7 @@ import pytest
 
 from nfcli import NoWorkersError
 from support.norfab.observers import BrokerView, log_lines, mcp_client, until
-from support.norfab.scenario import CHECK, DEMO, JOB_SECONDS, TOLD_SECONDS, Member, Scenario, Thief, Walk, shells
+from support.norfab.scenario import CHECK, DEMO, JOB_SECONDS, REPORT_SECONDS, Member, Scenario, Thief, Walk, shells
 from support.norfab.sites import EnvironmentJoiner, FabricMaker
 from support.norfab.tcp_forwarder import TO_BROKER, TO_WORKER, Forwarder
 from support.workers import NfcliRunner, WorkerRunner
@@ -51,7 +51,7 @@ def restarted_broker(scenario: Scenario) -> None:
         def come_back() -> None:
             kwargs = {"username": "nobody", "token": "token-of-a-refused-job"}
             refused = pool.submit(ours.value, "bearer_token_store", **kwargs)
-            all_.assert_told(f"no broker answered at {fabric.endpoint} ")
+            all_.assert_reported(f"no broker answered at {fabric.endpoint} ")
             with pytest.raises(NoWorkersError):
                 refused.result()
             fabric.launch_broker()
@@ -106,11 +106,11 @@ def frozen_broker(scenario: Scenario) -> None:
         theirs = {"service": "fastmcp", "task": "bearer_token_store", "uuid": "theirs", "workers": [OURS]}
         kwargs = {"username": "somebody", "token": "token-of-their-job"}
         fabric.client.call("submit_job", **theirs, kwargs=kwargs, timeout=JOB_SECONDS)
-        all_.assert_told(f"the broker at {fabric.endpoint} (accepts connections but )?doesn't answer")
+        all_.assert_reported(f"the broker at {fabric.endpoint} (accepts connections but )?doesn't answer")
         until(lambda: walk.notices, "the client says what it waits for")
         at, notice = walk.notices[0]
         assert notice == f"the broker at {fabric.endpoint} doesn't answer: waiting for it, up to 20 s"
-        assert at < frozen_at + POLL_SECONDS + TOLD_SECONDS
+        assert at < frozen_at + POLL_SECONDS + REPORT_SECONDS
         while time.monotonic() < frozen_at + FREEZE_SECONDS:
             ours.mcp.assert_served()
         fabric.broker.thaw()
@@ -194,7 +194,7 @@ def stolen_name(scenario: Scenario) -> None:
             until(lambda: thief.carry_on() and log_of_theft(), "it is in the log")
             ours.mcp.assert_served()
             # Ours doesn't take it back: the broker goes on sending to the other one.
-            wanted = thief.heard + KEEPALIVES_AFTERWARDS
+            wanted = thief.received + KEEPALIVES_AFTERWARDS
             until(lambda: thief.carry_on() >= wanted, "the thief is heard")
         ours.assert_back(scenario.view)
         ours.mcp.assert_served()

@@ -65,8 +65,8 @@ class Stranger(BrokerConnection):
         self.close()
         self._context.term()
 
-    def say(self, *frames: bytes) -> None:
-        """Send a message, whatever it is; what has come meanwhile is let go, since the broker drops what isn't read."""
+    def send_when_writable(self, *frames: bytes) -> None:
+        """Send any message; messages received meanwhile are dropped, since the broker drops what isn't read."""
         deadline = time.monotonic() + WAIT_SECONDS
         for _ in self.messages():
             pass
@@ -142,7 +142,7 @@ def failures(client: Client) -> int:
 def test_a_job_that_is_none_gets_one_line(stranger: Stranger, data: bytes) -> None:
     """The line says what is wrong with it, in a result as every job has one."""
     uuid = uuids.uuid4().hex
-    stranger.say(b"", CLIENT_HEADER, Command.POST, SERVICE, TARGET, uuid.encode(), data)
+    stranger.send_when_writable(b"", CLIENT_HEADER, Command.POST, SERVICE, TARGET, uuid.encode(), data)
     (result,) = json.loads(stranger.await_answer(uuid, "200").data).values()
     assert (result["failed"], result["result"], len(result["errors"])) == (True, None, 1)
     assert result["errors"][0].startswith(NO_JOBS[data])
@@ -155,7 +155,7 @@ def test_messages_that_can_not_be_read_are_counted_and_dropped(stranger: Strange
     job = b'{"task":"echo","kwargs":{}}'
     for command in (Command.POST, Command.GET, Command.PUT):
         for uuid in (b"u" * 129, b"u" * 1_000_000, b"\xff\xfe", b""):
-            stranger.say(b"", CLIENT_HEADER, command, SERVICE, TARGET, uuid, job)
+            stranger.send_when_writable(b"", CLIENT_HEADER, command, SERVICE, TARGET, uuid, job)
     stranger.settle()
     until(lambda: failures(our_client) >= before + 9, "they are counted")
 
@@ -165,7 +165,7 @@ def test_any_bytes_in_any_frame_harm_nobody(stranger: Stranger, our_client: Clie
     chance = random.Random(4)  # noqa: S311
     before = failures(our_client)
     for _ in range(MUTANTS):
-        stranger.say(*mutant(chance))
+        stranger.send_when_writable(*mutant(chance))
     stranger.settle()
     assert failures(our_client) > before
 
@@ -200,7 +200,7 @@ def test_a_flood_of_questions_holds_nobody_up_for_long(stranger: Stranger, our_c
     """Jobs are answered as before once the broker has got through it."""
     for number in range(FLOOD):
         command = (Command.GET, Command.PUT)[number % 2]
-        stranger.say(b"", CLIENT_HEADER, command, SERVICE, TARGET, b"%032x" % number, b"{}")
+        stranger.send_when_writable(b"", CLIENT_HEADER, command, SERVICE, TARGET, b"%032x" % number, b"{}")
     stranger.settle()
     assert value(our_client, "echo", mark="behind the flood")["kwargs"] == {"mark": "behind the flood"}
 
@@ -211,7 +211,7 @@ def test_a_message_too_long_for_the_worker_costs_it_its_connection_for_a_moment(
     """It joins again at once, and still has what it did before."""
     before = value(our_client, "get_stats")
     for number in range(1, LONG_MESSAGES + 1):
-        stranger.say(b"", CLIENT_HEADER, Command.POST, SERVICE, TARGET, b"long", b"x" * 9 * 1024 * 1024)
+        stranger.send_when_writable(b"", CLIENT_HEADER, Command.POST, SERVICE, TARGET, b"long", b"x" * 9 * 1024 * 1024)
         stranger.settle()
         until(lambda wanted=before["reconnects"] + number: reconnects(our_client) >= wanted, "it has joined again", 5)
 
@@ -234,7 +234,7 @@ def test_answers_from_a_hostile_worker_are_nobodys(stranger: Stranger, our_clien
 
     It guesses uuids, and answers in all wrong shapes, as RESPONSE, EVENT and STREAM.
     """
-    stranger.say(b"", WORKER_HEADER, Command.READY, b"hostile")
+    stranger.send_when_writable(b"", WORKER_HEADER, Command.READY, b"hostile")
     stranger.settle()
     job = "job-that-is-guessed"
     with ThreadPoolExecutor() as pool:
@@ -245,10 +245,10 @@ def test_answers_from_a_hostile_worker_are_nobodys(stranger: Stranger, our_clien
             for command in (Command.RESPONSE, Command.EVENT, Command.STREAM, Command.MMI):
                 for frames in answers(uuid):
                     if uuid != job.encode() or frames[1] in {b"201", b"300", b"102"} or command == Command.EVENT:
-                        stranger.say(b"", WORKER_HEADER, command, client, b"", *frames)
+                        stranger.send_when_writable(b"", WORKER_HEADER, command, client, b"", *frames)
         stranger.settle()
         assert running.result(WAIT_SECONDS)["kwargs"] == {"mark": "mine"}
-    stranger.say(b"", WORKER_HEADER, Command.DISCONNECT, b"hostile")
+    stranger.send_when_writable(b"", WORKER_HEADER, Command.DISCONNECT, b"hostile")
 
 
 def test_what_kills_a_broker_of_the_references_is_known(new_fabric: FabricMaker) -> None:
@@ -256,5 +256,5 @@ def test_what_kills_a_broker_of_the_references_is_known(new_fabric: FabricMaker)
     with new_fabric({}) as fabric:
         fabric.start()
         with Stranger(fabric) as stranger:
-            stranger.say(b"", WORKER_HEADER, Command.READY)
+            stranger.send_when_writable(b"", WORKER_HEADER, Command.READY)
             assert fabric.broker.await_end() == 1

@@ -230,10 +230,10 @@ def test_a_broker_that_is_started_again_costs_no_tools(restarted: Any) -> None:
     assert worker.values("demo", "say", text="again") == {DEMO: {"text": "again", "worker": DEMO}}
     assert worker.services() == {"fastmcp", "demo"}
     site.client.run_job("fastmcp", "discover", workers=[OURS])
-    assert _told(stream) == set()
+    assert _received(stream) == set()
 
 
-def _told(stream: Any) -> set[str]:
+def _received(stream: Any) -> set[str]:
     """Return the methods of the messages that a stream has brought so far."""
     stream.cut()
     return set(stream.methods())

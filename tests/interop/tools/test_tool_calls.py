@@ -126,7 +126,7 @@ def test_a_job_that_takes_too_long_is_given_up(tool_site: Any, gate: Gate, era: 
     expected = tool_site.workers[BRISK].failure("demo", "walk", era, steps=1, gate=str(gate.path))
     assert expected == "\n".join(f"{name}: no answer within 1 s" for name in DEMO)
     for _ in DEMO:
-        gate.let_one_through()
+        gate.release_step()
 
 
 def test_nobody_lists_or_calls_without_a_token(worker: Any) -> None:

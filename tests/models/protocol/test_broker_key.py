@@ -32,89 +32,89 @@ def write(file: Path, key: str, *, mode: int = 0o644) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Environment:
+def environment(tmp_path: Path) -> Environment:
     """Return an environment that NorFab may have files in."""
     environment = Environment(tmp_path, tmp_path / "inventory.yaml")
     environment.prepare()
     return environment
 
 
-def test_the_file_of_a_broker_that_runs_here_comes_first(place: Environment) -> None:
+def test_the_file_of_a_broker_that_runs_here_comes_first(environment: Environment) -> None:
     """As in NorFab; a different key in the inventory is reported."""
     key, other = new_key(), new_key()
-    file = write(place.folder / OWN, key)
-    assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
-    assert find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=key)) == BrokerKey(key.encode(), str(file))
+    file = write(environment.folder / OWN, key)
+    assert find_broker_key(environment, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
+    assert find_broker_key(environment, Broker(endpoint=ENDPOINT, shared_key=key)) == BrokerKey(key.encode(), str(file))
     notice = f"{file} is used, not broker.shared_key, which is a different key"
-    assert find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=other)) == BrokerKey(
+    assert find_broker_key(environment, Broker(endpoint=ENDPOINT, shared_key=other)) == BrokerKey(
         key.encode(), str(file), notice
     )
 
 
-def test_the_inventory_s_key_precedes_copies(place: Environment) -> None:
+def test_the_inventory_s_key_precedes_copies(environment: Environment) -> None:
     """Copies may be older."""
     key = new_key()
-    write(place.keys_folder / "broker.key", new_key())
-    write(place.folder / "__norfab__/files/worker/w1/public_keys/broker.key", new_key())
-    found = find_broker_key(place, Broker(endpoint=ENDPOINT, shared_key=key))
+    write(environment.keys_folder / "broker.key", new_key())
+    write(environment.folder / "__norfab__/files/worker/w1/public_keys/broker.key", new_key())
+    found = find_broker_key(environment, Broker(endpoint=ENDPOINT, shared_key=key))
     assert found == BrokerKey(key.encode(), "broker.shared_key")
 
 
-def test_a_key_among_our_own_precedes_norfab_s_copies(place: Environment) -> None:
+def test_a_key_among_our_own_precedes_norfab_s_copies(environment: Environment) -> None:
     """It was put there on purpose."""
     key = new_key()
-    file = write(place.keys_folder / "broker.key", key, mode=0o600)
-    write(place.folder / "__norfab__/files/client/c/public_keys/broker.key", new_key())
-    assert find_broker_key(place, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
+    file = write(environment.keys_folder / "broker.key", key, mode=0o600)
+    write(environment.folder / "__norfab__/files/client/c/public_keys/broker.key", new_key())
+    assert find_broker_key(environment, Broker(endpoint=ENDPOINT)) == BrokerKey(key.encode(), str(file))
 
 
-def test_norfab_s_copies_are_used_if_they_agree(place: Environment) -> None:
+def test_norfab_s_copies_are_used_if_they_agree(environment: Environment) -> None:
     """NorFab keeps one in the folder of each worker and client."""
     key = new_key()
-    first = write(place.folder / "__norfab__/files/client/c/public_keys/broker.key", key)
-    second = write(place.folder / "__norfab__/files/worker/w1/public_keys/broker.key", key)
-    found = find_broker_key(place, Broker(endpoint=ENDPOINT))
+    first = write(environment.folder / "__norfab__/files/client/c/public_keys/broker.key", key)
+    second = write(environment.folder / "__norfab__/files/worker/w1/public_keys/broker.key", key)
+    found = find_broker_key(environment, Broker(endpoint=ENDPOINT))
     assert found is not None
     assert (found.key, found.source in {str(first), str(second)}) == (key.encode(), True)
     write(second, new_key())
     with pytest.raises(InventoryError, match="are different keys: set shared_key to the right one"):
-        find_broker_key(place, Broker(endpoint=ENDPOINT))
+        find_broker_key(environment, Broker(endpoint=ENDPOINT))
 
 
-def test_a_missing_key_is_an_error(place: Environment) -> None:
+def test_a_missing_key_is_an_error(environment: Environment) -> None:
     """The message names the two places to put it."""
     line = (
-        f"{place.inventory_file}: broker: its public key is not known: set shared_key to it, "
-        f"or put the broker's broker.key there as {place.keys_folder / 'broker.key'}"
+        f"{environment.inventory_file}: broker: its public key is not known: set shared_key to it, "
+        f"or put the broker's broker.key there as {environment.keys_folder / 'broker.key'}"
     )
     with pytest.raises(InventoryError, match=f"^{re.escape(line)}$"):
-        find_broker_key(place, Broker(endpoint=ENDPOINT))
+        find_broker_key(environment, Broker(endpoint=ENDPOINT))
 
 
-def test_without_curve_no_key_is_needed(place: Environment) -> None:
+def test_without_curve_no_key_is_needed(environment: Environment) -> None:
     """`zmq_auth: false` in the inventory."""
-    assert find_broker_key(place, Broker(endpoint=ENDPOINT, zmq_auth=False)) is None
+    assert find_broker_key(environment, Broker(endpoint=ENDPOINT, zmq_auth=False)) is None
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_a_key_file_that_others_can_write_is_refused(place: Environment, is_folder: bool) -> None:
+def test_a_key_file_that_others_can_write_is_refused(environment: Environment, is_folder: bool) -> None:
     """They could impersonate the broker."""
-    file = write(place.folder / OWN, new_key())
+    file = write(environment.folder / OWN, new_key())
     wide = file.parent if is_folder else file
     wide.chmod(wide.stat().st_mode | 0o002)
     with pytest.raises(InventoryError, match=f"^{wide} can be changed by other users: run chmod o-w {wide}$"):
-        find_broker_key(place, Broker(endpoint=ENDPOINT))
+        find_broker_key(environment, Broker(endpoint=ENDPOINT))
 
 
-def test_a_key_file_of_another_user_is_refused(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_file_of_another_user_is_refused(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root and the own account are trusted."""
-    write(place.folder / OWN, new_key())
+    write(environment.folder / OWN, new_key())
     if os.geteuid() == 0:
-        os.chown(place.folder / OWN, 12_345, -1)
+        os.chown(environment.folder / OWN, 12_345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 12_345)
     with pytest.raises(InventoryError, match="can be changed by other users"):
-        find_broker_key(place, Broker(endpoint=ENDPOINT))
+        find_broker_key(environment, Broker(endpoint=ENDPOINT))
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,17 @@ def test_a_key_file_of_another_user_is_refused(place: Environment, monkeypatch: 
         (f'curve\n  public-key = "{"a" * 40}"\n  secret-key = "{"a" * 40}"\n', "holds a secret key"),
     ],
 )
-def test_an_invalid_key_file_is_named(place: Environment, text: str, reason: str) -> None:
+def test_an_invalid_key_file_is_named(environment: Environment, text: str, reason: str) -> None:
     """With what is wrong with it."""
-    file = write(place.folder / OWN, new_key())
+    file = write(environment.folder / OWN, new_key())
     file.write_text(text)
     with pytest.raises(InventoryError, match=f"^{re.escape(str(file))} .*{re.escape(reason)}"):
-        find_broker_key(place, Broker(endpoint=ENDPOINT))
+        find_broker_key(environment, Broker(endpoint=ENDPOINT))
 
 
-def test_an_unreadable_key_file_is_named(place: Environment) -> None:
+def test_an_unreadable_key_file_is_named(environment: Environment) -> None:
     """With the system's reason."""
-    file = place.folder / "__norfab__/files/worker/w1/public_keys/broker.key"
+    file = environment.folder / "__norfab__/files/worker/w1/public_keys/broker.key"
     (file / "x").mkdir(parents=True)
     with pytest.raises(InventoryError, match=f"^{file} can't be read: Is a directory$"):
-        find_broker_key(place, Broker(endpoint=ENDPOINT))
+        find_broker_key(environment, Broker(endpoint=ENDPOINT))

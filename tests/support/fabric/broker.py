@@ -163,15 +163,15 @@ class FabricBroker:
             while self._router is not None:
                 sender, _, header, *frames = self._router.recv_multipart(zmq.NOBLOCK)
                 if header == b"NFPW01":
-                    self._hear_worker(sender, frames)
+                    self._handle_worker(sender, frames)
                 else:
                     with contextlib.suppress(UnicodeDecodeError):  # a name made up: norfab 0.25.0 is dumb, too
-                        self._hear_client(sender, ClientMessage.parse([b"", header, *frames]))
+                        self._handle_client(sender, ClientMessage.parse([b"", header, *frames]))
         for name, entry in list(self.entries.items()):
             if now >= entry.expires:
                 del self.entries[name]
 
-    def _hear_worker(self, sender: bytes, frames: list[bytes]) -> None:
+    def _handle_worker(self, sender: bytes, frames: list[bytes]) -> None:
         now, command = time.monotonic(), frames[0]
         self.seen.append((sender, command))
         entry = self.entries.get(sender)
@@ -187,7 +187,7 @@ class FabricBroker:
             _, client, _, *rest = frames
             self._send([client, b"", b"NFPB01", command, entry.service.encode(), *rest])
 
-    def _hear_client(self, sender: bytes, message: ClientMessage) -> None:
+    def _handle_client(self, sender: bytes, message: ClientMessage) -> None:
         if message.command == Command.MMI:
             request = json.loads(message.data)
             self.questions.append(request["task"])

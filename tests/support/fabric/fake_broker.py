@@ -241,8 +241,8 @@ class Site:
         transport = FabricTransport(
             self.environment, inventory, keys, address, notice=self.notify, timeouts=timeouts, connect=connect
         )
-        tell = lambda worker, text: self.progress.append((worker, text))  # noqa: E731  a callback of one line
-        return Client(self.environment, inventory, keys, transport, on_progress=tell, **options)
+        record = lambda worker, text: self.progress.append((worker, text))  # noqa: E731  a callback of one line
+        return Client(self.environment, inventory, keys, transport, on_progress=record, **options)
 
 
 def outcome(results: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Frames = list[bytes]
 Script = Callable[[str, ClientMessage], list[Frames]]
 
 
-def say(message: ClientMessage, status: str, data: Any, command: bytes = Command.RESPONSE) -> Frames:
+def reply_frames(message: ClientMessage, status: str, data: Any, command: bytes = Command.RESPONSE) -> Frames:
     """Return the frames of an answer; bytes go out as they are."""
     payload = data if isinstance(data, bytes) else json.dumps(data).encode()
     return BrokerMessage(command, message.service, message.uuid, status, payload).frames()
@@ -35,12 +35,13 @@ def result(value: Any, **fields: Any) -> dict[str, Any]:
 
 def accepted(name: str, message: ClientMessage) -> Frames:
     """Return a worker's answer to a job that it has taken."""
-    return say(message, "201", {"worker": name, "uuid": message.uuid, "status": "ACCEPTED"})
+    return reply_frames(message, "201", {"worker": name, "uuid": message.uuid, "status": "ACCEPTED"})
 
 
 def ready(name: str, message: ClientMessage) -> Frames:
     """Return the event that announces a result."""
-    return say(message, "200", {"worker": name, "event_type": "result_ready", "message": "completed"}, Command.EVENT)
+    event = {"worker": name, "event_type": "result_ready", "message": "completed"}
+    return reply_frames(message, "200", event, Command.EVENT)
 
 
 def pushes(value: Any) -> Script:
@@ -50,7 +51,7 @@ def pushes(value: Any) -> Script:
         if message.command != Command.POST:
             return []
         found = value(json.loads(message.data)) if callable(value) else value
-        return [accepted(name, message), say(message, "200", {name: result(found)})]
+        return [accepted(name, message), reply_frames(message, "200", {name: result(found)})]
 
     return script
 
@@ -64,7 +65,7 @@ def is_asked(value: Any, *, tells: bool = True, post: bool = True) -> Script:
     def script(name: str, message: ClientMessage) -> list[Frames]:
         if message.command == Command.POST:
             return [*([accepted(name, message)] if post else []), *([ready(name, message)] if tells else [])]
-        return [say(message, "200", {name: result(value)})]
+        return [reply_frames(message, "200", {name: result(value)})]
 
     return script
 
@@ -73,7 +74,7 @@ def is_busy(name: str, message: ClientMessage) -> list[Frames]:
     """Be a worker that takes jobs and never ends them."""
     if message.command == Command.POST:
         return [accepted(name, message)]
-    return [say(message, "300", {"worker": name, "uuid": message.uuid, "status": "STARTED"})]
+    return [reply_frames(message, "300", {"worker": name, "uuid": message.uuid, "status": "STARTED"})]
 
 
 def is_silent(_name: str, _message: ClientMessage) -> list[Frames]:
@@ -162,7 +163,7 @@ class Hub:
     def _answers(self, message: ClientMessage) -> list[Frames]:
         if message.command == Command.MMI:
             rows = self._rows() if message.service == BROKER_SERVICE else None
-            return [say(message, "200", rows), say(message, "200", rows, Command.MMI)]
+            return [reply_frames(message, "200", rows), reply_frames(message, "200", rows, Command.MMI)]
         chosen = self._chosen(message)
         told = [frames for name in chosen for frames in self.workers[name][1](name, message)]
         dispatch = self._dispatch(message, chosen)
@@ -171,8 +172,8 @@ class Hub:
     def _dispatch(self, message: ClientMessage, chosen: list[str]) -> list[Frames]:
         about = {"uuid": message.uuid, "target": message.target.decode(), "service": message.service}
         if chosen:
-            return [say(message, "202", {"workers": chosen, "status": "DISPATCHED", **about})]
-        return [say(message, "400", {"workers": None, "status": "FAILED", "errors": ["no worker"], **about})]
+            return [reply_frames(message, "202", {"workers": chosen, "status": "DISPATCHED", **about})]
+        return [reply_frames(message, "400", {"workers": None, "status": "FAILED", "errors": ["no worker"], **about})]
 
     def _chosen(self, message: ClientMessage) -> list[str]:
         target = decode_target(message.target)

@@ -29,7 +29,7 @@ from support.workers import NfcliRunner, RunningWorker, WorkerRunner
 
 DEMO = "demo-worker-1"
 REJOIN_SECONDS = 20.0
-TOLD_SECONDS = 3.2
+REPORT_SECONDS = 3.2
 """Three seconds; the rest is for writing and reading."""
 START_SECONDS = 2.0
 """What the start of a program may take on a busy machine."""
@@ -108,33 +108,33 @@ class Shells:
     script: Any
     prompt: Any
 
-    def say(self) -> list[str]:
-        """Give all the same command, each to be answered in time; return what they print."""
+    def run_check(self) -> list[str]:
+        """Run the same command in all, each within the time limit; return what they print."""
         with ThreadPoolExecutor() as pool:
             said = [
-                pool.submit(within, TOLD_SECONDS, partial(self.script.run_line, CHECK)),
-                pool.submit(within, TOLD_SECONDS, self._say_at_the_prompt),
-                pool.submit(within, TOLD_SECONDS + START_SECONDS, self._say_to_a_new_one),
+                pool.submit(within, REPORT_SECONDS, partial(self.script.run_line, CHECK)),
+                pool.submit(within, REPORT_SECONDS, self._run_at_the_prompt),
+                pool.submit(within, REPORT_SECONDS + START_SECONDS, self._run_in_a_new_one),
             ]
         return [each.result() for each in said]
 
-    def _say_at_the_prompt(self) -> str:
+    def _run_at_the_prompt(self) -> str:
         # The line that shows the elapsed time precedes it and is erased.
         return str(self.prompt.run(CHECK).rpartition(CLEAR_LINE)[2])
 
-    def _say_to_a_new_one(self) -> str:
+    def _run_in_a_new_one(self) -> str:
         done = self.nfcli("-c", *CHECK.split(), environment=self.member.environment)
         assert done.returncode == (3 if done.stderr else 0)
         return done.stdout + done.stderr
 
-    def assert_told(self, pattern: str) -> None:
+    def assert_reported(self, pattern: str) -> None:
         """Fail unless all say in one line what is wrong, and the MCP client is served."""
-        assert [text for text in self.say() if not re.fullmatch(rf"(line \d+: )?{pattern}[^\n]*\n", text)] == []
+        assert [text for text in self.run_check() if not re.fullmatch(rf"(line \d+: )?{pattern}[^\n]*\n", text)] == []
         self.member.mcp.assert_served()
 
     def assert_answered(self) -> None:
         """Fail unless all print the result."""
-        assert self.say() == [f'{{\n    "{self.member.name}": false\n}}\n'] * 3
+        assert self.run_check() == [f'{{\n    "{self.member.name}": false\n}}\n'] * 3
 
 
 _opening = threading.Lock()
@@ -158,11 +158,11 @@ def shells(member: Member, nfcli: NfcliRunner) -> Iterator[Shells]:
 class Thief:
     """Serves under somebody else's name, as the reference does: READY, and then keepalives.
 
-    `heard` counts the broker's. Signs off at the end of the `with` block.
+    `received` counts the broker's. Signs off at the end of the `with` block.
     """
 
     def __init__(self, address: BrokerAddress, name: str) -> None:
-        self.heard = 0
+        self.received = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         keys = KeyPair(*zmq.curve_keypair())
         self._link = BrokerConnection(self._context, address, name=name.encode(), keys=keys)
@@ -170,23 +170,23 @@ class Thief:
 
     def __enter__(self) -> Self:
         self._link.wait_until_up(time.monotonic() + WAIT_SECONDS)
-        self._say(Command.READY)
+        self._send(Command.READY)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say(Command.DISCONNECT)
+        self._send(Command.DISCONNECT)
         self._link.close(linger_seconds=1.0)
         self._context.term()
 
     def carry_on(self) -> int:
-        """Say what is due and take in what has come; return how many keepalives have been heard."""
+        """Send what is due and read what has come; return how many keepalives have been received."""
         if time.monotonic() >= self._due:
             self._due += KEEPALIVE_SECONDS
-            self._say(Command.KEEPALIVE)
-        self.heard += sum(frames[2] == Command.KEEPALIVE for frames in self._link.messages())
-        return self.heard
+            self._send(Command.KEEPALIVE)
+        self.received += sum(frames[2] == Command.KEEPALIVE for frames in self._link.messages())
+        return self.received
 
-    def _say(self, command: bytes) -> None:
+    def _send(self, command: bytes) -> None:
         self._link.send(Signal(WORKER_HEADER, command, "fastmcp").frames())
 
 

@@ -35,7 +35,7 @@ class Gate:
         # Open for both, so that neither end waits for the other to come.
         self._pipe = os.open(path, os.O_RDWR)
 
-    def let_one_through(self) -> None:
+    def release_step(self) -> None:
         """Let one step pass, the one that waits or the next to come."""
         os.write(self._pipe, b".")
 
@@ -75,7 +75,7 @@ class DirectSite:
     client: Any
     key_file: Path
 
-    def let_in(self, name: str, file: Path) -> Path:
+    def authorize(self, name: str, file: Path) -> Path:
         """Authorize the client with this public key; return the path of the copied key file."""
         key_file = self.environment.clients_folder / f"{name}.key"
         shutil.copyfile(file, key_file)

@@ -44,15 +44,15 @@ class Bench:
         for function in (self.count, self.hold, self.odd, self.large, self.where):
             marked = task(arguments=Count, result=Any, run_inline=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
-        self.told: SimpleQueue[TaskContext] = SimpleQueue()
+        self.contexts: SimpleQueue[TaskContext] = SimpleQueue()
 
-        def tell(worker: TaskContext, arguments: Count) -> str:
+        def report(worker: TaskContext, arguments: Count) -> str:
             for number in range(arguments.amount):
                 worker.progress(f"step {number}")
-            self.told.put(worker)
+            self.contexts.put(worker)
             return worker.uuid
 
-        tasks.tell = task(arguments=Count)(tell)  # type: ignore[attr-defined]
+        tasks.report = task(arguments=Count)(report)  # type: ignore[attr-defined]
         registry = TaskRegistry(tasks, auth_tasks)
         self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
         self.restart()
@@ -214,42 +214,42 @@ class Listener:
 def test_progress_is_sent_as_events(bench: Bench) -> None:
     """One for each line, between the start and the result."""
     listener = Listener(bench)
-    assert listener.run("tell", "u1", amount=2) == ["starting", "step 0", "step 1", "answer u1"]
+    assert listener.run("report", "u1", amount=2) == ["starting", "step 0", "step 1", "answer u1"]
     assert all(event.pop("timestamp") for event in listener.events)
     about = {"worker": "w1", "service": "demo", "uuid": "u1", "event_type": "progress", "status": "running"}
-    about |= {"task": "tell", "resource": [], "severity": "INFO"}  # type: ignore[dict-item]
+    about |= {"task": "report", "resource": [], "severity": "INFO"}  # type: ignore[dict-item]
     assert listener.events[2] == {**about, "message": "step 1"}
 
 
 def test_progress_after_the_end_of_the_job_is_not_sent(bench: Bench) -> None:
     """A task's own thread may outlive the job."""
     listener = Listener(bench)
-    listener.run("tell", "u1")
-    bench.told.get(timeout=WAIT_SECONDS).progress("too late")
-    assert listener.run("tell", "u2") == ["starting", "step 0", "answer u2"]
+    listener.run("report", "u1")
+    bench.contexts.get(timeout=WAIT_SECONDS).progress("too late")
+    assert listener.run("report", "u2") == ["starting", "step 0", "answer u2"]
 
 
 def test_progress_over_the_limit_is_dropped_and_counted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """The first lines are sent."""
     caplog.set_level("INFO")
-    received = Listener(bench).run("tell", "u1", amount=20_000)
+    received = Listener(bench).run("report", "u1", amount=20_000)
     assert received[: LINES_AT_ONCE + 1] == ["starting", *(f"step {n}" for n in range(LINES_AT_ONCE))]
     dropped = 20_000 - (len(received) - 2)
     assert dropped > 10_000
-    assert f"task tell: progress lines dropped: {dropped}" in caplog.text
+    assert f"task report: progress lines dropped: {dropped}" in caplog.text
 
 
 def test_progress_needs_no_listener(bench: Bench) -> None:
     """Neither in a job without one nor in a call that isn't a job."""
-    assert bench.run("tell", "u1", kwargs={"amount": 3})["result"] == "u1"
-    assert bench.worker.registry.run(bench.worker, "tell", {}).result == ""
+    assert bench.run("report", "u1", kwargs={"amount": 3})["result"] == "u1"
+    assert bench.worker.registry.run(bench.worker, "report", {}).result == ""
 
 
 def test_a_completed_job_keeps_no_listener_while_its_context_lives_on(bench: Bench) -> None:
     """The callback may refer to the client's message."""
     listener = Listener(bench)
-    listener.run("tell", "u1")
-    worker = bench.told.get(timeout=WAIT_SECONDS)
+    listener.run("report", "u1")
+    worker = bench.contexts.get(timeout=WAIT_SECONDS)
     kept = weakref.ref(listener)
     # The thread that ran the job refers to it until it has ended.
     bench.executor.stop()

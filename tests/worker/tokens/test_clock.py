@@ -230,7 +230,7 @@ def test_no_thread_sees_an_earlier_time_than_another_did() -> None:
     steady = MonotonicWallClock(leaping)
     board = [0.0]
 
-    def look(_: int) -> bool:
+    def never_goes_back(_: int) -> bool:
         for _ in range(3000):
             before = board[0]
             now = steady.now()
@@ -243,6 +243,6 @@ def test_no_thread_sees_an_earlier_time_than_another_did() -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(look, range(8)))
+            assert all(pool.map(never_goes_back, range(8)))
     finally:
         sys.setswitchinterval(interval)

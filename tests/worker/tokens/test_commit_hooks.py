@@ -17,7 +17,7 @@ from support.tokens.raw_database import RawDatabase
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
-Told = tuple[str, list[Fields]]
+Contents = tuple[str, list[Fields]]
 
 
 def contents(store: TokenStore) -> list[Fields]:
@@ -30,7 +30,7 @@ def fields(record: BearerTokenRecord) -> Fields:
     return record.token, record.username, record.created, record.expires
 
 
-def told(change: TokenChange) -> Told:
+def contents_of(change: TokenChange) -> Contents:
     """Return the contents of a change."""
     return change.operation, [fields(record) for record in change.records]
 
@@ -57,11 +57,11 @@ def rows(store: TokenStore) -> Callable[[], int]:
 
 def test_a_commit_hook_gets_each_change_once(store: TokenStore, clock: SimpleNamespace) -> None:
     """It gets the operation and the records, all of them for a deletion."""
-    heard: list[Told] = []
+    heard: list[Contents] = []
     start = clock.now
 
     def before_commit(change: TokenChange) -> None:
-        heard.append(told(change))
+        heard.append(contents_of(change))
 
     store.store("alice", "a3", None, before_commit=before_commit)
     store.store("alice", "a1", 20, before_commit=before_commit)
@@ -90,12 +90,12 @@ def test_a_commit_hook_is_not_called_when_nothing_changes(store: TokenStore, clo
 
 def test_an_expired_token_that_is_stored_again_is_a_creation(store: TokenStore, clock: SimpleNamespace) -> None:
     """Also when another user had it; a deletion's change holds the live tokens only."""
-    heard: list[Told] = []
+    heard: list[Contents] = []
     clock.now += 10
     store.store("alice", "live", None)
-    store.store("alice", "b1", None, before_commit=lambda change: heard.append(told(change)))
-    store.store("alice", "a1", None, before_commit=lambda change: heard.append(told(change)))
-    assert store.delete(username="alice", before_commit=lambda change: heard.append(told(change))) == 3
+    store.store("alice", "b1", None, before_commit=lambda change: heard.append(contents_of(change)))
+    store.store("alice", "a1", None, before_commit=lambda change: heard.append(contents_of(change)))
+    assert store.delete(username="alice", before_commit=lambda change: heard.append(contents_of(change))) == 3
     assert heard == [
         ("create", [("b1", "alice", clock.now, None)]),
         ("create", [("a1", "alice", clock.now, None)]),
@@ -104,7 +104,7 @@ def test_an_expired_token_that_is_stored_again_is_a_creation(store: TokenStore, 
     assert sorted(heard_tokens(heard[-1])) == ["a1", "b1", "live"]
 
 
-def heard_tokens(one: Told) -> list[str]:
+def heard_tokens(one: Contents) -> list[str]:
     """Return the tokens that commit hooks got."""
     return [record[0] for record in one[1]]
 

@@ -239,11 +239,11 @@ def test_many_look_ups_schedule_one_sweep_and_wait_for_none(
     removals.go.clear()
     removals.operations = 0
 
-    def look(number: int) -> object:
+    def look_up(number: int) -> object:
         return store.lookup(f"t{number % 5}")
 
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(look, range(1000))) == {None}
+        assert set(pool.map(look_up, range(1000))) == {None}
     removals.go.set()
     assert len(settled(store).index) == 0
     # A sweep for each thread that asked at the very same moment, and `settled`.

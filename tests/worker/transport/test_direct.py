@@ -55,7 +55,7 @@ def test_progress_is_sent_while_the_task_runs(
     peer = connect_peer()
     peer.send(Command.MMI, "u0", {"task": "show_workers"}, service="mmi.service.broker")
     assert peer.read()[0] == "200"  # from here on the thread polls for as long as it is set now
-    peer.send(Command.POST, "u1", {"task": "tell"})
+    peer.send(Command.POST, "u1", {"task": "report"})
     assert peer.read()[0] == "202"
     assert [peer.read_event() for _ in range(3)] == ["starting", "one", "two"]
     assert not server.gate.is_set()

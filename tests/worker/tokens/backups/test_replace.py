@@ -93,10 +93,10 @@ def test_users_who_lost_tokens_are_reported_once(store: TokenStore, others: list
     """Tokens that are gone, expired ones too, and those that are another user's now; by then it is done."""
     seen: list[tuple[list[str], list[str]]] = []
 
-    def tell(tokens: Sequence[str]) -> None:
+    def record(tokens: Sequence[str]) -> None:
         seen.append((sorted(tokens), store.usernames()))
 
-    store.on_revoked.append(tell)
+    store.on_revoked.append(record)
     store.replace(others)
     assert seen == [(["b1", "c1"], ["alice", "dave"])]
     store.replace(others)
@@ -170,7 +170,7 @@ def test_look_ups_see_the_old_tokens_or_the_new_ones(open_store: OpenStore, cloc
     store.replace(sets[0])
     done = threading.Event()
 
-    def look() -> set[tuple[int, str, str]]:
+    def read() -> set[tuple[int, str, str]]:
         seen = set()
         while not done.is_set():
             records = store.records()
@@ -178,7 +178,7 @@ def test_look_ups_see_the_old_tokens_or_the_new_ones(open_store: OpenStore, cloc
         return seen
 
     with ThreadPoolExecutor(2) as pool:
-        looking = [pool.submit(look) for _ in range(2)]
+        looking = [pool.submit(read) for _ in range(2)]
         for turn in range(4):
             store.replace(sets[turn % 2])
         done.set()
