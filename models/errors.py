@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -123,23 +124,67 @@ class AuditError(TaskError):
     """The audit trail can't be written or was altered; the change that would have been recorded isn't made."""
 
 
-def validation_messages(error: ValidationError) -> list[str]:
+def validation_messages(error: ValidationError, typed: type[BaseModel] | None = None) -> list[str]:
     """Return one message for each field that a pydantic error names: `username: field required`.
 
-    Input values are left out unless the message of a rule has them: they may be secrets.
+    Input values are left out unless the message of a rule has them: they may be secrets. `typed` is the model of what a
+    user has typed: the values of its fields that aren't secret are quoted.
     """
     lines = []
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"])
-        text = _MESSAGES.get(item["type"], item["msg"])
+        text = _rule(item)
+        if text is None:
+            text = item["msg"]
+        elif typed is not None and _is_quotable(item, typed):
+            text = f"{_shorten_choices(text)}, got {item['input'][:_QUOTED_CHARACTERS]!r}"
         lines.append(f"{path}: {text}" if path else text)
     return lines
 
 
-_MESSAGES = {
+def _rule(item: ErrorDetails) -> str | None:
+    """Return the rule that a value breaks, None where pydantic's message has to do."""
+    rule = _RULES.get(item["type"])
+    return None if rule is None else rule.format(**item.get("ctx", {}))
+
+
+def _is_quotable(item: ErrorDetails, typed: type[BaseModel]) -> bool:
+    fields = {field.alias or name: field for name, field in typed.model_fields.items()} | typed.model_fields
+    field = fields.get(str(item["loc"][0])) if len(item["loc"]) == 1 else None
+    return field is not None and field.repr is True and isinstance(item["input"], str)
+
+
+def _shorten_choices(text: str) -> str:
+    return text if len(text) <= _LISTED_CHARACTERS else "must be one of the values that ? lists"
+
+
+_QUOTED_CHARACTERS = 40
+_LISTED_CHARACTERS = 100
+_WHOLE_NUMBER, _NUMBER, _BOOL = "must be a whole number", "must be a number", "must be true or false"
+_RULES = {
     "missing": "field required",
     "extra_forbidden": "no such field",
     "string_type": "must be text",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "bool_parsing": _BOOL,
+    "bool_type": _BOOL,
+    "int_parsing": _WHOLE_NUMBER,
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_type": _WHOLE_NUMBER,
+    "int_from_float": _WHOLE_NUMBER,
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "too_short": "must have {min_length} or more items",
+    "too_long": "must have at most {max_length} items",
 }

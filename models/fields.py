@@ -77,7 +77,7 @@ def _validate_whole_number(value: Any, limit: int) -> int:
         raise PydanticCustomError(
             "whole_seconds",
             "must be 1 to {limit} whole seconds, got {value}",
-            {"limit": limit, "value": _quote_value(value)},
+            {"limit": limit, "value": quote_value(value)},
         )
     return value
 
@@ -87,12 +87,12 @@ def _validate_instant(value: Any) -> float:
         raise PydanticCustomError(
             "instant",
             "must be an instant in seconds since the epoch, 0 or more and below {limit}, got {value}",
-            {"limit": int(LAST_INSTANT), "value": _quote_value(value)},
+            {"limit": int(LAST_INSTANT), "value": quote_value(value)},
         )
     return float(value)
 
 
-def _quote_value(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """Return a refused value for a message: short and printable."""
     text = str(value)[:40]
     return text if text.isprintable() and text else repr(text)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 from ..models.errors import EXIT_OK, NfcliError, UsageError
 from ..models.inventory.scaffold import create_environment
+from .client.client import Client
 from .client.norfab import NorFab
 from .output.console import Console
 from .processes.supervisor import Supervisor
+from .repl.dispatch import ShellClient
 from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
 from .repl.session import Session
 
@@ -38,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         abandon_stdout()
         return EXIT_OK
     except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
 
 
@@ -86,16 +91,17 @@ def _run(arguments: argparse.Namespace) -> int:
         environment = create_environment(arguments.create_env)
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
         return EXIT_OK
-    norfab = NorFab(arguments.inventory, log_level=arguments.log_level, notice=_notice)
+    is_transfer = arguments.backup or arguments.restore or arguments.import_norfab
+    if arguments.words or not (arguments.workers or is_transfer or sys.stdin.isatty()):
+        return _run_commands(arguments)
+    norfab = _open_environment(arguments)
     if arguments.workers:
         supervisor = Supervisor(
             norfab.environment, norfab.inventory.topology.workers, log_level=arguments.log_level, notice=_notice
         )
         return supervisor.run()
     try:
-        if arguments.backup or arguments.restore or arguments.import_norfab:
-            return _run_transfer(norfab, arguments)
-        return _run_shell(norfab, arguments)
+        return _run_transfer(norfab, arguments) if is_transfer else _run_prompt(norfab, arguments)
     finally:
         norfab.destroy()
 
@@ -130,20 +136,32 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
-    """Run one command, a script or the prompt. Only a command that needs workers starts them."""
+def _run_commands(arguments: argparse.Namespace) -> int:
+    """Run one command or a script. Only a command that needs the environment opens it, the manual and help don't."""
     console = Console(sys.stdout, sys.stderr)
-    client = norfab.make_client(
-        start_workers=not arguments.client,
-        notice=lambda text: console.note(f"nfcli: {text}"),
-        on_progress=console.progress,
-    )
-    log_file = norfab.environment.logs_folder / "shell.log"
-    if arguments.words or not sys.stdin.isatty():
-        session = Session(client, console=console, log_file=log_file)
+    with ExitStack() as stack:
+
+        def open_client() -> Client:
+            try:
+                norfab = _open_environment(arguments)
+                stack.callback(norfab.destroy)
+                client = _make_client(norfab, arguments, console)
+            except NfcliError:
+                console.error_prefix = console.error_prefix or "nfcli: "
+                raise
+            session.log_file = _log_file(norfab)
+            return client
+
+        session = Session(cast("ShellClient", _LazyClient(open_client)), console=console)
         if arguments.words:
             return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
+
+
+def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
+    """Run the interactive shell, after the workers that aren't running have been started."""
+    console = Console(sys.stdout, sys.stderr)
+    client = _make_client(norfab, arguments, console)
     if not arguments.client and norfab.launcher.missing():
         from rich.console import Console as Terminal  # noqa: PLC0415  saves 0.1 s where no worker has to start
 
@@ -151,8 +169,37 @@ def _run_shell(norfab: NorFab, arguments: argparse.Namespace) -> int:
             norfab.start()
     from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 
-    App(client, console=console, history_file=norfab.environment.history_file, log_file=log_file).start()
+    history_file, log_file = norfab.environment.history_file, _log_file(norfab)
+    App(client, console=console, history_file=history_file, log_file=log_file).start()
     return EXIT_OK
+
+
+def _open_environment(arguments: argparse.Namespace) -> NorFab:
+    return NorFab(arguments.inventory, log_level=arguments.log_level, notice=_notice)
+
+
+def _make_client(norfab: NorFab, arguments: argparse.Namespace, console: Console) -> Client:
+    return norfab.make_client(
+        start_workers=not arguments.client,
+        notice=lambda text: console.note(f"nfcli: {text}"),
+        on_progress=console.progress,
+    )
+
+
+def _log_file(norfab: NorFab) -> Path:
+    return norfab.environment.logs_folder / "shell.log"
+
+
+class _LazyClient:
+    """A client that is opened when something of it is first used; until that succeeds, each use tries it."""
+
+    def __init__(self, open_client: Callable[[], Client]) -> None:
+        self._open = open_client
+        self._client: Client | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        self._client = self._client or self._open()
+        return getattr(self._client, name)
 
 
 def _notice(text: str) -> None:

@@ -55,7 +55,7 @@ class ShellCommand(TaskInput):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UsageError("; ".join(validation_messages(error))) from None
+            raise UsageError("; ".join(validation_messages(error, cls))) from None
 
     def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  for commands whose table depends on it
         """Return the columns of the result's table; empty where the result is no table."""

@@ -136,8 +136,8 @@ class JobRequest(BaseModel):
 
 def check_timeout(timeout: float) -> float:
     """Return the seconds that a whole job may take; UsageError if that isn't a positive number."""
-    if not 0 < timeout < float("inf"):
-        raise UsageError(f"timeout must be a positive number of seconds, got {timeout}")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        raise UsageError(f"timeout must be a positive number of seconds, got {timeout!r}")
     return timeout
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ..fields import Username
+from ..fields import Username, quote_value
 from .base import Report, TaskInput
 
 LAST_LINES_DEFAULT = 20
@@ -21,7 +21,10 @@ def _last(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(MAX_LAST_LINES)) + 1:
         value = int(value)
     if type(value) is not int or not 1 <= value <= MAX_LAST_LINES:
-        raise PydanticCustomError("audit_last", "must be a whole number, 1 to {limit}", {"limit": MAX_LAST_LINES})
+        limit, quoted = MAX_LAST_LINES, quote_value(value)
+        raise PydanticCustomError(
+            "audit_last", "must be a whole number, 1 to {limit}, got {value}", {"limit": limit, "value": quoted}
+        )
     return value
 
 

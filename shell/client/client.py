@@ -6,7 +6,7 @@ import random
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -101,9 +101,12 @@ class Client:
         Raises:
             NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
             AccessDeniedError: every worker that could be reached refused this client's key.
-            UsageError: arguments that can't be encoded as JSON, a timeout that isn't positive, or a closed client.
+            UsageError: arguments that can't be encoded as JSON, a timeout that isn't a positive number, `workers` that
+                are no names, or a closed client.
         """
         data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout)
+        if not isinstance(workers, str) and not _are_names(workers):
+            raise UsageError(f"workers must be all, any, a name or a list of names, got {workers!r}")
         deadline = time.monotonic() + timeout
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
             names = self._targets(service, workers)
@@ -237,6 +240,10 @@ def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
     kinds = {type(error) for error in unreached.values()}
     kind = kinds.pop() if len(kinds) == 1 else NoWorkersError
     return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))
+
+
+def _are_names(workers: object) -> bool:
+    return isinstance(workers, Collection) and all(isinstance(name, str) for name in workers)
 
 
 def _join(names: Iterable[str]) -> str:

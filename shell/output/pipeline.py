@@ -62,12 +62,11 @@ class Pipeline:
 
 
 def _options(stage: Stage) -> BaseModel:
+    model = stage.options or Pipes
     try:
-        if stage.options is None:
-            return Pipes.model_validate_strings(stage.values, by_name=True)
-        return stage.options.model_validate_strings(stage.values, by_alias=True, by_name=True)
+        return model.model_validate_strings(stage.values, by_alias=True, by_name=True)
     except ValidationError as error:
-        lines = [line.removeprefix(f"{stage.key}: ") for line in validation_messages(error)]
+        lines = [line.removeprefix(f"{stage.key}: ") for line in validation_messages(error, model)]
         raise UsageError("; ".join(f"{stage.name}: {line}" for line in lines)) from None
 
 

@@ -85,9 +85,8 @@ class Supervisor:
         for name in self._launcher.names:
             if name not in names:
                 owner = read_owner(self._environment.lock_file(name))
-                raise WorkerStartError(
-                    f"worker {name} is already run by pid {(owner and owner.pid) or '?'}: stop that process first"
-                )
+                running = f"worker {name} is already running (pid {(owner and owner.pid) or '?'})"
+                raise WorkerStartError(f"{running}: stop the nfcli -w or the shell that runs it")
 
     def _report_ready(self, name: str) -> None:
         owner = read_owner(self._environment.lock_file(name))

@@ -11,7 +11,7 @@ from ...models.errors import UsageError
 from ..syntax.lexer import PIPE, Word
 from ..syntax.parser import HelpRequest, Parser, Scope, find_help_request
 from .completion_values import ValueSuggester
-from .shell_words import SHELL_WORDS
+from .shell_words import SHELL_WORDS, is_shell_word, shell_word_help
 
 _GAP = "    "
 _LISTED_VALUES = 20
@@ -26,7 +26,9 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
     Raises:
         UsageError: one of the words before the place is not valid.
     """
-    parser = Parser(location)
+    if request.words and is_shell_word(request.words[0]):
+        return shell_word_help(request.words[0].text)
+    parser = Parser(location, SHELL_WORDS)
     parser.feed_all(request.words)
     if parser.expected_value is not None:
         values = suggester.suggest(parser.expected_value)

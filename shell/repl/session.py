@@ -21,7 +21,7 @@ from .completion_values import ValueSuggester
 from .dispatch import Dispatcher, ShellClient
 from .help import help_text, help_word_text
 from .secret_input import SecretSource, StandardInput, discard_secret
-from .shell_words import HELP_WORD, SHELL_WORDS, Navigator
+from .shell_words import HELP_WORD, SHELL_WORDS, Navigator, is_shell_word
 
 
 class Session:
@@ -45,7 +45,7 @@ class Session:
         self.suggester = ValueSuggester(client)
         self.navigator = Navigator(self.console, history)
         self._dispatcher = Dispatcher(client, self.console)
-        self._log_file = log_file
+        self.log_file = log_file
 
     def run_line(self, line: str) -> int:
         """Run one line and print its result; return its exit status (`models/errors.py`), 0 for a comment.
@@ -82,7 +82,7 @@ class Session:
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001  an internal error must not end the user's session
-            self.console.error(f"internal error: {report_fault(error, self._log_file)}")
+            self.console.error(f"internal error: {report_fault(error, self.log_file)}")
             return EXIT_FAILED
 
     def _run_line(self, line: str) -> int:
@@ -107,7 +107,7 @@ class Session:
     def _run_shell_word(self, words: list[Word]) -> bool:
         """Run a word of the shell or print the help asked for; return whether the words are one of the two."""
         first = words[0]
-        if first.text in SHELL_WORDS and not first.is_quoted:
+        if is_shell_word(first):
             if first.text == HELP_WORD:
                 self.suggester.invalidate()
                 self.console.result(help_word_text(self.navigator.location, words[1:], self.suggester))
@@ -121,7 +121,7 @@ class Session:
         return request is not None
 
     def _parse(self, words: list[Word], line: str) -> Parser:
-        parser = Parser(self.navigator.location)
+        parser = Parser(self.navigator.location, SHELL_WORDS)
         try:
             parser.feed_all(words)
             parser.finish()

@@ -24,6 +24,16 @@ SHELL_WORDS = {
 }
 
 
+def is_shell_word(word: Word) -> bool:
+    """Whether the first word of a line is one of the shell's own."""
+    return word.text in SHELL_WORDS and not word.is_quoted
+
+
+def shell_word_help(name: str) -> str:
+    """Return the help line of one of `SHELL_WORDS`."""
+    return f" {name}    {SHELL_WORDS[name]}"
+
+
 class Navigator:
     """The user's place in the command tree, and the shell's own words but `help`. `history` returns the lines typed.
 
@@ -48,7 +58,7 @@ class Navigator:
             UsageError: words follow that are no request for help.
         """
         if any(other.is_help for other in rest):
-            self._console.result(f" {word}    {SHELL_WORDS[word]}")
+            self._console.result(shell_word_help(word))
         elif rest:
             raise UsageError(f"{word}: takes no arguments, got {quote_for_message(rest[0].text)}")
         elif word == "end" or (word == "exit" and len(self.location) == 1):

@@ -74,10 +74,12 @@ class Parser:
 
     `groups` are the groups entered so far, outermost first; `stages` the pipe functions, in order; `expected_value` is
     the field whose value must come next; `secrets` are the positions of words that are values of secret fields, `asked`
-    the keys of those fields for which a `-` stands in.
+    the keys of those fields for which a `-` stands in. `first_words`, which the caller handles, are valid as the first
+    word of a line: errors list them.
     """
 
-    def __init__(self, groups: Sequence[Scope]) -> None:
+    def __init__(self, groups: Sequence[Scope], first_words: Iterable[str] = ()) -> None:
+        self._first_words = tuple(first_words)
         self.groups = [Scope(group.name, group.model) for group in groups]
         self._depth = len(self.groups)
         self.command: Scope | None = None
@@ -187,7 +189,7 @@ class Parser:
         return f"expected a pipe function after the |: {', '.join(self.scope.choices())}"
 
     def _unknown_word(self, word: Word) -> UsageError:
-        choices = self.scope.choices()
+        choices = [*self.scope.choices(), *(() if self._count else self._first_words)]
         quoted = quote_for_message(word.text)
         completions = [name for name in choices if name.startswith(word.text)]
         if completions and word.text:

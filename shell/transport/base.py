@@ -6,6 +6,9 @@ from typing import Any, ClassVar, Protocol
 
 from ...models.protocol.pending_job import PendingJob
 
+START_IT = "start it (nfcli -w, or a new shell without -c)"
+"""The remedy where a worker isn't running."""
+
 
 class Transport(Protocol):
     """Sends jobs to workers and receives their results; used by one thread at a time.

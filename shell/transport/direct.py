@@ -35,6 +35,7 @@ from ...models.protocol.frames import (
     decode_object,
 )
 from ...models.protocol.pending_job import PendingJob
+from .base import START_IT
 
 ANSWER_SECONDS = 3.0
 
@@ -101,7 +102,7 @@ class DirectTransport:
             return _connectable(configured)
         if owner is not None:
             return self._environment.socket_endpoint(name)
-        raise NoWorkersError(f"worker {name} is not running: start it with nfcli -w")
+        raise NoWorkersError(f"worker {name} is not running: {START_IT}")
 
     def is_running(self, name: str) -> bool:
         """Whether there is a connection to a worker, or an endpoint to connect to."""
@@ -288,7 +289,7 @@ class _WorkerConnection(Connection):
         if self.is_accepted:
             hangs = f"{worker} accepts connections but doesn't answer {within}"
             return NoWorkersError(f"{hangs}: check its log, or restart it")
-        return NoWorkersError(f"no worker answered at {self.endpoint} {within}: start it with nfcli -w")
+        return NoWorkersError(f"no worker answered at {self.endpoint} {within}: {START_IT}")
 
 
 def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:

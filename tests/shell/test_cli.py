@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +68,71 @@ def test_a_reader_that_leaves_early_ends_a_check_without_an_error(folder: Path) 
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(params=["an inventory with an error", "a folder open to others"])
+def broken(request: pytest.FixtureRequest, folder: Path) -> str:
+    """Break the environment; return a part of the error."""
+    text = "workers: [" if "inventory" in request.param else "workers: {w1: [{service: fastmcp, port: 0}]}"
+    (folder / "inventory.yaml").write_text(text)
+    (folder / ".nfcli").mkdir()
+    (folder / ".nfcli").chmod(0o755 if "folder" in request.param else 0o700)
+    return "inventory.yaml:" if "inventory" in request.param else ".nfcli"
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["man", "page", "inventory"], "# The inventory\n"),
+        (["man", "page"], " inventory "),
+        (["man", "tree", "fastmcp.auth"], "create-token"),
+        (["man", "json-schema", "show"], '"properties"'),
+        (["help"], " fastmcp    FastMCP service\n"),
+        (["help", "fastmcp", "auth", "list-tokens", "workers"], " <workers>    Filter worker to target\n"),
+    ],
+)
+@pytest.mark.usefixtures("broken")
+def test_the_manual_and_help_need_no_environment(
+    words: list[str], printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They explain how to repair it."""
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert printed in out
+    assert err == ""
+
+
+def test_a_command_that_needs_a_broken_environment_fails(broken: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, which names what is wrong."""
+    assert main(["show", "norfab", "client"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), err.startswith("nfcli: ")) == ("", 1, True)
+    assert broken in err
+
+
+def test_a_script_prints_the_manual_where_the_environment_is_broken(
+    broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines before and after the failed one run."""
+    script = io.TextIOWrapper(io.BytesIO(b"man page inventory\nshow norfab client\nman tree\n"))
+    monkeypatch.setattr(sys, "stdin", script)
+    assert main([]) == 1
+    out, err = capsys.readouterr()
+    assert ("# The inventory" in out, out.startswith("root"), "create-token" in out) == (True, False, True)
+    assert (err.count("\n"), err.startswith("line 2: "), broken in err) == (1, True, True)
+
+
+def test_ctrl_c_while_modules_load_is_one_line() -> None:
+    """The program has imported nothing of its own then."""
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'nfcli.shell.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from nfcli.shell.entry_point import main\n"
+        "raise SystemExit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGINT, "", "interrupted\n")

@@ -29,7 +29,7 @@ from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, Work
 CHECK = "fastmcp auth check-token token x\n"
 CREATE = "fastmcp auth create-token username a token t1\n"
 FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("false", "true"))
-NOT_RUNNING = f"worker {DEFAULT_WORKER} is not running: start it with nfcli -w"
+NOT_RUNNING = f"worker {DEFAULT_WORKER} is not running: start it (nfcli -w, or a new shell without -c)"
 GONE = f"worker {DEFAULT_WORKER} has gone away while the job ran: {CHECK_BEFORE_RETRY}"
 STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
 REPORT_SECONDS = 3.0

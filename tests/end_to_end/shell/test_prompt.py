@@ -217,7 +217,7 @@ def test_a_worker_that_dies_is_told_within_three_seconds(
         worker.process.kill()
         worker.process.wait(10)
     printed = in_time(3, lambda: terminal.run("fastmcp auth check-token token x"))
-    assert re.fullmatch(rf"[^\n]*{DEFAULT_WORKER}[^\n]*start it with nfcli -w\n", printed)
+    assert re.fullmatch(rf"[^\n]*{DEFAULT_WORKER}[^\n]*start it \(nfcli -w, or a new shell without -c\)\n", printed)
     assert terminal.leave() == 0
 
 

@@ -127,7 +127,7 @@ def test_no_worker_is_status_3_within_its_time(
     script = "fastmcp auth list-tokens\nshow fastmcp version\n"
     done = in_time(3, lambda: nfcli("-c", stdin=script, environment=environment))
     assert (done.returncode, done.stdout) == (3, "")
-    reason = "worker fastmcp-worker-1 is not running: start it with nfcli -w"
+    reason = "worker fastmcp-worker-1 is not running: start it (nfcli -w, or a new shell without -c)"
     assert error_lines(done) == [f"line 1: {reason}", f"line 2: {reason}"]
     single = nfcli("-c", "fastmcp", "auth", "list-tokens", environment=environment)
     assert (single.returncode, single.stdout, error_lines(single)) == (3, "", [reason])

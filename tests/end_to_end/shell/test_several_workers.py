@@ -25,7 +25,7 @@ from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, Work
 
 RUNNING = ("alpha", "beta")
 Run = Callable[..., subprocess.CompletedProcess[str]]
-GAMMA_IS_DOWN = "gamma: worker gamma is not running: start it with nfcli -w"
+GAMMA_IS_DOWN = "gamma: worker gamma is not running: start it (nfcli -w, or a new shell without -c)"
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def test_without_a_worker_nothing_is_written(environment_factory: EnvironmentFac
     """And none is started with -c; of several, one has to be named."""
     environment = environment_factory("one", "two")
     for words, status, error in [
-        (["--worker", "one"], 3, "worker one is not running: start it with nfcli -w"),
+        (["--worker", "one"], 3, "worker one is not running: start it (nfcli -w, or a new shell without -c)"),
         (["--worker", "three"], 3, "unknown worker 'three': there is one, two"),
         ([], 2, "each worker has its own tokens: name one with --worker: one, two"),
     ]:

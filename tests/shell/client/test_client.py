@@ -128,7 +128,7 @@ def outcome(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-NOT_RUNNING = "worker {} is not running: start it with nfcli -w"
+NOT_RUNNING = "worker {} is not running: start it (nfcli -w, or a new shell without -c)"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,21 @@ def test_each_target_answers_once(fabric: Fabric, client: Client, workers: str |
     """`all`, a name, and lists with and without repeats."""
     fabric.run(*"abc")
     assert outcome(client.run_job("fastmcp", "who", workers=workers)) == {name: name for name in answered}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"timeout": "x"}, "timeout must be a positive number of seconds, got 'x'"),
+        ({"timeout": True}, "timeout must be a positive number of seconds, got True"),
+        ({"workers": 5}, "workers must be all, any, a name or a list of names, got 5"),
+        ({"workers": ["a", 5]}, "workers must be all, any, a name or a list of names, got ['a', 5]"),
+    ],
+)
+def test_arguments_of_another_type_are_usage_errors(client: Client, arguments: dict[str, Any], message: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        client.run_job("fastmcp", "who", **arguments)
 
 
 def test_any_is_one_that_runs(fabric: Fabric, client: Client) -> None:

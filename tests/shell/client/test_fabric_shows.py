@@ -42,7 +42,7 @@ def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Pa
         assert client.show_workers() == [
             {"name": "n1", "service": "nornir", **alive},
             {"name": "w1", "service": "fastmcp", **alive},
-            {"name": "w8", **dead, "note": "worker w8 is not running: start it with nfcli -w"},
+            {"name": "w8", **dead, "note": "worker w8 is not running: start it (nfcli -w, or a new shell without -c)"},
             {"name": "w9", **dead, "note": note},
         ]
     lock.release()

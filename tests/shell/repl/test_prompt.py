@@ -270,7 +270,12 @@ def test_nothing_is_read_to_drop_a_secret_at_a_prompt() -> None:
     [
         ("fast?", " fastmcp    FastMCP service\n", ""),
         ("fastmcp ?", FASTMCP_HELP, ""),
-        ("nonsense ??", "", "'nonsense' is not valid here: expected fastmcp, show, man\n"),
+        ("exit ?", " exit    Leave this subshell, or at the top the shell\n", ""),
+        (
+            "nonsense ??",
+            "",
+            "'nonsense' is not valid here: expected fastmcp, show, man, help, exit, top, end, pwd, history, cls\n",
+        ),
     ],
 )
 def test_the_help_key_prints_what_is_valid_there(bench: ShellBench, line: str, out: str, err: str) -> None:

@@ -77,7 +77,13 @@ def test_a_generated_token_that_a_worker_lacks_stays_hidden(make_bench: MakeBenc
         ("fastmcp auth create-token username 'a '", "create-token: username: must not begin or end with a blank"),
         ("fastmcp auth list-tokens workers 'w1,,w2'", "list-tokens: workers: must be all, any, or names separated by"),
         ("fastmcp auth list-tokens workers all,w1", "list-tokens: workers: all and any cannot be combined with names"),
-        ("show nothing", "show: 'nothing' is not valid here: expected fastmcp, norfab"),
+        ("show nothing", "show: 'nothing' is not valid here: expected fastmcp, norfab\n"),
+        (
+            "exti",
+            "'exti' is not valid here: expected fastmcp, show, man, help, exit, top, end, pwd, history, cls (did you ",
+        ),
+        ("hel", "incomplete command 'hel', possible completions: help\n"),
+        ("show fastmcp audit last x", "audit: last: must be a whole number, 1 to 1000, got x\n"),
         ("fastmcp auth check-token token 'x", "unclosed quote ' in column 32"),
     ],
 )

@@ -152,7 +152,7 @@ def test_errors_are_failed_results_of_one_line_and_end_no_thread(bench: Bench) -
     assert errors == {
         "odd": ["the result of task odd can't be written as JSON"],
         "nosuch": ["unknown task 'nosuch': call list_tasks for the available names"],
-        "bad": ["amount: Input should be a valid integer, unable to parse string as an integer"],
+        "bad": ["amount: must be a whole number"],
         "extra": ["more: no such field"],
         "args": ["positional arguments are not supported: name each one in kwargs"],
     }

@@ -252,8 +252,8 @@ def test_a_missing_chunk_is_detected(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"size": 0}, "size: Input should be greater than or equal to 1"),
-        ({"size": wire.MAX_BACKUP_BYTES + 1}, f"size: Input should be less than or equal to {wire.MAX_BACKUP_BYTES}"),
+        ({"size": 0}, "size: must be 1 or more"),
+        ({"size": wire.MAX_BACKUP_BYTES + 1}, f"size: must be {wire.MAX_BACKUP_BYTES} or less"),
         ({"sha256": "x"}, "sha256: String should match pattern '^[0-9a-f]{64}$'"),
     ],
 )
@@ -267,12 +267,12 @@ def test_what_a_restore_announces_is_bounded(desk: Desk, arguments: dict[str, ob
     ("arguments", "error"),
     [
         ({"offset": 2, "data": "eHh4"}, "offset: the chunk ends after the announced 4 bytes"),
-        ({"offset": -1}, "offset: Input should be greater than or equal to 0"),
+        ({"offset": -1}, "offset: must be 0 or more"),
         ({"data": "e"}, "data: must be Base64"),
         ({"data": "e\u00fc=="}, "data: must be Base64"),
         (
             {"data": "e" * (wire.CHUNK_CHARACTERS + 1)},
-            f"data: String should have at most {wire.CHUNK_CHARACTERS} characters",
+            f"data: must have at most {wire.CHUNK_CHARACTERS} characters",
         ),
     ],
 )

@@ -1,0 +1,18 @@
+"""The entry point of the `nfcli` program: reports Ctrl-C while the program's modules load, which take half a second."""
+
+from __future__ import annotations
+
+import sys
+
+_EXIT_INTERRUPTED = 130  # as in `repl/script.py`, which takes long to import
+
+
+def main() -> int:
+    """Run nfcli with the arguments of the command line; return the exit status."""
+    try:
+        from .cli import main as run  # noqa: PLC0415  an interrupt of this import is handled here
+
+        return run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return _EXIT_INTERRUPTED
