@@ -15,12 +15,9 @@ from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
 from nfcli.models.protocol.frames import BrokerMessage, Command
 from nfcli.worker.fabric.client import FabricClient
 from nfcli.worker.fabric.job import OutgoingJob
-from support.fabric import hub as scripts
+from support.fabric.hub import answers, is_asked, is_busy, is_silent, pushes, ready, reply_frames, result
 from support.fabric.services import values
 from support.mcp.served_worker import WAIT_SECONDS
-
-answers, is_asked, is_busy, is_silent = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.is_silent
-pushes, ready, result, say = scripts.pushes, scripts.ready, scripts.result, scripts.say
 
 SHORT = 1.0
 
@@ -85,7 +82,7 @@ def test_many_jobs_run_at_once_and_each_gets_its_own_result(hub: Any, connect_fa
     posts = [hub.wait_for(Command.POST) for _ in jobs]
     assert client.counters()["running"] == 150
     for post in reversed(posts):
-        hub.send(say(post, "200", {"w1": result(json.loads(post.data)["kwargs"]["number"])}))
+        hub.send(reply_frames(post, "200", {"w1": result(json.loads(post.data)["kwargs"]["number"])}))
     assert wait_for_all(jobs, WAIT_SECONDS).not_done == set()
     assert [values(job.result()) for job in jobs] == [{"w1": number} for number in range(150)]
     assert client.counters() == {"jobs": 150, "running": 0, "received": 300, "sent": 150, "invalid": 0, "reconnects": 0}
@@ -130,16 +127,16 @@ def test_a_worker_that_is_gone_from_the_broker_is_not_waited_for(hub: Any, conne
 HOSTILE = [
     lambda _name, _message: [b""],
     lambda _name, _message: [b""] * 7,
-    lambda _name, message: say(message, "200", b"{"),
-    lambda _name, message: say(message, "200", b"[" * 200_000),
-    lambda _name, message: say(message, "\N{GRINNING FACE}", {}),
-    lambda _name, message: say(message, "200", {"w2": result(2)}),
-    lambda _name, message: say(message, "202", {"workers": ["w2"], "target": "any"}),
-    lambda _name, message: say(message, "400", ["x"]),
-    lambda _name, message: say(message, "404", {"worker": ["w1"]}),
-    lambda _name, message: say(message, "200", {"worker": {}, "event_type": []}, Command.EVENT),
-    lambda _name, message: say(message, "200", b"\xff", Command.STREAM),
-    lambda _name, message: say(message, "200", [], Command.MMI),
+    lambda _name, message: reply_frames(message, "200", b"{"),
+    lambda _name, message: reply_frames(message, "200", b"[" * 200_000),
+    lambda _name, message: reply_frames(message, "\N{GRINNING FACE}", {}),
+    lambda _name, message: reply_frames(message, "200", {"w2": result(2)}),
+    lambda _name, message: reply_frames(message, "202", {"workers": ["w2"], "target": "any"}),
+    lambda _name, message: reply_frames(message, "400", ["x"]),
+    lambda _name, message: reply_frames(message, "404", {"worker": ["w1"]}),
+    lambda _name, message: reply_frames(message, "200", {"worker": {}, "event_type": []}, Command.EVENT),
+    lambda _name, message: reply_frames(message, "200", b"\xff", Command.STREAM),
+    lambda _name, message: reply_frames(message, "200", [], Command.MMI),
     lambda name, message: [*ready(name, message)[:4], b"another", *ready(name, message)[5:]],
     lambda name, message: [*ready(name, message)[:4], b"\xff", *ready(name, message)[5:]],
 ]
@@ -147,7 +144,7 @@ HOSTILE = [
 
 def test_after_hostile_messages_the_next_answer_counts(hub: Any, connect_fabric: Connect) -> None:
     """None of them ends the thread or affects another worker's result."""
-    end = lambda name, message: say(message, "200", {name: result(1)})  # noqa: E731  one of the list's own kind
+    end = lambda name, message: reply_frames(message, "200", {name: result(1)})  # noqa: E731  one of the list's own kind
     # While the result of w3 is missing, too, an answer that names no worker could be from either.
     hub.workers = {"w1": ("s", answers(*HOSTILE, end)), "w2": ("other", pushes(2)), "w3": ("s", is_asked(3))}
     client = connect_fabric(poll=WAIT_SECONDS)
@@ -191,7 +188,7 @@ def test_a_cancelled_job_is_dropped_at_once(hub: Any, connect_fabric: Connect) -
         assert values(await client.run_job("other", "t", {}, timeout=WAIT_SECONDS)) == {"w2": 2}
 
     asyncio.run(main())
-    hub.send(*(say(hub.log[0], "200", {"w1": result(1)}) for _ in range(3)))
+    hub.send(*(reply_frames(hub.log[0], "200", {"w1": result(1)}) for _ in range(3)))
     assert values(client.submit("other", "t", {}, timeout=WAIT_SECONDS).result()) == {"w2": 2}
 
 

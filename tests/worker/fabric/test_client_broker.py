@@ -10,13 +10,9 @@ import pytest
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.fabric.client import FabricClient
-from support.fabric import hub as scripts
-from support.fabric.hub import Hub
+from support.fabric.hub import Hub, accepted, answers, is_asked, is_busy, pushes, ready, reply_frames, result
 from support.fabric.services import values
 from support.mcp.served_worker import WAIT_SECONDS
-
-answers, is_asked, is_busy, pushes = scripts.answers, scripts.is_asked, scripts.is_busy, scripts.pushes
-accepted, ready, result, say = scripts.accepted, scripts.ready, scripts.result, scripts.say
 
 SHORT = 1.0
 
@@ -81,7 +77,7 @@ def test_results_are_requested_at_once_from_a_broker_that_is_back(hub: Any, conn
     second = hub.again()
     try:
         question = second.wait_for(Command.GET)
-        second.send(say(question, "200", {"w1": result(1)}))
+        second.send(reply_frames(question, "200", {"w1": result(1)}))
         assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
     finally:
         second.stop()

@@ -9,11 +9,8 @@ import pytest
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.tools.discovery import Discovered, Discovery, Intervals
-from support.fabric import hub as scripts
-from support.fabric.hub import pushes
+from support.fabric.hub import is_silent, pushes
 from support.fabric.services import INTERVALS, NO_LIST, Fabric, lists, tools
-
-is_silent = scripts.is_silent
 
 Catalogue = Any
 Make = Callable[..., Discovery]

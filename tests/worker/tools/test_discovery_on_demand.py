@@ -11,10 +11,8 @@ from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.tasks import tools as discovery_tasks
 from nfcli.worker.tools import discovery as discovery_module
 from nfcli.worker.tools.discovery import Discovered, Discovery, Intervals
-from support.fabric import hub as scripts
+from support.fabric.hub import is_busy
 from support.fabric.services import NO_LIST, Fabric, lists, tools
-
-is_busy, is_silent = scripts.is_busy, scripts.is_silent
 
 Catalogue = Any
 Make = Callable[..., Discovery]
