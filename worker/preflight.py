@@ -44,7 +44,7 @@ def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:
 def _check_database(file: Path) -> list[CheckResult]:
     try:
         if not file.exists() or file.stat().st_size == 0:
-            return [CheckResult(subject="database", detail="none yet, the first start makes it")]
+            return [CheckResult(subject="database", detail="none yet, the first start creates it")]
         loaded = read_closed(file)
     except OSError as error:
         reason = f"{file} can't be read: {error.strerror}: check its owner, mode and mount"
@@ -66,7 +66,7 @@ def _check_audit(environment: Environment, name: str) -> CheckResult:
         if os.path.lexists(key):
             ensure_audit_key(key)
         if not os.path.lexists(path):
-            return CheckResult(subject="audit trail", detail="none yet, the first start makes it")
+            return CheckResult(subject="audit trail", detail="none yet, the first start creates it")
         head = verify_closed(path)
     except NfcliError as error:
         return CheckResult(subject="audit trail", error=str(error))

@@ -87,6 +87,12 @@ class TableOptions(TabulateTableOutputter):
     maxcolwidths: PositiveInt | None = Field(  # type: ignore[assignment]
         default=None, description="Width at which a column's text is wrapped"
     )
+    showindex: bool | None = Field(  # type: ignore[assignment]
+        default=None, description="Number the rows", json_schema_extra=_SWITCH
+    )
+    reverse: bool | None = Field(  # type: ignore[assignment]
+        default=None, description="Sort in reverse order", json_schema_extra=_SWITCH
+    )
 
 
 class PlainTableOptions(RichTableOutputter):
@@ -102,9 +108,15 @@ class Pipes(PipeFunctionsModel):
 
     model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
-    include: _Text | None = Field(default=None, description="Keep the lines that contain a text")
-    exclude: _Text | None = Field(default=None, description="Drop the lines that contain a text")
-    last: PositiveInt | None = Field(default=None, description="Keep this number of lines at the end")  # type: ignore[assignment]
+    include: _Text | None = Field(
+        default=None, description="Keep the lines that contain a text", json_schema_extra={"value": "text"}
+    )
+    exclude: _Text | None = Field(
+        default=None, description="Drop the lines that contain a text", json_schema_extra={"value": "text"}
+    )
+    last: PositiveInt | None = Field(  # type: ignore[assignment]
+        default=None, description="Keep this number of lines at the end", json_schema_extra={"value": "number"}
+    )
     json_: JsonOptions = branch("Print as JSON", alias="json")
     yaml: YamlOutputterModel = branch("Print as YAML")
     pprint: PprintOutputterModel = branch("Print as a Python value")
@@ -112,7 +124,11 @@ class Pipes(PipeFunctionsModel):
     nested: NestedOptions = branch("Print indented")  # type: ignore[assignment]
     table: TableOptions = branch("Print as a table")
     rich_table: PlainTableOptions = branch("Print as a table without a frame", alias="rich-table")
-    markdown: bool | None = Field(default=None, description="Print the text unchanged", json_schema_extra=_SWITCH)
+    markdown: bool | None = Field(
+        default=None, description="Print the text without rendering its Markdown", json_schema_extra=_SWITCH
+    )
     save: _Text | None = Field(  # type: ignore[assignment]
-        default=None, description="Print, and write to a file that only you can read"
+        default=None,
+        description="Print, and write to a file that only you can read",
+        json_schema_extra={"value": "file"},
     )

@@ -95,7 +95,7 @@ class WorkerChecks:
             return [CheckResult(subject="exposure", error=worker.exposure_problem)]
         clients = "this machine" if worker.is_loopback else "other machines"
         token = "with a token" if worker.authentication_enabled else "without a token"
-        return [CheckResult(subject="exposure", detail=f"reached from {clients}, {token}")]
+        return [CheckResult(subject="exposure", detail=f"reachable from {clients}, {token}")]
 
     def _stopped(self, name: str) -> list[CheckResult]:
         """Run the preflight checks in a separate worker process."""

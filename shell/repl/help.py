@@ -64,13 +64,18 @@ def help_word_text(location: Sequence[Scope], words: Sequence[Word], suggester: 
 
 
 def _value_rows(parser: Parser, entry: Entry, values: Sequence[str], *, is_verbose: bool) -> Rows:
-    rows = [(f"<{entry.name}>", _describe(parser, entry, is_verbose=is_verbose))]
+    rows = [(f"<{_value_name(entry)}>", _describe(parser, entry, is_verbose=is_verbose))]
     if entry.is_secret:
         rows.append(("-", "Ask for the value without showing it"))
     if values:
         more = [f"and {len(values) - _LISTED_VALUES} more"] if len(values) > _LISTED_VALUES else []
         rows.append(("", ", ".join([*values[:_LISTED_VALUES], *more])))
     return rows
+
+
+def _value_name(entry: Entry) -> str:
+    extra = entry.field.json_schema_extra
+    return str(extra.get("value", entry.name)) if isinstance(extra, dict) else entry.name
 
 
 def _ending_rows(parser: Parser) -> Rows:

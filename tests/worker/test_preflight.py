@@ -101,8 +101,8 @@ def test_a_worker_that_never_ran_has_no_errors(environment_factory: EnvironmentF
     """Files and folders that its first start makes aren't missed."""
     environment = environment_factory()
     assert lines(environment) == [
-        "ok    database: none yet, the first start makes it",
-        "ok    audit trail: none yet, the first start makes it",
+        "ok    database: none yet, the first start creates it",
+        "ok    audit trail: none yet, the first start creates it",
         "ok    MCP: a free port",
         f"ok    endpoint: ipc://{environment.socket_file(DEFAULT_WORKER)}",
     ]

@@ -79,7 +79,7 @@ def stopped(site: Environment) -> list[str]:
         f"ok    {NAME} audit trail: {TRAIL}",
         f"ok    {NAME} MCP: a free port",
         f"ok    {NAME} endpoint: ipc://{site.socket_file(NAME)}",
-        f"ok    {NAME} exposure: reached from this machine, with a token",
+        f"ok    {NAME} exposure: reachable from this machine, with a token",
     ]
 
 
@@ -264,11 +264,11 @@ def test_before_the_first_start_it_names_what_creates_the_environment(
             f"FAULT environment: {missing}",
             f"ok    inventory: {fresh.inventory_file}, workers of this machine: {NAME}",
             f"ok    {NAME}: not running",
-            f"ok    {NAME} database: none yet, the first start makes it",
-            f"ok    {NAME} audit trail: none yet, the first start makes it",
+            f"ok    {NAME} database: none yet, the first start creates it",
+            f"ok    {NAME} audit trail: none yet, the first start creates it",
             f"ok    {NAME} MCP: a free port",
             f"ok    {NAME} endpoint: ipc://{fresh.socket_file(NAME)}",
-            f"ok    {NAME} exposure: reached from this machine, with a token",
+            f"ok    {NAME} exposure: reachable from this machine, with a token",
         ],
     )
     assert [path.name for path in fresh.folder.iterdir()] == ["inventory.yaml"]
@@ -321,7 +321,7 @@ def alive(site: Environment, worker: RunningWorker) -> list[str]:
         f"ok    {NAME} database: {DATABASE}",
         f"ok    {NAME} clock: not behind what the token database has seen",
         f"ok    {NAME} audit trail: {TRAIL}",
-        f"ok    {NAME} exposure: reached from this machine, with a token",
+        f"ok    {NAME} exposure: reachable from this machine, with a token",
         f"ok    {NAME} MCP: {worker.url} answers",
     ]
 
@@ -347,7 +347,7 @@ def test_a_worker_that_hangs_is_reported_in_three_seconds(
     assert lines == [
         *alive(*running)[:5],
         f"FAULT {NAME}: pid {worker.process.pid}: {hangs}: check its log, or restart it",
-        f"ok    {NAME} exposure: reached from this machine, with a token",
+        f"ok    {NAME} exposure: reachable from this machine, with a token",
         f"FAULT {NAME} MCP: {silent}: see the worker's log, or restart it",
     ]
 

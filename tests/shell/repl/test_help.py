@@ -52,6 +52,9 @@ def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
         ("help sho", " show    Show workers, client and inventory\n"),
         ("fastmcp ?", FASTMCP_HELP),
         ("fastmcp x?", " no word that begins with x is valid here\n"),
+        ("man tree | save ?", " <file>    Print, and write to a file that only you can read\n"),
+        ("man tree | include ?", " <text>    Keep the lines that contain a text\n"),
+        ("help exit", " exit    Leave this subshell, or at the top the shell\n"),
         (
             "fastmcp auth check-token token ?",
             " <token>    Bearer token string to check\n -          Ask for the value",
