@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...models.errors import UsageError
 
@@ -22,6 +22,7 @@ _BLANKS = " \t\r\n\f\v"
 _PLAIN = re.compile(r"[^\s'\"\\|]+")
 _NEEDS_NO_QUOTES = re.compile(r"[^\s'\"\\|?#!]+")
 _QUOTES = "'\""
+_OPERATORS = {PIPE, HELP, VERBOSE_HELP}
 _WORD_ENDS = _BLANKS + PIPE
 
 
@@ -30,7 +31,9 @@ class Word:
     """A word of a line.
 
     `text` is its value, quotes resolved; `start` and `end` are its bounds in the line, quotes included; `is_quoted`:
-    some of it was quoted. `is_argument`: it is an argument of the program, which may have been quoted.
+    some of it was quoted. `is_argument`: it is an argument of the program, which may have been quoted. `is_pipe`: it is
+    a `|` in a place where a command or a field is valid; `is_operator`: an unquoted `|`, `?` or `??` of a line, which
+    is never a value.
     """
 
     text: str
@@ -38,11 +41,13 @@ class Word:
     end: int = 0
     is_quoted: bool = False
     is_argument: bool = False
+    is_pipe: bool = field(init=False, compare=False, repr=False)
+    is_operator: bool = field(init=False, compare=False, repr=False)
 
-    @property
-    def is_pipe(self) -> bool:
-        """Whether it is a `|` in a place where a command or a field is valid."""
-        return self.text == PIPE and not self.is_quoted
+    def __post_init__(self) -> None:
+        is_bare = self.text in _OPERATORS and not self.is_quoted
+        object.__setattr__(self, "is_pipe", is_bare and self.text == PIPE)
+        object.__setattr__(self, "is_operator", is_bare and not self.is_argument)
 
     @property
     def is_help(self) -> bool:
@@ -53,11 +58,6 @@ class Word:
     def asks_for_value(self) -> bool:
         """Whether it is a `-`, in place of a secret that is read from elsewhere."""
         return self.text == ASK and not self.is_quoted
-
-    @property
-    def is_operator(self) -> bool:
-        """Whether it is an unquoted `|`, `?` or `??` of a line, which is never a value."""
-        return (self.is_pipe or self.is_help) and not self.is_argument
 
 
 @dataclass(frozen=True, slots=True)
