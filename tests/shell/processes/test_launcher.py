@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfcli.models.environment.paths import Environment
+from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import EXIT_OK, WorkerStartError
 from nfcli.shell.processes.launcher import Launcher
 from nfcli.shell.processes.supervisor import Supervisor
@@ -86,3 +88,16 @@ def test_a_worker_that_became_foreign_is_not_restarted_again(environment: Enviro
         "stopped",
     ]
     assert starts(environment) == 2
+
+
+def test_a_supervisor_refuses_a_worker_that_another_process_runs(environment: Environment) -> None:
+    """The remedy names what runs it: the worker alone would be restarted."""
+    supervisor = Supervisor(environment, ["r1"], log_level="INFO", notice=[].append)
+    running = rf"worker r1 is already running \(pid {os.getpid()}\)"
+    lock = WorkerLock.acquire(environment.lock_file("r1"))
+    lock.publish(pid=os.getpid(), ready=True)
+    try:
+        with pytest.raises(WorkerStartError, match=f"^{running}: stop the nfcli -w or the shell that runs it$"):
+            supervisor.run()
+    finally:
+        lock.release()
