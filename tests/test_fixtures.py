@@ -13,7 +13,7 @@ from nfcli.models.inventory.loader import load_inventory
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
 
-def test_the_default_environment_of_a_test_lies_in_its_own_empty_home(
+def test_the_default_environment_of_a_test_is_in_its_own_empty_home(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No test reads or writes what belongs to the user who runs it."""

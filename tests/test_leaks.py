@@ -55,7 +55,7 @@ def test_token_in_a_home_is_found(watch: Any, folder: Path) -> None:
     assert list(watch.search(folder)) == [f"{history}: {SECRET}"]
 
 
-def test_database_may_hold_tokens_and_tells_them(watch: Any, folder: Path) -> None:
+def test_database_may_hold_tokens_and_lists_them(watch: Any, folder: Path) -> None:
     """A token that only a worker has seen is looked for as well."""
     tokens = write(folder, "tokens/w/other", "").parent
     with closing(sqlite3.connect(tokens / "cache.db")) as database:

@@ -21,6 +21,7 @@ from ..tasks.base import TaskInput
 
 ALL_WORKERS = "all"
 ANY_WORKER = "any"
+TARGETS_MIXED = "all and any cannot be combined with names"
 _SEVERAL = (ALL_WORKERS, ANY_WORKER)
 
 
@@ -67,7 +68,7 @@ def _check_workers(value: str) -> str:
     if not all(names):
         raise PydanticCustomError("workers_empty", "must be all, any, or names separated by commas")
     if len(names) > 1 and set(names) & set(_SEVERAL):
-        raise PydanticCustomError("workers_mixed", "all and any cannot be combined with names")
+        raise PydanticCustomError("workers_mixed", TARGETS_MIXED)
     if not value.isprintable():
         raise PydanticCustomError("workers_control", "must not contain control characters")
     return value

@@ -47,3 +47,8 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close all connections at once."""
+
+
+def not_running(name: str) -> str:
+    """Return the message for a worker of this machine that does not run, with the remedy."""
+    return f"worker {name} is not running: {START_IT}"

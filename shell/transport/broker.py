@@ -18,7 +18,7 @@ from ...models.protocol.broker_presence import Timeouts
 from ...models.protocol.broker_replies import INVENTORY_SERVICE
 from ...models.protocol.frames import ALL
 from ...models.protocol.pending_job import PendingJob
-from .base import START_IT
+from .base import not_running
 from .delivery import Delivery
 
 REGISTER_SECONDS = 3.0
@@ -162,7 +162,7 @@ class FabricTransport:
     def _why_missing(self, name: str) -> str:
         owner = read_owner(self._environment.lock_file(name))
         if owner is None:
-            return f"worker {name} is not running: {START_IT}"
+            return not_running(name)
         return f"worker {name} runs here (pid {owner.pid or '?'}) but is not registered at the broker: check its log"
 
     def show_broker(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from ...models.protocol.frames import (
     decode_object,
 )
 from ...models.protocol.pending_job import PendingJob
-from .base import START_IT
+from .base import START_IT, not_running
 
 ANSWER_SECONDS = 3.0
 
@@ -102,7 +102,7 @@ class DirectTransport:
             return _connectable(configured)
         if owner is not None:
             return self._environment.socket_endpoint(name)
-        raise NoWorkersError(f"worker {name} is not running: {START_IT}")
+        raise NoWorkersError(not_running(name))
 
     def is_running(self, name: str) -> bool:
         """Whether there is a connection to a worker, or an endpoint to connect to."""

@@ -14,7 +14,7 @@ KEYS_MARKER = "<!-- inventory-keys -->"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with three pages and a file that is none."""
+    """Return a folder with three pages and another file."""
     (tmp_path / "tokens.md").write_text("\n# Bearer tokens\n\nA line\n", encoding="utf-8")
     (tmp_path / "security.md").write_text("no heading", encoding="utf-8")
     page = f"# Inventory\n\n  <!-- tested: yes -->\nBefore\n{KEYS_MARKER}\nAfter {KEYS_MARKER}\n<!-- a --> word\n\n"
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pages_are_listed_by_topic_with_their_titles(folder: Path) -> None:
-    """A page without a heading goes by its topic."""
+    """A page without a heading is listed by its topic."""
     assert list_pages(folder) == [
         ("inventory", "Inventory"),
         ("security", "security"),

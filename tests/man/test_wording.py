@@ -1,4 +1,4 @@
-"""README, manual pages, messages, docstrings and comments use the terms of the field."""
+"""README, manual pages, messages, docstrings, comments and the names of tests use the terms of the field."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support.examples import DOCUMENTS, ROOT
 
-PACKAGE = ("__init__.py", "man", "models", "shell", "worker")
+FOLDERS = ("man", "models", "shell", "tests", "worker")
 IDIOMS = {
-    r"tells? of|told of": "report, describe",
+    r"tells? of|told of|(is|are) told": "report, describe, notify",
     r"pass(ed|es)? over": "skip",
     r"anew": "again",
     r"(?<!there )(is|are) (?-i:none)(?! of)": "is not a …",
@@ -34,16 +35,18 @@ _IDIOM = re.compile("|".join(rf"(?:\b(?:{each})\b)" for each in IDIOMS), re.IGNO
 
 
 def sources() -> list[str]:
-    """Return the paths of the package's modules."""
-    found = [ROOT / "__init__.py", *(path for name in PACKAGE[1:] for path in (ROOT / name).rglob("*.py"))]
-    return sorted(path.relative_to(ROOT).as_posix() for path in found)
+    """Return the paths of all modules but this one, which lists the idioms."""
+    found = [ROOT / "__init__.py", *(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))]
+    return sorted(path.relative_to(ROOT).as_posix() for path in found if path != Path(__file__))
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of the strings and comments of a module, with their numbers."""
+    """Yield the lines of the strings, comments and names of functions of a module, with their numbers."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, " ".join(node.value.split())
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name.replace("_", " ")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string

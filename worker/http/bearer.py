@@ -19,6 +19,8 @@ from .responses import challenge_response
 
 log = logging.getLogger(__name__)
 
+INVALID_CREDENTIALS = "the token is unknown, expired or deleted"
+
 
 class TokenLookup(Protocol):
     """The part of a token store that the MCP server uses; `on_revoked` are called with tokens that were revoked."""
@@ -84,9 +86,7 @@ def bearer_scheme(
     return AuthScheme(
         "Bearer",
         _challenge(hint),
-        challenge_response(
-            401, "the token is unknown, expired or deleted", _challenge(['error="invalid_token"', *hint])
-        ),
+        challenge_response(401, INVALID_CREDENTIALS, _challenge(['error="invalid_token"', *hint])),
         challenge_response(
             403, "the token lacks a required scope", _challenge(['error="insufficient_scope"', scopes, *hint])
         ),

@@ -25,11 +25,11 @@ from mcp import Client as SdkClient
 from mcp import MCPError
 from mcp.client.streamable_http import streamable_http_client
 
+from nfcli.worker.http.bearer import INVALID_CREDENTIALS
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
 from support.own_tools import OWN_TOOLS
 
 STATUS = "service_fastmcp__task_get_status"
-UNKNOWN = "the token is unknown, expired or deleted"
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 
@@ -170,7 +170,7 @@ def test_path_with_a_slash_at_its_end_works(worker: Any, drive: Drive, era: str)
     assert use(drive, f"{worker.url}/", TOKEN, era).tools == OWN_TOOLS
 
 
-def test_client_without_token_is_told_that_it_needs_one(worker: Any, drive: Drive, era: str) -> None:
+def test_client_without_token_is_challenged(worker: Any, drive: Drive, era: str) -> None:
     """And tries nothing else."""
     seen = use(drive, worker.url, None, era)
     assert seen == Seen(refusal="authentication required: send Bearer credentials", answers=[(401, "Bearer")])
@@ -179,7 +179,7 @@ def test_client_without_token_is_told_that_it_needs_one(worker: Any, drive: Driv
 def test_wrong_token_is_refused(worker: Any, drive: Drive, era: str) -> None:
     """With the reason that RFC 6750 has for it."""
     seen = use(drive, worker.url, "wrong", era)
-    assert seen == Seen(refusal=UNKNOWN, answers=[(401, 'Bearer error="invalid_token"')])
+    assert seen == Seen(refusal=INVALID_CREDENTIALS, answers=[(401, 'Bearer error="invalid_token"')])
 
 
 def test_expired_token_is_refused_from_its_moment_on(worker: Any, drive: Drive, era: str) -> None:
@@ -188,7 +188,7 @@ def test_expired_token_is_refused_from_its_moment_on(worker: Any, drive: Drive, 
     assert use(drive, worker.url, "t", era).tools == OWN_TOOLS
     worker.now += 60
     seen = use(drive, worker.url, "t", era)
-    assert seen == Seen(refusal=UNKNOWN, answers=[(401, 'Bearer error="invalid_token"')])
+    assert seen == Seen(refusal=INVALID_CREDENTIALS, answers=[(401, 'Bearer error="invalid_token"')])
 
 
 def test_deleted_token_is_refused_on_the_next_request(worker: Any, drive: Drive, era: str) -> None:
@@ -197,7 +197,7 @@ def test_deleted_token_is_refused_on_the_next_request(worker: Any, drive: Drive,
     assert use(drive, worker.url, "t", era).tools == OWN_TOOLS
     worker.store.delete(token="t")
     seen = use(drive, worker.url, "t", era)
-    assert seen == Seen(refusal=UNKNOWN, answers=[(401, 'Bearer error="invalid_token"')])
+    assert seen == Seen(refusal=INVALID_CREDENTIALS, answers=[(401, 'Bearer error="invalid_token"')])
 
 
 def test_token_without_the_scope_is_forbidden(scoped_worker: Any, drive: Drive, era: str) -> None:

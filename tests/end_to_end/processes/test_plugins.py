@@ -93,7 +93,7 @@ def test_a_plugins_task_is_run_as_a_job(client: Client) -> None:
     assert run(client, "run_shell_cmd") == ["internal error in task run_shell_cmd: SystemExit"]
 
 
-def test_what_a_task_tells_on_the_way_does_no_harm(client: Client) -> None:
+def test_what_a_task_reports_on_the_way_does_no_harm(client: Client) -> None:
     """Clients that don't listen get the result; the worker has its other jobs done meanwhile."""
     assert [run(client, "count") for _ in range(3)] == [49_999] * 3
 
@@ -166,7 +166,7 @@ def test_a_plugin_that_fails_stops_the_start_with_its_name_and_reason(
     assert list(environment.state_folder.glob("run/*.json")) == []
 
 
-def test_a_check_tells_where_plugins_come_from_and_which_are_nowhere(
+def test_a_check_reports_where_plugins_come_from_and_which_are_missing(
     environment_factory: EnvironmentFactory, nfcli: NfcliRunner
 ) -> None:
     """Without running any of them."""
@@ -184,6 +184,6 @@ def test_a_check_tells_where_plugins_come_from_and_which_are_nowhere(
     assert not file.with_name("was_run").exists()
 
 
-def test_the_inventory_tells_of_its_plugins(client: Client) -> None:
+def test_the_inventory_lists_its_plugins(client: Client) -> None:
     """`show fastmcp inventory` has them like every key."""
     assert run(client, "get_inventory")["plugins"] == ["lab_tasks"]

@@ -29,8 +29,8 @@ from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, Work
 CHECK = "fastmcp auth check-token token x\n"
 CREATE = "fastmcp auth create-token username a token t1\n"
 FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("false", "true"))
-NOT_RUNNING = f"worker {DEFAULT_WORKER} is not running: start it (nfcli -w, or a new shell without -c)"
-GONE = f"worker {DEFAULT_WORKER} has gone away while the job ran: {CHECK_BEFORE_RETRY}"
+NOT_RUNNING = rf"worker {DEFAULT_WORKER} [^\n]*nfcli -w[^\n]*"
+GONE = rf"worker {DEFAULT_WORKER} [^\n]*: {CHECK_BEFORE_RETRY}"
 STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
 REPORT_SECONDS = 3.0
 
@@ -105,13 +105,14 @@ def test_what_a_killed_worker_left_behind_is_not_taken_for_it(
         killed(worker)
     assert norfab.environment.run_folder.joinpath(f"{DEFAULT_WORKER}.ipc").is_socket()
     done = in_time(REPORT_SECONDS, lambda: nfcli("-c", *CHECK.split(), environment=norfab.environment))
-    assert (done.returncode, done.stdout, done.stderr) == (3, "", f"{NOT_RUNNING}\n")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(f"{NOT_RUNNING}\n", done.stderr)
     for each in (client, norfab.make_client()):
         with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
             run(each, "bearer_token_check", token="x")
 
 
-def test_a_worker_that_dies_while_a_client_connects_is_told_at_once(
+def test_a_worker_that_dies_while_a_client_connects_is_reported_at_once(
     norfab: NorFab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lock goes a moment after its socket, which refuses already: the client looks again."""
@@ -167,7 +168,9 @@ def test_a_program_whose_worker_is_killed_meanwhile_gets_a_failed_result_at_once
         job = pool.submit(run, client, "echo", sleep=60, timeout=60)
         wait_for_jobs(norfab.make_client(), 1)
         worker.process.kill()
-        assert job.result(REPORT_SECONDS) == ("error", [GONE])
+        status, (error,) = job.result(REPORT_SECONDS)
+        assert status == "error"
+        assert re.fullmatch(GONE, error)
         worker.process.wait(10)
         with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
             run(client, "bearer_token_check", token="x")
@@ -187,8 +190,9 @@ def test_a_frozen_worker_costs_the_timeout_and_the_client_goes_on_with_it(
         store: dict[str, Any] = {"uuid": "the-same", "username": "a", "token": "t1"}
         assert run(client, "bearer_token_check", token="t1") is False
         with frozen(worker.process.pid):
-            assert run(client, "bearer_token_store", timeout=0.5, **store) == ("timeout", ["no answer within 0.5 s"])
-            assert run(client, "bearer_token_store", timeout=0.5, **store) == ("timeout", ["no answer within 0.5 s"])
+            for _ in range(2):
+                status, (error,) = run(client, "bearer_token_store", timeout=0.5, **store)
+                assert (status, error.endswith(" 0.5 s")) == ("timeout", True)
         assert run(client, "bearer_token_store", **store) is True
         assert run(client, "bearer_token_delete", token="t1") is True
         for each in (client, norfab.make_client()):
@@ -202,7 +206,7 @@ SILENT = r"worker \S+ at ipc://\S+ accepts connections but doesn't answer within
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(CHECK, (3, SILENT)), (f"{CHECK} timeout 1", (1, f"{DEFAULT_WORKER}: no answer within 1 s"))],
+    [(CHECK, (3, SILENT)), (f"{CHECK} timeout 1", (1, rf"{DEFAULT_WORKER}: [^\n]* 1 s"))],
     ids=["no timeout", "timeout 1"],
 )
 def test_a_shell_that_meets_a_frozen_worker_says_so_in_time(
@@ -241,7 +245,7 @@ def test_a_script_starts_the_worker_again_that_it_had_started(
 
 
 @pytest.mark.slow
-def test_a_worker_that_can_not_be_started_again_is_told_until_it_can(
+def test_a_worker_that_can_not_be_restarted_is_reported_until_it_can(
     norfab: NorFab, start_program: ProgramStarter, watch: Watch
 ) -> None:
     """The reason is the line's; with it out of the way the next command works."""
@@ -276,7 +280,7 @@ def set_port(environment: Environment, port: int) -> str:
 
 
 @pytest.mark.slow
-def test_a_shell_starts_nobody_elses_worker_again(norfab: NorFab, start_program: ProgramStarter, watch: Watch) -> None:
+def test_a_shell_restarts_only_its_own_worker(norfab: NorFab, start_program: ProgramStarter, watch: Watch) -> None:
     """A service manager's would find its name taken. When its owner has started it again, the next command works."""
     owner, other, client = (start_program(*words, environment=norfab.environment) for words in ([], [], ["-c"]))
     for shell in (owner, other, client):

@@ -60,7 +60,7 @@ def ask(environment: Environment, worker: RunningWorker) -> Iterator[Ask]:
         yield send
 
 
-def test_ready_without_a_service_is_passed_over(ask: Ask, client: Client) -> None:
+def test_ready_without_a_service_is_skipped(ask: Ask, client: Client) -> None:
     """It ends the reference's broker."""
     assert ask([b"", b"NFPW01", b"0x01"]) is None
     assert client.run_job("fastmcp", "bearer_token_check", kwargs={"token": "x"})[DEFAULT_WORKER]["result"] is False
@@ -71,8 +71,6 @@ def test_a_post_that_is_no_json_is_refused_and_the_next_one_runs(ask: Ask, clien
     """It keeps the reference's worker from taking any more jobs."""
     answer = ask([b"", b"NFPC01", b"0x04", b"fastmcp", b"all", b"u1", data])
     assert answer is not None
-    assert (answer[:6], json.loads(answer[6])["error"]) == (
-        [b"", b"NFPB01", b"0x05", b"fastmcp", b"u1", b"400"],
-        "the data is not JSON",
-    )
+    assert answer[:6] == [b"", b"NFPB01", b"0x05", b"fastmcp", b"u1", b"400"]
+    assert "JSON" in json.loads(answer[6])["error"]
     assert client.run_job("fastmcp", "bearer_token_list")[DEFAULT_WORKER]["result"] == []

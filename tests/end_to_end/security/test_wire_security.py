@@ -74,7 +74,7 @@ def elsewhere(factory: EnvironmentFactory, of: Environment, worker: RunningWorke
     return environment
 
 
-def test_a_client_whose_key_is_not_listed_gets_nothing_and_is_told_so(
+def test_a_client_whose_key_is_not_listed_gets_nothing_but_the_reason(
     guarded: Guarded, nfcli: NfcliRunner, connect: Connect, tmp_path: Path, in_time: InTime
 ) -> None:
     """Within three seconds, in one line that says what to do; a program sees the error's class."""
@@ -91,7 +91,7 @@ def test_a_client_whose_key_is_not_listed_gets_nothing_and_is_told_so(
 
 
 @pytest.mark.parametrize("guarded", ["tcp"], indirect=True)
-def test_another_machine_is_let_in_by_its_key_file(
+def test_another_machine_is_authorized_by_its_key_file(
     guarded: Guarded,
     environment_factory: EnvironmentFactory,
     nfcli: NfcliRunner,
@@ -130,7 +130,7 @@ def failure_of(client: Client) -> NoWorkersError:
     return raised.value
 
 
-def test_an_address_where_nobody_listens_is_told_within_three_seconds(
+def test_an_address_without_a_listener_is_reported_within_three_seconds(
     environment_factory: EnvironmentFactory, connect: Connect, in_time: InTime
 ) -> None:
     """The client doesn't wait for its timeout."""

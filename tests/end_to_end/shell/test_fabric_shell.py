@@ -153,7 +153,7 @@ def test_check_asks_the_broker_and_looks_at_workers_that_do_not_run(tmp_path: Pa
     assert not any("endpoint:" in line for line in lines)
 
 
-def test_check_tells_that_the_broker_is_away_or_its_key_unknown(tmp_path: Path, broker: Any, check: Check) -> None:
+def test_check_reports_that_the_broker_is_away_or_its_key_unknown(tmp_path: Path, broker: Any, check: Check) -> None:
     """A fault each, with the remedy."""
     Site(tmp_path, broker)
     broker.stop()

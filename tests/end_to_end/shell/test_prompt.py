@@ -202,7 +202,7 @@ def test_an_error_is_one_line_and_the_prompt_comes_back(terminal: Terminal) -> N
         assert "Traceback" not in printed
 
 
-def test_a_worker_that_dies_is_told_within_three_seconds(
+def test_a_worker_that_dies_is_reported_within_three_seconds(
     open_terminal: TerminalStarter,
     environment_factory: EnvironmentFactory,
     running_worker: WorkerRunner,

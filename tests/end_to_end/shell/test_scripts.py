@@ -92,9 +92,9 @@ def test_lines_are_read_as_people_and_editors_write_them(
     [
         ("man tree fastmcp", 0, ""),
         ("fastmcp auth check-token token never-stored", 0, ""),
-        ("fastmcp auth delete-token", 1, "either username or token must be provided"),
+        ("fastmcp auth delete-token", 1, "fastmcp-worker-1: "),
         ("fastmcp auth create-token username other token taken", 1, "fastmcp-worker-1: "),
-        ("nonsense", 2, "'nonsense' is not valid here: expected "),
+        ("nonsense", 2, "line 2: 'nonsense' "),
         ("fastmcp auth create-token", 2, "create-token: username: field required"),
         ("fastmcp auth create-token username a expire 0", 2, "create-token: expire: must be 1 to "),
         ("fastmcp auth create-token username a token 'x", 2, "unclosed quote ' "),
@@ -127,10 +127,12 @@ def test_no_worker_is_status_3_within_its_time(
     script = "fastmcp auth list-tokens\nshow fastmcp version\n"
     done = in_time(3, lambda: nfcli("-c", stdin=script, environment=environment))
     assert (done.returncode, done.stdout) == (3, "")
-    reason = "worker fastmcp-worker-1 is not running: start it (nfcli -w, or a new shell without -c)"
-    assert error_lines(done) == [f"line 1: {reason}", f"line 2: {reason}"]
     single = nfcli("-c", "fastmcp", "auth", "list-tokens", environment=environment)
-    assert (single.returncode, single.stdout, error_lines(single)) == (3, "", [reason])
+    (reason,) = error_lines(single)
+    assert (single.returncode, single.stdout) == (3, "")
+    assert "worker fastmcp-worker-1 " in reason
+    assert "nfcli -w" in reason
+    assert error_lines(done) == [f"line 1: {reason}", f"line 2: {reason}"]
 
 
 def test_the_first_failure_gives_the_status(nfcli: NfcliRunner, environment: Environment) -> None:

@@ -19,13 +19,15 @@ from typing import Any
 import pytest
 
 from nfcli import Client, NorFab, NoWorkersError
+from nfcli.models.commands.base import TARGETS_MIXED
 from nfcli.models.environment.paths import Environment
+from nfcli.shell.transport.base import not_running
 from support.programs import InTime, ProgramStarter, Watch
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 RUNNING = ("alpha", "beta")
 Run = Callable[..., subprocess.CompletedProcess[str]]
-GAMMA_IS_DOWN = "gamma: worker gamma is not running: start it (nfcli -w, or a new shell without -c)"
+GAMMA_IS_DOWN = f"gamma: {not_running('gamma')}"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def answers(text: str) -> Any:
         ("gamma", set(), (3, [GAMMA_IS_DOWN.removeprefix("gamma: ")])),
         ("nobody", set(), (3, ["unknown worker 'nobody': there is alpha, beta, gamma"])),
         ("alpha,nobody", set(), (3, ["unknown worker 'nobody': there is alpha, beta, gamma"])),
-        ("all,alpha", set(), (2, ["create-token: workers: all and any cannot be combined with names"])),
+        ("all,alpha", set(), (2, [f"create-token: workers: {TARGETS_MIXED}"])),
     ],
 )
 def test_a_command_reaches_whom_it_names(
@@ -151,10 +153,10 @@ def test_a_worker_that_hangs_costs_the_timeout_and_no_result(
     finally:
         beta.send_signal(signal.SIGCONT)
     assert (done.returncode, answers(done.stdout)) == (1, {"alpha": False})
-    assert done.stderr == "beta: no answer within 1 s\n"
+    assert re.fullmatch(r"beta: [^\n]* 1 s\n", done.stderr)
 
 
-def test_a_worker_that_dies_in_the_middle_of_a_job_is_told_at_once(
+def test_a_worker_that_dies_in_the_middle_of_a_job_is_reported_at_once(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner
 ) -> None:
     """The client doesn't wait for its timeout; what the other worker answers is there."""
@@ -201,7 +203,7 @@ def test_python_code_names_workers_as_the_shell_does(client: Client) -> None:
             status_of(nobody)
 
 
-def test_show_norfab_workers_tells_who_is_there(nfcli: NfcliRunner, environment: Environment) -> None:
+def test_show_norfab_workers_lists_the_present_ones(nfcli: NfcliRunner, environment: Environment) -> None:
     """Each worker of the inventory has a row, with the reason for the one that is down."""
     done = nfcli("-c", "show", "norfab", "workers", "|", "json", environment=environment)
     rows = answers(done.stdout)

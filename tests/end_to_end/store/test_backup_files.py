@@ -16,6 +16,7 @@ from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tasks.backup import TRAILER_BYTES, encode_trailer
 from nfcli.shell.cli import main
+from nfcli.shell.transport.base import not_running
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, NfcliRunner
 
@@ -119,7 +120,7 @@ CHECK_IT = "check that folder, or name a file in another one"
 
 
 @pytest.mark.usefixtures("worker")
-def test_where_a_backup_cannot_be_written_is_told_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_where_a_backup_cannot_be_written_is_reported_in_one_line(run: Run, tmp_path: Path) -> None:
     """Nothing is overwritten, nothing is left."""
     (tmp_path / "there").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
@@ -162,7 +163,7 @@ def test_without_a_worker_nothing_is_written(environment_factory: EnvironmentFac
     """And none is started with -c; of several, one has to be named."""
     environment = environment_factory("one", "two")
     for words, status, error in [
-        (["--worker", "one"], 3, "worker one is not running: start it (nfcli -w, or a new shell without -c)"),
+        (["--worker", "one"], 3, not_running("one")),
         (["--worker", "three"], 3, "unknown worker 'three': there is one, two"),
         ([], 2, "each worker has its own tokens: name one with --worker: one, two"),
     ]:

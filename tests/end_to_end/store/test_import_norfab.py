@@ -54,7 +54,7 @@ def job(client: Client, task: str, **kwargs: object) -> Any:
 
 
 @pytest.mark.usefixtures("no_tokens")
-def test_imported_tokens_are_let_in_and_a_second_import_changes_nothing(
+def test_imported_tokens_are_accepted_and_a_second_import_changes_nothing(
     environment: Environment, worker: RunningWorker, client: Client, nfcli: NfcliRunner, tmp_path: Path
 ) -> None:
     """With the creation that NorFab had; each user has a line in the audit trail."""
@@ -108,7 +108,7 @@ def test_the_longest_names_and_tokens_fit_into_messages(
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_folder_without_a_database_is_told_in_one_line(
+def test_a_folder_without_a_database_is_reported_in_one_line(
     environment: Environment, nfcli: NfcliRunner, tmp_path: Path
 ) -> None:
     """Status 1, nothing on stdout."""

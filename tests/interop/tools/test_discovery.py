@@ -159,7 +159,7 @@ def test_services_are_found_at_the_start_whatever_others_say(worker: Any) -> Non
     assert worker.values("fastmcp", "get_status").keys() == {OURS}
 
 
-def test_a_service_that_shows_up_later_is_found_and_clients_are_told(worker: Any, newcomer: list[str]) -> None:
+def test_a_service_that_registers_later_is_found_and_clients_are_notified(worker: Any, newcomer: list[str]) -> None:
     """With a GET's stream and with subscriptions/listen; its tools can be called at once."""
     assert newcomer == [TOOLS_CHANGED] * 2
     assert worker.values("second", "say", text="hi") == {LATE: {"text": "hi", "worker": LATE}}
@@ -200,7 +200,7 @@ def test_the_program_discovers_one_service(nfcli: NfcliRunner, site: Any, worker
         ("fastmcp", "service fastmcp is this worker's own: its tools are always published"),
     ],
 )
-def test_a_service_that_is_not_discovered_is_told_in_one_line(
+def test_a_service_that_is_not_discovered_is_reported_in_one_line(
     nfcli: NfcliRunner, site: Any, service: str, notified: str
 ) -> None:
     """Asked for by name, it is a failure."""
@@ -208,7 +208,7 @@ def test_a_service_that_is_not_discovered_is_told_in_one_line(
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"{OURS}: {notified}\n")
 
 
-def test_services_that_go_take_their_tools_along_and_clients_are_told(departure: Callable[[], Departure]) -> None:
+def test_tools_of_services_that_go_are_removed_and_clients_are_notified(departure: Callable[[], Departure]) -> None:
     """Within 20 s, of which NorFab's broker takes 15; a call that was in progress fails too."""
     gone = departure()
     assert gone.seconds < VANISH_SECONDS
@@ -226,7 +226,7 @@ def test_a_broker_that_is_started_again_costs_no_tools(restarted: Any) -> None:
     site.fabric.await_broker()
     site.fabric.await_workers(OURS, DEMO)
     worker = site.workers[OURS]
-    assert failure == f"the broker at {site.fabric.endpoint} has gone away"
+    assert failure.startswith(f"the broker at {site.fabric.endpoint} ")
     assert worker.values("demo", "say", text="again") == {DEMO: {"text": "again", "worker": DEMO}}
     assert worker.services() == {"fastmcp", "demo"}
     site.client.run_job("fastmcp", "discover", workers=[OURS])

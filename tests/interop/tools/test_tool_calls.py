@@ -121,7 +121,7 @@ def test_what_is_no_tool_can_not_be_called(worker: Any, tool_site: Any, mode: st
 
 
 @in_both_eras
-def test_a_job_that_takes_too_long_is_given_up(tool_site: Any, gate: Gate, era: str) -> None:
+def test_a_job_that_takes_too_long_is_abandoned(tool_site: Any, gate: Gate, era: str) -> None:
     """`timeout` under `tools` says after how many seconds."""
     expected = tool_site.workers[BRISK].failure("demo", "walk", era, steps=1, gate=str(gate.path))
     assert expected == "\n".join(f"{name}: no answer within 1 s" for name in DEMO)
@@ -129,7 +129,7 @@ def test_a_job_that_takes_too_long_is_given_up(tool_site: Any, gate: Gate, era: 
         gate.release_step()
 
 
-def test_nobody_lists_or_calls_without_a_token(worker: Any) -> None:
+def test_lists_and_calls_need_a_token(worker: Any) -> None:
     """Other services' tools are guarded like the worker's own."""
     for token in (None, "another"):
         for method in ("tools/list", "tools/call", "prompts/list"):

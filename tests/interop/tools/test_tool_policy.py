@@ -142,7 +142,7 @@ def test_guardrails_of_the_task_itself_can_be_left_out(ruled: Any, era: str) -> 
         ),
     ],
 )
-def test_rules_that_are_none_stop_the_start(
+def test_invalid_rules_stop_the_start(
     joined_environment: EnvironmentJoiner, tool_site: Any, tools: dict[str, Any], expected: str
 ) -> None:
     """One line names file and key, and nothing has joined."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ Load = Callable[..., Inventory]
 ONE = "workers:\n  w1:\n    - w1.yaml\n"
 
 
+# "…" stands for the rule of a type, which the type's own test has in full
 MISTAKES = [
     ({"w1": "service: fastmcp\nprot: 1"}, "w1.yaml: prot: no such key, did you mean port?"),
     ({"w1": "servce: fastmcp"}, "w1.yaml: servce: no such key, did you mean service? (and 1 more)"),
@@ -37,13 +39,13 @@ MISTAKES = [
             "logging"
         ),
     ),
-    ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: must be a list, got 'lab'"),
+    ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: …, got 'lab'"),
     (
         {"w1": "service: fastmcp\nplugins: [lab.tasks, lab-tasks]"},
-        "w1.yaml: plugins[1]: must be the dotted name of a Python module, as in package.module, got 'lab-tasks'",
+        "w1.yaml: plugins[1]: …, got 'lab-tasks'",
     ),
-    ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: must be a mapping, got a number"),
-    ({"w1": "service: fastmcp\nuvicorn: 5"}, "w1.yaml: uvicorn: must be a mapping, got 5"),
+    ({"w1": "service: fastmcp\nauth_bearer: 5"}, "w1.yaml: auth_bearer: …, got a number"),
+    ({"w1": "service: fastmcp\nuvicorn: 5"}, "w1.yaml: uvicorn: …, got 5"),
     ({"w1": "service: fastmpc"}, "w1.yaml: service: must be 'fastmcp', got 'fastmpc'"),
     ({"w1": "service: FastMCP"}, "w1.yaml: service: must be 'fastmcp', got 'FastMCP'"),
     ({"w1": "service:"}, "w1.yaml: service: must be 'fastmcp', got nothing"),
@@ -51,11 +53,11 @@ MISTAKES = [
     ({"inventory": "workers: {w1: }"}, "inventory.yaml: workers.w1.service: required key is missing"),
     (
         {"w1": "service: fastmcp\nport: 70000\nhost: '*'\nauthentication_enabled: maybe"},
-        "w1.yaml: host: must be an IP address or a host name, or empty for all interfaces, got '*' (and 2 more)",
+        "w1.yaml: host: …, got '*' (and 2 more)",
     ),
     (
         {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 0}"},
-        "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, got 0",
+        "w1.yaml: auth_bearer.token_ttl: …, got 0",
     ),
     (
         {"w1": "service: fastmcp\nauth_bearer: {max_wrong_tokens_per_minute: -1}"},
@@ -67,10 +69,7 @@ MISTAKES = [
     ),
     (
         {"w1": "service: fastmcp\nauth_bearer: {required_scopes: [a, b c]}"},
-        (
-            'w1.yaml: auth_bearer.required_scopes[1]: must be a scope: printable ASCII without blanks, " and \\, '
-            "got 'b c'"
-        ),
+        "w1.yaml: auth_bearer.required_scopes[1]: …, got 'b c'",
     ),
     (
         {"inventory": "workers: {w1: [w1.yaml, {port: x}]}"},
@@ -80,7 +79,7 @@ MISTAKES = [
         {"w1": "service: fastmcp\nport: ${PORT}"},
         "w1.yaml: port: environment variable PORT is not set: set it, or write ${PORT:-default}",
     ),
-    ({"w1": "- service: fastmcp"}, "w1.yaml:1: must be a mapping of keys to values, got a list"),
+    ({"w1": "- service: fastmcp"}, "w1.yaml:1: …, got a list"),
     ({"w1": "service: fastmcp\nservice: x"}, "w1.yaml:2: key 'service' given twice: remove one"),
     ({"w1": None}, "inventory.yaml: workers.w1[0]: file {folder}/w1.yaml doesn't exist"),
     (
@@ -91,7 +90,7 @@ MISTAKES = [
         {"inventory": 'workers: {w1: ["a\\nb"]}'},
         "inventory.yaml: workers.w1[0]: file '{folder}/a\\nb' doesn't exist",
     ),
-    ({"inventory": None}, "inventory.yaml: can't be read: No such file or directory"),
+    ({"inventory": None}, "inventory.yaml: …No such file or directory"),
     ({"inventory": ""}, "inventory.yaml: workers: must have at least one worker, unless there is a broker to join"),
     (
         {"inventory": "workers: {w-*: [w1.yaml]}"},
@@ -138,25 +137,22 @@ MISTAKES = [
     ),
     (
         {"inventory": f"{ONE}topology: {{workers: w1}}"},
-        "inventory.yaml: topology.workers: must be a list, got 'w1'",
+        "inventory.yaml: topology.workers: …, got 'w1'",
     ),
     (
         {"inventory": f"{ONE}topology: {{workers: [{{w1: {{}}, w2: {{}}}}]}}"},
-        (
-            "inventory.yaml: topology.workers[0]: must be text (in quotes, where YAML would read it as something "
-            "else), got a mapping"
-        ),
+        "inventory.yaml: topology.workers[0]: …, got a mapping",
     ),
-    ({"inventory": f"{ONE}topology: []"}, "inventory.yaml: topology: must be a mapping, got a list"),
+    ({"inventory": f"{ONE}topology: []"}, "inventory.yaml: topology: …, got a list"),
     (
         {"inventory": f"{ONE}topology: {{worker: [w1]}}"},
         "inventory.yaml: topology.worker: no such key, did you mean workers?",
     ),
     ({"inventory": f"{ONE}broker: {{}}"}, "inventory.yaml: broker.endpoint: required key is missing"),
-    ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: must be a mapping, got true or false"),
+    ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: …, got true or false"),
     (
         {"inventory": f"{ONE}broker: {{endpoint: 'tcp://b:1', shared_key: secret}}"},
-        "inventory.yaml: broker.shared_key: must be a CURVE public key, 40 Z85 characters in quotes",
+        "inventory.yaml: broker.shared_key: …",
     ),
 ]
 
@@ -172,7 +168,8 @@ def test_error_names_file_key_and_what_was_expected(
     texts = {"inventory": ONE, "w1": "service: fastmcp"} | files
     with pytest.raises(InventoryError) as caught:
         inventory(**{f"{name}__yaml": text for name, text in texts.items() if text is not None})
-    assert str(caught.value) == f"{tmp_path}/{message.replace('{folder}', str(tmp_path))}"
+    expected = re.escape(f"{tmp_path}/{message.replace('{folder}', str(tmp_path))}").replace("…", ".+")
+    assert re.fullmatch(expected, str(caught.value))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,12 @@ def test_missing_rules_are_empty(inventory: Load, tools: Any) -> None:
     assert ToolsInventory().timeout == 600
 
 
+# "…" stands for the rule of a type, which the type's own test has in full
 MISTAKES = [
-    ([], "tools: must be a mapping"),
+    ([], "tools: …"),
     ({"polcy": []}, "tools.polcy: no such key, did you mean policy?"),
     ({"policy": "nornir"}, "tools.policy: must be a list of rules, got text"),
-    ({"policy": [{}, "nornir"]}, "tools.policy[1]: must be a mapping"),
+    ({"policy": [{}, "nornir"]}, "tools.policy[1]: …"),
     ({"policy": [{}] * 1001}, "tools.policy: must have at most 1000 rules, got 1001"),
     ({"policy": [{"action": "deny"}]}, "tools.policy[0].action: must be 'allow' or 'reject', got 'deny'"),
     ({"policy": [{"action": 1}]}, "tools.policy[0].action: must be 'allow' or 'reject', got 1"),
@@ -107,7 +109,7 @@ MISTAKES = [
     ({"policy": [{"tasks": ["x"] * 1001}]}, "tools.policy[0].tasks: must have at most 1000 names, got 1001"),
     (
         {"policy": [{"tasks": ["a", 5]}]},
-        "tools.policy[0].tasks[1]: must be text (in quotes, where YAML would read it as something else), got 5",
+        "tools.policy[0].tasks[1]: …, got 5",
     ),
     ({"policy": [{"service": ""}]}, "tools.policy[0].service: must have 1 to 256 characters, got 0"),
     (
@@ -126,7 +128,7 @@ MISTAKES = [
     ),
     (
         {"guardrails": [{**GUARDRAIL, "match": "((((a{999}){999}){999}){999})"}]},
-        ("tools.guardrails[0].match: text 1 must be a regular expression: repeats make it longer than 10000 items"),
+        ("tools.guardrails[0].match: text 1 must be a regular expression: …10000 items"),
     ),
     (
         {"guardrails": [{**GUARDRAIL, "match": 5}]},
@@ -175,11 +177,11 @@ MISTAKES = [
             "invalid group reference 2 at position 1"
         ),
     ),
-    ({"timeout": 0}, "tools.timeout: must be 1 to 86400 whole seconds, got 0"),
-    ({"timeout": 86_401}, "tools.timeout: must be 1 to 86400 whole seconds, got 86401"),
+    ({"timeout": 0}, "tools.timeout: …, got 0"),
+    ({"timeout": 86_401}, "tools.timeout: …, got 86401"),
     (
         {"disable_builtin_guardrails": "maybe"},
-        "tools.disable_builtin_guardrails: must be true or false (also the words 1, yes, on, 0, no, off), got 'maybe'",
+        "tools.disable_builtin_guardrails: …, got 'maybe'",
     ),
 ]
 
@@ -189,7 +191,7 @@ def test_mistake_is_reported_with_file_key_and_rule(tmp_path: Path, inventory: L
     """The error is one line, and doesn't quote patterns."""
     with pytest.raises(InventoryError) as caught:
         inventory(inventory__yaml="workers: {w1: [w1.yaml]}", w1__yaml=write(tools))
-    assert str(caught.value).startswith(f"{tmp_path}/w1.yaml: {message}")
+    assert re.match(re.escape(f"{tmp_path}/w1.yaml: {message}").replace("…", ".+"), str(caught.value))
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

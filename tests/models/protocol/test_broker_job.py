@@ -185,7 +185,7 @@ def test_a_service_without_workers_is_one_line(data: dict[str, Any]) -> None:
 
 
 def test_a_dispatch_to_no_worker_or_to_too_many_is_an_error() -> None:
-    """A name that can't be sent is none."""
+    """A name that can't be sent is refused."""
     none, many = Sent(), Sent("w1", "w2", "w3", max_workers=2)
     none.receive("202", {"workers": [1, None, "\ud800"]})
     assert "has no worker of service s" in none.error

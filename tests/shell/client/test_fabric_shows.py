@@ -12,6 +12,7 @@ import pytest
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import NfcliError, NoWorkersError, UsageError
 from nfcli.shell.client.client import Client
+from nfcli.shell.transport.base import not_running
 from support.fabric.fake_broker import FakeBroker, Site, run
 
 
@@ -30,7 +31,7 @@ def client(tmp_path: Path, broker: Any) -> Iterator[Client]:
         yield client
 
 
-def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Path, broker: Any) -> None:
+def test_show_workers_lists_what_the_broker_has_and_what_is_missing(tmp_path: Path, broker: Any) -> None:
     """Workers of this machine that aren't there are dead, with the reason."""
     site = Site(tmp_path, broker, "w8", "w9")
     lock = WorkerLock.acquire(site.environment.lock_file("w9"))
@@ -42,14 +43,14 @@ def test_show_workers_tells_what_the_broker_has_and_what_is_missing(tmp_path: Pa
         assert client.show_workers() == [
             {"name": "n1", "service": "nornir", **alive},
             {"name": "w1", "service": "fastmcp", **alive},
-            {"name": "w8", **dead, "note": "worker w8 is not running: start it (nfcli -w, or a new shell without -c)"},
+            {"name": "w8", **dead, "note": not_running("w8")},
             {"name": "w9", **dead, "note": note},
         ]
     lock.release()
 
 
 @pytest.mark.parametrize("answer", [5, "x", {}, [1, {"name": 5}, {"name": "w1"}], [{"name": "", "service": ""}]])
-def test_workers_of_the_wrong_shape_are_none(broker: Any, client: Client, answer: Any) -> None:
+def test_workers_of_the_wrong_shape_are_skipped(broker: Any, client: Client, answer: Any) -> None:
     """Whatever the broker sends, the error is one line."""
     broker.on_question = lambda _: answer
     with pytest.raises(NoWorkersError) as caught:
@@ -57,7 +58,7 @@ def test_workers_of_the_wrong_shape_are_none(broker: Any, client: Client, answer
     assert str(caught.value) == "no worker serves 'fastmcp': the broker has none"
 
 
-def test_the_broker_tells_of_itself(broker: Any, client: Client) -> None:
+def test_the_broker_describes_itself(broker: Any, client: Client) -> None:
     """Its state, its versions, and how many it has; something else than a mapping is refused."""
     broker.workers = {"w1": "fastmcp", "w2": "fastmcp", "n1": "nornir"}
     versions = {"norfab": "0.25.0"}

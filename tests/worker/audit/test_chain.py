@@ -101,12 +101,12 @@ TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     ),
     "a line replaced": (lambda lines: [*lines[:3], FORGED, *lines[4:]], "line 4 is altered"),
     "a line added": (lambda lines: [*lines, HEAD.line({"actor": "mallory"})], "line 7 was added by another program"),
-    "all made anew": (lambda _lines: chain(COUNT + 1)[1:], "line 1 is missing"),
+    "all created again": (lambda _lines: chain(COUNT + 1)[1:], "line 1 is missing"),
     "another chain": (
         lambda lines: [line.replace(b"client", b"nobody") for line in lines],
         "line 1 or line 2 is altered",
     ),
-    "begun anew in the middle": (
+    "restarted in the middle": (
         lambda lines: [*lines[:3], *chain(3, Head(3, NO_LINE))],
         "line 4 starts a new chain: lines before it may be missing",
     ),
@@ -117,12 +117,12 @@ TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
 def test_the_first_line_that_was_tampered_with_is_named(
     tamper: Callable[[list[bytes]], list[bytes]], expected: str
 ) -> None:
-    """Altered, missing, moved and inserted lines are told apart."""
+    """Altered, missing, moved and inserted lines are distinguished."""
     assert fault(tamper(LINES)) == expected
 
 
 def test_an_unfinished_line_is_a_fault() -> None:
-    """The worker removes such a line when it opens the file; while it runs there is none."""
+    """The worker removes such a line when it opens the file; a running worker leaves no such line."""
     text = b"".join(line + b"\n" for line in LINES)
     assert verify_chain(io.BytesIO(text[:-1]), len(text) - 1, HEAD) == "line 6 is altered"
     assert verify_chain(io.BytesIO(text + b"{"), len(text) + 1, HEAD) == "line 7 is altered"

@@ -17,12 +17,13 @@ from pydantic import Field
 
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.http import active_requests
+from nfcli.worker.http.bearer import INVALID_CREDENTIALS
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
-REJECTED = (401, "the token is unknown, expired or deleted")
+REJECTED = (401, INVALID_CREDENTIALS)
 OWNERS = {"t": "alice", "token": "alice", "username": "bob"}
 
 Serve = Callable[..., Any]

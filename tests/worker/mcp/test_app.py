@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.tasks.base import TaskInput
+from nfcli.worker.http.bearer import INVALID_CREDENTIALS
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.tokens.store import TokenStore
@@ -291,7 +292,7 @@ def test_active_call_ends_with_its_token_and_others_go_on(served_worker: Serve, 
     callers["t"].join(WAIT_SECONDS)
     may_end.set()
     callers[TOKEN].join(WAIT_SECONDS)
-    expected = (401, 'Bearer error="invalid_token"', "the token is unknown, expired or deleted")
+    expected = (401, 'Bearer error="invalid_token"', INVALID_CREDENTIALS)
     assert rejection(responses["t"]) == expected
     assert responses[TOKEN][2]["result"]["structuredContent"]["w1"]["result"] is True
 

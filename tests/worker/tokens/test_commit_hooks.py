@@ -126,7 +126,7 @@ def test_a_commit_hook_runs_between_the_rows_and_the_commit(
 @pytest.mark.parametrize(
     "error",
     [
-        RefusedError("the audit trail can't be written"),
+        RefusedError("no line can be added"),
         OSError(28, "No space left on device"),
         sqlite3.OperationalError("disk I/O error"),
         TokenStoreFullError("a full disk, but not the store's"),
@@ -169,7 +169,7 @@ def test_the_cause_of_a_refusal_is_kept(store: TokenStore) -> None:
     """Its cause is kept for logs."""
 
     def refuse(_change: TokenChange) -> None:
-        raise RefusedError("the audit trail can't be written") from OSError(28, "No space left on device")
+        raise RefusedError("no line can be added") from OSError(28, "No space left on device")
 
     with pytest.raises(RefusedError) as raised:
         store.delete(username="alice", before_commit=refuse)

@@ -196,9 +196,8 @@ def test_a_closing_that_can_not_sweep_closes(
         other.execute("BEGIN EXCLUSIVE")
         store.close()
         other.execute("ROLLBACK")
-    assert caplog.messages == [
-        "expired tokens were not swept: token store busy, nothing changed: another process holds its database"
-    ]
+    (message,) = caplog.messages
+    assert message.startswith("expired tokens were not swept: token store busy")
     assert open_store().records() == []
 
 

@@ -228,8 +228,5 @@ def test_results_are_json(joined: Any, connect_client: Connect) -> None:
     peer.post("u1", {"task": "nothing-like-it"})
     assert peer.statuses(3) == ["202", "201", "event"]
     _, status, data = peer.read()
-    assert (status, json.loads(json.dumps(data)), failed_with(data)) == (
-        "200",
-        data,
-        "unknown task 'nothing-like-it': call list_tasks for the available names",
-    )
+    assert (status, json.loads(json.dumps(data))) == ("200", data)
+    assert failed_with(data).startswith("unknown task 'nothing-like-it'")

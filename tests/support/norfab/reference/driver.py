@@ -71,7 +71,7 @@ class Driver:
     def reopen_client(self, name: str) -> None:
         """Close the client and connect one of the same name, until it is heard.
 
-        A ROUTER passes over a connection, for as long as it lasts, that came before the older one of its name had gone.
+        A ROUTER skips a connection, for as long as it lasts, that came before the older one of its name had gone.
         """
         for _ in range(REOPENINGS):
             self.close_client()

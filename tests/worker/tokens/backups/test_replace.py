@@ -200,5 +200,5 @@ def test_the_write_ahead_log_does_not_stay_as_long_as_a_restoration_makes_it(
 def test_a_closed_store_takes_no_restoration(store: TokenStore, others: list[BearerTokenRecord]) -> None:
     """As with every other change."""
     store.close()
-    with pytest.raises(TokenStoreError, match=r"^token store is closed, nothing changed$"):
+    with pytest.raises(TokenStoreError, match="is closed"):
         store.replace(others)

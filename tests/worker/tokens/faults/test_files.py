@@ -107,7 +107,7 @@ def test_everything_is_private_whatever_the_umask(open_store: OpenStore, tokens_
 
 
 def test_a_folder_open_to_others_is_refused(open_store: OpenStore, tokens_folder: Path) -> None:
-    """They may have been in already, so it is not mended silently."""
+    """They may have been in already, so it is not fixed silently."""
     tokens_folder.mkdir()
     tokens_folder.chmod(0o755)
     with pytest.raises(EnvironmentFolderError, match=r"chmod 700 "):

@@ -99,6 +99,6 @@ def test_a_call_during_closing_is_refused(
         monkeypatch.setattr(TokenDatabase, "remove", remove_meanwhile)
         store.close()
     monkeypatch.undo()
-    with pytest.raises(TokenStoreError, match=r"^token store is closed, nothing changed$"):
+    with pytest.raises(TokenStoreError, match="is closed"):
         calls[0].result()
     assert open_store().usernames() == ["bob"]
