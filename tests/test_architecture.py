@@ -42,6 +42,7 @@ def test_the_repository_keeps_the_rule(check: Check, repository: dict[str, str])
 _SLASH = "/"  # keeps the places out of this file's own text
 _LONG = "    pass\n" * 49
 _SETUPTOOLS = "[tool.setuptools]\npackages = {}"
+_BOUNDED = ["mcp>=2,<3", "diskcache<6", "httptools<1", "picle==0.13", "pyzmq<28", "uvicorn<1"]
 _PROJECT = "[project]\ndependencies = {}"
 BREACHES: list[tuple[Check, Files, list[str]]] = [
     (check_relative_imports, {"man/a.py": "from nfcli.models import b"}, ["man/a.py:1 imports nfcli.models"]),
@@ -64,8 +65,13 @@ BREACHES: list[tuple[Check, Files, list[str]]] = [
     (check_sleep, {"tests/a.py": "from asyncio import sleep"}, ["tests/a.py:1 sleeps"]),
     (
         check_bounds,
-        {"pyproject.toml": _PROJECT.format(["rich", "mcp>=2"])},
+        {"pyproject.toml": _PROJECT.format(["rich", "mcp>=2", *_BOUNDED[1:]])},
         ["pyproject.toml needs mcp>=2 without a bound"],
+    ),
+    (
+        check_bounds,
+        {"pyproject.toml": _PROJECT.format(_BOUNDED[1:])},
+        ["pyproject.toml lacks mcp"],
     ),
     (check_places, {"README.md": f"\ncd {_SLASH}work/a"}, [f"README.md:2 says {_SLASH}work/"]),
     (check_places, {".ci/run": f"../shared{_SLASH}a"}, [f".ci/run:1 says shared{_SLASH}"]),
@@ -80,7 +86,7 @@ KEPT: list[tuple[Check, Files]] = [
     (check_folder_docstrings, {"man/__init__.py": '"""The manual."""\n', "__init__.py": "x = 1"}),
     (check_packages, {"__init__.py": "", "man/a.py": "", "pyproject.toml": _SETUPTOOLS.format(["nfcli", "nfcli.man"])}),
     (check_sleep, {"tests/bench/a.py": "time.sleep(1)", "worker/a.py": "await sleep(1)"}),
-    (check_bounds, {"pyproject.toml": _PROJECT.format(["mcp>=2,<3", "mcp-types", "picle==0.13"])}),
+    (check_bounds, {"pyproject.toml": _PROJECT.format([*_BOUNDED, "mcp-types"])}),
     (check_places, {"README.md": "cd work/a; sudo -u root/x; unshared/x"}),
 ]
 

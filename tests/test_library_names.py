@@ -23,6 +23,8 @@ NAMES = {
     ),
     "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": "keep_alive response_complete",
     "uvicorn.server:ServerState": "connections tasks",
+    "zmq.auth.base:Authenticator": "zap_socket",
+    "zmq.auth.thread:ThreadAuthenticator": "pipe",
 }
 
 

@@ -103,11 +103,11 @@ def check_sleep(files: Files) -> list[str]:
 def check_bounds(files: Files) -> list[str]:
     """Libraries whose private names or habits we rely on stay below the next version that may have others."""
     project = tomllib.loads(files.get("pyproject.toml", "")).get("project", {})
-    needed = {re.split(r"\W", each.replace("-", "_"))[0]: each for each in project.get("dependencies", [])}
+    listed = {re.split(r"\W", each.replace("-", "_"))[0]: each for each in project.get("dependencies", [])}
     return [
-        f"pyproject.toml needs {needed[name]} without a bound"
-        for name in sorted(BOUNDED & needed.keys())
-        if not re.search(r"<|==", needed[name])
+        f"pyproject.toml needs {listed[name]} without a bound" if name in listed else f"pyproject.toml lacks {name}"
+        for name in sorted(BOUNDED)
+        if not re.search(r"<|==", listed.get(name, ""))
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from httptools import HttpRequestParser
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -136,6 +137,8 @@ class _Connection(HttpToolsProtocol):
 
     The middleware limits bodies, uvicorn the time between requests.
     """
+
+    parser: HttpRequestParser
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
