@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from .fields import Token, Username
+from .fields import Instant, Token, Username
 
 
 @dataclass(slots=True)
@@ -18,8 +18,8 @@ class BearerTokenRecord:
 
     token: Token = field(repr=False)  # a repr may end in a log
     username: Username
-    created: float
-    expires: float | None
+    created: Instant
+    expires: Instant | None
 
     def is_live(self, now: float) -> bool:
         """Whether the token is valid at `now` (epoch seconds); it expires at the exact moment `expires` names."""

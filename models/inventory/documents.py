@@ -31,7 +31,6 @@ MAX_VALUES = 100_000
 # in a quoted one end the text. To YAML a placeholder is plain text; its delimiters are private-use characters.
 _PLACEHOLDER_OPEN, _PLACEHOLDER_CLOSE = "\ue000", "\ue001"
 _TEMPLATE = re.compile(r"\{\{(?P<expression>.*?)\}\}")
-_PLACEHOLDER = re.compile(rf"{_PLACEHOLDER_OPEN}(\d+){_PLACEHOLDER_CLOSE}")
 
 _STRING = r"""(?:"[^"]*"|'[^']*')"""
 _LITERAL = rf"(?:{_STRING}|-?\d+|[Tt]rue|[Ff]alse)"

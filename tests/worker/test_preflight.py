@@ -24,6 +24,7 @@ from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.tokens.errors import damaged
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 from support.workers import EnvironmentFactory
 
 OpenStore = Callable[[], TokenStore]
@@ -32,9 +33,10 @@ OpenStore = Callable[[], TokenStore]
 KILLED = """
 import os, sys
 from pathlib import Path
+from nfcli.models.tasks.auth import BearerTokenStoreInput
 from nfcli.worker.tokens.store import TokenStore
 store = TokenStore(Path(sys.argv[1]))  # kept: a store that nobody has any more closes its database
-store.store("ann", "t1", None)
+store.store(BearerTokenStoreInput(username="ann", token="t1"), before_commit=None)
 os._exit(9)
 """
 
@@ -50,8 +52,8 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
         AuditTrail(environment.audit_file(DEFAULT_WORKER), key) as trail,
     ):
         for token in ("t1", "t2", "t3"):
-            store.store("ann", token, None, before_commit=trail.before_commit("client"))
-        store.delete(token="t3")
+            store_token(store, "ann", token, None, before_commit=trail.before_commit("client"))
+        delete_tokens(store, token="t3")
     return environment
 
 

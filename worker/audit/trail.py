@@ -100,7 +100,12 @@ class AuditTrail:
         """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
         An import has one line for each user. `expire` is the lifetime of a stored token in seconds.
+
+        Raises:
+            ValueError: `actor` is empty, as in jobs of a task that doesn't declare `audit=`.
         """
+        if not actor:
+            raise ValueError("a change without an actor can't be audited: declare `audit=` of the task")
 
         def write(change: TokenChange) -> None:
             for records in _by_user(change.records) if change.operation == "import" else [change.records]:

@@ -28,8 +28,7 @@ def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) ->
     """
     lifetime = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
     worker.store.store(
-        **arguments.model_dump(exclude={"expire"}),
-        expire_seconds=lifetime,
+        arguments.model_copy(update={"expire": lifetime}),
         before_commit=worker.audit.before_commit(worker.client, expire=lifetime),
     )
     return True

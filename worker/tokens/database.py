@@ -232,7 +232,7 @@ class TokenDatabase:
         with self._converting_errors():
             return read_rows(self.cache.connection)
 
-    def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None = None) -> None:
+    def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None) -> None:
         """Write tokens, all or none, replacing older rows of the same tokens; on disk (fsync) when this returns."""
 
         def write() -> None:
@@ -241,13 +241,13 @@ class TokenDatabase:
 
         self._write(write, now, before_commit)
 
-    def remove(self, tokens: Iterable[str], *, now: float, before_commit: Callable[[], None] | None = None) -> None:
+    def remove(self, tokens: Iterable[str], *, now: float, before_commit: Callable[[], None] | None) -> None:
         """Remove tokens, all or none; gone from disk (fsync) when this returns."""
         keys = [KEY_PREFIX + token for token in tokens]
         self._write(partial(self.cache.remove, keys), now, before_commit)
 
     def replace(
-        self, records: list[BearerTokenRecord], *, now: float, before_commit: Callable[[], None] | None = None
+        self, records: list[BearerTokenRecord], *, now: float, before_commit: Callable[[], None] | None
     ) -> None:
         """Replace all tokens by these, in one transaction; on disk (fsync) when this returns."""
         self._write(lambda: self.cache.replace(map(encode, records)), now, before_commit)

@@ -25,7 +25,7 @@ from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
-from pydantic import ValidationError, create_model
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from ...models.fields import LAST_INSTANT
 from ...models.tokens import BearerTokenRecord
@@ -46,6 +46,11 @@ _SELECT = f"""
     FROM Cache ORDER BY rowid
 """  # noqa: S608  only constants of this module go in
 
+# A tuple: a dataclass takes no configuration from an adapter.
+_RECORDS = TypeAdapter(
+    tuple[BearerTokenRecord, ...],
+    config=ConfigDict(revalidate_instances="always", hide_input_in_errors=True),
+)
 _TYPES = get_type_hints(BearerTokenRecord, include_extras=True) | {"created": datetime}
 _JSON_FIELDS: dict[str, Any] = {
     field.name: (_TYPES[field.name], ... if field.default is MISSING else field.default)
@@ -106,7 +111,12 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
 
 
 def encode(record: BearerTokenRecord) -> tuple[str, str, str, float | None]:
-    """Return key, tag, value and expire_time of a token's row."""
+    """Return key, tag, value and expire_time of a token's row.
+
+    Raises:
+        ValidationError: the record breaks a rule: `read_rows` would skip its row.
+    """
+    _RECORDS.validate_python((record,))
     content: dict[str, Any] = {name: getattr(record, name) for name in _JSON_FIELDS}
     content["created"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
     value = json.dumps({name: each for name, each in content.items() if each is not None})

@@ -16,9 +16,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self, TypeVar, TypeVarTuple
+from typing import Self, TypeVar, TypeVarTuple
 
 from ...models.errors import TokenOwnerError, TokenStoreError
+from ...models.tasks.auth import BearerTokenStoreInput
 from ...models.tokens import BearerTokenRecord
 from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange
 from .clock import MonotonicWallClock
@@ -44,8 +45,8 @@ class TokenStore:
     Any thread may call any method. Instants are epoch seconds (UTC). A token is live until the exact moment it expires;
     one that isn't live counts as absent everywhere. `now` reads the store's clock, which never goes back, never stands
     still (`clock`), and starts no earlier than the database's high-water mark: what was found expired stays expired.
-    Tokens and user names that are given to the store obey the rules of `models/fields.py`. A method that changes
-    something raises `TokenStoreError` if the disk refuses; then nothing changed.
+    A method that changes something raises `TokenStoreError` if the disk refuses, pydantic's `ValidationError` for a
+    record that breaks a rule; then nothing changed. Each takes a commit hook, None for a change that isn't audited.
 
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
@@ -166,19 +167,11 @@ class TokenStore:
         """Whether there are expired tokens to sweep; takes constant time."""
         return self.now() >= self.index.next_expiry
 
-    def store(
-        self,
-        username: str,
-        token: str,
-        expire_seconds: int | None,
-        *,
-        before_commit: BeforeCommit | None = None,
-        **details: Any,
-    ) -> BearerTokenRecord:
+    def store(self, given: BearerTokenStoreInput, *, before_commit: BeforeCommit | None) -> BearerTokenRecord:
         """Store a token, or renew one that the same user has; on disk (fsync) when this returns.
 
         The lifetime is counted in seconds from now; None means no expiry, also where the token had one before.
-        `before_commit` may raise to refuse the change. `details` are the record's other fields.
+        `before_commit` may raise to refuse the change.
 
         Raises:
             TokenOwnerError: a live token of that value is another user's.
@@ -187,22 +180,22 @@ class TokenStore:
         def store() -> tuple[BearerTokenRecord, list[str]]:
             # The database keeps microseconds of a creation; the expiry shows the same fraction.
             now = round(self.now(), 6)
-            old = self.index.by_token.get(token)
+            old = self.index.by_token.get(given.token)
             live = old if old is not None and old.is_live(now) else None
-            if live is not None and live.username != username:
+            if live is not None and live.username != given.username:
                 raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
-            expires = None if expire_seconds is None else now + expire_seconds
+            expires = None if given.expire is None else now + given.expire
             created = now if live is None else live.created
-            record = BearerTokenRecord(token, username, created, expires, **details)
+            record = BearerTokenRecord(**given.model_dump(exclude={"expire"}), created=created, expires=expires)
             change = TokenChange("create" if live is None else "renew", (record,))
             self.database.put(record, now=self.now(), before_commit=_bind(before_commit, change))
             self.index.put(record)
-            return record, [] if old is None or live is not None else [token]
+            return record, [] if old is None or live is not None else [given.token]
 
         return self._change(store)
 
     def delete(
-        self, *, username: str | None = None, token: str | None = None, before_commit: BeforeCommit | None = None
+        self, *, username: str | None = None, token: str | None = None, before_commit: BeforeCommit | None
     ) -> int:
         """Remove a token, a user's tokens, or a token if it is that user's, all in one transaction.
 
@@ -227,9 +220,7 @@ class TokenStore:
         before_commit = _bind(hook, TokenChange("delete", live)) if live else None
         return len(live), self._remove(records, now, before_commit)
 
-    def replace(
-        self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
-    ) -> ReplaceResult:
+    def replace(self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None) -> ReplaceResult:
         """Replace all stored tokens by these, with their creation and expiry, in one transaction.
 
         Expired ones are skipped. `before_commit` gets the others and may raise to refuse the change. Tokens that aren't
@@ -251,7 +242,7 @@ class TokenStore:
         return ReplaceResult(len(records), removed, len(given) - len(live)), [record.token for record in gone]
 
     def import_tokens(
-        self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None = None
+        self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None
     ) -> ImportResult:
         """Add tokens that aren't stored here, with their creation and expiry, in one transaction.
 
@@ -322,7 +313,7 @@ class TokenStore:
         return count
 
     def _sweep(self, now: float) -> list[str]:
-        return self._remove(self.index.expired(now, SWEEP_BATCH_TOKENS), self.now())
+        return self._remove(self.index.expired(now, SWEEP_BATCH_TOKENS), self.now(), None)
 
     def _schedule_sweep(self) -> None:
         """Schedule one background sweep, unless one is pending or failed less than `SWEEP_AGAIN_SECONDS` ago."""
@@ -344,7 +335,7 @@ class TokenStore:
         self._next_background_sweep = next_sweep
 
     def _remove(
-        self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None = None
+        self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None
     ) -> list[str]:
         """Remove records from disk, then from the index; return their tokens."""
         tokens = [record.token for record in records]

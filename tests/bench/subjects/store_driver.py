@@ -13,6 +13,7 @@ from pathlib import Path
 
 from subjects.answering import answer_calls
 
+from nfcli.models.tasks.auth import BearerTokenStoreInput
 from nfcli.worker.http.bearer import DiskcacheBearerTokenVerifier
 from nfcli.worker.tokens.store import TokenStore
 
@@ -60,14 +61,16 @@ class Driver:
         return [_timed(self._is_deleted, token) for _, token in rows]
 
     def _is_deleted(self, token: str) -> bool:
-        return self._store.delete(token=token) == 1
+        return self._store.delete(token=token, before_commit=None) == 1
 
     def create(self, rows: list[tuple[str, str]]) -> list[float]:
         """Store tokens one by one."""
         return [_timed(self._is_stored, *row) for row in rows]
 
     def _is_stored(self, username: str, token: str) -> bool:
-        return self._store.store(username, token, None).token == token
+        return (
+            self._store.store(BearerTokenStoreInput(username=username, token=token), before_commit=None).token == token
+        )
 
 
 def _timed(function: Callable[..., bool], *args: str) -> float:

@@ -28,6 +28,7 @@ from mcp.client.streamable_http import streamable_http_client
 from nfcli.worker.http.bearer import INVALID_CREDENTIALS
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
 from support.own_tools import OWN_TOOLS
+from support.tokens.token_store import delete_tokens, store_token
 
 STATUS = "service_fastmcp__task_get_status"
 
@@ -184,7 +185,7 @@ def test_wrong_token_is_refused(worker: Any, drive: Drive, era: str) -> None:
 
 def test_expired_token_is_refused_from_its_moment_on(worker: Any, drive: Drive, era: str) -> None:
     """It worked until then."""
-    worker.store.store("automation", "t", 60)
+    store_token(worker.store, "automation", "t", 60)
     assert use(drive, worker.url, "t", era).tools == OWN_TOOLS
     worker.now += 60
     seen = use(drive, worker.url, "t", era)
@@ -193,9 +194,9 @@ def test_expired_token_is_refused_from_its_moment_on(worker: Any, drive: Drive, 
 
 def test_deleted_token_is_refused_on_the_next_request(worker: Any, drive: Drive, era: str) -> None:
     """It worked until then."""
-    worker.store.store("automation", "t", None)
+    store_token(worker.store, "automation", "t", None)
     assert use(drive, worker.url, "t", era).tools == OWN_TOOLS
-    worker.store.delete(token="t")
+    delete_tokens(worker.store, token="t")
     seen = use(drive, worker.url, "t", era)
     assert seen == Seen(refusal=INVALID_CREDENTIALS, answers=[(401, 'Bearer error="invalid_token"')])
 
@@ -271,12 +272,12 @@ def test_curl_lists_the_tools(worker: Any, era: str, path: str) -> None:
 @needs_curl
 def test_curl_is_refused_like_anybody(worker: Any, scoped_worker: Any, era: str) -> None:
     """No token, a wrong, an expired, a deleted one, and one without the scope."""
-    worker.store.store("automation", "short", 60)
-    worker.store.store("automation", "gone", None)
+    store_token(worker.store, "automation", "short", 60)
+    store_token(worker.store, "automation", "gone", None)
     bearer = "--oauth2-bearer"
     assert curl(worker.url, era, bearer, "short")[0] == curl(worker.url, era, bearer, "gone")[0] == 200
     worker.now += 60
-    worker.store.delete(token="gone")
+    delete_tokens(worker.store, token="gone")
     invalid = (401, 'Bearer error="invalid_token"')
     assert curl(worker.url, era)[:2] == (401, "Bearer")
     assert [curl(worker.url, era, bearer, token)[:2] for token in ("wrong", "short", "gone")] == [invalid] * 3

@@ -59,10 +59,13 @@ def big(environment_factory: EnvironmentFactory) -> Environment:
     now = time.time()
     with TokenStore(environment.tokens_folder(DEFAULT_WORKER)) as store:
         store.replace(
-            BearerTokenRecord(
-                f"token-{n:05}-{'x' * 64}", f"user {n % 100}", now - n, now + 10_000 + n if n % 10 else None
-            )
-            for n in range(MANY)
+            (
+                BearerTokenRecord(
+                    f"token-{n:05}-{'x' * 64}", f"user {n % 100}", now - n, now + 10_000 + n if n % 10 else None
+                )
+                for n in range(MANY)
+            ),
+            before_commit=None,
         )
     return environment
 

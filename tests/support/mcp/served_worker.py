@@ -30,6 +30,7 @@ from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolPolicy
 from support.task_context import task_context
+from support.tokens.token_store import store_token
 
 START = 1_780_000_000.25
 WAIT_SECONDS = 10.0
@@ -122,7 +123,7 @@ class ServedWorker(McpAddress):
         self.now = START
         self.grace_seconds = grace_seconds
         self.store = TokenStore(folder, clock=lambda: self.now, ticks=lambda: 0.0)
-        self.store.store("automation", TOKEN, None)
+        store_token(self.store, "automation", TOKEN, None)
         self.audit = AuditTrail(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
         self.looked_up: list[str] = []
         self._looked_up_more = threading.Condition()

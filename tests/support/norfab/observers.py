@@ -21,6 +21,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from nfcli.models.protocol.broker_key import BrokerKey
+from nfcli.models.tasks.auth import BearerTokenStoreInput
 from nfcli.worker.tokens.store import TokenStore
 
 WAIT_SECONDS = 60.0
@@ -160,7 +161,7 @@ def store_token(environment: Environment, name: str) -> None:
     """Give a worker that doesn't run yet the token `TOKEN`."""
     environment.prepare()
     with TokenStore(environment.tokens_folder(name)) as store:
-        store.store("observer", TOKEN, None)
+        store.store(BearerTokenStoreInput(username="observer", token=TOKEN), before_commit=None)
 
 
 def log_lines(environment: Environment, name: str, pattern: str) -> list[str]:

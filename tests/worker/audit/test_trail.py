@@ -21,6 +21,7 @@ from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.tokens.changes import TokenChange
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 SECRET = "s3cr3t-t0k3n/with+more~=="
 KEY = bytes(32)
@@ -55,7 +56,7 @@ def test_a_stored_token_leaves_a_line_without_the_token(
     trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
 ) -> None:
     """Number, time, actor, operation, owner, fingerprint, lifetime, outcome and hash."""
-    open_store().store("alice", SECRET, 60, before_commit=trail.before_commit("client", expire=60))
+    store_token(open_store(), "alice", SECRET, 60, before_commit=trail.before_commit("client", expire=60))
     expected = {
         "seq": 1,
         "time": TIME,
@@ -79,10 +80,10 @@ def test_each_change_leaves_one_line_and_other_calls_none(
     """Creation, renewal, deletion by token and by user leave one; calls that match nothing or only read leave none."""
     store = open_store()
     for token, expire in (("a1", 60), ("a1", None), ("a2", 5), ("a3", None)):
-        store.store("alice", token, expire, before_commit=trail.before_commit("client", expire=expire))
-    store.delete(token="a2", before_commit=trail.before_commit("client"))
-    store.delete(token="a2", before_commit=trail.before_commit("client"))
-    store.delete(username="alice", before_commit=trail.before_commit("client"))
+        store_token(store, "alice", token, expire, before_commit=trail.before_commit("client", expire=expire))
+    delete_tokens(store, token="a2", before_commit=trail.before_commit("client"))
+    delete_tokens(store, token="a2", before_commit=trail.before_commit("client"))
+    delete_tokens(store, username="alice", before_commit=trail.before_commit("client"))
     store.lookup("a1")
     store.records()
     assert brief(path) == [
@@ -113,13 +114,13 @@ def test_a_change_whose_line_can_not_be_written_is_not_made(
 ) -> None:
     """The caller gets the reason, memory and disk are unchanged, and with the file back changes work."""
     store = open_store()
-    store.store("alice", "a1", 60)
+    store_token(store, "alice", "a1", 60)
     before, rows = [(each.token, each.expires) for each in store.records()], raw_database.keys()
     changes: dict[str, Callable[[], object]] = {
-        "create": lambda: store.store("alice", "a2", None, before_commit=trail.before_commit("client")),
-        "renew": lambda: store.store("alice", "a1", 90, before_commit=trail.before_commit("client")),
-        "delete a token": lambda: store.delete(token="a1", before_commit=trail.before_commit("client")),
-        "delete a user": lambda: store.delete(username="alice", before_commit=trail.before_commit("client")),
+        "create": lambda: store_token(store, "alice", "a2", None, before_commit=trail.before_commit("client")),
+        "renew": lambda: store_token(store, "alice", "a1", 90, before_commit=trail.before_commit("client")),
+        "delete a token": lambda: delete_tokens(store, token="a1", before_commit=trail.before_commit("client")),
+        "delete a user": lambda: delete_tokens(store, username="alice", before_commit=trail.before_commit("client")),
     }
     moved = path.rename(path.with_name("moved"))
     path.mkdir()
@@ -143,9 +144,9 @@ def test_eight_threads_of_changes_leave_a_line_for_each(
         for n in range(12):
             token = f"t{(number + n) % 10}"
             if n % 3 == 2:
-                store.delete(token=token, before_commit=trail.before_commit(f"client-{number}"))
+                delete_tokens(store, token=token, before_commit=trail.before_commit(f"client-{number}"))
             else:
-                store.store("alice", token, None, before_commit=trail.before_commit(f"client-{number}"))
+                store_token(store, "alice", token, None, before_commit=trail.before_commit(f"client-{number}"))
 
     threads = [threading.Thread(target=change, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -256,7 +257,7 @@ def test_a_name_that_is_the_token_is_not_recorded(
     """This holds for successful changes too; a short token doesn't mask other names."""
     store = open_store()
     for username, token in (("alice", "alice"), (f"x{SECRET}", SECRET), ("alice", "a")):
-        store.store(username, token, None, before_commit=trail.before_commit("client"))
+        store_token(store, username, token, None, before_commit=trail.before_commit("client"))
     assert [line["username"] for line in lines(path)] == ["***", "x***", "alice"]
 
 
@@ -320,3 +321,9 @@ def test_problems_met_while_opening_are_logged_and_recorded(path: Path, caplog: 
     )
     with AuditTrail(path, KEY) as trail:
         assert trail.verify().lines == 2
+
+
+def test_a_change_without_an_actor_has_no_commit_hook(trail: AuditTrail) -> None:
+    """The client is empty in jobs of a task that doesn't declare `audit=`: it can't change tokens by accident."""
+    with pytest.raises(ValueError, match="declare `audit=`"):
+        trail.before_commit("")

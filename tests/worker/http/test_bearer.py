@@ -13,6 +13,7 @@ from mcp.server.auth.provider import AccessToken, TokenVerifier
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.http.bearer import DiskcacheBearerTokenVerifier
 from nfcli.worker.tokens.store import TokenStore
+from support.tokens.token_store import delete_tokens, store_token
 
 
 def verify(verifier: TokenVerifier, token: str) -> AccessToken | None:
@@ -24,8 +25,8 @@ def verify(verifier: TokenVerifier, token: str) -> AccessToken | None:
 def store(open_store: Callable[[], TokenStore]) -> TokenStore:
     """Return a store with a token that expires after a minute and one that never expires."""
     store = open_store()
-    store.store("alice", "minute", 60)
-    store.store("bob", "ever", None)
+    store_token(store, "alice", "minute", 60)
+    store_token(store, "bob", "ever", None)
     return store
 
 
@@ -65,7 +66,7 @@ def test_deleted_token_is_rejected_on_the_next_request(store: TokenStore) -> Non
     """Nothing is cached."""
     verifier = DiskcacheBearerTokenVerifier(store, (), None)
     assert verify(verifier, "ever") is not None
-    store.delete(token="ever")
+    delete_tokens(store, token="ever")
     assert verify(verifier, "ever") is None
 
 

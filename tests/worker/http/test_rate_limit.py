@@ -17,6 +17,7 @@ from nfcli.worker.http import authentication, rate_limit
 from nfcli.worker.http.rate_limit import FailedAuthLimiter, client_network
 from nfcli.worker.tokens.store import TokenStore
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
+from support.tokens.token_store import delete_tokens, store_token
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 ELSEWHERE = "127.0.0.2"
@@ -107,8 +108,8 @@ def test_requests_without_a_token_are_answered_during_a_lock_out(served_worker: 
 def test_every_invalid_token_counts(served_worker: Serve, header: str) -> None:
     """Malformed, unknown or deleted; the eleventh exceeds the limit."""
     worker = served_worker()
-    worker.store.store("automation", "t", None)
-    worker.store.delete(token="t")
+    store_token(worker.store, "automation", "t", None)
+    delete_tokens(worker.store, token="t")
     guesses = [worker.post(headers=(("authorization", header.format(token="t")),))[0] for _ in range(11)]
     assert guesses == [401] * 10 + [429]
     assert worker.post()[0] == 429
@@ -117,7 +118,7 @@ def test_every_invalid_token_counts(served_worker: Serve, header: str) -> None:
 def test_expired_token_counts(served_worker: Serve) -> None:
     """It was valid once, but guessing old tokens must not be free."""
     worker = served_worker()
-    worker.store.store("automation", "t", 60)
+    store_token(worker.store, "automation", "t", 60)
     worker.now += 60
     assert [worker.post(token="t")[0] for _ in range(11)] == [401] * 10 + [429]
     assert worker.post()[0] == 429

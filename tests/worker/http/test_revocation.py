@@ -21,6 +21,7 @@ from nfcli.worker.http.bearer import INVALID_CREDENTIALS
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
+from support.tokens.token_store import delete_tokens, store_token
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 REJECTED = (401, INVALID_CREDENTIALS)
@@ -57,7 +58,7 @@ class Tools:
 
         def resign(worker: WorkerContext, _arguments: TaskInput) -> bool:
             """Delete a token."""
-            return worker.store.delete(token=TOKEN) == 1
+            return delete_tokens(worker.store, token=TOKEN) == 1
 
         tasks = ModuleType("tasks")
         vars(tasks).update(
@@ -121,7 +122,7 @@ def test_running_call_ends_within_a_second_of_its_expiry(
     worker = served_worker(tools.module())
     taken = []
     for _ in range(3):  # the machine may pause
-        worker.store.store("automation", "t", 60)
+        store_token(worker.store, "automation", "t", 60)
         call = Call(worker, tools, "t", era)
         started = time.monotonic()
         worker.now += leap_seconds
@@ -136,9 +137,9 @@ def test_running_call_ends_within_a_second_of_its_expiry(
 def test_running_call_has_ended_when_its_deletion_is_acknowledged(served_worker: Serve, tools: Tools, era: str) -> None:
     """The 401 is on its way; calls with other tokens go on."""
     worker = served_worker(tools.module())
-    worker.store.store("other", "t", None)
+    store_token(worker.store, "other", "t", None)
     going_on, ending = (Call(worker, tools, token, era) for token in (TOKEN, "t"))
-    assert worker.store.delete(username="other") == 1
+    assert delete_tokens(worker.store, username="other") == 1
     assert ending.response() == REJECTED
     assert not going_on.is_over
     assert going_on.release() == (200, True)
@@ -151,10 +152,10 @@ def test_call_goes_on_when_its_token_is_renewed(
     """The current expiry counts, not the one when the call began."""
     monkeypatch.setattr(active_requests, "EXPIRY_CHECK_SECONDS", 0.01)
     worker = served_worker(tools.module())
-    worker.store.store("automation", "t", 60)
+    store_token(worker.store, "automation", "t", 60)
     call = Call(worker, tools, "t", era)
     worker.now += 59
-    worker.store.store("automation", "t", 60)
+    store_token(worker.store, "automation", "t", 60)
     worker.now += 59
     worker.wait_for_lookups(3)
     assert call.release() == (200, True)
@@ -227,19 +228,19 @@ class Interleavings(RuleBasedStateMachine):
     @rule(token=tokens, expire=st.sampled_from([None, 10, 30]))
     def save(self, token: str, expire: int | None) -> None:
         """Store or renew a token."""
-        self.worker.store.store(OWNERS[token], token, expire)
+        store_token(self.worker.store, OWNERS[token], token, expire)
         self.live[token] = None if expire is None else self.worker.now + expire
 
     @rule(token=tokens)
     def delete(self, token: str) -> None:
         """Delete a token."""
-        assert self.worker.store.delete(token=token) == (token in self.live)
+        assert delete_tokens(self.worker.store, token=token) == (token in self.live)
         self.assert_ended({token})
 
     @rule(username=st.sampled_from(["alice", "bob"]))
     def delete_all(self, username: str) -> None:
         """Delete a user's tokens."""
-        self.worker.store.delete(username=username)
+        delete_tokens(self.worker.store, username=username)
         self.assert_ended({token for token, owner in OWNERS.items() if owner == username})
 
     @rule(seconds=st.sampled_from([0.5, 9.5, 30, 366 * 86_400]))
@@ -295,7 +296,7 @@ class Interleavings(RuleBasedStateMachine):
         for call in self.calls:
             call.release()
         for username in ("alice", "bob"):
-            self.worker.store.delete(username=username)
+            delete_tokens(self.worker.store, username=username)
 
 
 @pytest.mark.slow

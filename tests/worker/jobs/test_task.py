@@ -1,7 +1,5 @@
 """The task registry: what one model and one function yield, and which tasks are tools."""
 
-import ast
-import inspect
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,8 +14,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
-from nfcli.worker.jobs.task import TaskFunction, TaskRegistry, ToolHints, task
-from nfcli.worker.tokens.store import TokenStore
+from nfcli.worker.jobs.task import TaskRegistry, ToolHints, task
 from nfcli.worker.worker import TASK_MODULES
 from support.task_context import task_context
 
@@ -207,23 +204,3 @@ def test_the_plugin_api_imports_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     heavy = {"mcp", "uvicorn", "starlette", "zmq", "diskcache", "picle", "rich", "nfcli.shell", "nfcli.man"}
     assert heavy & set(done.stdout.split()) == set()
-
-
-def test_each_task_that_changes_tokens_is_audited() -> None:
-    """A new one that forgets `audit=` fails here."""
-    changing = {
-        name
-        for name, method in inspect.getmembers(TokenStore, inspect.isfunction)
-        if not name.startswith("_") and "before_commit" in inspect.signature(method).parameters
-    }
-    assert changing >= {"store", "delete", "replace"}
-    specs = [spec for spec in TaskRegistry(*TASK_MODULES) if calls(spec.function) & changing]
-    assert len(specs) > 2
-    assert [spec.name for spec in specs if spec.audit is None] == []
-
-
-def calls(function: TaskFunction) -> set[str]:
-    """Return the methods that a task calls on the worker's token store."""
-    calls = [node.func for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Call)]
-    methods = [call for call in calls if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Attribute)]
-    return {method.attr for method in methods if method.value.attr == "store"}

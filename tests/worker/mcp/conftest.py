@@ -12,6 +12,7 @@ from support.mcp.called_tools import Fabric
 from support.mcp.change_streams import NO_METADATA, Stream
 from support.mcp.served_worker import Serve
 from support.mcp.tool_entries import entry
+from support.tokens.token_store import store_token
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def tool_site(served_worker: Serve, fabric: Fabric) -> Any:
 def stream_site(served_worker: Serve) -> Any:
     """Serve a worker on a fabric; it has a second token, `t`."""
     worker = served_worker(fabric=Fabric(), auth_bearer=NO_METADATA)
-    worker.store.store("other", "t", None)
+    store_token(worker.store, "other", "t", None)
     return worker
 
 

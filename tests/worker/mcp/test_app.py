@@ -18,6 +18,7 @@ from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.tokens.store import TokenStore
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, ServedWorker
 from support.own_tools import OWN_TOOLS
+from support.tokens.token_store import delete_tokens, store_token
 
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 NO_METADATA = {"issuer_url": None, "resource_server_url": None}
@@ -44,13 +45,13 @@ def rejection(answer: tuple[int, dict[str, str], Any]) -> tuple[int, str | None,
 def make_invalid(worker: Any, reason: str) -> str:
     """Return a token that was never stored, has expired or was deleted."""
     if reason == "expired":
-        worker.store.store("automation", "t", 60)
+        store_token(worker.store, "automation", "t", 60)
         assert worker.post(token="t")[0] == 200
         worker.now += 60
     elif reason == "deleted":
-        worker.store.store("automation", "t", None)
+        store_token(worker.store, "automation", "t", None)
         assert worker.post(token="t")[0] == 200
-        worker.store.delete(token="t")
+        delete_tokens(worker.store, token="t")
     return "t"
 
 
@@ -101,7 +102,7 @@ def test_tokens_have_the_required_scopes_by_default(served_worker: Serve, era: s
 def test_expiry_is_exact(served_worker: Serve, era: str) -> None:
     """The SDK alone would accept a token up to a second too long."""
     worker = served_worker()
-    worker.store.store("automation", "t", 60)
+    store_token(worker.store, "automation", "t", 60)
     worker.now += 59.999
     assert worker.post(era=era, token="t")[0] == 200
     worker.now += 0.001
@@ -277,7 +278,7 @@ def test_active_call_ends_with_its_token_and_others_go_on(served_worker: Serve, 
     tasks = ModuleType("tasks")
     vars(tasks).update(hold=task(result=bool, mcp=ToolHints("Hold"))(hold))
     worker = served_worker(tasks, auth_bearer=NO_METADATA)
-    worker.store.store("other", "t", None)
+    store_token(worker.store, "other", "t", None)
     responses: dict[str, Any] = {}
 
     def call(token: str) -> None:
@@ -288,7 +289,7 @@ def test_active_call_ends_with_its_token_and_others_go_on(served_worker: Serve, 
     for caller in callers.values():
         caller.start()
         assert has_begun.acquire(timeout=WAIT_SECONDS)
-    worker.store.delete(username="other")
+    delete_tokens(worker.store, username="other")
     callers["t"].join(WAIT_SECONDS)
     may_end.set()
     callers[TOKEN].join(WAIT_SECONDS)

@@ -23,6 +23,7 @@ from support.mcp.called_tools import Fabric
 from support.mcp.change_streams import NO_METADATA, PROMPTS, TOOLS, Stream, change, in_both_eras
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
 from support.mcp.tool_entries import PROMPT, entry
+from support.tokens.token_store import store_token
 
 Serve = Callable[..., Any]
 Open = Callable[..., Any]
@@ -143,7 +144,7 @@ def test_number_of_streams_per_user_is_limited(
 ) -> None:
     """A user who opens many leaves room for others."""
     monkeypatch.setattr(notifications, "MAX_STREAMS_PER_USER", 2)
-    stream_site.store.store("other", "other-token", None)
+    store_token(stream_site.store, "other", "other-token", None)
     open_stream(stream_site, SINGLE_POST_ERA)
     open_stream(stream_site, HANDSHAKE_ERA)
     for era in (HANDSHAKE_ERA, SINGLE_POST_ERA):

@@ -17,6 +17,7 @@ from support.mcp.called_tools import Fabric
 from support.mcp.change_streams import NO_METADATA, TOOLS, Stream, change, in_both_eras
 from support.mcp.middleware_bench import MiddlewareBench, run
 from support.mcp.served_worker import SINGLE_POST_ERA, TOKEN, WAIT_SECONDS
+from support.tokens.token_store import delete_tokens, store_token
 
 Serve = Callable[..., Any]
 Open = Callable[..., Any]
@@ -30,7 +31,7 @@ def test_a_deleted_token_s_stream_has_ended_when_the_deletion_returns(
     """Later changes are not sent to it; other streams go on."""
     monkeypatch.setattr(active_requests, "REVOKE_TIMEOUT_SECONDS", WAIT_SECONDS)
     ending, going_on = open_stream(stream_site, era, token="t"), open_stream(stream_site, era)
-    stream_site.store.delete(token="t")
+    delete_tokens(stream_site.store, token="t")
     assert ending.has_ended()
     change(stream_site, "a")
     assert going_on.next()["method"] == TOOLS
@@ -41,7 +42,7 @@ def test_a_deleted_token_s_stream_has_ended_when_the_deletion_returns(
 def test_nothing_is_sent_to_a_deleted_token(stream_site: Any, open_stream: Open, era: str) -> None:
     """The stream is completed, not cut within an event."""
     ending = open_stream(stream_site, era, token="t")
-    stream_site.store.delete(token="t")
+    delete_tokens(stream_site.store, token="t")
     change(stream_site, "a")
     assert ending.methods() == []
 
@@ -49,7 +50,7 @@ def test_nothing_is_sent_to_a_deleted_token(stream_site: Any, open_stream: Open,
 @in_both_eras
 def test_an_expired_token_s_stream_ends(stream_site: Any, open_stream: Open, era: str) -> None:
     """The server checks twice a second."""
-    stream_site.store.store("other", "short", 60)
+    store_token(stream_site.store, "other", "short", 60)
     ending = open_stream(stream_site, era, token="short")
     stream_site.now += 60
     assert ending.methods() == []
@@ -61,7 +62,7 @@ def test_change_is_not_sent_to_a_token_that_has_just_expired(
 ) -> None:
     """The token is checked before each part of a stream, not only at its beginning."""
     monkeypatch.setattr(active_requests, "EXPIRY_CHECK_SECONDS", 10 * WAIT_SECONDS)
-    stream_site.store.store("other", "short", 60)
+    store_token(stream_site.store, "other", "short", 60)
     ending = open_stream(stream_site, era, token="short")
     stream_site.now += 60
     change(stream_site, "a")

@@ -22,6 +22,7 @@ from nfcli.worker.tools.policy import ToolGuardrails, ToolPolicy
 from support.mcp.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
 from support.mcp.served_worker import WAIT_SECONDS, read_response
 from support.mcp.tool_entries import entry
+from support.tokens.token_store import delete_tokens, store_token
 
 
 def result(value: object = True, **changes: Any) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def test_client_that_disconnects_abandons_its_job(tool_site: Any, fabric: Fabric
 def test_deleted_token_abandons_its_job(tool_site: Any, fabric: Fabric, era: str) -> None:
     """At once, and its client gets a 401."""
     fabric.hold = True
-    tool_site.store.store("other", "t", None)
+    store_token(tool_site.store, "other", "t", None)
     responses: list[Any] = []
     params = {"name": PING, "arguments": {"target": "r1"}}
     caller = threading.Thread(
@@ -162,7 +163,7 @@ def test_deleted_token_abandons_its_job(tool_site: Any, fabric: Fabric, era: str
     )
     caller.start()
     assert fabric.has_begun.acquire(timeout=WAIT_SECONDS)
-    tool_site.store.delete(username="other")
+    delete_tokens(tool_site.store, username="other")
     assert fabric.was_cancelled.wait(WAIT_SECONDS)
     caller.join(WAIT_SECONDS)
     assert responses[0][0] == 401

@@ -23,6 +23,7 @@ from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tokens.store import TokenStore
 from support.task_context import task_context
+from support.tokens.token_store import store_token
 
 Run = Callable[..., dict[str, Any]]
 
@@ -32,7 +33,9 @@ def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Pa
     """Return a worker with a default lifetime of tokens and no sockets."""
     inventory = WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_ttl=500))
     registry = TaskRegistry(auth_tasks)
-    return task_context(Environment(tmp_path, None), registry, open_store(), trail, inventory=inventory)
+    return task_context(
+        Environment(tmp_path, None), registry, open_store(), trail, inventory=inventory, client="ann-laptop"
+    )
 
 
 @pytest.fixture
@@ -115,7 +118,7 @@ def test_without_expire_the_inventory_s_lifetime_applies(run: Run, worker: TaskC
 
 def test_a_token_without_expiry_is_listed_with_the_word_none(run: Run, worker: TaskContext) -> None:
     """The documented table shows it."""
-    worker.store.store("alice", "a", None)
+    store_token(worker.store, "alice", "a", None)
     [entry] = run("bearer_token_list")["result"]
     assert (entry["expires"], entry["age"]) == ("None", "0:00:00")
 
@@ -206,7 +209,7 @@ def test_a_failing_store_is_reported_in_one_line(run: Run, worker: TaskContext) 
 
 def test_a_listed_token_is_what_the_entry_model_describes(run: Run, worker: TaskContext) -> None:
     """The task returns dicts because they are faster; they have exactly the model's fields."""
-    worker.store.store("alice", "a", 60)
+    store_token(worker.store, "alice", "a", 60)
     [entry] = run("bearer_token_list")["result"]
     assert BearerTokenEntry.model_validate(entry, strict=True).model_dump() == entry
     assert worker.registry.get("bearer_token_list").result_type == list[BearerTokenEntry]

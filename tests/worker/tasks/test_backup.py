@@ -26,6 +26,7 @@ from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tokens.transfers import IDLE_SECONDS, Transfers
 from support.task_context import task_context
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 Rows = list[tuple[str, str, float, float | None]]
 BUSY = "another backup of this worker is in progress"
@@ -116,7 +117,7 @@ def desk(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path
         transfers=Transfers(environment.run_folder, "w1", lambda: ticks.now),
     )
     for username, token, expire in (("alice", "a1", None), ("alice", "a2", 100), ("bob", "b1", 1000)):
-        worker.store.store(username, token, expire)
+        store_token(worker.store, username, token, expire)
     return Desk(worker, ticks)
 
 
@@ -143,8 +144,8 @@ def test_a_restore_brings_back_the_tokens_of_the_backup(desk: Desk, clock: Simpl
     desk.worker.store.on_revoked.append(lambda tokens: revoked.append(sorted(tokens)))
     clock.now += 100
     clock.ticks += 100
-    desk.worker.store.store("mallory", "late", None)
-    desk.worker.store.delete(token="a1")
+    store_token(desk.worker.store, "mallory", "late", None)
+    delete_tokens(desk.worker.store, token="a1")
     revoked.clear()
     restored = desk.run("restore_commit", id=desk.upload(database))
     assert restored == {"restored": 2, "removed": 1, "expired": 1}
@@ -164,7 +165,7 @@ def test_the_audit_trail_records_a_backup_and_a_restore(desk: Desk) -> None:
 def test_without_a_line_in_the_audit_trail_nothing_leaves_and_nothing_is_replaced(desk: Desk) -> None:
     """A snapshot is not available, a restore is rolled back."""
     database = desk.fetched()
-    desk.worker.store.store("mallory", "late", None)
+    store_token(desk.worker.store, "mallory", "late", None)
     before = desk.rows()
     upload_id = desk.upload(database)
     desk.worker.audit.close()
@@ -229,7 +230,7 @@ def test_chunks_may_come_again_and_in_any_order(desk: Desk, monkeypatch: pytest.
     monkeypatch.setattr(wire, "CHUNK_BYTES", 4096)
     database = desk.fetched()
     before = desk.rows()
-    desk.worker.store.delete(username="alice")
+    delete_tokens(desk.worker.store, username="alice")
     upload_id = desk.begin(database)
     offsets = list(range(0, len(database), 4096))
     for offset in [*reversed(offsets), *offsets[:3]]:

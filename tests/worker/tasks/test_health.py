@@ -16,6 +16,7 @@ from nfcli.worker.tasks import health
 from nfcli.worker.tokens.store import TokenStore
 from support.task_context import task_context
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -42,8 +43,8 @@ def test_a_running_worker_reports_its_database(
 ) -> None:
     """The report counts live tokens and skipped rows, and says how far the system's clock was set back."""
     with open_store() as store:
-        store.store("ann", "t1", None)
-        store.store("ann", "t2", 10)
+        store_token(store, "ann", "t1", None)
+        store_token(store, "ann", "t2", 10)
         raw_database.plant(token="t3", value="x")
         raw_database.plant(token="t4", raw=0)
     clock.now -= 100
@@ -59,7 +60,7 @@ def test_damage_to_the_file_of_a_running_worker_is_found(
     """Damage on disk is reported even though the pages in memory are intact."""
     with open_store() as store:
         for number in range(200):
-            store.store("ann", f"token-{number}", None)
+            store_token(store, "ann", f"token-{number}", None)
     store = open_store()
     assert run(store).result["tokens"] == 200
     file = tokens_folder / "cache.db"

@@ -32,6 +32,7 @@ from nfcli.worker.tasks import tools as tool_tasks
 from nfcli.worker.tasks.process_stats import process_stats
 from nfcli.worker.tokens.store import TokenStore
 from support.task_context import task_context
+from support.tokens.token_store import store_token
 
 TASKS = [
     *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "discover", "echo"),
@@ -47,9 +48,9 @@ def worker(
 ) -> TaskContext:
     """Return a worker that was started 90 seconds ago, with two live tokens and an expired one, all of alice."""
     store = open_store()
-    store.store("alice", "a", None)
-    store.store("alice", "b", 100)
-    store.store("bob", "c", 90)
+    store_token(store, "alice", "a", None)
+    store_token(store, "alice", "b", 100)
+    store_token(store, "bob", "c", 90)
     started = clock.now
     clock.now += 90
     return task_context(

@@ -22,6 +22,7 @@ from nfcli.worker.tokens.changes import ImportResult, TokenChange
 from nfcli.worker.tokens.store import TokenStore
 from support.task_context import task_context
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import store_token
 
 Rows = list[tuple[str, str, float, float | None]]
 OpenStore = Callable[[], TokenStore]
@@ -83,7 +84,7 @@ def desk(open_store: OpenStore, trail: AuditTrail, tmp_path: Path) -> Desk:
         trail,
         client="ann-laptop",
     )
-    worker.store.store("alice", "a1", None)
+    store_token(worker.store, "alice", "a1", None)
     return Desk(worker, tmp_path / "audit-w1.jsonl")
 
 
@@ -113,7 +114,7 @@ def test_importing_again_changes_nothing(desk: Desk, clock: SimpleNamespace) -> 
     """Neither tokens nor the audit trail change, also if a token was renewed meanwhile."""
     tokens = [("b1", "bob", 1.0, clock.now + 50), ("b2", "bob", 2.0, None)]
     desk.send(*tokens)
-    desk.worker.store.store("bob", "b1", 900)
+    store_token(desk.worker.store, "bob", "b1", 900)
     before, lines = desk.rows(), desk.lines()
     assert desk.send(*tokens) == report(present=2)
     assert (desk.rows(), desk.lines()) == (before, lines)
@@ -142,7 +143,7 @@ def test_expired_tokens_are_skipped(desk: Desk, clock: SimpleNamespace) -> None:
 
 def test_a_token_that_has_expired_here_is_free(desk: Desk, clock: SimpleNamespace) -> None:
     """It is reported as revoked, as when it is stored again."""
-    desk.worker.store.store("alice", "a2", 10)
+    store_token(desk.worker.store, "alice", "a2", 10)
     clock.now += 10
     revoked: list[Sequence[str]] = []
     desk.worker.store.on_revoked.append(revoked.append)
@@ -197,7 +198,7 @@ def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, raw_databas
     with raw_database.connect() as connection:
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(TokenStoreBusyError):
-            desk.worker.store.import_tokens(records)
+            desk.worker.store.import_tokens(records, before_commit=None)
         connection.execute("ROLLBACK")
     raw_database.run(
         "CREATE TRIGGER stop BEFORE INSERT ON Cache WHEN NEW.key LIKE '%b2' BEGIN SELECT RAISE(ABORT, ''); END"
@@ -212,7 +213,9 @@ def test_an_import_that_the_disk_refuses_changes_nothing(desk: Desk, raw_databas
     )
     assert (desk.rows(), raw_database.keys()) == (before, ["bearer_token::a1"])
     raw_database.run("DROP TRIGGER stop")
-    assert desk.worker.store.import_tokens(records) == ImportResult(stored=3, present=0, refused=(), expired=0)
+    assert desk.worker.store.import_tokens(records, before_commit=None) == ImportResult(
+        stored=3, present=0, refused=(), expired=0
+    )
 
 
 @pytest.mark.parametrize(

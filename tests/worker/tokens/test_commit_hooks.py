@@ -14,6 +14,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.changes import TokenChange
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
@@ -44,7 +45,7 @@ def store(open_store: OpenStore) -> TokenStore:
     """Open a store with two tokens of alice's and one of bob's."""
     store = open_store()
     for username, token in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
-        store.store(username, token, 10)
+        store_token(store, username, token, 10)
     return store
 
 
@@ -63,10 +64,10 @@ def test_a_commit_hook_gets_each_change_once(store: TokenStore, clock: SimpleNam
     def before_commit(change: TokenChange) -> None:
         heard.append(contents_of(change))
 
-    store.store("alice", "a3", None, before_commit=before_commit)
-    store.store("alice", "a1", 20, before_commit=before_commit)
-    store.delete(token="a2", before_commit=before_commit)
-    store.delete(username="alice", before_commit=before_commit)
+    store_token(store, "alice", "a3", None, before_commit=before_commit)
+    store_token(store, "alice", "a1", 20, before_commit=before_commit)
+    delete_tokens(store, token="a2", before_commit=before_commit)
+    delete_tokens(store, username="alice", before_commit=before_commit)
     assert heard == [
         ("create", [("a3", "alice", start, None)]),
         ("renew", [("a1", "alice", start, start + 20)]),
@@ -79,11 +80,11 @@ def test_a_commit_hook_is_not_called_when_nothing_changes(store: TokenStore, clo
     """Nothing matched, what matched has expired, another user's token, a sweep."""
     heard: list[TokenChange] = []
     for arguments in ({"token": "c1"}, {"username": "carol"}, {"username": "bob", "token": "a1"}, {}):
-        assert store.delete(**arguments, before_commit=heard.append) == 0
+        assert delete_tokens(store, **arguments, before_commit=heard.append) == 0
     with pytest.raises(TokenOwnerError):
-        store.store("bob", "a1", None, before_commit=heard.append)
+        store_token(store, "bob", "a1", None, before_commit=heard.append)
     clock.now += 10
-    assert store.delete(username="alice", before_commit=heard.append) == 0
+    assert delete_tokens(store, username="alice", before_commit=heard.append) == 0
     assert store.sweep() == 1
     assert heard == []
 
@@ -92,10 +93,10 @@ def test_an_expired_token_that_is_stored_again_is_a_creation(store: TokenStore, 
     """Also when another user had it; a deletion's change holds the live tokens only."""
     heard: list[Contents] = []
     clock.now += 10
-    store.store("alice", "live", None)
-    store.store("alice", "b1", None, before_commit=lambda change: heard.append(contents_of(change)))
-    store.store("alice", "a1", None, before_commit=lambda change: heard.append(contents_of(change)))
-    assert store.delete(username="alice", before_commit=lambda change: heard.append(contents_of(change))) == 3
+    store_token(store, "alice", "live", None)
+    store_token(store, "alice", "b1", None, before_commit=lambda change: heard.append(contents_of(change)))
+    store_token(store, "alice", "a1", None, before_commit=lambda change: heard.append(contents_of(change)))
+    assert delete_tokens(store, username="alice", before_commit=lambda change: heard.append(contents_of(change))) == 3
     assert heard == [
         ("create", [("b1", "alice", clock.now, None)]),
         ("create", [("a1", "alice", clock.now, None)]),
@@ -118,8 +119,8 @@ def test_a_commit_hook_runs_between_the_rows_and_the_commit(
     def before_commit(change: TokenChange) -> None:
         seen.append((rows(), len(raw_database.keys()), store.lookup(change.records[0].token) is not None))
 
-    store.store("alice", "a3", None, before_commit=before_commit)
-    store.delete(username="alice", before_commit=before_commit)
+    store_token(store, "alice", "a3", None, before_commit=before_commit)
+    delete_tokens(store, username="alice", before_commit=before_commit)
     assert seen == [(4, 3, False), (1, 4, True)]
 
 
@@ -148,18 +149,18 @@ def test_an_exception_of_a_commit_hook_rolls_back_and_reaches_the_caller(
         raise error
 
     for write in (
-        lambda: store.store("alice", "a3", None, before_commit=refuse),
-        lambda: store.store("alice", "a1", 500, before_commit=refuse),
-        lambda: store.delete(token="a1", before_commit=refuse),
-        lambda: store.delete(username="alice", before_commit=refuse),
+        lambda: store_token(store, "alice", "a3", None, before_commit=refuse),
+        lambda: store_token(store, "alice", "a1", 500, before_commit=refuse),
+        lambda: delete_tokens(store, token="a1", before_commit=refuse),
+        lambda: delete_tokens(store, username="alice", before_commit=refuse),
     ):
         calls.clear()
         with pytest.raises(type(error)) as raised:
             write()
         assert raised.value is error
         assert (contents(store), raw_database.keys(), len(calls), revoked) == (before, keys, 1, [])
-    store.store("carol", "c1", None)
-    assert store.delete(username="alice") == 2
+    store_token(store, "carol", "c1", None)
+    assert delete_tokens(store, username="alice") == 2
     expected = contents(store)
     store.close()
     assert contents(open_store()) == expected
@@ -172,7 +173,7 @@ def test_the_cause_of_a_refusal_is_kept(store: TokenStore) -> None:
         raise RefusedError("no line can be added") from OSError(28, "No space left on device")
 
     with pytest.raises(RefusedError) as raised:
-        store.delete(username="alice", before_commit=refuse)
+        delete_tokens(store, username="alice", before_commit=refuse)
     assert isinstance(raised.value.__cause__, OSError)
 
 
@@ -209,10 +210,10 @@ def test_a_write_that_is_retried_calls_its_hook_once(
     before = contents(store)
     with failing_commits(store, monkeypatch, count=failures):
         if is_done:
-            assert store.delete(token="a1", before_commit=calls.append) == 1
+            assert delete_tokens(store, token="a1", before_commit=calls.append) == 1
         else:
             with pytest.raises(TokenStoreFullError):
-                store.delete(token="a1", before_commit=calls.append)
+                delete_tokens(store, token="a1", before_commit=calls.append)
     assert len(calls) == 1
     assert len(contents(store)) == len(before) - is_done
 
@@ -235,5 +236,5 @@ def test_a_commit_that_fails_after_the_hook_is_the_stores_error(
     with monkeypatch.context() as patch:
         patch.setattr(cache, "transact", transact)
         with pytest.raises(TokenStoreError):
-            store.delete(token="a1", before_commit=calls.append)
+            delete_tokens(store, token="a1", before_commit=calls.append)
     assert (len(calls), contents(store)) == (1, before)

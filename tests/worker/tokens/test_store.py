@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import tempfile
@@ -13,12 +14,15 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from nfcli.models.errors import TokenOwnerError, TokenStoreError
-from nfcli.models.fields import MAX_EXPIRE_SECONDS
+from nfcli.models.fields import LAST_INSTANT, MAX_EXPIRE_SECONDS
 from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.tokens.database import TokenDatabase
 from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
@@ -48,7 +52,7 @@ def contents(store: TokenStore) -> list[Fields | None]:
 def test_a_stored_token_is_found_with_all_its_fields(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """`store` returns the record that `lookup` and `records` return."""
     store = open_store()
-    stored = store.store("alice", "secret-token", 3600)
+    stored = store_token(store, "alice", "secret-token", 3600)
     assert fields(stored) == ("secret-token", "alice", clock.now, clock.now + 3600)
     assert store.lookup("secret-token") is stored
     assert store.records() == [stored]
@@ -62,7 +66,7 @@ def test_any_valid_token_survives_a_restart_unchanged(username: str, token: str,
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokens")
         with TokenStore(path, clock=lambda: now, ticks=lambda: 0.0) as store:
-            stored = fields(store.store(username, token, expire))
+            stored = fields(store_token(store, username, token, expire))
         with TokenStore(path, clock=lambda: now, ticks=lambda: 0.0) as store:
             assert contents(store) == [stored]
 
@@ -72,7 +76,7 @@ def test_storing_again_renews_the_expiry_and_keeps_the_creation(open_store: Open
     store = open_store()
     created = clock.now
     for expire in (100, 5000, 10, None, 60):
-        store.store("alice", "secret-token", expire)
+        store_token(store, "alice", "secret-token", expire)
         expected = [("secret-token", "alice", created, None if expire is None else clock.now + expire)]
         assert contents(store) == expected
         store.close()
@@ -84,10 +88,10 @@ def test_storing_again_renews_the_expiry_and_keeps_the_creation(open_store: Open
 def test_a_token_of_another_user_is_refused_and_left_as_it_was(open_store: OpenStore) -> None:
     """The error names neither the token nor its owner, and nothing changes."""
     store = open_store()
-    store.store("alice", "secret-token", 3600)
+    store_token(store, "alice", "secret-token", 3600)
     before = contents(store)
     with pytest.raises(TokenOwnerError) as refused:
-        store.store("bob", "secret-token", 60)
+        store_token(store, "bob", "secret-token", 60)
     assert str(refused.value) == "token is stored for another user, nothing changed: delete it there first"
     assert contents(store) == before
     store.close()
@@ -99,10 +103,10 @@ def test_an_expired_token_of_another_user_counts_as_absent(open_store: OpenStore
     store = open_store()
     revoked: list[Sequence[str]] = []
     store.on_revoked.append(revoked.append)
-    store.store("alice", "secret-token", 10)
-    store.store("alice", "other-token", None)
+    store_token(store, "alice", "secret-token", 10)
+    store_token(store, "alice", "other-token", None)
     clock.now += 10
-    store.store("bob", "secret-token", None)
+    store_token(store, "bob", "secret-token", None)
     assert revoked == [["secret-token"]]
     assert [record.token for record in store.records("alice")] == ["other-token"]
     assert [fields(record) for record in store.records("bob")] == [("secret-token", "bob", clock.now, None)]
@@ -114,16 +118,21 @@ def test_an_expired_token_of_another_user_counts_as_absent(open_store: OpenStore
 def test_an_expired_token_of_the_same_user_is_created_again(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """Its creation is not kept."""
     store = open_store()
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     clock.now += 11
-    assert fields(store.store("alice", "secret-token", 10)) == ("secret-token", "alice", clock.now, clock.now + 10)
+    assert fields(store_token(store, "alice", "secret-token", 10)) == (
+        "secret-token",
+        "alice",
+        clock.now,
+        clock.now + 10,
+    )
     assert len(store.records("alice")) == 1
 
 
 def test_a_token_dies_at_the_very_moment_it_expires(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """One clock step earlier it is valid; at that moment no query returns it."""
     store = open_store()
-    expires = store.store("alice", "secret-token", 1).expires
+    expires = store_token(store, "alice", "secret-token", 1).expires
     assert expires is not None
     clock.now = math.nextafter(expires, 0)
     assert store.lookup("secret-token") is not None
@@ -151,8 +160,8 @@ def test_delete_removes_what_matches_and_nothing_else(
     """By user, by token, by both; in memory at once, and on disk."""
     store = open_store()
     for username, token in (("alice", "a1"), ("alice", "a2"), ("bob", "b1")):
-        store.store(username, token, None)
-    assert store.delete(**arguments) == removed
+        store_token(store, username, token, None)
+    assert delete_tokens(store, **arguments) == removed
     assert {record.token for record in store.records()} == kept
     store.close()
     assert {record.token for record in open_store().records()} == kept
@@ -163,9 +172,9 @@ def test_deleting_an_expired_token_matches_nothing_but_clears_the_disk(
 ) -> None:
     """It counts as absent, but its row is removed."""
     store = open_store()
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     clock.now += 10
-    assert store.delete(token="secret-token") == 0
+    assert delete_tokens(store, token="secret-token") == 0
     assert raw_database.keys() == []
 
 
@@ -173,9 +182,9 @@ def test_records_come_by_user_and_then_by_creation(open_store: OpenStore, clock:
     """The order of storing and renewing doesn't matter."""
     store = open_store()
     for username, token in (("bob", "b1"), ("alice", "z"), ("bob", "b2"), ("alice", "a"), ("Zoe", "x")):
-        store.store(username, token, None)
+        store_token(store, username, token, None)
         clock.now += 1
-    store.store("bob", "b1", 60)
+    store_token(store, "bob", "b1", 60)
     expected = ["x", "z", "a", "b1", "b2"]
     assert [record.token for record in store.records()] == expected
     assert [record.token for record in store.records("bob")] == ["b1", "b2"]
@@ -190,9 +199,9 @@ def test_there_is_something_to_sweep_from_the_earliest_expiry_on(open_store: Ope
     store = open_store()
     start = clock.now
     for token, expire in (("never", None), ("late", 50), ("soon", 20), ("renewed", 10), ("deleted", 5)):
-        store.store("alice", token, expire)
-    store.store("alice", "renewed", 100)
-    store.delete(token="deleted")
+        store_token(store, "alice", token, expire)
+    store_token(store, "alice", "renewed", 100)
+    delete_tokens(store, token="deleted")
     found = []
     for passed in (0, 5, 10, 19.999, 20, 49, 50, 100):
         clock.now = start + passed
@@ -219,8 +228,8 @@ def test_a_sweep_removes_expired_tokens_from_disk_and_notifies(
     store.on_revoked.append(revoked.append)
     count = SWEEP_BATCH_TOKENS + 3
     for number in range(count):
-        store.store("alice", f"short-{number:04}", 10)
-    store.store("alice", "long", 1000)
+        store_token(store, "alice", f"short-{number:04}", 10)
+    store_token(store, "alice", "long", 1000)
     assert store.sweep() == 0
     clock.now += 10
     assert store.sweep() == count
@@ -233,8 +242,8 @@ def test_a_sweep_removes_expired_tokens_from_disk_and_notifies(
 def test_opening_sweeps(open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace) -> None:
     """Tokens that expired while the worker was down are removed from disk at its start."""
     store = open_store()
-    store.store("alice", "short", 10)
-    store.store("alice", "long", 1000)
+    store_token(store, "alice", "short", 10)
+    store_token(store, "alice", "long", 1000)
     store.close()
     clock.now += 10
     assert [record.token for record in open_store().records()] == ["long"]
@@ -252,21 +261,21 @@ def test_listeners_are_notified_of_a_deletion_when_it_is_durable(
         raise ValueError("a fault in the listener")
 
     store.on_revoked += [fail, lambda tokens: seen.append((tokens, raw_database.keys(), store.lookup(tokens[0])))]
-    store.store("alice", "secret-token", None)
-    store.store("alice", "other-token", None)
-    assert store.delete(username="alice") == 2
-    assert store.delete(username="alice") == 0
+    store_token(store, "alice", "secret-token", None)
+    store_token(store, "alice", "other-token", None)
+    assert delete_tokens(store, username="alice") == 2
+    assert delete_tokens(store, username="alice") == 0
     assert seen == [(["secret-token", "other-token"], [], None)]
 
 
 def test_a_closed_store_finds_nothing_and_refuses_the_rest(open_store: OpenStore) -> None:
     """The store fails closed: no look-up succeeds, no write is lost silently."""
     store = open_store()
-    store.store("alice", "secret-token", None)
+    store_token(store, "alice", "secret-token", None)
     store.close()
     store.close()
     assert (store.lookup("secret-token"), store.records(), len(store)) == (None, [], 0)
-    for refused in (lambda: store.store("alice", "b", None), lambda: store.delete(token="secret-token")):
+    for refused in (lambda: store_token(store, "alice", "b", None), lambda: delete_tokens(store, token="secret-token")):
         with pytest.raises(TokenStoreError, match=r"^token store is closed, nothing changed$"):
             refused()
     assert [record.token for record in open_store().records()] == ["secret-token"]
@@ -295,12 +304,41 @@ def test_no_log_line_or_repr_holds_a_token(
     """Not even at the lowest level."""
     caplog.set_level(logging.DEBUG)
     store = open_store()
-    record = store.store("alice", "secret-token", 10)
+    record = store_token(store, "alice", "secret-token", 10)
     with pytest.raises(TokenOwnerError):
-        store.store("bob", "secret-token", 10)
+        store_token(store, "bob", "secret-token", 10)
     store.on_revoked.append([].index)
     clock.now += 10
     store.sweep()
     store.close()
     assert caplog.messages == ["a listener for revoked tokens failed: ValueError"]
     assert "secret-token" not in caplog.text + repr(record) + repr(store)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        BearerTokenRecord("to ken", "alice", 1.0, None),
+        BearerTokenRecord("secret-token", "a\nb", 1.0, None),
+        BearerTokenRecord("secret-token", "\ud800", 1.0, None),
+        BearerTokenRecord("secret-token", "alice", 1.0, LAST_INSTANT),
+    ],
+)
+def test_a_record_that_loading_would_skip_is_refused(open_store: OpenStore, record: BearerTokenRecord) -> None:
+    """It would be found until the next start only."""
+    store = open_store()
+    store_token(store, "bob", "kept", None)
+    for change in (store.replace, store.import_tokens):
+        with pytest.raises(ValidationError) as refused:
+            change([record], before_commit=None)
+        assert record.token not in str(refused.value)
+    assert [each.token for each in store.records()] == ["kept"]
+
+
+@pytest.mark.parametrize("owner", [TokenStore, TokenDatabase])
+def test_every_change_names_its_commit_hook(owner: type) -> None:
+    """None, for an unaudited change, is never a default."""
+    signatures = [inspect.signature(method) for _, method in inspect.getmembers(owner, inspect.isfunction)]
+    hooks = [each.parameters["before_commit"] for each in signatures if "before_commit" in each.parameters]
+    assert len(hooks) >= 3
+    assert {hook.default for hook in hooks} == {inspect.Parameter.empty}

@@ -17,6 +17,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.files import DATABASE_NAME
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -43,7 +44,7 @@ def test_a_size_limit_evicts_no_token(open_store: OpenStore, raw_database: RawDa
     store = open_store()
     in_its_thread(store, lambda: cache_of(store).reset("size_limit", 1))
     for number in range(1_000):
-        store.store(f"user-{number % 10}", f"token-{number}", 10 + number)
+        store_token(store, f"user-{number % 10}", f"token-{number}", 10 + number)
     before = contents(store)
     assert (len(before), cache_of(store).size_limit) == (1_000, 1)
     assert len(raw_database.keys()) == 1_000
@@ -58,13 +59,13 @@ def test_the_store_alone_decides_what_has_expired(
     clock.now = LONG_AGO
     store = open_store()
     for number in range(50):
-        store.store("alice", f"token-{number}", 60)
+        store_token(store, "alice", f"token-{number}", 60)
     assert in_its_thread(store, lambda: cache_of(store).get("bearer_token::token-7")) is None
     before = contents(store)
     assert (len(before), len(raw_database.keys())) == (50, 50)
-    store.store("alice", "token-7", 120)
+    store_token(store, "alice", "token-7", 120)
     assert store.lookup("token-7") is not None
-    assert store.delete(token="token-8") == 1
+    assert delete_tokens(store, token="token-8") == 1
     assert len(raw_database.keys()) == 49
     store.close()
     assert len(open_store()) == 49
@@ -125,9 +126,9 @@ def test_an_inconsistent_copy_is_refused(open_store: OpenStore, tokens_folder: P
     halves = []
     for turn in range(2):
         for number in range(200):
-            store.store(f"user-{turn}-{number}", f"{turn}-{number}-{'x' * 200}", None)
+            store_token(store, f"user-{turn}-{number}", f"{turn}-{number}-{'x' * 200}", None)
         if turn:
-            store.delete(username="user-0-7")
+            delete_tokens(store, username="user-0-7")
         in_its_thread(store, cache_of(store).shrink)
         halves.append((tokens_folder / DATABASE_NAME).read_bytes())
     copy = tmp_path / "copy"

@@ -17,6 +17,7 @@ from nfcli.models.errors import TokenStoreBusyError
 from nfcli.worker.tokens.database import TokenDatabase
 from nfcli.worker.tokens.store import SWEEP_AGAIN_SECONDS, TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 CrashAndOpen = Callable[[TokenStore], TokenStore]
@@ -55,7 +56,7 @@ def settled(store: TokenStore) -> TokenStore:
 def test_setting_the_clock_back_revives_nothing(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """A token that was found expired stays expired, and time continues from there."""
     store = open_store()
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     wait(clock, 10)
     assert store.lookup("secret-token") is None
     latest = clock.now
@@ -72,7 +73,7 @@ def test_a_token_expires_in_time_whatever_the_clock_was_set_to_before(
     """A lifetime of sixty seconds is exact, also for a token that is stored while the clock is behind."""
     store = open_store()
     clock.now += step
-    store.store("alice", "secret-token", 60)
+    store_token(store, "alice", "secret-token", 60)
     wait(clock, 59.9)
     assert store.lookup("secret-token") is not None
     wait(clock, 0.2)
@@ -82,7 +83,7 @@ def test_a_token_expires_in_time_whatever_the_clock_was_set_to_before(
 def test_steps_back_do_not_extend_a_token_s_life(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """It expires after its minute even if the clock is set back by an hour repeatedly."""
     store = open_store()
-    store.store("alice", "secret-token", 60)
+    store_token(store, "alice", "secret-token", 60)
     for _ in range(6):
         wait(clock, 9.9)
         assert store.lookup("secret-token") is not None
@@ -94,13 +95,13 @@ def test_steps_back_do_not_extend_a_token_s_life(open_store: OpenStore, clock: S
 def test_a_jump_of_a_year_and_back_revives_nothing(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """A single look-up during the jump is enough, also across restarts; new tokens get their full lifetime."""
     store = open_store()
-    store.store("alice", "secret-token", 3600)
-    store.store("alice", "lasting-token", None)
+    store_token(store, "alice", "secret-token", 3600)
+    store_token(store, "alice", "lasting-token", None)
     clock.now += YEAR
     assert store.lookup("secret-token") is None
     clock.now -= YEAR
     for _ in range(3):
-        settled(store).store("alice", "new-token", 60)
+        store_token(settled(store), "alice", "new-token", 60)
         wait(clock, 30)
         assert [record.token for record in store.records()] == ["lasting-token", "new-token"]
         store.close()
@@ -116,7 +117,7 @@ def test_time_continues_over_a_restart_with_the_clock_set_back(
 ) -> None:
     """The database has the high-water mark, also of a store that was only read."""
     store = open_store()
-    token = store.store("alice", "secret-token", 60)
+    token = store_token(store, "alice", "secret-token", 60)
     wait(clock, 50)
     store.close()
     clock.now -= back
@@ -134,15 +135,15 @@ def test_each_write_saves_the_high_water_mark(
 ) -> None:
     """In the same transaction: a crash keeps both or none."""
     store = open_store()
-    store.store("alice", "short", 10)
-    store.store("alice", "long", None)
+    store_token(store, "alice", "short", 10)
+    store_token(store, "alice", "long", None)
     wait(clock, 100)
     seen = store.now()
     {
-        "store": lambda: store.store("bob", "new", 60),
-        "delete": lambda: store.delete(token="long"),
+        "store": lambda: store_token(store, "bob", "new", 60),
+        "delete": lambda: delete_tokens(store, token="long"),
         "sweep": store.sweep,
-        "replace": lambda: store.replace([]),
+        "replace": lambda: store.replace([], before_commit=None),
     }[write]()
     clock.now -= HOUR
     assert crash_and_open(store).now() == seen
@@ -155,8 +156,8 @@ def test_what_was_seen_expired_stays_expired_after_a_crash(
     store = open_store()
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
-    store.store("alice", "secret-token", 10)
-    store.store("alice", "lasting-token", None)
+    store_token(store, "alice", "secret-token", 10)
+    store_token(store, "alice", "lasting-token", None)
     wait(clock, 10)
     assert store.lookup("secret-token") is None
     settled(store)
@@ -177,7 +178,7 @@ def test_closing_removes_expired_tokens_from_disk(
     store = open_store()
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     wait(clock, 10)
     store.close()
     assert (raw_database.keys(), revoked) == ([], [["secret-token"]])
@@ -190,7 +191,7 @@ def test_a_closing_that_can_not_sweep_closes(
 ) -> None:
     """Another process holds the lock: one line is logged, and the worker ends in time."""
     store = open_store()
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     wait(clock, 10)
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -233,7 +234,7 @@ def test_many_look_ups_schedule_one_sweep_and_wait_for_none(
     """Four threads make a thousand look-ups while the first sweep is waiting for the disk."""
     store = open_store()
     for number in range(5):
-        store.store("alice", f"t{number}", 10)
+        store_token(store, "alice", f"t{number}", 10)
     wait(clock, 10)
     removals.go.clear()
     removals.operations = 0
@@ -248,7 +249,7 @@ def test_many_look_ups_schedule_one_sweep_and_wait_for_none(
     # A sweep for each thread that asked at the very same moment, and `settled`.
     assert removals.operations <= 4 + 1
     assert removals.count == 1
-    store.store("alice", "another", 10)
+    store_token(store, "alice", "another", 10)
     wait(clock, 10)
     removals.operations = 0
     assert store.lookup("another") is None
@@ -260,7 +261,7 @@ def test_look_ups_retry_a_failed_sweep_only_later(
 ) -> None:
     """They never raise; the sweep is retried after a pause, and each failure is logged once."""
     store = open_store()
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     wait(clock, 10)
     removals.error = TokenStoreBusyError("token store busy, nothing changed")
     for _ in range(5):
@@ -289,7 +290,7 @@ def test_a_look_up_during_closing_does_not_raise(tmp_path: Path, clock: SimpleNa
         return float(clock.ticks)
 
     with TokenStore(tmp_path / "tokens", clock=lambda: clock.now, ticks=ticks) as store:
-        store.store("alice", "secret-token", 10)
+        store_token(store, "alice", "secret-token", 10)
         wait(clock, 10)
         closing.append(store.close)
         assert store.lookup("secret-token") is None
@@ -332,7 +333,7 @@ def test_an_invalid_high_water_mark_is_ignored(  # noqa: PLR0917  fixtures
     assert caplog.messages == [said]
     caplog.clear()
     wait(clock, 100)
-    store.store("alice", "secret-token", None)
+    store_token(store, "alice", "secret-token", None)
     store.close()
     clock.now -= 50
     assert open_store().now() == clock.now + 50

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from nfcli.models.errors import TokenOwnerError
 from nfcli.worker.tokens.store import TokenStore
+from support.tokens.token_store import delete_tokens, store_token
 
 START = 1_780_000_000.0
 YEAR = 31_536_000.0
@@ -60,11 +61,11 @@ class TokenStoreModel(RuleBasedStateMachine):
         owner, created, _ = live.get(token, (username, now, None))
         if owner != username:
             try:
-                self.store.store(username, token, expire)
+                store_token(self.store, username, token, expire)
             except TokenOwnerError:
                 return
             raise AssertionError("another user's token was given away")
-        record = self.store.store(username, token, expire)
+        record = store_token(self.store, username, token, expire)
         live[token] = (username, created, None if expire is None else now + expire)
         assert (record.username, record.created, record.expires) == live[token]
 
@@ -78,7 +79,7 @@ class TokenStoreModel(RuleBasedStateMachine):
             if (username, token) != (None, None) and token in (None, t) and username in (None, row[0])
         }
         self.revoked.clear()
-        assert self.store.delete(username=username, token=token) == len(gone)
+        assert delete_tokens(self.store, username=username, token=token) == len(gone)
         assert gone <= set(self.revoked)
         self.model = {t: row for t, row in live.items() if t not in gone}
 

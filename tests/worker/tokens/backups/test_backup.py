@@ -25,6 +25,7 @@ from nfcli.models.errors import (
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -41,8 +42,11 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
     """Open a store with a hundred tokens of four users."""
     store = open_store()
     store.replace(
-        BearerTokenRecord(f"token-{n}", f"user-{n % 4}", clock.now + n, None if n % 3 else clock.now + 1000 + n)
-        for n in range(100)
+        (
+            BearerTokenRecord(f"token-{n}", f"user-{n % 4}", clock.now + n, None if n % 3 else clock.now + 1000 + n)
+            for n in range(100)
+        ),
+        before_commit=None,
     )
     return store
 
@@ -52,15 +56,15 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
 
 def test_a_backup_holds_what_the_store_holds(store: TokenStore, tmp_path: Path, clock: SimpleNamespace) -> None:
     """While the store is in use; later changes aren't in it, and it can be restored."""
-    store.delete(username="user-3")
+    delete_tokens(store, username="user-3")
     before = contents(store)
     assert store.backup(tmp_path / "backup.db") == len(before) == 75
-    store.store("mallory", "later", None)
-    store.delete(username="user-1")
+    store_token(store, "mallory", "later", None)
+    delete_tokens(store, username="user-1")
     clock.now += 1
     loaded = read_backup(tmp_path / "backup.db")
     assert (loaded.pickled, loaded.invalid, loaded.latest) == (0, 0, clock.now - 1)
-    store.replace(loaded.records)
+    store.replace(loaded.records, before_commit=None)
     assert contents(store) == before
 
 
@@ -90,8 +94,8 @@ def test_a_backup_can_take_the_place_of_the_database(store: TokenStore, tmp_path
 
 def test_a_deleted_token_is_in_no_backup(store: TokenStore, tmp_path: Path) -> None:
     """Free pages don't contain it either."""
-    store.store("alice", "gone-gone-gone-gone", None)
-    store.delete(token="gone-gone-gone-gone")
+    store_token(store, "alice", "gone-gone-gone-gone", None)
+    delete_tokens(store, token="gone-gone-gone-gone")
     store.backup(tmp_path / "backup.db")
     data = (tmp_path / "backup.db").read_bytes()
     assert (b"token-99" in data, b"gone-gone-gone-gone" in data) == (True, False)
@@ -103,10 +107,10 @@ def test_backups_during_writes_are_consistent(store: TokenStore, tmp_path: Path)
 
     def write() -> None:
         while not done.is_set():
-            store.store("alice", "first", None)
-            store.store("alice", "second", None)
-            store.delete(token="second")
-            store.delete(token="first")
+            store_token(store, "alice", "first", None)
+            store_token(store, "alice", "second", None)
+            delete_tokens(store, token="second")
+            delete_tokens(store, token="first")
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -164,12 +168,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_nothing_behind(store: TokenStore, small_disk: Path) -> None:
     """Half a backup could be mistaken for one; the store remains usable."""
-    store.replace(BearerTokenRecord(f"{number}-{'x' * 900}", "alice", 0.0, None) for number in range(100))
+    store.replace(
+        (BearerTokenRecord(f"{number}-{'x' * 900}", "alice", 0.0, None) for number in range(100)), before_commit=None
+    )
     with pytest.raises(TokenStoreFullError) as refused:
         store.backup(small_disk / "backup.db")
     assert str(refused.value) == f"the disk of {small_disk} is full, nothing changed: make room on it"
     assert list(small_disk.iterdir()) == []
-    assert store.delete(username="alice") == 100
+    assert delete_tokens(store, username="alice") == 100
 
 
 def test_a_disk_that_fails_leaves_nothing_behind(store: TokenStore, tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ def spoil_an_index(file: Path) -> None:
 def test_an_intact_database_passes_its_check(store: TokenStore) -> None:
     """While it is written to as well."""
     store.check()
-    store.store("alice", "another", None)
+    store_token(store, "alice", "another", None)
     store.check()
 
 

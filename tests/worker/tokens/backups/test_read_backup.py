@@ -20,6 +20,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -31,8 +32,11 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
     """Open a store with a hundred tokens of four users."""
     store = open_store()
     store.replace(
-        BearerTokenRecord(f"token-{n}", f"user-{n % 4}", clock.now + n, None if n % 3 else clock.now + 1000 + n)
-        for n in range(100)
+        (
+            BearerTokenRecord(f"token-{n}", f"user-{n % 4}", clock.now + n, None if n % 3 else clock.now + 1000 + n)
+            for n in range(100)
+        ),
+        before_commit=None,
     )
     return store
 
@@ -132,7 +136,7 @@ def test_what_is_no_backup_is_refused_in_one_line(backup: Path, spoil: Callable[
 
 def test_a_backup_that_takes_too_long_is_refused(store: TokenStore, tmp_path: Path) -> None:
     """The time limit holds whatever keeps SQLite busy."""
-    store.replace(BearerTokenRecord(f"token-{n}", "alice", 0.0, None) for n in range(10_000))
+    store.replace((BearerTokenRecord(f"token-{n}", "alice", 0.0, None) for n in range(10_000)), before_commit=None)
     backup = tmp_path / "large.db"
     store.backup(backup)
     assert len(read_backup(backup).records) == 10_000
@@ -235,4 +239,4 @@ def test_a_database_in_use_is_no_backup_and_stays_locked(store: TokenStore, toke
     command = [sys.executable, "-c", others_try, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr.splitlines()[-1:] == ["sqlite3.OperationalError: database is locked"]
-    store.store("alice", "another", None)
+    store_token(store, "alice", "another", None)

@@ -14,6 +14,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.changes import ReplaceResult, TokenChange
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
@@ -39,7 +40,7 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
         ("bob", "b1", 100),
         ("carol", "c1", 10),
     ):
-        store.store(username, token, expire)
+        store_token(store, username, token, expire)
     clock.now += 20
     return store
 
@@ -62,7 +63,7 @@ def test_exactly_the_given_live_tokens_are_there_afterwards(
 ) -> None:
     """With the creation and expiry that they came with, in memory and on disk."""
     expected = [fields(record) for record in others[:4]]
-    assert store.replace(others) == ReplaceResult(stored=4, removed=1, expired=1)
+    assert store.replace(others, before_commit=None) == ReplaceResult(stored=4, removed=1, expired=1)
     assert contents(store) == expected
     assert (store.usernames(), len(store)) == (["alice", "dave"], 4)
     store.close()
@@ -76,13 +77,13 @@ def test_the_index_works_on_after_a_restoration(
     store: TokenStore, others: list[BearerTokenRecord], open_store: OpenStore, clock: SimpleNamespace
 ) -> None:
     """Storing, renewing, deleting and sweeping find what they should."""
-    store.replace(iter(others))
-    store.store("dave", "d2", None)
-    store.store("alice", "a2", 500)
-    assert store.delete(username="alice", token="b1") == 1
+    store.replace(iter(others), before_commit=None)
+    store_token(store, "dave", "d2", None)
+    store_token(store, "alice", "a2", 500)
+    assert delete_tokens(store, username="alice", token="b1") == 1
     clock.now += 1
     assert store.sweep() == 1
-    assert store.delete(token="d2") == 1
+    assert delete_tokens(store, token="d2") == 1
     expected = [fields(others[0]), ("a2", "alice", others[1].created, clock.now + 499)]
     assert contents(store) == expected
     store.close()
@@ -97,17 +98,17 @@ def test_users_who_lost_tokens_are_reported_once(store: TokenStore, others: list
         seen.append((sorted(tokens), store.usernames()))
 
     store.on_revoked.append(record)
-    store.replace(others)
+    store.replace(others, before_commit=None)
     assert seen == [(["b1", "c1"], ["alice", "dave"])]
-    store.replace(others)
+    store.replace(others, before_commit=None)
     assert len(seen) == 1
 
 
 def test_nothing_in_the_place_of_all_is_possible(store: TokenStore, raw_database: RawDatabase) -> None:
     """An empty backup is one."""
-    assert store.replace([]) == ReplaceResult(stored=0, removed=3, expired=0)
+    assert store.replace([], before_commit=None) == ReplaceResult(stored=0, removed=3, expired=0)
     assert (contents(store), raw_database.keys()) == ([], [])
-    assert store.replace([]) == ReplaceResult(stored=0, removed=0, expired=0)
+    assert store.replace([], before_commit=None) == ReplaceResult(stored=0, removed=0, expired=0)
 
 
 def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, raw_database: RawDatabase) -> None:
@@ -115,7 +116,7 @@ def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, raw_datab
     raw_database.plant(token="as-value", mode=4, value=b"pickle")
     raw_database.plant(token="wrong", value="[]")
     raw_database.plant(key="something else")
-    store.replace([])
+    store.replace([], before_commit=None)
     assert raw_database.keys() == ["something else"]
 
 
@@ -152,22 +153,22 @@ def test_a_restoration_that_fails_changes_nothing(
     for trigger in (stop, swallow):
         raw_database.run(trigger)
         with pytest.raises(TokenStoreDamagedError):
-            store.replace(others)
+            store.replace(others, before_commit=None)
         raw_database.run("DROP TRIGGER t")
         assert (contents(store), raw_database.keys()) == (before, keys)
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TokenStoreBusyError):
-            store.replace(others)
+            store.replace(others, before_commit=None)
     assert (contents(store), raw_database.keys()) == (before, keys)
-    assert store.replace(others).stored == 4
+    assert store.replace(others, before_commit=None).stored == 4
 
 
 def test_look_ups_see_the_old_tokens_or_the_new_ones(open_store: OpenStore, clock: SimpleNamespace) -> None:
     """Look-ups never see a mixture while two sets of three hundred tokens alternate."""
     store = open_store()
     sets = [[BearerTokenRecord(f"{name}{n}", name, clock.now, None) for n in range(300)] for name in ("odd", "even")]
-    store.replace(sets[0])
+    store.replace(sets[0], before_commit=None)
     done = threading.Event()
 
     def read() -> set[tuple[int, str, str]]:
@@ -180,7 +181,7 @@ def test_look_ups_see_the_old_tokens_or_the_new_ones(open_store: OpenStore, cloc
     with ThreadPoolExecutor(2) as pool:
         looking = [pool.submit(read) for _ in range(2)]
         for turn in range(4):
-            store.replace(sets[turn % 2])
+            store.replace(sets[turn % 2], before_commit=None)
         done.set()
         seen = set().union(*(future.result() for future in looking))
     assert seen <= {(300, "odd", "odd"), (300, "even", "even")}
@@ -191,9 +192,11 @@ def test_the_write_ahead_log_does_not_stay_as_long_as_a_restoration_makes_it(
 ) -> None:
     """The smaller log isn't mistaken for one that another program truncated."""
     store = open_store()
-    store.replace([BearerTokenRecord(f"t{number}", "alice", clock.now, None) for number in range(2000)])
+    store.replace(
+        [BearerTokenRecord(f"t{number}", "alice", clock.now, None) for number in range(2000)], before_commit=None
+    )
     assert (store.database.folder / "cache.db-wal").stat().st_size == 0
-    store.store("alice", "another", None)
+    store_token(store, "alice", "another", None)
     assert len(store) == 2001
 
 
@@ -201,4 +204,4 @@ def test_a_closed_store_takes_no_restoration(store: TokenStore, others: list[Bea
     """As with every other change."""
     store.close()
     with pytest.raises(TokenStoreError, match="is closed"):
-        store.replace(others)
+        store.replace(others, before_commit=None)

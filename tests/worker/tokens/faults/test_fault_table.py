@@ -26,7 +26,7 @@ from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.backup import read_backup
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
-from support.tokens.token_store import pragma
+from support.tokens.token_store import delete_tokens, pragma, store_token
 
 OpenStore = Callable[[], TokenStore]
 Fault = Callable[[TokenStore], object]
@@ -34,12 +34,12 @@ Fault = Callable[[TokenStore], object]
 IN_TIME_SECONDS = 6.0
 PAGE = 4096
 WRITES: dict[str, Callable[[TokenStore], object]] = {
-    "create": lambda store: store.store("carol", "new", 60),
-    "renew": lambda store: store.store("alice", "a1", 5),
-    "delete a token": lambda store: store.delete(token="a1"),
-    "delete a user": lambda store: store.delete(username="alice"),
+    "create": lambda store: store_token(store, "carol", "new", 60),
+    "renew": lambda store: store_token(store, "alice", "a1", 5),
+    "delete a token": lambda store: delete_tokens(store, token="a1"),
+    "delete a user": lambda store: delete_tokens(store, username="alice"),
     "sweep": lambda store: store.sweep(),
-    "replace": lambda store: store.replace([BearerTokenRecord("r1", "rita", 0.0, None)]),
+    "replace": lambda store: store.replace([BearerTokenRecord("r1", "rita", 0.0, None)], before_commit=None),
 }
 
 
@@ -48,7 +48,7 @@ def store(open_store: OpenStore, clock: SimpleNamespace) -> TokenStore:
     """Open a store with tokens of two users, one of them expired, and empty SQLite's page cache."""
     store = open_store()
     for username, token, expire in (("alice", "a1", 100), ("alice", "a2", None), ("bob", "b1", 10)):
-        store.store(username, token, expire)
+        store_token(store, username, token, expire)
     clock.now += 20
     pragma(store, "shrink_memory")
     return store
@@ -125,13 +125,13 @@ def test_many_writes_together_wait_no_longer_for_a_lock_than_one(
         def write(number: int) -> float:
             started = time.monotonic()
             with pytest.raises(TokenStoreBusyError):
-                store.store("alice", f"t{number}", None)
+                store_token(store, "alice", f"t{number}", None)
             return time.monotonic() - started
 
         with ThreadPoolExecutor(8) as pool:
             assert max(pool.map(write, range(8))) < IN_TIME_SECONDS
         other.execute("ROLLBACK")
-        store.store("alice", "t", None)
+        store_token(store, "alice", "t", None)
         assert pragma(store, "busy_timeout") == (1000,)
 
 
@@ -219,7 +219,7 @@ def test_a_truncated_write_ahead_log(
     assert found == dict.fromkeys(writes, TokenStoreDamagedError.__name__)
     assert not (tmp_path / "backup.db").exists()
     store.close()
-    open_store().store("alice", "a3", None)
+    store_token(open_store(), "alice", "a3", None)
 
 
 @pytest.mark.parametrize("is_by_sqlite", [True, False])
@@ -233,8 +233,8 @@ def test_a_write_ahead_log_that_another_program_folded_in(
         os.truncate(tokens_folder / "cache.db-wal", 0)
     store.check()
     assert backed_up(store, tmp_path / "backup.db") == ALL_THREE
-    store.store("carol", "new", None)
-    store.delete(token="a1")
+    store_token(store, "carol", "new", None)
+    delete_tokens(store, token="a1")
     shutil.copytree(tokens_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*-shm"))
     with TokenStore(tmp_path / "copy", clock=store.now) as copy:
         assert [record.token for record in copy.records()] == ["a2", "new"]
@@ -262,7 +262,7 @@ def test_a_folder_that_can_not_be_accessed(tmp_path: Path, clock: SimpleNamespac
     """Files that can't be accessed give an error with the system's reason."""
     folder = tmp_path / "closed" / "tokens"
     with TokenStore(folder, clock=lambda: clock.now) as store:
-        store.store("alice", "a1", None)
+        store_token(store, "alice", "a1", None)
         folder.parent.rename(tmp_path / "elsewhere")
         folder.parent.touch()  # a file where the folder was
         said = f"the token database in {folder} can't be accessed (Not a directory), nothing changed: "

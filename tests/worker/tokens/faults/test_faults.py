@@ -28,7 +28,7 @@ from nfcli.models.errors import (
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
-from support.tokens.token_store import pragma
+from support.tokens.token_store import delete_tokens, pragma, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -53,16 +53,16 @@ def test_a_lock_held_by_another_process_fails_every_write_in_time(
 ) -> None:
     """Each write fails with one error and changes nothing; look-ups work, and afterwards writes do too."""
     store = open_store()
-    store.store("alice", "short", 10)
-    store.store("alice", "long", 1000)
+    store_token(store, "alice", "short", 10)
+    store_token(store, "alice", "long", 1000)
     clock.now += 10
     before = contents(store)
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         for write in (
-            lambda: store.store("alice", "long", 5),
-            lambda: store.store("alice", "new", 5),
-            lambda: store.delete(username="alice"),
+            lambda: store_token(store, "alice", "long", 5),
+            lambda: store_token(store, "alice", "new", 5),
+            lambda: delete_tokens(store, username="alice"),
             store.sweep,
         ):
             started = time.monotonic()
@@ -75,7 +75,7 @@ def test_a_lock_held_by_another_process_fails_every_write_in_time(
         other.execute("ROLLBACK")
     assert raw_database.keys() == ["bearer_token::short", "bearer_token::long"]
     assert store.sweep() == 1
-    assert store.delete(username="alice") == 1
+    assert delete_tokens(store, username="alice") == 1
 
 
 def test_opening_a_locked_database_fails_in_time(open_store: OpenStore, raw_database: RawDatabase) -> None:
@@ -100,11 +100,11 @@ def test_the_time_to_wait_for_a_lock_is_five_seconds() -> None:
 def test_a_lock_does_not_delay_look_ups(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """Token verification doesn't wait for a blocked write."""
     store = open_store()
-    store.store("alice", "secret-token", None)
+    store_token(store, "alice", "secret-token", None)
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(store.delete, username="alice")
+            waiting = pool.submit(delete_tokens, store, username="alice")
             answers = 0
             while not waiting.done():
                 assert store.lookup("secret-token") is not None
@@ -157,14 +157,14 @@ def test_a_read_only_database_is_refused_at_open(name: str, mode: int, *, is_new
 def test_a_database_that_turns_read_only_changes_nothing(open_store: OpenStore, raw_database: RawDatabase) -> None:
     """The error is specific, and once the database is writable again, writes succeed."""
     store = open_store()
-    store.store("alice", "old", None)
+    store_token(store, "alice", "old", None)
     pragma(store, "query_only = 1")
-    for write in (lambda: store.store("alice", "new", None), lambda: store.delete(token="old")):
+    for write in (lambda: store_token(store, "alice", "new", None), lambda: delete_tokens(store, token="old")):
         with pytest.raises(TokenStoreReadOnlyError, match=r"can't be written, nothing changed: "):
             write()
     assert [record.token for record in store.records()] == ["old"]
     pragma(store, "query_only = 0")
-    assert store.delete(token="old") == 1
+    assert delete_tokens(store, token="old") == 1
     assert raw_database.keys() == []
 
 
@@ -177,7 +177,7 @@ def test_a_full_disk_changes_nothing(open_store: OpenStore, raw_database: RawDat
     def fill() -> None:
         nonlocal count
         while count < 1000:
-            store.store("alice", f"{count}-{'x' * 900}", None)
+            store_token(store, "alice", f"{count}-{'x' * 900}", None)
             count += 1
 
     with pytest.raises(TokenStoreFullError, match=r"^the disk of .* is full, nothing changed: make room on it$"):
@@ -185,9 +185,9 @@ def test_a_full_disk_changes_nothing(open_store: OpenStore, raw_database: RawDat
     assert count > 0
     assert [record.token.split("-")[0] for record in store.records()] == [str(number) for number in range(count)]
     assert len(raw_database.keys()) == count
-    assert store.delete(token=f"0-{'x' * 900}") == 1
+    assert delete_tokens(store, token=f"0-{'x' * 900}") == 1
     pragma(store, "max_page_count = 100000")
-    store.store("alice", "again", None)
+    store_token(store, "alice", "again", None)
     before = contents(store)
     store.close()
     assert contents(open_store()) == before
@@ -212,16 +212,16 @@ def small_disk(tokens_folder: Path) -> Iterator[Path]:
 def test_a_token_can_be_revoked_on_a_full_disk(small_disk: Path, raw_database: RawDatabase) -> None:
     """Folding in the write-ahead log frees the space for it."""
     with TokenStore(small_disk) as store:
-        store.store("alice", "secret-token", None)
+        store_token(store, "alice", "secret-token", None)
     with TokenStore(small_disk) as store:
         for _ in range(20):
-            store.store("alice", "secret-token", None)
+            store_token(store, "alice", "secret-token", None)
         _fill(small_disk)
-        assert store.delete(token="secret-token") == 1
+        assert delete_tokens(store, token="secret-token") == 1
         assert raw_database.keys() == []
         _fill(small_disk)
         with pytest.raises(TokenStoreFullError):
-            store.store("alice", "x" * 1000, None)
+            store_token(store, "alice", "x" * 1000, None)
         assert contents(store) == []
 
 
@@ -246,9 +246,9 @@ def test_a_commit_that_fails_leaves_no_transaction_open(open_store: OpenStore, m
     with monkeypatch.context() as patch:
         patch.setattr(cache, "transact", transact)
         with pytest.raises(TokenStoreError):
-            store.store("alice", "secret-token", None)
+            store_token(store, "alice", "secret-token", None)
     assert contents(store) == []
-    store.store("alice", "secret-token", None)
+    store_token(store, "alice", "secret-token", None)
     assert [record.token for record in store.records()] == ["secret-token"]
 
 
@@ -258,19 +258,23 @@ def test_an_error_of_the_disk_changes_nothing(tokens_folder: Path) -> None:
 import resource, sys
 from pathlib import Path
 from nfcli.models.errors import TokenStoreError
+from nfcli.models.tasks.auth import BearerTokenStoreInput
 from nfcli.worker.tokens.store import TokenStore
 folder = Path(sys.argv[1])
+def store_token(token):
+    store.store(BearerTokenStoreInput(username="alice", token=token), before_commit=None)
+
 store = TokenStore(folder)
-store.store("alice", "old", None)
+store_token("old")
 size = (folder / "cache.db-wal").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
 try:
-    store.store("alice", "new", None)
+    store_token("new")
 except TokenStoreError as error:
     print(type(error).__name__, error)
 print([record.token for record in store.records()])
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.store("alice", "newer", None)
+store_token("newer")
 store.close()
 print([record.token for record in TokenStore(folder).records()])
 """
@@ -322,7 +326,7 @@ def test_a_damaged_database_is_refused_at_open(
     """The message names a remedy; after moving the file away the store starts empty."""
     store = open_store()
     for number in range(100):
-        store.store("alice", f"token-{number}", None)
+        store_token(store, "alice", f"token-{number}", None)
     store.close()
     file = tokens_folder / "cache.db"
     damage(file)
@@ -344,12 +348,12 @@ def test_a_database_that_was_moved_away_is_not_written_to(
 ) -> None:
     """SQLite would report success for rows that the next start won't load."""
     store = open_store()
-    store.store("alice", "old", None)
+    store_token(store, "alice", "old", None)
     file = tokens_folder / "cache.db"
     file.rename(tokens_folder / "moved.db")
     if mishap == "replaced":
         file.touch()
-    for write in (lambda: store.store("alice", "new", None), lambda: store.delete(token="old")):
+    for write in (lambda: store_token(store, "alice", "new", None), lambda: delete_tokens(store, token="old")):
         with pytest.raises(
             TokenStoreDamagedError, match=r"was moved or replaced, nothing changed: restart the worker$"
         ):
@@ -362,7 +366,7 @@ def test_an_opening_whose_sweep_fails_fails_and_leaves_nothing_open(
 ) -> None:
     """A database from which tokens can't be deleted is not used."""
     store = open_store()
-    store.store("alice", "secret-token", 10)
+    store_token(store, "alice", "secret-token", 10)
     store.close()
     raw_database.run("CREATE TRIGGER keep BEFORE DELETE ON Cache BEGIN SELECT RAISE(ABORT, 'no'); END")
     clock.now += 10

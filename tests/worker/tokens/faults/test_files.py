@@ -14,6 +14,7 @@ import pytest
 from nfcli.models.errors import EnvironmentFolderError, TokenStoreBusyError, TokenStoreError
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -35,8 +36,8 @@ def test_what_is_stored_is_in_the_files_at_once(open_store: OpenStore, tokens_fo
     """A copy of the files, made while the worker runs, has every store and every deletion that was answered."""
     store = open_store()
     for number in range(20):
-        store.store("alice", f"token-{number}", None)
-    store.delete(token="token-7")
+        store_token(store, "alice", f"token-{number}", None)
+    delete_tokens(store, token="token-7")
     shutil.copytree(tokens_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*-shm"))
     with TokenStore(tmp_path / "copy") as copy:
         assert contents(copy) == contents(store)
@@ -46,7 +47,7 @@ def test_a_user_is_deleted_in_one_transaction(open_store: OpenStore, raw_databas
     """When the last of 250 rows can't be removed, all 250 stay; a token never half goes."""
     store = open_store()
     for number in range(250):
-        store.store("alice", f"token-{number}", None)
+        store_token(store, "alice", f"token-{number}", None)
     before = contents(store)
     with raw_database.connect() as other:
         other.execute(
@@ -54,20 +55,20 @@ def test_a_user_is_deleted_in_one_transaction(open_store: OpenStore, raw_databas
             "BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
         with pytest.raises(TokenStoreError):
-            store.delete(username="alice")
+            delete_tokens(store, username="alice")
         assert contents(store) == before
         assert len(raw_database.keys()) == 250
         other.execute("DROP TRIGGER stop")
-    assert store.delete(username="alice") == 250
+    assert delete_tokens(store, username="alice") == 250
     assert raw_database.keys() == []
 
 
 def test_a_deleted_token_leaves_no_trace_in_the_files(open_store: OpenStore, tokens_folder: Path) -> None:
     """After the store is closed; SQLite's default is to leave the bytes in freed space."""
     store = open_store()
-    store.store("alice", "kept-kept-kept-kept", None)
-    store.store("alice", "gone-gone-gone-gone", None)
-    store.delete(token="gone-gone-gone-gone")
+    store_token(store, "alice", "kept-kept-kept-kept", None)
+    store_token(store, "alice", "gone-gone-gone-gone", None)
+    delete_tokens(store, token="gone-gone-gone-gone")
     store.close()
     everything = b"".join(path.read_bytes() for path in tokens_folder.rglob("*") if path.is_file())
     assert b"kept-kept-kept-kept" in everything
@@ -80,10 +81,10 @@ def test_files_and_threads_stay_flat(open_store: OpenStore) -> None:
     store = open_store()
     counts = set()
     for number in range(1_250):
-        caller = threading.Thread(target=store.store, args=("alice", f"token-{number % 7}", 60))
+        caller = threading.Thread(target=store_token, args=(store, "alice", f"token-{number % 7}", 60))
         caller.start()
         caller.join()
-        store.delete(token=f"token-{number % 5}")
+        delete_tokens(store, token=f"token-{number % 5}")
         for read in (store.sweep, store.records, store.usernames, store.has_expired, store.now):
             read()
         store.lookup("token-1")
@@ -99,7 +100,7 @@ def test_everything_is_private_whatever_the_umask(open_store: OpenStore, tokens_
     umask = os.umask(0)
     try:
         store = open_store()
-        store.store("alice", "secret-token", None)
+        store_token(store, "alice", "secret-token", None)
         modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tokens_folder, *tokens_folder.iterdir())}
     finally:
         os.umask(umask)
@@ -125,5 +126,5 @@ def test_no_fault_is_logged_with_a_token(
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TokenStoreBusyError) as refused:
-            store.store("alice", "secret-token", None)
+            store_token(store, "alice", "secret-token", None)
     assert "secret-token" not in caplog.text + str(refused.value) + repr(refused.value.__cause__)

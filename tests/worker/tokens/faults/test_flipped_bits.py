@@ -15,6 +15,7 @@ import pytest
 from nfcli.models.errors import TokenStoreDamagedError
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -31,7 +32,7 @@ def contents(store: TokenStore) -> dict[str, tuple[str, float | None]]:
 def filled(store: TokenStore) -> dict[str, tuple[str, float | None]]:
     """Store tokens of a few users, with and without an expiry, and close the store; return its contents."""
     for number in range(TOKENS):
-        store.store(f"user-{number % 7}", f"token-{number}", number * 1000 if number % 2 else None)
+        store_token(store, f"user-{number % 7}", f"token-{number}", number * 1000 if number % 2 else None)
     stored = contents(store)
     store.close()
     return stored
@@ -71,7 +72,7 @@ def test_a_flipped_bit_alters_no_token_and_brings_none_back(open_store: OpenStor
         outcomes["harmless" if found == stored else "skipped"] += 1
         deleted = set(list(found)[::8])
         for token in deleted:
-            assert store.delete(token=token) == 1
+            assert delete_tokens(store, token=token) == 1
         store.close()
         store = open_store()
         assert contents(store) == {token: found[token] for token in found.keys() - deleted}, f"byte {place}, bit {bit}"
@@ -107,11 +108,11 @@ def test_a_deletion_that_an_index_hides_a_row_from_is_refused(open_store: OpenSt
     stored = filled(open_store())
     store = open_store()
     hide_from_index(tokens_folder / "cache.db", "token-7")
-    for delete in (partial(store.delete, token="token-7"), partial(store.delete, username="user-0")):
+    for delete in (partial(delete_tokens, store, token="token-7"), partial(delete_tokens, store, username="user-0")):
         with pytest.raises(TokenStoreDamagedError, match="is damaged or no token database, nothing changed: "):
             delete()
     assert contents(store) == stored
-    assert store.delete(token="token-8") == 1
+    assert delete_tokens(store, token="token-8") == 1
 
 
 def test_a_deletion_of_a_row_that_is_gone_already_is_done(open_store: OpenStore, raw_database: RawDatabase) -> None:
@@ -119,5 +120,5 @@ def test_a_deletion_of_a_row_that_is_gone_already_is_done(open_store: OpenStore,
     filled(open_store())
     store = open_store()
     raw_database.run("DELETE FROM Cache WHERE key = 'bearer_token::token-7'")
-    assert store.delete(token="token-7") == 1
+    assert delete_tokens(store, token="token-7") == 1
     assert store.lookup("token-7") is None

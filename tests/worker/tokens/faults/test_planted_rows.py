@@ -14,7 +14,7 @@ from nfcli.models.errors import TokenStoreDamagedError, TokenStoreError
 from nfcli.worker.tokens import database as token_disk
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
-from support.tokens.token_store import pragma
+from support.tokens.token_store import delete_tokens, pragma, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -56,7 +56,7 @@ def test_planted_pickles_never_run(
 ) -> None:
     """They are counted in one log line; other tokens work, and storing a token replaces its pickled row."""
     store = open_store()
-    store.store("alice", "good", None)
+    store_token(store, "alice", "good", None)
     store.close()
     proof = tokens_folder / "it ran"
     _plant_bombs(tokens_folder, raw_database, proof)
@@ -69,8 +69,8 @@ def test_planted_pickles_never_run(
         f"skipped 4 pickled rows of the token database in {tokens_folder}, since unpickling can run arbitrary code "
         f"(NorFab workers write such rows): import their tokens with nfcli --import-norfab {tokens_folder}"
     )
-    store.store("bob", "as-value", None)
-    store.delete(token="as-file")
+    store_token(store, "bob", "as-value", None)
+    delete_tokens(store, token="as-file")
     store.sweep()
     store.close()
     assert open_store().usernames() == ["alice", "bob"]
@@ -158,7 +158,7 @@ def test_an_invalid_row_is_skipped_and_counted(
 ) -> None:
     """The other tokens are loaded, and one log line reports the row without its content."""
     store = open_store()
-    store.store("alice", "good", None)
+    store_token(store, "alice", "good", None)
     store.close()
     raw_database.plant(**columns)
     store = open_store()
@@ -193,7 +193,7 @@ def test_rows_of_other_programs_are_left_unchanged(open_store: OpenStore, raw_da
     raw_database.plant(key=5)
     store = open_store()
     assert (contents(store), store.pickled_rows, store.invalid_rows) == ([], 0, 0)
-    store.store("alice", "secret-token", None)
+    store_token(store, "alice", "secret-token", None)
     assert len(raw_database.keys()) == 3
 
 
@@ -222,7 +222,7 @@ def test_settings_planted_in_the_file_are_ignored(open_store: OpenStore, raw_dat
         other.execute("UPDATE Settings SET value = 'much' WHERE key = 'size'")
     store = open_store()
     for number in range(1000):
-        store.store(f"user-{number % 10}", f"token-{number}", 10 + number)
+        store_token(store, f"user-{number % 10}", f"token-{number}", 10 + number)
     before = contents(store)
     assert len(before) == 1000
     _assert_durable(store)
@@ -270,5 +270,5 @@ def test_a_database_that_drops_written_rows_is_detected(open_store: OpenStore, r
         )
     store = open_store()
     with pytest.raises(TokenStoreDamagedError, match="doesn't keep rows"):
-        store.store("alice", "secret-token", None)
+        store_token(store, "alice", "secret-token", None)
     assert store.lookup("secret-token") is None

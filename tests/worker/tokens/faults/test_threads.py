@@ -13,6 +13,7 @@ import pytest
 from nfcli.models.errors import TokenOwnerError, TokenStoreError
 from nfcli.worker.tokens.database import TokenDatabase
 from nfcli.worker.tokens.store import SWEEP_BATCH_TOKENS, TokenStore
+from support.tokens.token_store import delete_tokens, store_token
 
 OpenStore = Callable[[], TokenStore]
 
@@ -28,11 +29,11 @@ def test_many_threads_leave_memory_and_disk_alike(open_store: OpenStore) -> None
 
     def work(worker: int) -> None:
         for number in range(20):
-            store.store(f"user-{worker % 3}", f"t-{worker}-{number}", None)
+            store_token(store, f"user-{worker % 3}", f"t-{worker}-{number}", None)
             assert store.lookup(f"t-{worker}-{number}") is not None
             store.records()
             if number % 3 == 0:
-                assert store.delete(token=f"t-{worker}-{number}") == 1
+                assert delete_tokens(store, token=f"t-{worker}-{number}") == 1
             store.sweep()
 
     with ThreadPoolExecutor(8) as pool:
@@ -52,7 +53,7 @@ def test_two_users_racing_for_one_token_leave_one_owner(open_store: OpenStore) -
     def grab(username: str) -> bool:
         barrier.wait()
         try:
-            store.store(username, "secret-token", None)
+            store_token(store, username, "secret-token", None)
         except TokenOwnerError:
             return False
         return True
@@ -68,13 +69,13 @@ def test_a_token_stored_again_during_a_sweep_stays(open_store: OpenStore, clock:
     """Other calls run between two of its transactions, and the sweep takes their changes into account."""
     store = open_store()
     for number in range(SWEEP_BATCH_TOKENS + 2):
-        store.store("alice", f"t{number:04}", 10)
+        store_token(store, "alice", f"t{number:04}", 10)
     clock.now += 10
     last = f"t{SWEEP_BATCH_TOKENS + 1:04}"
 
     def store_again(tokens: Sequence[str]) -> None:
         if "t0000" in tokens:
-            store.store("alice", last, None)
+            store_token(store, "alice", last, None)
 
     store.on_revoked.append(store_again)
     assert store.sweep() == SWEEP_BATCH_TOKENS + 1
@@ -86,13 +87,13 @@ def test_a_call_during_closing_is_refused(
 ) -> None:
     """It comes while the store's thread removes the expired tokens, after which the thread ends."""
     store = open_store()
-    store.store("alice", "expired", 10)
-    store.store("bob", "secret-token", None)
+    store_token(store, "alice", "expired", 10)
+    store_token(store, "bob", "secret-token", None)
     clock.now += 10
     remove, calls = TokenDatabase.remove, list[Future[int]]()
 
     def remove_meanwhile(database: TokenDatabase, *args: Any, **options: Any) -> None:
-        calls.append(pool.submit(store.delete, username="bob"))
+        calls.append(pool.submit(delete_tokens, store, username="bob"))
         remove(database, *args, **options)
 
     with ThreadPoolExecutor(1) as pool:
