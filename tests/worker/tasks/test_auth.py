@@ -154,7 +154,7 @@ def test_another_user_s_token_is_refused_in_one_line(run: Run, worker: TaskConte
     """The token keeps its owner."""
     run("bearer_token_store", username="alice", token="secret-token")
     with pytest.raises(TokenOwnerError) as refused:
-        worker.store.store("bob", "secret-token", None)
+        store_token(worker.store, "bob", "secret-token", None)
     assert run("bearer_token_store", username="bob", token="secret-token") == failed(str(refused.value))
     assert run("bearer_token_list", username="bob") == ok([])
 
@@ -203,7 +203,7 @@ def test_a_failing_store_is_reported_in_one_line(run: Run, worker: TaskContext) 
     """The task never returns true for a change that isn't on disk."""
     worker.store.close()
     with pytest.raises(TokenStoreError) as closed:
-        worker.store.store("alice", "a", None)
+        store_token(worker.store, "alice", "a", None)
     assert run("bearer_token_store", username="alice", token="a") == failed(str(closed.value))
 
 

@@ -354,7 +354,7 @@ def test_a_backup_of_a_locked_database_fails_and_leaves_nothing(desk: Desk, raw_
     with raw_database.connect() as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TokenStoreBusyError) as busy:
-            desk.worker.store.store("mallory", "late", None)
+            store_token(desk.worker.store, "mallory", "late", None)
         assert desk.refusal("restore_commit", id=upload_id) == str(busy.value)
         assert desk.files() == {}
         other.execute("ROLLBACK")
