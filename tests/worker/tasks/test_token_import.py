@@ -245,4 +245,4 @@ def test_an_import_with_an_invalid_token_is_refused(desk: Desk, token: dict[str,
 def test_an_import_has_1_to_100_tokens(desk: Desk, count: int) -> None:
     """More would exceed the size limit of a message."""
     (said,) = desk.errors([{"token": f"t{number}", "username": "bob", "created": 1.0} for number in range(count)])
-    assert said.startswith("tokens: List should have at ")
+    assert said.startswith("tokens: must have ")
