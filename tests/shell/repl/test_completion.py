@@ -121,7 +121,7 @@ def test_a_worker_that_does_not_answer_never_gets_in_the_way(
 ) -> None:
     """No names, no error, and no second wait for half a minute, whatever is typed meanwhile."""
     client.raising = error
-    client.failing["fastmcp-worker-1"] = "no answer within 1 s"
+    client.failing["fastmcp-worker-1"] = "too late"
     suggester = ValueSuggester(client, clock=lambda: clock.now)
     assert suggester.suggest(USERNAME) == []
     suggester.invalidate()

@@ -316,11 +316,7 @@ def test_result_that_cannot_be_checked_is_withheld() -> None:
         "is not possible"
     )
     growing = [{"type": "replace", "match": "(?s)(.+)", "replace": r"\1\1"}] * 40
-    assert (
-        guardrails(results=growing)
-        .filter_results(TOOL, {"w": result("x")})["w"]["result"]
-        .endswith("made it too large")
-    )
+    assert guardrails(results=growing).filter_results(TOOL, {"w": result("x")})["w"]["result"].endswith("too large")
 
 
 def test_invalid_result_is_filtered_as_a_whole() -> None:

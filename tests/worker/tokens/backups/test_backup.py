@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_nothing_behind(store: TokenStore, small_disk: Path) 
     )
     with pytest.raises(TokenStoreFullError) as refused:
         store.backup(small_disk / "backup.db")
-    assert str(refused.value) == f"the disk of {small_disk} is full, nothing changed: make room on it"
+    assert str(small_disk) in str(refused.value)
     assert list(small_disk.iterdir()) == []
     assert delete_tokens(store, username="alice") == 100
 
