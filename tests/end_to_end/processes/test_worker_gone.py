@@ -108,7 +108,7 @@ def test_what_a_killed_worker_left_behind_is_not_taken_for_it(
     done = in_time(REPORT_SECONDS, lambda: nfcli("-c", *CHECK.split(), environment=norfab.environment))
     assert (done.returncode, done.stdout, done.stderr) == (3, "", f"{NOT_RUNNING}\n")
     for each in (client, norfab.make_client()):
-        with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
+        with pytest.raises(NoWorkersError, match=f"^{re.escape(NOT_RUNNING)}$"):
             run(each, "bearer_token_check", token="x")
 
 
@@ -128,7 +128,7 @@ def test_a_worker_that_dies_while_a_client_connects_is_reported_at_once(
         return owner
 
     monkeypatch.setattr(direct, "read_owner", read_and_release)
-    with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
+    with pytest.raises(NoWorkersError, match=f"^{re.escape(NOT_RUNNING)}$"):
         run(norfab.make_client(), "bearer_token_check", token="x")
 
 
@@ -172,7 +172,7 @@ def test_a_program_whose_worker_is_killed_meanwhile_gets_a_failed_result_at_once
         assert status == "error"
         assert re.fullmatch(GONE, error)
         worker.process.wait(10)
-        with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
+        with pytest.raises(NoWorkersError, match=f"^{re.escape(NOT_RUNNING)}$"):
             run(client, "bearer_token_check", token="x")
     with running_worker(norfab.environment):
         assert run(client, "bearer_token_check", token="x") is False
@@ -291,7 +291,7 @@ def test_a_shell_restarts_only_its_own_worker(norfab: NorFab, start_program: Pro
     assert worker.is_gone_within(10)
     for shell in (other, client):
         shell.write(CHECK)
-        shell.wait_for(rf"\Aline 2: {NOT_RUNNING}\n\Z")
+        shell.wait_for(rf"\Aline 2: {re.escape(NOT_RUNNING)}\n\Z")
     owner.write(CHECK)
     owner.wait_for(FALSE, stream="out")
     owner.wait_for(STARTED_AGAIN)
@@ -324,7 +324,7 @@ def test_a_program_can_start_its_worker_again(norfab: NorFab, watch: Watch) -> N
     worker = watch(norfab.environment)
     worker.kill()
     assert worker.is_gone_within(10)
-    with pytest.raises(NoWorkersError, match=f"^{NOT_RUNNING}$"):
+    with pytest.raises(NoWorkersError, match=f"^{re.escape(NOT_RUNNING)}$"):
         run(client, "bearer_token_check", token="t1")
     assert norfab.start() == [DEFAULT_WORKER]
     assert run(client, "bearer_token_check", token="t1") is True

@@ -234,7 +234,8 @@ def test_the_trail_is_read_by_tasks_that_are_no_tools(desk: Desk) -> None:
 @pytest.mark.parametrize("last", [0, 1_001, "x", 1.5, True, None])
 def test_a_wrong_number_of_lines_is_refused(desk: Desk, last: object) -> None:
     """The message names the rule."""
-    assert desk.run("get_audit", kwargs={"last": last})["errors"] == ["last: must be a whole number, 1 to 1000"]
+    (error,) = desk.run("get_audit", kwargs={"last": last})["errors"]
+    assert error.startswith("last: must be a whole number, 1 to 1000")
 
 
 Named = tuple[AuthorizedKeys, Callable[..., str]]
