@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from ...models.inventory.schema import WorkerInventory
 
 
+def discard_progress(_line: str) -> None:
+    """Discard a line of progress: no client is waiting for it."""
+
+
 @dataclass(kw_only=True)
 class WorkerContext:
     """The worker that runs a task, and the job that it runs the task for.
@@ -33,4 +37,4 @@ class WorkerContext:
     inventory: WorkerInventory
     stopping: threading.Event
     uuid: str = ""
-    progress: Callable[[str], None] = lambda _line: None
+    progress: Callable[[str], None] = discard_progress

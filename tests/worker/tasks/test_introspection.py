@@ -172,7 +172,7 @@ def test_tools_can_be_filtered_and_listed_by_name_only(
 
 def test_too_long_glob_is_refused(run: Run, worker: TaskContext) -> None:
     """Python would take minutes for a glob of some hundred thousand brackets."""
-    assert failure(worker, "get_tools", name="[" * 257) == ["name: String should have at most 256 characters"]
+    assert failure(worker, "get_tools", name="[" * 257) == ["name: must have at most 256 characters"]
     assert run("get_tools", name="[" * 256) == []
 
 
