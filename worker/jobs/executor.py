@@ -319,7 +319,7 @@ class JobExecutor:
         """Keep the result for later requests, within the limits; return the callbacks that wait for it."""
         job.state, job.payload = JobState.COMPLETED, payload
         # Neither the arguments, which may hold secrets, nor the callbacks are kept.
-        job.request, job.notify = JobRequest.model_construct(task=job.request.task), None
+        job.request, job.notify = JobRequest(task=job.request.task), None
         waiting, job.waiting = job.waiting, []
         self._with_payload[job.key] = job
         self._kept_bytes += len(payload)
