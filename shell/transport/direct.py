@@ -14,7 +14,7 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair, read_public_key
 from ...models.environment.paths import Environment
-from ...models.environment.worker_lock import read_owner
+from ...models.environment.worker_lock import has_owner, read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_replies import (
@@ -232,18 +232,27 @@ class DirectTransport:
         connection = self._connections.get(name)
         if connection is not None:
             connection.read_monitor()
-            if connection.is_broken:
+            if connection.is_broken or (connection.is_local and not self._has_lock(name)):
                 self._close(name)
                 return None
         return connection
+
+    def _has_lock(self, name: str) -> bool:
+        """Whether a process of this machine is the worker; its lock goes with it, its connection some time later."""
+        try:
+            return has_owner(self._environment.lock_file(name), is_private=True)
+        except OSError:  # no descriptor left, for example: the connection's state has to do
+            return True
 
     def _connect(self, name: str) -> _WorkerConnection:
         endpoint = self.endpoint(name)
         key_file = self._environment.keys_folder / f"{name}.key"
         try:
-            return _WorkerConnection(self._context, name, endpoint, key_file, self._keys, **self._options)
+            connection = _WorkerConnection(self._context, name, endpoint, key_file, self._keys, **self._options)
         except KeyFileError as error:
             raise NoWorkersError(f"worker {name} can't be reached without its public key: {error}") from None
+        connection.is_local = self._has_lock(name)
+        return connection
 
     def _close(self, name: str) -> None:
         self._connections.pop(name).close()
@@ -266,6 +275,7 @@ class _WorkerConnection(Connection):
         server_key = read_public_key(key_file)
         super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key, **options)
         self.name = name
+        self.is_local = False
         self._key_file = key_file
 
     @property

@@ -16,6 +16,7 @@ from nfcli.models.environment.paths import DEFAULT_WORKER
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.connection import Connection
 from nfcli.shell.client.client import Client
+from nfcli.shell.transport.base import not_running
 from support.fabric.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
 
 
@@ -50,6 +51,15 @@ def test_clients_of_one_program_are_distinct_peers(both: tuple[Any, Client]) -> 
     with rogue.client() as second:
         assert outcome(second) == "good"
         assert outcome(first) == "good"
+
+
+def test_a_worker_that_has_ended_gets_no_job(both: tuple[Any, Client]) -> None:
+    """Its lock goes with its process; the end of its connection may be noticed later."""
+    rogue, client = both
+    assert outcome(client) == "good"
+    rogue.lock.release()
+    with pytest.raises(NoWorkersError, match=f"^{re.escape(not_running(DEFAULT_WORKER))}$"):
+        client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)
 
 
 def test_an_answer_over_the_limit_is_refused(both: tuple[Any, Client]) -> None:
