@@ -31,6 +31,8 @@ from nfcli.shell.repl.session import Session
 from support import examples
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60
 TOKEN = "nfcli-token"
 INVENTORY = "workers: {fastmcp-worker-1: [{service: fastmcp, port: 0, authentication_enabled: true}]}\n"

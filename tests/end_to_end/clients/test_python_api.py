@@ -23,6 +23,8 @@ from nfcli.models.environment.worker_lock import read_owner
 from support.programs import ProgramStarter, Watch
 from support.workers import EnvironmentFactory, RunningWorker
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = """\
 import pprint
 from nfcli import NorFab

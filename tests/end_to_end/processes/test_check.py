@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from nfcli import NorFab
-from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.paths import DEFAULT_WORKER as NAME
+from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
@@ -28,8 +29,9 @@ from nfcli.worker.tokens.errors import damaged
 from support.programs import InTime
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 Check = Callable[..., tuple[int, list[str]]]
-NAME = DEFAULT_WORKER
 DATABASE, TRAIL = "intact, tokens: 1", "intact, lines: 1"
 
 
@@ -88,7 +90,7 @@ def with_faults(lines: list[str], faults: dict[str, list[str]]) -> list[str]:
     found = []
     for line in lines:
         what = line[6:].partition(": ")[0]
-        found += [f"FAULT {what}: {fault}" for fault in faults[what]] if what in faults else [line]
+        found += [line] if what not in faults else [f"FAULT {what}: {fault}" for fault in faults[what]]
     return found
 
 
@@ -116,12 +118,9 @@ Faults = dict[str, list[str]]
 
 def widen_a_folder(site: Environment) -> Faults:
     """Open the logs to other users."""
-    site.logs_folder.chmod(0o755)
-    return {
-        "environment": [
-            f"{site.logs_folder} has mode 0755 and is open to other users: run chmod 700 {site.logs_folder}"
-        ]
-    }
+    folder = site.logs_folder
+    folder.chmod(0o755)
+    return {"environment": [f"{folder} has mode 0755 and is open to other users: run chmod 700 {folder}"]}
 
 
 def link_a_file(site: Environment) -> Faults:

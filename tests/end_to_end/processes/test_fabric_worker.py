@@ -17,6 +17,8 @@ from support.fabric.broker import WAIT_SECONDS, FabricBroker, FabricPeer
 from support.programs import ProgramStarter, assert_one_line
 from support.workers import EnvironmentFactory, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 PING = b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
 CONFIGURED = {"service": "fastmcp", "port": 0, "authentication_enabled": True}
 TOKEN = "fabric-token-1"

@@ -15,6 +15,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory
 
+pytestmark = pytest.mark.slow
+
 CHECK = "fastmcp auth check-token token x\n"
 
 

@@ -17,6 +17,8 @@ from support.own_tools import OWN_TASKS
 from support.programs import ProgramStarter, assert_one_line
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 TOKEN, SECONDS = "nfcli-token", 20.0
 PREFIX = "service_fastmcp__task_"
 PLUGIN = """\

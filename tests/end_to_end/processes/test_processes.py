@@ -22,6 +22,8 @@ from nfcli.models.environment.worker_lock import read_owner
 from support.programs import Program, ProgramStarter, TerminalStarter, Watch
 from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 STOP_SECONDS = 5.0
 CHECK = "fastmcp auth check-token token x\n"
 ANSWERED = r"\{[^}]*\}\n"
@@ -118,7 +120,6 @@ def test_a_script_takes_the_workers_that_it_started_along(
     assert "Traceback" not in script.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, "the terminal is closed"], ids=str)
 def test_a_prompt_takes_the_workers_that_it_started_along(
     environment_factory: EnvironmentFactory, open_terminal: TerminalStarter, watch: Watch, how: Any
@@ -189,7 +190,6 @@ def test_the_foreground_restarts_a_worker_that_dies(
     assert (supervisor.end(), supervisor.out, worker.is_gone_within(0)) == (0, "", True)
 
 
-@pytest.mark.slow
 def test_the_foreground_goes_on_trying_with_growing_pauses(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -226,7 +226,6 @@ def test_ctrl_c_ends_the_foreground(
     assert worker.is_gone_within(0)
 
 
-@pytest.mark.slow
 def test_workers_end_with_a_foreground_that_is_killed(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -240,7 +239,6 @@ def test_workers_end_with_a_foreground_that_is_killed(
     assert [worker.is_gone_within(STOP_SECONDS) for worker in workers] == [True, True]
 
 
-@pytest.mark.slow
 def test_only_one_of_two_foregrounds_runs_a_worker(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter
 ) -> None:
@@ -275,7 +273,6 @@ def test_ctrl_c_while_workers_start_ends_the_shell(
     assert read_owner(environment.lock_file(DEFAULT_WORKER)) is None
 
 
-@pytest.mark.slow
 def test_shells_that_start_and_end_at_the_same_moments_all_work(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -292,7 +289,6 @@ def test_shells_that_start_and_end_at_the_same_moments_all_work(
     assert worker.is_gone_within(STOP_SECONDS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["end of input", signal.SIGKILL], ids=str)
 def test_a_worker_goes_on_for_a_shell_that_needs_it_when_its_own_ends(
     environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch, how: Any

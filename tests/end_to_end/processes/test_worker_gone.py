@@ -27,6 +27,8 @@ from nfcli.shell.transport.base import not_running
 from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 CHECK = "fastmcp auth check-token token x\n"
 CREATE = "fastmcp auth create-token username a token t1\n"
 FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("false", "true"))
@@ -203,7 +205,6 @@ def test_a_frozen_worker_costs_the_timeout_and_the_client_goes_on_with_it(
 SILENT = r"worker \S+ at ipc://\S+ accepts connections but doesn't answer within 2\.5 s: check its log, or .*"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [(CHECK, (3, SILENT)), (f"{CHECK} timeout 1", (1, rf"{DEFAULT_WORKER}: [^\n]* 1 s"))],
@@ -244,7 +245,6 @@ def test_a_script_starts_the_worker_again_that_it_had_started(
     assert worker.is_gone_within(0)
 
 
-@pytest.mark.slow
 def test_a_worker_that_can_not_be_restarted_is_reported_until_it_can(
     norfab: NorFab, start_program: ProgramStarter, watch: Watch
 ) -> None:
@@ -279,7 +279,6 @@ def set_port(environment: Environment, port: int) -> str:
     return good
 
 
-@pytest.mark.slow
 def test_a_shell_restarts_only_its_own_worker(norfab: NorFab, start_program: ProgramStarter, watch: Watch) -> None:
     """A service manager's would find its name taken. When its owner has started it again, the next command works."""
     owner, other, client = (start_program(*words, environment=norfab.environment) for words in ([], [], ["-c"]))

@@ -28,6 +28,8 @@ from nfcli.models.environment.worker_lock import read_owner
 from support.programs import InTime, ProgramStarter, TerminalStarter, Watch, assert_one_line
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 SECRETS = ("tOken-that-was-typed", "tOken-that-was-deleted", "tOken-in-a-wrong-line", "tOken-of-a-stranger")
 Connect = Callable[[Environment], Client]
 Guarded = tuple[Environment, "RunningWorker"]

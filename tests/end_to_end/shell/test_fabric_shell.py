@@ -19,6 +19,8 @@ from support.fabric.fake_broker import FakeBroker, Site, done, event, result
 from support.programs import ProgramStarter, TerminalStarter
 from support.workers import EnvironmentFactory, NfcliRunner
 
+pytestmark = pytest.mark.slow
+
 TRUE = '{\n    "w1": true\n}\n'
 CHECK = ("fastmcp", "auth", "check-token", "token", "x")
 

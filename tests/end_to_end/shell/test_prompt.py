@@ -17,6 +17,8 @@ from nfcli.models.environment.worker_lock import read_owner
 from support.programs import InTime, Terminal, TerminalStarter, Watch
 from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 TAB, CTRL_C, UP = "\t", "\x03", "\x1b[A"
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'

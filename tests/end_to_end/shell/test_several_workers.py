@@ -25,6 +25,8 @@ from nfcli.shell.transport.base import not_running
 from support.programs import InTime, ProgramStarter, Watch
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 RUNNING = ("alpha", "beta")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 GAMMA_IS_DOWN = f"gamma: {not_running('gamma')}"

@@ -25,6 +25,8 @@ from nfcli.shell.syntax.lexer import quote
 from support.programs import TerminalStarter
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 FIELDS = list(entries(CreateToken))
 BEGINNINGS = sorted({name[:count] for name in FIELDS for count in range(1, len(name) + 1)})
 PLAIN = [*BEGINNINGS, "12345", "000123", "1e3", "true", "False", "None", "null", "1.5", "-5", "--help", "json", "exit"]
@@ -107,7 +109,6 @@ def listed(text: str) -> dict[str, str]:
     return {row["token"]: row["username"] for row in json.loads(text)}
 
 
-@pytest.mark.slow
 def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
     environment_factory: EnvironmentFactory, running_worker: WorkerRunner, nfcli: NfcliRunner
 ) -> None:
@@ -137,7 +138,6 @@ def test_any_name_and_any_token_survive_shell_worker_disk_and_restart(
     assert listed(done.stdout) == model
 
 
-@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(max_size=300) | st.text("\x1b\x00\r\n\t\u2028\u202e ab", min_size=1, max_size=9), how=quotings)
 def test_whatever_is_typed_as_a_name_is_stored_exactly_or_refused_in_one_line(

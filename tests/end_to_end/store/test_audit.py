@@ -22,6 +22,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.errors import NfcliError
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 SECRET = "m4rked-t0ken-of-the-audit-tests"
 
 
@@ -232,7 +234,6 @@ def cut(file: Path, start: int, end: int) -> None:
     file.write_bytes(b"".join(lines[:start] + lines[end:]))
 
 
-@pytest.mark.slow
 def test_tampering_is_found_by_the_worker_that_runs_and_by_all_later_ones(
     environment: Environment, running_worker: WorkerRunner, connect: Callable[[], Client]
 ) -> None:
@@ -260,7 +261,6 @@ def test_tampering_is_found_by_the_worker_that_runs_and_by_all_later_ones(
     assert "lines 3 to 4 are missing" in environment.log_file(DEFAULT_WORKER).read_text()
 
 
-@pytest.mark.slow
 def test_an_older_copy_that_is_put_back_with_its_head_is_found_and_stays_so(
     environment: Environment, running_worker: WorkerRunner, connect: Callable[[], Client]
 ) -> None:
@@ -283,7 +283,6 @@ def test_an_older_copy_that_is_put_back_with_its_head_is_found_and_stays_so(
         assert len(run(client, "bearer_token_list")["result"]) == 2
 
 
-@pytest.mark.slow
 def test_after_a_kill_every_change_that_was_acknowledged_has_its_line(
     environment: Environment, running_worker: WorkerRunner, connect: Callable[[], Client]
 ) -> None:

@@ -25,6 +25,8 @@ from nfcli.worker.tokens.store import TokenStore
 from support.programs import ProgramStarter, TerminalStarter, Watch, assert_one_line
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 MANY = 5_000
 NOTE = "tokens that were deleted after the backup are valid again: delete them again\n"
@@ -128,7 +130,6 @@ class Changes(threading.Thread):
         self.states.append(after)
 
 
-@pytest.mark.slow
 def test_a_backup_under_load_is_what_was_there_at_one_moment(
     environment: Environment,
     worker: RunningWorker,
@@ -250,7 +251,6 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_takes_its_place
     assert ran(big_client, "backup_end", id=begun["id"]) is True
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_during_a_restore_has_all_tokens_of_before_or_all_of_the_backup(
     environment_factory: EnvironmentFactory,
     running_worker: WorkerRunner,
