@@ -34,12 +34,13 @@ def authenticate(
     policy: AccessPolicy, scope: Scope, headers: Mapping[bytes, bytes]
 ) -> tuple[AuthScheme, Caller] | StaticResponse:
     """Return the scheme and the caller of a request, or the response that rejects it."""
+    credentials = None
     for scheme in policy.schemes:
         credentials = scheme.read_credentials(headers)
         if credentials is not None:
             break
-    else:
-        return policy.unauthenticated
+    if not credentials:
+        return policy.unauthenticated if credentials is None else policy.empty_credentials
     peer = scope.get("client")
     network = client_network(peer[0]) if peer else ""
     lockout = _check_lockout(policy, network)
@@ -51,7 +52,7 @@ def authenticate(
     except Exception as error:  # noqa: BLE001  not a rejection: the client must not discard its token
         return _store_failed(error)
     if caller is None:
-        _record_failure(policy, network)
+        _record_failure(policy, network, credentials)
         policy.on_rejected(network, "wrong token", credentials)
         return _check_lockout(policy, network) or scheme.invalid
     if not caller.scopes.issuperset(policy.required_scopes):
@@ -91,8 +92,8 @@ def _check_lockout(policy: AccessPolicy, network: str) -> StaticResponse | None:
     return _LOCKED_OUT[seconds] if seconds else None
 
 
-def _record_failure(policy: AccessPolicy, network: str) -> None:
-    if policy.limiter is not None and policy.limiter.record_failure(network):
+def _record_failure(policy: AccessPolicy, network: str, credentials: str) -> None:
+    if policy.limiter is not None and policy.limiter.record_failure(network, credentials):
         log.warning(
             "too many wrong tokens from %s: its requests with a token are rejected for up to a minute; if many clients "
             "share that address, raise max_wrong_tokens_per_minute of worker %s in the inventory",

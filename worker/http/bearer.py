@@ -102,4 +102,4 @@ def _challenge(parameters: list[str]) -> str:
 def _read_token(headers: Mapping[bytes, bytes]) -> str | None:
     """Return the token of the Authorization header; None without one or with another scheme (RFC 6750 section 2.1)."""
     scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return token.strip(" ") if scheme.lower() == "bearer" else None
+    return token.strip(" \t") if scheme.lower() == "bearer" else None

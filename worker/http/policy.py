@@ -34,8 +34,8 @@ class AuthScheme:
 
     `challenge` is the value of WWW-Authenticate where a request has no credentials, `invalid` the response to
     credentials that are not valid, or no longer. `read_credentials` returns those among a request's headers, None where
-    it has none of this scheme; `authenticate` their caller, None where they are not valid, and raises where the token
-    store fails.
+    it has none of this scheme, "" where it only names the scheme; `authenticate` their caller, None where they are not
+    valid, and raises where the token store fails.
     """
 
     name: str
@@ -70,6 +70,13 @@ class AccessPolicy:
     @cached_property
     def unauthenticated(self) -> StaticResponse:
         """The response to a request without credentials."""
+        return self._challenge("authentication required: send {} credentials")
+
+    @cached_property
+    def empty_credentials(self) -> StaticResponse:
+        """The response to a request that names a scheme and has no credentials, as of a client without its token."""
+        return self._challenge("authentication required: the Authorization header has no token; send {} credentials")
+
+    def _challenge(self, reason: str) -> StaticResponse:
         names = " or ".join(scheme.name for scheme in self.schemes)
-        reason = f"authentication required: send {names} credentials"
-        return challenge_response(401, reason, *(scheme.challenge for scheme in self.schemes))
+        return challenge_response(401, reason.format(names), *(scheme.challenge for scheme in self.schemes))

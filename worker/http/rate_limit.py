@@ -1,4 +1,4 @@
-"""Rate limit of failed authentications per client network."""
+"""Rate limit of wrong tokens per client network."""
 
 from __future__ import annotations
 
@@ -32,20 +32,24 @@ def client_network(peer: str) -> str:
 
 
 class _Failures:
-    """Times of the last failed authentications of one network, and of its last warning."""
+    """When one network last tried each of its last wrong tokens, and the time of its last warning.
 
-    __slots__ = ("times", "warned_at")
+    The tokens are hashes, in the order of those times.
+    """
 
-    def __init__(self, size: int) -> None:
-        self.times: deque[float] = deque(maxlen=size)
+    __slots__ = ("tokens", "warned_at")
+
+    def __init__(self) -> None:
+        self.tokens: OrderedDict[int, float] = OrderedDict()
         self.warned_at = -math.inf
 
 
 class FailedAuthLimiter:
-    """Lock out a network after more than `limit` failures in 60 s, until the oldest one leaves the window.
+    """Lock out a network after more than `limit` different wrong tokens in 60 s, until the oldest leaves the window.
 
-    At most `MAX_NETWORKS` are remembered; beyond that, the network whose last failure is the oldest is dropped. Each
-    call takes constant time. Not thread-safe. `limit` is at least 1; `clock` returns monotonic seconds.
+    A token that is tried again counts once, at the time of its last failure: a client that repeats an old one guesses
+    nothing. At most `MAX_NETWORKS` are remembered; beyond that, the network whose last failure is the oldest is
+    dropped. Each call takes constant time. Not thread-safe. `limit` is at least 1; `clock` returns monotonic seconds.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,21 +65,24 @@ class FailedAuthLimiter:
     def retry_after(self, network: str) -> int:
         """Return the whole seconds until the lock-out of `network` ends; 0 when it is not locked out."""
         found = self._failures.get(network)
-        if found is None or len(found.times) < self._size:
+        if found is None or len(found.tokens) < self._size:
             return 0
-        return max(0, math.ceil(found.times[0] + WINDOW_SECONDS - self._clock()))
+        return max(0, math.ceil(_oldest(found.tokens) + WINDOW_SECONDS - self._clock()))
 
-    def record_failure(self, network: str) -> bool:
-        """Count a failed authentication; return whether to log a warning about the lock-out of `network`.
+    def record_failure(self, network: str, token: str) -> bool:
+        """Count a wrong token; return whether to log a warning about the lock-out of `network`.
 
         True at most once per window for a network, and at most ten times per window for all of them.
         """
         now = self._clock()
-        found = self._failures.pop(network, None) or _Failures(self._size)
-        found.times.append(now)
+        found = self._failures.pop(network, None) or _Failures()
+        found.tokens[hash(token)] = now
+        found.tokens.move_to_end(hash(token))
+        if len(found.tokens) > self._size:
+            found.tokens.popitem(last=False)
         self._failures[network] = found
         self._expire(now)
-        is_locked = len(found.times) == self._size and now < found.times[0] + WINDOW_SECONDS
+        is_locked = len(found.tokens) == self._size and now < _oldest(found.tokens) + WINDOW_SECONDS
         if not is_locked or now < found.warned_at + WINDOW_SECONDS:
             return False
         found.warned_at = now
@@ -89,7 +96,11 @@ class FailedAuthLimiter:
         if len(self._failures) > MAX_NETWORKS:
             self._failures.popitem(last=False)
         for _ in range(2):
-            oldest = next(iter(self._failures.values()))
-            if now < oldest.times[-1] + WINDOW_SECONDS:
+            failures = next(iter(self._failures.values()))
+            if now < next(reversed(failures.tokens.values())) + WINDOW_SECONDS:
                 return
             self._failures.popitem(last=False)
+
+
+def _oldest(tokens: OrderedDict[int, float]) -> float:
+    return next(iter(tokens.values()))

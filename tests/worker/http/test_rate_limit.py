@@ -41,6 +41,39 @@ def guess(worker: Any, count: int) -> list[int]:
     return statuses
 
 
+def test_one_stale_token_locks_nobody_out(served_worker: Serve) -> None:
+    """A client that retries with an old token, however often, is one mistake: clients beside it are served."""
+    worker = served_worker()
+    assert [worker.post(token="old")[0] for _ in range(30)] == [401] * 30
+    assert worker.post()[0] == 200
+
+
+def test_different_wrong_tokens_lock_out_whatever_is_sent_between(served_worker: Serve) -> None:
+    """Repeating one token or sending a valid one hides no guesses."""
+    worker = served_worker()
+    for number in range(10):
+        assert worker.post(token=f"guess{number}")[0] == 401
+        assert worker.post(token="guess0")[0] == 401
+        assert worker.post()[0] == 200
+    assert worker.post(token="guess10")[0] == 429
+    assert worker.post()[0] == 429
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "bearer   ", "Bearer \t"])
+def test_empty_token_counts_as_none(served_worker: Serve, header: str) -> None:
+    """It is no guess but a client whose token is not set; the response says so and asks for credentials."""
+    worker = served_worker()
+    responses = [worker.post(headers=(("authorization", header),)) for _ in range(11)]
+    assert {status for status, _, _ in responses} == {401}
+    _, headers, body = responses[-1]
+    assert "error=" not in headers["www-authenticate"]
+    assert body["error"]["message"] == (
+        "authentication required: the Authorization header has no token; send Bearer credentials"
+    )
+    assert worker.looked_up == []
+    assert worker.post()[0] == 200
+
+
 def lock_out(worker: Any) -> None:
     """Send one wrong token more than the limit allows."""
     assert guess(worker, 11) == [401] * 10 + [429]
@@ -104,23 +137,24 @@ def test_requests_without_a_token_are_answered_during_a_lock_out(served_worker: 
     assert worker.get("/mcp", f"authorization: Bearer {TOKEN}")[0] == 429
 
 
-@pytest.mark.parametrize("header", ["Bearer", "Bearer two words", "bearer \xff", "Bearer {token}"])
+@pytest.mark.parametrize("header", ["Bearer two words", "bearer \xff", "Bearer {token}"])
 def test_every_invalid_token_counts(served_worker: Serve, header: str) -> None:
-    """Malformed, unknown or deleted; the eleventh exceeds the limit."""
-    worker = served_worker()
+    """Malformed, unknown or deleted; one more exceeds the limit."""
+    worker = served_worker(auth_bearer={"max_wrong_tokens_per_minute": 1})
     store_token(worker.store, "automation", "t", None)
     delete_tokens(worker.store, token="t")
-    guesses = [worker.post(headers=(("authorization", header.format(token="t")),))[0] for _ in range(11)]
-    assert guesses == [401] * 10 + [429]
+    assert worker.post(headers=(("authorization", header.format(token="t")),))[0] == 401
+    assert guess(worker, 1) == [429]
     assert worker.post()[0] == 429
 
 
 def test_expired_token_counts(served_worker: Serve) -> None:
     """It was valid once, but guessing old tokens must not be free."""
-    worker = served_worker()
+    worker = served_worker(auth_bearer={"max_wrong_tokens_per_minute": 1})
     store_token(worker.store, "automation", "t", 60)
     worker.now += 60
-    assert [worker.post(token="t")[0] for _ in range(11)] == [401] * 10 + [429]
+    assert worker.post(token="t")[0] == 401
+    assert guess(worker, 1) == [429]
     assert worker.post()[0] == 429
 
 
@@ -175,52 +209,57 @@ def test_lock_out_is_logged_once(served_worker: Serve, caplog: pytest.LogCapture
     )
 
 
-def test_lock_out_ends_when_the_oldest_failure_is_a_minute_old(monotonic: SimpleNamespace) -> None:
-    """`retry_after` is in whole seconds, rounded up; one more failure locks out again."""
+def test_lock_out_ends_when_the_oldest_token_is_a_minute_old(monotonic: SimpleNamespace) -> None:
+    """`retry_after` is in whole seconds, rounded up; one more token locks out again."""
     limit = FailedAuthLimiter(2, lambda: monotonic.now)
     for step in (0, 10, 10):
         assert limit.retry_after("a") == 0
         monotonic.now += step
-        limit.record_failure("a")
+        limit.record_failure("a", f"t{step}{monotonic.now}")
     assert limit.retry_after("a") == 40
     monotonic.now += 39.001
     assert limit.retry_after("a") == 1
     monotonic.now += 0.999
     assert limit.retry_after("a") == 0
-    limit.record_failure("a")
+    limit.record_failure("a", "last")
     assert limit.retry_after("a") == 10
     monotonic.now += 60
     assert limit.retry_after("a") == 0
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 0.5, 7.0, 20.0, 59.9, 60.0])), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from("tuvwx"), st.sampled_from([0.0, 0.5, 7.0, 20.0, 59.9, 60.0])),
+        max_size=40,
+    )
+)
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_retry_after_matches_a_list_of_all_failures(steps: list[tuple[str, float]]) -> None:
-    """For any sequence of failures of two networks, whatever was dropped since."""
+def test_retry_after_matches_a_list_of_all_failures(steps: list[tuple[str, str, float]]) -> None:
+    """For any sequence of failures of two networks: what counts is when each token was last tried."""
     now = 0.0
     limit = FailedAuthLimiter(3, lambda: now)
-    tried: dict[str, list[float]] = {"a": [], "b": []}
-    for address, step in steps:
+    tried: dict[str, dict[str, float]] = {"a": {}, "b": {}}
+    for address, token, step in steps:
         now += step
         for each, times in tried.items():
-            recent = [moment for moment in times if now < moment + 60]
+            recent = sorted(moment for moment in times.values() if now < moment + 60)
             wait = -int((now - recent[-4] - 60) // 1) if len(recent) > 3 else 0
             assert limit.retry_after(each) == wait
         if limit.retry_after(address) == 0:
-            limit.record_failure(address)
-            tried[address].append(now)
+            limit.record_failure(address, token)
+            tried[address][token] = now
 
 
 def test_number_of_networks_is_limited(monotonic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network whose last failure is the oldest is dropped."""
     monkeypatch.setattr(rate_limit, "MAX_NETWORKS", 100)
     limit = FailedAuthLimiter(1, lambda: monotonic.now)
-    for address in ("first", "second", "first", "second", "first"):
-        limit.record_failure(address)
+    for number, address in enumerate(("first", "second", "first", "second", "first")):
+        limit.record_failure(address, f"{number}")
     for number in range(98):
-        limit.record_failure(f"{number}")
+        limit.record_failure(f"{number}", "t")
     assert (len(limit), limit.retry_after("first"), limit.retry_after("second")) == (100, 60, 60)
-    limit.record_failure("one more")
+    limit.record_failure("one more", "t")
     assert (len(limit), limit.retry_after("first"), limit.retry_after("second")) == (100, 60, 0)
 
 
@@ -228,21 +267,21 @@ def test_networks_are_dropped_after_a_minute_without_failures(monotonic: SimpleN
     """Two with each further failure, so that none takes long."""
     limit = FailedAuthLimiter(1, lambda: monotonic.now)
     for number in range(5):
-        limit.record_failure(f"{number}")
+        limit.record_failure(f"{number}", "t")
     monotonic.now += 60
     for left in (4, 2, 1, 1):
-        limit.record_failure("later")
+        limit.record_failure("later", "t")
         assert len(limit) == left
 
 
 def test_warnings_are_limited(monotonic: SimpleNamespace) -> None:
     """One per minute for a network, ten for all of them."""
     limit = FailedAuthLimiter(1, lambda: monotonic.now)
-    assert [limit.record_failure("a") for _ in range(4)] == [False, True, False, False]
-    warnings = 1 + sum(limit.record_failure(f"{number}") for number in range(50) for _ in range(2))
+    assert [limit.record_failure("a", f"{number}") for number in range(4)] == [False, True, False, False]
+    warnings = 1 + sum(limit.record_failure(f"{number}", token) for number in range(50) for token in "tu")
     assert warnings == 10
     monotonic.now += 60
-    assert [limit.record_failure("a") for _ in range(3)] == [False, True, False]
+    assert [limit.record_failure("a", token) for token in "tuv"] == [False, True, False]
 
 
 @pytest.mark.parametrize(
