@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..models.errors import EXIT_OK, NfcliError, UsageError
-from ..models.inventory.scaffold import create_environment
 from .client.client import Client
 from .client.norfab import NorFab
 from .output.console import Console
@@ -71,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
     add("--stop-on-error", action="store_true", help="stop a script at the first command that fails")
     add("--create-env", type=Path, metavar="DIR", help="write a new environment to DIR and exit")
+    add("--authorize", type=Path, metavar="KEYFILE", help="authorize the client with this public key file and exit")
+    add("--fleet-key", type=Path, metavar="FILE", help="fleet key of --create-env and --authorize (- is stdin)")
     add("--backup", type=Path, metavar="FILE", help="back up a worker's tokens to the new file FILE and exit")
     add("--restore", type=Path, metavar="FILE", help="replace all tokens of a worker with those of a backup and exit")
     add("--import-norfab", type=Path, metavar="DIR", help="add the tokens in the database of a NorFab worker and exit")
@@ -87,10 +88,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from .maintenance.check_command import run_checks  # noqa: PLC0415  few runs need it, all others would load it
 
         return run_checks(arguments.inventory)
-    if arguments.create_env is not None:
-        environment = create_environment(arguments.create_env)
-        _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
-        return EXIT_OK
+    if arguments.create_env is not None or arguments.authorize is not None:
+        return _run_setup(arguments)
     is_transfer = arguments.backup or arguments.restore or arguments.import_norfab
     if arguments.words or not (arguments.workers or is_transfer or sys.stdin.isatty()):
         return _run_commands(arguments)
@@ -106,16 +105,30 @@ def _run(arguments: argparse.Namespace) -> int:
         norfab.destroy()
 
 
+def _run_setup(arguments: argparse.Namespace) -> int:
+    from .maintenance.authorize_command import authorize, create_fleet_environment  # noqa: PLC0415  few runs need it
+
+    if arguments.authorize is not None:
+        _notice(authorize(arguments.inventory, arguments.authorize, arguments.fleet_key))
+    else:
+        environment = create_fleet_environment(arguments.create_env, arguments.fleet_key)
+        _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
+    return EXIT_OK
+
+
 def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.workers and (arguments.words or arguments.client):
         raise UsageError("-w runs the workers in the foreground: use it without a command and without -c")
     modes = [("--backup", arguments.backup), ("--restore", arguments.restore)]
     modes += [("--import-norfab", arguments.import_norfab), ("--check", arguments.check)]
+    modes += [("--authorize", arguments.authorize)]
     modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
     given = [name for name, value in modes if value]
     if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
         others = ", ".join(name for name, _ in modes if name != given[0])
         raise UsageError(f"{given[0]} must be used alone: without a command and without {others}")
+    if arguments.fleet_key is not None and not (arguments.create_env or arguments.authorize):
+        raise UsageError("--fleet-key needs --create-env or --authorize: name the mode that is to use the key")
     if arguments.worker is not None and not (arguments.backup or arguments.restore or arguments.import_norfab):
         raise UsageError(
             "--worker needs --backup, --restore or --import-norfab: for a command, type its field workers instead"

@@ -15,6 +15,7 @@ from functools import partial
 
 from ..models.environment.curve_keys import ensure_audit_key, ensure_key_pair
 from ..models.environment.file_lock import FileLock
+from ..models.environment.fleet_key import ensure_fleet_key
 from ..models.environment.paths import Environment
 from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
@@ -98,6 +99,7 @@ class Worker:
         check_exposure(inventory)
         lock = WorkerLock.acquire(environment.lock_file(name))
         self._opened.callback(lock.release)
+        ensure_fleet_key(environment)
         registry = TaskRegistry(*TASK_MODULES)
         add_plugins(registry, inventory.plugins, environment.folder)
         audit_key = ensure_audit_key(environment.audit_key_file(name))

@@ -7,8 +7,6 @@ audit trail's fingerprints is stored beside them.
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import shlex
 import stat
 from dataclasses import dataclass, field
@@ -16,17 +14,15 @@ from pathlib import Path
 
 import zmq
 
-from ..errors import EnvironmentFolderError, KeyFileError
+from ..errors import KeyFileError
 from ..fields import Z85_KEY
 from .file_lock import lock_folder
 from .paths import Environment
-from .private_files import open_private, write_private
+from .private_files import write_private
+from .symmetric_key import ensure_symmetric_key, read_key_file
 
 CLIENT_NAME = "client"
 MAX_KEY_FILE_BYTES = 4096
-AUDIT_KEY_BYTES = 32
-
-_AUDIT_KEY = re.compile(rb"[0-9a-f]{%d}" % (2 * AUDIT_KEY_BYTES))
 
 
 @dataclass(frozen=True)
@@ -55,10 +51,10 @@ def ensure_key_pair(folder: Path, name: str, *, authorized: Path | None = None) 
                 # The pair exists once its secret file does, so that file is written after all that must not be missed:
                 # after a crash before it all steps are repeated, after a crash behind it the public file is restored.
                 if authorized is not None:
-                    write_private(authorized, _format_certificate(pair.public))
-                write_private(secret_file, _format_certificate(pair.public, pair.secret))
+                    write_private(authorized, format_certificate(pair.public))
+                write_private(secret_file, format_certificate(pair.public, pair.secret))
             if not os.path.lexists(public_file):
-                write_private(public_file, _format_certificate(pair.public))
+                write_private(public_file, format_certificate(pair.public))
     except OSError as error:
         raise KeyFileError(f"{error.filename or folder} can't be read or written: {error.strerror}") from error
     return pair
@@ -90,23 +86,8 @@ def find_key_pair(folder: Path, name: str) -> KeyPair | None:
 
 
 def ensure_audit_key(path: Path) -> bytes:
-    """Return the 32-byte key of an audit trail's fingerprints, creating its file if that is missing.
-
-    Safe to call from several processes at the same time: all get the same key.
-
-    Raises:
-        KeyFileError: the file can't be read or written, holds no such key in hexadecimal digits, or isn't private.
-    """
-    try:
-        with lock_folder(path.parent):
-            if not os.path.lexists(path):
-                write_private(path, f"{secrets.token_hex(AUDIT_KEY_BYTES)}\n".encode())
-    except OSError as error:
-        raise KeyFileError(f"{error.filename or path} can't be read or written: {error.strerror}") from error
-    text = _read_private(path).strip()
-    if not _AUDIT_KEY.fullmatch(text):
-        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it and a new one will be created")
-    return bytes.fromhex(text.decode())
+    """Return the 32-byte key of an audit trail's fingerprints; creates and raises as `ensure_symmetric_key` does."""
+    return ensure_symmetric_key(path, "an audit key")
 
 
 def read_key_pair(path: Path) -> KeyPair:
@@ -115,7 +96,7 @@ def read_key_pair(path: Path) -> KeyPair:
     Raises:
         KeyFileError: it can't be read, isn't a key file, isn't private, or its two keys don't match.
     """
-    values = _parse_certificate(path, _read_private(path))
+    values = _parse_certificate(path, read_key_file(path))
     public, secret = values.get(b"public-key"), values.get(b"secret-key")
     if public is None or secret is None:
         raise KeyFileError(f"{path} is not a secret key file: it needs a line public-key and a line secret-key")
@@ -135,7 +116,7 @@ def read_public_key(path: Path) -> bytes:
         KeyFileError: it can't be read, isn't a key file, isn't private (other users could replace the key), or holds a
             secret key, which must not be handed out.
     """
-    return _public_key(path, _read_private(path))
+    return _public_key(path, read_key_file(path))
 
 
 def read_shared_key(path: Path) -> bytes:
@@ -148,7 +129,9 @@ def read_shared_key(path: Path) -> bytes:
     try:
         for each in (path.parent, path):
             status = each.stat()
-            if status.st_uid not in {os.geteuid(), 0} or status.st_mode & stat.S_IWOTH:
+            # In a folder with the sticky bit, such as /tmp, others can't replace this user's files.
+            is_shared = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+            if status.st_uid not in {os.geteuid(), 0} or is_shared:
                 raise KeyFileError(f"{each} can be changed by other users: run chmod o-w {shlex.quote(str(each))}")
         with path.open("rb") as stream:
             content = stream.read(MAX_KEY_FILE_BYTES + 1)
@@ -166,21 +149,11 @@ def _public_key(path: Path, content: bytes) -> bytes:
     return values[b"public-key"]
 
 
-def _format_certificate(public: bytes, secret: bytes | None = None) -> bytes:
+def format_certificate(public: bytes, secret: bytes | None = None) -> bytes:
+    """Return the content of a `.key` file, or with `secret` of a `.key_secret` file."""
     kind = b"Public" if secret is None else b"**Secret**"
     text = b'#   ZeroMQ CURVE %b Certificate\n\nmetadata\ncurve\n    public-key = "%b"\n' % (kind, public)
     return text if secret is None else text + b'    secret-key = "%b"\n' % secret
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        with open_private(path, "rb") as stream:
-            content: bytes = stream.read(MAX_KEY_FILE_BYTES + 1)
-    except EnvironmentFolderError as error:
-        raise KeyFileError(str(error)) from error
-    except OSError as error:
-        raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
-    return content
 
 
 def _parse_certificate(path: Path, content: bytes) -> dict[bytes, bytes]:

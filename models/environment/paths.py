@@ -26,8 +26,8 @@ MAX_WORKER_NAME_CHARACTERS = 64
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-# `all` and `any` address several workers; keys/client.key is the local client's.
-_RESERVED_NAMES = frozenset({"all", "any", "client"})
+# `all` and `any` address several workers; keys/client.key is the local client's, keys/fleet.key the fleet's.
+_RESERVED_NAMES = frozenset({"all", "any", "client", "fleet"})
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class Environment:
     def audit_key_file(self, name: str) -> Path:
         """Return the key of the fingerprints in a worker's audit trail."""
         return self.keys_folder / f"{_validated_name(name)}.audit_key"
+
+    @property
+    def fleet_key_file(self) -> Path:
+        """The key that the environments of a fleet share (`models/environment/fleet_key.py`)."""
+        return self.keys_folder / "fleet.key"
 
     def socket_endpoint(self, name: str) -> str:
         """Return the ZeroMQ endpoint of a worker's socket; a folder outside the environment is created or verified.

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ...models.environment.curve_keys import CLIENT_NAME, KeyPair, find_key_pair, read_public_key
+from ...models.environment.fleet_key import find_fleet_key
 from ...models.environment.paths import Environment, find_environment, worker_name_problem
 from ...models.environment.private_files import tree_problems
 from ...models.errors import EXIT_FAILED, EXIT_OK, InventoryError, KeyFileError
@@ -55,6 +56,7 @@ def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
     if environment.keys_folder.is_dir():
         keys, result = _check_client_key(environment, is_direct=inventory is None or inventory.broker is None)
         yield result
+        yield _check_fleet_key(environment)
         yield from _check_other_keys(environment, inventory)
     address, results = _check_broker_key(environment, inventory)
     checks = WorkerChecks(environment, inventory, keys, address)
@@ -145,6 +147,16 @@ def _check_client_key(environment: Environment, *, is_direct: bool) -> tuple[Key
     return pair, CheckResult(subject=subject, error=f"no file in {clients} authorizes it: {remedy}")
 
 
+def _check_fleet_key(environment: Environment) -> CheckResult:
+    try:
+        key = find_fleet_key(environment)
+    except KeyFileError as error:
+        return CheckResult(subject="fleet key", error=str(error))
+    return CheckResult(
+        subject="fleet key", detail="none yet, the first start creates it" if key is None else f"id {key.id}"
+    )
+
+
 def _read_public_key(path: Path) -> bytes | None:
     try:
         return read_public_key(path)
@@ -156,7 +168,11 @@ def _check_other_keys(environment: Environment, inventory: Inventory | None) -> 
     """Check the keys of the workers, of other machines too, and those of the authorized clients."""
     folder = environment.keys_folder
     names = {path.stem for path in folder.iterdir() if path.suffix in {".key", ".key_secret"}}
-    local, remote, others = set(_local_workers(environment, inventory)), set(), {CLIENT_NAME}
+    local, remote, others = (
+        set(_local_workers(environment, inventory)),
+        set(),
+        {CLIENT_NAME, environment.fleet_key_file.stem},
+    )
     if inventory is not None and inventory.broker is not None:
         others |= {Path(BROKER_KEY).stem} - local  # the broker has the keys of remote workers
     elif inventory is not None:

@@ -19,6 +19,7 @@ MODES = {
     "--restore": ["--restore", "f"],
     "--import-norfab": ["--import-norfab", "d"],
     "--check": ["--check"],
+    "--authorize": ["--authorize", "f"],
 }
 OTHERS = {"-w": ["-w"], "--create-env": ["--create-env", "d"], "a command": ["show", "norfab", "workers"]}
 

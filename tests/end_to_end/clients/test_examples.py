@@ -45,6 +45,7 @@ MASKS = (
     (r"\b[0-9a-f]{64}\b", "HASH"),
     (r"\b[0-9a-f]{32}\b", "TOKEN"),
     (r"\b[0-9a-f]{12}\b", "FINGERPRINT"),
+    (r"fleet key: id [0-9a-f]{8}\b", "fleet key: id ID"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"ipc://\S+  \d+", "ipc://SOCKET  SECONDS"),
     (r"pid \d+, at ipc://\S+", "pid PID, at ipc://SOCKET"),

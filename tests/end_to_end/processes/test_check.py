@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from nfcli import NorFab
+from nfcli.models.environment.fleet_key import read_fleet_key
 from nfcli.models.environment.paths import DEFAULT_WORKER as NAME
 from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.worker_lock import WorkerLock
@@ -73,6 +74,7 @@ def stopped(site: Environment) -> list[str]:
         f"ok    environment: {site.state_folder} is private",
         f"ok    inventory: {site.inventory_file}, workers of this machine: {NAME}",
         "ok    client key: authorized",
+        f"ok    fleet key: id {read_fleet_key(site).id}",
         f"ok    {NAME} key: a valid pair",
         "ok    clients/client.key: authorized",
         f"ok    {NAME}: not running",
@@ -118,8 +120,7 @@ Faults = dict[str, list[str]]
 
 def widen_a_folder(site: Environment) -> Faults:
     """Open the logs to other users."""
-    folder = site.logs_folder
-    folder.chmod(0o755)
+    (folder := site.logs_folder).chmod(0o755)
     return {"environment": [f"{folder} has mode 0755 and is open to other users: run chmod 700 {folder}"]}
 
 
@@ -315,7 +316,7 @@ def running(environment_factory: EnvironmentFactory, running_worker: WorkerRunne
 def alive(site: Environment, worker: RunningWorker) -> list[str]:
     """Return the output for an environment without faults whose worker runs."""
     return [
-        *stopped(site)[:5],
+        *stopped(site)[:6],
         f"ok    {NAME}: running, pid {worker.process.pid}, at {worker.endpoint}",
         f"ok    {NAME} database: {DATABASE}",
         f"ok    {NAME} clock: not behind what the token database has seen",
@@ -344,7 +345,7 @@ def test_a_worker_that_hangs_is_reported_in_three_seconds(
     silent = f"{worker.url} is not healthy (timed out)"
     assert status == 1
     assert lines == [
-        *alive(*running)[:5],
+        *alive(*running)[:6],
         f"FAULT {NAME}: pid {worker.process.pid}: {hangs}: check its log, or restart it",
         f"ok    {NAME} exposure: reachable from this machine, with a token",
         f"FAULT {NAME} MCP: {silent}: see the worker's log, or restart it",

@@ -20,7 +20,7 @@ from nfcli.models.errors import EnvironmentFolderError
 Modes = Callable[[Path], dict[str, str]]
 
 worker_names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", fullmatch=True).filter(
-    lambda name: name.casefold() not in {"all", "any", "client"} and not name.startswith("audit-")
+    lambda name: name.casefold() not in {"all", "any", "client", "fleet"} and not name.startswith("audit-")
 )
 
 
@@ -84,6 +84,7 @@ def test_no_two_workers_share_a_path(one: str, other: str) -> None:
         ("all", "is reserved: choose another name"),
         ("Any", "is reserved: choose another name"),
         ("client", "is reserved: choose another name"),
+        ("Fleet", "is reserved: choose another name"),
         ("audit-w", "must not begin with audit-"),
     ],
 )

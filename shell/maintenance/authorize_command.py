@@ -1,0 +1,124 @@
+"""`nfcli --authorize KEYFILE` and `nfcli --create-env DIR`: who may use an environment, and which fleet it belongs to.
+
+Both take the fleet's key with `--fleet-key FILE`. Everything is checked before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from ...models.environment.curve_keys import (
+    CLIENT_NAME,
+    find_key_pair,
+    format_certificate,
+    read_public_key,
+    read_shared_key,
+)
+from ...models.environment.file_lock import lock_folder
+from ...models.environment.fleet_key import (
+    FleetKey,
+    adopt_fleet_key,
+    check_fleet_key,
+    ensure_fleet_key,
+    parse_fleet_key,
+)
+from ...models.environment.paths import Environment, find_environment
+from ...models.environment.private_files import write_private
+from ...models.environment.symmetric_key import read_key_file
+from ...models.errors import KeyFileError
+from ...models.inventory.scaffold import create_environment
+
+STDIN = Path("-")
+
+_MAX_KEY_BYTES = 4096
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
+
+
+def create_fleet_environment(folder: Path, fleet_key_file: Path | None) -> Environment:
+    """Write a new environment with a new fleet key or, if a file is named, with the key in it.
+
+    Raises:
+        NfcliError: the environment can't be created, or the key isn't one; nothing is written then.
+    """
+    key = None if fleet_key_file is None else _read_fleet_key(fleet_key_file)
+    if key is not None and Environment(folder.expanduser(), None).keys_folder.is_dir():
+        check_fleet_key(Environment(folder.expanduser(), None), key)
+    environment = create_environment(folder)
+    environment.prepare()
+    if key is None:
+        ensure_fleet_key(environment)
+    else:
+        adopt_fleet_key(environment, key)
+    return environment
+
+
+def authorize(inventory: Path | None, key_file: Path, fleet_key_file: Path | None) -> str:
+    """Authorize the client with this public key, adopt the fleet key if a file is named; return what was done.
+
+    The name of the file without `.key` is the client's name in the audit trail. Repeating it changes nothing.
+
+    Raises:
+        NfcliError: a file isn't a valid key, or the name or the environment is in use with another key; nothing is
+            changed then.
+    """
+    environment = find_environment(inventory)
+    environment.prepare()
+    name, public = _client_name(key_file), read_shared_key(key_file)
+    fleet_key = None if fleet_key_file is None else _read_fleet_key(fleet_key_file)
+    if fleet_key is not None:
+        check_fleet_key(environment, fleet_key)
+    target = environment.clients_folder / f"{name}.key"
+    try:
+        with lock_folder(environment.clients_folder):
+            known_as = _authorized_name(environment, public)
+            if known_as is None:
+                _check_name(environment, target, public)
+            if fleet_key is not None:
+                adopt_fleet_key(environment, fleet_key)
+            if known_as is None:
+                write_private(target, format_certificate(public))
+    except OSError as error:
+        raise KeyFileError(f"{error.filename or target} can't be read or written: {error.strerror}") from error
+    done = f"client {name} is authorized" if known_as is None else f"this key was authorized before, as {known_as}"
+    return done if fleet_key is None else f"{done}; the fleet key is {fleet_key.id}"
+
+
+def _read_fleet_key(file: Path) -> FleetKey:
+    if file == STDIN:
+        return parse_fleet_key(sys.stdin.buffer.read(_MAX_KEY_BYTES + 1), "standard input")
+    return parse_fleet_key(read_key_file(file), str(file))
+
+
+def _client_name(file: Path) -> str:
+    if file.suffix != ".key" or not _CLIENT_NAME.fullmatch(file.stem):
+        raise KeyFileError(
+            f"{file}: the name of a client's key file must be 1 to 64 letters, digits, dots, dashes, underscores and @ "
+            "and end with .key: copy it to such a name, it becomes the client's name in the audit trail"
+        )
+    return file.stem
+
+
+def _authorized_name(environment: Environment, public: bytes) -> str | None:
+    for path in sorted(environment.clients_folder.glob("*.key")):
+        if read_public_key(path) == public:
+            return path.stem
+    return None
+
+
+def _check_name(environment: Environment, target: Path, public: bytes) -> None:
+    """Check that the name is free: a client must not take another one's."""
+    if target.stem == CLIENT_NAME:
+        own = find_key_pair(environment.keys_folder, CLIENT_NAME)
+        if own is None or own.public != public:
+            raise KeyFileError(
+                f"{CLIENT_NAME}.key is the name of this environment's own client, nothing changed: copy the file to "
+                "another name, for instance ann-laptop.key"
+            )
+    elif os.path.lexists(target):
+        raise KeyFileError(
+            f"{target} authorizes another key by that name, nothing changed: copy the file to another name, or remove "
+            "that one first"
+        )
