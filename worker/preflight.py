@@ -19,11 +19,14 @@ from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, InventoryError, NfcliError, WorkerStartError
 from ..models.inventory.loader import load_inventory
 from ..models.inventory.schema import WorkerInventory
-from ..models.tasks.health import CheckResult, clock_result, rows_result, trail_result
+from ..models.tasks.health import CheckResult, clock_result, relays_result, rows_result, trail_result
+from ..models.tasks.tools import tool_name
 from .audit.file import verify_closed
 from .http.listener import HttpListener
 from .jobs.plugins import add_import_path, find_origin, not_found_error
 from .tokens.files import DATABASE_NAME, read_closed
+from .tools.policy import ToolPolicy
+from .tools.relays import known_relays
 from .transport.endpoint import check_endpoint
 
 
@@ -39,6 +42,7 @@ def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:
         yield from _check_plugins(environment, inventory)
         yield _check_http(inventory)
         yield _check_endpoint(environment, name, inventory)
+        yield from _check_relays(inventory)
 
 
 def _check_database(file: Path) -> list[CheckResult]:
@@ -82,6 +86,14 @@ def _check_plugins(environment: Environment, inventory: WorkerInventory) -> Iter
             yield CheckResult(subject="plugins", error=str(not_found_error(name)))
         else:
             yield CheckResult(subject="plugins", detail=f"{name} found at {origin}, not imported by this check")
+
+
+def _check_relays(inventory: WorkerInventory) -> Iterator[CheckResult]:
+    """Report the relays that the inventory's rules would publish, where there is a service of that name."""
+    policy = ToolPolicy(inventory.tools)
+    tools = [tool_name(service, task) for service, task in known_relays() if policy.is_named(service, task)]
+    if tools:
+        yield relays_result(tools)
 
 
 def _check_http(inventory: WorkerInventory) -> CheckResult:

@@ -224,7 +224,8 @@ class ToolsInventory(_Rule):
     policy: Annotated[tuple[PolicyRule, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
         default=(),
         description="Which tasks become tools: the first rule that matches decides, without one a task is allowed. "
-        "Tasks bearer_token_* never do, run_shell_cmd only by a rule with its exact service and name",
+        "Tasks bearer_token_* never do, run_shell_cmd and tasks that run other services' tasks for their caller only "
+        "by a rule with their exact service and name",
     )
     guardrails: Annotated[tuple[Guardrail, ...], BeforeValidator(_rules), Kind("list of rules")] = Field(
         default=(), description="Rules that refuse calls by their arguments"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from .base import Report
@@ -54,3 +56,9 @@ def rows_result(tokens: int, skipped: int) -> CheckResult:
 def trail_result(lines: int) -> CheckResult:
     """Return the result for an intact audit trail."""
     return CheckResult(subject="audit trail", detail=f"intact, lines: {lines}")
+
+
+def relays_result(tools: Sequence[str]) -> CheckResult:
+    """Return the result that names the tools through which MCP clients can run any task of any service."""
+    meaning = "MCP clients can run any task of any service through it, whatever tools.policy says of those"
+    return CheckResult(subject="relays", detail=f"published: {', '.join(tools)}: {meaning}")

@@ -60,6 +60,9 @@ class StatusReport(Report):
     users_count: int = Field(description="Number of users with unexpired tokens")
     tools_count: int = Field(description="Number of published tools")
     prompts_count: int = Field(default=0, description="Number of published prompts")
+    relays: list[str] = Field(
+        default_factory=list, description="Published tools that run tasks of other services for their callers"
+    )
     version: str = Field(description="Version of nfcli")
     pid: int = Field(description="Process id of the worker")
     started: str = Field(description="Start of the worker, ISO 8601 in UTC")

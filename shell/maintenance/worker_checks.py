@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from ...models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWork
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.tasks.audit import AuditReport
-from ...models.tasks.health import CheckResult, StoreReport, clock_result, rows_result, trail_result
+from ...models.tasks.health import CheckResult, StoreReport, clock_result, relays_result, rows_result, trail_result
 from ..client.client import Client
 from ..client.norfab import make_transport
 from ..transport.broker import FabricTransport
@@ -134,10 +135,10 @@ class WorkerChecks:
         with closing(Client(self.environment, self.inventory, self.keys, transport)) as client:
             tasks = WorkerTasks(client, name)
             try:
-                tasks.run("get_status", ALIVE_SECONDS)
+                status = tasks.run("get_status", ALIVE_SECONDS)
             except NfcliError as error:
                 return [CheckResult(subject="", error=f"{process}: {error}")]
-            return [alive, *_check_store(tasks), _check_audit(tasks)]
+            return [alive, *_check_relays(status), *_check_store(tasks), _check_audit(tasks)]
 
     def _check_http(self, name: str) -> list[CheckResult]:
         """Check that the MCP server of a running worker answers."""
@@ -146,6 +147,12 @@ class WorkerChecks:
         except EnvironmentFolderError:  # reported by `_check_process`
             return []
         return [] if owner is None or not owner.ready else [_check_health(owner.url or "")]
+
+
+def _check_relays(status: Any) -> list[CheckResult]:
+    """Return a result where a worker publishes tools that relay; workers without a broker have none."""
+    relays = status.get("relays") if isinstance(status, dict) else None
+    return [relays_result([str(each) for each in relays])] if isinstance(relays, list) and relays else []
 
 
 def _check_store(tasks: WorkerTasks) -> list[CheckResult]:

@@ -290,3 +290,14 @@ def test_the_program_prints_results_as_json_lines(environment: Environment) -> N
         result.model_dump() for result in preflight.check_worker(environment, DEFAULT_WORKER)
     ]
     assert done.stderr == ""
+
+
+def test_relays_that_the_rules_publish_are_named(environment: Environment) -> None:
+    """Only those with their service and task in a rule."""
+    assert environment.inventory_file is not None
+    inventory = json.loads(environment.inventory_file.read_text(encoding="utf-8"))
+    rules = [{"service": "workflow", "tasks": ["run"]}, {"service": "agent"}]
+    inventory["workers"][DEFAULT_WORKER][0]["tools"] = {"policy": rules}
+    environment.inventory_file.write_text(json.dumps(inventory), encoding="utf-8")
+    (found,) = (line for line in lines(environment) if "relays" in line)
+    assert found.startswith("ok    relays: published: service_workflow__task_run: MCP clients can run any task")

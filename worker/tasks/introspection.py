@@ -46,6 +46,7 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         users_count=len(worker.store.usernames()),
         tools_count=len(worker.catalogue.tools),
         prompts_count=len(worker.catalogue.prompts),
+        relays=worker.catalogue.relays(),
         version=version("nfcli"),
         pid=os.getpid(),
         started=_utc_text(worker.started),

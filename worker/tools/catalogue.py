@@ -16,6 +16,7 @@ from ...models.errors import EntryError
 from ...models.tasks.auth import is_token_task
 from .definitions import JOB_DETAILS_TASK, NAME, PublishedPrompt, PublishedTool, build_tool, count_prompts
 from .policy import ToolPolicy
+from .relays import RELAY_NOTICE, is_known_relay
 from .schemas import clean_line
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,9 @@ class ToolCatalogue:
     def _build(self, service: str, entries: Iterable[object], worker: str | None = None) -> Iterator[PublishedTool]:
         count = 0
         entries = list(entries)
-        manages_tokens = any(is_token_task(_name(entry)) for entry in entries)
-        if manages_tokens and not self._policy.is_named(service, JOB_DETAILS_TASK):
+        # The jobs of a relay have the arguments and results of those that it ran.
+        has_tokens = any(is_token_task(_name(entry)) or is_known_relay(service, _name(entry)) for entry in entries)
+        if has_tokens and not self._policy.is_named(service, JOB_DETAILS_TASK):
             entries = [entry for entry in entries if _name(entry) != JOB_DETAILS_TASK]
         for entry in entries:
             count += count_prompts(entry)
@@ -110,6 +112,8 @@ class ToolCatalogue:
                 self._warn_once(service, str(error), clean_line(_name(entry), 64))
             else:
                 if tool is not None:
+                    if tool.is_relay:
+                        self._log_relay(tool)
                     yield tool
 
     def _merged(self) -> tuple[dict[str, PublishedTool], dict[str, PublishedPrompt]]:
@@ -134,13 +138,25 @@ class ToolCatalogue:
                         prompts[prompt.name] = prompt
         return dict(sorted(tools.items())), dict(sorted(prompts.items()))
 
+    def _log_relay(self, tool: PublishedTool) -> None:
+        """Log that a tool relays, once."""
+        if self._is_new((tool.service, tool.task, RELAY_NOTICE)):
+            log.warning("tool %s is published: %s", tool.name, RELAY_NOTICE)
+
+    def relays(self) -> list[str]:
+        """Return the names of the published tools that run jobs of other services for their callers."""
+        return [tool.name for tool in self.tools.values() if tool.is_relay]
+
     def _warn_once(self, service: str, problem: str, task: str = "") -> None:
         """Log a problem unless it has been logged already: services are polled."""
-        warning = (service, task, problem)
+        if self._is_new((service, task, problem)):
+            log.warning("not published over MCP: %s %s: %s", clean_line(service, 200), task, problem)
+
+    def _is_new(self, warning: tuple[str, ...]) -> bool:
         if warning in self._warned or len(self._warned) >= MAX_WARNINGS:
-            return
+            return False
         self._warned.add(warning)
-        log.warning("not published over MCP: %s %s: %s", clean_line(service, 200), task, problem)
+        return True
 
 
 def _name(entry: object) -> str:

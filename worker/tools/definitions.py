@@ -20,6 +20,7 @@ from ...models.tasks.auth import is_token_task
 from ...models.tasks.tools import tool_name
 from .policy import ToolGuardrails, ToolPolicy
 from .prompts import PromptTemplate
+from .relays import PUBLISH_HINT, is_relay
 from .schemas import clean_line, clean_text, input_schema, output_schema, plain_json
 
 MAX_PROMPTS_OF_A_TASK = 64
@@ -42,7 +43,10 @@ class PublishedPrompt:
 
 @dataclass(frozen=True)
 class PublishedTool:
-    """A tool as MCP clients see it, its task and its guardrails; `is_own`: the task is this worker's."""
+    """A tool as MCP clients see it, its task and its guardrails.
+
+    `is_own`: the task is this worker's; `is_relay`: it runs jobs of other services for its caller.
+    """
 
     name: str
     service: str
@@ -51,6 +55,7 @@ class PublishedTool:
     guardrails: ToolGuardrails
     prompts: tuple[PublishedPrompt, ...]
     is_own: bool
+    is_relay: bool
 
 
 def count_prompts(entry: object) -> int:
@@ -94,14 +99,19 @@ def build_tool(
     except NfcliError as error:
         raise EntryError(clean_line(str(error))) from None
     name = tool_name(service, task)
+    tool = _tool(name, entry, mcp, guardrails, worker)
+    relays = worker is None and is_relay(service, task, tool.input_schema)
+    if relays and not policy.is_named(service, task):
+        raise EntryError(PUBLISH_HINT)
     return PublishedTool(
         name=name,
         service=service,
         task=task,
-        tool=_tool(name, entry, mcp, guardrails, worker),
+        tool=tool,
         guardrails=guardrails,
         prompts=_prompts(name, service, mcp.get("prompts") if include_prompts else None, warn),
         is_own=worker is not None,
+        is_relay=relays,
     )
 
 

@@ -101,6 +101,7 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "users_count": 1,
         "tools_count": len(worker.catalogue.tools),
         "prompts_count": 0,
+        "relays": [],
         "version": version("nfcli"),
         "pid": os.getpid(),
         "started": "2026-05-28T20:26:40.250000Z",
