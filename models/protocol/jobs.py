@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -106,7 +106,11 @@ def _lines(value: object) -> list[str]:
 
 
 class JobRequest(BaseModel):
-    """The data of a POST: which task, with what. `timeout` is in seconds and absent in a GET."""
+    """The data of a POST: which task, with what.
+
+    `timeout` is in seconds and absent in a GET. `deadline` is when the client stops waiting, in seconds since the epoch
+    (UTC): the job isn't begun after it. It is nfcli's own key: NorFab's clients send none, and its workers ignore it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -114,6 +118,7 @@ class JobRequest(BaseModel):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     args: list[Any] = Field(default_factory=list)
     timeout: float | None = None
+    deadline: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> Self:

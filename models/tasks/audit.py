@@ -14,6 +14,8 @@ LAST_LINES_DEFAULT = 20
 MAX_LAST_LINES = 1_000
 
 Operation = Literal["create", "renew", "delete", "import", "restore", "backup", "refuse", "recover"]
+TOKEN_CHANGES: frozenset[Operation] = frozenset({"create", "renew", "delete", "import", "restore"})
+"""Operations that change which tokens are valid."""
 Outcome = Literal["done", "failed", "nothing matched", "refused"]
 
 

@@ -6,13 +6,10 @@ The executor knows neither sockets nor frames: a transport submits requests and 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -20,21 +17,27 @@ from pydantic_core import PydanticSerializationError, to_json
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
 from ...models.tasks.audit import Operation
+from .finished_jobs import FinishedJobs
+from .lane_threads import LaneLimits, LaneThreads
 from .progress import JobProgress
-from .task import TaskSpec
+from .task import Lane
 from .task_context import TaskContext
+from .tracked_job import Deliver, JobKey, JobState, StartDeadline, TrackedJob
 
 log = logging.getLogger(__name__)
 
 THREADS = 5
+"""Threads for tasks that don't change tokens, plugins' among them."""
+THREADS_PER_CLIENT = 3
 STOP_GRACE_SECONDS = 3.0
 
-Deliver = Callable[[bytes], None]
+_LATE = "nothing was done: send it again; if it was not delayed, the clocks of client and worker differ"
+_TOKEN_THREADS, _TOKEN_THREADS_PER_CLIENT = 3, 2
 
 
 @dataclass(frozen=True)
 class JobLimits:
-    """The limits of an executor."""
+    """The limits of an executor; those on jobs in flight are each lane's own."""
 
     jobs_in_flight: int = 1_000  # queued or running
     bytes_in_flight: int = 8 * 1024 * 1024  # of their requests, which take some twenty times as many in memory
@@ -42,41 +45,14 @@ class JobLimits:
     kept_jobs: int = 10_000  # whose uuid is known, so that they aren't run again
     kept_result_bytes: int = 8 * 1024 * 1024
 
-
-class JobState(StrEnum):
-    """State of a job; the values are NFP's."""
-
-    PENDING = "PENDING"
-    STARTED = "STARTED"
-    COMPLETED = "COMPLETED"
-
-
-@dataclass(eq=False)
-class TrackedJob:
-    """One job of one client, which is not started any more after `deadline` (monotonic seconds).
-
-    `spec` is its task, None for an unknown one; `size` the bytes of its request; `payload` the result's JSON, None
-    before it is completed and when it is no longer kept. `waiting` get the result, `notify` gets events. `progress` is
-    made for the first progress line of a task.
-    """
-
-    client: str
-    uuid: str
-    request: JobRequest
-    deadline: float
-    spec: TaskSpec | None = None
-    size: int = 0
-    state: JobState = JobState.PENDING
-    payload: bytes | None = None
-    was_run: bool = False
-    waiting: list[Deliver] = field(default_factory=list)
-    notify: Deliver | None = None
-    progress: JobProgress | None = None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The key that the job is found by."""
-        return self.client, self.uuid
+    def of_lane(self, lane: Lane) -> LaneLimits:
+        """Return the limits of one lane."""
+        threads = {
+            Lane.GENERAL: (THREADS, THREADS_PER_CLIENT),
+            Lane.CHANGES: (_TOKEN_THREADS, _TOKEN_THREADS_PER_CLIENT),
+            Lane.READS: (_TOKEN_THREADS, _TOKEN_THREADS_PER_CLIENT),
+        }
+        return LaneLimits(*threads[lane], self.jobs_in_flight, self.bytes_in_flight)
 
 
 class JobExecutor:
@@ -89,23 +65,18 @@ class JobExecutor:
         self, worker: TaskContext, client_name: Callable[[str], str], *, limits: JobLimits | None = None
     ) -> None:
         self._worker = worker
-        self._limits = limits or JobLimits()
+        self._limits = limits = limits or JobLimits()
         self._client_name = client_name
         self._lock = threading.Lock()
-        self._jobs: OrderedDict[tuple[str, str], TrackedJob] = OrderedDict()
-        self._with_payload: OrderedDict[tuple[str, str], TrackedJob] = OrderedDict()
-        self._kept_bytes = 0
-        self._queue: queue.SimpleQueue[TrackedJob | None] = queue.SimpleQueue()
-        self._in_flight = 0
-        self._bytes_in_flight = 0
+        self._jobs: dict[JobKey, TrackedJob] = {}
+        self._finished = FinishedJobs(limits.kept_jobs, limits.kept_result_bytes)
         self._total = 0
-        self._idle = threading.Condition(self._lock)
-        self._threads = [threading.Thread(target=self._serve, name=f"jobs-{n}", daemon=True) for n in range(THREADS)]
+        self._lanes = {lane: LaneThreads(lane, limits.of_lane(lane), self._execute_safely) for lane in Lane}
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        for lane in self._lanes.values():
+            lane.start()
 
     def submit(
         self,
@@ -116,6 +87,7 @@ class JobExecutor:
         *,
         notify: Deliver | None = None,
         size: int = 0,
+        waited_seconds: float = 0.0,
     ) -> None:
         """Run a job and pass its result to `deliver`, in the thread that ran it: the caller's if the task runs inline.
 
@@ -124,39 +96,40 @@ class JobExecutor:
 
         `client` distinguishes clients: jobs of different ones never meet, whatever their uuid. `deliver` gets the JSON
         object `{worker: Result}`; before it, `notify` gets the JSON of a `JobEvent` when the task starts and for each
-        line of its progress. Neither may block or raise. `size` is the number of bytes of the request.
+        line of its progress. Neither may block or raise. `size` is the number of bytes of the request, `waited_seconds`
+        for how long it may have been here unread.
 
         Raises:
             TaskError: the limits on jobs in flight are reached, or the worker is stopping; the job wasn't run and may
                 be sent again.
         """
-        deadline = time.monotonic() + (request.timeout if request.timeout is not None else float("inf"))
+        deadline, key = StartDeadline.of(request, waited_seconds), (client, uuid)
         with self._lock:
-            known = self._jobs.get((client, uuid))
-            if known is not None and known.state is JobState.COMPLETED and not known.was_run:
-                self._forget(known)
-                known = None
-            if known is None:
+            running, finished = self._jobs.get(key), self._finished.find(key)
+            if running is not None:
+                if len(running.waiting) >= self._limits.callbacks:
+                    raise TaskError(f"{self._limits.callbacks} requests wait for this job: send no more of them")
+                running.deadline = running.deadline.later(deadline)
+                running.waiting.append(deliver)
+                return
+            if finished is not None and not finished.was_run:
+                self._finished.forget(key)
+                finished = None
+            if finished is None:
                 spec = self._worker.registry.find(request.task)
                 job = TrackedJob(client, uuid, request, deadline, spec, size, waiting=[deliver], notify=notify)
-                self._admit(job)
-            elif known.state is not JobState.COMPLETED:
-                self._assert_room(len(known.waiting) < self._limits.callbacks)
-                known.deadline = max(known.deadline, deadline)
-                known.waiting.append(deliver)
-                return
-        if known is not None:
-            deliver(known.payload or self._discarded_result(known))
-            return
-        if job.spec is not None and job.spec.run_inline:
+                lane = self._admit(job)
+        if finished is not None:
+            deliver(finished.payload or self._discarded_result(finished))
+        elif spec is not None and spec.run_inline:
             self._execute(job)
         else:
-            self._queue.put(job)
+            lane.put(job)
 
     def find(self, client: str, uuid: str) -> tuple[JobState, bytes | None] | None:
         """Return a job's state and, once it is completed, its result's JSON; None for a uuid that is not known."""
         with self._lock:
-            job = self._jobs.get((client, uuid))
+            job = self._jobs.get((client, uuid)) or self._finished.find((client, uuid))
             if job is None:
                 return None
             state, payload = job.state, job.payload
@@ -167,42 +140,36 @@ class JobExecutor:
     def counters(self) -> dict[str, int]:
         """Return how many jobs are running or queued, and how many have been submitted since the start."""
         with self._lock:
-            return {"running_jobs": self._in_flight, "total_jobs": self._total}
+            in_flight = sum(lane.jobs_in_flight for lane in self._lanes.values())
+            return {"running_jobs": in_flight, "total_jobs": self._total}
 
     def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """Refuse new jobs, fail queued ones, and wait for running ones, at most `grace_seconds`."""
         self._worker.stopping.set()
-        with self._lock:
-            self._idle.wait_for(lambda: self._in_flight == 0, timeout=grace_seconds)
-        for _ in self._threads:
-            self._queue.put(None)
+        deadline = time.monotonic() + grace_seconds
+        for lane in self._lanes.values():
+            lane.stop(max(0.0, deadline - time.monotonic()))
 
-    def _admit(self, job: TrackedJob) -> None:
+    def _admit(self, job: TrackedJob) -> LaneThreads:
         if self._worker.stopping.is_set():
             raise TaskError(f"worker {self._worker.name} is stopping, nothing was done: send the job again later")
-        limits = self._limits
-        self._assert_room(
-            self._in_flight < limits.jobs_in_flight and self._bytes_in_flight + job.size <= limits.bytes_in_flight
-        )
+        lane = self._lane_of(job)
+        lane.admit(job)
         self._jobs[job.key] = job
-        self._in_flight += 1
-        self._bytes_in_flight += job.size
         self._total += 1
+        return lane
 
-    def _assert_room(self, has_room: bool) -> None:
-        if not has_room:
-            raise TaskError(f"{self._in_flight} jobs are in flight, nothing was done: send the job again later")
+    def _lane_of(self, job: TrackedJob) -> LaneThreads:
+        return self._lanes[Lane.GENERAL if job.spec is None else job.spec.lane]
 
-    def _serve(self) -> None:
-        while (job := self._queue.get()) is not None:
-            try:
-                self._execute(job)
-            except Exception as error:  # noqa: BLE001  a fault here must not end a thread that runs all clients' jobs
-                log.error("result of a job not delivered: %s", type(error).__name__)
-            del job
+    def _execute_safely(self, job: TrackedJob) -> None:
+        try:
+            self._execute(job)
+        except Exception as error:  # noqa: BLE001  a fault here must not end a thread that runs all clients' jobs
+            log.error("result of a job not delivered: %s", type(error).__name__)
 
     def _execute(self, job: TrackedJob) -> None:
-        """Run one job and deliver its result; `_serve` would keep both alive until the thread's next job."""
+        """Run one job and deliver its result."""
         try:
             payload = self._run(job)
             with self._lock:
@@ -213,10 +180,7 @@ class JobExecutor:
                 deliver(payload)
         finally:
             # `stop` waits until the results are delivered, not only until the tasks have ended.
-            with self._lock:
-                self._in_flight -= 1
-                self._bytes_in_flight -= job.size
-                self._idle.notify_all()
+            self._lane_of(job).end(job)
 
     def _run(self, job: TrackedJob) -> bytes:
         """Run one job in a context of its own; return the result's JSON."""
@@ -249,8 +213,8 @@ class JobExecutor:
         request = job.request
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
-        elif time.monotonic() >= job.deadline:
-            result = self._failure(job, f"timed out after {request.timeout:g} s in the queue, nothing was done")
+        elif (late := job.deadline.seconds_late(self._worker.clock())) >= 0:
+            result = self._failure(job, f"the job could begin {late:.1f} s after its deadline only, {_LATE}")
             result.status = ResultStatus.TIMEOUT
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
@@ -321,23 +285,6 @@ class JobExecutor:
         # Neither the arguments, which may hold secrets, nor the callbacks are kept.
         job.request, job.notify = JobRequest(task=job.request.task), None
         waiting, job.waiting = job.waiting, []
-        self._with_payload[job.key] = job
-        self._kept_bytes += len(payload)
-        while self._kept_bytes > self._limits.kept_result_bytes and len(self._with_payload) > 1:
-            self._discard_payload(next(iter(self._with_payload)))
-        while len(self._jobs) > self._limits.kept_jobs:
-            oldest = next(iter(self._jobs.values()))
-            if oldest.state is not JobState.COMPLETED:
-                break
-            self._forget(oldest)
-        return waiting
-
-    def _forget(self, job: TrackedJob) -> None:
-        if job.key in self._with_payload:
-            self._discard_payload(job.key)
         del self._jobs[job.key]
-
-    def _discard_payload(self, key: tuple[str, str]) -> None:
-        job = self._with_payload.pop(key)
-        self._kept_bytes -= len(job.payload or b"")
-        job.payload = None
+        self._finished.add(job)
+        return waiting

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -20,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ...models.errors import TaskError, TokenStoreError, validation_messages
 from ...models.protocol.jobs import Result, ResultStatus
-from ...models.tasks.audit import Operation
+from ...models.tasks.audit import TOKEN_CHANGES, Operation
 from ...models.tasks.auth import is_token_task
 from ...models.tasks.base import TaskInput
 
@@ -105,6 +106,14 @@ def read_only_hints(title: str) -> ToolHints:
     return ToolHints(title, read_only=True, destructive=False, idempotent=True, open_world=False)
 
 
+class Lane(StrEnum):
+    """Tasks that share threads and limits; those of one lane never wait for those of another."""
+
+    GENERAL = "jobs"
+    CHANGES = "token-changes"
+    READS = "token-reads"
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """The declaration of one task: its function, model of arguments, type of result, and hints (None: never a tool).
@@ -124,6 +133,13 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if is_token_task(self.name) or self.name == _SHELL_TASK:
             object.__setattr__(self, "mcp", None)
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of the task's jobs: a change of tokens waits neither for other tasks nor for long lists."""
+        if self.audit in TOKEN_CHANGES:
+            return Lane.CHANGES
+        return Lane.READS if is_token_task(self.name) else Lane.GENERAL
 
     @property
     def description(self) -> str:

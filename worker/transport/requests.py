@@ -12,7 +12,8 @@ from functools import partial
 from ...models.errors import TaskError
 from ...models.protocol.frames import Command, Status, encode_data
 from ...models.protocol.jobs import JobRequest, failed_result
-from ..jobs.executor import JobExecutor, JobState
+from ..jobs.executor import JobExecutor
+from ..jobs.tracked_job import JobState
 
 SendReply = Callable[[bytes, Status, bytes], None]
 """Sends a reply to one request: command, status and JSON. Any thread may call it; it neither blocks nor raises."""

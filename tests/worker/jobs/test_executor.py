@@ -4,125 +4,27 @@ import gc
 import json
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from queue import SimpleQueue
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import TaskError
 from nfcli.models.protocol.jobs import JobRequest
-from nfcli.models.tasks.base import TaskInput
-from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.executor import THREADS, JobExecutor, JobLimits, JobState
+from nfcli.worker.jobs.executor import THREADS
 from nfcli.worker.jobs.progress import LINES_AT_ONCE
-from nfcli.worker.jobs.task import TaskRegistry, task
-from nfcli.worker.jobs.task_context import TaskContext
-from nfcli.worker.tasks import auth as auth_tasks
-from nfcli.worker.tokens.store import TokenStore
-from support.task_context import task_context
-
-WAIT_SECONDS = 10
+from nfcli.worker.jobs.tracked_job import JobState
+from support.job_bench import WAIT_SECONDS, JobBench
 
 
-class Count(TaskInput):
-    """Arguments of the test's tasks."""
-
-    amount: int = 1
-
-
-class Bench:
-    """An executor with the auth tasks and six more; the gate holds one of them."""
-
-    def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
-        self.counted = 0
-        self.gate, self.entered = threading.Event(), SimpleQueue[None]()
-        tasks = ModuleType("tasks")
-        for function in (self.count, self.hold, self.odd, self.large, self.where):
-            marked = task(arguments=Count, result=Any, run_inline=function == self.where)(self._plain(function))
-            setattr(tasks, marked.__name__, marked)
-        self.contexts: SimpleQueue[TaskContext] = SimpleQueue()
-
-        def report(worker: TaskContext, arguments: Count) -> str:
-            for number in range(arguments.amount):
-                worker.progress(f"step {number}")
-            self.contexts.put(worker)
-            return worker.uuid
-
-        tasks.report = task(arguments=Count)(report)  # type: ignore[attr-defined]
-        registry = TaskRegistry(tasks, auth_tasks)
-        self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
-        self.restart()
-
-    def restart(self, **limits: int) -> None:
-        """Start a new executor with these limits."""
-        self.executor = JobExecutor(self.worker, lambda key: f"name of {key}", limits=JobLimits(**limits))
-        self.executor.start()
-
-    @staticmethod
-    def _plain(method: Callable[[Count], object]) -> Callable[[TaskContext, Count], object]:
-        def function(_worker: TaskContext, arguments: Count) -> object:
-            return method(arguments)
-
-        function.__name__ = method.__name__
-        return function
-
-    def count(self, arguments: Count) -> int:
-        """Add to the count, and return it."""
-        self.counted += arguments.amount
-        return self.counted
-
-    def hold(self, _arguments: Count) -> str:
-        """Wait until the gate opens."""
-        self.entered.put(None)
-        self.gate.wait(WAIT_SECONDS)
-        return "let go"
-
-    def odd(self, _arguments: Count) -> object:
-        """Return a value that JSON doesn't have."""
-        return object()
-
-    def large(self, _arguments: Count) -> str:
-        """Return 100,000 characters."""
-        return "x" * 100_000
-
-    def where(self, _arguments: Count) -> str:
-        """Name the thread that runs it."""
-        return threading.current_thread().name
-
-    def submit(self, name: str, uuid: str, client: str = "c", **request: Any) -> "SimpleQueue[dict[str, Any]]":
-        """Submit a job; return the queue that gets its result."""
-        answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        deliver = lambda payload: answers.put(json.loads(payload)["w1"])  # noqa: E731
-        self.executor.submit(client, uuid, JobRequest(task=name, **request), deliver)
-        return answers
-
-    def run(self, name: str, uuid: str, client: str = "c", **request: Any) -> dict[str, Any]:
-        """Submit a job and wait for its result."""
-        return self.submit(name, uuid, client, **request).get(timeout=WAIT_SECONDS)
-
-
-@pytest.fixture
-def bench(trail: AuditTrail, tmp_path: Path) -> Iterator[Bench]:
-    """Provide an executor with a real store and a real audit trail."""
-    with TokenStore(tmp_path / "tokens") as store:
-        bench = Bench(store, trail, tmp_path)
-        yield bench
-        bench.gate.set()
-        bench.executor.stop()
-
-
-def test_a_uuid_sent_twice_runs_once_and_has_one_result(bench: Bench) -> None:
+def test_a_uuid_sent_twice_runs_once_and_has_one_result(bench: JobBench) -> None:
     """The second reply equals the first, times included."""
     first, second = bench.run("count", "u1"), bench.run("count", "u1")
     assert first == second
     assert (first["result"], bench.counted) == (1, 1)
 
 
-def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: Bench) -> None:
+def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: JobBench) -> None:
     """Both senders get the result."""
     first = bench.submit("hold", "u1")
     bench.entered.get(timeout=WAIT_SECONDS)
@@ -133,14 +35,14 @@ def test_a_uuid_sent_again_while_its_job_runs_joins_it(bench: Bench) -> None:
     assert bench.entered.empty()
 
 
-def test_clients_never_share_a_job(bench: Bench) -> None:
+def test_clients_never_share_a_job(bench: JobBench) -> None:
     """The same uuid of another client is another job."""
     assert bench.run("count", "u1", client="a")["result"] == 1
     assert bench.executor.find("b", "u1") is None
     assert bench.run("count", "u1", client="b")["result"] == 2
 
 
-def test_errors_are_failed_results_of_one_line_and_end_no_thread(bench: Bench) -> None:
+def test_errors_are_failed_results_of_one_line_and_end_no_thread(bench: JobBench) -> None:
     """A result that JSON doesn't have, an unknown task, invalid and positional arguments."""
     errors = {
         "odd": bench.run("odd", "u1")["errors"],
@@ -159,16 +61,16 @@ def test_errors_are_failed_results_of_one_line_and_end_no_thread(bench: Bench) -
     assert bench.run("count", "u6")["result"] == 1
 
 
-def test_a_task_that_runs_inline_is_done_when_submit_returns(bench: Bench) -> None:
+def test_a_task_that_runs_inline_is_done_when_submit_returns(bench: JobBench) -> None:
     """It runs in the caller's thread, even while all others are busy."""
     for n in range(THREADS):
-        bench.submit("hold", f"h{n}")
+        bench.submit("hold", f"h{n}", client=f"c{n}")
     answer = bench.submit("where", "u1").get_nowait()
     assert answer["result"] == threading.current_thread().name
     bench.gate.set()
 
 
-def test_a_completed_job_keeps_neither_arguments_nor_callbacks(bench: Bench) -> None:
+def test_a_completed_job_keeps_neither_arguments_nor_callbacks(bench: JobBench) -> None:
     """Arguments may be tokens, and callbacks may refer to them."""
 
     class Sent:
@@ -191,7 +93,7 @@ def test_a_completed_job_keeps_neither_arguments_nor_callbacks(bench: Bench) -> 
 class Listener:
     """A client that records the messages of events and the result, in the order in which they come."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: JobBench) -> None:
         self._bench = bench
         self.received: SimpleQueue[str] = SimpleQueue()
         self.events: list[dict[str, Any]] = []
@@ -211,7 +113,7 @@ class Listener:
         self.received.put(self.events[-1]["message"])
 
 
-def test_progress_is_sent_as_events(bench: Bench) -> None:
+def test_progress_is_sent_as_events(bench: JobBench) -> None:
     """One for each line, between the start and the result."""
     listener = Listener(bench)
     assert listener.run("report", "u1", amount=2) == ["starting", "step 0", "step 1", "answer u1"]
@@ -221,7 +123,7 @@ def test_progress_is_sent_as_events(bench: Bench) -> None:
     assert listener.events[2] == {**about, "message": "step 1"}
 
 
-def test_progress_after_the_end_of_the_job_is_not_sent(bench: Bench) -> None:
+def test_progress_after_the_end_of_the_job_is_not_sent(bench: JobBench) -> None:
     """A task's own thread may outlive the job."""
     listener = Listener(bench)
     listener.run("report", "u1")
@@ -229,7 +131,7 @@ def test_progress_after_the_end_of_the_job_is_not_sent(bench: Bench) -> None:
     assert listener.run("report", "u2") == ["starting", "step 0", "answer u2"]
 
 
-def test_progress_over_the_limit_is_dropped_and_counted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_over_the_limit_is_dropped_and_counted(bench: JobBench, caplog: pytest.LogCaptureFixture) -> None:
     """The first lines are sent."""
     caplog.set_level("INFO")
     received = Listener(bench).run("report", "u1", amount=20_000)
@@ -239,13 +141,13 @@ def test_progress_over_the_limit_is_dropped_and_counted(bench: Bench, caplog: py
     assert f"task report: progress lines dropped: {dropped}" in caplog.text
 
 
-def test_progress_needs_no_listener(bench: Bench) -> None:
+def test_progress_needs_no_listener(bench: JobBench) -> None:
     """Neither in a job without one nor in a call that isn't a job."""
     assert bench.run("report", "u1", kwargs={"amount": 3})["result"] == "u1"
     assert bench.worker.registry.run(bench.worker, "report", {}).result == ""
 
 
-def test_a_completed_job_keeps_no_listener_while_its_context_lives_on(bench: Bench) -> None:
+def test_a_completed_job_keeps_no_listener_while_its_context_lives_on(bench: JobBench) -> None:
     """The callback may refer to the client's message."""
     listener = Listener(bench)
     listener.run("report", "u1")
@@ -259,7 +161,7 @@ def test_a_completed_job_keeps_no_listener_while_its_context_lives_on(bench: Ben
     worker.progress("too late")
 
 
-def test_a_job_whose_result_is_not_delivered_is_no_longer_in_flight(bench: Bench) -> None:
+def test_a_job_whose_result_is_not_delivered_is_no_longer_in_flight(bench: JobBench) -> None:
     """A callback that raises, against its contract, costs neither a thread nor a place."""
 
     def fail(_payload: bytes) -> None:
@@ -270,20 +172,20 @@ def test_a_job_whose_result_is_not_delivered_is_no_longer_in_flight(bench: Bench
     assert bench.executor.counters()["running_jobs"] == 0
 
 
-def test_a_job_that_times_out_in_the_queue_is_not_run(bench: Bench) -> None:
+def test_a_job_that_times_out_in_the_queue_is_not_run(bench: JobBench) -> None:
     """The client no longer waits for it, and expects no change."""
     answer = bench.run("count", "u1", timeout=0)
     assert (answer["status"], answer["failed"], bench.counted) == ("timeout", True, 0)
 
 
-def test_a_job_that_timed_out_in_the_queue_runs_when_it_is_sent_again(bench: Bench) -> None:
+def test_a_job_that_timed_out_in_the_queue_runs_when_it_is_sent_again(bench: JobBench) -> None:
     """Once, since its uuid counts as used only then."""
     assert [bench.run("count", "u1", timeout=0)["status"] for _ in range(2)] == ["timeout", "timeout"]
     assert bench.counted == 0
     assert [bench.run("count", "u1")["result"] for _ in range(2)] == [1, 1]
 
 
-def test_a_job_in_the_queue_has_the_longest_of_its_timeouts(bench: Bench) -> None:
+def test_a_job_in_the_queue_has_the_longest_of_its_timeouts(bench: JobBench) -> None:
     """All senders get the result."""
     for n in range(THREADS):
         bench.submit("hold", f"h{n}")
@@ -292,7 +194,7 @@ def test_a_job_in_the_queue_has_the_longest_of_its_timeouts(bench: Bench) -> Non
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == [1, 1, 1]
 
 
-def test_jobs_over_the_limit_are_refused(bench: Bench) -> None:
+def test_jobs_over_the_limit_are_refused(bench: JobBench) -> None:
     """Until others have ended."""
     bench.restart(jobs_in_flight=1)
     held = bench.submit("hold", "u1")
@@ -304,7 +206,7 @@ def test_jobs_over_the_limit_are_refused(bench: Bench) -> None:
     bench.executor.stop()
 
 
-def test_bytes_over_the_limit_are_refused_and_can_be_sent_again(bench: Bench) -> None:
+def test_bytes_over_the_limit_are_refused_and_can_be_sent_again(bench: JobBench) -> None:
     """The limit is on all queued and running jobs together."""
     bench.restart(bytes_in_flight=100)
     held, counted = SimpleQueue[bytes](), SimpleQueue[bytes]()
@@ -319,17 +221,17 @@ def test_bytes_over_the_limit_are_refused_and_can_be_sent_again(bench: Bench) ->
     assert json.loads(counted.get(timeout=WAIT_SECONDS))["w1"]["failed"] is False
 
 
-def test_callbacks_over_the_limit_are_refused(bench: Bench) -> None:
+def test_callbacks_over_the_limit_are_refused(bench: JobBench) -> None:
     """The others get the result."""
     bench.restart(callbacks=2)
     answers = [bench.submit("hold", "u1") for _ in range(2)]
-    with pytest.raises(TaskError, match="jobs are in flight, nothing was done"):
+    with pytest.raises(TaskError, match="2 requests wait for this job"):
         bench.submit("hold", "u1")
     bench.gate.set()
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == ["let go"] * 2
 
 
-def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: Bench) -> None:
+def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: JobBench) -> None:
     """Over the limit on bytes the oldest result is discarded; its uuid stays known."""
     bench.restart(kept_result_bytes=150_000)
     bench.run("count", "u1")
@@ -340,9 +242,9 @@ def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: Bench) -> 
     assert again["errors"] == ["the job was run, but its result is no longer kept: check what it has changed"]
 
 
-def test_a_stop_completes_running_jobs_fails_queued_ones_and_refuses_new_ones(bench: Bench) -> None:
+def test_a_stop_completes_running_jobs_fails_queued_ones_and_refuses_new_ones(bench: JobBench) -> None:
     """Queued jobs change nothing."""
-    running = [bench.submit("hold", f"r{n}") for n in range(THREADS)]
+    running = [bench.submit("hold", f"r{n}", client=f"c{n}") for n in range(THREADS)]
     for _ in running:
         bench.entered.get(timeout=WAIT_SECONDS)
     queued = bench.submit("count", "q")
@@ -356,7 +258,7 @@ def test_a_stop_completes_running_jobs_fails_queued_ones_and_refuses_new_ones(be
         bench.submit("count", "late")
 
 
-def test_a_stop_does_not_wait_for_a_hanging_job(bench: Bench) -> None:
+def test_a_stop_does_not_wait_for_a_hanging_job(bench: JobBench) -> None:
     """Longer than its grace period."""
     bench.submit("hold", "u1")
     bench.entered.get(timeout=WAIT_SECONDS)

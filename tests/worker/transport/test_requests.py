@@ -9,7 +9,7 @@ import pytest
 from nfcli.models.errors import TaskError
 from nfcli.models.protocol.frames import Command, Status
 from nfcli.models.protocol.jobs import JobRequest
-from nfcli.worker.jobs.executor import JobState
+from nfcli.worker.jobs.tracked_job import JobState
 from nfcli.worker.transport.requests import BrokerBodies, DirectBodies, RequestDispatcher
 
 DIRECT, BROKER = DirectBodies("w1", "fastmcp"), BrokerBodies("w1", "fastmcp")

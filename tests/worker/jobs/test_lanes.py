@@ -1,0 +1,76 @@
+"""Lanes: what one kind of task, or one client, can't hold up."""
+
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from nfcli.models.errors import TaskError
+from nfcli.worker.jobs.executor import THREADS
+from support.job_bench import WAIT_SECONDS, JobBench
+
+
+def hold(bench: JobBench, count: int, client: str = "") -> list["SimpleQueue[dict[str, Any]]"]:
+    """Submit tasks that the gate holds, by that client or each by another one."""
+    return [bench.submit("hold", f"h{n}", client=client or f"other-{n}") for n in range(count)]
+
+
+def test_a_token_is_deleted_while_slow_tasks_hold_all_other_threads(bench: JobBench) -> None:
+    """A revocation doesn't wait for them."""
+    token = {"username": "ann", "token": "token-of-ann"}
+    hold(bench, 2 * THREADS)
+    assert bench.run("bearer_token_store", "u1", kwargs=token)["result"] is True
+    assert bench.run("bearer_token_delete", "u2", kwargs=token)["result"] is True
+    assert bench.run("bearer_token_list", "u3")["result"] == []
+
+
+def test_a_token_is_deleted_while_others_hold_all_places_in_the_queue(bench: JobBench) -> None:
+    """The limit on jobs in flight is one of each lane."""
+    bench.restart(jobs_in_flight=20)
+    hold(bench, 20)
+    with pytest.raises(TaskError, match="20 jobs are in flight"):
+        bench.submit("count", "u1", client="one more")
+    assert bench.run("bearer_token_delete", "u2", kwargs={"username": "ann"})["failed"] is False
+    bench.gate.set()
+
+
+def test_one_client_does_not_hold_all_threads(bench: JobBench) -> None:
+    """Another client's job runs while its queue is long."""
+    hold(bench, 4 * THREADS, client="greedy")
+    assert bench.run("count", "u1", client="modest")["result"] == 1
+
+
+def test_one_client_does_not_hold_all_places_in_the_queue(bench: JobBench) -> None:
+    """It is refused before others are."""
+    bench.restart(jobs_in_flight=20)
+    hold(bench, 10, client="greedy")
+    with pytest.raises(TaskError, match=r"this client has 10 jobs in flight, nothing was done"):
+        bench.submit("count", "u1", client="greedy")
+    assert bench.run("count", "u1", client="modest")["result"] == 1
+    bench.gate.set()
+
+
+def test_clients_take_turns(bench: JobBench) -> None:
+    """A job of a client with few waits for one of each other client, not for the whole queue."""
+    held = hold(bench, THREADS)
+    for _ in held:
+        bench.entered.get(timeout=WAIT_SECONDS)
+    greedy = [bench.submit("count", f"g{n}", client="greedy") for n in range(50)]
+    modest = bench.submit("count", "m", client="modest")
+    bench.gate.set()
+    assert modest.get(timeout=WAIT_SECONDS)["result"] <= THREADS + 2
+    assert max(answers.get(timeout=WAIT_SECONDS)["result"] for answers in greedy) > THREADS + 2
+
+
+def test_finished_jobs_are_bounded_while_an_old_one_runs(bench: JobBench) -> None:
+    """What is running is skipped, not waited for."""
+    bench.restart(kept_jobs=5)
+    running = bench.submit("hold", "old")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    for n in range(20):
+        bench.run("count", f"u{n}")
+    known = [n for n in range(20) if bench.executor.find("c", f"u{n}") is not None]
+    assert known == [15, 16, 17, 18, 19]
+    bench.gate.set()
+    assert running.get(timeout=WAIT_SECONDS)["result"] == "let go"
+    assert bench.executor.find("c", "old") is not None

@@ -1,0 +1,80 @@
+"""One job of one client, from its arrival until it is forgotten."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ...models.protocol.jobs import JobRequest
+from .progress import JobProgress
+from .task import TaskSpec
+
+Deliver = Callable[[bytes], None]
+JobKey = tuple[str, str]
+"""The client and the uuid."""
+
+
+class JobState(StrEnum):
+    """State of a job; the values are NFP's."""
+
+    PENDING = "PENDING"
+    STARTED = "STARTED"
+    COMPLETED = "COMPLETED"
+
+
+@dataclass(frozen=True)
+class StartDeadline:
+    """The time after which a job isn't begun: by the monotonic clock since it arrived, and by its client's UTC clock.
+
+    The first holds whatever the clocks of the two machines say; the second also counts the time before the arrival,
+    while the network, the broker or this process kept the job.
+    """
+
+    monotonic: float = math.inf
+    utc: float = math.inf
+
+    @classmethod
+    def of(cls, request: JobRequest, waited_seconds: float) -> StartDeadline:
+        """Return the deadline of a job that arrived `waited_seconds` ago."""
+        seconds = math.inf if request.timeout is None else request.timeout
+        utc = math.inf if request.deadline is None else request.deadline
+        return cls(time.monotonic() - waited_seconds + seconds, utc)
+
+    def later(self, other: StartDeadline) -> StartDeadline:
+        """Return the later of two deadlines: the job is begun while one of its senders waits."""
+        return StartDeadline(max(self.monotonic, other.monotonic), max(self.utc, other.utc))
+
+    def seconds_late(self, utc_now: float) -> float:
+        """Return how long ago the deadline was; below 0 before it."""
+        return max(time.monotonic() - self.monotonic, utc_now - self.utc)
+
+
+@dataclass(eq=False)
+class TrackedJob:
+    """One job of one client, which is not started any more after `deadline`.
+
+    `spec` is its task, None for an unknown one; `size` the bytes of its request; `payload` the result's JSON, None
+    before it is completed and when it is no longer kept. `waiting` get the result, `notify` gets events. `progress` is
+    made for the first progress line of a task.
+    """
+
+    client: str
+    uuid: str
+    request: JobRequest
+    deadline: StartDeadline
+    spec: TaskSpec | None = None
+    size: int = 0
+    state: JobState = JobState.PENDING
+    payload: bytes | None = None
+    was_run: bool = False
+    waiting: list[Deliver] = field(default_factory=list)
+    notify: Deliver | None = None
+    progress: JobProgress | None = None
+
+    @property
+    def key(self) -> JobKey:
+        """The key that the job is found by."""
+        return self.client, self.uuid
