@@ -21,6 +21,7 @@ from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.protocol.frames import ANY
+from .audit.actor import Actor
 from .audit.trail import AuditTrail
 from .configuration import Configuration
 from .fabric.client import FabricClient
@@ -177,7 +178,7 @@ class Worker:
         self.transport: DirectServer | BrokerTransport
         if self.broker is None:
             clients = AuthorizedKeys(environment.clients_folder)
-            self.executor = JobExecutor(context, clients.name)
+            self.executor = JobExecutor(context, lambda key: Actor(clients.name(key), authenticated="curve"))
             self.transport = direct = DirectServer(context, self.executor, keys=keys, clients=clients)
             self._opened.callback(direct.stop)
             context.endpoint = direct.bind(self.inventory.endpoint or environment.socket_endpoint(self.name))

@@ -109,7 +109,8 @@ class JobRequest(BaseModel):
     """The data of a POST: which task, with what.
 
     `timeout` is in seconds and absent in a GET. `deadline` is when the client stops waiting, in seconds since the epoch
-    (UTC): the job isn't begun after it. It is nfcli's own key: NorFab's clients send none, and its workers ignore it.
+    (UTC): the job isn't begun after it. `origin` is `user@host` of the process that sends it, as it says itself. Both
+    are nfcli's own keys: NorFab's clients send none, and its workers ignore them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -119,6 +120,7 @@ class JobRequest(BaseModel):
     args: list[Any] = Field(default_factory=list)
     timeout: float | None = None
     deadline: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    origin: str = ""
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -146,9 +148,13 @@ def check_timeout(timeout: float) -> float:
     return timeout
 
 
-def encode_request(task: str, kwargs: Mapping[str, Any], *, timeout: float, args: Sequence[Any] = ()) -> bytes:
+def encode_request(
+    task: str, kwargs: Mapping[str, Any], *, timeout: float, args: Sequence[Any] = (), origin: str = ""
+) -> bytes:
     """Return the data of a POST; UsageError for arguments that are not JSON or a timeout that is not positive."""
     request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": check_timeout(timeout)}
+    if origin:
+        request["origin"] = origin
     try:
         return encode_data(request)
     except (TypeError, ValueError):

@@ -13,9 +13,11 @@ from .base import Report, TaskInput
 LAST_LINES_DEFAULT = 20
 MAX_LAST_LINES = 1_000
 
-Operation = Literal["create", "renew", "delete", "import", "restore", "backup", "refuse", "recover"]
+Operation = Literal["create", "renew", "delete", "import", "restore", "backup", "list", "refuse", "recover"]
 TOKEN_CHANGES: frozenset[Operation] = frozenset({"create", "renew", "delete", "import", "restore"})
 """Operations that change which tokens are valid."""
+Authentication = Literal["curve", "signature"]
+"""What proves an actor's name: the CURVE key of its connection, or the signature of its job."""
 Outcome = Literal["done", "failed", "nothing matched", "refused"]
 
 
@@ -48,6 +50,14 @@ class AuditEntry(Report):
     seq: int | None = Field(default=None, description="Number of the line, from 1")
     time: str | None = Field(default=None, description="When it was written, ISO 8601 in UTC")
     actor: str | None = Field(default=None, description="Who sent the request: client key, fabric:NAME or address")
+    authenticated: Authentication | None = Field(
+        default=None, description="What proves the actor's name: curve, signature, or null for a name it gave itself"
+    )
+    origin: str | None = Field(default=None, description="user@host, as the client itself reports it")
+    address: str | None = Field(
+        default=None, description="Where the connection came from: IP address, or user and process id on this machine"
+    )
+    job: str | None = Field(default=None, description="UUID of the job")
     operation: Operation | None = Field(default=None, description="Requested operation")
     username: str | None = Field(default=None, description="Owner of the tokens, null for several owners or none")
     tokens: list[str] = Field(default_factory=list, description="Keyed fingerprints of the tokens, at most 100")

@@ -18,6 +18,7 @@ from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
 from ...models.protocol.pending_job import OnProgress, PendingJob
 from ..transport.base import Transport
+from .identity import local_user
 
 REFRESH_SECONDS = 2.5
 """Limit for refreshing the list of workers."""
@@ -60,6 +61,7 @@ class Client:
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._is_closed = False
+        self._origin = local_user()
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +106,7 @@ class Client:
             UsageError: arguments that can't be encoded as JSON, a timeout that isn't a positive number, `workers` that
                 are no names, or a closed client.
         """
-        data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout)
+        data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin)
         if not isinstance(workers, str) and not _are_names(workers):
             raise UsageError(f"workers must be all, any, a name or a list of names, got {workers!r}")
         deadline = time.monotonic() + timeout

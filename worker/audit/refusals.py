@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ...models.errors import NfcliError
 from ..token_bucket import TokenBucket
+from .actor import Actor
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Refusal:
     `fingerprint` is that of the token in the request, None without one.
     """
 
-    actor: str
+    actor: Actor | str
     reason: str
     fingerprint: str | None
     suppressed: int
@@ -47,7 +48,7 @@ class RefusalLog:
         self._thread = threading.Thread(target=self._serve, name="audit-refusals", daemon=True)
         self._thread.start()
 
-    def record(self, actor: str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
+    def record(self, actor: Actor | str, reason: str, fingerprint: Callable[[], str | None]) -> bool:
         """Queue a line for a refused request and return True, or only count it and return False. Thread-safe."""
         with self._lock:
             if self._is_closed:

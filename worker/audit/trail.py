@@ -12,7 +12,6 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -25,12 +24,13 @@ from pydantic import ValidationError
 
 from ...models.errors import AuditError
 from ...models.fields import MAX_EXPIRE_SECONDS
-from ...models.inventory.masking import MASK
 from ...models.protocol.jobs import Result
 from ...models.tasks.audit import AuditEntry, AuditReport, Operation, Outcome
 from ..logging import mask_credentials
+from .actor import Actor, as_actor, peer_address
 from .file import ChainedFile
 from .refusals import Refusal, RefusalLog
+from .text import SEPARATOR, as_text, masked, plain, redacted
 
 if TYPE_CHECKING:
     from ...models.tokens import BearerTokenRecord
@@ -40,14 +40,8 @@ log = logging.getLogger(__name__)
 
 FINGERPRINT_DIGITS = 12
 MAX_FINGERPRINTS = 100
-MAX_TEXT_CHARACTERS = 256
-OWN_ACTOR = "worker"
+OWN_ACTOR = Actor("worker")
 """The actor of lines that no client caused."""
-
-_SHORTEST_RECOGNIZED_TOKEN = 8
-_SHOWN_CHARACTERS = 40
-_SEPARATOR, _OF_TOKENS = "; ", "token: "
-_TOKEN_LIKE = re.compile(rf"[A-Za-z0-9._~+/-]{{{_SHORTEST_RECOGNIZED_TOKEN},}}=*")
 
 
 class AuditTrail:
@@ -96,7 +90,18 @@ class AuditTrail:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def before_commit(self, actor: str, *, expire: int | None = None) -> BeforeCommit:
+    def actor_of(
+        self, client: Actor | str, *, uuid: str, origin: str, peer: str, is_token: Callable[[str], object]
+    ) -> Actor:
+        """Return the actor of a job: its client, and what is known of the job.
+
+        `origin` is what the client says of itself, `peer` the address of its connection as libzmq reports it.
+        `is_token` says (by truth value) whether a text is a stored token.
+        """
+        actor = as_actor(client)
+        return actor.with_job(uuid=uuid, origin=origin, address=peer_address(peer), is_token=is_token)
+
+    def before_commit(self, actor: Actor | str, *, expire: int | None = None) -> BeforeCommit:
         """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
         An import has one line for each user. `expire` is the lifetime of a stored token in seconds.
@@ -104,7 +109,7 @@ class AuditTrail:
         Raises:
             ValueError: `actor` is empty, as in jobs of a task that doesn't declare `audit=`.
         """
-        if not actor:
+        if not as_actor(actor).name:
             raise ValueError("a change without an actor can't be audited: declare `audit=` of the task")
 
         def write(change: TokenChange) -> None:
@@ -115,7 +120,7 @@ class AuditTrail:
                 self.write(
                     operation=change.operation,
                     actor=actor,
-                    username=None if username is None else _masked(username, tokens),
+                    username=None if username is None else masked(username, tokens),
                     tokens=tokens,
                     count=len(records),
                     expire=expire,
@@ -127,7 +132,7 @@ class AuditTrail:
         self,
         *,
         operation: Operation,
-        actor: str,
+        actor: Actor | str,
         username: str | None = None,
         tokens: Sequence[str] = (),
         count: int | None = None,
@@ -146,7 +151,7 @@ class AuditTrail:
         """
         fingerprints = [self._fingerprint(token) for token in tokens[:MAX_FINGERPRINTS]]
         fields = self._fields(operation, actor, outcome, reason)
-        fields |= {"username": None if username is None else _plain(username), "tokens": fingerprints}
+        fields |= {"username": None if username is None else plain(username), "tokens": fingerprints}
         fields |= {"count": len(tokens) if count is None else count, "expire": expire}
         self._file.append(fields)
 
@@ -154,7 +159,7 @@ class AuditTrail:
         self,
         *,
         operation: Operation,
-        actor: str,
+        actor: Actor | str,
         arguments: Mapping[str, object],
         result: Result,
         is_token: Callable[[str], object],
@@ -169,18 +174,18 @@ class AuditTrail:
         """
         token, expire = arguments.get("token"), arguments.get("expire")
         tokens = [token] if isinstance(token, str) else []
-        username = _text(arguments.get("username"))
+        username = as_text(arguments.get("username"))
         self.write(
             operation=operation,
             actor=actor,
-            username=None if username is None else mask_credentials(_masked(username, tokens, is_token)),
+            username=None if username is None else mask_credentials(masked(username, tokens, is_token)),
             tokens=tokens,
             expire=expire if type(expire) is int and 1 <= expire <= MAX_EXPIRE_SECONDS else None,
             outcome="failed" if result.failed else "nothing matched",
-            reason=_SEPARATOR.join(_masked(error, tokens, is_token) for error in result.errors) or None,
+            reason=SEPARATOR.join(masked(error, tokens, is_token) for error in result.errors) or None,
         )
 
-    def refused(self, actor: str, reason: str, *, token: str | None = None) -> bool:
+    def refused(self, actor: Actor | str, reason: str, *, token: str | None = None) -> bool:
         """Record a refused request asynchronously, or only count it when there are too many; return which.
 
         Never raises and never waits. At most ten lines at once, then one every six seconds. `actor` is the name of the
@@ -216,18 +221,23 @@ class AuditTrail:
         fields |= {"tokens": fingerprints, "count": len(fingerprints), "suppressed": refusal.suppressed}
         self._file.append(fields)
 
-    def _fields(self, operation: Operation, actor: str, outcome: Outcome, reason: str | None) -> dict[str, Any]:
+    def _fields(self, operation: Operation, actor: Actor | str, outcome: Outcome, reason: str | None) -> dict[str, Any]:
         """Return the fields of a line in order, those about tokens empty."""
+        actor = as_actor(actor)
         return {
             "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
-            "actor": _plain(actor),
+            "actor": plain(actor.name),
+            "authenticated": actor.authenticated,
+            "origin": actor.origin or None,
+            "address": actor.address or None,
+            "job": actor.job or None,
             "operation": operation,
             "username": None,
             "tokens": [],
             "count": 0,
             "expire": None,
             "outcome": outcome,
-            "reason": None if reason is None else _plain(_redacted(reason)),
+            "reason": None if reason is None else plain(redacted(reason)),
         }
 
     def _fingerprint(self, token: str) -> str:
@@ -240,44 +250,6 @@ def _by_user(records: Iterable[BearerTokenRecord]) -> Iterable[Sequence[BearerTo
     for record in records:
         found.setdefault(record.username, []).append(record)
     return found.values()
-
-
-def _text(value: object) -> str | None:
-    """Return an untrusted value as text, None for None."""
-    if value is None or isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, (float, bool)) else f"<{type(value).__name__}>"
-
-
-def _redacted(reason: str) -> str:
-    """Mask credentials in error lines; the text after `token: ` describes the field and is no credential."""
-    return _SEPARATOR.join(
-        f"{_OF_TOKENS}{mask_credentials(line[len(_OF_TOKENS) :])}"
-        if line.startswith(_OF_TOKENS)
-        else mask_credentials(line)
-        for line in reason.split(_SEPARATOR)
-    )
-
-
-def _plain(text: str) -> str:
-    """Return text of bounded length without lone surrogates."""
-    return text.encode("utf-8", "replace").decode()[:MAX_TEXT_CHARACTERS]
-
-
-def _masked(text: str, tokens: Iterable[str], is_token: Callable[[str], object] = lambda _text: False) -> str:
-    """Mask tokens in a text: the given ones, and those that `is_token` recognizes.
-
-    A short token is masked only if it is the entire text: it may be part of any word.
-    """
-    for token in tokens:
-        if text == token:
-            return MASK
-        if len(token) >= _SHORTEST_RECOGNIZED_TOKEN:
-            # Error lines show the first 40 characters of a value.
-            text = text.replace(token, MASK).replace(token[:_SHOWN_CHARACTERS], MASK)
-    if is_token(text):
-        return MASK
-    return _TOKEN_LIKE.sub(lambda match: MASK if is_token(match[0]) else match[0], text)
 
 
 def _entry(line: bytes) -> AuditEntry:

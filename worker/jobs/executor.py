@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -23,6 +24,9 @@ from .progress import JobProgress
 from .task import Lane
 from .task_context import TaskContext
 from .tracked_job import Deliver, JobKey, JobState, StartDeadline, TrackedJob
+
+if TYPE_CHECKING:
+    from ..audit.actor import Actor
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +62,15 @@ class JobLimits:
 class JobExecutor:
     """Runs the jobs of one worker; any thread may call any method.
 
-    `client_name` returns a client's name in the audit trail, given the key that distinguishes it.
+    `identify` returns a client as the audit trail names it, given the key that distinguishes it.
     """
 
     def __init__(
-        self, worker: TaskContext, client_name: Callable[[str], str], *, limits: JobLimits | None = None
+        self, worker: TaskContext, identify: Callable[[str], Actor | str], *, limits: JobLimits | None = None
     ) -> None:
         self._worker = worker
         self._limits = limits = limits or JobLimits()
-        self._client_name = client_name
+        self._identify = identify
         self._lock = threading.Lock()
         self._jobs: dict[JobKey, TrackedJob] = {}
         self._finished = FinishedJobs(limits.kept_jobs, limits.kept_result_bytes)
@@ -88,6 +92,7 @@ class JobExecutor:
         notify: Deliver | None = None,
         size: int = 0,
         waited_seconds: float = 0.0,
+        peer: str = "",
     ) -> None:
         """Run a job and pass its result to `deliver`, in the thread that ran it: the caller's if the task runs inline.
 
@@ -97,7 +102,7 @@ class JobExecutor:
         `client` distinguishes clients: jobs of different ones never meet, whatever their uuid. `deliver` gets the JSON
         object `{worker: Result}`; before it, `notify` gets the JSON of a `JobEvent` when the task starts and for each
         line of its progress. Neither may block or raise. `size` is the number of bytes of the request, `waited_seconds`
-        for how long it may have been here unread.
+        for how long it may have been here unread, `peer` where it came from, as libzmq reports it.
 
         Raises:
             TaskError: the limits on jobs in flight are reached, or the worker is stopping; the job wasn't run and may
@@ -117,7 +122,7 @@ class JobExecutor:
                 finished = None
             if finished is None:
                 spec = self._worker.registry.find(request.task)
-                job = TrackedJob(client, uuid, request, deadline, spec, size, waiting=[deliver], notify=notify)
+                job = TrackedJob(client, uuid, request, deadline, spec, size, peer, waiting=[deliver], notify=notify)
                 lane = self._admit(job)
         if finished is not None:
             deliver(finished.payload or self._discarded_result(finished))
@@ -188,9 +193,19 @@ class JobExecutor:
         if spec is not None and spec.run_inline:
             return self._run_in(job, self._worker)
         audit = None if spec is None else spec.audit
-        client = "" if audit is None else self._client_name(job.client)
+        client = "" if audit is None else self._actor(job)
         worker = replace(self._worker, client=client, uuid=job.uuid, progress=partial(self._send_progress, job))
         return self._run_in(job, worker, audit)
+
+    def _actor(self, job: TrackedJob) -> Actor:
+        worker = self._worker
+        return worker.audit.actor_of(
+            self._identify(job.client),
+            uuid=job.uuid,
+            origin=job.request.origin,
+            peer=job.peer,
+            is_token=worker.store.lookup,
+        )
 
     def _send_progress(self, job: TrackedJob, message: str) -> None:
         """Send a progress line of a running task; few tasks have any, so the first one makes what limits them."""

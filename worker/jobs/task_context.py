@@ -11,6 +11,7 @@ from .context import WorkerContext
 if TYPE_CHECKING:
     from ...models.environment.paths import Environment
     from ...models.protocol.broker_connection import BrokerAddress
+    from ..audit.actor import Actor
     from ..audit.trail import AuditTrail
     from ..tokens.store import TokenStore
     from ..tokens.transfers import Transfers
@@ -24,7 +25,7 @@ class TaskContext(WorkerContext):
     """One worker's parts; `worker.py` makes it, and each job of a task that isn't run inline gets a copy.
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
-    name of the client that sent the job, in audited tasks. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set
+    client that sent the job, in audited tasks. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set
     once it is bound or connected. `counters` has functions that return the counts of `jobs` and `messaging`.
     """
 
@@ -38,7 +39,7 @@ class TaskContext(WorkerContext):
     started: float
     broker: BrokerAddress | None = None
     discovery: Discovery | None = None
-    client: str = ""
+    client: Actor | str = ""
     url: str = ""
     endpoint: str = ""
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)

@@ -56,9 +56,9 @@ class StartDeadline:
 class TrackedJob:
     """One job of one client, which is not started any more after `deadline`.
 
-    `spec` is its task, None for an unknown one; `size` the bytes of its request; `payload` the result's JSON, None
-    before it is completed and when it is no longer kept. `waiting` get the result, `notify` gets events. `progress` is
-    made for the first progress line of a task.
+    `spec` is its task, None for an unknown one; `size` the bytes of its request, `peer` where it came from; `payload`
+    the result's JSON, None before it is completed and when it is no longer kept. `waiting` get the result, `notify`
+    gets events. `progress` is made for the first progress line of a task.
     """
 
     client: str
@@ -67,6 +67,7 @@ class TrackedJob:
     deadline: StartDeadline
     spec: TaskSpec | None = None
     size: int = 0
+    peer: str = ""
     state: JobState = JobState.PENDING
     payload: bytes | None = None
     was_run: bool = False

@@ -34,10 +34,14 @@ def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) ->
     return True
 
 
-@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False)
+@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False, audit="list")
 def bearer_token_list(worker: TaskContext, arguments: BearerTokenListInput) -> list[dict[str, str]]:
-    """List the live bearer tokens of all users or of one, by user name and then by creation."""
+    """List the live bearer tokens of all users or of one, by user name and then by creation.
+
+    The line of the audit trail is on disk before the task returns: a listing shows tokens in clear text.
+    """
     records = worker.store.records(arguments.username)
+    worker.audit.write(operation="list", actor=worker.client, username=arguments.username, count=len(records))
     now = worker.store.now()
     return [record.entry(now) for record in records]
 

@@ -30,6 +30,7 @@ from ...models.protocol.frames import (
     encode_data,
 )
 from ...models.protocol.jobs import JobRequest
+from ..audit.actor import Actor, peer_address
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
 from ..mailbox import Mailbox
@@ -162,7 +163,7 @@ class DirectServer:
             frames += self.router.recv_multipart()
         self._counts["received"] += 1
         try:
-            self._handle(frames[_IDENTITY], frames[1:], _user_id(first))
+            self._handle(frames[_IDENTITY], frames[1:], _metadata(first, "User-Id"), _metadata(first, "Peer-Address"))
         except ProtocolError as error:
             self._counts["invalid"] += 1
             log.debug("message dropped: %s", error)
@@ -171,11 +172,11 @@ class DirectServer:
             self._counts["invalid"] += 1
             log.error("message dropped: %s", type(error).__name__)
 
-    def _handle(self, identity: bytes, frames: list[bytes], client: str) -> None:
+    def _handle(self, identity: bytes, frames: list[bytes], client: str, peer: str) -> None:
         if not self._clients.is_authorized(client):
             self._counts["denied"] += 1
             reason = "this client's key is not allowed"
-            if self._worker.audit.refused(key_prefix(client), reason):
+            if self._worker.audit.refused(Actor(key_prefix(client), address=peer_address(peer)), reason):
                 log.warning("message refused: the key of a connected client is no longer authorized")
             self._refuse([identity, *frames], Status.FORBIDDEN, reason)
             return
@@ -184,7 +185,7 @@ class DirectServer:
             self._manage(identity, message)
         elif message.command in {Command.POST, Command.GET}:
             if self._is_target(identity, message):
-                self._dispatch(identity, client, message)
+                self._dispatch(identity, client, message, peer)
         else:
             log.debug("message dropped: workers have no use for PUT and DELETE")
 
@@ -200,7 +201,7 @@ class DirectServer:
         self._respond(identity, message, Status.BAD_REQUEST, self._bodies.failure_body(message.uuid, reason, text))
         return False
 
-    def _dispatch(self, identity: bytes, client: str, message: ClientMessage) -> None:
+    def _dispatch(self, identity: bytes, client: str, message: ClientMessage, peer: str) -> None:
         request = JobRequest.parse(message.data) if message.command == Command.POST else None
         accepted = {
             "workers": [self._worker.name],
@@ -214,7 +215,7 @@ class DirectServer:
         if request is None:
             self._requests.get(client, message.uuid, reply)
         else:
-            self._requests.post(client, message.uuid, request, reply, size=len(message.data))
+            self._requests.post(client, message.uuid, request, reply, size=len(message.data), peer=peer)
 
     def _reply_to(self, identity: bytes, uuid: str) -> SendReply:
         """Return what sends to a client; it must not refer to the whole message, which a waiting job would keep."""
@@ -269,9 +270,9 @@ class DirectServer:
             self._counts["sent"] += 1
 
 
-def _user_id(frame: zmq.Frame) -> str:
-    """Return the public key that ZAP has attached to a message, empty if none."""
+def _metadata(frame: zmq.Frame, name: str) -> str:
+    """Return what ZAP or libzmq has attached to a message under a name, empty if nothing."""
     try:
-        return str(frame.get("User-Id"))
+        return str(frame.get(name))
     except zmq.ZMQError:
         return ""

@@ -18,6 +18,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.audit import AuditEntry, AuditReport
+from nfcli.worker.audit.actor import Actor, peer_address
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry
@@ -30,6 +31,7 @@ from support.task_context import task_context
 
 WAIT_SECONDS = 10
 SECRET = "s3cr3t-t0k3n-of-ann"
+LONG = "1ong-t0k3n" * 100
 
 
 class Desk:
@@ -52,23 +54,24 @@ class Desk:
             audit=trail,
         )
         self.clients, self.named = AuthorizedKeys(self.clients_folder), list[str]()
-        self.executor = JobExecutor(self.worker, self._client_name)
+        self.executor = JobExecutor(self.worker, self._identify)
         self.executor.start()
         self._jobs = 0
 
-    def _client_name(self, key: str) -> str:
+    def _identify(self, key: str) -> Actor:
         self.named.append(key)
-        return self.clients.name(key)
+        return Actor(self.clients.name(key), authenticated="curve")
 
-    def run(self, task: str, client: str = "", **request: Any) -> dict[str, Any]:
+    def run(self, task: str, uuid: str = "", peer: str = "", **request: Any) -> dict[str, Any]:
         """Run a job; return its result."""
         self._jobs += 1
         answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self.executor.submit(
-            client or self.key,
-            f"u{self._jobs}",
+            self.key,
+            uuid or f"u{self._jobs}",
             JobRequest(task=task, **request),
             lambda payload: answers.put(json.loads(payload)["w1"]),
+            peer=peer,
         )
         return answers.get(timeout=WAIT_SECONDS)
 
@@ -114,6 +117,59 @@ def test_each_job_that_changes_tokens_leaves_a_line_with_its_client(desk: Desk) 
     assert desk.trail.verify().lines == 7
 
 
+def test_a_line_says_who_sent_the_job_and_how_far_that_is_known(desk: Desk) -> None:
+    """The key's name, which the connection proves; the shell's own word; the peer of the socket; the job's uuid."""
+    desk.run("bearer_token_store", uuid="job-1", peer="localhost:1000:1000:4711", origin="ann@laptop", **store())
+    desk.run("bearer_token_delete", uuid="job-2", peer="::ffff:10.0.0.5", kwargs={"username": "nobody"})
+    assert [
+        (entry.actor, entry.authenticated, entry.origin, entry.address, entry.job) for entry in desk.trail.entries(9)
+    ] == [
+        ("ann-laptop", "curve", "ann@laptop", "uid 1000 pid 4711", "job-1"),
+        ("ann-laptop", "curve", None, "10.0.0.5", "job-2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("localhost:0:0:12", "uid 0 pid 12"),
+        ("localhost", "localhost"),
+        ("", ""),
+    ],
+)
+def test_the_address_of_a_peer_is_what_the_operating_system_knows(peer: str, address: str) -> None:
+    """Without SO_PEERCRED, libzmq knows no user of a local socket."""
+    assert peer_address(peer) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (SECRET, "***"),
+        (f"{SECRET}@laptop", "***@laptop"),
+        ("x" * 120 + f" {LONG}", "x" * 120 + " ***"),
+        ('a"}\n{"seq": 9', 'a"}?{"seq": 9'),
+        ("a\nb\x1b[2J\u202e", "a?b?[2J?"),
+        ("half \ud800", "half ?"),
+        ("\U000e0041", "?"),
+        ("u" * 5_000, "u" * 128),
+    ],
+)
+def test_what_a_client_says_of_itself_is_recorded_safely(desk: Desk, text: str, shown: str) -> None:
+    """Its shell and its uuid: neither starts another line, holds a stored token, nor grows beyond 128 characters."""
+    for token in (SECRET, LONG):
+        desk.run("bearer_token_store", **store(token=token))
+    desk.run("bearer_token_delete", uuid=text.replace("\ud800", "?"), origin=text, kwargs={"username": "nobody"})
+    entry = desk.trail.entries(1)[0]
+    assert (entry.origin, entry.job) == (shown, shown)
+    content = (desk.worker.environment.folder / "audit-w1.jsonl").read_bytes()
+    assert SECRET.encode() not in content
+    assert content.isascii()
+    assert desk.trail.verify().lines == 3
+
+
 def test_a_job_that_was_not_run_leaves_its_line(desk: Desk) -> None:
     """Positional arguments, a timeout in the queue, or a stopping worker keep it from running."""
     results = [
@@ -125,9 +181,27 @@ def test_a_job_that_was_not_run_leaves_its_line(desk: Desk) -> None:
     assert [len(result["errors"]) for result in results] == [1, 1, 1]
 
 
-def test_jobs_that_change_no_tokens_leave_no_line(desk: Desk) -> None:
-    """Reading leaves no line, also when it fails."""
-    for task in ("bearer_token_list", "bearer_token_check", "get_audit", "verify_audit", "get_status", "echo", "none"):
+def test_a_listing_leaves_a_line_before_its_tokens_are_sent(desk: Desk) -> None:
+    """It shows tokens in clear text: without the line there is no listing, and it names the user it was for."""
+    desk.run("bearer_token_store", **store())
+    desk.run("bearer_token_list")
+    desk.run("bearer_token_list", kwargs={"username": "nobody"})
+    wrong = desk.run("bearer_token_list", kwargs={"username": ""})
+    assert desk.lines()[1:] == [
+        ("ann-laptop", "list", None, 1, None, "done", None),
+        ("ann-laptop", "list", "nobody", 0, None, "done", None),
+        ("ann-laptop", "list", "", 0, None, "failed", *wrong["errors"]),
+    ]
+    file = desk.worker.environment.folder / "audit-w1.jsonl"
+    file.rename(file.with_name("moved"))
+    listed = desk.run("bearer_token_list")
+    assert (listed["result"], listed["failed"]) == (None, True)
+    assert "was moved or altered, nothing changed" in listed["errors"][0]
+
+
+def test_jobs_that_show_no_tokens_leave_no_line(desk: Desk) -> None:
+    """Reading anything else leaves no line, also when it fails."""
+    for task in ("bearer_token_check", "get_audit", "verify_audit", "get_status", "echo", "none"):
         desk.run(task, kwargs={"token": SECRET} if "check" in task else {})
         desk.run(task, kwargs={"nonsense": SECRET})
     assert desk.lines() == []
@@ -136,7 +210,6 @@ def test_jobs_that_change_no_tokens_leave_no_line(desk: Desk) -> None:
 def test_the_client_s_name_is_looked_up_for_audited_jobs_only(desk: Desk) -> None:
     """Checks, which take microseconds, don't pay for it."""
     desk.run("bearer_token_check", kwargs={"token": SECRET})
-    desk.run("bearer_token_list")
     assert desk.named == []
     desk.run("bearer_token_store", **store())
     assert (desk.named, desk.worker.client) == ([desk.key], "")

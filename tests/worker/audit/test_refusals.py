@@ -73,8 +73,8 @@ def test_refused_requests_leave_some_lines_and_the_rest_is_counted(seldom: Seldo
         ("worker", "the worker ended", 2, 0, []),
     ]
     assert list(lines(path)[0]) == [
-        *("seq", "time", "actor", "operation", "username", "tokens", "count", "expire", "outcome", "reason"),
-        *("suppressed", "previous"),
+        *("seq", "time", "actor", "authenticated", "origin", "address", "job", "operation", "username", "tokens"),
+        *("count", "expire", "outcome", "reason", "suppressed", "previous"),
     ]
     assert {(line["operation"], line["outcome"]) for line in lines(path)} == {("refuse", "refused")}
     with AuditTrail(path, KEY) as again:
