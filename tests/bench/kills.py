@@ -213,7 +213,8 @@ class Site:
         (result,) = self._operators[0].client.run_job("fastmcp", "verify_audit").values()
         if result["failed"]:
             return [f"the audit trail is not intact: {result['errors']}"]
-        lines = result["result"]["lines"]
+        trail = Path(result["result"]["file"]).read_bytes().splitlines()
+        lines = sum(b'"operation": "list"' not in line for line in trail)
         missing = self._acknowledged - lines
         return [f"the audit trail has {lines} lines for {self._acknowledged} changes"] if missing > 0 else []
 

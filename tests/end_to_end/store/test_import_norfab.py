@@ -72,8 +72,8 @@ def test_imported_tokens_are_accepted_and_a_second_import_changes_nothing(
     again = nfcli("--import-norfab", str(folder), environment=environment)
     assert (again.returncode, again.stdout, again.stderr) == (0, printed(present=3), "nothing was changed\n")
     assert job(client, "bearer_token_list", username="ann")[0]["creation"] == CREATED
-    lines = job(client, "get_audit", last=2)
-    assert [(line["operation"], line["username"], line["count"], line["outcome"]) for line in lines] == [
+    lines = [line for line in job(client, "get_audit") if line["operation"] != "list"]
+    assert [(line["operation"], line["username"], line["count"], line["outcome"]) for line in lines[-2:]] == [
         ("import", "ann", 1, "done"),
         ("import", "bob", 2, "done"),
     ]
@@ -91,7 +91,7 @@ def test_a_token_of_another_users_fails_the_import_and_all_others_are_stored(
     assert_one_line(done.stderr, DEFAULT_WORKER)
     listed = job(client, "bearer_token_list")
     assert [(row["username"], row["token"]) for row in listed] == [("ann", "plain-token-1"), ("eve", "contested-token")]
-    (line,) = job(client, "get_audit", last=1)
+    (line,) = [line for line in job(client, "get_audit", last=2) if line["operation"] != "list"]
     assert (line["operation"], line["outcome"]) == ("import", "refused")
     assert line["reason"]
 
