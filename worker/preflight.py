@@ -81,7 +81,11 @@ def _check_plugins(environment: Environment, inventory: WorkerInventory) -> Iter
     if inventory.plugins:
         add_import_path(environment.folder)
     for name in inventory.plugins:
-        origin = find_origin(name)
+        try:
+            origin = find_origin(name)
+        except WorkerStartError as error:
+            yield CheckResult(subject="plugins", error=str(error))
+            continue
         if origin is None:
             yield CheckResult(subject="plugins", error=str(not_found_error(name)))
         else:

@@ -7,19 +7,18 @@ audit trail's fingerprints is stored beside them.
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 
-from ..errors import KeyFileError
+from ..errors import EnvironmentFolderError, KeyFileError
 from ..fields import Z85_KEY
 from .file_lock import lock_folder
 from .paths import Environment
 from .private_files import write_private
 from .symmetric_key import ensure_symmetric_key, read_key_file
+from .trusted_files import open_trusted
 
 CLIENT_NAME = "client"
 MAX_KEY_FILE_BYTES = 4096
@@ -123,18 +122,14 @@ def read_shared_key(path: Path) -> bytes:
     """Read the key of a `.key` file that others may read, as NorFab writes them.
 
     Raises:
-        KeyFileError: it can't be read, isn't a key file, holds a secret key, or other users could change it: the file
-            and its folder must belong to this user or root, and not be writable by others.
+        KeyFileError: it can't be read, isn't a key file, holds a secret key, or other users could change it
+            (`trusted_files.py`).
     """
     try:
-        for each in (path.parent, path):
-            status = each.stat()
-            # In a folder with the sticky bit, such as /tmp, others can't replace this user's files.
-            is_shared = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
-            if status.st_uid not in {os.geteuid(), 0} or is_shared:
-                raise KeyFileError(f"{each} can be changed by other users: run chmod o-w {shlex.quote(str(each))}")
-        with path.open("rb") as stream:
+        with open_trusted(path) as stream:
             content = stream.read(MAX_KEY_FILE_BYTES + 1)
+    except EnvironmentFolderError as error:
+        raise KeyFileError(str(error)) from error
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
     return _public_key(path, content)

@@ -18,6 +18,7 @@ import platformdirs
 
 from ..errors import EnvironmentFolderError, InventoryError
 from .private_files import make_private_folder, open_private, verify_tree
+from .trusted_files import verify_trusted
 
 DEFAULT_WORKER = "fastmcp-worker-1"
 INVENTORY_NAME = "inventory.yaml"
@@ -133,6 +134,17 @@ class Environment:
         inside = (self.keys_folder, self.clients_folder, self.run_folder, self.logs_folder)
         return self.state_folder, *inside, self.state_folder / "tokens"
 
+    def verify_folder(self) -> None:
+        """Verify that other users can't change the environment's folder or replace it (`trusted_files.py`).
+
+        Raises:
+            EnvironmentFolderError: they can, or it can't be entered; the message names the remedy.
+        """
+        try:
+            verify_trusted(self.folder)
+        except OSError as error:
+            raise EnvironmentFolderError(f"{self.folder} can't be used: {error.strerror}") from error
+
     def prepare(self) -> None:
         """Create what is missing of the `.nfcli/` tree, and verify owner and mode of everything in it.
 
@@ -140,8 +152,10 @@ class Environment:
 
         Raises:
             EnvironmentFolderError: something can't be created or read, is a symbolic link, belongs to another user, or
-                is open to other users; the message names the `chmod` that fixes it.
+                is open to other users, or they can change the environment's folder or one above it; the message names
+                the `chmod` that fixes it.
         """
+        self.verify_folder()
         make_private_folder(self.folder, parents=True, verify=False)
         for folder in self.private_folders:
             make_private_folder(folder)
@@ -157,7 +171,7 @@ def find_environment(inventory: str | Path | None = None) -> Environment:
     Without `inventory` it is the working folder if that holds `inventory.yaml`, else the user's default environment.
 
     Raises:
-        InventoryError: `inventory` doesn't exist, or can't be accessed.
+        InventoryError: `inventory` doesn't exist, can't be accessed, or other users could replace it.
     """
     if inventory is not None:
         return _named_environment(Path(inventory))
@@ -194,10 +208,13 @@ def _validated_name(name: str) -> str:
 def _named_environment(inventory: Path) -> Environment:
     try:
         path = inventory.expanduser().absolute()
+        verify_trusted(path)  # the links on the way too, which are followed here
         # The file itself may be a link (a mounted configuration); the environment is the link's folder.
         path = path.parent.resolve() / path.name
         file = path / INVENTORY_NAME if path.is_dir() else path
         is_file = file.is_file()
+    except EnvironmentFolderError as error:
+        raise InventoryError(str(error)) from error
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links, ~ of an unknown user
         reason = error.strerror if isinstance(error, OSError) else error
         raise InventoryError(f"{inventory}: can't be found: {reason}") from error

@@ -17,7 +17,8 @@ import yaml
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from ..errors import InventoryError
+from ..environment.trusted_files import open_trusted
+from ..errors import EnvironmentFolderError, InventoryError
 from ..fields import Z85_KEY
 from .merging import KeyPath, Source
 from .types import kind_of
@@ -73,7 +74,8 @@ def read_document(file: Path) -> Document:
     """Read a YAML file whose top level is a mapping; an empty file is an empty mapping.
 
     Raises:
-        InventoryError: it can't be read, isn't such a file, or repeats a key; names the line if YAML reports it.
+        InventoryError: it can't be read, can be changed by other users, isn't such a file, or repeats a key; names the
+            line if YAML reports it.
     """
     text = _read_text(file)
     templates: list[str] = []
@@ -103,7 +105,7 @@ def read_variables(folder: Path) -> dict[str, str]:
     """Return the variables that values may refer to: those of `.env` in `folder`, and the process's own, which win.
 
     Raises:
-        InventoryError: `.env` can't be read or has a line that isn't NAME=value.
+        InventoryError: `.env` can't be read, can be changed by other users, or has a line that isn't NAME=value.
     """
     file = folder / ".env"
     text = _read_text(file) if file.exists() else ""
@@ -228,8 +230,10 @@ def _yaml_problem(error: yaml.YAMLError, text: str) -> str:
 
 def _read_text(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
+        with open_trusted(file) as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
+    except EnvironmentFolderError as error:
+        raise InventoryError(str(error)) from error
     except OSError as error:
         raise InventoryError(f"{file}: can't be read: {error.strerror}") from error
     if len(content) > MAX_FILE_BYTES:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..environment.paths import DEFAULT_WORKER, INVENTORY_NAME, Environment
 from ..environment.private_files import make_private_folder, open_private
+from ..environment.trusted_files import verify_trusted
 from ..errors import EnvironmentFolderError
 
 STARTER_INVENTORY = """\
@@ -54,12 +55,16 @@ def create_environment(folder: Path) -> Environment:
     """Write a commented inventory with one worker, authentication on, into `folder`, creating that if missing.
 
     Raises:
-        EnvironmentFolderError: one of the files exists already (nothing is changed then), or can't be written.
+        EnvironmentFolderError: one of the files exists already, other users could replace the folder (nothing is
+            changed then), or a file can't be written.
     """
     try:
-        folder = folder.expanduser().resolve()
+        folder = folder.expanduser().absolute()
+        verify_trusted(folder)
+        folder = folder.resolve()
     except (OSError, RuntimeError) as error:  # a loop of links, ~ of an unknown user
-        raise EnvironmentFolderError(f"folder {folder} can't be created: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EnvironmentFolderError(f"folder {folder} can't be created: {reason}") from error
     inventory_file = folder / INVENTORY_NAME
     worker_file = folder / "fastmcp" / f"{DEFAULT_WORKER}.yaml"
     for file in (inventory_file, worker_file):

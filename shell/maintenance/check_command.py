@@ -16,7 +16,7 @@ from ...models.environment.curve_keys import CLIENT_NAME, KeyPair, find_key_pair
 from ...models.environment.fleet_key import find_fleet_key
 from ...models.environment.paths import Environment, find_environment, worker_name_problem
 from ...models.environment.private_files import tree_problems
-from ...models.errors import EXIT_FAILED, EXIT_OK, InventoryError, KeyFileError
+from ...models.errors import EXIT_FAILED, EXIT_OK, EnvironmentFolderError, InventoryError, KeyFileError
 from ...models.inventory.loader import load_inventory
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
@@ -71,6 +71,10 @@ def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
 
 
 def _check_state_folder(environment: Environment) -> Iterator[CheckResult]:
+    try:
+        environment.verify_folder()
+    except EnvironmentFolderError as untrusted:
+        yield CheckResult(subject="environment", error=str(untrusted))
     state = environment.state_folder
     if not os.path.lexists(state):
         error = f"{state} doesn't exist yet: run nfcli -w, or a command that needs a worker, to create it"

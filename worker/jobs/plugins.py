@@ -28,6 +28,7 @@ from ...models.protocol.jobs import Result
 from ...models.tasks.auth import RESERVED_PREFIX, is_token_task
 from .task import TaskFunction, TaskRegistry, TaskSpec, specs_of
 from .task_context import TaskContext
+from .trusted_imports import UntrustedModuleError, guard_imports, verify_spec
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,12 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
     JSON values in the thread that runs them.
 
     Raises:
-        WorkerStartError: a plugin isn't found, can't be imported, has no tasks, or has an invalid one.
+        WorkerStartError: a plugin isn't found, can be changed by other users, can't be imported, has no tasks, or has
+            an invalid one.
     """
     if names:
         add_import_path(folder)
+        guard_imports()
     ours = list(registry)
     definitions = {spec.name: ("nfcli", spec) for spec in ours}
     for plugin in names:
@@ -79,12 +82,26 @@ def add_import_path(folder: Path) -> None:
 
 
 def find_origin(plugin: str) -> str | None:
-    """Return where a plugin, or its package, would be imported from, without importing it; None if it isn't found."""
+    """Return where a plugin, or its package, would be imported from, without importing it; None if it isn't found.
+
+    Raises:
+        WorkerStartError: other users can change it, or a module beside it.
+    """
     try:
         found = importlib.util.find_spec(plugin.partition(".")[0])
     except ValueError:  # a loaded module without a spec
         return None
-    return None if found is None else found.origin or "a folder"
+    if found is None:
+        return None
+    try:
+        verify_spec(found, is_deep=True)
+    except UntrustedModuleError as error:
+        raise _untrusted_error(plugin, error) from error
+    return found.origin or "a folder"
+
+
+def _untrusted_error(plugin: str, error: UntrustedModuleError) -> WorkerStartError:
+    return WorkerStartError(f"plugin {plugin} is not loaded: {error}")
 
 
 def not_found_error(plugin: str) -> WorkerStartError:
@@ -99,6 +116,8 @@ def _import(plugin: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(plugin)
+    except UntrustedModuleError as error:
+        raise _untrusted_error(plugin, error) from None
     except BaseException as error:  # noqa: BLE001  its code may raise anything
         if isinstance(error, ModuleNotFoundError) and f"{plugin}.".startswith(f"{error.name}."):
             raise not_found_error(plugin) from None

@@ -50,12 +50,12 @@ def test_creating_an_environment_overwrites_nothing(tmp_path: Path, existing: st
 
 
 def test_environment_in_a_path_that_cannot_be_resolved_is_refused(tmp_path: Path) -> None:
-    """The message has the library's reason."""
+    """The message has the system's reason."""
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     with pytest.raises(EnvironmentFolderError) as caught:
         create_environment(loop / "new")
-    assert str(caught.value) == f"folder {loop / 'new'} can't be created: Symlink loop from '{loop / 'new'}'"
+    assert str(caught.value) == f"folder {loop / 'new'} can't be created: Too many levels of symbolic links"
 
 
 def test_environment_that_cannot_be_created_is_named(tmp_path: Path) -> None:
