@@ -1,4 +1,4 @@
-"""`fastmcp auth …`, the commands that manage bearer tokens, and `fastmcp discover`."""
+"""`fastmcp auth …`, the commands that manage bearer tokens, `fastmcp discover` and `fastmcp workers …`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..tasks.auth import (
     BearerTokenStoreInput,
 )
 from ..tasks.tools import DiscoverInput
-from .base import CommandGroup, JobArguments, branch
+from .base import CommandGroup, JobArguments, ShellCommand, branch
 
 GENERATED_TOKEN_BYTES = 16
 
@@ -86,8 +86,25 @@ class Discover(DiscoverInput, JobArguments):
     TASK: ClassVar[str] = "discover"
 
 
+class ForgetWorker(ShellCommand):
+    """Expect a worker no longer that was seen before and is gone for good; its tokens are not touched."""
+
+    HANDLER: ClassVar[str] = "forget_worker"
+
+    worker: Annotated[
+        str, Field(min_length=1, description="Name of the worker", json_schema_extra={"positional": True})
+    ]
+
+
+class WorkersCommands(CommandGroup, prompt="nf[fastmcp-workers]#"):
+    """Workers that commands to all workers expect."""
+
+    forget: ForgetWorker = branch("Expect a worker no longer that is gone for good")
+
+
 class FastmcpCommands(CommandGroup, prompt="nf[fastmcp]#"):
     """Commands of the FastMCP service."""
 
     auth: AuthCommands = branch("Manage auth tokens")
     discover: Discover = branch("Discover tasks of other services")
+    workers: WorkersCommands = branch("Manage the workers that are expected")

@@ -79,6 +79,11 @@ class Environment:
         """The history of the prompt."""
         return self.state_folder / "history"
 
+    @property
+    def known_workers_file(self) -> Path:
+        """The workers that clients have seen (`models/environment/known_workers.py`)."""
+        return self.state_folder / "workers.json"
+
     def tokens_folder(self, name: str) -> Path:
         """Return the folder of a worker's token database."""
         return self.state_folder / "tokens" / _validated_name(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..environment.paths import Environment, worker_name_problem
 from ..errors import InventoryError
 from .merging import Merged, Source
-from .schema import Broker, Inventory, Topology, WorkerInventory
+from .schema import Broker, Fleet, Inventory, Topology, WorkerInventory
 from .sources import InventorySources
 from .validation import validate
 
@@ -43,6 +43,8 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
     broker_data = sources.section("broker")
     broker = None if broker_data is None else validate(Broker, broker_data, Source(file, ("broker",)))
     topology = _topology(sources, file)
+    fleet_data = sources.section("fleet")
+    fleet = validate(Fleet, {} if fleet_data is None else {"fleet": fleet_data}, Source(file)).fleet
     workers: dict[str, WorkerInventory] = {}
     foreign: dict[str, str] = {}
     remote = () if broker is None else tuple(name for name in topology.workers if not sources.has(name))
@@ -65,6 +67,7 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
     return Inventory(
         broker=broker,
         workers=workers,
+        fleet=fleet,
         topology=topology.model_copy(update={"workers": names}),
         foreign_workers=foreign,
         remote_workers=remote,

@@ -22,6 +22,7 @@ from .types import (
     ConnectEndpoint,
     CurveKey,
     Flag,
+    FleetNames,
     HttpUrl,
     Kind,
     ModuleNames,
@@ -211,6 +212,22 @@ class Topology(_Model):
     )
 
 
+_Expected = Annotated[
+    FleetNames,
+    Kind("list of names and globs"),
+    Field(
+        description="Workers of the service fastmcp that are expected, on any machine: a command to all workers fails "
+        "for those that it misses. A glob expects at least one worker. Workers seen before are expected as well",
+    ),
+]
+
+
+class Fleet(_Model):
+    """The key `fleet` alone."""
+
+    fleet: _Expected = ()
+
+
 class Broker(BaseModel):
     """The NorFab broker to join. Further keys of NorFab's are ignored."""
 
@@ -241,6 +258,7 @@ class Inventory(_Model):
         description="Files that configure a worker, merged in order, later ones win; or mappings in place of files",
     )
     topology: Topology = Field(default=Topology(), description="What runs on this machine")
+    fleet: _Expected = ()
     foreign_workers: Annotated[dict[str, str], Kind("internal")] = Field(
         default={}, description="Workers of other NorFab services, by name", exclude=True
     )
@@ -263,6 +281,7 @@ class Inventory(_Model):
             "broker": broker,
             "workers": {name: worker.redacted() for name, worker in self.workers.items()},
             "topology": self.topology.model_dump(mode="json"),
+            "fleet": list(self.fleet),
             "foreign_workers": dict(self.foreign_workers),
             "remote_workers": list(self.remote_workers),
         }

@@ -15,7 +15,7 @@ from .types import kind_of
 
 # Further keys of NorFab's inventory.yaml, which nfcli ignores.
 NORFAB_KEYS = frozenset({"logging", "client", "hooks", "plugins"})
-OWN_KEYS = ("broker", "workers", "topology")
+OWN_KEYS = ("broker", "workers", "topology", "fleet")
 # NorFab adds this worker to every topology without an entry in `workers:`.
 BUILT_IN_WORKERS = {"filesharing-worker-1": "filesharing"}
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -40,7 +40,7 @@ class InventorySources:
         self._patterns = dict(self._read_patterns())
 
     def section(self, key: str) -> Any:
-        """Return the value of the key `broker` or `topology`, or None."""
+        """Return the value of the key `broker`, `topology` or `fleet`, or None."""
         return resolve(self._document, self._document.data.get(key), self._variables, (key,))
 
     def exact_names(self) -> list[str]:

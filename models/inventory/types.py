@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from ..environment.known_workers import MAX_NAME_CHARACTERS, MAX_WORKERS
 from ..environment.paths import MAX_SOCKET_PATH_BYTES
 from ..fields import Z85_KEY
 
@@ -207,6 +208,21 @@ def _parse_origin(value: Any) -> str:
     return text
 
 
+def _parse_fleet_name(value: Any) -> str:
+    text = _parse_text(value)
+    is_name = 1 <= len(text) <= MAX_NAME_CHARACTERS and text.isprintable() and not {" ", ","} & set(text)
+    if not is_name or text in ("all", "any"):
+        limit = f"1 to {MAX_NAME_CHARACTERS} characters without blanks and commas, and not all or any"
+        raise _invalid(f"must be a worker's name or a glob, {limit}", value)
+    return text
+
+
+def _distinct_fleet_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > MAX_WORKERS:
+        raise refusal(f"must have at most {MAX_WORKERS} names, got {len(names)}")
+    return tuple(dict.fromkeys(names))
+
+
 def _parse_list(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         raise _invalid("must be a list", value)
@@ -236,6 +252,11 @@ ModuleNames = Annotated[
     tuple[Annotated[str, BeforeValidator(_parse_module_name)], ...],
     BeforeValidator(_parse_list),
     AfterValidator(lambda names: tuple(dict.fromkeys(names))),
+]
+FleetNames = Annotated[
+    tuple[Annotated[str, BeforeValidator(_parse_fleet_name)], ...],
+    BeforeValidator(_parse_list),
+    AfterValidator(_distinct_fleet_names),
 ]
 NetworkNames = Annotated[tuple[Annotated[str, BeforeValidator(_parse_network_name)], ...], BeforeValidator(_parse_list)]
 Origins = Annotated[tuple[Annotated[str, BeforeValidator(_parse_origin)], ...], BeforeValidator(_parse_list)]

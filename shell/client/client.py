@@ -6,18 +6,19 @@ import random
 import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
 from ...models.errors import NfcliError, NoWorkersError, UsageError
-from ...models.inventory.schema import Inventory
+from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
 from ...models.protocol.pending_job import OnProgress, PendingJob
-from ..transport.base import Transport
+from ..transport.base import MISSING, Transport
+from .fleet import Fleet, MissingWorker
 from .identity import local_user
 
 REFRESH_SECONDS = 2.5
@@ -39,6 +40,7 @@ class Client:
         restart: called with each target of a later job that isn't running; returns whether it started that worker. An
             `NfcliError` that it raises becomes the reason why the worker isn't reached.
         on_progress: called with a worker's name and each progress message of its job, in the thread that waits for it.
+        fleet: the workers that are expected, by default those of the inventory and every one seen before.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Client:
         before_first_job: Callable[[], None] | None = None,
         restart: Callable[[str], bool] | None = None,
         on_progress: OnProgress | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self.environment = environment
         self.inventory = inventory
+        self._fleet = fleet or Fleet(environment, inventory)
         self._keys = keys
         self._transport = transport
         self._before_first_job = before_first_job
@@ -97,8 +101,8 @@ class Client:
             timeout: seconds for the whole job, connecting included.
 
         A worker that failed, disconnected or didn't answer in time has an entry too, with `failed` true, one line in
-        `errors`, and status `error` or `timeout`. With a broker, `all` are the workers that are registered there and
-        those that are to run on this machine.
+        `errors`, and status `error` or `timeout`. `all` are the workers that can be reached and those of
+        `missing_workers`, which have failed entries and are not waited for.
 
         Raises:
             NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
@@ -111,11 +115,11 @@ class Client:
             raise UsageError(f"workers must be all, any, a name or a list of names, got {workers!r}")
         deadline = time.monotonic() + timeout
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
-            names = self._targets(service, workers)
+            names, absent = self._targets(service, workers)
             started = time.monotonic()
             not_started, has_changed = self._ensure_workers(names)
             if has_changed:
-                names = self._targets(service, workers)
+                names, absent = self._targets(service, workers)
             deadline += time.monotonic() - started
             job = PendingJob(
                 *(service, task, uuid or uuids.uuid4().hex, data),
@@ -124,7 +128,7 @@ class Client:
                 on_progress=self._on_progress,
             )
             job.not_started = not_started
-            return self._run_on_any(job, names) if workers == ANY else self._run(job, names)
+            return self._run_on_any(job, names) if workers == ANY else self._run(job, names, absent)
 
     def worker_names(self, service: str = ALL) -> list[str]:
         """Return the names of a service's workers: those of the inventory, or with a broker those registered there.
@@ -139,13 +143,45 @@ class Client:
         """Return a row for each worker: name, service, status (`alive`, `dead`), seconds up, note.
 
         Without a broker each has an endpoint as well; with one a hold time: the seconds until the broker considers it
-        dead.
+        dead. Expected workers that the broker or the inventory doesn't list have the status `missing`.
 
         Raises:
             NoWorkersError: the broker isn't reachable.
+            EnvironmentFolderError: as `missing_workers`.
         """
         with self._refreshed():
-            return self._transport.show_workers()
+            rows = {row["name"]: row for row in self._transport.show_workers()}
+            blank = dict.fromkeys(self._transport.COLUMNS, "") | {"service": SERVICE, "status": MISSING}
+            for name, worker in self._missing(SERVICE).items():
+                row = rows.setdefault(name, {**blank, "name": name})
+                row["note"] = row["note"] or str(worker)
+            return [rows[name] for name in sorted(rows)]
+
+    def missing_workers(self) -> dict[str, str]:
+        """Return the expected workers of `fastmcp` that can't be reached, and for each why and what to do.
+
+        Expected are the workers of `topology.workers` and `fleet` in the inventory, and every worker that a broker has
+        listed before, until `forget_worker`. A glob of `fleet` that has matched no worker is returned as the glob.
+
+        Raises:
+            NoWorkersError: the broker isn't reachable.
+            EnvironmentFolderError: the file of the workers seen before can't be read.
+        """
+        with self._refreshed():
+            return {name: str(worker) for name, worker in sorted(self._missing(SERVICE).items())}
+
+    def forget_worker(self, name: str) -> None:
+        """Expect a worker no longer that was seen before.
+
+        Raises:
+            NfcliError: it wasn't seen, is registered at the broker now, or is expected by the inventory.
+            EnvironmentFolderError: the file of the workers seen before can't be read or written.
+        """
+        try:
+            with self._refreshed():
+                self._fleet.forget(name, self._transport.registered(SERVICE))
+        except NoWorkersError:  # no broker: nothing is registered
+            self._fleet.forget(name, ())
 
     def show_broker(self) -> dict[str, Any]:
         """Return the broker's own report: state, versions, number of workers and services.
@@ -202,20 +238,35 @@ class Client:
             self._transport.wait_registered()
         return not_started, has_changed
 
-    def _targets(self, service: str, workers: str | Sequence[str]) -> list[str]:
+    def _missing(self, service: str) -> dict[str, MissingWorker]:
+        """Return the expected workers of a service that the transport doesn't list; remember those that it does."""
+        if service not in (SERVICE, ALL):
+            return {}
+        self._fleet.record(self._transport.registered(SERVICE))
+        return self._fleet.missing(self._transport.candidates(SERVICE))
+
+    def _targets(self, service: str, workers: str | Sequence[str]) -> tuple[list[str], dict[str, NfcliError]]:
+        """Return the workers to send a job to, and the errors of those that it should reach and can't."""
         candidates = self._transport.candidates(service)
-        if not candidates:
+        missing = self._missing(service)
+        absent: dict[str, NfcliError] = {name: missing[name].error() for name in missing if name not in candidates}
+        if not candidates and not absent:
             services, source = self._transport.services(), self._transport.SOURCE
             raise NoWorkersError(f"no worker serves {service!r}: {source} has {_join(services)}")
-        if workers in (ALL, ANY):
-            return candidates
+        if workers == ALL:
+            return candidates, absent
+        if workers == ANY:
+            if not candidates:
+                raise _unreachable(absent)
+            return candidates, {}
         names = [workers] if isinstance(workers, str) else list(dict.fromkeys(workers))
         if not names:
             raise NoWorkersError("the list of workers is empty: name at least one, or use all")
-        unknown = [name for name in names if name not in candidates]
+        unknown = [name for name in names if name not in candidates and name not in absent]
         if unknown:
-            raise NoWorkersError(f"unknown worker {_join(map(repr, unknown))}: there is {_join(candidates)}")
-        return names
+            there = _join(sorted({*candidates, *absent}))
+            raise NoWorkersError(f"unknown worker {_join(map(repr, unknown))}: there is {there}")
+        return [name for name in names if name in candidates], {name: absent[name] for name in names if name in absent}
 
     def _run_on_any(self, job: PendingJob, names: list[str]) -> Results:
         """Try one worker after the other until one can be reached; those that seem to run come first."""
@@ -228,13 +279,17 @@ class Client:
                 failure = error
         raise failure or NoWorkersError("there is no worker: start one with nfcli -w")
 
-    def _run(self, job: PendingJob, names: list[str]) -> Results:
+    def _run(self, job: PendingJob, names: list[str], absent: Mapping[str, NfcliError] | None = None) -> Results:
+        for name, error in (absent or {}).items():
+            job.fail_gone(name, error)
         job.missing = set(names)
-        self._transport.send(job)
-        job.expire()
-        if job.unreached.keys() >= set(names):
+        if job.missing:
+            self._transport.send(job)
+            job.expire()
+        targets = {*names, *(absent or {})}
+        if job.unreached.keys() >= targets:
             raise _unreachable(job.unreached)
-        return {name: job.results[name] for name in sorted(names)}
+        return {name: job.results[name] for name in sorted(targets)}
 
 
 def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:

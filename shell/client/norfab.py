@@ -18,6 +18,7 @@ from ..transport.base import Transport
 from ..transport.broker import FabricTransport
 from ..transport.direct import DirectTransport
 from .client import Client
+from .fleet import Fleet
 
 
 def broker_address(environment: Environment, inventory: Inventory) -> BrokerAddress | None:
@@ -105,8 +106,8 @@ class NorFab:
         Args:
             start_workers: start the workers that aren't running before the client's first job, and restart those
                 started here that have ended before a later job that targets them.
-            notice: called with a line for each worker that was restarted, and when a broker goes away or comes back
-                while a job runs.
+            notice: called with a line for each worker that was restarted, when a broker goes away or comes back while a
+                job runs, and if the workers that were seen can't be remembered.
             on_progress: called with a worker's name and each progress message of its job, in the thread that waits for
                 it.
 
@@ -124,6 +125,7 @@ class NorFab:
             before_first_job=partial(self._start_missing, notify) if start_workers else None,
             restart=partial(self._restart, notify) if start_workers else None,
             on_progress=on_progress,
+            fleet=Fleet(self.environment, self.inventory, notice=notice),
         )
         self._clients.append(client)
         return client

@@ -62,7 +62,9 @@ def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
     checks = WorkerChecks(environment, inventory, keys, address)
     yield from results
     if address is not None and inventory is not None:
-        yield checks.check_broker(address, inventory)
+        yield from checks.check_broker(address, inventory)
+    elif inventory is not None and inventory.broker is None:
+        yield from checks.check_fleet(inventory, inventory.workers)
     names = _local_workers(environment, inventory)
     with ThreadPoolExecutor(max(1, WorkerChecks.CHECKS * len(names))) as pool:
         submitted = [(name, checks.submit(pool, name)) for name in names]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import LockOwner, has_owner, read_owner
 from ...models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWorkersError
-from ...models.inventory.schema import Inventory
+from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.broker_connection import BrokerAddress
+from ...models.protocol.frames import ALL
 from ...models.tasks.audit import AuditReport
 from ...models.tasks.health import CheckResult, StoreReport, clock_result, relays_result, rows_result, trail_result
 from ..client.client import Client
+from ..client.fleet import Fleet
 from ..client.norfab import make_transport
 from ..transport.broker import FabricTransport
 from .worker_tasks import WorkerTasks
@@ -56,15 +59,29 @@ class WorkerChecks:
         """Start the checks of a worker; their results are to be shown in the order of the list."""
         return [pool.submit(check, name) for check in (self._check_process, self._check_exposure, self._check_http)]
 
-    def check_broker(self, address: BrokerAddress, inventory: Inventory) -> CheckResult:
-        """Check that the broker answers, with its list of workers."""
+    def check_broker(self, address: BrokerAddress, inventory: Inventory) -> list[CheckResult]:
+        """Check that the broker answers, and that every expected worker is registered there."""
         with closing(FabricTransport(self.environment, inventory, self.keys, address)) as transport:
             try:
                 transport.refresh(ALIVE_SECONDS)
             except NoWorkersError as error:
-                return CheckResult(subject="broker", error=str(error))
-            detail = f"{address.endpoint}, workers registered: {len(transport.registered)}"
-            return CheckResult(subject="broker", detail=detail)
+                return [CheckResult(subject="broker", error=str(error))]
+            detail = f"{address.endpoint}, workers registered: {len(transport.registered(ALL))}"
+            broker = CheckResult(subject="broker", detail=detail)
+            present, local = transport.registered(SERVICE), transport.candidates(SERVICE)
+        return [broker, *self.check_fleet(inventory, present, local)]
+
+    def check_fleet(
+        self, inventory: Inventory, present: Collection[str], local: Collection[str] = ()
+    ) -> list[CheckResult]:
+        """Check that the `present` workers are all that are expected, the `local` ones included."""
+        try:
+            missing = Fleet(self.environment, inventory, is_recording=False).missing(present, local)
+        except EnvironmentFolderError as error:
+            return [CheckResult(subject="fleet", error=str(error))]
+        if not missing:
+            return [CheckResult(subject="fleet", detail="no expected worker is missing")]
+        return [CheckResult(subject="fleet", error=str(worker)) for _, worker in sorted(missing.items())]
 
     def _check_process(self, name: str) -> list[CheckResult]:
         """Check the worker's process, token database and audit trail."""
@@ -132,7 +149,8 @@ class WorkerChecks:
         if self.broker is None and name not in self.inventory.workers:
             return [alive]
         transport = make_transport(self.environment, self.inventory, self.keys, self.broker)
-        with closing(Client(self.environment, self.inventory, self.keys, transport)) as client:
+        fleet = Fleet(self.environment, self.inventory, is_recording=False)
+        with closing(Client(self.environment, self.inventory, self.keys, transport, fleet=fleet)) as client:
             tasks = WorkerTasks(client, name)
             try:
                 status = tasks.run("get_status", ALIVE_SECONDS)

@@ -20,15 +20,20 @@ def only_worker(client: Client, worker: str | None) -> str:
     """Return `worker`, or the name of the only worker if that is None.
 
     Raises:
-        UsageError: no worker is named, and there are several.
+        UsageError: no worker is named, and there are several, among them those that are expected and missing.
         NoWorkersError: no worker serves `fastmcp`.
     """
+    if worker is not None:
+        return worker
     names = client.worker_names(SERVICE)
-    if worker is not None or len(names) == 1:
-        return worker or names[0]
+    missing = client.missing_workers()
+    if len(names) == 1 and not missing:
+        return names[0]
     if not names:
-        raise NoWorkersError(f"no worker serves {SERVICE!r}: start one with nfcli -w")
-    raise UsageError(f"each worker has its own tokens: name one with --worker: {', '.join(names)}")
+        start = f"no worker serves {SERVICE!r}: start one with nfcli -w"
+        raise NoWorkersError("; ".join(missing.values()) or start)
+    listed = ", ".join(sorted([*names, *(f"{name} (missing)" for name in missing)]))
+    raise UsageError(f"each worker has its own tokens: name one with --worker: {listed}")
 
 
 class WorkerTasks:

@@ -44,6 +44,7 @@ class ValueSuggester:
             return [str(member.value) for member in entry.field.annotation]
         lookup: dict[str, Callable[[], list[str]]] = {
             "workers": self._workers,
+            "worker": lambda: list(self._client.missing_workers()),
             "username": self._usernames,
             "topic": lambda: [topic for topic, _ in list_pages()],
             "path": lambda: _paths(typed),

@@ -9,6 +9,7 @@ from ...man.pages import list_pages, read_page
 from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
+from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.man import ManPage, ManTasks
 from ...models.commands.root import Root
 from ...models.inventory.schema import SERVICE, Inventory
@@ -37,6 +38,12 @@ class ShellClient(Protocol):
 
     def show_workers(self) -> list[dict[str, str]]:
         """Return a row for each worker."""
+
+    def missing_workers(self) -> dict[str, str]:
+        """Return the expected workers that can't be reached, and why."""
+
+    def forget_worker(self, name: str) -> None:
+        """Expect a worker no longer that was seen before."""
 
     def show_broker(self) -> dict[str, Any]:
         """Return state and versions of the broker."""
@@ -98,11 +105,17 @@ def _man_page(command: ManPage, _: Dispatcher) -> str:
     return "\n".join(f" {line}" for line in aligned(list_pages()))
 
 
+def _forget_worker(command: ForgetWorker, dispatcher: Dispatcher) -> dict[str, bool]:
+    dispatcher.client.forget_worker(command.worker)
+    return {command.worker: True}
+
+
 _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "man_tree": lambda command, _: "\n".join(tree_lines(Root, command.path)),
     "man_tasks": _man_tasks,
     "man_json_schema": lambda command, _: json_schema(Root, command.path),
     "man_page": _man_page,
+    "forget_worker": _forget_worker,
     "show_workers": lambda _, dispatcher: dispatcher.client.show_workers(),
     "show_broker": lambda _, dispatcher: dispatcher.client.show_broker(),
     "show_client": lambda _, dispatcher: dispatcher.client.describe(),

@@ -9,14 +9,18 @@ from ...models.protocol.pending_job import PendingJob
 START_IT = "start it (nfcli -w, or a new shell without -c)"
 """The remedy where a worker isn't running."""
 
+MISSING = "missing"
+"""Status of a worker that is expected and that the broker or the inventory doesn't list."""
+
 
 class Transport(Protocol):
     """Sends jobs to workers and receives their results; used by one thread at a time.
 
-    `SOURCE` names what lists the workers: the inventory, or the broker.
+    `SOURCE` names what lists the workers: the inventory, or the broker. `COLUMNS` are those of `show_workers`.
     """
 
     SOURCE: ClassVar[str]
+    COLUMNS: ClassVar[tuple[str, ...]]
 
     def refresh(self, seconds: float) -> None:
         """Refresh the list of workers; raises NoWorkersError if that fails or takes longer than `seconds`."""
@@ -26,6 +30,9 @@ class Transport(Protocol):
 
     def candidates(self, service: str) -> list[str]:
         """Return the names of a service's workers (`all`: of every service), as of the last `refresh`."""
+
+    def registered(self, service: str) -> list[str]:
+        """Return the names of those that a broker lists for `service`; none without a broker."""
 
     def services(self) -> list[str]:
         """Return the names of these workers' services."""

@@ -18,7 +18,7 @@ from ...models.protocol.broker_presence import Timeouts
 from ...models.protocol.broker_replies import INVENTORY_SERVICE
 from ...models.protocol.frames import ALL
 from ...models.protocol.pending_job import PendingJob
-from .base import not_running
+from .base import MISSING, not_running
 from .delivery import Delivery
 
 REGISTER_SECONDS = 3.0
@@ -37,6 +37,7 @@ class FabricTransport:
     """
 
     SOURCE: ClassVar[str] = "the broker"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "holdtime", "alive (s)", "note")
 
     def __init__(
         self,
@@ -62,11 +63,6 @@ class FabricTransport:
         self._connection: BrokerConnection | None = None
         self._rows: dict[str, dict[str, str]] = {}
         self._remote_services: dict[str, str] = {}
-
-    @property
-    def registered(self) -> list[str]:
-        """Names of the workers that were registered at the last `refresh`."""
-        return sorted(self._rows)
 
     def refresh(self, seconds: float) -> None:
         """Request the list of workers, over a new connection if there is none or the old one has broken.
@@ -134,6 +130,10 @@ class FabricTransport:
             self._remote_services[name] = service if isinstance(service, str) else SERVICE
         return self._remote_services[name]
 
+    def registered(self, service: str) -> list[str]:
+        """Return a service's workers (`all`: of every service) that the broker listed at the last `refresh`."""
+        return sorted(name for name, row in self._rows.items() if service in (row["service"], ALL))
+
     def services(self) -> list[str]:
         """Return the services of these workers."""
         return sorted({row["service"] for row in self._rows.values()} | set(self._own().values()))
@@ -151,13 +151,15 @@ class FabricTransport:
         Delivery(self._usable_connection(), job, self._notify, self._timeouts).run()
 
     def show_workers(self) -> list[dict[str, str]]:
-        """Return a row for each worker: name, service, status (`alive`, `dead`), holdtime, seconds up, note."""
+        """Return a row for each worker: name, service, status, holdtime, seconds up, note.
+
+        The status is the broker's, or `missing` for a worker of this machine that isn't registered there.
+        """
         rows = {name: {**row, "note": ""} for name, row in self._rows.items()}
         for name, service in self._own().items():
             if name not in rows:
-                rows[name] = {"service": service, "status": "dead", "note": self._why_missing(name)}
-        columns = ("service", "status", "holdtime", "alive (s)", "note")
-        return [{"name": name, **{key: rows[name].get(key, "") for key in columns}} for name in sorted(rows)]
+                rows[name] = {"service": service, "status": MISSING, "note": self._why_missing(name)}
+        return [{key: rows[name].get(key, "") for key in self.COLUMNS} | {"name": name} for name in sorted(rows)]
 
     def _why_missing(self, name: str) -> str:
         owner = read_owner(self._environment.lock_file(name))

@@ -55,6 +55,7 @@ class DirectTransport:
     """
 
     SOURCE: ClassVar[str] = "the inventory"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "endpoint", "alive (s)", "note")
 
     def __init__(
         self,
@@ -83,6 +84,10 @@ class DirectTransport:
         """Return the workers that serve `service` (`all`: every one)."""
         workers = self._inventory.workers.items()
         return sorted(name for name, worker in workers if service in (worker.service, "all"))
+
+    def registered(self, service: str) -> list[str]:  # noqa: ARG002  as in `Transport`
+        """Return none: there is no broker."""
+        return []
 
     def services(self) -> list[str]:
         """Return the services of the inventory's workers."""
@@ -144,7 +149,7 @@ class DirectTransport:
         rows = []
         for name in self.candidates("all"):
             service = self._inventory.workers[name].service
-            row = {"name": name, "service": service, "status": "dead", "endpoint": "", "alive (s)": "", "note": ""}
+            row = dict.fromkeys(self.COLUMNS, "") | {"name": name, "service": service, "status": "dead"}
             try:
                 seconds = self._request_row(name).get("alive (s)", "")
                 row |= {"endpoint": self.endpoint(name), "status": "alive", "alive (s)": seconds}

@@ -59,6 +59,7 @@ KEYS = [
     "topology",
     "topology.workers",
     "topology.broker",
+    "fleet",
 ]
 SECRETIVE = Inventory(
     broker=Broker(endpoint="tcp://b:1", shared_key=KEY),
@@ -70,6 +71,7 @@ SECRETIVE = Inventory(
             logging={"headers": [["Authorization", "Bearer s3cret"]]},
         )
     },
+    fleet=("w1", "edge-*"),
     foreign_workers={"n1": "nornir"},
 )
 
@@ -108,6 +110,7 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
             }
         },
         "topology": {"workers": [], "broker": False},
+        "fleet": ["w1", "edge-*"],
         "foreign_workers": {"n1": "nornir"},
         "remote_workers": [],
     }

@@ -98,7 +98,7 @@ MISTAKES = [
     ),
     (
         {"inventory": "worker: {}"},
-        "inventory.yaml: worker: no such key, expected one of broker, workers, topology",
+        "inventory.yaml: worker: no such key, expected one of broker, workers, topology, fleet",
     ),
     (
         {"inventory": "workers: [w1]"},

@@ -208,7 +208,14 @@ class Site:
     """An environment of the workers `own` that belongs to a fake broker, and the notices of its clients."""
 
     def __init__(
-        self, folder: Path, broker: Any, /, *own: str, about: dict[str, Any] | None = None, **more: Any
+        self,
+        folder: Path,
+        broker: Any,
+        /,
+        *own: str,
+        about: dict[str, Any] | None = None,
+        fleet: list[str] | None = None,
+        **more: Any,
     ) -> None:
         self.broker = broker
         self.notices: list[str] = []
@@ -216,7 +223,8 @@ class Site:
         self.progress: list[tuple[str, str]] = []
         reached = {"endpoint": broker.endpoint, "shared_key": broker.public.decode(), **(about or {})}
         workers = {name: [{"service": "fastmcp", "port": 0}] for name in own}
-        inventory = {"broker": reached, "workers": workers, "topology": {"workers": list(own), **more}}
+        topology = {"workers": list(own), **more}
+        inventory = {"broker": reached, "workers": workers, "topology": topology, "fleet": fleet}
         file = folder / "inventory.yaml"
         file.write_text(yaml.safe_dump(inventory), encoding="utf-8")
         self.environment = Environment(folder, file)

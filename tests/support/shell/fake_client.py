@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from nfcli.models.errors import validation_messages
+from nfcli.models.errors import NfcliError, validation_messages
 from nfcli.models.inventory.schema import Inventory
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.auth import (
@@ -40,6 +40,7 @@ class FakeClient:
         self.messages: dict[str, list[str]] = {}
         self.answers: dict[str, Any] = {}
         self.raising: BaseException | None = None
+        self.missing: dict[str, str] = {}
         self.calls: list[dict[str, Any]] = []
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
@@ -62,6 +63,15 @@ class FakeClient:
             {"name": name, "service": "fastmcp", "status": "alive", "endpoint": "ipc://x", "alive (s)": "1", "note": ""}
             for name in self.workers
         ]
+
+    def missing_workers(self) -> dict[str, str]:
+        """Return the workers that are expected and away."""
+        return self.missing
+
+    def forget_worker(self, name: str) -> None:
+        """Expect a worker no longer."""
+        if self.missing.pop(name, None) is None:
+            raise NfcliError(f"no worker {name!r} was seen before")
 
     def show_broker(self) -> dict[str, Any]:
         """Return nothing: there is no broker."""

@@ -1,0 +1,149 @@
+"""The workers that clients of an environment have seen, in `.nfcli/workers.json`, until they are forgotten.
+
+The file is `{"version": 1, "workers": {NAME: TIME}}`: TIME is when the worker was last seen, ISO 8601 in UTC, exact to
+`RENEW_AFTER`. It is replaced atomically, and changed under a lock, so concurrent shells lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from ..errors import EnvironmentFolderError
+from .file_lock import FileLock
+from .paths import Environment
+from .private_files import open_private, write_private
+
+MAX_WORKERS = 1_000
+"""Names come from a broker, where others may register any: more are not stored."""
+MAX_NAME_CHARACTERS = 256
+RENEW_AFTER = timedelta(hours=1)
+LOCK_SECONDS = 1.0
+
+_MAX_FILE_BYTES = 4 * 1024 * 1024
+_POLL_SECONDS = 0.005
+
+_Signature = tuple[int, int, int, int]
+
+
+class _Document(BaseModel):
+    """The content of the file."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    version: Literal[1] = 1
+    workers: dict[str, AwareDatetime]
+
+
+class KnownWorkers:
+    """The workers that were seen, by name, and when each was last; used by one thread at a time."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._file = environment.known_workers_file
+        self._signature: _Signature | None = None
+        self._workers: dict[str, datetime] = {}
+
+    def read(self) -> Mapping[str, datetime]:
+        """Return the workers; the file is only read if it has changed since the last time.
+
+        Raises:
+            EnvironmentFolderError: the file can't be read, isn't private, or is no list of workers.
+        """
+        try:
+            if self._signature is None or self._signature != _signature(os.lstat(self._file)):
+                self._load()
+        except FileNotFoundError:
+            self._signature, self._workers = None, {}
+        except OSError as error:
+            raise EnvironmentFolderError(f"{self._file} can't be read: {error.strerror}") from error
+        return self._workers
+
+    def add(self, names: Collection[str], now: datetime) -> list[str]:
+        """Store that workers were seen at `now`; the file is only written if that is news.
+
+        Returns:
+            The names that are not stored because there are `MAX_WORKERS` already, or that no command could name.
+
+        Raises:
+            EnvironmentFolderError: as `read`; or the file can't be written, or is locked for `LOCK_SECONDS`.
+        """
+        stored = self.read()
+        refused = [name for name in names if name not in stored and not _is_storable(name)]
+        wanted = [name for name in names if name not in refused]
+        if _has_news(stored, wanted, now):
+            with self._changing() as workers:
+                for name in wanted:
+                    if name in workers or len(workers) < MAX_WORKERS:
+                        workers[name] = now
+            stored = self._workers
+        return [name for name in names if name not in stored]
+
+    def forget(self, name: str) -> bool:
+        """Remove a worker; return whether there was one of that name.
+
+        Raises:
+            EnvironmentFolderError: as `add`.
+        """
+        if name not in self.read():
+            return False
+        with self._changing() as workers:
+            return workers.pop(name, None) is not None
+
+    def _load(self) -> None:
+        with open_private(self._file, "rb") as stream:
+            signature = _signature(os.fstat(stream.fileno()))
+            data = stream.read(_MAX_FILE_BYTES)  # the beginning of a longer one is no JSON
+        try:
+            self._workers = _Document.model_validate_json(data).workers
+        except ValidationError:
+            fault = f"{self._file} is not a list of workers that this version of nfcli can read"
+            raise EnvironmentFolderError(
+                f"{fault}: remove it, and name the workers that are expected under fleet in the inventory"
+            ) from None
+        self._signature = signature
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, datetime]]:
+        """Provide the workers for a change of them, which is written at the end of the block."""
+        try:
+            with FileLock(self._file.with_suffix(".lock")) as lock:
+                deadline = time.monotonic() + LOCK_SECONDS
+                while not lock.try_acquire():
+                    if time.monotonic() >= deadline:
+                        raise EnvironmentFolderError(
+                            f"{self._file} has been locked by another process for {LOCK_SECONDS:g} s: try again"
+                        )
+                    time.sleep(_POLL_SECONDS)
+                workers = dict(self.read())
+                yield workers
+                document = _Document(workers=dict(sorted(workers.items())))
+                write_private(self._file, document.model_dump_json(indent=1).encode() + b"\n")
+                self._workers, self._signature = workers, _signature(os.lstat(self._file))
+        except OSError as error:
+            raise EnvironmentFolderError(f"{self._file} can't be written: {error.strerror}") from error
+
+
+def utc_now() -> datetime:
+    """Return the time as it is stored, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _has_news(stored: Mapping[str, datetime], names: Collection[str], now: datetime) -> bool:
+    """Whether a name is new and there is room for it, or a time needs to be renewed."""
+    if len(stored) < MAX_WORKERS and any(name not in stored for name in names):
+        return True
+    return any(now - stored[name] >= RENEW_AFTER for name in names if name in stored)
+
+
+def _is_storable(name: str) -> bool:
+    return 1 <= len(name) <= MAX_NAME_CHARACTERS and name.isprintable()
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
