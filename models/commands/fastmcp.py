@@ -6,8 +6,10 @@ import secrets
 from functools import partial
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
+from ..environment.known_workers import MAX_NAME_CHARACTERS
 from ..fields import Token
 from ..protocol.jobs import Results
 from ..tasks.auth import (
@@ -86,13 +88,22 @@ class Discover(DiscoverInput, JobArguments):
     TASK: ClassVar[str] = "discover"
 
 
+def _check_printable(value: str) -> str:
+    if not value.isprintable():
+        raise PydanticCustomError("worker_control", "must not contain control characters")
+    return value
+
+
 class ForgetWorker(ShellCommand):
     """Expect a worker no longer that was seen before and is gone for good; its tokens are not touched."""
 
     HANDLER: ClassVar[str] = "forget_worker"
 
     worker: Annotated[
-        str, Field(min_length=1, description="Name of the worker", json_schema_extra={"positional": True})
+        str,
+        StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS),
+        AfterValidator(_check_printable),
+        Field(description="Name of the worker", json_schema_extra={"positional": True}),
     ]
 
 

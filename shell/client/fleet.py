@@ -19,7 +19,7 @@ _NO_ROOM = f"some workers can't be remembered: there are {MAX_WORKERS} already, 
 
 @dataclass(frozen=True, slots=True)
 class MissingWorker:
-    """An expected worker that can't be reached: what is wrong, what mends it, and what to do if it is to stay away."""
+    """An expected worker that can't be reached: what is wrong, the remedy, and what to do if it is to stay away."""
 
     fault: str
     remedy: str

@@ -69,18 +69,17 @@ class WorkerChecks:
             detail = f"{address.endpoint}, workers registered: {len(transport.registered(ALL))}"
             broker = CheckResult(subject="broker", detail=detail)
             present, local = transport.registered(SERVICE), transport.candidates(SERVICE)
-        return [broker, *self.check_fleet(inventory, present, local)]
+        complete = CheckResult(subject="fleet", detail="no expected worker is missing")
+        return [broker, *(self.check_fleet(inventory, present, local) or [complete])]
 
     def check_fleet(
         self, inventory: Inventory, present: Collection[str], local: Collection[str] = ()
     ) -> list[CheckResult]:
-        """Check that the `present` workers are all that are expected, the `local` ones included."""
+        """Return a result for each expected worker, the `local` ones included, that is not `present`."""
         try:
             missing = Fleet(self.environment, inventory, is_recording=False).missing(present, local)
         except EnvironmentFolderError as error:
             return [CheckResult(subject="fleet", error=str(error))]
-        if not missing:
-            return [CheckResult(subject="fleet", detail="no expected worker is missing")]
         return [CheckResult(subject="fleet", error=str(worker)) for _, worker in sorted(missing.items())]
 
     def _check_process(self, name: str) -> list[CheckResult]:

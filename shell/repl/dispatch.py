@@ -84,6 +84,10 @@ class Dispatcher:
                 self._console.note(f"{worker}: {message}")
         return values
 
+    def note(self, text: str) -> None:
+        """Print a line that is neither a result nor an error."""
+        self._console.note(text)
+
     def _run_job(self, command: JobArguments) -> Any:
         results = self.client.run_job(SERVICE, **command.job())
         values = self.report({worker: command.check_result(result) for worker, result in results.items()})
@@ -107,6 +111,7 @@ def _man_page(command: ManPage, _: Dispatcher) -> str:
 
 def _forget_worker(command: ForgetWorker, dispatcher: Dispatcher) -> dict[str, bool]:
     dispatcher.client.forget_worker(command.worker)
+    dispatcher.note(f"{command.worker} keeps the tokens that it has; once it is seen again, it is expected again")
     return {command.worker: True}
 
 

@@ -131,18 +131,18 @@ def check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Check:
     def run() -> tuple[int, list[str]]:
         status = main(["-i", str(tmp_path / "inventory.yaml"), "--check"])
         lines = capsys.readouterr().out.splitlines()
-        return status, [line for line in lines if line[6:].startswith(("broker", "w9", "r1", "client key"))]
+        return status, [line for line in lines if line[6:].startswith(("broker", "fleet", "w9", "r1", "client key"))]
 
     return run
 
 
 def test_check_asks_the_broker_and_looks_at_workers_that_do_not_run(tmp_path: Path, broker: Any, check: Check) -> None:
-    """What only matters in direct mode isn't looked at."""
+    """They are missing; what only matters in direct mode isn't looked at."""
     site = Site(tmp_path, broker, "w9", workers=["w9", "r1"])
     site.client().close()
     status, lines = check()
     assert (status, lines[:5]) == (
-        0,
+        1,
         [
             "ok    client key: a valid pair; the broker accepts any key",
             "ok    r1 key: none yet, the first start creates it",
@@ -151,6 +151,10 @@ def test_check_asks_the_broker_and_looks_at_workers_that_do_not_run(tmp_path: Pa
             f"ok    broker: {broker.endpoint}, workers registered: 1",
         ],
     )
+    assert [line.partition(" is not")[0] for line in lines[5:7]] == [
+        "FAULT fleet: worker r1 of topology.workers",
+        "FAULT fleet: worker w9 of topology.workers",
+    ]
     assert {"ok    r1: not running; the broker has its inventory", "ok    w9: not running"} <= set(lines)
     assert not any("endpoint:" in line for line in lines)
 
@@ -211,12 +215,21 @@ def test_a_backup_needs_a_worker_to_take(nfcli: NfcliRunner, broker: Any, site: 
     assert (ran.returncode, ran.stderr) == (3, "nfcli: unknown worker 'nobody': there is w1\n")
     broker.workers = {"n1": "nornir"}
     ran = nfcli("-c", "--backup", file, environment=site.environment)
+    assert (ran.returncode, ran.stderr.startswith("nfcli: worker w1, last seen ")) == (3, True)
+    assert nfcli("fastmcp", "workers", "forget", "w1", environment=site.environment).stdout == TRUE
+    ran = nfcli("-c", "--backup", file, environment=site.environment)
     assert (ran.returncode, ran.stderr) == (3, "nfcli: no worker serves 'fastmcp': start one with nfcli -w\n")
     broker.workers = {"w1": "fastmcp", "w2": "fastmcp"}
     ran = nfcli("-c", "--backup", file, environment=site.environment)
     assert (ran.returncode, ran.stderr) == (
         2,
         "nfcli: each worker has its own tokens: name one with --worker: w1, w2\n",
+    )
+    del broker.workers["w2"]
+    ran = nfcli("-c", "--backup", file, environment=site.environment)
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "nfcli: each worker has its own tokens: name one with --worker: w1, w2 (missing)\n",
     )
     assert not Path(file).exists()
 

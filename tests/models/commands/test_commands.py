@@ -28,6 +28,7 @@ GARBAGE = {
     "expire": ["0", "-5", "1.5", "abc", "nan", "inf", "9" * 12],
     "path": ["", "a b", "\x1b", "../x/", "x" * 257],
     "name": ["", "a b", "\x1b"],
+    "worker": ["", "a\x1b", "a\n", "x" * 257],
     "topic": ["", "a b", "../../etc/passwd", "\x1b"],
 }
 
@@ -52,6 +53,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastmcp auth delete-token",
         "fastmcp auth check-token",
         "fastmcp discover",
+        "fastmcp workers forget",
         "show fastmcp inventory",
         "show fastmcp version",
         "show fastmcp status",

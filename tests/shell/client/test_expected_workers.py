@@ -149,7 +149,7 @@ def test_a_glob_is_met_by_a_worker_that_was_seen_before(broker: Any, make_client
 def test_a_worker_of_this_machine_that_somebody_registered_for_another_service_is_missing(
     broker: Any, make_client: MakeClient
 ) -> None:
-    """It gets no job, and isn't passed over in silence."""
+    """It gets no job, and is reported."""
     broker.workers["w9"] = "nornir"
     client = make_client("w9")
     assert failures(client)["w9"].startswith(
@@ -210,7 +210,7 @@ def test_a_worker_can_be_forgotten_while_there_is_no_broker(broker: Any, client:
 
 
 def test_what_cannot_be_stored_is_known_to_this_client(broker: Any, tmp_path: Path) -> None:
-    """And is told once; the job runs."""
+    """One notice says so; the job runs."""
     notices: list[str] = []
     site = Site(tmp_path, broker)
     fleet = Fleet(site.environment, load_inventory(site.environment), notice=notices.append)

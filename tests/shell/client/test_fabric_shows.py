@@ -32,19 +32,19 @@ def client(tmp_path: Path, broker: Any) -> Iterator[Client]:
 
 
 def test_show_workers_lists_what_the_broker_has_and_what_is_missing(tmp_path: Path, broker: Any) -> None:
-    """Workers of this machine that aren't there are dead, with the reason."""
+    """Workers of this machine that aren't there are missing, with the reason."""
     site = Site(tmp_path, broker, "w8", "w9")
     lock = WorkerLock.acquire(site.environment.lock_file("w9"))
     broker.workers["n1"] = "nornir"
     alive = {"status": "alive", "holdtime": "12.8", "alive (s)": "32", "note": ""}
-    dead = {"service": "fastmcp", "status": "dead", "holdtime": "", "alive (s)": ""}
+    missing = {"service": "fastmcp", "status": "missing", "holdtime": "", "alive (s)": ""}
     note = f"worker w9 runs here (pid {os.getpid()}) but is not registered at the broker: check its log"
     with site.client() as client:
         assert client.show_workers() == [
             {"name": "n1", "service": "nornir", **alive},
             {"name": "w1", "service": "fastmcp", **alive},
-            {"name": "w8", **dead, "note": not_running("w8")},
-            {"name": "w9", **dead, "note": note},
+            {"name": "w8", **missing, "note": not_running("w8")},
+            {"name": "w9", **missing, "note": note},
         ]
     lock.release()
 

@@ -41,6 +41,7 @@ class Worker:
     def __init__(self) -> None:
         self.data = database()
         self.names = ["w1"]
+        self.missing: dict[str, str] = {}
         self.answers: dict[str, Any] = {}
         self.tasks: list[str] = []
         self.uploaded = bytearray()
@@ -49,6 +50,10 @@ class Worker:
         """Return the worker's name."""
         assert service == "fastmcp"
         return self.names
+
+    def missing_workers(self) -> dict[str, str]:
+        """Return the workers that are expected and away."""
+        return self.missing
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
         """Run a task."""

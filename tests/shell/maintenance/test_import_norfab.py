@@ -22,6 +22,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.names = ["w1"]
+        self.missing: dict[str, str] = {}
         self.answers: list[Any] = []
         self.sent: list[list[dict[str, Any]]] = []
 
@@ -29,6 +30,10 @@ class Worker:
         """Return the worker's name."""
         assert service == "fastmcp"
         return self.names
+
+    def missing_workers(self) -> dict[str, str]:
+        """Return the workers that are expected and away."""
+        return self.missing
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
         """Import tokens."""

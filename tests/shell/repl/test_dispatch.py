@@ -110,3 +110,11 @@ def test_tasks_are_described_by_a_worker(run: Run, client: FakeClient) -> None:
     assert run("man tasks nothing")[0] == 2
     client.failing["fastmcp-worker-1"] = "busy"
     assert run("man tasks") == (1, "", "fastmcp-worker-1: busy\n")
+
+
+def test_a_forgotten_worker_is_named_with_what_that_means(run: Run, client: FakeClient) -> None:
+    """A name that is not known is a failed command."""
+    client.missing = {"w2": "worker w2 is away"}
+    status, out, err = run("fastmcp workers forget w2")
+    assert (status, json.loads(out), err.startswith("w2 keeps the tokens")) == (0, {"w2": True}, True)
+    assert run("fastmcp workers forget w2") == (1, "", "no worker 'w2' was seen before\n")

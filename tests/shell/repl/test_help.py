@@ -10,7 +10,8 @@ from support.tokens.token_tables import EMPTY_TABLE
 
 Run = Callable[[str], Printed]
 FASTMCP_HELP = (
-    " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
+    " auth        Manage auth tokens\n discover    Discover tasks of other services\n"
+    " workers     Manage the workers that are expected\n <ENTER>     Enter fastmcp\n"
 )
 
 

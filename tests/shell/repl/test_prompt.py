@@ -21,7 +21,8 @@ TIMEOUT_SECONDS = 15
 TAB, CTRL_C, CTRL_D, UP = "\t", "\x03", "\x04", "\x1b[A"
 Start = Callable[..., Any]
 FASTMCP_HELP = (
-    " auth        Manage auth tokens\n discover    Discover tasks of other services\n <ENTER>     Enter fastmcp\n"
+    " auth        Manage auth tokens\n discover    Discover tasks of other services\n"
+    " workers     Manage the workers that are expected\n <ENTER>     Enter fastmcp\n"
 )
 
 
