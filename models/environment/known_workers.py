@@ -131,7 +131,7 @@ class KnownWorkers:
 
 def utc_now() -> datetime:
     """Return the time as it is stored, in whole seconds."""
-    return datetime.now(UTC).replace(microsecond=0)
+    return datetime.fromtimestamp(int(time.time()), UTC)
 
 
 def _has_news(stored: Mapping[str, datetime], names: Collection[str], now: datetime) -> bool:

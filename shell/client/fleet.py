@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -49,6 +49,9 @@ class Fleet:
         is_recording: bool = True,
     ) -> None:
         self._inventory = inventory
+        self._globs = [name for name in inventory.fleet if _GLOB_CHARACTERS & set(name)]
+        self._named = frozenset(inventory.fleet).difference(self._globs)
+        self._local = frozenset(inventory.topology.workers).intersection(inventory.workers)
         self._notify = notice or (lambda _: None)
         self._is_recording = is_recording
         self._stored = KnownWorkers(environment)
@@ -67,7 +70,7 @@ class Fleet:
 
     def record(self, names: Collection[str]) -> None:
         """Remember workers that a broker lists."""
-        if not self._is_recording:
+        if not names or not self._is_recording:
             return
         now = utc_now()
         try:
@@ -88,14 +91,15 @@ class Fleet:
         Raises:
             EnvironmentFolderError: as `known`.
         """
-        known, topology = self.known(), self._inventory.topology.workers
-        local = {*local, *(name for name in topology if name in self._inventory.workers)}
-        named = [name for name in self._inventory.fleet if not _GLOB_CHARACTERS & set(name)]
-        seen = {*present, *local, *named, *known}
-        missing = {name: self._seen_before(name, since) for name, since in known.items() if name not in present}
-        missing |= {name: self._named(name) for name in named if name not in present}
-        missing |= {name: self._local(name) for name in local if name not in present}
-        return missing | dict(self._unmatched(seen))
+        known, present = self.known(), set(present)
+        missing = {name: self._seen_before(name, known[name]) for name in known.keys() - present}
+        for name in self._named - present:
+            missing[name] = self._listed_in(name, "fleet")
+        for name in self._local.union(local) - present:
+            missing[name] = self._listed_in(name, "topology.workers")
+        if self._globs:
+            missing |= self._unmatched(present | known.keys() | missing.keys())
+        return missing
 
     def forget(self, name: str, present: Collection[str]) -> None:
         """Forget a worker that was seen before.
@@ -116,22 +120,17 @@ class Fleet:
         self._unstored.pop(name, None)
         self._stored.forget(name)
 
-    def _unmatched(self, seen: Collection[str]) -> Iterator[tuple[str, MissingWorker]]:
-        for glob in self._inventory.fleet:
-            if _GLOB_CHARACTERS & set(glob) and not any(fnmatchcase(name, glob) for name in seen):
-                fault = f"no worker was seen yet that matches {glob} of fleet"
-                yield glob, MissingWorker(fault, "start one", "remove the glob there")
+    def _unmatched(self, seen: Collection[str]) -> dict[str, MissingWorker]:
+        unmatched = [glob for glob in self._globs if not any(fnmatchcase(name, glob) for name in seen)]
+        reason = "no worker was seen yet that matches {} of fleet"
+        return {glob: MissingWorker(reason.format(glob), "start one", "remove the glob there") for glob in unmatched}
 
     def _seen_before(self, name: str, since: datetime) -> MissingWorker:
         fault = f"worker {name}, last seen {since.astimezone():%Y-%m-%d %H:%M}, {self._absence}"
         return MissingWorker(fault, self._remedy, f"drop it with fastmcp workers forget {shlex.quote(name)}")
 
-    def _named(self, name: str) -> MissingWorker:
-        return MissingWorker(f"worker {name} of fleet {self._absence}", self._remedy, "remove it from fleet")
-
-    def _local(self, name: str) -> MissingWorker:
-        fault = f"worker {name} of topology.workers {self._absence}"
-        return MissingWorker(fault, self._remedy, "remove it from topology.workers")
+    def _listed_in(self, name: str, key: str) -> MissingWorker:
+        return MissingWorker(f"worker {name} of {key} {self._absence}", self._remedy, f"remove it from {key}")
 
     @property
     def _absence(self) -> str:
