@@ -67,6 +67,10 @@ class StatusReport(Report):
     pid: int = Field(description="Process id of the worker")
     started: str = Field(description="Start of the worker, ISO 8601 in UTC")
     uptime_seconds: float = Field(description="Seconds since the start")
+    http_connections: int = Field(default=0, description="Number of open HTTP connections")
+    http_connections_closed: int = Field(
+        default=0, description="HTTP connections closed or refused since the start because there were too many"
+    )
 
 
 class TaskEntry(Report):
@@ -139,6 +143,22 @@ class JobsStats(Report):
     jobs_by_status: dict[str, int] = Field(default_factory=dict, description="Number of jobs by status")
 
 
+class LimitsStats(Report):
+    """Open connections, and how often a limit on clients was applied since the start."""
+
+    http_connections: int = Field(default=0, description="Open HTTP connections")
+    http_connections_closed: int = Field(default=0, description="Closed or refused because there were too many")
+    http_requests_too_long: int = Field(
+        default=0, description="Closed because of a request head, or of requests ahead of their turn"
+    )
+    http_clients_too_slow: int = Field(
+        default=0, description="Closed because a request head or an unread response took too long"
+    )
+    zmq_connections: int = Field(default=0, description="Open ZeroMQ connections of direct clients")
+    zmq_connections_closed: int = Field(default=0, description="Closed because there were too many")
+    zmq_messages_too_long: int = Field(default=0, description="Closed because of a message beyond the limits")
+
+
 class StatsReport(Report):
     """Counters of a worker, in NorFab's format; those that only concern a broker are 0 without one."""
 
@@ -159,4 +179,5 @@ class StatsReport(Report):
     watchdog_runs: int = Field(default=0, description="Runs of NorFab's watchdog")
     keepalives_sent: int = Field(default=0, description="Keepalives sent to a broker")
     keepalives_received: int = Field(default=0, description="Keepalives received from a broker")
+    limits: LimitsStats = Field(default_factory=LimitsStats, description="Limits on clients and how often they applied")
     sid_inventory_status: str = Field(default="completed", description="Whether the inventory is loaded")

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .active_requests import ActiveRequests
 from .authentication import authenticate, delay_response, recheck_token
+from .connections.protocol import mark_known
 from .policy import AccessPolicy, AuthScheme, Caller
 from .request_cycle import RequestCycle
 from .responses import CLOSE, TOO_MANY_REQUESTS, StaticResponse, error_response
@@ -103,6 +104,7 @@ class RequestMiddleware:
                 await delay_response()
             await checked.send(send)
             return
+        mark_known(scope)
         _lower_host_and_origin(scope, headers)
         stream_app = self._policy.stream_app
         app = self._app if scope["method"] == "POST" or stream_app is None else stream_app

@@ -26,7 +26,7 @@ class TaskContext(WorkerContext):
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
     client that sent the job, in audited tasks. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set
-    once it is bound or connected. `counters` has functions that return the counts of `jobs` and `messaging`.
+    once it is bound or connected. `counters` has functions that return the counts of `jobs`, `messaging` and `http`.
     """
 
     environment: Environment

@@ -15,6 +15,7 @@ from ...models.tasks.introspection import (
     EchoInput,
     EchoReport,
     JobsStats,
+    LimitsStats,
     ListTasksInput,
     MessagingStats,
     StatsReport,
@@ -35,6 +36,7 @@ PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskca
 @task(result=StatusReport, mcp=read_only_hints("Get Status"))
 def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Return the worker's addresses and uptime, whether it requires bearer tokens, and numbers of tokens and tools."""
+    http = _counters(worker, "http")
     return StatusReport(
         name=worker.name,
         service=worker.service,
@@ -51,6 +53,8 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         pid=os.getpid(),
         started=_utc_text(worker.started),
         uptime_seconds=_uptime_seconds(worker),
+        http_connections=http.get("connections", 0),
+        http_connections_closed=http.get("connections_closed", 0),
     ).model_dump()
 
 
@@ -132,11 +136,25 @@ def get_stats(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         running_jobs=running,
         jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
         max_concurrent_jobs=THREADS,
+        limits=_limits(worker),
     ).model_dump()
 
 
 def _state(worker: TaskContext) -> str:
     return "stopping" if worker.stopping.is_set() else "active"
+
+
+def _limits(worker: TaskContext) -> LimitsStats:
+    http, messages = _counters(worker, "http"), _counters(worker, "messaging")
+    return LimitsStats(
+        http_connections=http.get("connections", 0),
+        http_connections_closed=http.get("connections_closed", 0),
+        http_requests_too_long=http.get("requests_too_long", 0),
+        http_clients_too_slow=http.get("clients_too_slow", 0),
+        zmq_connections=messages.get("connections", 0),
+        zmq_connections_closed=messages.get("connections_closed", 0),
+        zmq_messages_too_long=messages.get("messages_too_long", 0),
+    )
 
 
 def _counters(worker: TaskContext, part: str) -> dict[str, int]:

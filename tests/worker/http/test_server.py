@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import resource
 import select
 import signal
 import socket
@@ -23,7 +22,7 @@ import pytest
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tasks.base import TaskInput
-from nfcli.worker.http import server
+from nfcli.worker.http.connections import protocol
 from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.http.server import HttpServer
 from nfcli.worker.jobs.context import WorkerContext
@@ -68,7 +67,7 @@ def test_headers_that_do_not_arrive_time_out(
     served_worker: Serve, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     """On a new connection and after a request."""
-    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 0.05)
     worker = served_worker()
     with worker.connect() as fresh:
         fresh.sendall(begun)
@@ -82,7 +81,7 @@ def test_headers_that_do_not_arrive_time_out(
 
 def test_body_after_its_rejection_is_limited_in_time(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The response has been sent; further bytes count as headers of the next request."""
-    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 0.05)
     with served_worker().connect() as connection:
         connection.sendall(b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
         assert read_response(connection)[0] == 401
@@ -92,25 +91,10 @@ def test_body_after_its_rejection_is_limited_in_time(served_worker: Serve, monke
 
 def test_oversized_headers_close_the_connection(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before the timeout; uvicorn itself would buffer them without limit."""
-    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 10 * WAIT_SECONDS)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 10 * WAIT_SECONDS)
     with served_worker().connect() as connection:
-        connection.sendall(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * server.MAX_HEADER_BYTES)
+        connection.sendall(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * protocol.MAX_HEADER_BYTES)
         assert is_closed(connection)
-
-
-@pytest.mark.parametrize(("maximum", "descriptors"), [(2, 1_000), (1_000, 4)])
-def test_connections_beyond_the_maximum_are_dropped(
-    served_worker: Serve, monkeypatch: pytest.MonkeyPatch, maximum: int, descriptors: int
-) -> None:
-    """Half of the file descriptors are left to the rest of the process; macOS grants 256 by default."""
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", maximum)
-    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (descriptors, descriptors))
-    worker = served_worker()
-    with worker.connect() as first, worker.connect() as second, worker.connect() as third:
-        assert is_closed(third)
-        for connection in (first, second):
-            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            assert read_response(connection)[0] == 200
 
 
 def test_upgrade_to_a_websocket_is_not_offered(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,7 +183,7 @@ def test_stop_ends_calls_and_incomplete_requests_after_the_grace_period(
 
 def test_call_may_take_longer_than_its_headers(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a request is complete, its connection has no timeout, and the count of header bytes restarts."""
-    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     has_begun, may_end = threading.Event(), threading.Event()
     worker = served_worker(make_tasks(has_begun, may_end))
     with worker.connect() as connection:
@@ -214,13 +198,18 @@ def test_call_may_take_longer_than_its_headers(served_worker: Serve, monkeypatch
 
 def test_client_that_does_not_read_does_not_delay_a_stop(served_worker: Serve) -> None:
     """Its connection is aborted, whatever is still to be written."""
+
+
+    def is_paused() -> bool:
+        return any(served.flow.write_paused for served in list(worker.http.connections))
+
     worker = served_worker()
+    lookups = 0
     with worker.connect() as connection:
-        connection.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                connection.send(worker.request() * 100)
-        wait_until(lambda: any(served.flow.write_paused for served in list(worker.http.connections)))
+        while not is_paused():
+            connection.sendall(worker.request())
+            lookups += 2  # when it comes and when its response begins
+            wait_until(lambda: len(worker.looked_up) >= lookups or is_paused())
         worker.stop()
         assert worker.http.connections == set()
 

@@ -106,6 +106,8 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "pid": os.getpid(),
         "started": "2026-05-28T20:26:40.250000Z",
         "uptime_seconds": 90.0,
+        "http_connections": 0,
+        "http_connections_closed": 0,
     }
 
 
@@ -290,7 +292,11 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
     idle = run("get_stats")
     assert (idle["running_jobs"], idle["jobs"]["total_jobs"]) == (0, 0)
     worker.counters = {
-        "messaging": lambda: {"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4},
+        "messaging": lambda: {
+            **{"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4},
+            **{"connections": 8, "connections_closed": 4, "messages_too_long": 5},
+        },
+        "http": lambda: {"connections": 7, "connections_closed": 1, "requests_too_long": 2, "clients_too_slow": 3},
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6},
     }
     stats = run("get_stats")
@@ -314,8 +320,19 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
         "watchdog_runs": 0,
         "keepalives_sent": 0,
         "keepalives_received": 0,
+        "limits": {
+            "http_connections": 7,
+            "http_connections_closed": 1,
+            "http_requests_too_long": 2,
+            "http_clients_too_slow": 3,
+            "zmq_connections": 8,
+            "zmq_connections_closed": 4,
+            "zmq_messages_too_long": 5,
+        },
         "sid_inventory_status": "completed",
     }
+    status = run("get_status")
+    assert (status["http_connections"], status["http_connections_closed"]) == (7, 1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs a proc file system")

@@ -1,0 +1,224 @@
+"""One connection: uvicorn's, with limits on what its client can occupy.
+
+What follows the active request is neither parsed nor kept beyond `MAX_HEADER_BYTES`. The middleware limits bodies,
+uvicorn the time between requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from httptools import HttpRequestParser
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .table import ConnectionTable, HttpLimits
+
+HEADER_TIMEOUT_SECONDS = 10.0
+UNREAD_TIMEOUT_SECONDS = 30.0
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+MAX_PIPELINED_REQUESTS = 16
+UNREAD_CHECK_SECONDS = 5.0
+_SLICE_BYTES = 4 * 1024
+_EXTENSION = "nfcli.connection"
+
+
+def mark_known(scope: Scope) -> None:
+    """Note that a request was accepted: its connection is not among the first that close if there are too many."""
+    extension = scope.get("extensions", {}).get(_EXTENSION)
+    if extension is not None:
+        extension["mark_known"]()
+
+
+class Transport:
+    """A transport that discards writes once its connection is lost, where uvloop's raises, and counts their bytes.
+
+    uvicorn notifies only the last of several pipelined requests that their connection is lost.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.is_lost = False
+        self._transport = transport
+        self._written = 0
+
+    @property
+    def flushed(self) -> int:
+        """How many of the written bytes the system has taken."""
+        return self._written - self._transport.get_write_buffer_size()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether written bytes wait for the client to read."""
+        return not self.is_lost and self._transport.get_write_buffer_size() > 0
+
+    def write(self, data: bytes) -> None:
+        """Write, or discard after the end."""
+        if not self.is_lost:
+            self._written += len(data)
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection with limits on request heads, on requests ahead of their turn and on unread answers."""
+
+    parser: HttpRequestParser
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, table: ConnectionTable, limits: HttpLimits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+        self._limits = limits
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._has_headers = False
+        self._has_progress = False
+        self._is_known = False
+        self._ahead = bytearray()
+
+    @property
+    def peer(self) -> str:
+        """The address of the client, empty if unknown."""
+        return self.client[0] if self.client else ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is active: its head is complete, its response is not."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def abort(self) -> None:
+        """Close the connection without waiting for unsent data."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a connection, or abort it when there are too many."""
+        super().connection_made(Transport(transport))  # type: ignore[arg-type]
+        if not self._table.add(self):
+            self.abort()
+            return
+        self._start_header_timer()
+        self._unread_timer = self.loop.call_later(UNREAD_CHECK_SECONDS, self._check_unread, 0, self.loop.time())
+
+    def data_received(self, data: bytes) -> None:
+        """Receive bytes; those behind an active request wait until it has its response."""
+        if self._ahead or self._is_waiting():
+            self._ahead += data
+            if len(self._ahead) > MAX_HEADER_BYTES:
+                self._close_too_long("more than %d bytes ahead of their turn", MAX_HEADER_BYTES)
+            return
+        self._parse(data)
+
+    def _is_waiting(self) -> bool:
+        """Whether a request is complete and its response is not."""
+        return self.is_busy and not self.cycle.more_body
+
+    def _parse(self, data: bytes) -> None:
+        """Parse bytes in pieces, up to the end of a request or of the data."""
+        for start in range(0, len(data), _SLICE_BYTES):
+            if self._is_waiting():
+                self.data_received(data[start:])
+                return
+            self._parse_piece(data[start : start + _SLICE_BYTES])
+            if self.transport.is_closing():
+                return
+
+    def _parse_piece(self, data: bytes) -> None:
+        self._has_progress = False
+        super().data_received(data)
+        # What is neither body nor the end of a head could go on for ever: a head, a trailer, a chunk's extension.
+        self._header_bytes = 0 if self._has_progress else self._header_bytes + len(data)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._close_too_long("a head of more than %d bytes", MAX_HEADER_BYTES)
+        elif self.headers is not None and len(self.headers) > MAX_HEADERS:
+            self._close_too_long("more than %d headers", MAX_HEADERS)
+        elif len(self.pipeline) > MAX_PIPELINED_REQUESTS:
+            self._close_too_long("more than %d requests ahead of their turn", MAX_PIPELINED_REQUESTS)
+        elif self.is_busy:
+            self._cancel_header_timer()
+        elif self._header_timer is None:
+            self._start_header_timer()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._has_headers = False
+        super().on_message_begin()
+        self.scope["extensions"] = {_EXTENSION: {"mark_known": self._mark_known}}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Receive a header; trailers are dropped: a token or a Host among them must have no effect."""
+        if not self._has_headers:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, or queue it behind the active one."""
+        self._has_headers = self._has_progress = True
+        super().on_headers_complete()
+        self._table.mark_used(self)
+        if self.parser.should_upgrade():
+            # The parser reads nothing after an upgrade request: the next request needs a new connection.
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Receive a part of a body; of one that is not wanted any more it counts as what follows the request."""
+        self._has_progress = self._has_progress or self.is_busy
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Go on with what came behind the request, once its task has ended."""
+        super().on_response_complete()
+        if self._ahead and not self.pipeline:
+            self.loop.call_soon(self._parse_ahead)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release what the connection holds."""
+        self._table.remove(self)
+        self._cancel_header_timer()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        # uvicorn does not cancel this timer when the client disconnects: it would keep the connection for 30 s.
+        self._unset_keepalive_if_required()
+        self.transport.is_lost = True
+        super().connection_lost(exc)
+
+    def _parse_ahead(self) -> None:
+        if not self._is_waiting() and not self.transport.is_closing():
+            data, self._ahead = bytes(self._ahead), bytearray()
+            self._parse(data)
+
+    def _mark_known(self) -> None:
+        if not self._is_known:
+            self._is_known = True
+            self._table.mark_known(self)
+
+    def _start_header_timer(self) -> None:
+        close = partial(self._close_too_slow, "no complete request head within %g s", HEADER_TIMEOUT_SECONDS)
+        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, close)
+
+    def _cancel_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _check_unread(self, flushed: int, since: float) -> None:
+        """Close the connection if its client has read nothing of what waits for it, of any response, for too long."""
+        now = self.loop.time()
+        if not self.transport.has_unsent or self.transport.flushed != flushed:
+            flushed, since = self.transport.flushed, now
+        elif now >= since + UNREAD_TIMEOUT_SECONDS:
+            self._close_too_slow("a response unread for %g s", UNREAD_TIMEOUT_SECONDS)
+            return
+        self._unread_timer = self.loop.call_later(UNREAD_CHECK_SECONDS, self._check_unread, flushed, since)
+
+    def _close_too_long(self, reason: str, most: int) -> None:
+        self._limits.too_long.record(f"HTTP connection of %s closed: {reason}", self.peer, most)
+        self.abort()
+
+    def _close_too_slow(self, reason: str, seconds: float) -> None:
+        self._limits.too_slow.record(f"HTTP connection of %s closed: {reason}", self.peer, seconds)
+        self.abort()
