@@ -189,9 +189,7 @@ class Worker:
             self.transport = joined = BrokerTransport(context, self.executor, address=self.broker, keys=keys)
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()
-        context.counters.update(
-            jobs=self.executor.counters, messaging=self.transport.counters, http=self.http.counters
-        )
+        context.counters.update(jobs=self.executor.counters, messaging=self.transport.counters, http=self.http.counters)
 
     async def serve(self) -> int:
         """Serve until a stop is requested or a part ends by itself; return the exit status."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections.abc import Iterator
 
 import pytest
@@ -14,8 +13,6 @@ from support.strangers import (
     MIB,
     connect,
     connections,
-    descriptors,
-    is_closed,
     memory_bytes,
     open_ones,
     send_unread,
@@ -43,7 +40,7 @@ def worker(environment: Environment, running_worker: WorkerRunner) -> Iterator[R
 
 
 @pytest.fixture
-def client(environment: Environment, worker: RunningWorker) -> Iterator[Client]:
+def client(environment: Environment, worker: RunningWorker) -> Iterator[Client]:  # noqa: ARG001  it has to run
     """Connect an authorized client."""
     norfab = NorFab(environment.inventory_file)
     yield norfab.make_client()

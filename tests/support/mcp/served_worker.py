@@ -198,6 +198,20 @@ class ServedWorker(McpAddress):
         self.store.close()
         self.audit.close()
 
+    def stall(self, connection: socket.socket) -> None:
+        """Send requests without reading the responses, until the server has to wait before it sends more of them."""
+        pause, enough = threading.Event(), 0
+        while not self._is_stalled():
+            connection.sendall(self.request() * 8)
+            enough += 2 * 8  # a token is looked up when its request comes, and when the response begins
+            for _ in range(int(WAIT_SECONDS * 100)):
+                if len(self.looked_up) >= enough or self._is_stalled():
+                    break
+                pause.wait(0.01)  # leaves the processor to the server
+
+    def _is_stalled(self) -> bool:
+        return any(connection.flow.write_paused for connection in list(self.http.connections))
+
     def wait_for_lookups(self, count: int) -> None:
         """Wait until the store has looked up tokens `count` times more."""
         with self._looked_up_more:

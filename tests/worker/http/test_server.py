@@ -198,18 +198,9 @@ def test_call_may_take_longer_than_its_headers(served_worker: Serve, monkeypatch
 
 def test_client_that_does_not_read_does_not_delay_a_stop(served_worker: Serve) -> None:
     """Its connection is aborted, whatever is still to be written."""
-
-
-    def is_paused() -> bool:
-        return any(served.flow.write_paused for served in list(worker.http.connections))
-
     worker = served_worker()
-    lookups = 0
     with worker.connect() as connection:
-        while not is_paused():
-            connection.sendall(worker.request())
-            lookups += 2  # when it comes and when its response begins
-            wait_until(lambda: len(worker.looked_up) >= lookups or is_paused())
+        worker.stall(connection)
         worker.stop()
         assert worker.http.connections == set()
 

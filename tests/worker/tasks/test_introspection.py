@@ -291,11 +291,10 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
     """The format is NorFab's; a worker without sockets counts nothing."""
     idle = run("get_stats")
     assert (idle["running_jobs"], idle["jobs"]["total_jobs"]) == (0, 0)
+    messaging = {"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4}
+    messaging |= {"connections": 8, "connections_closed": 4, "messages_too_long": 5}
     worker.counters = {
-        "messaging": lambda: {
-            **{"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4},
-            **{"connections": 8, "connections_closed": 4, "messages_too_long": 5},
-        },
+        "messaging": lambda: messaging,
         "http": lambda: {"connections": 7, "connections_closed": 1, "requests_too_long": 2, "clients_too_slow": 3},
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6},
     }

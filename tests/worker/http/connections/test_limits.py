@@ -148,23 +148,14 @@ def test_body_in_tiny_chunks_is_accepted(served_worker: Serve) -> None:
     assert worker.send(head + b"\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")[0] == 200
 
 
-def test_answer_that_is_not_read_closes_the_connection(
-    served_worker: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_answer_that_is_not_read_closes_the_connection(served_worker: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client may read slowly, but has to read; that keep-alive ends is not enough."""
     monkeypatch.setattr(protocol, "UNREAD_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(protocol, "UNREAD_CHECK_SECONDS", 0.1)
     worker = served_worker()
-
-    def is_paused() -> bool:
-        return any(served.flow.write_paused for served in list(worker.http.connections))
-
-    lookups = 0
     with worker.connect() as connection:
-        while not is_paused():
-            connection.sendall(worker.request() * 8)
-            lookups += 16  # when each comes and when its response begins
-            wait_until(lambda: len(worker.looked_up) >= lookups or is_paused())
+        worker.stall(connection)
         wait_until(lambda: not worker.http.connections)
     assert worker.http.counters()["clients_too_slow"] == 1
 

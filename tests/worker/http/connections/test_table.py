@@ -121,9 +121,7 @@ def test_addresses_of_an_ipv6_network_count_as_one(connected: ConnectionTable) -
     assert are_open([one, two, three, other]) == [False, True, True, True]
 
 
-def test_few_file_descriptors_allow_fewer_connections(
-    limits: HttpLimits, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_file_descriptors_allow_fewer_connections(limits: HttpLimits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of them are left to the rest of the process; macOS grants 256 by default."""
     monkeypatch.setattr(resource, "getrlimit", lambda _limit: (20, 20))
     few = ConnectionTable(limits)
@@ -136,9 +134,7 @@ def test_few_file_descriptors_allow_fewer_connections(
 def test_flood_of_connections_logs_one_line(connected: ConnectionTable, caplog: pytest.LogCaptureFixture) -> None:
     """It names the address and the limit."""
     add(connected, "192.0.2.1", 50)
-    assert caplog.messages == [
-        "HTTP connections of 192.0.2.1 closed: more than 2 connections without a valid token"
-    ]
+    assert caplog.messages == ["HTTP connections of 192.0.2.1 closed: more than 2 connections without a valid token"]
 
 
 def test_silent_connections_of_one_address_shut_nobody_out(
@@ -186,8 +182,8 @@ def test_connections_with_begun_requests_shut_nobody_out(served_worker: Serve) -
 def test_client_with_a_token_does_not_close_itself_out(served_worker: Serve) -> None:
     """Connections that had a valid token are beyond the limit of those that hadn't."""
     worker = served_worker()
-    with connections(worker.url, 100) as held:
-        held = open_ones(held)
+    with connections(worker.url, 100) as opened:
+        held = open_ones(opened)
         for each in held:
             each.sendall(worker.request("ping"))
             assert read_response(each)[0] == 200
