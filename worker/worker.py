@@ -21,6 +21,8 @@ from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.protocol.frames import ANY
+from .admission.admission import Admission
+from .admission.replay_memory import ReplayMemory
 from .audit.actor import Actor
 from .audit.trail import AuditTrail
 from .configuration import Configuration
@@ -172,20 +174,35 @@ class Worker:
         )
         self.http = HttpServer(app, listener, on_stop=app.close_streams)
 
+    def _open_admission(self, clients: AuthorizedKeys) -> Admission:
+        replays = ReplayMemory(self.environment.signed_jobs_file(self.name), clock=self.context.clock)
+        return Admission(
+            worker=self.name,
+            service=self.inventory.service,
+            clients=clients,
+            replays=self._opened.enter_context(replays),
+            is_direct=self.broker is None,
+            requires_signatures=self.inventory.signed_jobs == "required",
+            allowed_relays=frozenset(self.inventory.allowed_relays),
+        )
+
     def _open_transport(self) -> None:
         context, environment = self.context, self.environment
         keys = ensure_key_pair(environment.keys_folder, self.name)
+        clients = AuthorizedKeys(environment.clients_folder)
+        admission = self._open_admission(clients)
         self.transport: DirectServer | BrokerTransport
         if self.broker is None:
-            clients = AuthorizedKeys(environment.clients_folder)
-            self.executor = JobExecutor(context, lambda key: Actor(clients.name(key), authenticated="curve"))
+            self.executor = JobExecutor(
+                context, lambda key: Actor(clients.name(key), authenticated="curve"), admission=admission
+            )
             self.transport = direct = DirectServer(context, self.executor, keys=keys, clients=clients)
             self._opened.callback(direct.stop)
             context.endpoint = direct.bind(self.inventory.endpoint or environment.socket_endpoint(self.name))
         else:
             if self.broker.key is not None and self.broker.key.notice:
                 log.warning("broker: %s", self.broker.key.notice)
-            self.executor = JobExecutor(context, fabric_client_name)
+            self.executor = JobExecutor(context, fabric_client_name, admission=admission)
             self.transport = joined = BrokerTransport(context, self.executor, address=self.broker, keys=keys)
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()

@@ -7,6 +7,7 @@ audit trail's fingerprints is stored beside them.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,15 @@ from ..fields import Z85_KEY
 from .file_lock import lock_folder
 from .paths import Environment
 from .private_files import write_private
+from .signing_keys import SigningKey
 from .symmetric_key import ensure_symmetric_key, read_key_file
 from .trusted_files import open_trusted
 
 CLIENT_NAME = "client"
 MAX_KEY_FILE_BYTES = 4096
+
+_SIGNING_KEY = re.compile(r"[0-9a-f]{64}")
+_SIGNING = b"signing-key"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,14 @@ class KeyPair:
 
     public: bytes
     secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ClientKey:
+    """What a client's `.key` file holds: its public CURVE key and, unless it is an old file, its public signing key."""
+
+    public: bytes
+    signing: str | None = None
 
 
 def ensure_key_pair(folder: Path, name: str, *, authorized: Path | None = None) -> KeyPair:
@@ -62,10 +75,30 @@ def ensure_key_pair(folder: Path, name: str, *, authorized: Path | None = None) 
 def ensure_client_key(environment: Environment) -> KeyPair:
     """Return the local client's pair as `ensure_key_pair` does; a new pair is authorized.
 
-    A key that was removed from `clients/` thus stays unauthorized.
+    A key that was removed from `clients/` thus stays unauthorized. Public key files of older versions, here and in
+    `clients/`, get the line with the signing key.
     """
     authorized = environment.clients_folder / f"{CLIENT_NAME}.key"
-    return ensure_key_pair(environment.keys_folder, CLIENT_NAME, authorized=authorized)
+    pair = ensure_key_pair(environment.keys_folder, CLIENT_NAME, authorized=authorized)
+    own = environment.keys_folder / f"{CLIENT_NAME}.key"
+    if read_client_key(own).signing is None:
+        content = format_certificate(pair.public, signing=SigningKey(pair.secret).public)
+        try:
+            with lock_folder(environment.clients_folder):
+                for path in sorted(environment.clients_folder.glob("*.key")):
+                    if _is_old_copy(path, pair.public):
+                        write_private(path, content)
+            write_private(own, content)  # the last one: after a crash before it all steps are repeated
+        except OSError as error:
+            raise KeyFileError(f"{error.filename or own} can't be read or written: {error.strerror}") from error
+    return pair
+
+
+def _is_old_copy(path: Path, public: bytes) -> bool:
+    try:
+        return read_client_key(path) == ClientKey(public)
+    except KeyFileError:  # reported by whoever needs that file
+        return False
 
 
 def find_key_pair(folder: Path, name: str) -> KeyPair | None:
@@ -115,11 +148,16 @@ def read_public_key(path: Path) -> bytes:
         KeyFileError: it can't be read, isn't a key file, isn't private (other users could replace the key), or holds a
             secret key, which must not be handed out.
     """
-    return _public_key(path, read_key_file(path))
+    return read_client_key(path).public
 
 
-def read_shared_key(path: Path) -> bytes:
-    """Read the key of a `.key` file that others may read, as NorFab writes them.
+def read_client_key(path: Path) -> ClientKey:
+    """Read the keys of a client's `.key` file; raises as `read_public_key` does."""
+    return _client_key(path, read_key_file(path))
+
+
+def read_shared_key(path: Path) -> ClientKey:
+    """Read the keys of a `.key` file that others may read, as NorFab writes them.
 
     Raises:
         KeyFileError: it can't be read, isn't a key file, holds a secret key, or other users could change it
@@ -132,27 +170,31 @@ def read_shared_key(path: Path) -> bytes:
         raise KeyFileError(str(error)) from error
     except OSError as error:
         raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
-    return _public_key(path, content)
+    return _client_key(path, content)
 
 
-def _public_key(path: Path, content: bytes) -> bytes:
+def _client_key(path: Path, content: bytes) -> ClientKey:
     values = _parse_certificate(path, content)
     if b"secret-key" in values:
         raise KeyFileError(f"{path} holds a secret key: put the .key file there instead, and replace that pair")
     if b"public-key" not in values:
         raise KeyFileError(f"{path} is not a public key file: it needs a line public-key")
-    return values[b"public-key"]
+    return ClientKey(values[b"public-key"], signing.decode() if (signing := values.get(_SIGNING)) else None)
 
 
-def format_certificate(public: bytes, secret: bytes | None = None) -> bytes:
+def format_certificate(public: bytes, secret: bytes | None = None, *, signing: str | None = None) -> bytes:
     """Return the content of a `.key` file, or with `secret` of a `.key_secret` file."""
     kind = b"Public" if secret is None else b"**Secret**"
-    text = b'#   ZeroMQ CURVE %b Certificate\n\nmetadata\ncurve\n    public-key = "%b"\n' % (kind, public)
+    metadata = b"" if signing is None else b'    signing-key = "%b"\n' % signing.encode()
+    text = b'#   ZeroMQ CURVE %b Certificate\n\nmetadata\n%bcurve\n    public-key = "%b"\n' % (kind, metadata, public)
     return text if secret is None else text + b'    secret-key = "%b"\n' % secret
 
 
 def _parse_certificate(path: Path, content: bytes) -> dict[bytes, bytes]:
-    """Return the keys of a certificate file by name, each verified to be 40 Z85 characters."""
+    """Return the keys of a certificate file by name.
+
+    Those of the section `curve` are verified to be 40 Z85 characters, the signing key to be 64 hexadecimal digits.
+    """
     if len(content) > MAX_KEY_FILE_BYTES:
         raise KeyFileError(f"{path} is not a key file: it is longer than {MAX_KEY_FILE_BYTES} bytes")
     values: dict[bytes, bytes] = {}
@@ -162,11 +204,15 @@ def _parse_certificate(path: Path, content: bytes) -> dict[bytes, bytes]:
         if line == b"curve":
             is_curve = True
         # A key may contain # and =: only a leading # starts a comment, only the first = ends the name.
-        elif is_curve and line and not line.startswith(b"#"):
+        elif line and not line.startswith(b"#"):
             name, _, value = line.partition(b"=")
-            value = value.strip(b" \t'\"")
-            if name.strip() in (b"public-key", b"secret-key"):
+            name, value = name.strip(), value.strip(b" \t'\"")
+            if is_curve and name in (b"public-key", b"secret-key"):
                 if not Z85_KEY.fullmatch(value.decode("latin-1")):
-                    raise KeyFileError(f"{path} line {number}: {name.strip().decode()} must be 40 Z85 characters")
-                values[name.strip()] = value
+                    raise KeyFileError(f"{path} line {number}: {name.decode()} must be 40 Z85 characters")
+                values[name] = value
+            elif not is_curve and name == _SIGNING:
+                if not _SIGNING_KEY.fullmatch(value.decode("latin-1")):
+                    raise KeyFileError(f"{path} line {number}: signing-key must be 64 hexadecimal digits")
+                values[name] = value
     return values

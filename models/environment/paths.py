@@ -104,6 +104,10 @@ class Environment:
         """Return the key of the fingerprints in a worker's audit trail."""
         return self.keys_folder / f"{_validated_name(name)}.audit_key"
 
+    def signed_jobs_file(self, name: str) -> Path:
+        """Return a worker's record of the signed jobs that it has run."""
+        return self.run_folder / f"{_validated_name(name)}.signed_jobs"
+
     @property
     def fleet_key_file(self) -> Path:
         """The key that the environments of a fleet share (`models/environment/fleet_key.py`)."""

@@ -45,6 +45,7 @@ _NULL_IS_UNSET = frozenset(
     {
         "allowed_hosts",
         "allowed_origins",
+        "allowed_relays",
         "auth_bearer",
         "fastmcp",
         "logging",
@@ -142,6 +143,16 @@ class WorkerInventory(_Model):
     allowed_origins: Annotated[Origins, Kind("list of SCHEME://NAME, with :PORT or :*")] = Field(
         default=(),
         description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
+    )
+    signed_jobs: Annotated[Literal["optional", "required"], Kind("optional or required")] = Field(
+        default="optional",
+        description="required: jobs that manage tokens, backups, imports and the audit trail must be signed by a "
+        "client whose key is in .nfcli/clients/, in a fabric too; nfcli's clients sign all jobs, NorFab's none",
+    )
+    allowed_relays: Annotated[Texts, Kind("list of names of workers")] = Field(
+        default=(),
+        description="Workers of the fabric whose own jobs may manage tokens, backups, imports and the audit trail, for "
+        "whoever they run them; others' are refused. Has no effect where signed_jobs is required",
     )
     plugins: Annotated[ModuleNames, Kind("list of Python modules, PACKAGE.MODULE")] = Field(
         default=(),

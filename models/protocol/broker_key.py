@@ -77,6 +77,6 @@ def _copied(environment: Environment, kept: Path) -> BrokerKey:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_shared_key(path)
+        return read_shared_key(path).public
     except KeyFileError as error:
         raise InventoryError(str(error)) from None

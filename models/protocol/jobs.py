@@ -8,11 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..errors import ProtocolError, UsageError, validation_messages
 from .frames import decode_object, encode_data
+from .signatures import Proof
 
 DEFAULT_TIMEOUT_SECONDS = 60
 CHECK_BEFORE_RETRY = "check what it has done before you repeat it"
@@ -121,14 +122,24 @@ class JobRequest(BaseModel):
     timeout: float | None = None
     deadline: Annotated[float, Field(allow_inf_nan=False)] | None = None
     origin: str = ""
+    _proof: Proof | None = PrivateAttr(default=None)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Parse the DATA frame of a POST; ProtocolError if it isn't JSON of this shape."""
+        value = decode_object(data)
         try:
-            return cls.model_validate(decode_object(data))
+            request = cls.model_validate(value)
         except ValidationError as error:
             raise ProtocolError(f"the data is not a job request: {'; '.join(validation_messages(error))}") from None
+        if "signed" in value:
+            request._proof = Proof.find(data, value["signed"])  # noqa: SLF001  the class's own
+        return request
+
+    @property
+    def proof(self) -> Proof | None:
+        """The signature that the request came with, not verified; None if it isn't signed."""
+        return self._proof
 
     @field_validator("task")
     @classmethod

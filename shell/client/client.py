@@ -12,11 +12,13 @@ from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
+from ...models.environment.signing_keys import SigningKey
 from ...models.errors import NfcliError, NoWorkersError, UsageError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
 from ...models.protocol.pending_job import OnProgress, PendingJob
+from ...models.protocol.signatures import JobSigner
 from ..transport.base import MISSING, Transport
 from .fleet import Fleet, MissingWorker
 from .identity import local_user
@@ -59,6 +61,7 @@ class Client:
         self.inventory = inventory
         self._fleet = fleet or Fleet(environment, inventory)
         self._keys = keys
+        self._signer = JobSigner(keys.public.decode(), SigningKey(keys.secret), time.time)
         self._transport = transport
         self._before_first_job = before_first_job
         self._restart = restart
@@ -284,12 +287,21 @@ class Client:
             job.fail_gone(name, error)
         job.missing = set(names)
         if job.missing:
-            self._transport.send(job)
+            self._send(job)
             job.expire()
         targets = {*names, *(absent or {})}
         if job.unreached.keys() >= targets:
             raise _unreachable(job.unreached)
         return {name: job.results[name] for name in sorted(targets)}
+
+    def _send(self, job: PendingJob) -> None:
+        """Sign a job for its missing workers, and send it; signed for one worker, it may be sent to another later."""
+        request = job.data
+        job.data = self._signer.sign(request, uuid=job.uuid, service=job.service, workers=sorted(job.missing))
+        try:
+            self._transport.send(job)
+        finally:
+            job.data = request
 
 
 def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ...models.environment.curve_keys import (
     CLIENT_NAME,
+    ClientKey,
     find_key_pair,
     format_certificate,
-    read_public_key,
+    read_client_key,
     read_shared_key,
 )
 from ...models.environment.file_lock import lock_folder
@@ -66,23 +67,26 @@ def authorize(inventory: Path | None, key_file: Path, fleet_key_file: Path | Non
     """
     environment = find_environment(inventory)
     environment.prepare()
-    name, public = _client_name(key_file), read_shared_key(key_file)
+    name, key = _client_name(key_file), read_shared_key(key_file)
     fleet_key = None if fleet_key_file is None else _read_fleet_key(fleet_key_file)
     if fleet_key is not None:
         check_fleet_key(environment, fleet_key)
     target = environment.clients_folder / f"{name}.key"
     try:
         with lock_folder(environment.clients_folder):
-            known_as = _authorized_name(environment, public)
+            known_as, needs_signing_key = _authorized_name(environment, key)
             if known_as is None:
-                _check_name(environment, target, public)
+                _check_name(environment, target, key.public)
             if fleet_key is not None:
                 adopt_fleet_key(environment, fleet_key)
-            if known_as is None:
-                write_private(target, format_certificate(public))
+            if known_as is None or needs_signing_key:
+                target = environment.clients_folder / f"{known_as or name}.key"
+                write_private(target, format_certificate(key.public, signing=key.signing))
     except OSError as error:
         raise KeyFileError(f"{error.filename or target} can't be read or written: {error.strerror}") from error
     done = f"client {name} is authorized" if known_as is None else f"this key was authorized before, as {known_as}"
+    if needs_signing_key:
+        done += ", and its signing key is known now"
     return done if fleet_key is None else f"{done}; the fleet key is {fleet_key.id}"
 
 
@@ -101,11 +105,16 @@ def _client_name(file: Path) -> str:
     return file.stem
 
 
-def _authorized_name(environment: Environment, public: bytes) -> str | None:
+def _authorized_name(environment: Environment, key: ClientKey) -> tuple[str | None, bool]:
+    """Return the name that a key is authorized by, and whether its file lacks the signing key that is given now."""
     for path in sorted(environment.clients_folder.glob("*.key")):
-        if read_public_key(path) == public:
-            return path.stem
-    return None
+        known = read_client_key(path)
+        if known.public != key.public:
+            continue
+        if known.signing is not None and key.signing not in {None, known.signing}:
+            raise KeyFileError(f"{path} has another signing key for this client, nothing changed: remove it first")
+        return path.stem, known.signing is None and key.signing is not None
+    return None, False
 
 
 def _check_name(environment: Environment, target: Path, public: bytes) -> None:

@@ -18,10 +18,11 @@ from pydantic_core import PydanticSerializationError, to_json
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
 from ...models.tasks.audit import Operation
+from ..admission.admission import Admission, AdmissionError
 from .finished_jobs import FinishedJobs
 from .lane_threads import LaneLimits, LaneThreads
 from .progress import JobProgress
-from .task import Lane
+from .task import Lane, TaskSpec
 from .task_context import TaskContext
 from .tracked_job import Deliver, JobKey, JobState, StartDeadline, TrackedJob
 
@@ -62,15 +63,22 @@ class JobLimits:
 class JobExecutor:
     """Runs the jobs of one worker; any thread may call any method.
 
-    `identify` returns a client as the audit trail names it, given the key that distinguishes it.
+    `identify` returns a client as the audit trail names it, given the key that distinguishes it. `admission` decides
+    who may run restricted tasks; None: all clients.
     """
 
     def __init__(
-        self, worker: TaskContext, identify: Callable[[str], Actor | str], *, limits: JobLimits | None = None
+        self,
+        worker: TaskContext,
+        identify: Callable[[str], Actor | str],
+        *,
+        admission: Admission | None = None,
+        limits: JobLimits | None = None,
     ) -> None:
         self._worker = worker
         self._limits = limits = limits or JobLimits()
         self._identify = identify
+        self._admission = admission
         self._lock = threading.Lock()
         self._jobs: dict[JobKey, TrackedJob] = {}
         self._finished = FinishedJobs(limits.kept_jobs, limits.kept_result_bytes)
@@ -126,7 +134,7 @@ class JobExecutor:
                 lane = self._admit(job)
         if finished is not None:
             deliver(finished.payload or self._discarded_result(finished))
-        elif spec is not None and spec.run_inline:
+        elif spec is not None and spec.run_inline and not self._needs_signature(spec):
             self._execute(job)
         else:
             lane.put(job)
@@ -154,6 +162,9 @@ class JobExecutor:
         deadline = time.monotonic() + grace_seconds
         for lane in self._lanes.values():
             lane.stop(max(0.0, deadline - time.monotonic()))
+
+    def _needs_signature(self, spec: TaskSpec) -> bool:
+        return spec.restricted and self._admission is not None and self._admission.requires_signatures
 
     def _admit(self, job: TrackedJob) -> LaneThreads:
         if self._worker.stopping.is_set():
@@ -233,6 +244,8 @@ class JobExecutor:
             result.status = ResultStatus.TIMEOUT
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
+        elif (refusal := self._refusal(job, worker)) is not None:
+            result, audit = self._failure(job, refusal), None
         else:
             job.state, job.was_run = JobState.STARTED, True
             self._notify(job, "starting")
@@ -244,6 +257,24 @@ class JobExecutor:
         except (PydanticSerializationError, ValueError):
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
+
+    def _refusal(self, job: TrackedJob, worker: TaskContext) -> str | None:
+        """Return why the client may not run the task, None if it may; a verified client is named in the context.
+
+        The refusal is recorded in the audit trail.
+        """
+        spec = job.spec
+        if spec is None or not spec.restricted or self._admission is None:
+            return None
+        try:
+            signer = self._admission.admit(job.client, job.uuid, job.request, names_actor=spec.audit is not None)
+        except AdmissionError as error:
+            if worker.audit.refused(self._actor(job), str(error)):
+                log.warning("job refused: %s", error)
+            return str(error)
+        if signer is not None and worker is not self._worker:
+            worker.client = replace(self._actor(job), name=signer, authenticated="signature")
+        return None
 
     def _record_unchanged(self, job: TrackedJob, worker: TaskContext, operation: Operation, result: Result) -> Result:
         """Write the audit line of a job that changed nothing; return the result, a failed one if that can't be done.

@@ -119,7 +119,9 @@ class TaskSpec:
     """The declaration of one task: its function, model of arguments, type of result, and hints (None: never a tool).
 
     `audit` is the operation of the audit line that is written when the task changes nothing, None for tasks that aren't
-    audited. `run_inline`: it only reads memory, so the thread that receives the job runs it.
+    audited. `run_inline`: it only reads memory, so the thread that receives the job runs it. `restricted`: it shows or
+    changes what clients must be authorized for, so its jobs have to be signed where the inventory says so, and other
+    workers' are refused.
     """
 
     name: str
@@ -129,8 +131,11 @@ class TaskSpec:
     mcp: ToolHints | None
     audit: Operation | None = None
     run_inline: bool = False
+    restricted: bool = False
 
     def __post_init__(self) -> None:
+        if is_token_task(self.name):
+            object.__setattr__(self, "restricted", True)
         if is_token_task(self.name) or self.name == _SHELL_TASK:
             object.__setattr__(self, "mcp", None)
 
@@ -189,6 +194,7 @@ def task(
     mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = ...,
     audit: Operation | None = ...,
     run_inline: bool = ...,
+    restricted: bool = ...,
 ) -> Callable[[FunctionT], FunctionT]: ...
 
 
@@ -201,6 +207,7 @@ def task(
     mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None,
     audit: Operation | None = None,
     run_inline: bool = False,
+    restricted: bool = False,
 ) -> Any:
     """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
 
@@ -214,6 +221,7 @@ def task(
             itself records what it changed, before the change is committed. Ignored for plugins.
         run_inline: the thread that receives jobs runs the function itself; only for functions that take microseconds
             and never wait: no disk, no lock, no network. Ignored for plugins.
+        restricted: refuse its jobs from other workers, and unsigned ones where the inventory requires signatures.
 
     Raises:
         TypeError: `arguments` isn't a model, or `mcp` isn't one of these.
@@ -221,7 +229,7 @@ def task(
 
     def mark(function: TaskFunction) -> TaskFunction:
         name = function.__name__
-        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), audit, run_inline)
+        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), audit, run_inline, restricted)
         function.task_spec = spec  # type: ignore[attr-defined]
         return function
 

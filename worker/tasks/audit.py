@@ -10,7 +10,7 @@ from ..jobs.task import task
 from ..jobs.task_context import TaskContext
 
 
-@task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False)
+@task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False, restricted=True)
 def get_audit(worker: TaskContext, arguments: GetAuditInput) -> list[dict[str, Any]]:
     """List the newest lines of the audit trail, of all users or of one, oldest first.
 
@@ -19,7 +19,7 @@ def get_audit(worker: TaskContext, arguments: GetAuditInput) -> list[dict[str, A
     return [entry.model_dump() for entry in worker.audit.entries(arguments.last, arguments.username)]
 
 
-@task(result=AuditReport, mcp=False)
+@task(result=AuditReport, mcp=False, restricted=True)
 def verify_audit(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Verify the entire audit trail and count its lines; fail if one was altered or is missing."""
     return worker.audit.verify().model_dump()

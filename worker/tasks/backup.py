@@ -38,7 +38,7 @@ from ..tokens.rows import LoadedTokens
 from ..tokens.transfers import Transfer
 
 
-@task(result=BackupBegun, mcp=False, audit="backup")
+@task(result=BackupBegun, mcp=False, audit="backup", restricted=True)
 def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Take a snapshot of all tokens, to be read with `backup_read` and removed with `backup_end`.
 
@@ -59,7 +59,7 @@ def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens).model_dump()
 
 
-@task(arguments=BackupReadInput, result=str, mcp=False)
+@task(arguments=BackupReadInput, result=str, mcp=False, restricted=True)
 def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
     """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty past its end."""
     session = worker.transfers.snapshot
@@ -72,14 +72,14 @@ def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
         return base64.b64encode(stream.read(CHUNK_BYTES)).decode()
 
 
-@task(arguments=TransferInput, result=bool, mcp=False)
+@task(arguments=TransferInput, result=bool, mcp=False, restricted=True)
 def backup_end(worker: TaskContext, arguments: TransferInput) -> bool:
     """Remove the snapshot."""
     with worker.transfers.snapshot.acquire(arguments.id, is_last=True):
         return True
 
 
-@task(arguments=RestoreBeginInput, result=RestoreBegun, mcp=False)
+@task(arguments=RestoreBeginInput, result=RestoreBegun, mcp=False, restricted=True)
 def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str, Any]:
     """Announce a database, to be sent with `restore_write`; `restore_commit` then replaces all tokens by its tokens.
 
@@ -92,7 +92,7 @@ def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str
     return RestoreBegun(id=upload.id).model_dump()
 
 
-@task(arguments=RestoreWriteInput, result=bool, mcp=False)
+@task(arguments=RestoreWriteInput, result=bool, mcp=False, restricted=True)
 def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
     """Write a chunk of the announced database; safe to repeat."""
     try:
@@ -109,7 +109,7 @@ def restore_write(worker: TaskContext, arguments: RestoreWriteInput) -> bool:
     return True
 
 
-@task(arguments=TransferInput, result=Restored, mcp=False, audit="restore")
+@task(arguments=TransferInput, result=Restored, mcp=False, audit="restore", restricted=True)
 def restore_commit(worker: TaskContext, arguments: TransferInput) -> Result:
     """Replace all stored tokens by those of the uploaded database, in one transaction.
 

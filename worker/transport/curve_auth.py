@@ -11,11 +11,12 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from ...models.environment.curve_keys import read_public_key
+from ...models.environment.curve_keys import read_client_key
 from ...models.errors import KeyFileError
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,14 @@ log = logging.getLogger(__name__)
 ZAP_DOMAIN = "nfcli"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by ZeroMQ RFC 27
 
-_Signature = tuple[int, int, int]
+_State = tuple[int, int, int]
+
+
+class _KeyFile(NamedTuple):
+    """A key file: what `stat` says of it while it is unchanged, and the signing key in it."""
+
+    state: _State
+    signing: str | None
 
 
 class AuthorizedKeys:
@@ -35,8 +43,8 @@ class AuthorizedKeys:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
-        self._files: dict[str, dict[Path, _Signature]] = {}
-        self._ignored: set[tuple[Path, _Signature | None]] = set()
+        self._files: dict[str, dict[Path, _KeyFile]] = {}
+        self._ignored: set[tuple[Path, _State | None]] = set()
 
     def is_authorized(self, key: str) -> bool:
         """Whether a file in the folder has this public key (40 characters of Z85)."""
@@ -51,25 +59,33 @@ class AuthorizedKeys:
             if not self._is_unchanged(key):
                 self._scan()
             files = self._files.get(key, {})
-            return next((path.stem for path, known in files.items() if _signature(path) == known), key_prefix(key))
+            return next((path.stem for path, known in files.items() if _state(path) == known.state), key_prefix(key))
+
+    def signing_key(self, key: str) -> str | None:
+        """Return the public signing key of an authorized client, None if its file has none."""
+        with self._lock:
+            if not self._is_unchanged(key):
+                self._scan()
+            unchanged = (known for path, known in self._files.get(key, {}).items() if _state(path) == known.state)
+            return next((known.signing for known in unchanged if known.signing is not None), None)
 
     def _is_unchanged(self, key: str) -> bool:
-        return any(_signature(path) == known for path, known in self._files.get(key, {}).items())
+        return any(_state(path) == known.state for path, known in self._files.get(key, {}).items())
 
     def _scan(self) -> None:
-        files: dict[str, dict[Path, _Signature]] = {}
+        files: dict[str, dict[Path, _KeyFile]] = {}
         ignored = set()
         for path in sorted(self.folder.glob("*.key")):
-            signature = _signature(path)
+            state = _state(path)
             try:
-                key = read_public_key(path).decode()
+                found = read_client_key(path)
             except KeyFileError as error:
-                ignored.add((path, signature))
-                if (path, signature) not in self._ignored:  # unknown clients cause scans at any rate
+                ignored.add((path, state))
+                if (path, state) not in self._ignored:  # unknown clients cause scans at any rate
                     log.warning("client key ignored: %s", error)
                 continue
-            if signature is not None:
-                files.setdefault(key, {})[path] = signature
+            if state is not None:
+                files.setdefault(found.public.decode(), {})[path] = _KeyFile(state, found.signing)
         self._files, self._ignored = files, ignored
 
 
@@ -78,7 +94,7 @@ def key_prefix(key: str) -> str:
     return key[:8]
 
 
-def _signature(path: Path) -> _Signature | None:
+def _state(path: Path) -> _State | None:
     try:
         status = os.stat(path)  # noqa: PTH116  once per message: half the cost of Path.stat
     except OSError:

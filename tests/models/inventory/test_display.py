@@ -28,6 +28,8 @@ KEYS = [
     "workers.NAME.auth_bearer.max_wrong_tokens_per_minute",
     "workers.NAME.allowed_hosts",
     "workers.NAME.allowed_origins",
+    "workers.NAME.signed_jobs",
+    "workers.NAME.allowed_relays",
     "workers.NAME.plugins",
     "workers.NAME.tools",
     "workers.NAME.tools.policy",
@@ -96,6 +98,8 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
                 },
                 "allowed_hosts": [],
                 "allowed_origins": [],
+                "signed_jobs": "optional",
+                "allowed_relays": [],
                 "plugins": [],
                 "tools": {
                     "policy": [],

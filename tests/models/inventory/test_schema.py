@@ -117,6 +117,8 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
         },
         "allowed_hosts": (),
         "allowed_origins": (),
+        "signed_jobs": "optional",
+        "allowed_relays": (),
         "plugins": (),
         "tools": {
             "policy": (),
