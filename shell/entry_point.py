@@ -10,8 +10,10 @@ _EXIT_INTERRUPTED = 130  # as in `repl/script.py`, which takes long to import
 def main() -> int:
     """Run nfcli with the arguments of the command line; return the exit status."""
     try:
+        from ..models.environment.core_dumps import forbid_core_dumps  # noqa: PLC0415  as below
         from .cli import main as run  # noqa: PLC0415  an interrupt of this import is handled here
 
+        forbid_core_dumps()
         return run()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

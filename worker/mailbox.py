@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import time
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
+
+STALL_SECONDS = 10.0
+"""A reader that was woken and hasn't read for this long hangs."""
 
 
 class Mailbox(Generic[ItemT]):
@@ -19,6 +23,7 @@ class Mailbox(Generic[ItemT]):
         self.reader, self._writer = socket.socketpair()
         self.reader.setblocking(False)
         self._writer.setblocking(False)
+        self._read_at = time.monotonic()
 
     def put(self, item: ItemT, *, wake: bool = False) -> None:
         """Add an item, from any thread; without `wake` it stays until the reader's next `drain`."""
@@ -32,8 +37,15 @@ class Mailbox(Generic[ItemT]):
         with contextlib.suppress(BlockingIOError, OSError):
             self._writer.send(b"\0")
 
+    def is_being_read(self) -> bool:
+        """Whether the reader has read lately. Wakes it, for the next call: only repeated calls tell that it hangs."""
+        is_recent = time.monotonic() - self._read_at < STALL_SECONDS
+        self.wake()
+        return is_recent
+
     def drain(self) -> Iterator[ItemT]:
         """Yield the items until there are none; from the reader's thread."""
+        self._read_at = time.monotonic()
         with contextlib.suppress(BlockingIOError):
             while self.reader.recv(4096):
                 pass

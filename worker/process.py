@@ -1,8 +1,11 @@
-"""The worker process: its arguments, its signals, and the one line that it writes to stdout.
+"""The worker process: its arguments, its signals, and the line that it writes to stdout at its start.
 
 That line is JSON: `{"event": "ready", …}` with the bound addresses, `{"event": "failed", …}` with the reason and the
 exit status, or `{"event": "skipped", …}` with the service of a worker whose inventory, kept by the broker, names a
 service other than `fastmcp`. Everything else goes to the log.
+
+With `--until-stdin-ends`, `{"event": "alive"}` follows whenever something is written to stdin: unless the event loop or
+the ZeroMQ thread hangs.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from ..models.environment.core_dumps import forbid_core_dumps
 from ..models.environment.paths import Environment, find_environment
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from .configuration import load_configuration
@@ -43,7 +48,15 @@ async def _serve(worker: Worker, stdout: IO[str], arguments: argparse.Namespace)
     if arguments.while_needed:
         call_after(worker.wait_until_unused, worker.request_stop)
     elif arguments.until_stdin_ends:
-        call_after(wait_for_end_of_stdin, worker.request_stop)
+
+        def answer() -> None:
+            if worker.is_responsive():
+                _write_event(stdout, event="alive")
+
+        def ask_loop() -> None:
+            loop.call_soon_threadsafe(answer)
+
+        call_after(partial(wait_for_end_of_stdin, ask_loop), worker.request_stop)
     return await worker.serve()
 
 
@@ -90,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     stdout: IO[str] = sys.stdout
     os.umask(0o077)
+    forbid_core_dumps()
     _tune_malloc()
     # Until the log file is open, logging would print warnings on stderr.
     logging.getLogger().addHandler(logging.NullHandler())

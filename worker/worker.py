@@ -240,6 +240,10 @@ class Worker:
         except (OSError, NfcliError) as error:
             log.warning("cannot determine which shells use this worker: %s", error)
 
+    def is_responsive(self) -> bool:
+        """Whether the ZeroMQ thread serves; the loop does while its thread can call this."""
+        return self.transport.is_responsive()
+
     def request_stop(self) -> None:
         """Make `serve` return; from the loop's thread."""
         self._stop_requested.set()
@@ -286,7 +290,7 @@ def call_after(wait: Callable[[], None], then: Callable[[], None]) -> None:
     threading.Thread(target=run, name="watch", daemon=True).start()
 
 
-def wait_for_end_of_stdin() -> None:
-    """Block until stdin reaches EOF, including when the parent dies."""
+def wait_for_end_of_stdin(on_data: Callable[[], None] = lambda: None) -> None:
+    """Block until stdin reaches EOF, including when the parent dies; `on_data` is called when something is read."""
     while os.read(0, 4096):
-        pass
+        on_data()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import time
@@ -11,7 +10,7 @@ from typing import NoReturn
 
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
-from ...models.errors import EXIT_OK, WorkerStartError
+from ...models.errors import EXIT_OK, NfcliError, WorkerStartError
 from .launcher import Launcher
 from .worker_process import READY_SECONDS, Notice, WorkerHandle
 
@@ -19,6 +18,10 @@ FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 60.0
 HEALTHY_SECONDS = 60.0
 """A worker that ran for longer is restarted after the first backoff again."""
+QUESTION_SECONDS = 5.0
+"""Pause between two questions whether a worker is alive."""
+HANG_SECONDS = 20.0
+"""A worker that has left a question unanswered for this long is killed and restarted."""
 
 
 class _Stopped(BaseException):
@@ -32,8 +35,9 @@ def _raise_stopped(*_: object) -> NoReturn:
 class Supervisor:
     """Runs workers in the foreground for a service manager: reports what happens, restarts workers that end.
 
-    `notice` is called with each line to report. The first restart of a worker comes after `first_backoff` seconds, each
-    further one after twice the time.
+    Each worker is watched by itself: a slow start or a worker that hangs delays no other one. `notice` is called with
+    each line to report. The first restart of a worker comes after `first_backoff` seconds, each further one after twice
+    the time. Every `question_seconds` each worker is asked whether it is alive.
     """
 
     def __init__(
@@ -44,13 +48,21 @@ class Supervisor:
         log_level: str,
         notice: Notice,
         first_backoff: float = FIRST_BACKOFF_SECONDS,
+        question_seconds: float = QUESTION_SECONDS,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self._environment = environment
         self._notice = notice
         self._first_backoff = first_backoff
+        self._question_seconds = question_seconds
+        self._hang_seconds = hang_seconds
+        self._selector = selectors.DefaultSelector()  # one for all: a new one would need a descriptor at a bad time
         self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False, notice=notice)
         self._backoffs: dict[str, float] = {}
         self._restart_times: dict[str, float] = {}
+        self._start_deadlines: dict[str, float] = {}
+        self._unanswered: dict[str, float] = {}
+        self._next_question = time.monotonic()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit status.
@@ -78,7 +90,9 @@ class Supervisor:
         started = self._launcher.start()
         self._assert_not_run_elsewhere(started)  # another process may have been faster
         for name in started:
-            self._report_ready(name)
+            handle = self._launcher.handles[name]
+            self._selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
+            self._report_ready(handle)
 
     def _assert_not_run_elsewhere(self, names: Collection[str]) -> None:
         """Raise if another process runs a worker: one that isn't among `names`."""
@@ -88,50 +102,100 @@ class Supervisor:
                 running = f"worker {name} is already running (pid {(owner and owner.pid) or '?'})"
                 raise WorkerStartError(f"{running}: stop the nfcli -w or the shell that runs it")
 
-    def _report_ready(self, name: str) -> None:
-        owner = read_owner(self._environment.lock_file(name))
-        if owner is not None:
-            self._notice(f"worker {name} is ready (pid {owner.pid}): MCP at {owner.url}")
+    def _report_ready(self, handle: WorkerHandle) -> None:
+        self._notice(f"worker {handle.name} is ready (pid {handle.process.pid}): MCP at {handle.url}")
 
     def _watch(self) -> NoReturn:
-        """Wait for workers to end and for restarts to become due."""
+        """Handle what workers report, their ends, and what is due: restarts, ends of starts, questions."""
         while True:
-            due = min(self._restart_times.values(), default=None)
-            with selectors.DefaultSelector() as selector:
-                for handle in self._launcher.handles.values():
-                    selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
-                events = selector.select(None if due is None else max(0.0, due - time.monotonic()))
+            times = [*self._restart_times.values(), *self._start_deadlines.values(), self._next_question]
+            events = self._selector.select(max(0.0, min(times) - time.monotonic()))
             for key, _ in events:
                 self._handle_output(key.data)
-            self._restart_due_workers()
+            now = time.monotonic()
+            for name in _due(self._restart_times, now):
+                self._restart(name)
+            for name in _due(self._start_deadlines, now):
+                self._fail_start(name, self._launcher.handles[name].not_ready())
+            if now >= self._next_question:
+                self._next_question = now + self._question_seconds
+                self._ask_all(now)
 
     def _handle_output(self, handle: WorkerHandle) -> None:
-        if os.read(handle.stdout_descriptor(), 65_536):
-            return
-        self._launcher.discard(handle.name)
-        was_healthy = time.monotonic() - handle.started > HEALTHY_SECONDS
-        self._schedule_restart(handle.name, f"ended with status {handle.process.returncode}", reset=was_healthy)
+        if handle.name in self._start_deadlines:
+            self._handle_start(handle)
+        elif handle.read_reports() is None:
+            self._forget(handle.name)
+            self._schedule_restart(handle, f"ended with status {handle.process.returncode}")
+        else:
+            self._unanswered.pop(handle.name, None)
 
-    def _schedule_restart(self, name: str, reason: str, *, reset: bool = False) -> None:
-        last = 0.0 if reset else self._backoffs.get(name, 0.0)
-        backoff = min(MAX_BACKOFF_SECONDS, last * 2 or self._first_backoff)
+    def _handle_start(self, handle: WorkerHandle) -> None:
+        """Read what a worker that is starting reports."""
+        try:
+            if not handle.take_start_report():
+                return
+        except WorkerStartError as error:
+            self._fail_start(handle.name, error)
+            return
+        if handle.foreign_service is None:
+            del self._start_deadlines[handle.name]
+            self._report_ready(handle)
+        else:
+            self._forget(handle.name)
+            self._launcher.exclude(handle.name, handle.foreign_service)
+
+    def _ask_all(self, now: float) -> None:
+        """Ask the workers that are ready whether they are alive; kill those that have not answered for too long."""
+        for name, handle in list(self._launcher.handles.items()):
+            if name in self._start_deadlines:
+                continue
+            if now - self._unanswered.setdefault(name, now) >= self._hang_seconds:
+                handle.kill()
+                self._forget(name)
+                self._schedule_restart(handle, f"has not answered for {self._hang_seconds:g} s and was killed")
+            else:
+                handle.ask()
+
+    def _forget(self, name: str) -> None:
+        """Stop a worker, unless it has ended, and no longer watch it."""
+        handle = self._launcher.handles[name]
+        for descriptor in [fd for fd, key in self._selector.get_map().items() if key.data is handle]:
+            self._selector.unregister(descriptor)
+        self._launcher.discard(name)
+        self._start_deadlines.pop(name, None)
+        self._unanswered.pop(name, None)
+
+    def _fail_start(self, name: str, error: WorkerStartError) -> None:
+        self._forget(name)
+        self._schedule(name, f"could not be restarted ({error})")
+
+    def _schedule_restart(self, handle: WorkerHandle, reason: str) -> None:
+        if time.monotonic() - handle.started > HEALTHY_SECONDS:
+            self._backoffs.pop(handle.name, None)
+        self._schedule(handle.name, reason)
+
+    def _schedule(self, name: str, reason: str) -> None:
+        backoff = min(MAX_BACKOFF_SECONDS, self._backoffs.get(name, 0.0) * 2 or self._first_backoff)
         self._backoffs[name] = backoff
         self._restart_times[name] = time.monotonic() + backoff
         self._notice(f"worker {name} {reason}: restart in {backoff:g} s")
 
-    def _restart_due_workers(self) -> None:
-        due = [name for name, moment in self._restart_times.items() if moment <= time.monotonic()]
-        for name in due:
-            del self._restart_times[name]
-            handle = self._launcher.handles[name] = self._launcher.spawn(name)
-            try:
-                handle.wait_ready(time.monotonic() + READY_SECONDS)
-            except WorkerStartError as error:
-                self._launcher.discard(name)
-                self._schedule_restart(name, f"could not be restarted ({error})")
-                continue
-            if handle.foreign_service is None:
-                self._report_ready(name)
-            else:
-                self._launcher.discard(name)
-                self._launcher.exclude(name, handle.foreign_service)
+    def _restart(self, name: str) -> None:
+        """Start a worker's process again; its report comes later."""
+        try:
+            handle = self._launcher.spawn(name)
+        except NfcliError as error:
+            self._schedule(name, f"could not be restarted ({error})")
+            return
+        self._launcher.handles[name] = handle
+        self._selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
+        self._start_deadlines[name] = time.monotonic() + READY_SECONDS
+
+
+def _due(times: dict[str, float], now: float) -> list[str]:
+    """Remove and return the names whose time has come."""
+    due = [name for name, moment in times.items() if moment <= now]
+    for name in due:
+        del times[name]
+    return due

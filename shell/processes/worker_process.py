@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -30,22 +31,31 @@ class WorkerHandle:
     """A worker process that this process started; it ends when its stdin is closed, so it doesn't outlive its parent.
 
     With `is_shared` it outlives its parent while other shells have a lease of it. `foreign_service` is the worker's
-    service by the broker's inventory, if that isn't nfcli's; the process has then ended.
+    service by the broker's inventory, if that isn't nfcli's; the process has then ended. `url` is where a worker that
+    is ready serves MCP.
+
+    Raises:
+        WorkerStartError: the system starts no further process now.
     """
 
     def __init__(self, environment: Environment, name: str, *, log_level: str, is_shared: bool) -> None:
         self.name = name
         self.foreign_service: str | None = None
+        self.url = ""
         self.started = time.monotonic()
+        self._unread = b""
         command = [sys.executable, "-P", "-m", "nfcli.worker", "--name", name, "--log-level", log_level]
-        self.process = subprocess.Popen(  # noqa: S603  our own interpreter, no shell
-            [*command, *environment.arguments, "--while-needed" if is_shared else "--until-stdin-ends"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # Ctrl-C at the prompt signals the shell's process group, which the worker must not be in.
-            start_new_session=True,
-        )
+        try:
+            self.process = subprocess.Popen(  # noqa: S603  our own interpreter, no shell
+                [*command, *environment.arguments, "--while-needed" if is_shared else "--until-stdin-ends"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # Ctrl-C at the prompt signals the shell's process group, which the worker must not be in.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise WorkerStartError(f"worker {name} can't start: no new process: {error.strerror}") from error
 
     def wait_ready(self, deadline: float) -> None:
         """Wait until the worker reports that it is ready, or not nfcli's; `deadline` in monotonic seconds.
@@ -53,41 +63,70 @@ class WorkerHandle:
         Raises:
             WorkerStartError: the worker couldn't start (the message has its reason), or didn't report in time.
         """
-        line = self._read_line(deadline)
-        if line is None:
-            self.stop()
-            raise WorkerStartError(f"worker {self.name} was not ready within {READY_SECONDS:g} s: see its log")
-        report: dict[str, Any] = json.loads(line) if line else {}
-        if report.get("event") == "ready":
-            return
-        status = self.process.wait()
-        if report.get("event") == "skipped" and status == EXIT_OK:
-            self.foreign_service = str(report.get("service"))
-            return
-        raise WorkerStartError(
-            f"worker {self.name} can't start: {report.get('error') or f'it ended with status {status}: see its log'}"
-        )
-
-    def _read_line(self, deadline: float) -> bytes | None:
-        """Return the first line of stdout, a part of it if stdout ends before, None if the deadline passes."""
-        stdout = self.stdout_descriptor()
-        line = b""
         with selectors.DefaultSelector() as selector:
-            selector.register(stdout, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return None
-                chunk = os.read(stdout, 65_536)
-                if not chunk:
-                    break
-                line += chunk
-        return line
+            selector.register(self.stdout_descriptor(), selectors.EVENT_READ)
+            while selector.select(max(0.0, deadline - time.monotonic())):
+                if self.take_start_report():
+                    return
+        raise self.not_ready()
+
+    def not_ready(self) -> WorkerStartError:
+        """Kill a worker that wasn't ready in time; return the error that says so."""
+        self.kill()
+        return WorkerStartError(f"worker {self.name} was not ready within {READY_SECONDS:g} s: see its log")
+
+    def take_start_report(self) -> bool:
+        """Read what has come of the worker's first report; return whether it is complete, and set what it has.
+
+        Raises:
+            WorkerStartError: the worker couldn't start.
+        """
+        reports = self.read_reports()
+        if reports is None:
+            reports = [{}]
+        for report in reports:
+            event = report.get("event")
+            if event == "ready":
+                self.url = str(report.get("url"))
+                return True
+            status = self.process.wait()
+            if event == "skipped" and status == EXIT_OK:
+                self.foreign_service = str(report.get("service"))
+                return True
+            reason = report.get("error") or f"it ended with status {status}: see its log"
+            raise WorkerStartError(f"worker {self.name} can't start: {reason}")
+        return False
+
+    def read_reports(self) -> list[dict[str, Any]] | None:
+        """Return what the worker has reported since the last call, waiting until there is something; None at its end.
+
+        Each report is a JSON object, with `event`; a line that isn't one is skipped.
+        """
+        chunk = os.read(self.stdout_descriptor(), 65_536)
+        if not chunk:
+            return None
+        *lines, self._unread = (self._unread + chunk).split(b"\n")
+        return [report for line in lines if isinstance(report := _decoded(line), dict)]
+
+    def ask(self) -> None:
+        """Have a ready worker report `alive`, without waiting."""
+        if self.process.stdin is not None:
+            descriptor = self.process.stdin.fileno()
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(OSError):  # it has ended, or has left 64 KiB of questions unread
+                os.write(descriptor, b"?")
 
     def stdout_descriptor(self) -> int:
         """Return the file descriptor of the worker's stdout, which is at its end once the worker is."""
         if self.process.stdout is None:
             raise WorkerStartError(f"worker {self.name} has no stdout")
         return self.process.stdout.fileno()
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self.process.kill()
+        self.process.wait()
+        self._close_pipes()
 
     def request_stop(self) -> None:
         """Send SIGTERM, without waiting."""
@@ -107,9 +146,17 @@ class WorkerHandle:
     def detach(self) -> None:
         """Leave a shared worker running for the shells that have a lease of it; it ends after the last of them."""
         self._close_pipes()
-        threading.Thread(target=self.process.wait, name=f"reap-{self.name}", daemon=True).start()  # no zombie
+        with contextlib.suppress(RuntimeError):  # no further thread: a zombie until this process ends, soon
+            threading.Thread(target=self.process.wait, name=f"reap-{self.name}", daemon=True).start()
 
     def _close_pipes(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def _decoded(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -122,6 +122,10 @@ class BrokerTransport:
         """Block until the serving thread has ended."""
         self._thread.join()
 
+    def is_responsive(self) -> bool:
+        """Whether the serving thread has gone round its loop lately; from any thread."""
+        return self._mailbox.is_being_read()
+
     def counters(self) -> dict[str, int]:
         """Return counts of messages, of new connections to the broker, and of keepalives in both directions."""
         return {key: self._counts[key] for key in _COUNTED}

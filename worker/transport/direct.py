@@ -118,6 +118,10 @@ class DirectServer:
         """Block until the serving thread has ended."""
         self._thread.join()
 
+    def is_responsive(self) -> bool:
+        """Whether the serving thread has gone round its loop lately; from any thread."""
+        return self._mailbox.is_being_read()
+
     def counters(self) -> dict[str, int]:
         """Return counts of messages: received, sent, invalid, denied, dropped."""
         return {key: self._counts[key] for key in ("received", "sent", "invalid", "denied", "dropped")}

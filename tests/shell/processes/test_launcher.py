@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from nfcli.models.errors import EXIT_OK, WorkerStartError
 from nfcli.shell.processes.launcher import Launcher
 from nfcli.shell.processes.supervisor import Supervisor
 
+READY = '{"event": "ready", "url": "http://127.0.0.1:1/mcp"}'
 SKIPPED = '{"event": "skipped", "name": "r1", "service": "nornir"}'
 FOREIGN = "worker r1 is not started: its service nornir is not nfcli's"
 
@@ -28,7 +30,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     program = tmp_path / "python"
     program.write_text(
         f"#!/bin/sh\necho x >> {tmp_path}/starts\n"
-        f'if [ -e {tmp_path}/first ]; then rm {tmp_path}/first; echo \'{{"event": "ready"}}\'; exit 1; fi\n'
+        f"if [ -e {tmp_path}/first ]; then rm {tmp_path}/first; echo '{READY}'; exit 1; fi\n"
         f"echo '{SKIPPED}'\nexit ${{STATUS:-0}}\n"
     )
     program.chmod(0o700)
@@ -82,7 +84,9 @@ def test_the_supervisor_goes_on_without_a_foreign_worker(environment: Environmen
 def test_a_worker_that_became_foreign_is_not_restarted_again(environment: Environment) -> None:
     """As when the broker's inventory was changed while the worker ran."""
     (environment.folder / "first").touch()
-    assert supervise(environment) == [
+    ready, *others = supervise(environment)
+    assert re.fullmatch(r"worker r1 is ready \(pid \d+\): MCP at http://127\.0\.0\.1:1/mcp", ready)
+    assert others == [
         "worker r1 ended with status 1: restart in 0.01 s",
         FOREIGN,
         "stopped",
