@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -69,6 +70,7 @@ class Client:
         self._lock = threading.Lock()
         self._is_closed = False
         self._origin = local_user()
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +80,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; the client can't be used afterwards."""
+        if os.getpid() != self._process:
+            return  # the connections are the parent's
         with self._lock:
             self._is_closed = True
             self._transport.close()
@@ -111,7 +115,7 @@ class Client:
             NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
             AccessDeniedError: every worker that could be reached refused this client's key.
             UsageError: arguments that can't be encoded as JSON, a timeout that isn't a positive number, `workers` that
-                are no names, or a closed client.
+                are no names, a closed client, or the client of a process that this one was forked from.
         """
         data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin)
         if not isinstance(workers, str) and not _are_names(workers):
@@ -212,6 +216,11 @@ class Client:
     @contextmanager
     def _refreshed(self, seconds: float = REFRESH_SECONDS) -> Iterator[None]:
         """Hold the lock, with a fresh list of workers."""
+        if os.getpid() != self._process:  # ZeroMQ's threads are not forked: nothing would ever answer
+            raise UsageError(
+                f"this client belongs to process {self._process}, which this one was forked from: "
+                "create one here with make_client"
+            )
         with self._lock:
             if self._is_closed:
                 raise UsageError("this client is closed: create another one with make_client")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -40,6 +41,7 @@ class Launcher:
         self._leases: dict[str, FileLock] = {}
         self.started_here: set[str] = set()
         self.handles: dict[str, WorkerHandle] = {}
+        self._process = os.getpid()
 
     def missing(self) -> list[str]:
         """Return the names of the workers that no process runs."""
@@ -136,7 +138,12 @@ class Launcher:
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop the workers that were started here, all at once, except those that other shells have a lease of."""
+        """Stop the workers that were started here, all at once, except those that other shells have a lease of.
+
+        A process that was forked from the one that started them leaves them running.
+        """
+        if os.getpid() != self._process:
+            return
         handles, self.handles = self.handles, {}
         leases, self._leases = self._leases, {}
         unused = {name for name in handles if name not in leases or leases[name].try_acquire()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
+import resource
 import signal
 import socket
 import sys
@@ -19,7 +19,7 @@ import pytest
 from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import read_owner
-from support.programs import Program, ProgramStarter, TerminalStarter, Watch
+from support.programs import ProgramStarter, TerminalStarter, Watch
 from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 pytestmark = pytest.mark.slow
@@ -162,104 +162,6 @@ def test_a_worker_whose_shell_is_killed_while_it_starts_ends(
     assert read_owner(environment.lock_file(DEFAULT_WORKER)) is None
 
 
-def ready(supervisor: Program) -> tuple[int, str]:
-    """Wait until the foreground says that a worker is ready; return its pid and URL."""
-    said = supervisor.wait_for(rf"nfcli: worker {DEFAULT_WORKER} is ready \(pid (\d+)\): MCP at (http://\S+/mcp)\n")
-    return int(said[1]), said[2]
-
-
-def test_the_foreground_restarts_a_worker_that_dies(
-    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
-) -> None:
-    """It says what happens; tokens are kept, and clients that were connected go on. SIGTERM ends it cleanly."""
-    environment = environment_factory()
-    supervisor = start_program("-w", environment=environment)
-    ready(supervisor)
-    norfab = NorFab(environment.inventory_file)
-    with contextlib.closing(norfab.make_client()) as client:
-        client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "a", "token": "t1"})
-        watch(environment).kill()
-        supervisor.wait_for(rf"nfcli: worker {DEFAULT_WORKER} ended with status -9: restart in 1 s\n")
-        said = ready(supervisor)
-        checked = client.run_job("fastmcp", "bearer_token_check", kwargs={"token": "t1"})
-        assert checked[DEFAULT_WORKER]["result"] is True
-    worker = watch(environment)
-    assert (worker.pid, worker.url) == said
-    supervisor.process.terminate()
-    supervisor.wait_for(r"\Anfcli: stopped\n\Z", seconds=STOP_SECONDS + 1)
-    assert (supervisor.end(), supervisor.out, worker.is_gone_within(0)) == (0, "", True)
-
-
-def test_the_foreground_goes_on_trying_with_growing_pauses(
-    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
-) -> None:
-    """It reports why it can't restart a worker; a corrected inventory is enough, and a stop doesn't wait for a try."""
-    environment = environment_factory()
-    file = environment.inventory_file
-    assert file is not None
-    good = file.read_text()
-    supervisor = start_program("-w", environment=environment)
-    ready(supervisor)
-    file.write_text(good.replace('"port"', '"prot"'))
-    watch(environment).kill()
-    supervisor.wait_for(r"could not be restarted \([^\n]*prot: no such key[^\n]*\): restart in 2 s\n")
-    file.write_text(good)
-    ready(supervisor)
-    watch(environment).kill()
-    supervisor.wait_for("restart in 4 s\n")
-    supervisor.process.terminate()
-    supervisor.wait_for("stopped\n", seconds=3)
-    assert supervisor.end() == 0
-
-
-def test_ctrl_c_ends_the_foreground(
-    environment_factory: EnvironmentFactory, open_terminal: TerminalStarter, watch: Watch
-) -> None:
-    """At a terminal: one line, status 0, no worker left."""
-    environment = environment_factory()
-    terminal = open_terminal("-w", environment=environment)
-    terminal.child.expect(r"is ready \(pid \d+\): MCP at \S+\r\n")
-    worker = watch(environment)
-    terminal.child.sendintr()
-    terminal.child.expect(r"nfcli: stopped\r\n")
-    assert terminal.end() == 0
-    assert worker.is_gone_within(0)
-
-
-def test_workers_end_with_a_foreground_that_is_killed(
-    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
-) -> None:
-    """A service manager that kills it can start it again."""
-    environment = environment_factory("one", "two")
-    supervisor = start_program("-w", environment=environment)
-    for name in ("one", "two"):
-        supervisor.wait_for(rf"worker {name} is ready")
-    workers = [watch(environment, name) for name in ("one", "two")]
-    supervisor.process.kill()
-    assert [worker.is_gone_within(STOP_SECONDS) for worker in workers] == [True, True]
-
-
-def test_only_one_of_two_foregrounds_runs_a_worker(
-    environment_factory: EnvironmentFactory, start_program: ProgramStarter
-) -> None:
-    """Also when both start at the same moment: the other one ends and says who has it."""
-    environment = environment_factory()
-    both = [start_program("-w", environment=environment) for _ in range(2)]
-    pipes = {program.process.stderr: program for program in both}
-    for _ in both:
-        (heard, *_), _, _ = select.select(list(pipes), [], [], 30)
-        program = pipes.pop(heard)
-        if " is ready " in program.wait_for(r"[^\n]*\n")[0]:
-            winner = program
-        else:
-            assert program.end() == 1
-    assert winner.process.poll() is None
-    loser = next(program for program in both if program is not winner)
-    assert loser.process.returncode == 1
-    winner.process.terminate()
-    assert winner.end() == 0
-
-
 def test_ctrl_c_while_workers_start_ends_the_shell(
     environment_factory: EnvironmentFactory, open_terminal: TerminalStarter
 ) -> None:
@@ -330,3 +232,16 @@ def test_a_program_leaves_its_worker_to_those_that_need_it(
     shell.wait_for(ANSWERED, stream="out")
     assert (shell.end(), shell.err) == (0, "")
     assert worker.is_gone_within(STOP_SECONDS)
+
+
+def test_processes_that_hold_secrets_dump_no_core(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
+) -> None:
+    """Neither a worker nor a shell, whatever the limit of what started them."""
+    environment = environment_factory()
+    shell = start_program(environment=environment)
+    shell.write(CHECK)
+    shell.wait_for(ANSWERED, stream="out")
+    for pid in (shell.process.pid, watch(environment).pid):
+        assert resource.prlimit(pid, resource.RLIMIT_CORE)[0] == 0
+    assert shell.end() == 0
