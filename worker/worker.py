@@ -168,7 +168,8 @@ class Worker:
             self.inventory,
             store=context.store,
             catalogue=context.catalogue,
-            run_task=partial(context.registry.run, context),
+            run_task=context.run_tool,
+            read_arguments=context.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.inventory.tools.timeout),
             on_rejected=lambda network, reason, token: context.audit.refused(network, reason, token=token),
         )

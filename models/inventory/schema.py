@@ -184,17 +184,24 @@ class WorkerInventory(_Model):
         """Return the MCP server's URL without a path; `port` is the bound one where the inventory says 0."""
         return f"http://{url_host(self.host)}:{self.port if port is None else port}"
 
-    def redacted(self) -> dict[str, Any]:
+    def redacted(self, *, for_tools: bool = False) -> dict[str, Any]:
         """Return the configuration for display, in JSON types, secrets of free-form sections as `***`.
 
-        URLs that aren't set are left out: null would mean that no metadata is published.
+        URLs that aren't set are left out: null would mean that no metadata is published. `for_tools`: without what MCP
+        clients have no use for, such as rules, which say what to evade, and free-form sections, which may say anything.
         """
         unset = {"issuer_url", "resource_server_url"} - self.auth_bearer.model_fields_set
         shown = self.model_dump(mode="json", exclude={**dict.fromkeys(_FREE_FORM, True), "auth_bearer": unset})
+        if for_tools:
+            return {key: shown[key] for key in _FOR_TOOLS}
         return shown | {key: mask_section(getattr(self, key)) for key in _FREE_FORM}
 
 
 _FREE_FORM = ("fastmcp", "uvicorn", "logging")
+_FOR_TOOLS = (
+    *("service", "host", "port", "endpoint", "authentication_enabled", "allow_unauthenticated", "auth_bearer"),
+    *("allowed_hosts", "allowed_origins", "plugins"),
+)
 
 
 def _topology_names(value: Any) -> Any:

@@ -7,17 +7,17 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..fields import Seconds, Token, Username
-from .base import TaskInput
+from .base import TaskInput, fold_name
 
 RESERVED_PREFIX = "bearer_token_"
 
 
 def is_token_task(name: str) -> bool:
-    """Whether a task manages bearer tokens, as its name says in any letter case.
+    """Whether a task manages bearer tokens, as its name says in any spelling.
 
     Such a task is never an MCP tool, and no plugin may define one.
     """
-    return name.casefold().startswith(RESERVED_PREFIX)
+    return fold_name(name).startswith(RESERVED_PREFIX)
 
 
 class BearerTokenStoreInput(TaskInput):

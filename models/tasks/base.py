@@ -5,6 +5,14 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
+def fold_name(name: str) -> str:
+    """Return a name of a task or an argument without what spellings of it differ in: letter case, `-` and `.` for `_`.
+
+    Rules compare names by it where another spelling must not get past them.
+    """
+    return name.casefold().replace("-", "_").replace(".", "_")
+
+
 class Report(BaseModel):
     """Base of structured results: immutable, unknown fields are errors."""
 

@@ -17,13 +17,15 @@ from enum import StrEnum
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from ...models.errors import TaskError, TokenStoreError, validation_messages
 from ...models.protocol.jobs import Result, ResultStatus
 from ...models.tasks.audit import TOKEN_CHANGES, Operation
 from ...models.tasks.auth import is_token_task
-from ...models.tasks.base import TaskInput
+from ...models.tasks.base import TaskInput, fold_name
 
 if TYPE_CHECKING:
     from .context import WorkerContext
@@ -136,7 +138,7 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if is_token_task(self.name):
             object.__setattr__(self, "restricted", True)
-        if is_token_task(self.name) or self.name == _SHELL_TASK:
+        if is_token_task(self.name) or fold_name(self.name) == _SHELL_TASK:
             object.__setattr__(self, "mcp", None)
 
     @property
@@ -169,6 +171,25 @@ class TaskSpec:
         schema.pop("required", None)
         return schema
 
+    def read_arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return keyword arguments as they were given and as the function would get them, for rules that judge them.
+
+        A value is there under all names of its field, its own and its aliases, whichever of them was used; a list has
+        the different forms of one. Arguments that aren't valid are returned as they were given: `TaskRegistry.run`
+        refuses them.
+        """
+        found = dict(kwargs)
+        try:
+            model = self.input_model.model_validate(kwargs)
+        except Exception:  # noqa: BLE001  a plugin's validators may raise anything
+            return found
+        for name in model.model_fields_set:
+            spellings = _spellings(name, type(model).model_fields.get(name))
+            given = [kwargs[spelling] for spelling in spellings if spelling in kwargs]
+            forms = [_jsonable(getattr(model, name, None)), *given]
+            found |= dict.fromkeys(spellings, forms)
+        return found
+
     def entry(self) -> dict[str, Any]:
         """Return this task's `list_tasks` entry (NFP, section "list_tasks")."""
         return {
@@ -180,6 +201,23 @@ class TaskSpec:
             "mcp": self.mcp.entry() if self.mcp else False,
             "agent": {},
         }
+
+
+def _spellings(name: str, field: FieldInfo | None) -> list[str]:
+    """Return all names that an argument can be given by."""
+    if field is None:
+        return [name]
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    paths = [each.path[0] if isinstance(each, AliasPath) else each for each in choices]
+    return list(dict.fromkeys(each for each in (name, field.alias, *paths) if isinstance(each, str)))
+
+
+def _jsonable(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value, fallback=str)
+    except ValueError:
+        return str(value)
 
 
 @overload
@@ -285,6 +323,10 @@ class TaskRegistry:
     def find(self, name: str) -> TaskSpec | None:
         """Return the task of that name, None for an unknown one."""
         return self._specs.get(name)
+
+    def read_arguments(self, name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return keyword arguments of a task as `TaskSpec.read_arguments` does."""
+        return self.get(name).read_arguments(kwargs)
 
     def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
         """Validate the arguments, run the task and return its result; never raises.

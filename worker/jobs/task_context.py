@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from .context import WorkerContext
 
 if TYPE_CHECKING:
     from ...models.environment.paths import Environment
     from ...models.protocol.broker_connection import BrokerAddress
+    from ...models.protocol.jobs import Result
     from ..audit.actor import Actor
     from ..audit.trail import AuditTrail
     from ..tokens.store import TokenStore
@@ -25,8 +26,9 @@ class TaskContext(WorkerContext):
     """One worker's parts; `worker.py` makes it, and each job of a task that isn't run inline gets a copy.
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
-    client that sent the job, in audited tasks. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set
-    once it is bound or connected. `counters` has functions that return the counts of `jobs`, `messaging` and `http`.
+    client that sent the job, in audited tasks. `is_tool_call`: an MCP client runs the task. `url` is the MCP endpoint,
+    `endpoint` that of ZeroMQ, set once it is bound or connected. `counters` has functions that return the counts of
+    `jobs`, `messaging` and `http`.
     """
 
     environment: Environment
@@ -40,9 +42,14 @@ class TaskContext(WorkerContext):
     broker: BrokerAddress | None = None
     discovery: Discovery | None = None
     client: Actor | str = ""
+    is_tool_call: bool = False
     url: str = ""
     endpoint: str = ""
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
+
+    def run_tool(self, task: str, arguments: dict[str, Any]) -> Result:
+        """Run a task for an MCP client as `TaskRegistry.run` does."""
+        return self.registry.run(replace(self, is_tool_call=True), task, arguments)
 
     def for_plugin(self) -> WorkerContext:
         """Return the part of this context that plugins are promised."""

@@ -35,7 +35,7 @@ from ..http.responses import JSON, StaticResponse, error_response
 from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .notifications import ListChangeNotifier
-from .tool_calls import RunJob, RunTask, ToolCalls
+from .tool_calls import ReadArguments, RunJob, RunTask, ToolCalls
 
 BAD_REQUEST = 400
 _NOT_JSON = error_response(BAD_REQUEST, "the body is not JSON", code=-32700)
@@ -52,16 +52,24 @@ def build_app(
     catalogue: ToolCatalogue,
     run_task: RunTask,
     run_job: RunJob | None,
+    read_arguments: ReadArguments,
     on_rejected: Callable[[str, str, str], object],
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
-    `run_task` runs a task of the worker itself, `run_job` one of another service; it is None without a broker, where
-    the tools never change. `on_rejected` is called with client network, reason and token of each request that
-    authentication rejects.
+    `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
+    another service; it is None without a broker, where the tools never change. `on_rejected` is called with client
+    network, reason and token of each request that authentication rejects.
     """
     notifier = None if run_job is None else ListChangeNotifier()
-    calls = ToolCalls(name, catalogue, run_task, run_job, inventory.tools.timeout)
+    calls = ToolCalls(
+        name,
+        catalogue,
+        run_task=run_task,
+        read_arguments=read_arguments,
+        run_job=run_job,
+        timeout=inventory.tools.timeout,
+    )
     policy = AccessPolicy(
         name,
         host_patterns(inventory, url),

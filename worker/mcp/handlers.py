@@ -31,6 +31,7 @@ from mcp_types import (
 from ...models.errors import PromptError
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedPrompt, PublishedTool
+from ..tools.texts import clean_line
 from .notifications import ListChangeNotifier
 from .tool_calls import ToolCalls, mcp_client_name
 
@@ -106,7 +107,7 @@ class _Handlers:
         try:
             messages = await anyio.to_thread.run_sync(render, abandon_on_cancel=True)
         except PromptError as error:
-            raise MCPError(INVALID_PARAMS, f"prompt {found.template.name}: {error}") from None
+            raise MCPError(INVALID_PARAMS, clean_line(f"prompt {found.template.name}: {error}", None)) from None
         return GetPromptResult(
             description=found.prompt.description,
             messages=[PromptMessage(role=role, content=TextContent(type="text", text=text)) for role, text in messages],

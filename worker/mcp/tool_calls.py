@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -17,17 +18,20 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, Tex
 from starlette.requests import Request
 
 from ...models.errors import NfcliError, ToolCallError
+from ...models.invisible import has_invisible
 from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
-from ..tools.schemas import clean_line
+from ..tools.texts import clean_line, clean_strings
 
 log = logging.getLogger(__name__)
 
 SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
+_ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text that looks like one
 
 RunTask = Callable[[str, dict[str, Any]], Result]
+ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 RunJob = Callable[[str, str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
 _Results = dict[str, Any]
 _Value = TypeVar("_Value")
@@ -36,17 +40,26 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    `run_task` runs a task of the worker itself, and is called from other threads. `run_job` runs a task on all workers
+    `run_task` runs a task of the worker itself, and `read_arguments` returns the arguments that it would get, by all
+    of their names; both are called from other threads. `run_job` runs a task on all workers
     of another service and returns `{worker: Result}`, or raises an NfcliError, after `timeout` seconds at the latest;
     it is None without a broker.
     """
 
     def __init__(
-        self, worker_name: str, catalogue: ToolCatalogue, run_task: RunTask, run_job: RunJob | None, timeout: float
+        self,
+        worker_name: str,
+        catalogue: ToolCatalogue,
+        *,
+        run_task: RunTask,
+        read_arguments: ReadArguments,
+        run_job: RunJob | None,
+        timeout: float,
     ) -> None:
         self._worker_name = worker_name
         self._catalogue = catalogue
         self._run_task = run_task
+        self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
 
@@ -69,19 +82,49 @@ class ToolCalls:
             "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
         try:
-            if tool.guardrails.has_argument_rules:
-                refusal = await _in_thread(partial(tool.guardrails.check_arguments, arguments))
+            if not tool.is_own or tool.guardrails.has_argument_rules:
+                refusal = await _in_thread(partial(self._refusal, tool, arguments))
                 if refusal is not None:
                     return _failure(refusal)
             results = await self._run(tool, arguments, context.request)
-            if tool.guardrails.has_result_rules:
-                results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
-            return _call_result(results)
+            return await self._call_result(tool, results)
         except NfcliError as error:
-            return _failure(str(error))
+            reason = clean_line(str(error), None)
+            if tool.guardrails.has_result_rules:
+                reason = await _in_thread(partial(tool.guardrails.filter_text, tool.name, reason))
+            return _failure(reason)
         except Exception as error:  # noqa: BLE001  the SDK would send its text to the client
             log.error("call of %s failed: %s", tool.name, type(error).__name__)
             return _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
+
+    def _refusal(self, tool: PublishedTool, arguments: dict[str, Any]) -> str | None:
+        """Return why a call with these arguments is refused, or None."""
+        if tool.is_own:
+            return tool.guardrails.check_arguments(self._read_arguments(tool.task, arguments))
+        problem = tool.arguments.problem(arguments)
+        return problem or tool.guardrails.check_arguments(tool.arguments.with_other_names(arguments))
+
+    async def _call_result(self, tool: PublishedTool, results: _Results) -> CallToolResult:
+        """Return the result of a call as guardrails and the rule about invisible characters leave it.
+
+        Guardrails judge results as workers sent them and as they leave: what is dropped could hide a match.
+        """
+        if tool.guardrails.has_result_rules:
+            results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
+        text = _encode(results)
+        if has_invisible(text) or _ESCAPED.search(text):
+            results = await _in_thread(partial(clean_strings, results))
+            if tool.guardrails.has_result_rules:
+                results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
+            text = _encode(results)
+        reasons = _reasons(results)
+        if reasons and tool.guardrails.has_result_rules:
+            reasons = await _in_thread(partial(tool.guardrails.filter_text, tool.name, reasons))
+        return CallToolResult(
+            content=[TextContent(type="text", text=each) for each in ([reasons] if reasons else []) + [text]],
+            structured_content=results,
+            is_error=any(isinstance(result, Mapping) and bool(result.get("failed")) for result in results.values()),
+        )
 
     async def _run(self, tool: PublishedTool, arguments: dict[str, Any], request: Request | None) -> _Results:
         """Return `{worker: Result}`.
@@ -156,25 +199,24 @@ def _failure(reason: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def _call_result(results: _Results) -> CallToolResult:
-    """Return the result of a call: reasons of failed workers, one per line, and all results as JSON.
+def _encode(results: _Results) -> str:
+    """Return results as JSON.
 
     Raises:
-        ToolCallError: the results cannot be encoded as JSON.
+        ToolCallError: they cannot be encoded.
     """
     try:
         text = json.dumps(results, ensure_ascii=False, allow_nan=False)
         text.encode()
     except (TypeError, ValueError, RecursionError):
         raise ToolCallError("the workers' results cannot be encoded as JSON") from None
-    reasons = [
+    return text
+
+
+def _reasons(results: _Results) -> str:
+    """Return the reasons of failed workers, one per line."""
+    return "\n".join(
         f"{clean_line(name)}: {clean_line(failure_reason(result), MAX_REASON_CHARACTERS)}"
         for name, result in results.items()
         if isinstance(result, Mapping) and result.get("failed")
-    ]
-    texts = [*(["\n".join(reasons)] if reasons else []), text]
-    return CallToolResult(
-        content=[TextContent(type="text", text=each) for each in texts],
-        structured_content=results,
-        is_error=bool(reasons),
     )

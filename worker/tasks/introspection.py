@@ -67,8 +67,8 @@ def get_version(_worker: TaskContext, _arguments: TaskInput) -> dict[str, str]:
 
 @task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"))
 def get_inventory(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Return the worker's configuration; secrets are replaced by `***`."""
-    return worker.inventory.redacted()
+    """Return the worker's configuration; secrets are replaced by `***`. MCP clients get no rules, no free text."""
+    return worker.inventory.redacted(for_tools=worker.is_tool_call)
 
 
 @task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)

@@ -14,10 +14,11 @@ from typing import Any
 
 from ...models.errors import EntryError
 from ...models.tasks.auth import is_token_task
+from ...models.tasks.base import fold_name
 from .definitions import JOB_DETAILS_TASK, NAME, PublishedPrompt, PublishedTool, build_tool, count_prompts
 from .policy import ToolPolicy
 from .relays import RELAY_NOTICE, is_known_relay
-from .schemas import clean_line
+from .texts import clean_line
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,8 @@ class ToolCatalogue:
         count = 0
         entries = list(entries)
         # The jobs of a relay have the arguments and results of those that it ran.
-        has_tokens = any(is_token_task(_name(entry)) or is_known_relay(service, _name(entry)) for entry in entries)
-        if has_tokens and not self._policy.is_named(service, JOB_DETAILS_TASK):
-            entries = [entry for entry in entries if _name(entry) != JOB_DETAILS_TASK]
+        if any(is_token_task(_name(entry)) or is_known_relay(service, _name(entry)) for entry in entries):
+            entries = [entry for entry in entries if not self._shows_jobs(service, _name(entry))]
         for entry in entries:
             count += count_prompts(entry)
             include_prompts = count <= MAX_PROMPTS_OF_A_SERVICE
@@ -115,6 +115,10 @@ class ToolCatalogue:
                     if tool.is_relay:
                         self._log_relay(tool)
                     yield tool
+
+    def _shows_jobs(self, service: str, task: str) -> bool:
+        """Return whether a task would show arguments and results of jobs, and no rule names it."""
+        return fold_name(task) == JOB_DETAILS_TASK and not self._policy.is_named(service, task)
 
     def _merged(self) -> tuple[dict[str, PublishedTool], dict[str, PublishedPrompt]]:
         """Return all tools and prompts; where names collide or limits are reached, published tools win."""

@@ -18,10 +18,13 @@ from pydantic import ValidationError
 from ...models.errors import EntryError, NfcliError, PromptError
 from ...models.tasks.auth import is_token_task
 from ...models.tasks.tools import tool_name
-from .policy import ToolGuardrails, ToolPolicy
+from .arguments import ArgumentSchema
+from .guardrails import ToolGuardrails
+from .policy import ToolPolicy
 from .prompts import PromptTemplate
 from .relays import PUBLISH_HINT, is_relay
-from .schemas import clean_line, clean_text, input_schema, output_schema, plain_json
+from .schemas import input_schema, output_schema, plain_json
+from .texts import clean_line, clean_text
 
 MAX_PROMPTS_OF_A_TASK = 64
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -45,7 +48,8 @@ class PublishedPrompt:
 class PublishedTool:
     """A tool as MCP clients see it, its task and its guardrails.
 
-    `is_own`: the task is this worker's; `is_relay`: it runs jobs of other services for its caller.
+    `is_own`: the task is this worker's; `is_relay`: it runs jobs of other services for its caller. `arguments` checks
+    calls before a job is sent, so the worker's own tasks, which check theirs, need none.
     """
 
     name: str
@@ -53,6 +57,7 @@ class PublishedTool:
     task: str
     tool: Tool
     guardrails: ToolGuardrails
+    arguments: ArgumentSchema
     prompts: tuple[PublishedPrompt, ...]
     is_own: bool
     is_relay: bool
@@ -109,6 +114,7 @@ def build_tool(
         task=task,
         tool=tool,
         guardrails=guardrails,
+        arguments=ArgumentSchema(tool.input_schema),
         prompts=_prompts(name, service, mcp.get("prompts") if include_prompts else None, warn),
         is_own=worker is not None,
         is_relay=relays,

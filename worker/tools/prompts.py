@@ -16,7 +16,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...models.errors import PromptError, validation_messages
-from .schemas import clean_line, clean_text
+from ...models.invisible import strip_invisible
+from .texts import clean_line, clean_text
 
 MAX_TEMPLATE_BYTES = 32 * 1024
 MAX_ARGUMENT_BYTES = 64 * 1024
@@ -166,6 +167,8 @@ def _compile(texts: Sequence[str], names: Sequence[str]) -> list[Any]:
             problem = f"is nested more than {MAX_DEPTH} levels deep" if depth > MAX_DEPTH else _problem(node, names)
             if problem is not None:
                 raise PromptError(f"a template {problem}")
+        for node, _ in parts:
+            _clean(node)
         if sum(isinstance(node, nodes.Filter) for node, _ in parts) > MAX_FILTERS:
             raise PromptError(f"the templates have more than {MAX_FILTERS} filters")
         return [_environment.from_string(tree) for tree in trees]
@@ -173,6 +176,14 @@ def _compile(texts: Sequence[str], names: Sequence[str]) -> list[Any]:
         raise PromptError(f"a template is not valid: {clean_line(error.message)}") from None
     except (ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
         raise PromptError(f"a template is not valid: {type(error).__name__}") from None
+
+
+def _clean(node: nodes.Node) -> None:
+    """Drop invisible characters from a part of a template; here, because a template can write them as escapes."""
+    if isinstance(node, nodes.TemplateData):
+        node.data = strip_invisible(node.data)
+    elif isinstance(node, nodes.Const) and isinstance(node.value, str):
+        node.value = strip_invisible(node.value)
 
 
 def _walk(tree: nodes.Node) -> Iterator[tuple[nodes.Node, int]]:

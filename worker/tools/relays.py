@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ...models.tasks.base import fold_name
+
 PUBLISH_HINT = "it runs tasks of other services for its caller: a rule in tools.policy must name its service and task"
 """Why a relay isn't published, and what would publish it."""
 
@@ -32,14 +34,14 @@ def is_relay(service: str, task: str, input_schema: Mapping[str, Any]) -> bool:
 
     The shape: it takes the names of a service and a task, a task with its arguments, or a workflow, at any depth.
     """
-    if is_known_relay(service, task) or task.casefold() in _NAMES:
+    if is_known_relay(service, task) or fold_name(task) in _NAMES:
         return True
     return any(_is_job(names) for names in _property_names(input_schema))
 
 
 def is_known_relay(service: str, task: str) -> bool:
     """Return whether a task is one of NorFab's relays."""
-    return task in _KNOWN.get(service, ())
+    return fold_name(task) in _KNOWN.get(fold_name(service), ())
 
 
 def known_relays() -> Iterator[tuple[str, str]]:

@@ -1,55 +1,31 @@
-"""Sanitize the JSON Schemas and texts that tasks declare, for MCP clients.
-
-Those of other services are untrusted, and one invalid schema makes some clients drop all tools.
-"""
+"""Sanitize the JSON Schemas that tasks declare, for MCP clients."""
 
 from __future__ import annotations
 
-import inspect
 import json
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ...models.errors import EntryError
+from ...models.invisible import strip_invisible
 from ...models.protocol.jobs import Result
+from .schema_checks import check_usable
+from .texts import clean_strings, iter_mappings
 
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DEPTH = 40
-MAX_DESCRIPTION_CHARACTERS = 4_000
-MAX_TITLE_CHARACTERS = 256
 JOB_ARGUMENT = "job"  # NorFab's workers set it to the job; clients can't pass it
-
-_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
-_DATA_KEYS = frozenset({"const", "default", "enum", "example", "examples"})
-_NAMED_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
-# The fields of a Result that may hold data from a task.
-DATA_FIELDS = ("result", "diff", "errors", "messages")
-
-
-def clean_text(value: object, limit: int = MAX_DESCRIPTION_CHARACTERS) -> str:
-    """Return a text without indentation and control characters, truncated to `limit` characters; "" if not a text."""
-    if not isinstance(value, str):
-        return ""
-    kept = "".join(
-        character
-        for character in value[: 4 * limit].expandtabs(4)
-        if character == "\n" or unicodedata.category(character) not in {"Cc", "Cs"}
-    )
-    text = inspect.cleandoc(kept)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def clean_line(value: object, limit: int = MAX_TITLE_CHARACTERS) -> str:
-    """Return the same as `clean_text`, on one line."""
-    return " ".join(clean_text(value, limit).split())
+# The fields of a Result that guardrails leave as they are.
+_KEPT_FIELDS = ("failed", "dry_run")
 
 
 def plain_json(value: object, what: str, limit: int = MAX_SCHEMA_BYTES) -> Any:
-    """Return a copy of a JSON value; `what` names it in errors, `limit` is its maximum size in bytes.
+    """Return a copy of a JSON value without the invisible characters that its strings and keys don't need.
+
+    `what` names it in errors, `limit` is its maximum size in bytes.
 
     Raises:
-        EntryError: it is nested too deeply, too long, or not serializable.
+        EntryError: it is nested too deeply, too long, not serializable, or has keys that look alike.
     """
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
@@ -70,7 +46,11 @@ def plain_json(value: object, what: str, limit: int = MAX_SCHEMA_BYTES) -> Any:
         raise EntryError(f"{what} can't be written as JSON") from None
     if size > limit:
         raise EntryError(f"{what} is longer than {limit} bytes")
-    return json.loads(text)
+    copy = json.loads(text)
+    for each in iter_mappings(copy):
+        if len({strip_invisible(key) for key in each}) < len(each):
+            raise EntryError(f"{what} has keys that differ in invisible characters alone")
+    return clean_strings(copy)
 
 
 def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
@@ -89,7 +69,7 @@ def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
         schema["required"] = [name for name in required if name != JOB_ARGUMENT]
         if not schema["required"]:
             del schema["required"]
-    _check_usable(schema, schema, "inputSchema")
+    check_usable(schema, schema, "inputSchema")
     return schema
 
 
@@ -102,8 +82,9 @@ def output_schema(given: object, worker: str | None = None, *, is_loose: bool = 
     result = None if is_loose else _result_schema(given)
     if result is None:
         result = Result.model_json_schema(mode="serialization")
-        result["properties"].update({name: {} for name in DATA_FIELDS})
-    result.pop("required", None)
+        result["properties"].update({name: {} for name in result["properties"] if name not in _KEPT_FIELDS})
+    for key in ("required", "$schema"):
+        result.pop(key, None)
     # References are relative to the root of the enclosing schema.
     definitions = result.pop("$defs", {})
     if worker is not None:
@@ -120,7 +101,7 @@ def _result_schema(given: object) -> dict[str, Any] | None:
         if not isinstance(definitions, dict) or not isinstance(properties, dict):
             return None
         # Only these move to the root of the new schema: other references would break.
-        _check_usable(schema, {"$defs": definitions}, "outputSchema")
+        check_usable(schema, {"$defs": definitions}, "outputSchema")
     except EntryError:
         return None
     value = properties.get("result", {})
@@ -137,41 +118,3 @@ def _object_schema(given: object, what: str) -> dict[str, Any]:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise EntryError(f"{what} is not the schema of an object")
     return schema
-
-
-def _check_usable(schema: dict[str, Any], root: dict[str, Any], what: str) -> None:
-    for part in _parts(schema):
-        kinds = part.get("type", [])
-        for kind in kinds if isinstance(kinds, list) else [kinds]:
-            if not isinstance(kind, str) or kind not in _TYPES:
-                raise EntryError(f"{what} has an unknown type")
-        has_other_base = "$id" in part or "$dynamicRef" in part
-        if has_other_base or ("$ref" in part and not _resolves(part["$ref"], root)):
-            raise EntryError(f"{what} has a reference that doesn't resolve in it")
-
-
-def _parts(schema: object) -> Iterator[dict[str, Any]]:
-    """Yield a schema and all its subschemas, but not values of const, enum and the like."""
-    if isinstance(schema, list):
-        for each in schema:
-            yield from _parts(each)
-    elif isinstance(schema, dict):
-        yield schema
-        for key, value in schema.items():
-            if key in _NAMED_SCHEMAS and isinstance(value, dict):
-                yield from _parts(list(value.values()))
-            elif key not in _DATA_KEYS:
-                yield from _parts(value)
-
-
-def _resolves(reference: object, root: dict[str, Any]) -> bool:
-    """Return whether a JSON pointer (RFC 6901) resolves in `root`."""
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        return False
-    target: Any = root
-    for step in reference.split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(target, dict) or key not in target:
-            return False
-        target = target[key]
-    return True

@@ -156,7 +156,8 @@ class ServedWorker(McpAddress):
             self.worker.inventory,
             store=self.store,
             catalogue=self.worker.catalogue,
-            run_task=partial(self.worker.registry.run, self.worker),
+            run_task=self.worker.run_tool,
+            read_arguments=self.worker.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.worker.inventory.tools.timeout),
             on_rejected=lambda network, reason, token: self.audit.refused(network, reason, token=token),
         )

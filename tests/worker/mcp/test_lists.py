@@ -58,7 +58,14 @@ def test_prompts_are_not_offered_in_direct_mode_by_default(served_worker: Serve)
 def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
     """Their list never changes there."""
     own = ToolCatalogue("w1", "fastmcp", [entry(mcp={"prompts": [PROMPT]})], ToolPolicy())
-    calls = ToolCalls("w1", own, lambda _task, _arguments: Result(), None, 600)
+    calls = ToolCalls(
+        "w1",
+        own,
+        run_task=lambda _task, _arguments: Result(),
+        read_arguments=lambda _task, arguments: arguments,
+        run_job=None,
+        timeout=600,
+    )
     server = make_server("w1", own, calls, None)
     capabilities = server.create_initialization_options().capabilities
     assert capabilities.prompts is not None

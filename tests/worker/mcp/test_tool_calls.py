@@ -18,7 +18,8 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from nfcli.worker.mcp import tool_calls
-from nfcli.worker.tools.policy import ToolGuardrails, ToolPolicy
+from nfcli.worker.tools.guardrails import ToolGuardrails
+from nfcli.worker.tools.policy import ToolPolicy
 from support.mcp.called_tools import MODES, PING, Fabric, Serve, in_both_eras, with_client
 from support.mcp.served_worker import WAIT_SECONDS, read_response
 from support.mcp.tool_entries import entry
@@ -60,7 +61,7 @@ def test_call_runs_a_job_and_returns_each_worker_s_result(
 
 @in_both_eras
 def test_failed_worker_makes_the_call_a_tool_error(tool_site: Any, fabric: Fabric, era: str) -> None:
-    """Only the last line of a traceback is returned; the other workers' results are included."""
+    """Only the last line of a traceback is returned, without control characters; the other results are included."""
     trace = "Traceback (most recent call last):\n  File x\nValueError: no\x1b such\tdevice\n"
     fabric.answer = {
         "net-1": result(),
@@ -68,7 +69,7 @@ def test_failed_worker_makes_the_call_a_tool_error(tool_site: Any, fabric: Fabri
         "net-3": result(None, failed=True, status="timeout", errors=["no answer within 600 s"]),
     }
     found = call(tool_site, era)
-    expected = {**fabric.answer, "net-2": fabric.answer["net-2"] | {"errors": ["ValueError: no\x1b such\tdevice"]}}
+    expected = {**fabric.answer, "net-2": fabric.answer["net-2"] | {"errors": ["ValueError: no such\tdevice"]}}
     assert (found["isError"], found["structuredContent"]) == (True, expected)
     reasons, shown = texts(found)
     assert reasons == "net-2: ValueError: no such device\nnet-3: no answer within 600 s"

@@ -143,7 +143,7 @@ BROKEN = [
         entry(inputSchema={"type": "object", "items": {"$ref": 7}}),
         "inputSchema has a reference that doesn't resolve in it",
     ),
-    (entry(inputSchema={"type": "object", "required": [1]}), "not a valid MCP tool: check its schemas"),
+    (entry(inputSchema={"type": "object", "required": [1]}), "inputSchema has an invalid required"),
     (entry(mcp={"annotations": {"readOnlyHint": "maybe"}}), "annotations are not valid tool annotations of MCP"),
     (entry(mcp={"annotations": [1]}), "annotations are not valid tool annotations of MCP"),
     (entry(mcp=NO_RULE), "task 'ping' of service 'net': mcp.guardrails[0]"),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from nfcli.models.errors import NfcliError, ToolRuleError
 from nfcli.models.inventory.tool_policy import ToolsInventory
 from nfcli.models.protocol.jobs import Result
-from nfcli.worker.tools.policy import ToolGuardrails, ToolPolicy
+from nfcli.worker.tools.guardrails import ToolGuardrails
+from nfcli.worker.tools.policy import ToolPolicy
 
 TOOL = "service_nornir__task_cli"
 SECRET = "s3cret"
@@ -202,7 +203,7 @@ def test_task_with_invalid_guardrails_gets_no_tool(mcp: dict[str, Any], message:
 
 
 def test_matches_in_texts_and_keys_are_replaced() -> None:
-    """This applies to `result`, `diff`, `errors` and `messages`; other fields, numbers and booleans stay."""
+    """In all fields of a result; numbers and booleans without a match stay."""
     guard = guardrails(results=[{"type": "replace", "match": [r"(key )\S+", "a@b"], "replace": r"\g<0>!"}])
     assert guard.has_result_rules is True
     guard = guardrails(
@@ -222,7 +223,7 @@ def test_matches_in_texts_and_keys_are_replaced() -> None:
         "w1": result(
             {"=ey =": ["=ey =", {"x": "=ey ="}, 5, None, True]}, diff="=ey =", errors=["=ey ="], messages=["=ey ="]
         ),
-        "w2": result("=ey =", resources=["key 8"]),
+        "w2": result("=ey =", resources=["=ey ="]),
     }
     assert given_results == before
 
@@ -230,10 +231,10 @@ def test_matches_in_texts_and_keys_are_replaced() -> None:
 def test_keys_that_become_equal_are_numbered() -> None:
     """No item is lost."""
     guard = guardrails(results=[{"type": "replace", "match": r"\d", "replace": "*"}])
-    assert guard.filter_results(TOOL, {"w": result({"a1": 1, "a2": 2, "a*": 3})})["w"]["result"] == {
-        "a*": 1,
-        "a* (2)": 2,
-        "a* (3)": 3,
+    assert guard.filter_results(TOOL, {"w": result({"a1": None, "a2": True, "a*": "b"})})["w"]["result"] == {
+        "a*": None,
+        "a* (2)": True,
+        "a* (3)": "b",
     }
 
 
