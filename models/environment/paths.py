@@ -2,6 +2,9 @@
 
 An environment is the folder that holds `inventory.yaml`; what nfcli itself writes is stored in `.nfcli/` inside it,
 folders 0700 and files 0600 whatever the umask (`models/environment/private_files.py`).
+
+In a base folder of NorFab, and below one, it is stored outside: NorFab's file service gives every file below its base
+folder to every client of the broker. Base folders are recognized by the folder that NorFab makes there at its start.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import platformdirs
@@ -22,6 +27,7 @@ from .trusted_files import verify_trusted
 
 DEFAULT_WORKER = "fastmcp-worker-1"
 INVENTORY_NAME = "inventory.yaml"
+NORFAB_FOLDER = "__norfab__"
 MAX_WORKER_NAME_CHARACTERS = 64
 # sun_path holds 108 bytes on Linux and 104 on the BSDs, the closing NUL included.
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
@@ -49,10 +55,45 @@ class Environment:
             return ["--inventory", str(self.inventory_file)]
         return ["--environment", str(self.folder)]
 
-    @property
+    @cached_property
     def state_folder(self) -> Path:
         """Everything that nfcli writes."""
+        return self._inner_state_folder if self.published_by is None else self._outer_state_folder
+
+    @property
+    def published_by(self) -> Path | None:
+        """The base folder of NorFab that this environment's folder is, or is in; None where there is none."""
+        return _norfab_base(self.folder)
+
+    @property
+    def _inner_state_folder(self) -> Path:
         return self.folder / ".nfcli"
+
+    @property
+    def _outer_state_folder(self) -> Path:
+        folder = self.folder.resolve()
+        label = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+        return _default_folder() / "environments" / f"{folder.name}-{label}"
+
+    def publication_problem(self) -> str | None:
+        """Return how NorFab's file service gives the state away, and the remedy; None if it doesn't."""
+        base, old, new = self.published_by, self._inner_state_folder, self._outer_state_folder
+        if base is None:
+            return None
+        if _norfab_base(new) is not None or not new.is_absolute():
+            return (
+                f"{self.folder} is in NorFab's base folder {base}, whose file service gives away all that is in it, "
+                f"and so is {new}: set XDG_STATE_HOME to a folder elsewhere, "
+                f"or remove {base / NORFAB_FOLDER} if NorFab no longer runs there"
+            )
+        if os.path.lexists(old):
+            move = f"mkdir -pm 700 {shlex.quote(str(new.parent))} && mv {shlex.quote(str(old))} {shlex.quote(str(new))}"
+            remedy = f"remove {old}" if os.path.lexists(new) else f"run {move}"
+            return (
+                f"{old} is in NorFab's base folder {base}, whose file service gives it to every client of the broker: "
+                f"stop the workers, {remedy}, then replace keys and tokens (man page fabric)"
+            )
+        return None
 
     @property
     def keys_folder(self) -> Path:
@@ -144,15 +185,20 @@ class Environment:
         return self.state_folder, *inside, self.state_folder / "tokens"
 
     def verify_folder(self) -> None:
-        """Verify that other users can't change the environment's folder or replace it (`trusted_files.py`).
+        """Verify that other users can't change the environment's folder or replace it, and that NorFab publishes none.
 
         Raises:
-            EnvironmentFolderError: they can, or it can't be entered; the message names the remedy.
+            EnvironmentFolderError: they can (`trusted_files.py`), it can't be entered, or NorFab's file service gives
+                the state away; the message names the remedy.
         """
         try:
             verify_trusted(self.folder)
+            verify_trusted(self.state_folder.parent)
+            problem = self.publication_problem()
         except OSError as error:
             raise EnvironmentFolderError(f"{self.folder} can't be used: {error.strerror}") from error
+        if problem is not None:
+            raise EnvironmentFolderError(problem)
 
     def prepare(self) -> None:
         """Create what is missing of the `.nfcli/` tree, and verify owner and mode of everything in it.
@@ -166,6 +212,7 @@ class Environment:
         """
         self.verify_folder()
         make_private_folder(self.folder, parents=True, verify=False)
+        make_private_folder(self.state_folder.parent, parents=True, verify=False)
         for folder in self.private_folders:
             make_private_folder(folder)
         # Environments are often part of a repository; keys and tokens must not be committed.
@@ -184,7 +231,7 @@ def find_environment(inventory: str | Path | None = None) -> Environment:
     """
     if inventory is not None:
         return _named_environment(Path(inventory))
-    default = platformdirs.user_state_path("nfcli", appauthor=False)
+    default = _default_folder()
     try:
         if Path(INVENTORY_NAME).is_file():
             return Environment(folder=Path.cwd(), inventory_file=Path.cwd() / INVENTORY_NAME)
@@ -192,6 +239,17 @@ def find_environment(inventory: str | Path | None = None) -> Environment:
     except OSError as error:  # another user's folder, for instance root's
         raise InventoryError(f"{error.filename}: can't be read: {error.strerror}") from error
     return Environment(folder=default, inventory_file=default / INVENTORY_NAME if has_inventory else None)
+
+
+def _default_folder() -> Path:
+    return platformdirs.user_state_path("nfcli", appauthor=False)
+
+
+def _norfab_base(folder: Path) -> Path | None:
+    """Return the base folder of NorFab that a folder is, or is in."""
+    folder = folder.resolve()
+    # `Path.is_dir` raises for a path that is too long.
+    return next((each for each in (folder, *folder.parents) if os.path.isdir(each / NORFAB_FOLDER)), None)  # noqa: PTH112
 
 
 def worker_name_problem(name: str) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..environment.curve_keys import read_shared_key
-from ..environment.paths import Environment
+from ..environment.paths import NORFAB_FOLDER, Environment
 from ..errors import InventoryError, KeyFileError
 from ..inventory.schema import Broker
 
@@ -53,7 +53,7 @@ def find_broker_key(environment: Environment, broker: Broker) -> BrokerKey | Non
 
 def norfab_files(environment: Environment) -> Path:
     """Return the folder of NorFab's own files, next to the inventory."""
-    return environment.folder / "__norfab__" / "files"
+    return environment.folder / NORFAB_FOLDER / "files"
 
 
 def _copied(environment: Environment, kept: Path) -> BrokerKey:

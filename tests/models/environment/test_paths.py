@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfcli.models.environment.paths import Environment
+from nfcli.models.environment.paths import Environment, find_environment
 from nfcli.models.errors import EnvironmentFolderError
 
 Modes = Callable[[Path], dict[str, str]]
@@ -307,3 +307,50 @@ def test_short_folder_that_another_user_created_is_refused(tmp_path: Path, monke
     (runtime / "nfcli").symlink_to(tmp_path)
     with pytest.raises(EnvironmentFolderError, match=r"/nfcli is a symbolic link"):
         Environment(Path("/" + "x" * 100), None).socket_endpoint("w")
+
+
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+def test_state_in_a_base_folder_of_norfab_is_stored_elsewhere(tmp_path: Path, home: Path, below: str) -> None:
+    """NorFab's file service publishes that folder, with all folders below."""
+    (tmp_path / "__norfab__").mkdir()
+    environment = Environment(tmp_path / below, None)
+    assert environment.published_by == tmp_path
+    environment.prepare()
+    assert environment.state_folder.parent == home / ".local" / "state" / "nfcli" / "environments"
+    assert environment.state_folder.name.startswith(f"{environment.folder.name}-")
+    assert environment.keys_folder.is_dir()
+    assert not (environment.folder / ".nfcli").exists()
+    assert environment.state_folder != Environment(tmp_path / "other", None).state_folder
+    assert Environment(tmp_path / below, None).state_folder == environment.state_folder
+
+
+def test_state_that_norfab_publishes_is_refused_until_it_is_moved(tmp_path: Path) -> None:
+    """NorFab was started in an environment that existed."""
+    Environment(tmp_path, None).prepare()
+    (tmp_path / "__norfab__").mkdir()
+    environment = Environment(tmp_path, None)
+    with pytest.raises(EnvironmentFolderError, match=r" gives it to every client of the broker: "):
+        environment.prepare()
+    assert not environment.state_folder.exists()
+    command = str(environment.publication_problem()).partition("run ")[2].partition(", then")[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    environment.prepare()
+    assert environment.publication_problem() is None
+
+
+def test_state_that_is_stored_twice_is_removed_from_the_published_folder(tmp_path: Path) -> None:
+    """The one outside is the one that is used."""
+    (tmp_path / "__norfab__").mkdir()
+    environment = Environment(tmp_path, None)
+    environment.prepare()
+    (tmp_path / ".nfcli").mkdir()
+    assert f": stop the workers, remove {tmp_path / '.nfcli'}, then " in str(environment.publication_problem())
+
+
+def test_state_that_would_be_published_everywhere_is_refused(home: Path) -> None:
+    """NorFab's base folder is the user's home."""
+    (home / "__norfab__").mkdir()
+    for folder in (home, home / "environment", find_environment().folder):
+        with pytest.raises(EnvironmentFolderError, match=r": set XDG_STATE_HOME to a folder elsewhere, or remove "):
+            Environment(folder, None).prepare()
+    assert [path.name for path in home.iterdir()] == ["__norfab__"]

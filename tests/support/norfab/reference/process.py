@@ -60,6 +60,7 @@ def main() -> None:
     ready = Announcement()
     threading.Thread(target=end_with_stdin, daemon=True).start()
     norfab = NorFab(inventory=str(Path(sys.argv[1]) / "inventory.yaml"))
+    norfab.add_built_in_workers_inventory()  # as its own start does
     if sys.argv[2:]:
         run_worker(norfab, sys.argv[2], ready)
     else:
