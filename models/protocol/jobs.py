@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -21,6 +22,9 @@ CHECK_BEFORE_RETRY = "check what it has done before you repeat it"
 
 Results = dict[str, dict[str, Any]]
 """`{worker: Result as a dict}`, as `run_job` returns it."""
+
+OUTCOME_UNKNOWN = "so the outcome is unknown"
+"""Follows the reason why no result has come of a job that was sent."""
 
 _REPEATED_ERROR = "Worker experienced error: "
 _TRACEBACK = "Traceback (most recent call last)"
@@ -160,10 +164,22 @@ def check_timeout(timeout: float) -> float:
 
 
 def encode_request(
-    task: str, kwargs: Mapping[str, Any], *, timeout: float, args: Sequence[Any] = (), origin: str = ""
+    task: str,
+    kwargs: Mapping[str, Any],
+    *,
+    timeout: float,
+    args: Sequence[Any] = (),
+    origin: str = "",
+    seconds_left: float | None = None,
 ) -> bytes:
-    """Return the data of a POST; UsageError for arguments that are not JSON or a timeout that is not positive."""
-    request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": check_timeout(timeout)}
+    """Return the data of a POST, whose deadline is in `seconds_left`, or in `timeout` seconds if that is None.
+
+    Raises:
+        UsageError: arguments that are not JSON, a timeout that is not positive.
+    """
+    seconds = check_timeout(timeout) if seconds_left is None else seconds_left
+    deadline = round(time.time() + seconds, 3)
+    request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": timeout, "deadline": deadline}
     if origin:
         request["origin"] = origin
     try:

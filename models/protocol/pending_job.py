@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 
 from ..errors import NfcliError
-from .jobs import CHECK_BEFORE_RETRY, Results, ResultStatus, failed_result, normalize_result
+from ..inventory.schema import SERVICE
+from .jobs import CHECK_BEFORE_RETRY, OUTCOME_UNKNOWN, Results, ResultStatus, failed_result, normalize_result
 
 OnProgress = Callable[[str, str], None]
 """Called with a worker's name and the message of its progress event."""
 
 _AUTOMATIC_MESSAGES = frozenset({"", "starting", "completed"})
 """Progress messages that workers send for every job."""
+
+_AUDIT_TELLS = "once the worker answers again, show fastmcp audit says what it has changed"
 
 
 @dataclass
@@ -67,9 +70,13 @@ class PendingJob:
         self.fail(name, f"worker {name} was restarted while the job ran: {CHECK_BEFORE_RETRY}")
 
     def expire(self) -> None:
-        """Store a failed result for each missing worker: the deadline has passed."""
+        """Store a failed result for each missing worker: the deadline has passed, and with it the last moment to begin.
+
+        A worker may still have begun the job before it.
+        """
+        remedy = _AUDIT_TELLS if self.service == SERVICE else CHECK_BEFORE_RETRY
         for name in sorted(self.missing):
-            self.fail(name, f"no answer within {self.timeout:g} s", ResultStatus.TIMEOUT)
+            self.fail(name, f"no answer within {self.timeout:g} s, {OUTCOME_UNKNOWN}: {remedy}", ResultStatus.TIMEOUT)
 
     def report_progress(self, name: str, message: str) -> None:
         """Pass on a progress message of a worker that is still missing."""

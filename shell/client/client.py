@@ -9,6 +9,7 @@ import time
 import uuid as uuids
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
@@ -117,7 +118,10 @@ class Client:
             UsageError: arguments that can't be encoded as JSON, a timeout that isn't a positive number, `workers` that
                 are no names, a closed client, or the client of a process that this one was forked from.
         """
-        data = encode_request(task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin)
+        encode = partial(
+            encode_request, task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin
+        )
+        data = encode()
         if not isinstance(workers, str) and not _are_names(workers):
             raise UsageError(f"workers must be all, any, a name or a list of names, got {workers!r}")
         deadline = time.monotonic() + timeout
@@ -127,7 +131,8 @@ class Client:
             not_started, has_changed = self._ensure_workers(names)
             if has_changed:
                 names, absent = self._targets(service, workers)
-            deadline += time.monotonic() - started
+                deadline += time.monotonic() - started
+                data = encode(seconds_left=deadline - time.monotonic())
             job = PendingJob(
                 *(service, task, uuid or uuids.uuid4().hex, data),
                 timeout=timeout,

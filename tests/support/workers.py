@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -109,3 +111,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
+
+
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a process, all its threads, for the length of a `with` block, without ending it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        while any(") T " not in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")):
+            pass
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

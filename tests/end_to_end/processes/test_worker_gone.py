@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import socket
 import sqlite3
 import time
@@ -25,7 +23,7 @@ from nfcli.models.protocol.jobs import CHECK_BEFORE_RETRY
 from nfcli.shell.transport import direct
 from nfcli.shell.transport.base import not_running
 from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
-from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner, frozen
 
 pytestmark = pytest.mark.slow
 
@@ -75,18 +73,6 @@ def database_held(environment: Environment) -> Iterator[None]:
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process, all its threads, for the length of a `with` block, without ending it."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        while any(") T " not in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")):
-            pass
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def killed(worker: RunningWorker) -> None:
