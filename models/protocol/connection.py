@@ -151,6 +151,10 @@ class Connection:
             return False
         return True
 
+    def has_messages(self) -> bool:
+        """Whether a message has arrived."""
+        return bool(int(self.dealer.get(zmq.EVENTS)) & _READABLE)
+
     def messages(self) -> Iterator[list[bytes]]:
         """Yield the messages that have arrived, at most `MESSAGES_AT_ONCE`."""
         with contextlib.suppress(zmq.Again):

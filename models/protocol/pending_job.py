@@ -30,6 +30,9 @@ class PendingJob:
         results: the results that have, by worker.
         asked_again: workers that were asked for their result after the job was sent.
         unreached: workers that never got the job, and why.
+        may_be_repeated: the caller chose the uuid: that a worker has not begun the job in time may be said of an
+            earlier sending, so it is the result only if no other one comes.
+        late: these results, by worker.
         not_started: reasons for that which are known beforehand and explain more than what the transport finds.
     """
 
@@ -41,6 +44,8 @@ class PendingJob:
     timeout: float
     deadline: float
     on_progress: OnProgress | None = None
+    may_be_repeated: bool = False
+    late: Results = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     results: Results = field(default_factory=dict)
     asked_again: set[str] = field(default_factory=set)
@@ -49,8 +54,12 @@ class PendingJob:
 
     def finish(self, name: str, value: object) -> None:
         """Store a worker's result; a value of another shape becomes a failed result."""
-        self.results[name] = normalize_result(value)
-        self.missing.discard(name)
+        result = normalize_result(value)
+        if self.may_be_repeated and result["failed"] and result["status"] == ResultStatus.TIMEOUT:
+            self.late[name] = result
+        else:
+            self.results[name] = result
+            self.missing.discard(name)
 
     def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
         """Store a failed result for a worker."""
@@ -76,6 +85,10 @@ class PendingJob:
         """
         remedy = _AUDIT_TELLS if self.service == SERVICE else CHECK_BEFORE_RETRY
         for name in sorted(self.missing):
+            if name in self.late:
+                self.results[name] = self.late[name]
+                self.missing.discard(name)
+                continue
             self.fail(name, f"no answer within {self.timeout:g} s, {OUTCOME_UNKNOWN}: {remedy}", ResultStatus.TIMEOUT)
 
     def report_progress(self, name: str, message: str) -> None:

@@ -138,6 +138,7 @@ class Client:
                 timeout=timeout,
                 deadline=deadline,
                 on_progress=self._on_progress,
+                may_be_repeated=uuid is not None,
             )
             job.not_started = not_started
             return self._run_on_any(job, names) if workers == ANY else self._run(job, names, absent)

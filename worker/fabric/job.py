@@ -42,7 +42,7 @@ class OutgoingJob(BrokerJob):
         now: float,
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
-        data = encode_request(task, kwargs, timeout=math.ceil(check_timeout(timeout)))
+        data = encode_request(task, kwargs, timeout=math.ceil(check_timeout(timeout)), seconds_left=timeout)
         job = PendingJob(service, task, uuids.uuid4().hex, data, timeout=timeout, deadline=now + timeout)
         super().__init__(
             job,

@@ -38,10 +38,15 @@ class StartDeadline:
 
     @classmethod
     def of(cls, request: JobRequest, waited_seconds: float) -> StartDeadline:
-        """Return the deadline of a job that arrived `waited_seconds` ago."""
+        """Return the deadline of a job that has been here unread for at most `waited_seconds`.
+
+        These count only without a deadline of the client's: the job may as well have come just now.
+        """
+        arrived = time.monotonic()
         seconds = math.inf if request.timeout is None else request.timeout
-        utc = math.inf if request.deadline is None else request.deadline
-        return cls(time.monotonic() - waited_seconds + seconds, utc)
+        if request.deadline is None:
+            return cls(arrived - waited_seconds + seconds)
+        return cls(arrived + seconds, request.deadline)
 
     def later(self, other: StartDeadline) -> StartDeadline:
         """Return the later of two deadlines: the job is begun while one of its senders waits."""

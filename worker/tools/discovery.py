@@ -18,7 +18,7 @@ from typing import Any
 
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.frames import ALL
-from ...models.protocol.jobs import Results, failure_reason
+from ...models.protocol.jobs import OUTCOME_UNKNOWN, Results, failure_reason
 from .catalogue import ToolCatalogue
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,8 @@ def _entries(results: Results) -> Entries:
     """
     for result in results.values():
         if result["failed"]:
-            raise TaskError(failure_reason(result))
+            reason = failure_reason(result).partition(f", {OUTCOME_UNKNOWN}")[0]  # nothing was to be changed
+            raise TaskError(reason)
         value = result.get("result")
         if isinstance(value, list) and len(value) <= MAX_TASKS and all(isinstance(entry, dict) for entry in value):
             return value

@@ -26,6 +26,7 @@ from ..mailbox import Mailbox
 from .broker_jobs import IncomingJobs
 from .name_probe import NameOwner, NameProbe
 from .registration import Registration
+from .stall_watch import POLL_SECONDS, StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class BrokerTransport:
         self._stopping, self._has_registered = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve, name="fabric", daemon=True)
         self._counts: Counter[str] = Counter()
+        self._stalls = StallWatch(POLL_SECONDS)
 
     def connect(self) -> str:
         """Check that no other worker uses the name at the broker; return the broker's endpoint.
@@ -175,6 +177,7 @@ class BrokerTransport:
         self._poll()
         if self._connection is not None:
             self._connection.read_monitor()
+            self._stalls.begin_round(has_messages=self._connection.has_messages())
             for frames in self._connection.messages():
                 self._receive(frames)
         self._tick(time.monotonic())
@@ -196,14 +199,14 @@ class BrokerTransport:
         if self._connection is not None:
             is_up = self._connection.is_up
             due.append(self._registration.next_change(now) if is_up else self._registration.lost_at())
-        poller.poll(int(max(0.0, min(due) - now) * 1_000) + 1)
+        poller.poll(int(min(POLL_SECONDS, max(0.0, min(due) - now)) * 1_000) + 1)
 
     def _receive(self, frames: list[bytes]) -> None:
         """Handle one message; no fault of it ends the thread."""
         self._counts["received"] += 1
         try:
             if len(frames) > _COMMAND and frames[_COMMAND] in _JOBS:
-                self._jobs.handle(WorkerJob.parse(frames))
+                self._jobs.handle(WorkerJob.parse(frames), self._stalls.waited_seconds())
             else:
                 self._handle_signal(Signal.parse(frames))
         except ProtocolError as error:

@@ -39,8 +39,8 @@ class IncomingJobs:
         self._bodies = BrokerBodies(worker.name, worker.service)
         self._requests = RequestDispatcher(executor, self._bodies)
 
-    def handle(self, job: WorkerJob) -> None:
-        """Answer a request.
+    def handle(self, job: WorkerJob, waited_seconds: float = 0.0) -> None:
+        """Answer a request that may have been here unread for `waited_seconds`.
 
         Raises:
             ProtocolError: it can't be parsed; the client has been sent the reason if its job has a uuid.
@@ -50,13 +50,13 @@ class IncomingJobs:
         # A routing id may be any bytes: Latin-1 makes different texts of different ones.
         client, reply = job.client.decode("latin-1"), self._reply_to(job.client, job.uuid)
         if job.command == Command.POST:
-            self._post(client, job, reply)
+            self._post(client, job, reply, waited_seconds)
         elif job.command == Command.GET:
             self._requests.get(client, job.uuid, reply)
         else:
             log.debug("message dropped: workers have no use for PUT")
 
-    def _post(self, client: str, job: WorkerJob, reply: SendReply) -> None:
+    def _post(self, client: str, job: WorkerJob, reply: SendReply, waited_seconds: float) -> None:
         try:
             request = _parse(job.data)
         except ProtocolError as error:
@@ -65,7 +65,8 @@ class IncomingJobs:
         spec = self._registry.find(request.task)
         if spec is None or not spec.run_inline:
             reply(Command.RESPONSE, Status.ACCEPTED, self._bodies.state(job.uuid, "ACCEPTED"))
-        self._requests.post(client, job.uuid, request, reply, size=len(job.data))
+        size = len(job.data)
+        self._requests.post(client, job.uuid, request, reply, size=size, waited_seconds=waited_seconds)
 
     def _reply_to(self, client: bytes, uuid: str) -> SendReply:
         """Return what sends to a client; it must not refer to the whole job, which a waiting one would keep."""

@@ -37,6 +37,7 @@ from ..mailbox import Mailbox
 from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
 from .endpoint import bind, socket_file
 from .requests import DirectBodies, RequestDispatcher, SendReply
+from .stall_watch import StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class DirectServer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="direct", daemon=True)
         self._counts: Counter[str] = Counter()
+        self._stalls = StallWatch(SUPERVISION_SECONDS)
 
     def _make_router(self, keys: KeyPair) -> zmq.Socket[bytes]:
         router = self._context.socket(zmq.ROUTER)
@@ -148,6 +150,7 @@ class DirectServer:
         next_supervision = time.monotonic()
         while not self._stopping.is_set():
             ready = dict(poller.poll(int(SUPERVISION_SECONDS * 1_000)))
+            self._stalls.begin_round(has_messages=self.router in ready)
             if time.monotonic() >= next_supervision:
                 self.zap.supervise()
                 next_supervision = time.monotonic() + SUPERVISION_SECONDS
@@ -219,7 +222,10 @@ class DirectServer:
         if request is None:
             self._requests.get(client, message.uuid, reply)
         else:
-            self._requests.post(client, message.uuid, request, reply, size=len(message.data), peer=peer)
+            waited = self._stalls.waited_seconds()
+            self._requests.post(
+                *(client, message.uuid, request, reply), size=len(message.data), peer=peer, waited_seconds=waited
+            )
 
     def _reply_to(self, identity: bytes, uuid: str) -> SendReply:
         """Return what sends to a client; it must not refer to the whole message, which a waiting job would keep."""

@@ -82,15 +82,31 @@ class RequestDispatcher:
         self._executor = executor
         self._bodies = bodies
 
-    def post(self, client: str, uuid: str, request: JobRequest, reply: SendReply, *, size: int, peer: str = "") -> None:
+    def post(
+        self,
+        client: str,
+        uuid: str,
+        request: JobRequest,
+        reply: SendReply,
+        *,
+        size: int,
+        peer: str = "",
+        waited_seconds: float = 0.0,
+    ) -> None:
         """Submit a job; its events and its result, or why it is refused, go to `reply`.
 
         `client` is the key that the executor tells clients apart by, `size` the bytes of the request, `peer` where it
-        came from, as libzmq reports it.
+        came from, as libzmq reports it, `waited_seconds` for how long it may have been here unread.
         """
         deliver, notify = partial(reply, Command.RESPONSE, Status.DONE), partial(reply, Command.EVENT, Status.DONE)
         try:
-            self._executor.submit(client, uuid, request, deliver, notify=notify, size=size, peer=peer)
+            self._executor.submit(
+                *(client, uuid, request, deliver),
+                notify=notify,
+                size=size,
+                peer=peer,
+                waited_seconds=waited_seconds,
+            )
         except TaskError as error:
             reply(Command.RESPONSE, *self._bodies.failure(uuid, str(error), request.task))
 

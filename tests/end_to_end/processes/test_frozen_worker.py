@@ -28,17 +28,17 @@ def run(client: Client, task: str, *, timeout: float = 20.0, **kwargs: Any) -> A
     return result["errors"] if result["failed"] else result["result"]
 
 
-def test_a_job_that_was_given_up_is_not_done_when_the_worker_goes_on(norfab: NorFab, worker: RunningWorker) -> None:
+def test_a_job_that_was_abandoned_is_not_done_when_the_worker_goes_on(norfab: NorFab, worker: RunningWorker) -> None:
     """Neither a creation nor a deletion, of a client that waits for other jobs and of one that has gone."""
     stays, goes, later = (norfab.make_client() for _ in range(3))
     assert run(stays, "bearer_token_store", username="ann", token="kept") is True
     assert run(goes, "bearer_token_check", token="late") is False
     with frozen(worker.process.pid):
         for client in (stays, goes):
-            (given_up,) = run(client, "bearer_token_store", timeout=0.3, username="ann", token="late")
+            (abandoned,) = run(client, "bearer_token_store", timeout=0.3, username="ann", token="late")
             (also,) = run(client, "bearer_token_delete", timeout=0.3, token="kept")
-            assert given_up == also
-            assert given_up.startswith("no answer within 0.3 s, so the outcome is unknown: ")
+            assert abandoned == also
+            assert abandoned.startswith("no answer within 0.3 s, so the outcome is unknown: ")
         goes.close()
     assert run(stays, "bearer_token_check", token="late") is False
     assert [entry["token"] for entry in run(later, "bearer_token_list", username="ann")] == ["kept"]

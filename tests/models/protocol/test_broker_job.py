@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nfcli.models.errors import UsageError
 from nfcli.models.protocol.frames import ClientMessage, Command
+from nfcli.models.protocol.jobs import CHECK_BEFORE_RETRY, OUTCOME_UNKNOWN
 from support.fabric.sent_job import GOOD, POST_DATA, Sent, ready
 
 
@@ -208,7 +209,7 @@ def test_at_the_deadline_missing_results_are_timeouts_and_the_others_stay() -> N
     sent.advance(9.99)
     assert not sent.job.is_done
     sent.advance(10.0)
-    assert sent.values == {"w1": 1, "w2": ["no answer within 10 s"]}
+    assert sent.values == {"w1": 1, "w2": [f"no answer within 10 s, {OUTCOME_UNKNOWN}: {CHECK_BEFORE_RETRY}"]}
     late = sent.pending.results["w2"]
     expected = {"failed": True, "status": "timeout", "task": "t", "service": "s", "juuid": "u1"}
     assert {key: late[key] for key in expected} == expected

@@ -1,6 +1,7 @@
 """A job for another service: its request, its bounds, and the future of its results."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -27,10 +28,13 @@ def receive(job: OutgoingJob, status: str, data: Any) -> None:
 
 def test_the_requests_are_what_norfab_expects() -> None:
     """Arguments are named, the time-out is whole seconds, and a GET repeats no argument."""
+    started = time.time()
     job = make_job(target=["w1"], timeout=1.5)
     message = ClientMessage.parse(job.post)
     assert (message.command, message.service, message.target) == (Command.POST, "s", b'["w1"]')
-    assert json.loads(message.data) == {"task": "t", "kwargs": {"a": 1}, "args": [], "timeout": 2}
+    data = json.loads(message.data)
+    assert started + 1.5 <= data.pop("deadline") + 0.001 < started + 2
+    assert data == {"task": "t", "kwargs": {"a": 1}, "args": [], "timeout": 2}
     receive(job, "202", {"workers": ["w1"]})
     frames = job.request(2.5)
     assert frames is not None

@@ -264,3 +264,35 @@ def test_a_stop_does_not_wait_for_a_hanging_job(bench: JobBench) -> None:
     bench.entered.get(timeout=WAIT_SECONDS)
     bench.executor.stop(grace_seconds=0.01)
     assert bench.executor.counters()["running_jobs"] == 1
+
+
+def test_a_job_is_not_begun_after_its_clients_deadline(bench: JobBench) -> None:
+    """Whatever its timeout is, which counts from its arrival; before the deadline it is."""
+    now = bench.worker.clock()
+    late = bench.run("count", "u1", timeout=60, deadline=now - 5)
+    (reason,) = late["errors"]
+    assert reason.startswith("the job could begin 5.0 s after its deadline only, nothing was done: send it again")
+    assert (late["status"], bench.counted) == ("timeout", 0)
+    assert bench.run("count", "u2", timeout=60, deadline=now + 60)["result"] == 1
+
+
+def test_a_job_whose_deadline_passes_in_the_queue_is_not_begun(bench: JobBench) -> None:
+    """It is compared again when a thread takes the job."""
+    now = bench.worker.clock()
+    bench.worker.clock = lambda: now
+    for n in range(THREADS):
+        bench.submit("hold", f"h{n}", client=f"c{n}")
+    queued = bench.submit("count", "u1", timeout=60, deadline=now + 5)
+    bench.worker.clock = lambda: now + 5
+    bench.gate.set()
+    assert (queued.get(timeout=WAIT_SECONDS)["status"], bench.counted) == ("timeout", 0)
+
+
+def test_a_job_without_a_deadline_is_not_begun_if_it_may_have_waited_for_its_timeout(bench: JobBench) -> None:
+    """So it is with those of NorFab's clients after a stall; one with a deadline is judged by that."""
+    for uuid, waited, deadline in (("u1", 10.0, None), ("u2", 9.0, None), ("u3", 10.0, bench.worker.clock() + 60)):
+        answers: SimpleQueue[bytes] = SimpleQueue()
+        request = JobRequest(task="count", timeout=10, deadline=deadline)
+        bench.executor.submit("c", uuid, request, answers.put, waited_seconds=waited)
+        answers.get(timeout=WAIT_SECONDS)
+    assert bench.counted == 2

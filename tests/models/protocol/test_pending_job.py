@@ -1,0 +1,51 @@
+"""The outcome of a job while it is awaited."""
+
+from typing import Any
+
+import pytest
+
+from nfcli.models.protocol.jobs import Result, ResultStatus
+from nfcli.models.protocol.pending_job import PendingJob
+
+NOT_BEGUN = Result(failed=True, errors=["not begun in time"], status=ResultStatus.TIMEOUT).model_dump(mode="json")
+DONE = Result(result=True).model_dump(mode="json")
+
+
+def pending(**fields: Any) -> PendingJob:
+    """Return a job that waits for one worker."""
+    return PendingJob("fastmcp", "t", "u1", b"{}", timeout=3, deadline=0.0, missing={"w1"}, **fields)
+
+
+def test_an_earlier_sending_that_was_not_begun_is_not_the_result_of_a_repeated_job() -> None:
+    """The answer to the last one is; without any, the earlier one tells more than silence."""
+    job = pending(may_be_repeated=True)
+    job.finish("w1", NOT_BEGUN)
+    assert job.missing == {"w1"}
+    job.finish("w1", DONE)
+    assert (job.results, job.missing) == ({"w1": DONE}, set())
+    job = pending(may_be_repeated=True)
+    job.finish("w1", NOT_BEGUN)
+    job.expire()
+    assert (job.results, job.missing) == ({"w1": NOT_BEGUN}, set())
+
+
+def test_a_job_that_is_sent_once_ends_when_it_was_not_begun() -> None:
+    """At once, so that a clock that is wrong is not waited for."""
+    job = pending()
+    job.finish("w1", NOT_BEGUN)
+    assert (job.results, job.missing) == ({"w1": NOT_BEGUN}, set())
+
+
+@pytest.mark.parametrize(
+    ("service", "remedy"),
+    [
+        ("fastmcp", "once the worker answers again, show fastmcp audit says what it has changed"),
+        ("demo", "check what it has done before you repeat it"),
+    ],
+)
+def test_a_missing_answer_says_that_the_outcome_is_unknown_and_how_to_find_out(service: str, remedy: str) -> None:
+    """A worker begins no job after its deadline, but it may have begun it before."""
+    job = pending()
+    job.service = service
+    job.expire()
+    assert job.results["w1"]["errors"] == [f"no answer within 3 s, so the outcome is unknown: {remedy}"]
