@@ -118,20 +118,16 @@ class Client:
             UsageError: arguments that can't be encoded as JSON, a timeout that isn't a positive number, `workers` that
                 are no names, a closed client, or the client of a process that this one was forked from.
         """
-        encode = partial(
-            encode_request, task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin
-        )
+        encode = partial(encode_request, task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin)
         data = encode()
-        if not isinstance(workers, str) and not _are_names(workers):
-            raise UsageError(f"workers must be all, any, a name or a list of names, got {workers!r}")
+        _check_names(workers)
         deadline = time.monotonic() + timeout
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
             names, absent = self._targets(service, workers)
-            started = time.monotonic()
-            not_started, has_changed = self._ensure_workers(names)
-            if has_changed:
+            not_started, seconds = self._ensure_workers(names)
+            if seconds:
                 names, absent = self._targets(service, workers)
-                deadline += time.monotonic() - started
+                deadline += seconds
                 data = encode(seconds_left=deadline - time.monotonic())
             job = PendingJob(
                 *(service, task, uuid or uuids.uuid4().hex, data),
@@ -139,8 +135,8 @@ class Client:
                 deadline=deadline,
                 on_progress=self._on_progress,
                 may_be_repeated=uuid is not None,
+                not_started=not_started,
             )
-            job.not_started = not_started
             return self._run_on_any(job, names) if workers == ANY else self._run(job, names, absent)
 
     def worker_names(self, service: str = ALL) -> list[str]:
@@ -233,12 +229,14 @@ class Client:
             self._transport.refresh(seconds)
             yield
 
-    def _ensure_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], bool]:
+    def _ensure_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], float]:
         """Start the workers of a job that aren't running.
 
         Returns:
-            The errors of those that couldn't be started, by name; whether the list of workers may have changed.
+            The errors of those that couldn't be started, by name; how many seconds it took if the list of workers may
+            have changed, else 0.
         """
+        started = time.monotonic()
         not_started: dict[str, NfcliError] = {}
         has_changed = False
         if self._before_first_job is not None:
@@ -252,9 +250,10 @@ class Client:
                         has_changed |= self._restart(name)
                 except NfcliError as error:
                     not_started[name] = error
-        if has_changed:
-            self._transport.wait_registered()
-        return not_started, has_changed
+        if not has_changed:
+            return not_started, 0.0
+        self._transport.wait_registered()
+        return not_started, time.monotonic() - started
 
     def _missing(self, service: str) -> dict[str, MissingWorker]:
         """Return the expected workers of a service that the transport doesn't list; remember those that it does."""
@@ -326,8 +325,10 @@ def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
     return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))
 
 
-def _are_names(workers: object) -> bool:
-    return isinstance(workers, Collection) and all(isinstance(name, str) for name in workers)
+def _check_names(workers: object) -> None:
+    """Raise UsageError for targets that are no names."""
+    if not (isinstance(workers, Collection) and all(isinstance(name, str) for name in workers)):
+        raise UsageError(f"workers must be all, any, a name or a list of names, got {workers!r}")
 
 
 def _join(names: Iterable[str]) -> str:
