@@ -18,6 +18,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from .worker import Worker, call_after, wait_for_end_of_stdin
 
 log = logging.getLogger(__name__)
 
+MAX_DESCRIPTORS = 65_536
 _M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES = -3, 128 * 1024  # malloc.h of glibc; bytes: its own first value
 
 
@@ -105,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     forbid_core_dumps()
     _tune_malloc()
+    _raise_descriptor_limit()
     # Until the log file is open, logging would print warnings on stderr.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -141,6 +144,19 @@ def _tune_malloc() -> None:
     """
     with contextlib.suppress(AttributeError, OSError):  # other C libraries have neither the call nor the threshold
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many file descriptors as the system permits this process, up to `MAX_DESCRIPTORS`.
+
+    Connections may use three quarters of them. More than that number can slow programs that a plugin starts.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with contextlib.suppress(OSError, ValueError):  # macOS reports more than it grants
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _start_failed(stdout: IO[str], name: str, reason: str, status: int) -> int:

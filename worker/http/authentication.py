@@ -10,8 +10,9 @@ from contextlib import suppress
 import anyio
 from starlette.types import Scope
 
+from ..client_network import client_network
 from .policy import AccessPolicy, AuthScheme, Caller
-from .rate_limit import WINDOW_SECONDS, client_network
+from .rate_limit import WINDOW_SECONDS
 from .responses import NO_STORE, TOO_MANY_REQUESTS, StaticResponse, error_response
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -11,24 +10,6 @@ from collections.abc import Callable
 WINDOW_SECONDS = 60
 MAX_NETWORKS = 10_000
 _MAX_WARNINGS = 10  # per window, all networks together: a flood must not fill the log
-_MAPPED_IPV4 = bytes(10) + b"\xff\xff"
-
-
-def client_network(peer: str) -> str:
-    """Return the network that the failures of a peer address count against.
-
-    That is the /64 of an IPv6 address, since a host can use every address of its /64, and the address itself for IPv4,
-    including IPv4-mapped IPv6 addresses of dual-stack sockets.
-    """
-    if ":" not in peer:
-        return peer
-    try:
-        packed = socket.inet_pton(socket.AF_INET6, peer.partition("%")[0])
-    except OSError:
-        return peer
-    if packed.startswith(_MAPPED_IPV4):
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    return f"{socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8))}/64"
 
 
 class _Failures:

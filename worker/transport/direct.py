@@ -34,6 +34,7 @@ from ..audit.actor import Actor, peer_address
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
 from ..mailbox import Mailbox
+from .connections.guard import ConnectionGuard
 from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
 from .endpoint import bind, socket_file
 from .requests import DirectBodies, RequestDispatcher, SendReply
@@ -46,6 +47,7 @@ SEND_HIGH_WATER_MARK = 1_000
 # Each waiting message may have the maximum size; a hundred are enough to keep the thread busy.
 RECEIVE_HIGH_WATER_MARK = 100
 HANDSHAKE_SECONDS = 5
+MAX_FRAMES = 16  # a request has eight, behind the client's identity; more than these are not kept
 KEEPALIVE_SECONDS = 5
 KEEPALIVE_PROBES = 3
 LINGER_SECONDS = 0.5
@@ -53,6 +55,7 @@ SUPERVISION_SECONDS = 1.0
 
 _IDENTITY, _UUID_FRAME = 0, 6
 # Plain numbers: pyzmq's enumerations cost a microsecond for each frame.
+_RECEIVE_MORE = int(zmq.RCVMORE)
 _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
 
@@ -70,6 +73,7 @@ class DirectServer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.zap = ZapAuthenticator(self._context, clients, worker.audit.refused)
         self.router = self._make_router(keys)
+        self._guard = ConnectionGuard(self.router, HANDSHAKE_SECONDS)
         self._mailbox: Mailbox[tuple[bytes, BrokerMessage]] = Mailbox()
         self._socket_file: Path | None = None
         self._stopping = threading.Event()
@@ -110,6 +114,7 @@ class DirectServer:
         self.zap.start()
         bound = bind(self.router, endpoint)
         self._socket_file = socket_file(endpoint)
+        self._guard.start(bound)
         return bound
 
     def start(self) -> None:
@@ -125,8 +130,9 @@ class DirectServer:
         return self._mailbox.is_being_read()
 
     def counters(self) -> dict[str, int]:
-        """Return counts of messages: received, sent, invalid, denied, dropped."""
-        return {key: self._counts[key] for key in ("received", "sent", "invalid", "denied", "dropped")}
+        """Return counts of messages: received, sent, invalid, denied, dropped; and those of the connections' limits."""
+        counts = {key: self._counts[key] for key in ("received", "sent", "invalid", "denied", "dropped")}
+        return counts | self._guard.counters()
 
     def stop(self) -> None:
         """End the thread, send the replies that are ready, close everything; from the thread that called `bind`."""
@@ -135,6 +141,7 @@ class DirectServer:
         if self._thread.ident is not None:
             self._thread.join(timeout=2 * LINGER_SECONDS)
         self.zap.stop()
+        self._guard.stop()
         self.router.close()
         self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
         self._mailbox.close()
@@ -165,9 +172,12 @@ class DirectServer:
             first = self.router.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return
+        self._guard.note_message(first)
         frames = [first.bytes]
-        if first.more:
-            frames += self.router.recv_multipart()
+        while self.router.getsockopt(_RECEIVE_MORE):
+            frame = self.router.recv()
+            if len(frames) < MAX_FRAMES:
+                frames.append(frame)
         self._counts["received"] += 1
         try:
             self._handle(frames[_IDENTITY], frames[1:], _metadata(first, "User-Id"), _metadata(first, "Peer-Address"))

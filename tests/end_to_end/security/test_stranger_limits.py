@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
+import threading
 from collections.abc import Iterator
 
 import pytest
+import zmq
 
 from nfcli import Client, NorFab
+from nfcli.models.environment.curve_keys import ensure_key_pair, read_public_key
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-from support.strangers import (
-    MIB,
-    connect,
-    connections,
-    memory_bytes,
-    open_ones,
-    send_unread,
-)
+from nfcli.models.protocol.frames import ClientMessage, Command
+from support.strangers import MIB, WAIT_SECONDS, connect, connections, descriptors, memory_bytes, open_ones, send_unread
 from support.workers import EnvironmentFactory, RunningWorker, WorkerRunner
 
 pytestmark = pytest.mark.slow
@@ -94,3 +92,73 @@ def test_silent_connections_leave_room_for_others(
     assert found["http_connections_closed"] >= 420
     assert found["http_connections"] <= 102
     assert log_lines(environment, "more than 100 connections without a valid token") == 1
+
+
+def test_worker_may_open_as_many_descriptors_as_the_system_permits(
+    environment: Environment, running_worker: WorkerRunner
+) -> None:
+    """Whatever the shell that starts it has as its limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with running_worker(environment) as worker:
+            found = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == (min(hard, 65_536), hard)
+
+
+def test_connections_without_a_key_leave_descriptors_for_others(
+    environment: Environment, worker: RunningWorker, client: Client
+) -> None:
+    """2,000 to the ZeroMQ endpoint of a worker that may open 600 descriptors: clients and HTTP are served."""
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (600, 600))
+    with connections(worker.endpoint, 2_000) as held:
+        with connect(worker.url) as other:
+            other.sendall(HEALTH)
+            assert other.recv(100).startswith(b"HTTP/1.1 200")
+        found = stats(client)
+        norfab = NorFab(environment.inventory_file)
+        assert norfab.make_client().run_job("fastmcp", "get_version")[DEFAULT_WORKER]["failed"] is False
+        norfab.destroy()
+        assert descriptors(worker.process.pid) < 300
+        assert len(open_ones(held)) <= 150
+    assert found["zmq_connections_closed"] >= 1_850
+    assert log_lines(environment, "ZeroMQ connections of 127.0.0.1 closed") == 1
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_long_message_of_a_removed_client_costs_little_memory(
+    environment_factory: EnvironmentFactory, running_worker: WorkerRunner, transport: str
+) -> None:
+    """600 frames of 1 MB: its connection closes before most of them have come."""
+    environment = environment_factory(**({"endpoint": "tcp://127.0.0.1:*"} if transport == "tcp" else {}))
+    with running_worker(environment) as worker, zmq.Context[zmq.Socket[bytes]]() as context:
+        dealer = context.socket(zmq.DEALER)
+        keys = ensure_key_pair(environment.clients_folder, "ann")
+        dealer.curve_publickey, dealer.curve_secretkey = keys.public, keys.secret
+        dealer.curve_serverkey = read_public_key(environment.keys_folder / f"{DEFAULT_WORKER}.key")
+        dealer.linger = dealer.sndhwm = 0
+        dealer.connect(worker.endpoint)
+        dealer.send_multipart(ClientMessage(Command.GET, "fastmcp", b"all", "u1", b"{}").frames())
+        assert dealer.poll(WAIT_SECONDS * 1_000)
+        (environment.clients_folder / "ann.key").unlink()
+        before = memory_bytes(worker.process.pid)
+        for _ in range(600):
+            dealer.send(b"x" * 1_000_000, zmq.SNDMORE)
+        dealer.send(b"")
+        peak = peak_memory(environment, worker.process.pid)
+        dealer.close()
+    assert peak < before + (64 if transport == "tcp" else 256) * MIB
+    assert log_lines(environment, "a message of more than 16 MiB") == 1
+
+
+def peak_memory(environment: Environment, pid: int) -> int:
+    """Return the most memory that a process has until it logs that a message is too long."""
+    pause, peak = threading.Event(), 0
+    for _ in range(int(WAIT_SECONDS * 50)):
+        peak = max(peak, memory_bytes(pid))
+        if log_lines(environment, "a message of more than 16 MiB"):
+            return peak
+        pause.wait(0.02)
+    raise AssertionError("the message was not too long")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.http import authentication, rate_limit
-from nfcli.worker.http.rate_limit import FailedAuthLimiter, client_network
+from nfcli.worker.http.rate_limit import FailedAuthLimiter
 from nfcli.worker.tokens.store import TokenStore
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
 from support.tokens.token_store import delete_tokens, store_token
@@ -282,24 +282,6 @@ def test_warnings_are_limited(monotonic: SimpleNamespace) -> None:
     assert warnings == 10
     monotonic.now += 60
     assert [limit.record_failure("a", token) for token in "tuv"] == [False, True, False]
-
-
-@pytest.mark.parametrize(
-    ("peer", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::1", "::/64"),
-        ("", ""),
-        ("not:an:address", "not:an:address"),
-    ],
-)
-def test_network_is_what_a_client_cannot_change_at_will(peer: str, network: str) -> None:
-    """The /64 of an IPv6 address; an IPv4 address itself, however the socket represents it."""
-    assert client_network(peer) == network
 
 
 def test_rejected_tokens_are_audited(served_worker: Serve) -> None:

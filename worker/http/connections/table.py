@@ -13,8 +13,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
 
+from ...client_network import client_network
 from ...limit_counter import LimitCounter
-from ..rate_limit import client_network
 
 log = logging.getLogger(__name__)
 

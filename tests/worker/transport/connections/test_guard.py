@@ -1,0 +1,134 @@
+"""Strangers at the worker's ROUTER: connections without a key, messages without an end."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import zmq
+
+from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.protocol.frames import ClientMessage, Command
+from nfcli.worker.transport.connections import guard, table
+from support.direct_server import WAIT_MILLISECONDS
+from support.strangers import connections, open_ones
+
+Connect = Callable[..., Any]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition, for a limited time."""
+    pause = threading.Event()
+    for _ in range(WAIT_MILLISECONDS // 10):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("the condition was not met in time")
+
+
+def run_job(peer: Any, uuid: str) -> list[str]:
+    """Run a task; return the statuses of its two replies."""
+    peer.send(Command.POST, uuid, {"task": "add"})
+    return [peer.read()[0], peer.read()[0]]
+
+
+def test_silent_connections_shut_nobody_out(
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The oldest close; clients that are connected and new ones are served, and one line is logged."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (200, 200))
+    early = connect_peer()
+    assert run_job(early, "u1") == ["202", "200"]
+    with connections(server.endpoint, 80) as held:
+        wait_until(lambda: server.direct.counters()["connections_closed"] >= 68)
+        assert len(open_ones(held)) <= 12
+        assert run_job(early, "u2") == ["202", "200"]
+        assert run_job(connect_peer(), "u3") == ["202", "200"]
+    wait_until(lambda: server.direct.counters()["connections"] == 2)
+    assert caplog.messages == ["ZeroMQ connections of 127.0.0.1 closed: more than 12 that have not authenticated"]
+
+
+def send_long(peer: Any) -> None:
+    """Send one message of 400 frames and 40 MB."""
+    for _ in range(400):
+        peer.dealer.send(b"x" * 100_000, zmq.SNDMORE)
+    peer.dealer.send(b"")
+
+
+def test_long_message_closes_its_connection(
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a client whose key was removed just now; others are served meanwhile."""
+    monkeypatch.setattr(table, "MAX_INCOMPLETE_BYTES", 1024 * 1024)
+    monkeypatch.setattr(guard, "MEASURE_SECONDS", 0.01)
+    keys = ensure_key_pair(server.environment.clients_folder, "ann")
+    peer, other = connect_peer(keys), connect_peer()
+    assert run_job(peer, "u1") == ["202", "200"]
+    (server.environment.clients_folder / "ann.key").unlink()
+    send_long(peer)
+    peer.wait_for(zmq.EVENT_DISCONNECTED)
+    assert run_job(other, "u2") == ["202", "200"]
+    wait_until(lambda: server.direct.counters()["messages_too_long"] == 1)
+    closed = [message for message in caplog.messages if message.startswith("ZeroMQ")]
+    assert closed == ["ZeroMQ connection of 127.0.0.1 closed: a message of more than 1 MiB, or too many at once"]
+
+
+def test_frames_beyond_those_of_a_request_are_ignored(connect_peer: Connect) -> None:
+    """As by a broker; they aren't kept."""
+    peer = connect_peer()
+    frames = ClientMessage(Command.GET, "fastmcp", b"all", "u1", b"{}").frames()
+    peer.dealer.send_multipart([*frames, *[b"x"] * 2_000])
+    assert peer.read()[0] == "202"
+    assert peer.read()[0] == "404"
+
+
+def test_client_with_many_messages_at_once_is_served(server: Any, connect_peer: Connect) -> None:
+    """Whole messages are no long message, however much they are together."""
+    peer = connect_peer()
+    count, filler = 60, "x" * 900_000
+    for number in range(count):
+        peer.send(Command.POST, f"u{number}", {"task": "nosuch", "kwargs": {"filler": filler}})
+    for _ in range(2 * count):
+        peer.read()
+    assert server.direct.counters()["messages_too_long"] == 0
+
+
+def test_stop_ends_in_time_while_strangers_connect(server: Any) -> None:
+    """The thread that accepts connections doesn't wait for the one that limits them."""
+    is_over = threading.Event()
+
+    def connect() -> None:
+        host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+        while not is_over.is_set():
+            with ExitStack() as opened:
+                try:
+                    for _ in range(20):
+                        opened.enter_context(socket.create_connection((host, int(port)), 1))
+                except OSError:
+                    return
+
+    strangers = [threading.Thread(target=connect) for _ in range(3)]
+    for stranger in strangers:
+        stranger.start()
+    wait_until(lambda: server.direct.counters()["connections"] > 0)
+    stopping = threading.Thread(target=server.direct.stop, daemon=True)
+    stopping.start()
+    stopping.join(WAIT_MILLISECONDS / 1_000)
+    assert not stopping.is_alive()
+    is_over.set()
+    for stranger in strangers:
+        stranger.join()
+
+
+def test_connections_end_as_clients_leave(server: Any, connect_peer: Connect) -> None:
+    """None is counted for ever."""
+    for number in range(5):
+        peer = connect_peer()
+        assert run_job(peer, f"u{number}") == ["202", "200"]
+        peer.close()
+    wait_until(lambda: server.direct.counters()["connections"] == 0)
