@@ -1,0 +1,154 @@
+"""The record of signed jobs: each runs once within the window, across restarts and clocks that jump."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from nfcli.worker.admission.replay_memory import WINDOW_SECONDS, ReplayMemory
+
+BOOT, NEXT_BOOT = b"boot 1", b"boot 2"
+REPEATED, UNKNOWN = "it was run before", "it was signed before this worker's record of signed jobs begins"
+Open = Callable[..., ReplayMemory]
+
+
+@pytest.fixture
+def open_memory(tmp_path: Path, clock: SimpleNamespace) -> Open:
+    """Open the record, with the test's clock; what was opened before has been killed."""
+
+    def make(boot_id: bytes = BOOT, **options: int) -> ReplayMemory:
+        return ReplayMemory(tmp_path / "w1.signed_jobs", clock=lambda: clock.now, boot_id=boot_id, **options)
+
+    return make
+
+
+def problem(memory: ReplayMemory, uuid: str, at: float) -> str:
+    """Add a job of client `c` that was signed at a time in seconds; return the beginning of what is wrong."""
+    return (memory.add("c", uuid, int(at * 1_000)) or "").partition(":")[0]
+
+
+def test_job_is_new_once(open_memory: Open, clock: SimpleNamespace) -> None:
+    """For each client and uuid."""
+    with open_memory() as memory:
+        at = clock.now + 1
+        assert problem(memory, "u1", at) == ""
+        assert problem(memory, "u1", at) == REPEATED
+        assert problem(memory, "u1", at + 1) == REPEATED
+        assert problem(memory, "u2", at) == ""
+        assert memory.add("d", "u1", int(at * 1_000)) is None
+
+
+def test_uuids_of_any_text_are_remembered(open_memory: Open, clock: SimpleNamespace) -> None:
+    """They come from the wire."""
+    with open_memory() as memory:
+        for uuid in ("", "\ud800", "ö" * 1_000, "a b"):
+            assert problem(memory, uuid, clock.now + 1) == ""
+            assert problem(memory, uuid, clock.now + 1) == REPEATED
+
+
+def test_restarted_worker_remembers(open_memory: Open, clock: SimpleNamespace) -> None:
+    """Killed or stopped; what it had not seen is new, also if it was signed before the restart."""
+    first = open_memory()
+    at = clock.now + 1
+    problem(first, "u1", at)
+    clock.now += 5
+    with open_memory() as memory:
+        assert problem(memory, "u1", at) == REPEATED
+        assert problem(memory, "u2", at) == ""
+    first.__exit__()
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"nfjobs 0", None])
+def test_without_its_record_a_worker_trusts_no_earlier_signature(
+    open_memory: Open, clock: SimpleNamespace, tmp_path: Path, damage: bytes | None
+) -> None:
+    """The file is gone, cut or of another version."""
+    with open_memory() as memory:
+        problem(memory, "u1", clock.now + 1)
+    file = tmp_path / "w1.signed_jobs"
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage + file.read_bytes()[len(damage) : -1 if len(damage) < 2 else None])
+    clock.now += 5
+    with open_memory() as memory:
+        assert problem(memory, "u1", clock.now - 4) == UNKNOWN
+        assert problem(memory, "u2", clock.now + 1) == ""
+
+
+def test_after_the_machines_start_earlier_signatures_are_refused(open_memory: Open, clock: SimpleNamespace) -> None:
+    """What a power failure has taken from the file can't be run again."""
+    with open_memory() as memory:
+        problem(memory, "u1", clock.now + 1)
+    clock.now += 30
+    with open_memory(NEXT_BOOT) as memory:
+        assert problem(memory, "u2", clock.now - 1) == UNKNOWN
+        assert problem(memory, "u3", clock.now + 1) == ""
+
+
+def test_set_back_clock_revives_no_job(open_memory: Open, clock: SimpleNamespace) -> None:
+    """Jobs are forgotten when their signatures have expired, and stay refused."""
+    with open_memory(max_jobs=2) as memory:
+        start = clock.now
+        problem(memory, "u1", start + 1)
+        problem(memory, "u2", start + 2)
+        clock.now += 2 * WINDOW_SECONDS
+        assert problem(memory, "u3", clock.now) == ""  # the first two are forgotten here
+        clock.now = start + 3
+        assert problem(memory, "u1", start + 1) == UNKNOWN
+        assert problem(memory, "u2", start + 2) == UNKNOWN
+        assert problem(memory, "u4", start + 3) == ""
+
+
+def test_record_is_bounded(open_memory: Open, clock: SimpleNamespace) -> None:
+    """Jobs beyond it are refused until the first signatures have expired."""
+    with open_memory(max_jobs=3) as memory:
+        assert [problem(memory, f"u{n}", clock.now + 1) for n in range(3)] == ["", "", ""]
+        assert problem(memory, "u3", clock.now + 1) == f"3 signed jobs were run within {WINDOW_SECONDS} s"
+        clock.now += WINDOW_SECONDS + 2
+        assert problem(memory, "u4", clock.now) == ""
+
+
+def test_file_does_not_grow_for_ever(open_memory: Open, clock: SimpleNamespace, tmp_path: Path) -> None:
+    """Expired jobs leave it."""
+    with open_memory() as memory:
+        for number in range(5_000):
+            clock.now += 1
+            assert problem(memory, f"u{number}", clock.now) == ""
+        assert (tmp_path / "w1.signed_jobs").stat().st_size < 50_000
+        assert problem(memory, "u4999", clock.now) == REPEATED
+
+
+def test_file_is_private(open_memory: Open, tmp_path: Path) -> None:
+    """Like every file of an environment."""
+    with open_memory():
+        assert (tmp_path / "w1.signed_jobs").stat().st_mode & 0o777 == 0o600
+
+
+def test_full_disk_stops_no_job(
+    open_memory: Open,
+    clock: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Memory holds what the file can't; the next start trusts no earlier signature."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with open_memory() as memory:
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr(os, "write", fail)
+            assert [problem(memory, uuid, clock.now + 1) for uuid in ("u1", "u2", "u1")] == ["", "", REPEATED]
+        assert len(caplog.messages) == 1
+        assert not (tmp_path / "w1.signed_jobs").exists()
+    clock.now += 5
+    with open_memory() as memory:
+        assert problem(memory, "u1", clock.now - 4) == UNKNOWN
