@@ -111,7 +111,7 @@ def test_every_check_has_a_breach() -> None:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("shell", {"nfcli.worker", "mcp", "uvicorn", "diskcache"}),
+        ("shell", {"nfcli.worker", "mcp", "uvicorn", "diskcache", "cryptography"}),
         ("worker", {"nfcli.shell", "nfcli.man", "picle", "prompt_toolkit", "rich"}),
     ],
 )

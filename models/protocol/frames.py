@@ -41,6 +41,9 @@ BROKER_SERVICE = "mmi.service.broker"
 ALL = "all"
 ANY = "any"
 
+# Made once: json.dumps makes an encoder for each call that asks for anything but its defaults.
+_to_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
 _MAX_UUID_BYTES = 128
 _MAX_SERVICE_BYTES = 256
 _MAX_TARGET_BYTES = 64 * 1024
@@ -220,7 +223,7 @@ def decode_target(target: bytes) -> str | list[str]:
 
 def encode_data(value: Any) -> bytes:
     """Return compact UTF-8 JSON; NaN and infinities are refused with ValueError."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _to_text(value).encode()
 
 
 def decode_data(data: bytes) -> Any:

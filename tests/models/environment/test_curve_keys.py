@@ -17,15 +17,19 @@ from hypothesis import strategies as st
 from zmq.utils import z85
 
 from nfcli.models.environment.curve_keys import (
+    ClientKey,
     KeyPair,
     ensure_audit_key,
     ensure_client_key,
     ensure_key_pair,
+    format_certificate,
+    read_client_key,
     read_key_pair,
     read_public_key,
 )
 from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.private_files import write_private
+from nfcli.models.environment.signing_keys import SigningKey
 from nfcli.models.errors import EnvironmentFolderError, KeyFileError
 
 Modes = Callable[[Path], dict[str, str]]
@@ -115,6 +119,44 @@ def test_secret_is_not_in_the_repr(tmp_path: Path) -> None:
     """A repr may be logged."""
     pair = ensure_key_pair(tmp_path, "w")
     assert repr(pair) == f"KeyPair(public={pair.public!r})"
+
+
+def test_client_file_has_the_signing_key_and_reads_as_before(environment: Environment) -> None:
+    """ZeroMQ's reader, which NorFab uses, skips the line."""
+    pair = ensure_client_key(environment)
+    for folder in (environment.keys_folder, environment.clients_folder):
+        assert read_client_key(folder / "client.key") == ClientKey(pair.public, SigningKey(pair.secret).public)
+        assert zmq.auth.load_certificate(folder / "client.key") == (pair.public, None)
+
+
+def test_old_client_files_get_the_signing_key(environment: Environment) -> None:
+    """This client's in clients/ too, by whatever name; not those of others, and none that was removed."""
+    pair, other = ensure_client_key(environment), ensure_key_pair(environment.keys_folder, "other")
+    own, clients = environment.keys_folder / "client.key", environment.clients_folder
+    (clients / "client.key").unlink()
+    for file, public in ((own, pair.public), (clients / "me.key", pair.public), (clients / "o.key", other.public)):
+        write_private(file, format_certificate(public))
+    assert ensure_client_key(environment) == pair
+    signing = SigningKey(pair.secret).public
+    assert read_client_key(own) == read_client_key(clients / "me.key") == ClientKey(pair.public, signing)
+    assert read_client_key(clients / "o.key") == ClientKey(other.public)
+    assert sorted(path.name for path in clients.iterdir()) == ["me.key", "o.key"]
+
+
+@pytest.mark.parametrize("value", ["", "00", "g" * 64, "A" * 64, "0" * 65])
+def test_damaged_signing_key_is_an_error(tmp_path: Path, value: str) -> None:
+    """The line names file and rule."""
+    file = tmp_path / "c.key"
+    write_private(file, format_certificate(b"a" * 40, signing=value))
+    with pytest.raises(KeyFileError, match=r"c\.key line 4: signing-key must be 64 hexadecimal digits"):
+        read_client_key(file)
+
+
+def test_signing_key_behind_the_curve_section_is_none(tmp_path: Path) -> None:
+    """It belongs to the metadata."""
+    file = tmp_path / "c.key"
+    write_private(file, format_certificate(b"a" * 40) + b'    signing-key = "%b"\n' % (b"0" * 64))
+    assert read_client_key(file) == ClientKey(b"a" * 40)
 
 
 def test_client_key_is_authorized_when_it_is_created(environment: Environment, modes: Modes) -> None:

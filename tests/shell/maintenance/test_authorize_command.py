@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import zmq
 
-from nfcli.models.environment.curve_keys import ensure_client_key, ensure_key_pair, read_public_key
+from nfcli.models.environment.curve_keys import (
+    ClientKey,
+    ensure_client_key,
+    ensure_key_pair,
+    format_certificate,
+    read_client_key,
+    read_public_key,
+    read_shared_key,
+)
 from nfcli.models.environment.fleet_key import FleetKey, ensure_fleet_key, read_fleet_key
 from nfcli.models.environment.paths import Environment
 from nfcli.shell.cli import main
@@ -100,6 +108,31 @@ def test_the_environments_own_client_is_authorized_again(environment: Environmen
     (environment.clients_folder / "client.key").unlink()
     assert authorize(environment, environment.keys_folder / "client.key") == 0
     assert read_public_key(environment.clients_folder / "client.key") == pair.public
+
+
+def test_signing_key_is_handed_on(environment: Environment, ann: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also to a client that an older version has authorized; an old file takes none away."""
+    copy = environment.clients_folder / "ann-laptop.key"
+    public = read_shared_key(ann).public
+    ann.write_bytes(format_certificate(public))
+    assert authorize(environment, ann) == 0
+    assert read_client_key(copy).signing is None
+    ann.write_bytes(format_certificate(public, signing="0a" * 32))
+    assert authorize(environment, ann) == 0
+    assert read_client_key(copy) == ClientKey(public, "0a" * 32)
+    ann.write_bytes(format_certificate(public))
+    assert authorize(environment, ann) == 0
+    assert read_client_key(copy) == ClientKey(public, "0a" * 32)
+    ann.write_bytes(format_certificate(public, signing="0b" * 32))
+    assert authorize(environment, ann) == 1
+    assert read_client_key(copy) == ClientKey(public, "0a" * 32)
+    before = "nfcli: this key was authorized before, as ann-laptop"
+    assert capsys.readouterr().err.splitlines() == [
+        "nfcli: client ann-laptop is authorized",
+        f"{before}, and its signing key is known now",
+        before,
+        f"nfcli: {copy} has another signing key for this client, nothing changed: remove it first",
+    ]
 
 
 @pytest.mark.parametrize(
