@@ -12,6 +12,8 @@ from .fields import Instant, Token, Username
 class BearerTokenRecord:
     """A stored token. `created` and `expires` are seconds since the epoch (UTC); `expires` None means never.
 
+    `written` is when it was last renewed, likewise; None: it has been as it is since its creation.
+
     Fields that are added here need a default; the database, backups and restores carry them without further code
     (`worker/tokens/rows.py`). A slotted class rather than a model: 100,000 of them are in memory at once.
     """
@@ -20,6 +22,12 @@ class BearerTokenRecord:
     username: Username
     created: Instant
     expires: Instant | None
+    written: Instant | None = None
+
+    @property
+    def written_at(self) -> float:
+        """When the record became what it is: the later of two records of a token is the valid one."""
+        return self.created if self.written is None else self.written
 
     def is_live(self, now: float) -> bool:
         """Whether the token is valid at `now` (epoch seconds); it expires at the exact moment `expires` names."""

@@ -128,6 +128,11 @@ class JobRequest(BaseModel):
     origin: str = ""
     _proof: Proof | None = PrivateAttr(default=None)
 
+    @property
+    def issued(self) -> float | None:
+        """When the client made the job, by its own clock, the same for all its workers; None where it doesn't say."""
+        return None if self.deadline is None or self.timeout is None else self.deadline - self.timeout
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Parse the DATA frame of a POST; ProtocolError if it isn't JSON of this shape."""

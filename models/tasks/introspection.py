@@ -57,6 +57,13 @@ class StatusReport(Report):
     endpoint: str = Field(description="ZeroMQ endpoint for nfcli clients")
     authentication_enabled: bool = Field(description="Whether MCP requests require a bearer token")
     tokens_count: int = Field(description="Number of unexpired tokens")
+    tokens_digest: str | None = Field(
+        default=None,
+        description="Digest of the unexpired tokens, keyed with the fleet key; the same set has the same one",
+    )
+    fleet_key: str | None = Field(
+        default=None, description="Id of the fleet key; digests made with different keys can't be compared"
+    )
     users_count: int = Field(description="Number of users with unexpired tokens")
     tools_count: int = Field(description="Number of published tools")
     prompts_count: int = Field(default=0, description="Number of published prompts")

@@ -43,3 +43,6 @@ class Imported(Report):
     present: int = Field(description="Number of tokens that their users had already, left as they were")
     refused: int = Field(description="Number of tokens that are stored for other users, left as they were")
     expired: int = Field(description="Number of tokens that were skipped because they have expired")
+    deleted: int = Field(
+        default=0, description="Number of tokens that were skipped because they were deleted here later"
+    )

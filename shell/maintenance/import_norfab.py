@@ -41,12 +41,14 @@ def import_norfab(client: Client, folder: Path, worker: str | None) -> int:
     # Grouped by user: the tokens of a user share a line of the audit trail.
     tokens = sorted(found.tokens, key=attrgetter("username", "created"))
     console = Console(sys.stdout, sys.stderr)
-    done = {"imported": 0, "present": 0, "refused": 0, "expired": found.expired}
+    done = {"imported": 0, "present": 0, "refused": 0, "expired": found.expired, "deleted": 0}
     with TransferClient(client, name, console) as transfer:
         for start in range(0, len(tokens), MAX_IMPORT_TOKENS):
             transfer.show_progress(start, len(tokens))
             report = _send(transfer, tokens[start : start + MAX_IMPORT_TOKENS])
             done = {what: count + getattr(report, what) for what, count in done.items()}
+    if not done["deleted"]:
+        del done["deleted"]
     console.result(to_json({name: done | {"invalid": found.invalid, "unreadable": found.unreadable}}))
     for note in _notes(name, found, done):
         console.note(note)
@@ -68,6 +70,10 @@ def _notes(name: str, found: NorfabTokens, done: dict[str, int]) -> list[str]:
         notes.append(f"records that nfcli doesn't read as tokens were skipped: {found.unreadable}")
     if done["refused"]:
         notes.append(f"tokens that {name} has stored for other users were not changed: delete them there first")
+    if done.get("deleted"):
+        notes.append(
+            f"tokens that were deleted on {name} after they were created stay deleted: create them there again"
+        )
     if not done["imported"]:
         notes.append("nothing was changed")
     return notes

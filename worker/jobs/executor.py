@@ -205,7 +205,13 @@ class JobExecutor:
             return self._run_in(job, self._worker)
         audit = None if spec is None else spec.audit
         client = "" if audit is None else self._actor(job)
-        worker = replace(self._worker, client=client, uuid=job.uuid, progress=partial(self._send_progress, job))
+        worker = replace(
+            self._worker,
+            client=client,
+            uuid=job.uuid,
+            issued=job.request.issued,
+            progress=partial(self._send_progress, job),
+        )
         return self._run_in(job, worker, audit)
 
     def _actor(self, job: TrackedJob) -> Actor:

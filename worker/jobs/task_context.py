@@ -26,9 +26,9 @@ class TaskContext(WorkerContext):
     """One worker's parts; `worker.py` makes it, and each job of a task that isn't run inline gets a copy.
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
-    client that sent the job, in audited tasks. `is_tool_call`: an MCP client runs the task. `url` is the MCP endpoint,
-    `endpoint` that of ZeroMQ, set once it is bound or connected. `counters` has functions that return the counts of
-    `jobs`, `messaging` and `http`.
+    client that sent the job, in audited tasks; `issued` is when it made the job, by its clock, None where it doesn't
+    say. `is_tool_call`: an MCP client runs the task. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set once it
+    is bound or connected. `counters` has functions that return the counts of `jobs`, `messaging` and `http`.
     """
 
     environment: Environment
@@ -42,6 +42,7 @@ class TaskContext(WorkerContext):
     broker: BrokerAddress | None = None
     discovery: Discovery | None = None
     client: Actor | str = ""
+    issued: float | None = None
     is_tool_call: bool = False
     url: str = ""
     endpoint: str = ""

@@ -30,6 +30,7 @@ def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) ->
     worker.store.store(
         arguments.model_copy(update={"expire": lifetime}),
         before_commit=worker.audit.before_commit(worker.client, expire=lifetime),
+        issued=worker.issued,
     )
     return True
 

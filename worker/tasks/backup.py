@@ -119,7 +119,11 @@ def restore_commit(worker: TaskContext, arguments: TransferInput) -> Result:
     session = worker.transfers.upload
     with session.acquire(arguments.id, is_last=True) as upload, _task_errors(session.folder):
         loaded = _verified_tokens(upload)
-        replaced = worker.store.replace(loaded.records, before_commit=worker.audit.before_commit(worker.client))
+        replaced = worker.store.replace(
+            loaded.records,
+            before_commit=worker.audit.before_commit(worker.client),
+            tombstones=loaded.tombstones,
+        )
     answer = Restored(restored=replaced.stored, removed=replaced.removed, expired=replaced.expired)
     skipped = f"skipped rows of the backup that hold no valid token: {loaded.skipped}"
     return Result(result=answer.model_dump(), messages=[skipped] if loaded.skipped else [])

@@ -45,6 +45,8 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         endpoint=worker.endpoint,
         authentication_enabled=worker.inventory.authentication_enabled,
         tokens_count=len(worker.store),
+        tokens_digest=f"{worker.store.digest():064x}",
+        fleet_key=worker.store.hasher.key_id,
         users_count=len(worker.store.usernames()),
         tools_count=len(worker.catalogue.tools),
         prompts_count=len(worker.catalogue.prompts),

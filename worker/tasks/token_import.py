@@ -17,8 +17,9 @@ def bearer_token_import(worker: TaskContext, arguments: BearerTokenImportInput) 
     """Store at most 100 tokens with their creation and expiry, in one transaction.
 
     Tokens that are stored already are left unchanged: `present` counts those of the same user, `refused` those of other
-    users. Expired tokens are skipped, so repeating an import changes nothing. The tokens, and before them one line of
-    the audit trail for each user, are on disk when the task returns.
+    users. Expired tokens are skipped, and so are those that were deleted here since they were created: repeating an
+    import changes nothing. The tokens, and before them one line of the audit trail for each user, are on disk when the
+    task returns.
     """
     records = [token.record() for token in arguments.tokens]
     imported = worker.store.import_tokens(records, before_commit=worker.audit.before_commit(worker.client))
@@ -31,5 +32,9 @@ def bearer_token_import(worker: TaskContext, arguments: BearerTokenImportInput) 
             reason="stored for another user",
         )
     return Imported(
-        imported=imported.stored, present=imported.present, refused=len(imported.refused), expired=imported.expired
+        imported=imported.stored,
+        present=imported.present,
+        refused=len(imported.refused),
+        expired=imported.expired,
+        deleted=imported.deleted,
     ).model_dump()

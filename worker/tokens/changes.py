@@ -42,10 +42,12 @@ class ImportResult:
     """The outcome of an import.
 
     `stored` counts the tokens that are new here, `present` those that their users had already, `expired` those that
-    were skipped because they have expired; `refused` are those that other users have here.
+    were skipped because they have expired; `refused` are those that other users have here; `deleted` counts those that
+    were deleted here since they were created.
     """
 
     stored: int
     present: int
     refused: tuple[BearerTokenRecord, ...]
     expired: int
+    deleted: int = 0

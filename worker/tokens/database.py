@@ -26,6 +26,7 @@ from ...models.tokens import BearerTokenRecord
 from .backup import write_backup
 from .errors import DATABASE_ERRORS, damaged, store_error
 from .files import DATABASE_NAME, DatabaseFiles, check_file, prepare_folder
+from .replication.tombstones import NO_TOMBSTONES, RowChange
 from .rows import KEY_PREFIX, LATEST_TIME_KEY, LoadedTokens, encode, read_rows
 
 LOCK_TIMEOUT_SECONDS = 5.0
@@ -126,15 +127,24 @@ class TokenCache(diskcache.Cache):
     def replace(self, rows: Iterable[Row]) -> None:
         """Replace all rows of tokens; `set` takes ten times as long for each."""
         self._sql(f"DELETE FROM Cache WHERE {_IS_TOKEN}")  # noqa: S608  a constant of this module
+        written = self._insert(rows)
+        kept = self._sql(f"SELECT count(*) FROM Cache WHERE {_IS_TOKEN}").fetchone()[0]  # noqa: S608  as above
+        if kept != max(written, 0):
+            raise _rows_lost_error()
+
+    def _insert(self, rows: Iterable[Row]) -> int:
         now = time.time()
-        written = self._con.executemany(
+        count: int = self._con.executemany(
             "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, value) "
             f"VALUES(?1, 1, {now!r}, ?4, {now!r}, 0, ?2, 0, {diskcache.core.MODE_RAW}, ?3)",
             rows,
         ).rowcount
-        kept = self._sql(f"SELECT count(*) FROM Cache WHERE {_IS_TOKEN}").fetchone()[0]  # noqa: S608  as above
-        if kept != max(written, 0):
-            raise _rows_lost_error()
+        return count
+
+    def change_tombstones(self, change: RowChange) -> None:
+        """Write and remove rows of tombstones."""
+        self.remove([*change.removed, *change.written])
+        self._insert((key, "", value, None) for key, value in change.written.items())
 
     def save_high_water_mark(self, latest: float) -> None:
         """Write the row with the high-water mark of the clock."""
@@ -176,9 +186,9 @@ class _HookError(Exception):
 class TokenDatabase:
     """The rows of one token database; when a method raises `TokenStoreError` or a subclass, nothing changed.
 
-    `now`, epoch seconds, is saved with each write as the database's high-water mark. `before_commit` is called once,
-    when a write's rows are written and not yet committed; an exception that it raises rolls the write back and
-    propagates unchanged.
+    `now`, epoch seconds, is saved with each write as the database's high-water mark; `tombstones` are changed in the
+    same transaction. `before_commit` is called once, when a write's rows are written and not yet committed; an
+    exception that it raises rolls the write back and propagates unchanged.
     """
 
     def __init__(self, folder: Path, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> None:
@@ -232,25 +242,43 @@ class TokenDatabase:
         with self._converting_errors():
             return read_rows(self.cache.connection)
 
-    def put(self, *records: BearerTokenRecord, now: float, before_commit: Callable[[], None] | None) -> None:
+    def put(
+        self,
+        *records: BearerTokenRecord,
+        now: float,
+        before_commit: Callable[[], None] | None,
+        tombstones: RowChange = NO_TOMBSTONES,
+    ) -> None:
         """Write tokens, all or none, replacing older rows of the same tokens; on disk (fsync) when this returns."""
 
         def write() -> None:
             for record in records:
                 self.cache.put(*encode(record))
 
-        self._write(write, now, before_commit)
+        self._write(write, now, before_commit, tombstones)
 
-    def remove(self, tokens: Iterable[str], *, now: float, before_commit: Callable[[], None] | None) -> None:
+    def remove(
+        self,
+        tokens: Iterable[str],
+        *,
+        now: float,
+        before_commit: Callable[[], None] | None,
+        tombstones: RowChange = NO_TOMBSTONES,
+    ) -> None:
         """Remove tokens, all or none; gone from disk (fsync) when this returns."""
         keys = [KEY_PREFIX + token for token in tokens]
-        self._write(partial(self.cache.remove, keys), now, before_commit)
+        self._write(partial(self.cache.remove, keys), now, before_commit, tombstones)
 
     def replace(
-        self, records: list[BearerTokenRecord], *, now: float, before_commit: Callable[[], None] | None
+        self,
+        records: list[BearerTokenRecord],
+        *,
+        now: float,
+        before_commit: Callable[[], None] | None,
+        tombstones: RowChange = NO_TOMBSTONES,
     ) -> None:
         """Replace all tokens by these, in one transaction; on disk (fsync) when this returns."""
-        self._write(lambda: self.cache.replace(map(encode, records)), now, before_commit)
+        self._write(lambda: self.cache.replace(map(encode, records)), now, before_commit, tombstones)
         with suppress(sqlite3.Error):  # else the write-ahead log keeps its peak size
             self.cache.shrink()
         self._files.record_log_size()
@@ -259,11 +287,19 @@ class TokenDatabase:
         """Save the high-water mark of the clock, and change nothing else."""
         self._write(lambda: None, now, None)
 
-    def _write(self, write: Callable[[], None], now: float, before_commit: Callable[[], None] | None) -> None:
+    def _write(
+        self,
+        write: Callable[[], None],
+        now: float,
+        before_commit: Callable[[], None] | None,
+        tombstones: RowChange = NO_TOMBSTONES,
+    ) -> None:
         def in_a_transaction() -> None:
             nonlocal before_commit
             with self._converting_errors(), self.cache.writing():
                 write()
+                if tombstones:
+                    self.cache.change_tombstones(tombstones)
                 self.cache.save_high_water_mark(now)
                 if before_commit is not None:
                     hook = before_commit

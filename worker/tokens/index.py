@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
 from ...models.tokens import BearerTokenRecord
+from .replication.hashing import DIGEST_MODULUS
 
 _REBUILD_FRACTION = 256
 
@@ -22,10 +23,16 @@ _by_expiry_and_token = attrgetter("expires", "token")
 class TokenIndex:
     """Records by token and by user.
 
-    `by_token` is for reading only. No record expires before `next_expiry` (epoch seconds).
+    `by_token` is for reading only. No record expires before `next_expiry` (epoch seconds). `digest` is the sum of the
+    hashes of all records, 0 without `hash_record`.
     """
 
-    def __init__(self, records: Iterable[BearerTokenRecord] = ()) -> None:
+    def __init__(
+        self,
+        records: Iterable[BearerTokenRecord] = (),
+        hash_record: Callable[[BearerTokenRecord], int] = lambda _record: 0,
+    ) -> None:
+        self._hash_record = hash_record
         self.by_token: dict[str, BearerTokenRecord] = {}
         # A single record is stored without a dictionary, which would take as much memory as the record.
         self._by_user: dict[str, BearerTokenRecord | dict[str, BearerTokenRecord]] = {}
@@ -39,6 +46,7 @@ class TokenIndex:
             (record for record in self.by_token.values() if record.expires is not None), key=_by_expiry_and_token
         )
         self.next_expiry = self._earliest_expiry()
+        self.digest = sum(map(hash_record, self.by_token.values())) % DIGEST_MODULUS
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -73,8 +81,11 @@ class TokenIndex:
             self._remove_from_user(old)
         self._add_to_user(record)
         self.by_token[record.token] = record
+        change = self._hash_record(record)
         if old is not None:
             self._remove_from_expiring([old])
+            change -= self._hash_record(old)
+        self.digest = (self.digest + change) % DIGEST_MODULUS
 
     def remove(self, records: Sequence[BearerTokenRecord]) -> None:
         """Remove records, all of which are in the index."""
@@ -82,6 +93,7 @@ class TokenIndex:
             del self.by_token[record.token]
             self._remove_from_user(record)
         self._remove_from_expiring(records)
+        self.digest = (self.digest - sum(map(self._hash_record, records))) % DIGEST_MODULUS
 
     def _add_to_user(self, record: BearerTokenRecord) -> None:
         held = self._by_user.get(record.username)

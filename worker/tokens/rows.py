@@ -10,7 +10,7 @@ One row of table `Cache` is one token:
 `value` holds the fields of `BearerTokenRecord` other than `expires`; fields that are None are left out.
 
 The row `latest_time` holds the high-water mark of the clock: epoch seconds as text in `value`, an empty `tag`, and the
-other columns as above.
+other columns as above. `replication/tombstones.py` describes the rows of deleted tokens.
 
 Rows are read as raw bytes: other programs may have written to the file.
 """
@@ -21,7 +21,7 @@ import json
 import math
 import sqlite3
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
@@ -29,6 +29,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from ...models.fields import LAST_INSTANT
 from ...models.tokens import BearerTokenRecord
+from .replication.tombstones import TOMBSTONE_PREFIX
 
 KEY_PREFIX = "bearer_token::"
 LATEST_TIME_KEY = "latest_time"
@@ -42,7 +43,8 @@ _SELECT = f"""
                AND typeof(tag) = 'text' AND typeof(expire_time) IN ('real', 'null'),
            raw IS NOT 1 OR mode = {_PICKLED},
            typeof(key) = 'text' AND substr(key, 1, {len(KEY_PREFIX)}) = '{KEY_PREFIX}',
-           raw = 1 AND typeof(key) = 'text' AND key = '{LATEST_TIME_KEY}'
+           raw = 1 AND typeof(key) = 'text' AND key = '{LATEST_TIME_KEY}',
+           typeof(key) = 'text' AND substr(key, 1, {len(TOMBSTONE_PREFIX)}) = '{TOMBSTONE_PREFIX}'
     FROM Cache ORDER BY rowid
 """  # noqa: S608  only constants of this module go in
 
@@ -53,9 +55,9 @@ _RECORDS = TypeAdapter(
 )
 _TYPES = get_type_hints(BearerTokenRecord, include_extras=True) | {"created": datetime}
 _JSON_FIELDS: dict[str, Any] = {
-    field.name: (_TYPES[field.name], ... if field.default is MISSING else field.default)
-    for field in fields(BearerTokenRecord)
-    if field.name != "expires"
+    each.name: (_TYPES[each.name], ... if each.default is MISSING else each.default)
+    for each in fields(BearerTokenRecord)
+    if each.name != "expires"
 }
 _JsonValue = create_model("_JsonValue", **_JSON_FIELDS)
 """The JSON in `value`; `created` without an offset is local time, as NorFab's workers write it."""
@@ -66,7 +68,7 @@ class LoadedTokens:
     """The contents of a database: its tokens in the order they were first stored, and counts of skipped rows.
 
     `latest` is the high-water mark of the clock in epoch seconds; None where there is none, or where it is invalid
-    (`has_invalid_latest`).
+    (`has_invalid_latest`). `tombstones` are the values of their rows by key, not validated.
     """
 
     records: list[BearerTokenRecord]
@@ -74,6 +76,7 @@ class LoadedTokens:
     invalid: int
     latest: float | None = None
     has_invalid_latest: bool = False
+    tombstones: dict[str, str] = field(default_factory=dict)
 
     @property
     def skipped(self) -> int:
@@ -91,14 +94,18 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
     pickled = invalid = 0
     latest: float | None = None
     has_invalid_latest = False
+    tombstones: dict[str, str] = {}
     connection.text_factory = bytes  # planted texts need not be UTF-8
     try:
-        for key, tag, value, expires, is_plain, is_pickled, is_token, is_latest in connection.execute(_SELECT):
+        rows = connection.execute(_SELECT)
+        for key, tag, value, expires, is_plain, is_pickled, is_token, is_latest, is_tombstone in rows:
             if is_latest:
                 latest = _decode_instant(value) if is_plain else None
                 has_invalid_latest = latest is None
             elif is_pickled:
                 pickled += 1
+            elif is_tombstone and is_plain:
+                tombstones[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
             elif is_token:
                 record = _decode(key, tag, value, expires) if is_plain else None
                 if record is None or record.token in found:
@@ -107,7 +114,7 @@ def read_rows(connection: sqlite3.Connection) -> LoadedTokens:
                     found[record.token] = record
     finally:
         connection.text_factory = str
-    return LoadedTokens(list(found.values()), pickled, invalid, latest, has_invalid_latest)
+    return LoadedTokens(list(found.values()), pickled, invalid, latest, has_invalid_latest, tombstones)
 
 
 def encode(record: BearerTokenRecord) -> tuple[str, str, str, float | None]:

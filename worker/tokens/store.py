@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Self, TypeVar, TypeVarTuple
+from typing import Self
 
+from ...models.environment.fleet_key import FleetKey
 from ...models.errors import TokenOwnerError, TokenStoreError
 from ...models.tasks.auth import BearerTokenStoreInput
 from ...models.tokens import BearerTokenRecord
@@ -25,7 +26,12 @@ from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange
 from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS, TokenDatabase
 from .index import TokenIndex
+from .replication.hashing import DIGEST_MODULUS, TokenHasher
+from .replication.plans import plan_import
+from .replication.stamps import make_record
+from .replication.tombstones import RowChange, Tombstones
 from .startup_report import log_open_report
+from .store_thread import StoreThread
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +40,6 @@ SWEEP_AGAIN_SECONDS = 10.0
 """How long the store waits after a failed background sweep before it sweeps again."""
 
 _BACKGROUND_WAIT_SECONDS = 1.0
-
-_Arguments = TypeVarTuple("_Arguments")
-_Value = TypeVar("_Value")
 
 
 class TokenStore:
@@ -47,6 +50,8 @@ class TokenStore:
     still (`clock`), and starts no earlier than the database's high-water mark: what was found expired stays expired.
     A method that changes something raises `TokenStoreError` if the disk refuses, pydantic's `ValidationError` for a
     record that breaks a rule; then nothing changed. Each takes a commit hook, None for a change that isn't audited.
+
+    `run` runs a function in the store's own thread, the only one that uses the database, and waits for its result.
 
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
@@ -62,32 +67,36 @@ class TokenStore:
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
         lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
+        fleet_key: FleetKey | None = None,
     ) -> None:
         """Open the database in `directory` (created when missing), load its tokens and sweep the expired ones.
 
         The caller makes sure that no other process has it open. An operation fails `lock_timeout_seconds` after the
         call if another process holds the database's lock nevertheless. `clock` and `ticks` are those of a
-        `MonotonicWallClock`.
+        `MonotonicWallClock`. Digests and tombstones are made with `fleet_key`; None: with one of this object's own.
 
         Raises:
             EnvironmentFolderError: the folder or a file in it is accessible to other users.
             TokenStoreError: its subclasses say whether the database is busy, read-only, full or damaged.
         """
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-store")
+        self._thread = thread = StoreThread(lock_timeout_seconds)
+        self.run, self._change = thread.run, thread.change
         self._ticks = ticks
         self._lock_timeout_seconds = lock_timeout_seconds
-        self._is_closed = False
         self._next_background_sweep = -math.inf
-        self.on_revoked: list[Callable[[Sequence[str]], None]] = []
+        self.on_revoked = thread.on_revoked
         with ExitStack() as undo:
-            undo.callback(self._executor.shutdown)
-            self.database = self._executor.submit(TokenDatabase, directory, lock_timeout_seconds).result()
-            undo.callback(self._executor.submit, self.database.close)
+            undo.callback(thread.shutdown)
+            self.database = thread.run_unchecked(TokenDatabase, directory, lock_timeout_seconds)
+            undo.callback(thread.submit, self.database.close)
+            thread.limit_wait = self.database.limit_wait
             loaded = self.run(self.database.load)
             log_open_report(loaded, directory, clock())
             latest = -math.inf if loaded.latest is None else loaded.latest
             self.now = MonotonicWallClock(clock, ticks, latest=latest).now
-            self.index = TokenIndex(loaded.records)
+            self.hasher = TokenHasher(fleet_key or FleetKey(secrets.token_bytes(32)))
+            self.index = TokenIndex(loaded.records, self.hasher.record_hash)
+            self.tombstones = Tombstones(self.hasher, loaded.tombstones)
             self.pickled_rows = loaded.pickled
             self.invalid_rows = loaded.invalid
             self.sweep()
@@ -98,13 +107,13 @@ class TokenStore:
 
         Look-ups find nothing afterwards, everything else raises `TokenStoreError`.
         """
-        if self._is_closed:
+        if self._thread.is_closed:
             return
-        self._is_closed = True
-        removed = self._executor.submit(self._sweep_and_close).result()
-        self._executor.shutdown()
+        self._thread.is_closed = True
+        removed = self._thread.run_unchecked(self._sweep_and_close)
+        self._thread.shutdown()
         self.index = TokenIndex()
-        self._notify_revoked(removed)
+        self._thread.notify_revoked(removed)
 
     def _sweep_and_close(self) -> list[str]:
         removed: list[str] = []
@@ -164,32 +173,38 @@ class TokenStore:
         return sum(record.is_live(now) for record in index.records())
 
     def has_expired(self) -> bool:
-        """Whether there are expired tokens to sweep; takes constant time."""
-        return self.now() >= self.index.next_expiry
+        """Whether there are expired tokens or tombstones to sweep; takes constant time."""
+        return self.now() >= min(self.index.next_expiry, self.tombstones.next_sweep)
 
-    def store(self, given: BearerTokenStoreInput, *, before_commit: BeforeCommit | None) -> BearerTokenRecord:
+    def digest(self) -> int:
+        """Return the digest of the live tokens, users and expiries, comparable between stores with one fleet key."""
+        index = self.index
+        expired = index.expired(self.now(), len(index))
+        return (index.digest - sum(map(self.hasher.record_hash, expired))) % DIGEST_MODULUS
+
+    def store(
+        self, given: BearerTokenStoreInput, *, before_commit: BeforeCommit | None, issued: float | None = None
+    ) -> BearerTokenRecord:
         """Store a token, or renew one that the same user has; on disk (fsync) when this returns.
 
-        The lifetime is counted in seconds from now; None means no expiry, also where the token had one before.
-        `before_commit` may raise to refuse the change.
+        The lifetime is counted in seconds from now; None means no expiry, also where the token had one before. `issued`
+        is when the client sent the job, by its clock: within ten seconds from now it takes the place of now, so that
+        all workers store the same. `before_commit` may raise to refuse the change.
 
         Raises:
             TokenOwnerError: a live token of that value is another user's.
         """
 
         def store() -> tuple[BearerTokenRecord, list[str]]:
-            # The database keeps microseconds of a creation; the expiry shows the same fraction.
-            now = round(self.now(), 6)
+            now = self.now()
             old = self.index.by_token.get(given.token)
             live = old if old is not None and old.is_live(now) else None
             if live is not None and live.username != given.username:
                 raise TokenOwnerError("token is stored for another user, nothing changed: delete it there first")
-            expires = None if given.expire is None else now + given.expire
-            created = now if live is None else live.created
-            record = BearerTokenRecord(**given.model_dump(exclude={"expire"}), created=created, expires=expires)
+            deleted = self.tombstones.latest_for(given.token, given.username)
+            record = make_record(given, now, live, issued=issued, deleted=deleted)
             change = TokenChange("create" if live is None else "renew", (record,))
-            self.database.put(record, now=self.now(), before_commit=_bind(before_commit, change))
-            self.index.put(record)
+            self._put((record,), now, _bind(before_commit, change))
             return record, [] if old is None or live is not None else [given.token]
 
         return self._change(store)
@@ -202,8 +217,8 @@ class TokenStore:
         `before_commit` gets the live ones and may raise to refuse the removal; it isn't called when there are none.
 
         Returns:
-            How many live tokens were removed; they are gone from disk (fsync) when this returns. 0 when neither
-            argument is given.
+            How many live tokens were removed; they are gone from disk (fsync) when this returns, and tombstones keep
+            older copies on other workers from coming back. 0 when neither argument is given.
         """
         return self._change(self._delete, username, token, before_commit)
 
@@ -213,29 +228,43 @@ class TokenStore:
             records = [found] if found is not None and username in (None, found.username) else []
         else:
             records = self.index.of_user(username) if username is not None else []
-        if not records:
-            return 0, []
         now = self.now()
+        is_pair = username is not None and token is not None  # says nothing about the same token of another user
+        tombstones = self.tombstones.plan(
+            now, records=records, token=None if is_pair else token, username=None if is_pair else username
+        )
         live = tuple(record for record in records if record.is_live(now))
         before_commit = _bind(hook, TokenChange("delete", live)) if live else None
-        return len(live), self._remove(records, now, before_commit)
+        return len(live), self._remove(records, now, before_commit, tombstones)
 
-    def replace(self, records: Iterable[BearerTokenRecord], *, before_commit: BeforeCommit | None) -> ReplaceResult:
+    def replace(
+        self,
+        records: Iterable[BearerTokenRecord],
+        *,
+        before_commit: BeforeCommit | None,
+        tombstones: Mapping[str, str] | None = None,
+    ) -> ReplaceResult:
         """Replace all stored tokens by these, with their creation and expiry, in one transaction.
 
         Expired ones are skipped. `before_commit` gets the others and may raise to refuse the change. Tokens that aren't
-        among them, or change their user, are revoked.
+        among them, or change their user, are revoked. `tombstones`, rows of the backup, are added to those stored here;
+        the tokens that are stored now have none.
         """
-        return self._change(self._replace, list(records), before_commit)
+        return self._change(self._replace, list(records), before_commit, tombstones or {})
 
-    def _replace(self, given: list[BearerTokenRecord], hook: BeforeCommit | None) -> tuple[ReplaceResult, list[str]]:
+    def _replace(
+        self, given: list[BearerTokenRecord], hook: BeforeCommit | None, tombstones: Mapping[str, str]
+    ) -> tuple[ReplaceResult, list[str]]:
         now = self.now()
         old = self.index
         live = [record for record in given if record.is_live(now)]
-        index = TokenIndex(live)
+        index = TokenIndex(live, self.hasher.record_hash)
         records = index.records()
-        self.database.replace(records, now=now, before_commit=_bind(hook, TokenChange("restore", tuple(records))))
+        changed = self.tombstones.restored(tombstones, records, now)
+        before_commit = _bind(hook, TokenChange("restore", tuple(records)))
+        self.database.replace(records, now=now, before_commit=before_commit, tombstones=changed)
         self.index = index
+        self.tombstones.apply(changed)
         owners = {record.token: record.username for record in records}
         gone = [record for record in old.records() if owners.get(record.token) != record.username]
         removed = sum(record.is_live(now) for record in gone)
@@ -246,8 +275,8 @@ class TokenStore:
     ) -> ImportResult:
         """Add tokens that aren't stored here, with their creation and expiry, in one transaction.
 
-        Those that have expired or are stored already are skipped. `before_commit` gets the others and may raise to
-        refuse the change; it isn't called when there are none.
+        Those that have expired, were deleted here since they were created, or are stored already are skipped.
+        `before_commit` gets the others and may raise to refuse the change; it isn't called when there are none.
         """
         return self._change(self._import_tokens, records, before_commit)
 
@@ -255,24 +284,10 @@ class TokenStore:
         self, given: Sequence[BearerTokenRecord], hook: BeforeCommit | None
     ) -> tuple[ImportResult, list[str]]:
         now = self.now()
-        index = self.index
-        new: dict[str, BearerTokenRecord] = {}
-        refused = []
-        live = [record for record in given if record.is_live(now)]
-        for record in live:
-            held = index.by_token.get(record.token)
-            if held is None or not held.is_live(now):
-                held = new.setdefault(record.token, record)
-            if held.username != record.username:
-                refused.append(record)
-        records = tuple(new.values())
-        revoked = [token for token in new if token in index.by_token]
-        if records:
-            self.database.put(*records, now=now, before_commit=_bind(hook, TokenChange("import", records)))
-            for record in records:
-                index.put(record)
-        present = len(live) - len(records) - len(refused)
-        return ImportResult(len(records), present, tuple(refused), len(given) - len(live)), revoked
+        plan = plan_import(given, self.index.by_token, self.tombstones, now)
+        if plan.records:
+            self._put(plan.records, now, _bind(hook, TokenChange("import", plan.records)))
+        return plan.result, plan.revoked
 
     def backup(self, path: Path) -> int:
         """Copy a consistent snapshot into a new file with mode 0600; return the number of live tokens.
@@ -308,19 +323,24 @@ class TokenStore:
         now = self.now()
         count = 0
         while removed := self.run(self._sweep, now):
-            self._notify_revoked(removed)
+            self._thread.notify_revoked(removed)
             count += len(removed)
         return count
 
     def _sweep(self, now: float) -> list[str]:
-        return self._remove(self.index.expired(now, SWEEP_BATCH_TOKENS), self.now(), None)
+        expired = self.index.expired(now, SWEEP_BATCH_TOKENS)
+        # The older version of a token that was renewed may live longer elsewhere.
+        tombstones = self.tombstones.rows_of_renewed(expired) if expired else self.tombstones.expired(now)
+        removed = self._remove(expired, self.now(), None, tombstones)
+        if not expired and now >= self.tombstones.next_sweep:
+            self.tombstones.update_next_sweep()
+        return removed
 
     def _schedule_sweep(self) -> None:
         """Schedule one background sweep, unless one is pending or failed less than `SWEEP_AGAIN_SECONDS` ago."""
         if self._ticks() >= self._next_background_sweep:
             self._next_background_sweep = math.inf
-            with suppress(RuntimeError):  # the store is closed
-                self._executor.submit(self._background_sweep)
+            self._thread.submit(self._background_sweep)
 
     def _background_sweep(self) -> None:
         now = self.now()
@@ -328,53 +348,34 @@ class TokenStore:
         try:
             self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             while removed := self._sweep(now):
-                self._notify_revoked(removed)
+                self._thread.notify_revoked(removed)
         except TokenStoreError as error:
             log.warning("expired tokens were not swept: %s", error)
             next_sweep = self._ticks() + SWEEP_AGAIN_SECONDS
         self._next_background_sweep = next_sweep
 
+    def _put(self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None) -> None:
+        """Write records to disk, without tombstones of their tokens, then to the index."""
+        tombstones = self.tombstones.without(records)
+        self.database.put(*records, now=now, before_commit=before_commit, tombstones=tombstones)
+        for record in records:
+            self.index.put(record)
+        self.tombstones.apply(tombstones)
+
     def _remove(
-        self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None
+        self,
+        records: Sequence[BearerTokenRecord],
+        now: float,
+        before_commit: Callable[[], None] | None,
+        tombstones: RowChange,
     ) -> list[str]:
-        """Remove records from disk, then from the index; return their tokens."""
+        """Remove records from disk, then from the index, and change tombstones; return their tokens."""
         tokens = [record.token for record in records]
-        if tokens:
-            self.database.remove(tokens, now=now, before_commit=before_commit)
+        if tokens or tombstones:
+            self.database.remove(tokens, now=now, before_commit=before_commit, tombstones=tombstones)
             self.index.remove(records)
+            self.tombstones.apply(tombstones)
         return tokens
-
-    def _change(self, function: Callable[[*_Arguments], tuple[_Value, list[str]]], *args: *_Arguments) -> _Value:
-        """Run a function that returns a value and the tokens that it revoked; return the value."""
-        value, revoked = self.run(function, *args)
-        self._notify_revoked(revoked)
-        return value
-
-    def run(self, function: Callable[[*_Arguments], _Value], *args: *_Arguments) -> _Value:
-        """Run a function in the store's own thread, the only one that uses the database, and wait for its result."""
-        submitted = time.monotonic()
-
-        def run() -> _Value:
-            if self._is_closed:
-                raise TokenStoreError("token store is closed, nothing changed")
-            # Calls queued before this one may have waited for a lock: together they must not wait longer than one.
-            self.database.limit_wait(self._lock_timeout_seconds - (time.monotonic() - submitted))
-            return function(*args)
-
-        try:
-            future = self._executor.submit(run)
-        except RuntimeError:  # the thread has ended
-            raise TokenStoreError("token store is closed, nothing changed") from None
-        return future.result()
-
-    def _notify_revoked(self, tokens: Sequence[str]) -> None:
-        if not tokens:
-            return
-        for listener in list(self.on_revoked):
-            try:
-                listener(tokens)
-            except Exception as error:  # noqa: BLE001  the tokens are removed; a listener's error must not undo that
-                log.error("a listener for revoked tokens failed: %s", type(error).__name__)
 
 
 def _bind(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:

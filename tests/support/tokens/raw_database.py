@@ -27,9 +27,11 @@ class RawDatabase:
             connection.execute(statement)
 
     def keys(self) -> list[str]:
-        """Return the keys of all rows but that of the time, in the order they were first written."""
+        """Return the keys of all rows but that of the time and tombstones, in the order they were first written."""
         with self.connect() as connection:
-            statement = "SELECT key FROM Cache WHERE key IS NOT 'latest_time' ORDER BY rowid"
+            statement = (
+                "SELECT key FROM Cache WHERE key IS NOT 'latest_time' AND key NOT GLOB 'tombstone::*' ORDER BY rowid"
+            )
             return [key for (key,) in connection.execute(statement)]
 
     def plant(self, **columns: object) -> None:

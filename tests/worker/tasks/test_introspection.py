@@ -98,6 +98,8 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "endpoint": "ipc:///run/w1.ipc",
         "authentication_enabled": True,
         "tokens_count": 2,
+        "tokens_digest": f"{worker.store.digest():064x}",
+        "fleet_key": worker.store.hasher.key_id,
         "users_count": 1,
         "tools_count": len(worker.catalogue.tools),
         "prompts_count": 0,

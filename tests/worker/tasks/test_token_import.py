@@ -71,7 +71,7 @@ def rows(store: TokenStore) -> Rows:
 
 def report(imported: int = 0, present: int = 0, refused: int = 0, expired: int = 0) -> dict[str, int]:
     """Return the task's report."""
-    return {"imported": imported, "present": present, "refused": refused, "expired": expired}
+    return {"imported": imported, "present": present, "refused": refused, "expired": expired, "deleted": 0}
 
 
 @pytest.fixture
