@@ -25,10 +25,10 @@ from ...models.environment.fleet_key import (
     check_fleet_key,
     ensure_fleet_key,
     parse_fleet_key,
+    read_key_file,
 )
 from ...models.environment.paths import Environment, find_environment
 from ...models.environment.private_files import write_private
-from ...models.environment.symmetric_key import read_key_file
 from ...models.errors import KeyFileError
 from ...models.inventory.scaffold import create_environment
 
