@@ -15,11 +15,11 @@ import zmq
 
 from ..errors import EnvironmentFolderError, KeyFileError
 from ..fields import Z85_KEY
+from ..signing_keys import SigningKey
 from .file_lock import lock_folder
 from .fleet_key import ensure_symmetric_key, read_key_file
 from .paths import Environment
 from .private_files import write_private
-from .signing_keys import SigningKey
 from .trusted_files import open_trusted
 
 CLIENT_NAME = "client"

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..environment.signing_keys import SIGNATURE_BYTES, SigningKey, is_signature
 from ..errors import UsageError
+from ..signing_keys import SIGNATURE_BYTES, SigningKey, is_signature
 from .frames import encode_data
 
 _DOMAIN = b"nfcli job, version 1\n"

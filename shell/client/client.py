@@ -14,13 +14,13 @@ from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
-from ...models.environment.signing_keys import SigningKey
 from ...models.errors import NfcliError, NoWorkersError, UsageError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
 from ...models.protocol.pending_job import OnProgress, PendingJob
 from ...models.protocol.signatures import JobSigner
+from ...models.signing_keys import SigningKey
 from ..transport.base import MISSING, Transport
 from .fleet import Fleet, MissingWorker
 from .identity import local_user

@@ -10,9 +10,9 @@ from typing import Any
 from nfcli.models.environment.curve_keys import KeyPair, ensure_client_key, ensure_key_pair, format_certificate
 from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.private_files import write_private
-from nfcli.models.environment.signing_keys import SigningKey
 from nfcli.models.protocol.jobs import JobRequest, encode_request
 from nfcli.models.protocol.signatures import JobSigner
+from nfcli.models.signing_keys import SigningKey
 from nfcli.worker.admission.admission import Admission
 from nfcli.worker.admission.replay_memory import ReplayMemory
 from nfcli.worker.audit.actor import Actor

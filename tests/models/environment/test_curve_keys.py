@@ -29,8 +29,8 @@ from nfcli.models.environment.curve_keys import (
 )
 from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.private_files import write_private
-from nfcli.models.environment.signing_keys import SigningKey
 from nfcli.models.errors import EnvironmentFolderError, KeyFileError
+from nfcli.models.signing_keys import SigningKey
 
 Modes = Callable[[Path], dict[str, str]]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfcli.models.environment.signing_keys import SigningKey, is_signature
 from nfcli.models.errors import ProtocolError, UsageError
 from nfcli.models.protocol.jobs import JobRequest, encode_request
 from nfcli.models.protocol.signatures import JobSigner, Statement
+from nfcli.models.signing_keys import SigningKey, is_signature
 
 CLIENT = "c" * 40
 NOW = 1_780_000_000.25
