@@ -173,6 +173,15 @@ def test_our_errors_and_the_system_s_are_quoted(configure: Configure, path: Path
     ]
 
 
+def test_credentials_in_our_errors_are_masked(configure: Configure, path: Path) -> None:
+    """An error's text can quote what a client or a file holds."""
+    configure()
+    error = TokenStoreBusyError(f"token store busy: Authorization: Bearer {SECRET}")
+    logging.getLogger("x").error("no", exc_info=error)
+    assert SECRET not in path.read_text()
+    assert lines(path)[0]["errors"][0]["message"].startswith("token store busy: ")
+
+
 def test_a_chain_of_exceptions_ends(configure: Configure, path: Path) -> None:
     """One that leads back to itself too; what `from None` hides stays hidden."""
     configure()

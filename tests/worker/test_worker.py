@@ -15,8 +15,10 @@ from nfcli.models.errors import TokenStoreBusyError, WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
 from nfcli.worker.configuration import Configuration
+from nfcli.worker.tokens import transfers
 from nfcli.worker.worker import Worker
 from support.fabric.broker import FabricBroker
+from support.fabric.worker import eventually
 
 WAIT_SECONDS = 10.0
 
@@ -119,6 +121,21 @@ def test_the_disk_is_swept_only_if_tokens_have_expired(worker: Worker, monkeypat
 
     assert served(worker, sweep_once) == 0
     assert swept == [0]
+
+
+def test_a_backup_that_was_abandoned_is_removed(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of all tokens doesn't stay on disk until the next backup or the worker's end."""
+    monkeypatch.setattr(transfers, "IDLE_SECONDS", 0.0)
+
+    async def abandon_one() -> None:
+        session = worker.context.transfers.snapshot
+        with session.open() as transfer:
+            transfer.file.touch()
+            session.commit(transfer, size=0, sha256="")
+        assert await asyncio.to_thread(eventually, lambda: not session.folder.exists())
+        worker.request_stop()
+
+    assert served(worker, abandon_one) == 0
 
 
 def test_a_start_that_fails_closes_what_was_open(make: Callable[..., Worker]) -> None:

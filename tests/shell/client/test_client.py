@@ -98,11 +98,12 @@ class Fabric:
         for name in names:
             self.servers[name] = Server(self.environment, name)
 
-    def client(self) -> Client:
+    def client(self, **options: Any) -> Client:
         """Return a client."""
         keys = ensure_client_key(self.environment)
         inventory = load_inventory(self.environment)
-        return Client(self.environment, inventory, keys, DirectTransport(self.environment, inventory, keys))
+        transport = DirectTransport(self.environment, inventory, keys)
+        return Client(self.environment, inventory, keys, transport, **options)
 
 
 @pytest.fixture
@@ -151,6 +152,20 @@ def test_arguments_of_another_type_are_usage_errors(client: Client, arguments: d
     """Before anything is sent."""
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         client.run_job("fastmcp", "who", **arguments)
+
+
+def test_the_start_of_workers_takes_nothing_of_the_jobs_time(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Theirs is bounded by itself."""
+    real, shift = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: real() + shift)
+
+    def start() -> None:
+        nonlocal shift
+        fabric.run("a")
+        shift += 60.0
+
+    with fabric.client(before_first_job=start) as client:
+        assert outcome(client.run_job("fastmcp", "who", workers="a", timeout=30)) == {"a": "a"}
 
 
 def test_any_is_one_that_runs(fabric: Fabric, client: Client) -> None:

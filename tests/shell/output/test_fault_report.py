@@ -1,6 +1,7 @@
 """Reports of unexpected errors."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,18 @@ def test_a_fault_is_one_line_and_is_logged_without_values(make_bench: MakeBench,
     assert any("in run_job" in frame for frame in record["stack"])
     assert "secret-token" not in err + json.dumps(record)
     assert bench.run("pwd") == (0, "root\n", "")
+
+
+def test_the_log_is_private_whatever_the_umask(make_bench: MakeBench, tmp_path: Path) -> None:
+    """Stacks have paths, and names of files can be names of people."""
+    bench = make_bench(log_file=tmp_path / "shell.log")
+    bench.client.raising = KeyError("x")
+    before = os.umask(0)
+    try:
+        bench.run("show fastmcp version")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "shell.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_log_that_can_not_be_written_costs_only_the_details(make_bench: MakeBench, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,27 @@ def test_a_worker_that_became_foreign_is_not_restarted_again(environment: Enviro
         "stopped",
     ]
     assert starts(environment) == 2
+
+
+def test_the_pause_before_a_restart_grows_to_a_minute(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't longer, however often a worker ends; the clock jumps here, so that none is waited for."""
+    monkeypatch.setenv("STATUS", "4")
+    (environment.folder / "first").touch()
+    real, shift, pauses = time.monotonic, 0.0, list[str]()
+
+    def notice(text: str) -> None:
+        nonlocal shift
+        if found := re.search(r"restart in (\S+) s$", text):
+            pauses.append(found[1])
+            shift += 61.0
+        if len(pauses) == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + shift)
+    assert Supervisor(environment, ["r1"], log_level="INFO", notice=notice, first_backoff=25).run() == EXIT_OK
+    assert pauses == ["25", "50", "60", "60"]
 
 
 def test_a_supervisor_refuses_a_worker_that_another_process_runs(environment: Environment) -> None:

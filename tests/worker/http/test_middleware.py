@@ -175,12 +175,13 @@ def test_two_authorization_headers_are_rejected(plain_worker: Any, era: str, val
     assert plain_worker.looked_up == []
 
 
-def test_two_host_headers_are_rejected(plain_worker: Any) -> None:
-    """RFC 9112 section 3.2."""
-    assert reason(plain_worker.post(headers=(("host", "localhost"), ("host", "localhost")))) == (
-        400,
-        "more than one host header",
-    )
+@pytest.mark.parametrize("name", ["host", "origin"])
+@pytest.mark.parametrize("second", ["localhost", "evil.example"])
+def test_two_host_or_origin_headers_are_rejected(plain_worker: Any, name: str, second: str) -> None:
+    """RFC 9112 section 3.2, RFC 6454 section 7.3."""
+    values = [each if name == "host" else f"http://{each}" for each in ("localhost", second)]
+    headers = tuple((name, value) for value in values)
+    assert reason(plain_worker.post(headers=headers)) == (400, f"more than one {name} header")
 
 
 @in_both_eras

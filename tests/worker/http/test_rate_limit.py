@@ -284,6 +284,24 @@ def test_warnings_are_limited(monotonic: SimpleNamespace) -> None:
     assert [limit.record_failure("a", token) for token in "tuv"] == [False, True, False]
 
 
+FORWARDED = [("x-forwarded-for", "198.51.100.{}"), ("forwarded", "for=198.51.100.{}"), ("x-real-ip", "198.51.100.{}")]
+
+
+@pytest.mark.parametrize("header", FORWARDED, ids=lambda header: header[0])
+def test_a_client_chooses_no_address_for_the_limit_or_the_audit_trail(
+    served_worker: Serve, header: tuple[str, str]
+) -> None:
+    """Headers in which proxies name their clients can be sent by anybody."""
+    worker = served_worker()
+    name, value = header
+    for number in range(11):
+        status, *_ = worker.post(token=f"guess{number}", headers=((name, value.format(number)),))
+    assert status == 429
+    worker.audit.close()
+    actors = {entry.actor for entry in worker.audit.entries(20)}
+    assert actors == {"127.0.0.1", "worker"}  # its own line says how many more there were
+
+
 def test_rejected_tokens_are_audited(served_worker: Serve) -> None:
     """With address, reason and a fingerprint of the token; requests without a token are not."""
     worker = served_worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_an_unusable_key_file_is_logged_and_affects_no_other_key(
     assert caplog.record_tuples[0][:2] == ("nfcli.worker.transport.curve_auth", logging.WARNING)
     assert caplog.messages[0].startswith(f"client key ignored: {reason}")
     assert "\n" not in caplog.messages[0]
+
+
+def test_a_key_that_is_overwritten_in_its_file_is_out_at_once(tmp_path: Path) -> None:
+    """File, length and name are the same."""
+    old, new = ensure_key_pair(tmp_path, "old"), ensure_key_pair(tmp_path, "new")
+    (tmp_path / "clients").mkdir()
+    file = tmp_path / "clients" / "client.key"
+    file.touch(mode=0o600)
+    clients = AuthorizedKeys(file.parent)
+    for second, (there, pair, other) in enumerate([("old", old, new), ("new", new, old)]):
+        content = (tmp_path / f"{there}.key").read_text().partition("\n\n")[2]
+        with file.open("r+") as stream:
+            stream.write(content)
+            stream.truncate()
+        os.utime(file, (second, second))
+        assert clients.is_authorized(pair.public.decode())
+        assert not clients.is_authorized(other.public.decode())
 
 
 def test_a_key_in_a_file_that_other_users_can_change_is_not_authorized(tmp_path: Path) -> None:

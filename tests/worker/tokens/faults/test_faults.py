@@ -343,16 +343,17 @@ def test_a_damaged_database_is_refused_at_open(
 
 
 @pytest.mark.parametrize("mishap", ["removed", "replaced"])
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal"])
 def test_a_database_that_was_moved_away_is_not_written_to(
-    open_store: OpenStore, tokens_folder: Path, mishap: str
+    open_store: OpenStore, tokens_folder: Path, name: str, mishap: str
 ) -> None:
-    """SQLite would report success for rows that the next start won't load."""
+    """SQLite would report success for rows that the next start won't load: it writes to its log first."""
     store = open_store()
     store_token(store, "alice", "old", None)
-    file = tokens_folder / "cache.db"
-    file.rename(tokens_folder / "moved.db")
+    file, moved = tokens_folder / name, tokens_folder / "moved.db"
+    file.rename(moved)
     if mishap == "replaced":
-        file.touch()
+        shutil.copy(moved, file)
     for write in (lambda: store_token(store, "alice", "new", None), lambda: delete_tokens(store, token="old")):
         with pytest.raises(
             TokenStoreDamagedError, match=r"was moved or replaced, nothing changed: restart the worker$"
