@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..models.environment.curve_keys import ensure_audit_key
+from ..models.environment.curve_keys import find_audit_key
 from ..models.environment.paths import Environment, find_environment
 from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, InventoryError, NfcliError, WorkerStartError
@@ -67,8 +67,7 @@ def _check_database(file: Path) -> list[CheckResult]:
 def _check_audit(environment: Environment, name: str) -> CheckResult:
     path, key = environment.audit_file(name), environment.audit_key_file(name)
     try:
-        if os.path.lexists(key):
-            ensure_audit_key(key)
+        find_audit_key(key)
         if not os.path.lexists(path):
             return CheckResult(subject="audit trail", detail="none yet, the first start creates it")
         head = verify_closed(path)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 
-from ..models.environment.curve_keys import ensure_audit_key, ensure_key_pair
+from ..models.environment.curve_keys import ensure_key_pair, find_audit_key
 from ..models.environment.file_lock import FileLock
 from ..models.environment.fleet_key import ensure_fleet_key
 from ..models.environment.paths import Environment
@@ -24,6 +24,7 @@ from ..models.protocol.frames import ANY
 from .admission.admission import Admission
 from .admission.replay_memory import ReplayMemory
 from .audit.actor import Actor
+from .audit.fingerprints import FINGERPRINT_PURPOSE
 from .audit.trail import AuditTrail
 from .configuration import Configuration
 from .fabric.client import FabricClient
@@ -105,8 +106,9 @@ class Worker:
         fleet_key = ensure_fleet_key(environment)
         registry = TaskRegistry(*TASK_MODULES)
         add_plugins(registry, inventory.plugins, environment.folder)
-        audit_key = ensure_audit_key(environment.audit_key_file(name))
-        trail = enter(AuditTrail(environment.audit_file(name), audit_key))
+        older_key = find_audit_key(environment.audit_key_file(name))
+        audit_key = fleet_key.derive(FINGERPRINT_PURPOSE)
+        trail = enter(AuditTrail(environment.audit_file(name), audit_key, *filter(None, [older_key])))
         store = enter(TokenStore(environment.tokens_folder(name), fleet_key=fleet_key))
         transfers = Transfers(environment.run_folder, name)
         transfers.close()  # a worker of this name that was killed has left its files

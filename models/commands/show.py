@@ -62,12 +62,24 @@ class ShowGuardrails(GetGuardrailsInput, _ShowPublished):
 
 
 class ShowAudit(GetAuditInput, JobArguments):
-    """Show the newest records of the workers' audit trails, or verify them; `| json` shows each record in full."""
+    """Show the newest records of the workers' audit trails by time, or verify them; `| json` shows records in full."""
 
     TASK: ClassVar[str] = "get_audit"
     VERIFYING_TASK: ClassVar[str] = "verify_audit"
     COLUMNS: ClassVar[tuple[str, ...]] = (
-        *("worker", "seq", "time", "actor", "operation", "username", "tokens", "outcome", "reason"),
+        *(
+            "worker",
+            "seq",
+            "time",
+            "actor",
+            "origin",
+            "address",
+            "operation",
+            "username",
+            "tokens",
+            "outcome",
+            "reason",
+        ),
     )
 
     verify: Annotated[bool, Field(description="Verify that no record was altered or removed", exclude=True)] = False
@@ -75,7 +87,7 @@ class ShowAudit(GetAuditInput, JobArguments):
     @model_validator(mode="after")
     def _has_one_purpose(self) -> Self:
         if self.verify and self.model_fields_set & set(GetAuditInput.model_fields):
-            raise PydanticCustomError("audit_verify", "verify checks all records: omit last and username")
+            raise PydanticCustomError("audit_verify", "verify checks all records: omit the other fields but workers")
         return self
 
     def job(self) -> dict[str, Any]:
@@ -85,6 +97,13 @@ class ShowAudit(GetAuditInput, JobArguments):
     def columns(self, data: Any = None) -> tuple[str, ...]:  # noqa: ARG002  as in ShellCommand
         """Return the table's columns, none for a verification, which has one result per worker."""
         return () if self.verify else self.COLUMNS
+
+    def merge(self, values: dict[str, Any]) -> Any:
+        """Return the newest rows of all workers by time; older rows of a worker with few would show gaps."""
+        merged = super().merge(values)
+        if self.verify:
+            return merged
+        return sorted(merged, key=lambda row: str(row.get("time")))[-self.last :]
 
 
 class ShowFastmcpCommands(CommandGroup, prompt="nf[show-fastmcp]#"):

@@ -17,7 +17,7 @@ from ..errors import EnvironmentFolderError, KeyFileError
 from ..fields import Z85_KEY
 from ..signing_keys import SigningKey
 from .file_lock import lock_folder
-from .fleet_key import ensure_symmetric_key, read_key_file
+from .fleet_key import parse_symmetric_key, read_key_file
 from .paths import Environment
 from .private_files import write_private
 from .trusted_files import open_trusted
@@ -117,9 +117,18 @@ def find_key_pair(folder: Path, name: str) -> KeyPair | None:
     return pair
 
 
-def ensure_audit_key(path: Path) -> bytes:
-    """Return the 32-byte key of an audit trail's fingerprints; creates and raises as `ensure_symmetric_key` does."""
-    return ensure_symmetric_key(path, "an audit key")
+def find_audit_key(path: Path) -> bytes | None:
+    """Return the key of the fingerprints that earlier versions wrote into an audit trail, None if there is none.
+
+    Raises:
+        KeyFileError: the file can't be read, holds no such key in hexadecimal digits, or isn't private.
+    """
+    if not os.path.lexists(path):
+        return None
+    key = parse_symmetric_key(read_key_file(path))
+    if key is None:
+        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it and older lines can't be searched")
+    return key
 
 
 def read_key_pair(path: Path) -> KeyPair:

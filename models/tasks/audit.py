@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ..fields import Username, quote_value
+from ..fields import Token, Username, quote_value
 from .base import Report, TaskInput
 
 LAST_LINES_DEFAULT = 20
@@ -21,6 +23,11 @@ Authentication = Literal["curve", "signature"]
 Outcome = Literal["done", "failed", "nothing matched", "refused"]
 
 
+_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SINCE_RULE = "must be a time like 2026-05-31T10:00, or how long ago: 30m, 12h, 7d, 2w"
+
+
 def _last(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(MAX_LAST_LINES)) + 1:
         value = int(value)
@@ -30,6 +37,22 @@ def _last(value: Any) -> int:
             "audit_last", "must be a whole number, 1 to {limit}, got {value}", {"limit": limit, "value": quoted}
         )
     return value
+
+
+def _since(value: Any) -> str:
+    """Return a moment as lines have it: ISO 8601 in UTC, with milliseconds. A text without a zone is local time."""
+    try:
+        ago = _AGO.fullmatch(value)
+        if ago:
+            moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        else:
+            moment = datetime.fromisoformat(value).astimezone(UTC)
+        return moment.isoformat(timespec="milliseconds")
+    except (TypeError, ValueError, OverflowError):
+        quoted = quote_value(value)
+        raise PydanticCustomError(
+            "audit_since", "{rule}, got {value}", {"rule": _SINCE_RULE, "value": quoted}
+        ) from None
 
 
 class GetAuditInput(TaskInput):
@@ -42,6 +65,12 @@ class GetAuditInput(TaskInput):
         Field(description="Number of lines, counted from the newest"),
     ] = LAST_LINES_DEFAULT
     username: Annotated[Username | None, Field(description="User name to show lines for")] = None
+    token: Annotated[Token | None, Field(description="Token to show lines for", repr=False)] = None
+    operation: Annotated[Operation | None, Field(description="Operation to show lines for")] = None
+    since: Annotated[
+        Annotated[str, BeforeValidator(_since)] | None,
+        Field(description="Time to show lines from, or how long ago: 30m, 12h, 7d"),
+    ] = None
 
 
 class AuditEntry(Report):
@@ -60,13 +89,16 @@ class AuditEntry(Report):
     job: str | None = Field(default=None, description="UUID of the job")
     operation: Operation | None = Field(default=None, description="Requested operation")
     username: str | None = Field(default=None, description="Owner of the tokens, null for several owners or none")
-    tokens: list[str] = Field(default_factory=list, description="Keyed fingerprints of the tokens, at most 100")
+    tokens: list[str] = Field(default_factory=list, description="Keyed fingerprints of tokens, at most 100")
     count: int = Field(default=0, description="Number of tokens concerned")
     expire: int | None = Field(default=None, description="Lifetime of the token in seconds, null for no expiry")
     outcome: Outcome | None = Field(default=None, description="Outcome of the operation")
     reason: str | None = Field(default=None, description="Reason why nothing changed")
     suppressed: int | None = Field(
         default=None, description="Number of refused requests before this line that have no line of their own"
+    )
+    part: int | None = Field(
+        default=None, description="Number of this line, from 2, among those of one change with more than 100 tokens"
     )
     previous: str | None = Field(default=None, description="SHA-256 of the previous line")
 

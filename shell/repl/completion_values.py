@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from enum import EnumType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -40,8 +40,8 @@ class ValueSuggester:
         """Return values for a field, among them all that begin with `typed`."""
         if entry.is_secret:
             return []
-        if isinstance(entry.field.annotation, EnumType):
-            return [str(member.value) for member in entry.field.annotation]
+        if choices := _choices(entry.field.annotation):
+            return choices
         lookup: dict[str, Callable[[], list[str]]] = {
             "workers": self._workers,
             "worker": lambda: list(self._client.missing_workers()),
@@ -85,6 +85,14 @@ class ValueSuggester:
             raise NoWorkersError("no worker has listed its tokens")
         rows = [row for rows in lists for row in rows]
         return sorted({name for row in rows if (name := str(row["username"])) and name.isprintable()})
+
+
+def _choices(annotation: object) -> list[str]:
+    """Return the values that a field can have, empty unless its type enumerates them."""
+    if isinstance(annotation, EnumType):
+        return [str(member.value) for member in annotation]
+    literals = [each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal]
+    return [str(value) for each in literals for value in get_args(each)]
 
 
 def _paths(typed: str) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.environment.curve_keys import ensure_audit_key
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from nfcli.models.environment.private_files import write_private
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker import preflight
@@ -46,10 +46,9 @@ def environment(environment_factory: EnvironmentFactory) -> Environment:
     """Make an environment whose worker has run: two tokens, three lines in the audit trail."""
     environment = environment_factory()
     environment.prepare()
-    key = ensure_audit_key(environment.audit_key_file(DEFAULT_WORKER))
     with (
         TokenStore(environment.tokens_folder(DEFAULT_WORKER)) as store,
-        AuditTrail(environment.audit_file(DEFAULT_WORKER), key) as trail,
+        AuditTrail(environment.audit_file(DEFAULT_WORKER), bytes(32)) as trail,
     ):
         for token in ("t1", "t2", "t3"):
             store_token(store, "ann", token, None, before_commit=trail.before_commit("client"))
@@ -189,8 +188,8 @@ def test_a_tampered_audit_trail_is_found(environment: Environment) -> None:
 def test_an_invalid_audit_key_is_found(environment: Environment) -> None:
     """Fingerprints need it."""
     file = environment.audit_key_file(DEFAULT_WORKER)
-    file.write_text("x")
-    told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it and a new one will be created"
+    write_private(file, b"x")
+    told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it and older lines can't be searched"
     assert lines(environment) == without_errors(environment, told)
 
 

@@ -67,20 +67,23 @@ class ChainedFile:
             sync_folder(path.parent)
             opened.pop_all()
 
-    def append(self, fields: Mapping[str, Any]) -> None:
-        """Add a line with these fields; it is on disk (fsync) when this returns.
+    def append(self, *lines: Mapping[str, Any]) -> None:
+        """Add a line for each mapping of fields, all or none; they are on disk (fsync) when this returns.
 
         Raises:
-            AuditError: the line couldn't be written, or another program replaced or changed the file; no line was
-                added. Where a failing disk keeps part of a line, no more lines can be added.
+            AuditError: the lines couldn't be written, or another program replaced or changed the file; none was added.
+                Where a failing disk keeps a part of them, no more lines can be added.
         """
         with self._lock:
             if self._is_closed:
                 raise AuditError("the audit trail is closed, nothing changed")
             self._assert_in_place()
-            line = self._head.line(fields)
-            head = self._head.after(line)
-            self._write(line + b"\n")
+            head, text = self._head, bytearray()
+            for fields in lines:
+                line = head.line(fields)
+                head = head.after(line)
+                text += line + b"\n"
+            self._write(bytes(text))
             self._head = head
             try:
                 # Not synced: lines after the head are valid as long as they link to it.

@@ -9,11 +9,9 @@ failed right after it or the database refused the commit; the latter adds a line
 
 from __future__ import annotations
 
-import hmac
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
@@ -29,6 +27,8 @@ from ...models.tasks.audit import AuditEntry, AuditReport, Operation, Outcome
 from ..logging import mask_credentials
 from .actor import Actor, as_actor, peer_address
 from .file import ChainedFile
+from .fingerprints import Fingerprints
+from .line_filter import LineFilter
 from .refusals import Refusal, RefusalLog
 from .text import SEPARATOR, as_text, masked, plain, redacted
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FINGERPRINT_DIGITS = 12
 MAX_FINGERPRINTS = 100
 OWN_ACTOR = Actor("worker")
 """The actor of lines that no client caused."""
@@ -51,20 +50,21 @@ class AuditTrail:
         self,
         file: Path,
         key: bytes,
-        *,
+        *older_keys: bytes,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the trail, creating it when missing; problems at its end are recorded in a line of their own.
 
         `file` is NAME.jsonl in an existing folder, and NAME.head belongs to it. `key` is the secret key of the tokens'
-        fingerprints. `clock` returns seconds since the epoch, `monotonic` seconds from any origin.
+        fingerprints, `older_keys` are those of lines that earlier versions wrote. `clock` returns seconds since the
+        epoch, `monotonic` seconds from any origin.
 
         Raises:
             AuditError: the files can't be opened privately, read or written.
         """
         self._file = ChainedFile(file)
-        self._key = key
+        self._fingerprints = Fingerprints(key, *older_keys)
         self._clock = clock
         self._refusals = RefusalLog(self._write_refusal, monotonic)
         if found := "; ".join(self._file.found):
@@ -104,7 +104,8 @@ class AuditTrail:
     def before_commit(self, actor: Actor | str, *, expire: int | None = None) -> BeforeCommit:
         """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
-        An import has one line for each user. `expire` is the lifetime of a stored token in seconds.
+        An import has one line for each user, a restore one for the tokens that it adds, whose `count` is that of all
+        tokens, and one for those that it removes. `expire` is the lifetime of a stored token in seconds.
 
         Raises:
             ValueError: `actor` is empty, as in jobs of a task that doesn't declare `audit=`.
@@ -114,19 +115,19 @@ class AuditTrail:
 
         def write(change: TokenChange) -> None:
             for records in _by_user(change.records) if change.operation == "import" else [change.records]:
-                users = {record.username for record in records}
-                tokens = [record.token for record in records[:MAX_FINGERPRINTS]]
-                username = users.pop() if len(users) == 1 else None
-                self.write(
-                    operation=change.operation,
-                    actor=actor,
-                    username=None if username is None else masked(username, tokens),
-                    tokens=tokens,
-                    count=len(records),
-                    expire=expire,
-                )
+                self._write_change(change.operation, actor, records, count=change.count, expire=expire)
+            if change.removed:
+                self._write_change("delete", actor, change.removed, reason="not in the backup that was restored")
 
         return write
+
+    def _write_change(
+        self, operation: Operation, actor: Actor | str, records: Sequence[BearerTokenRecord], **fields: Any
+    ) -> None:
+        """Write the lines of some records of a change; they name the user if all are of one."""
+        users, tokens = {record.username for record in records}, [record.token for record in records]
+        username = masked(users.pop(), tokens) if len(users) == 1 else None
+        self.write(operation=operation, actor=actor, username=username, tokens=tokens, **fields)
 
     def write(
         self,
@@ -143,17 +144,26 @@ class AuditTrail:
         """Write a line; it is on disk (fsync) when this returns.
 
         The fields are those of `AuditEntry`, except that `tokens` are the tokens themselves: the line gets the
-        fingerprints of at most 100. `count` defaults to their number. Text in `reason` that looks like a credential is
-        masked.
+        fingerprints of a hundred, and further lines those of the others. `count` defaults to their number. Text in
+        `reason` that looks like a credential is masked.
 
         Raises:
             AuditError: the line can't be written: the operation must not be carried out.
         """
-        fingerprints = [self._fingerprint(token) for token in tokens[:MAX_FINGERPRINTS]]
         fields = self._fields(operation, actor, outcome, reason)
-        fields |= {"username": None if username is None else plain(username), "tokens": fingerprints}
+        fields |= {"username": None if username is None else plain(username)}
         fields |= {"count": len(tokens) if count is None else count, "expire": expire}
-        self._file.append(fields)
+        self._file.append(*self._parts(fields, tokens))
+
+    def _parts(self, fields: dict[str, Any], tokens: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the fields of as many lines as the tokens need; all but the first are numbered, from 2."""
+        for start in range(0, len(tokens) or 1, MAX_FINGERPRINTS):
+            part = {"part": start // MAX_FINGERPRINTS + 1} if start else {}
+            yield {
+                **fields,
+                "tokens": list(map(self._fingerprints.of, tokens[start : start + MAX_FINGERPRINTS])),
+                **part,
+            }
 
     def log_failed_change(
         self,
@@ -191,17 +201,28 @@ class AuditTrail:
         Never raises and never waits. At most ten lines at once, then one every six seconds. `actor` is the name of the
         client, or its address, `token` that in the request. Text in `reason` that looks like a credential is masked.
         """
-        return self._refusals.record(actor, reason, lambda: None if token is None else self._fingerprint(token))
+        return self._refusals.record(actor, reason, lambda: None if token is None else self._fingerprints.of(token))
 
-    def entries(self, last: int, username: str | None = None) -> list[AuditEntry]:
-        """Return the newest lines, of all users or of one, oldest first.
+    def entries(
+        self,
+        last: int,
+        username: str | None = None,
+        *,
+        token: str | None = None,
+        operation: Operation | None = None,
+        since: str | None = None,
+    ) -> list[AuditEntry]:
+        """Return the newest lines that match, oldest first; lines of earlier versions match like new ones.
+
+        `since` is a time in the form that lines have.
 
         Raises:
             AuditError: the file can't be read.
         """
-        wanted = b"" if username is None else b'"username": ' + json.dumps(username).encode()
+        fingerprints = None if token is None else self._fingerprints.all_of(token)
+        selected = LineFilter.of(username=username, operation=operation, since=since, fingerprints=fingerprints)
         with closing(self._file.lines_backwards()) as lines:
-            newest_first = [_entry(line) for line in islice((line for line in lines if wanted in line), last)]
+            newest_first = [_entry(line) for line in islice(selected.select(lines), last)]
         return newest_first[::-1]
 
     def verify(self) -> AuditReport:
@@ -239,9 +260,6 @@ class AuditTrail:
             "outcome": outcome,
             "reason": None if reason is None else plain(redacted(reason)),
         }
-
-    def _fingerprint(self, token: str) -> str:
-        return hmac.digest(self._key, token.encode("utf-8", "surrogatepass"), "sha256").hex()[:FINGERPRINT_DIGITS]
 
 
 def _by_user(records: Iterable[BearerTokenRecord]) -> Iterable[Sequence[BearerTokenRecord]]:

@@ -12,11 +12,11 @@ from ..jobs.task_context import TaskContext
 
 @task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False, restricted=True)
 def get_audit(worker: TaskContext, arguments: GetAuditInput) -> list[dict[str, Any]]:
-    """List the newest lines of the audit trail, of all users or of one, oldest first.
+    """List the newest lines of the audit trail, oldest first: all, or those of a user, a token or an operation.
 
     A line has the actor, the operation, the owner and fingerprints of the tokens, and the outcome.
     """
-    return [entry.model_dump() for entry in worker.audit.entries(arguments.last, arguments.username)]
+    return [entry.model_dump() for entry in worker.audit.entries(**dict(arguments))]
 
 
 @task(result=AuditReport, mcp=False, restricted=True)

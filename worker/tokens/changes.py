@@ -13,11 +13,15 @@ from ...models.tokens import BearerTokenRecord
 class TokenChange:
     """A change about to be committed: the records that it writes or, for a deletion, those that it removes.
 
-    An expired token of another user counts as absent: storing it is a creation.
+    An expired token of another user counts as absent: storing it is a creation. The records of a restore are those that
+    were not stored for the same user before, `removed` the live ones that it removes, `count` how many are stored then;
+    `count` is None for a change of just its records.
     """
 
     operation: Literal["create", "renew", "delete", "import", "restore"]
     records: tuple[BearerTokenRecord, ...]
+    removed: tuple[BearerTokenRecord, ...] = ()
+    count: int | None = None
 
 
 BeforeCommit = Callable[[TokenChange], None]

@@ -246,9 +246,9 @@ class TokenStore:
     ) -> ReplaceResult:
         """Replace all stored tokens by these, with their creation and expiry, in one transaction.
 
-        Expired ones are skipped. `before_commit` gets the others and may raise to refuse the change. Tokens that aren't
-        among them, or change their user, are revoked. `tombstones`, rows of the backup, are added to those stored here;
-        the tokens that are stored now have none.
+        Expired ones are skipped. `before_commit` gets the difference and may raise to refuse the change. Tokens that
+        aren't among them, or change their user, are revoked. `tombstones`, rows of the backup, are added to those
+        stored here; the tokens that are stored now have none.
         """
         return self._change(self._replace, list(records), before_commit, tombstones or {})
 
@@ -261,14 +261,13 @@ class TokenStore:
         index = TokenIndex(live, self.hasher.record_hash)
         records = index.records()
         changed = self.tombstones.restored(tombstones, records, now)
-        before_commit = _bind(hook, TokenChange("restore", tuple(records)))
+        gone, added = _differences(old, index)
+        removed = tuple(record for record in gone if record.is_live(now))
+        before_commit = _bind(hook, TokenChange("restore", tuple(added), removed, count=len(records)))
         self.database.replace(records, now=now, before_commit=before_commit, tombstones=changed)
         self.index = index
         self.tombstones.apply(changed)
-        owners = {record.token: record.username for record in records}
-        gone = [record for record in old.records() if owners.get(record.token) != record.username]
-        removed = sum(record.is_live(now) for record in gone)
-        return ReplaceResult(len(records), removed, len(given) - len(live)), [record.token for record in gone]
+        return ReplaceResult(len(records), len(removed), len(given) - len(live)), [record.token for record in gone]
 
     def import_tokens(
         self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None
@@ -376,6 +375,16 @@ class TokenStore:
             self.index.remove(records)
             self.tombstones.apply(tombstones)
         return tokens
+
+
+def _differences(old: TokenIndex, new: TokenIndex) -> tuple[list[BearerTokenRecord], list[BearerTokenRecord]]:
+    """Return the records of tokens that their user has in one index only: of the old one, and of the new one."""
+
+    def only(here: TokenIndex, there: TokenIndex) -> list[BearerTokenRecord]:
+        owners = {record.token: record.username for record in there.records()}
+        return [record for record in here.records() if owners.get(record.token) != record.username]
+
+    return only(old, new), only(new, old)
 
 
 def _bind(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from nfcli import Client, NorFab
+from nfcli.models.environment.fleet_key import read_fleet_key
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.errors import NfcliError
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
@@ -75,7 +76,7 @@ def brief(environment: Environment) -> list[tuple[Any, ...]]:
 
 def fingerprint(environment: Environment, token: str) -> str:
     """Return what stands for a token."""
-    key = bytes.fromhex(environment.audit_key_file(DEFAULT_WORKER).read_text())
+    key = read_fleet_key(environment).derive(b"audit-fingerprint")
     return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()[:12]
 
 
@@ -133,7 +134,7 @@ def test_the_changes_of_a_session_are_recorded_listed_and_verified(
     assert shown(nfcli, environment, "verify", "last", "3") == (
         2,
         "",
-        "audit: verify checks all records: omit last and username\n",
+        "audit: verify checks all records: omit the other fields but workers\n",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -122,7 +123,8 @@ def test_only_token_fields_are_secret() -> None:
     """And they are so in every command that has one."""
     secret = {(path, name) for path, model in walk() for name, entry in entries(model).items() if entry.is_secret}
     assert secret == {
-        (("fastmcp", "auth", command), "token") for command in ("create-token", "delete-token", "check-token")
+        (("show", "fastmcp", "audit"), "token"),
+        *((("fastmcp", "auth", command), "token") for command in ("create-token", "delete-token", "check-token")),
     }
 
 
@@ -150,16 +152,75 @@ def test_a_token_that_is_not_given_is_generated() -> None:
 
 
 def test_the_audit_command_lists_or_verifies_but_not_both() -> None:
-    """Each is a task of its own; a verification has no table, and takes neither a number of records nor a user."""
+    """Each is a task of its own; a verification has no table, and takes no filter."""
     audit = COMMANDS["show fastmcp audit"]
     listing, verification = audit.parse({"last": "7", "username": "bob"}), audit.parse({"verify": "true"})
     job = {"task": "get_audit", "kwargs": {"last": 7, "username": "bob"}, "workers": "all", "timeout": 60}
     assert (listing.job(), bool(listing.columns())) == (job, True)
     assert (verification.job(), bool(verification.columns())) == (job | {"task": "verify_audit", "kwargs": {}}, False)
     assert audit.parse({"verify": "false", "last": "7"}).job() == job | {"kwargs": {"last": 7}}
-    for other in ({"last": "7"}, {"username": "bob"}):
-        with pytest.raises(UsageError, match="omit last and username"):
-            audit.parse({"verify": "true", **other})
+    filters = {"last": "7", "username": "bob", "token": "t", "operation": "delete", "since": "1h"}
+    for name, value in filters.items():
+        with pytest.raises(UsageError, match="verify checks all records: omit the other fields but workers"):
+            audit.parse({"verify": "true", name: value})
+
+
+def test_the_audit_command_shows_the_newest_records_of_all_workers_by_time() -> None:
+    """Not as many of each: the older ones of a worker with few would stand beside gaps of the others."""
+
+    def rows(*minutes: int) -> list[dict[str, object]]:
+        return [{"seq": minute, "time": f"2026-05-31T10:{minute:02}:00.000+00:00"} for minute in minutes]
+
+    audit = COMMANDS["show fastmcp audit"].parse({"last": "4"})
+    damaged = {"seq": None, "time": None}
+    merged = audit.merge({"w1": rows(1, 30, 32, 34), "w2": rows(3, 31, 33), "w3": [damaged]})
+    assert [(row["worker"], row["seq"]) for row in merged] == [("w1", 32), ("w2", 33), ("w1", 34), ("w3", None)]
+    report = {"w1": {"lines": 3}}
+    assert COMMANDS["show fastmcp audit"].parse({"verify": "true"}).merge(report) == report
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds_ago"), [("90s", 90), ("30m", 1_800), ("12h", 43_200), ("7d", 604_800), ("2w", 1_209_600)]
+)
+def test_records_are_shown_from_how_long_ago(value: str, seconds_ago: int) -> None:
+    """The client's clock counts; workers get a moment in UTC, in the form that lines have."""
+    since = COMMANDS["show fastmcp audit"].parse({"since": value}).job()["kwargs"]["since"]
+    moment = datetime.fromisoformat(since)
+    assert since == moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    assert 0 <= (datetime.now(UTC) - moment).total_seconds() - seconds_ago < 10
+
+
+@pytest.mark.parametrize(
+    ("value", "since"),
+    [
+        ("2026-05-31T12:00:00+02:00", "2026-05-31T10:00:00.000+00:00"),
+        ("2026-05-31T10:00Z", "2026-05-31T10:00:00.000+00:00"),
+        ("2026-05-31 10:00:00.123456+00:00", "2026-05-31T10:00:00.123+00:00"),
+        ("2026-01-31", datetime(2026, 1, 31).astimezone(UTC).isoformat(timespec="milliseconds")),
+    ],
+)
+def test_records_are_shown_from_a_time(value: str, since: str) -> None:
+    """ISO 8601; local time where no zone is given."""
+    job = COMMANDS["show fastmcp audit"].parse({"since": value}).job()
+    assert job["kwargs"] == {"last": 20, "since": since}
+    assert COMMANDS["show fastmcp audit"].parse({"since": since}).job() == job
+
+
+@pytest.mark.parametrize(
+    "value", ["", "yesterday", "7", "-1h", "1.5h", "1y", "999999w", "2026-13-01", "0001-01-01", "٣d"]
+)
+def test_a_wrong_time_is_refused(value: str) -> None:
+    """The message names the rule and the value."""
+    with pytest.raises(
+        UsageError, match=r"^since: must be a time like 2026-05-31T10:00, or how long ago: 30m, .* got "
+    ):
+        COMMANDS["show fastmcp audit"].parse({"since": value})
+
+
+def test_an_unknown_operation_is_refused() -> None:
+    """The message names those that there are."""
+    with pytest.raises(UsageError, match=r"^operation: .*'create', .*'list'"):
+        COMMANDS["show fastmcp audit"].parse({"operation": "remove"})
 
 
 @pytest.mark.parametrize("value", [True, [{"token": "t"}, 5], {"x": [{"token": "t"}]}, None])

@@ -19,9 +19,9 @@ from zmq.utils import z85
 from nfcli.models.environment.curve_keys import (
     ClientKey,
     KeyPair,
-    ensure_audit_key,
     ensure_client_key,
     ensure_key_pair,
+    find_audit_key,
     format_certificate,
     read_client_key,
     read_key_pair,
@@ -311,22 +311,12 @@ def test_file_without_a_key_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'w.key'} is not a public key file: it needs a line public-key"
 
 
-@pytest.mark.usefixtures("umask")
-def test_an_audit_key_is_created_once_and_private(tmp_path: Path, modes: Modes) -> None:
-    """32 random bytes as hexadecimal digits, 0600 whatever the umask; threads that start together get the same."""
+def test_the_audit_key_of_an_earlier_version_is_read_and_none_is_created(tmp_path: Path) -> None:
+    """New fingerprints are made with the fleet key."""
     file = tmp_path / "w.audit_key"
-    barrier = threading.Barrier(8)
-
-    def ensure() -> bytes:
-        barrier.wait()
-        return ensure_audit_key(file)
-
-    with ThreadPoolExecutor(8) as pool:
-        keys = {future.result() for future in [pool.submit(ensure) for _ in range(8)]}
-    assert keys == {bytes.fromhex(file.read_text())}
-    assert [len(key) for key in keys] == [32]
-    assert modes(tmp_path) == {"w.audit_key": "0600"}
-    assert ensure_audit_key(tmp_path / "v.audit_key") not in keys
+    assert (find_audit_key(file), file.exists()) == (None, False)
+    write_private(file, b"0f" * 32 + b"\n")
+    assert find_audit_key(file) == b"\x0f" * 32
 
 
 @pytest.mark.parametrize("content", [b"", b"f" * 63, b"F" * 64, b"g" * 64, b"f" * 66, b"f" * 64 + b"\n" + b"f" * 64])
@@ -335,18 +325,18 @@ def test_invalid_audit_key_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "w.audit_key"
     write_private(file, content)
     with pytest.raises(KeyFileError) as caught:
-        ensure_audit_key(file)
-    assert str(caught.value) == f"{file} is not an audit key: restore it, or remove it and a new one will be created"
+        find_audit_key(file)
+    assert (
+        str(caught.value) == f"{file} is not an audit key: restore it, or remove it and older lines can't be searched"
+    )
     assert file.read_bytes() == content
 
 
-def test_an_audit_key_that_is_not_available_is_named(tmp_path: Path) -> None:
-    """Its folder is missing, or other users can read it."""
-    with pytest.raises(KeyFileError, match="missing can't be read or written: No such file or directory"):
-        ensure_audit_key(tmp_path / "missing" / "w.audit_key")
+def test_an_audit_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """The message names the command that fixes it."""
     file = tmp_path / "w.audit_key"
-    ensure_audit_key(file)
+    write_private(file, b"0f" * 32)
     file.chmod(0o640)
     with pytest.raises(KeyFileError) as caught:
-        ensure_audit_key(file)
+        find_audit_key(file)
     assert str(caught.value) == f"{file} has mode 0640 and is open to other users: run chmod 600 {file}"

@@ -7,6 +7,7 @@ import pytest
 
 from nfcli.models.commands.base import entries
 from nfcli.models.commands.fastmcp import CheckToken, ListTokens
+from nfcli.models.commands.show import ShowAudit
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.completion import complete
 from nfcli.shell.repl.completion_values import ValueSuggester
@@ -158,6 +159,13 @@ def test_names_that_would_command_the_terminal_are_left_out(client: FakeClient) 
     """Other implementations of workers may list anything."""
     client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]
     assert ValueSuggester(client).suggest(USERNAME) == ["ok"]
+
+
+def test_a_field_with_a_few_values_suggests_them(client: FakeClient) -> None:
+    """No worker is asked."""
+    operations = ValueSuggester(client).suggest(entries(ShowAudit)["operation"])
+    assert operations[:3] == ["create", "renew", "delete"]
+    assert client.calls == []
 
 
 def test_secrets_have_no_values(client: FakeClient) -> None:

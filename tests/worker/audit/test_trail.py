@@ -9,14 +9,17 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nfcli.models.environment.private_files import write_private
 from nfcli.models.errors import AuditError
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.audit import AuditEntry, Operation
 from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.audit.actor import Actor
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.tokens.changes import TokenChange
 from nfcli.worker.tokens.store import TokenStore
@@ -102,14 +105,41 @@ def test_each_change_leaves_one_line_and_other_calls_none(
     assert trail.verify().lines == 6
 
 
-def test_a_change_of_many_tokens_names_a_hundred_and_counts_all(trail: AuditTrail, path: Path) -> None:
-    """A change of several users' tokens names no user."""
-    records = tuple(BearerTokenRecord(f"t{n}", f"u{n}", 0.0, None) for n in range(250))
-    trail.before_commit("client")(TokenChange("restore", records))
+def test_a_change_of_many_tokens_has_a_line_for_each_hundred(trail: AuditTrail, path: Path) -> None:
+    """None is left out, so that each can be found; a listing has the first line, a search the one with the token."""
+    records = tuple(BearerTokenRecord(f"t{n}", f"u{n % 2}", 0.0, None) for n in range(250))
+    trail.before_commit("client")(TokenChange("delete", records))
     trail.before_commit("client")(TokenChange("restore", ()))
-    trail.write(operation="restore", actor="client", tokens=[record.token for record in records])
-    assert [(line["username"], line["count"]) for line in lines(path)] == [(None, 250), (None, 0), (None, 250)]
-    assert lines(path)[0]["tokens"] == [fingerprint(f"t{n}") for n in range(100)] == lines(path)[2]["tokens"]
+    trail.write(operation="delete", actor="client", tokens=["a", "b"], username="ann")
+    fingerprints = [fingerprint(f"t{n}") for n in range(250)]
+    assert [(line["username"], line["count"], line["tokens"], line.get("part")) for line in lines(path)] == [
+        (None, 250, fingerprints[:100], None),
+        (None, 250, fingerprints[100:200], 2),
+        (None, 250, fingerprints[200:], 3),
+        (None, 0, [], None),
+        ("ann", 2, [fingerprint("a"), fingerprint("b")], None),
+    ]
+    assert [entry.seq for entry in trail.entries(9)] == [1, 4, 5]
+    assert [entry.seq for entry in trail.entries(9, operation="delete")] == [1, 5]
+    assert [(entry.seq, entry.part) for entry in trail.entries(9, token="t201")] == [(3, 3)]
+    assert trail.verify().lines == 5
+
+
+def test_a_restore_names_the_tokens_that_it_adds_and_those_that_it_removes(
+    trail: AuditTrail, open_store: Callable[[], TokenStore], path: Path
+) -> None:
+    """Who deleted a token is answered by its fingerprint, also where a restore did; unchanged tokens aren't listed."""
+    store = open_store()
+    for username, token in (("ann", "kept"), ("ann", "gone"), ("bob", "moved")):
+        store_token(store, username, token, None)
+    given = [BearerTokenRecord(token, "ann", 0.0, None) for token in ("kept", "moved", "new")]
+    store.replace(given, before_commit=trail.before_commit("client"))
+    assert [
+        (line["operation"], line["username"], line["count"], line["tokens"], line["reason"]) for line in lines(path)
+    ] == [
+        ("restore", "ann", 3, [fingerprint("moved"), fingerprint("new")], None),
+        ("delete", None, 2, [fingerprint("gone"), fingerprint("moved")], "not in the backup that was restored"),
+    ]
 
 
 @pytest.mark.parametrize("change", ["create", "renew", "delete a token", "delete a user"])
@@ -288,6 +318,46 @@ def test_the_last_lines_are_listed_the_newest_one_last(trail: AuditTrail) -> Non
     assert [entry.seq for entry in trail.entries(9, 'b"ob')] == [4]
     assert [entry.seq for entry in trail.entries(9, "żółw")] == [6]
     assert trail.entries(9, "carol") == []
+
+
+def test_lines_are_found_by_token_operation_and_time(trail: AuditTrail, clock: SimpleNamespace) -> None:
+    """What a client wrote into its name, its uuid or a reason passes for none of them."""
+    text = fingerprint("t1")
+    impostor = Actor("x", origin=text, job=text)
+    trail.write(operation="create", actor="a", username="ann", tokens=["t1"])
+    clock.now += 10
+    trail.write(
+        operation="delete", actor=impostor, username=text, tokens=["t2"], reason=f'"{text}", "operation": "create"'
+    )
+    clock.now += 10
+    trail.write(operation="delete", actor="a", username="bob", tokens=["t2", "t1"])
+    assert [entry.seq for entry in trail.entries(9, token="t1")] == [1, 3]
+    assert [entry.seq for entry in trail.entries(1, token="t1")] == [3]
+    assert [entry.seq for entry in trail.entries(9, operation="delete")] == [2, 3]
+    assert [entry.seq for entry in trail.entries(9, token="t2", username="bob", operation="delete")] == [3]
+    assert [entry.seq for entry in trail.entries(9, since="2026-05-28T20:26:50.250+00:00")] == [2, 3]
+    assert [entry.seq for entry in trail.entries(9, since="2026-05-28T20:26:50.251+00:00")] == [3]
+    assert trail.entries(9, token="t3") == trail.entries(9, operation="restore") == []
+
+
+def test_a_trail_of_an_earlier_version_is_continued_searched_and_verified(tmp_path: Path) -> None:
+    """Its lines have no job and no address, and fingerprints of another key."""
+    path, older = tmp_path / "audit-w1.jsonl", b"k" * 32
+    digest = hmac.new(older, SECRET.encode(), hashlib.sha256).hexdigest()[:12]
+    line = (
+        f'{{"seq": 1, "time": "{TIME}", "actor": "client", "operation": "create", "username": "ann", '
+        f'"tokens": ["{digest}"], "count": 1, "expire": null, "outcome": "done", "reason": null, '
+        f'"previous": "{"0" * 64}"}}'
+    )
+    write_private(path, f"{line}\n".encode())
+    write_private(path.with_suffix(".head"), f"{1:020} {hashlib.sha256(line.encode()).hexdigest()}\n".encode())
+    with AuditTrail(path, KEY, older) as trail:
+        trail.write(operation="delete", actor=Actor("ann", "curve", job="j1"), tokens=[SECRET])
+        assert trail.verify().lines == 2
+        found = trail.entries(9, token=SECRET)
+    assert [(entry.seq, entry.operation, entry.job) for entry in found] == [(1, "create", None), (2, "delete", "j1")]
+    assert path.read_text().startswith(f"{line}\n")
+    assert found[1].tokens == [fingerprint(SECRET)]
 
 
 def test_lines_that_can_not_be_read_are_listed_as_such(trail: AuditTrail, path: Path) -> None:

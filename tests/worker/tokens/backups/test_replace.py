@@ -120,24 +120,28 @@ def test_rows_that_are_no_tokens_of_ours_go_or_stay(store: TokenStore, raw_datab
     assert raw_database.keys() == ["something else"]
 
 
-def test_a_commit_hook_gets_the_restored_tokens_and_may_refuse_them(
+def test_a_commit_hook_gets_the_difference_and_may_refuse_it(
     store: TokenStore, others: list[BearerTokenRecord], raw_database: RawDatabase, open_store: OpenStore
 ) -> None:
-    """Of the tokens that are about to be stored; what it raises leaves everything as it was."""
+    """The tokens that are new for their user, those that go, and how many there will be; what it raises undoes it."""
     before, keys = contents(store), raw_database.keys()
-    heard: list[tuple[str, list[Fields]]] = []
+    owners = {record.token: record.username for record in store.records()}
+    added = [fields(record) for record in others[:4] if owners.get(record.token) != record.username]
+    stays = {record.token for record in others[:4]} - {token for token, *_ in added}
+    heard: list[tuple[object, ...]] = []
     revoked: list[object] = []
     store.on_revoked.append(revoked.append)
     refusal = OSError(28, "No space left on device")
 
     def refuse(change: TokenChange) -> None:
-        heard.append((change.operation, [fields(record) for record in change.records]))
+        removed = {record.token for record in change.removed}
+        heard.append((change.operation, [fields(record) for record in change.records], removed, change.count))
         raise refusal
 
     with pytest.raises(OSError, match="No space left") as raised:
         store.replace(others, before_commit=refuse)
     assert raised.value is refusal
-    assert heard == [("restore", [fields(record) for record in others[:4]])]
+    assert heard == [("restore", added, owners.keys() - stays, 4)]
     assert (contents(store), raw_database.keys(), revoked) == (before, keys, [])
     store.close()
     assert contents(open_store()) == before
