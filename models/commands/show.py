@@ -67,19 +67,8 @@ class ShowAudit(GetAuditInput, JobArguments):
     TASK: ClassVar[str] = "get_audit"
     VERIFYING_TASK: ClassVar[str] = "verify_audit"
     COLUMNS: ClassVar[tuple[str, ...]] = (
-        *(
-            "worker",
-            "seq",
-            "time",
-            "actor",
-            "origin",
-            "address",
-            "operation",
-            "username",
-            "tokens",
-            "outcome",
-            "reason",
-        ),
+        *("worker", "seq", "time", "actor", "origin", "address", "operation"),
+        *("username", "tokens", "outcome", "reason"),
     )
 
     verify: Annotated[bool, Field(description="Verify that no record was altered or removed", exclude=True)] = False

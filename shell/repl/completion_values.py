@@ -87,10 +87,11 @@ class ValueSuggester:
         return sorted({name for row in rows if (name := str(row["username"])) and name.isprintable()})
 
 
-def _choices(annotation: object) -> list[str]:
+def _choices(annotation: Any) -> list[str]:
     """Return the values that a field can have, empty unless its type enumerates them."""
     if isinstance(annotation, EnumType):
-        return [str(member.value) for member in annotation]
+        members: list[Any] = list(annotation)
+        return [str(member.value) for member in members]
     literals = [each for each in (annotation, *get_args(annotation)) if get_origin(each) is Literal]
     return [str(value) for each in literals for value in get_args(each)]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import hmac
 import json
+import os
+import re
 import resource
 import shutil
 import threading
@@ -113,19 +116,21 @@ def test_the_changes_of_a_session_are_recorded_listed_and_verified(
     assert [line["tokens"] for line in audited] == [[token], [token], [token], [], [token]]
     status, table, _ = shown(nfcli, environment, "last", "3")
     reason = audited[2]["reason"]
+    columns = ["username", "tokens", "outcome", "reason"]
+    who = ["client", *audited[2]["origin"].split(), *audited[2]["address"].split()]
     assert (status, [line.split() for line in table.splitlines()]) == (
         0,
         [
-            ["worker", "seq", "time", "actor", "operation", "username", "tokens", "outcome", "reason"],
-            [worker.name, "3", audited[2]["time"], "client", "create", "bob", token, "failed", *reason.split()],
-            [worker.name, "4", audited[3]["time"], "client", "delete", "nobody", "nothing", "matched"],
-            [worker.name, "5", audited[4]["time"], "client", "delete", "ann", token, "done"],
+            ["worker", "seq", "time", "actor", "origin", "address", "operation", *columns],
+            [worker.name, "3", audited[2]["time"], *who, "create", "bob", token, "failed", *reason.split()],
+            [worker.name, "4", audited[3]["time"], *who, "delete", "nobody", "nothing", "matched"],
+            [worker.name, "5", audited[4]["time"], *who, "delete", "ann", token, "done"],
         ],
     )
     status, found, _ = shown(nfcli, environment, "username", "ann", "last", "2", "|", "json")
     assert (status, json.loads(found)) == (
         0,
-        [{"worker": worker.name, "suppressed": None, **audited[number]} for number in (1, 4)],
+        [{"worker": worker.name, "suppressed": None, "part": None, **audited[number]} for number in (1, 4)],
     )
     file = environment.audit_file(DEFAULT_WORKER)
     head = hashlib.sha256(file.read_bytes().splitlines()[-1]).hexdigest()
@@ -136,6 +141,24 @@ def test_the_changes_of_a_session_are_recorded_listed_and_verified(
         "",
         "audit: verify checks all records: omit the other fields but workers\n",
     )
+
+
+def test_who_deleted_a_token_is_answered_from_the_token_alone(
+    environment: Environment, worker: RunningWorker, nfcli: NfcliRunner
+) -> None:
+    """When, in which job, from where and by whom; the token is read from stdin and is in no file."""
+    nfcli("-c", stdin=CHANGES, environment=environment)
+    nfcli("-c", "fastmcp", "auth", "create-token", "username", "eve", "token", "another-token", environment=environment)
+    words = ("show", "fastmcp", "audit", "token", "-", "operation", "delete", "since", "1h", "|", "json")
+    done = nfcli("-c", *words, stdin=f"{SECRET}\n", environment=environment)
+    (found,) = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, found["worker"], found["username"]) == (0, "", worker.name, "ann")
+    assert (found["actor"], found["authenticated"]) == ("client", "curve")
+    assert found["origin"].startswith(f"{getpass.getuser()}@{os.uname().nodename}")
+    assert re.fullmatch(rf"uid {os.getuid()} pid [0-9]+", found["address"])
+    assert re.fullmatch(r"[0-9a-f]{32}", found["job"])
+    assert found["tokens"] == [fingerprint(environment, SECRET)]
+    assert shown(nfcli, environment, "since", "yesterday")[0] == 2
 
 
 CALLS: list[tuple[str, dict[str, object]]] = [
