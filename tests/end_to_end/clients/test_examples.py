@@ -49,6 +49,9 @@ MASKS = (
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"ipc://\S+  \d+", "ipc://SOCKET  SECONDS"),
     (r"pid \d+, at ipc://\S+", "pid PID, at ipc://SOCKET"),
+    (r"\S+@\S+( \(sudo: \S+\))?  uid \d+ pid \d+", "ORIGIN  ADDRESS"),
+    (r'"origin": "[^"]*"', '"origin": "ORIGIN"'),
+    (r"uid \d+ pid \d+", "ADDRESS"),
     (r'(public_key|client)": "\S{40}"', r'\1": "KEY"'),
     (r"(?<=\S) {2,}", "  "),  # what is masked has changed the width of columns
 )
