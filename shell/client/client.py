@@ -119,9 +119,8 @@ class Client:
                 are no names, a closed client, or the client of a process that this one was forked from.
         """
         encode = partial(encode_request, task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin)
-        data = encode()
+        data, deadline = encode(), time.monotonic() + timeout
         _check_names(workers)
-        deadline = time.monotonic() + timeout
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
             names, absent = self._targets(service, workers)
             not_started, seconds = self._ensure_workers(names)
