@@ -20,6 +20,7 @@ ONE = "workers:\n  w1:\n    - w1.yaml\n"
 
 
 # "…" stands for the rule of a type, which the type's own test has in full
+FLEET_RULE = "must be a worker's name or a glob, 1 to 256 characters without blanks and commas, and not all or any"
 MISTAKES = [
     ({"w1": "service: fastmcp\nprot: 1"}, "w1.yaml: prot: no such key, did you mean port?"),
     ({"w1": "servce: fastmcp"}, "w1.yaml: servce: no such key, did you mean service? (and 1 more)"),
@@ -99,6 +100,18 @@ MISTAKES = [
     (
         {"inventory": "worker: {}"},
         "inventory.yaml: worker: no such key, expected one of broker, workers, topology, fleet",
+    ),
+    *(
+        (
+            {"inventory": f"{ONE}\nfleet: [w2, {value!r}]"},
+            f"inventory.yaml: fleet[1]: {FLEET_RULE}, got {value!r}",
+        )
+        for value in ("", "a b", "a,b", "all", "any")
+    ),
+    ({"inventory": f"{ONE}\nfleet: w1"}, "inventory.yaml: fleet: must be a list, got 'w1'"),
+    (
+        {"inventory": f"{ONE}\nfleet: [{', '.join(f'w{number}' for number in range(1_001))}]"},
+        "inventory.yaml: fleet: must have at most 1000 names, got 1001",
     ),
     (
         {"inventory": "workers: [w1]"},

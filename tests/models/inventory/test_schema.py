@@ -338,6 +338,15 @@ def test_a_worker_without_an_entry_is_remote_with_a_broker(inventory: Load) -> N
     assert loaded.foreign_workers == {"filesharing-worker-1": "filesharing"}
 
 
+@pytest.mark.parametrize(
+    ("text", "fleet"),
+    [("", ()), ("fleet:", ()), ("fleet: [w2, 'edge-*', w2, '${NO_SUCH:-w3}']", ("w2", "edge-*", "w3"))],
+)
+def test_a_fleet_is_names_and_globs_without_repeats(inventory: Load, text: str, fleet: tuple[str, ...]) -> None:
+    """By default there are none; variables are replaced."""
+    assert inventory(inventory__yaml=f"workers: {{w1: [{{service: fastmcp}}]}}\n{text}\n").fleet == fleet
+
+
 def test_configuration_is_immutable() -> None:
     """A worker runs with what it started with."""
     with pytest.raises(ValidationError, match="frozen"):

@@ -114,9 +114,18 @@ def test_workers_of_other_services_are_not_expected(broker: Any, client: Client)
     """Neither by jobs for `fastmcp` nor by jobs for their own service."""
     broker.workers["n2"] = "nornir"
     assert run(client, service="nornir") == {"n1": "n1", "n2": "n2"}
-    broker.workers = {"w1": "fastmcp", "w2": "fastmcp", "n2": "nornir"}
-    assert run(client) == {"w1": "w1", "w2": "w2"}
+    broker.workers = {"w1": "fastmcp", "n2": "nornir"}
+    assert [*failures(client)] == ["w2"]
     assert run(client, service="nornir") == {"n2": "n2"}
+
+
+def test_a_job_for_every_service_expects_the_workers_too(broker: Any, make_client: MakeClient) -> None:
+    """One that serves another service than it should is reached by it."""
+    client = make_client(fleet=["w9"])
+    run(client)
+    broker.workers = {"w1": "fastmcp", "n1": "nornir", "w9": "nornir"}
+    results = run(client, service="all")
+    assert (sorted(results), results["w9"], results["w2"][0]) == (["n1", "w1", "w2", "w9"], "w9", "error")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +228,8 @@ def test_what_cannot_be_stored_is_known_to_this_client(broker: Any, tmp_path: Pa
         assert run(client) == run(client) == {"w1": "w1", "w2": "w2"}
         del broker.workers["w2"]
         assert [*failures(client)] == ["w2"]
+        client.forget_worker("w2")
+        assert run(client) == {"w1": "w1"}
     assert [line.partition(":")[0] for line in notices] == ["the workers that were seen can't be remembered"]
 
 
