@@ -100,7 +100,7 @@ class ReplayMemory:
         self._jobs = {bytes(job): signed_at for job, signed_at in _JOB.iter_unpack(body)}
 
     def _rewrite(self) -> None:
-        """Forget the jobs whose signatures have expired, and write the file anew."""
+        """Forget the jobs whose signatures have expired, and rewrite the file."""
         oldest = self._now() - _WINDOW
         expired = [signed_at for signed_at in self._jobs.values() if signed_at < oldest]
         # A clock that is set back makes no signature valid again whose job was forgotten.
@@ -124,7 +124,7 @@ class ReplayMemory:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        """Keep no file until it is written anew: without one, the next start trusts no earlier signature."""
+        """Keep no file until it is rewritten: without one, the next start trusts no earlier signature."""
         log.warning("record of signed jobs not written: %s: %s", self._file, error.strerror)
         self._close()
         with contextlib.suppress(OSError):

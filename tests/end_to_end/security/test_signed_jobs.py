@@ -103,7 +103,7 @@ def test_repetition_after_a_restart_is_refused(
         assert run(dealer, signed(keys, last, "bearer_token_list"), last)["result"] == []
 
 
-def test_client_of_an_older_version_is_told_what_to_do(
+def test_client_of_an_older_version_learns_what_to_do(
     environment_factory: EnvironmentFactory, environment: Environment, worker: RunningWorker, nfcli: NfcliRunner
 ) -> None:
     """Its key was authorized without a signing key; `nfcli --authorize` adds it."""

@@ -152,7 +152,7 @@ def test_damaged_signing_key_is_an_error(tmp_path: Path, value: str) -> None:
         read_client_key(file)
 
 
-def test_signing_key_behind_the_curve_section_is_none(tmp_path: Path) -> None:
+def test_signing_key_behind_the_curve_section_is_ignored(tmp_path: Path) -> None:
     """It belongs to the metadata."""
     file = tmp_path / "c.key"
     write_private(file, format_certificate(b"a" * 40) + b'    signing-key = "%b"\n' % (b"0" * 64))

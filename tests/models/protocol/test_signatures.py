@@ -103,7 +103,7 @@ def test_nothing_can_be_added_behind_the_signature(suffix: bytes) -> None:
     assert not is_valid(changed)
 
 
-def test_signature_in_an_argument_is_none() -> None:
+def test_signature_in_an_argument_does_not_count() -> None:
     """Only the end of the request counts."""
     tail = f',"signature":"{"0" * 128}"}}'
     assert JobRequest.parse(encode_request("echo", {"x": tail}, timeout=60)).proof is None

@@ -184,7 +184,7 @@ def test_job_that_is_sent_again_has_the_first_result(bench: AdmissionBench) -> N
     assert len(bench.trail.entries(9)) == 1
 
 
-def test_refused_job_may_be_signed_anew(bench: AdmissionBench) -> None:
+def test_refused_job_may_be_signed_again(bench: AdmissionBench) -> None:
     """A wrong signature uses up neither the uuid nor the right one."""
     data = bench.sign(bench.request("bearer_token_store", **STORE), "u1")
     assert bench.refusal(data.replace(b"ann", b"eve"), "u1").startswith("its signature is wrong")
