@@ -102,7 +102,7 @@ class Client:
         Args:
             service: service of the targeted workers, `fastmcp`; `all` for every service.
             task: name of the task.
-            uuid: the job's id; a job sent twice with the same id runs once and has the same result. Random by default.
+            uuid: the job's id, random by default; a job sent twice with the same id runs once, with the same result.
             args: must be empty for nfcli's workers: name each argument in `kwargs`.
             kwargs: the task's arguments.
             workers: `all`, `any` (one that can be reached, chosen at random), a name, or a list of names.

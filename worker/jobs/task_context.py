@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .context import WorkerContext
 
 if TYPE_CHECKING:
+    import threading
+
     from ...models.environment.paths import Environment
     from ...models.protocol.broker_connection import BrokerAddress
     from ...models.protocol.jobs import Result
@@ -48,9 +50,9 @@ class TaskContext(WorkerContext):
     endpoint: str = ""
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
 
-    def run_tool(self, task: str, arguments: dict[str, Any]) -> Result:
+    def run_tool(self, task: str, arguments: dict[str, Any], cancelled: threading.Event) -> Result:
         """Run a task for an MCP client as `TaskRegistry.run` does."""
-        return self.registry.run(replace(self, is_tool_call=True), task, arguments)
+        return self.registry.run(replace(self, is_tool_call=True, cancelled=cancelled), task, arguments)
 
     def for_plugin(self) -> WorkerContext:
         """Return the part of this context that plugins are promised."""

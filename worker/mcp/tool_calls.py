@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +16,6 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
-from starlette.requests import Request
 
 from ...models.errors import NfcliError, ToolCallError
 from ...models.invisible import has_invisible
@@ -23,6 +23,8 @@ from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
 from ..tools.texts import clean_line, clean_strings
+from .call_places import JOB_PLACES, JOB_PLACES_PER_TOKEN, CallPlaces, TaskThreads
+from .running_calls import RunningCalls, call_key
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
 _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text that looks like one
 
-RunTask = Callable[[str, dict[str, Any]], Result]
+RunTask = Callable[[str, dict[str, Any], threading.Event], Result]
 ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 RunJob = Callable[[str, str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
 _Results = dict[str, Any]
@@ -40,9 +42,10 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    `run_task` runs a task of the worker itself, and `read_arguments` returns the arguments that it would get, by all
-    of their names; both are called from other threads. `run_job` runs a task on all workers
-    of another service and returns `{worker: Result}`, or raises an NfcliError, after `timeout` seconds at the latest;
+    `run_task` runs a task of the worker itself, which is told by an event that its result is not wanted any more, and
+    `read_arguments` returns the arguments that it would get, by all of their names; both are called from other threads.
+    `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
+    after `timeout` seconds at the latest;
     it is None without a broker.
     """
 
@@ -55,6 +58,7 @@ class ToolCalls:
         read_arguments: ReadArguments,
         run_job: RunJob | None,
         timeout: float,
+        running: RunningCalls,
     ) -> None:
         self._worker_name = worker_name
         self._catalogue = catalogue
@@ -62,15 +66,18 @@ class ToolCalls:
         self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
+        self._running = running
+        self._threads = TaskThreads()
+        self._job_places = CallPlaces(JOB_PLACES, JOB_PLACES_PER_TOKEN)
 
     async def call(self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
         """Run the task of a tool; errors other than an unknown tool are returned as results.
 
-        A cancelled call returns at once. If a task of this worker has begun, it runs on in its thread, and its result
-        is discarded. A job is abandoned when the client of the request disconnects.
+        A call ends when its client cancels it, or disconnects. If a task of this worker has begun, it is told, and its
+        result is discarded; the job of another service is no longer awaited.
 
         Raises:
-            MCPError: there is no such tool.
+            MCPError: there is no such tool, or the call was cancelled.
         """
         tool = self._catalogue.tools.get(params.name)
         if tool is None:
@@ -81,12 +88,16 @@ class ToolCalls:
         log.info(
             "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
+        key = call_key(context.request, context.request_id)
+        return await self._running.run(key, context.request, partial(self._call, tool, arguments, key.token))
+
+    async def _call(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> CallToolResult:
         try:
             if not tool.is_own or tool.guardrails.has_argument_rules:
                 refusal = await _in_thread(partial(self._refusal, tool, arguments))
                 if refusal is not None:
                     return _failure(refusal)
-            results = await self._run(tool, arguments, context.request)
+            results = await self._run(tool, arguments, token)
             return await self._call_result(tool, results)
         except NfcliError as error:
             reason = clean_line(str(error), None)
@@ -126,18 +137,22 @@ class ToolCalls:
             is_error=any(isinstance(result, Mapping) and bool(result.get("failed")) for result in results.values()),
         )
 
-    async def _run(self, tool: PublishedTool, arguments: dict[str, Any], request: Request | None) -> _Results:
+    async def _run(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> _Results:
         """Return `{worker: Result}`.
 
         Raises:
             NfcliError: no worker returned a result.
         """
         if tool.is_own:
-            result = await _in_thread(partial(self._run_task, tool.task, arguments))
+            result = await self._threads.run(token, partial(self._run_task, tool.task, arguments))
             return {self._worker_name: result.model_dump(mode="json")}
         if self._run_job is None:
             raise ToolCallError(f"cannot call service {tool.service}: this worker has no broker")
-        results = await _while_connected(request, partial(self._await_job, self._run_job, tool, arguments))
+        await self._job_places.acquire(token)
+        try:
+            results = await self._await_job(self._run_job, tool, arguments)
+        finally:
+            self._job_places.release(token)
         if not results:
             raise ToolCallError(f"no worker of service {tool.service} answered: check show norfab workers")
         return results
@@ -165,33 +180,6 @@ def _checked(result: object) -> object:
 
 async def _in_thread(function: Callable[[], _Value]) -> _Value:
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
-
-
-async def _while_connected(request: Request | None, work: Callable[[], Awaitable[_Results]]) -> _Results:
-    """Await the work and return its results, or none when the client disconnects first.
-
-    Raises whatever the work raises.
-    """
-    if request is None:
-        return await work()
-    results: _Results = {}
-    failure: Exception | None = None
-
-    async def cancel_on_disconnect() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        group.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(cancel_on_disconnect)
-        try:
-            results = await work()
-        except Exception as error:  # noqa: BLE001  the group would wrap it in an exception group
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return results
 
 
 def _failure(reason: str) -> CallToolResult:

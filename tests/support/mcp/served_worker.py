@@ -82,15 +82,16 @@ class McpAddress:
         token: str | None = TOKEN,
         path: str = "/mcp",
         headers: tuple[tuple[str, str], ...] = (),
+        request_id: int | str | None = 1,
     ) -> bytes:
-        """Return a JSON-RPC request as a client of that era sends it.
+        """Return a JSON-RPC request as a client of that era sends it, or a notification with `request_id` None.
 
         `headers` replace all usual ones of the same names.
         """
         usual = {**_usual_headers(self, era, method, params), **({"authorization": f"Bearer {token}"} if token else {})}
         named = {name.lower() for name, _ in headers}
         chosen = [*((name, value) for name, value in usual.items() if name not in named), *headers]
-        body = _body(era, method, params)
+        body = _body(era, method, params, request_id)
         lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in chosen)]
         return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode("latin-1") + body
 
@@ -143,6 +144,7 @@ class ServedWorker(McpAddress):
         )
         listener = HttpListener.bind(inventory)
         self.url = self.worker.url = listener.url
+        self.fabric = fabric
         app = self._build_app(fabric)
         self.http = HttpServer(app, listener, on_stop=app.close_streams)
         self._stop_requested = asyncio.Event()
@@ -234,8 +236,10 @@ def _usual_headers(worker: McpAddress, era: str, method: str, params: dict[str, 
     return usual
 
 
-def _body(era: str, method: str, params: dict[str, Any] | None) -> bytes:
-    message: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params or {})}
+def _body(era: str, method: str, params: dict[str, Any] | None, request_id: int | str | None) -> bytes:
+    message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": dict(params or {})}
+    if request_id is None:
+        del message["id"]
     if era == SINGLE_POST_ERA:
         message["params"]["_meta"] = {
             "io.modelcontextprotocol/protocolVersion": era,

@@ -1,0 +1,140 @@
+"""Places for the calls of tools: tokens take turns for them, and a call whose client has gone has none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from ...models.errors import ToolCallError
+from ..fair_queue import FairQueue
+
+TASK_PLACES = 40
+"""Calls of this worker's tasks at a time, each in a thread."""
+TASK_PLACES_PER_TOKEN = 10
+JOB_PLACES = 150
+"""Calls of other services' tasks at a time."""
+JOB_PLACES_PER_TOKEN = 25
+WAITING_PER_TOKEN = 50
+"""Calls that may wait for a place; each keeps a connection open."""
+
+_ValueT = TypeVar("_ValueT")
+
+
+class CallPlaces:
+    """Places that callers wait for, in turn by token; belongs to one loop."""
+
+    def __init__(self, places: int, places_per_token: int) -> None:
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(places, places_per_token)
+
+    async def acquire(self, token: str) -> None:
+        """Wait for a place, to be given back by `release`.
+
+        Raises:
+            ToolCallError: too many calls of this token are waiting.
+        """
+        if (waiting := self._queue.waiting(token)) >= WAITING_PER_TOKEN:
+            raise ToolCallError(f"{waiting} calls of this token are waiting: try again when some have ended")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._queue.put(token, turn):
+            return
+        try:
+            await turn
+        except BaseException:
+            if not self._queue.remove(token, turn):
+                self.release(token)  # it has just been given the place
+            raise
+
+    def release(self, token: str) -> None:
+        """Give back a place of a token's."""
+        turn = self._queue.release(token)
+        if turn is not None and not turn.done():
+            turn.set_result(None)
+
+
+class _Run:
+    """One function in a thread, which is begun once and not after it has been cancelled."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.cancelled = threading.Event()
+        self.has_place = True
+        self._lock = threading.Lock()
+        self._has_begun = False
+
+    def begin(self) -> bool:
+        """Return whether the function is to be run; from its thread."""
+        with self._lock:
+            self._has_begun = not self.cancelled.is_set()
+            return self._has_begun
+
+    def cancel(self) -> bool:
+        """Tell the function that its result is not wanted any more; return whether it has begun."""
+        with self._lock:
+            self.cancelled.set()
+            return self._has_begun
+
+
+class TaskThreads:
+    """Runs the tasks of calls in threads, with `places` for those whose client waits; belongs to one loop.
+
+    A cancelled call gives its place back at once although its task may run on, but no more of them than there are
+    places, for each token and in all: the number of threads is bounded by twice that.
+    """
+
+    def __init__(self, places: int = TASK_PLACES, places_per_token: int = TASK_PLACES_PER_TOKEN) -> None:
+        self._places = CallPlaces(places, places_per_token)
+        self._max_abandoned, self._max_abandoned_per_token = places, places_per_token
+        self._abandoned: Counter[str] = Counter()
+        self._limiter = anyio.CapacityLimiter(math.inf)
+
+    async def run(self, token: str, function: Callable[[threading.Event], _ValueT]) -> _ValueT:
+        """Return what a function returns that is called in a thread, with an event that is set when it is cancelled.
+
+        Raises:
+            ToolCallError: as `CallPlaces.acquire`; and what the function raises.
+        """
+        await self._places.acquire(token)
+        run, loop = _Run(token), asyncio.get_running_loop()
+
+        def work() -> _ValueT:
+            if not run.begin():
+                raise RuntimeError("cancelled before it began")  # nobody awaits it
+            try:
+                return function(run.cancelled)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._end, run)
+
+        try:
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+        except anyio.get_cancelled_exc_class():
+            self._abandon(run)
+            raise
+
+    def _abandon(self, run: _Run) -> None:
+        if not run.cancel():
+            self._places.release(run.token)
+        elif (
+            self._abandoned.total() < self._max_abandoned
+            and self._abandoned[run.token] < self._max_abandoned_per_token
+            and run.has_place
+        ):
+            run.has_place = False
+            self._abandoned[run.token] += 1
+            self._places.release(run.token)
+
+    def _end(self, run: _Run) -> None:
+        if run.has_place:
+            run.has_place = False
+            self._places.release(run.token)
+            return
+        self._abandoned[run.token] -= 1
+        self._abandoned += Counter()  # drops zero counts
