@@ -35,7 +35,7 @@ from ..http.responses import JSON, StaticResponse, error_response
 from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .notifications import ListChangeNotifier
-from .running_calls import CancellationApp, RunningCalls
+from .running_calls import CancellationApp
 from .tool_calls import ReadArguments, RunJob, RunTask, ToolCalls
 
 BAD_REQUEST = 400
@@ -63,7 +63,6 @@ def build_app(
     network, reason and token of each request that authentication rejects.
     """
     notifier = None if run_job is None else ListChangeNotifier()
-    running = RunningCalls()
     calls = ToolCalls(
         name,
         catalogue,
@@ -71,7 +70,6 @@ def build_app(
         read_arguments=read_arguments,
         run_job=run_job,
         timeout=inventory.tools.timeout,
-        running=running,
     )
     policy = AccessPolicy(
         name,
@@ -91,7 +89,7 @@ def build_app(
             with requests.watch(store.on_revoked, policy.is_live), changes:
                 yield
 
-    served = CancellationApp(StreamableHTTPASGIApp(manager), running)
+    served = CancellationApp(StreamableHTTPASGIApp(manager), calls.running)
     app = _require_authentication(partial(_serve_sanitized, served), inventory)
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 

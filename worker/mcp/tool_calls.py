@@ -42,11 +42,11 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    `run_task` runs a task of the worker itself, which is told by an event that its result is not wanted any more, and
+    `run_task` runs a task of the worker itself, which an event notifies when its result is not wanted any more, and
     `read_arguments` returns the arguments that it would get, by all of their names; both are called from other threads.
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
     after `timeout` seconds at the latest;
-    it is None without a broker.
+    it is None without a broker. `running` are the calls that are being served.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class ToolCalls:
         read_arguments: ReadArguments,
         run_job: RunJob | None,
         timeout: float,
-        running: RunningCalls,
     ) -> None:
         self._worker_name = worker_name
         self._catalogue = catalogue
@@ -66,15 +65,15 @@ class ToolCalls:
         self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
-        self._running = running
+        self.running = RunningCalls()
         self._threads = TaskThreads()
         self._job_places = CallPlaces(JOB_PLACES, JOB_PLACES_PER_TOKEN)
 
     async def call(self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
         """Run the task of a tool; errors other than an unknown tool are returned as results.
 
-        A call ends when its client cancels it, or disconnects. If a task of this worker has begun, it is told, and its
-        result is discarded; the job of another service is no longer awaited.
+        A call ends when its client cancels it, or disconnects. A task of this worker that has begun is notified, and
+        its result discarded; the job of another service is no longer awaited.
 
         Raises:
             MCPError: there is no such tool, or the call was cancelled.
@@ -89,7 +88,7 @@ class ToolCalls:
             "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
         key = call_key(context.request, context.request_id)
-        return await self._running.run(key, context.request, partial(self._call, tool, arguments, key.token))
+        return await self.running.run(key, context.request, partial(self._call, tool, arguments, key.token))
 
     async def _call(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> CallToolResult:
         try:

@@ -107,7 +107,7 @@ def quick(site: Any, token: str) -> Any:
 
 
 @in_both_eras
-def test_a_task_is_told_that_its_client_has_gone(site: Any, tools: Tools, opened: ExitStack, era: str) -> None:
+def test_a_task_learns_that_its_client_has_gone(site: Any, tools: Tools, opened: ExitStack, era: str) -> None:
     """A call of an event nobody waits for could go on for hours."""
     connection = begin(site, opened, f"{OWN}heed", era=era)
     wait_begun(tools, 1)
@@ -115,7 +115,7 @@ def test_a_task_is_told_that_its_client_has_gone(site: Any, tools: Tools, opened
     assert tools.ended.get(timeout=WAIT_SECONDS) is True
 
 
-def test_a_task_is_told_that_its_client_has_gone_with_other_requests_waiting(
+def test_a_task_learns_that_its_client_has_gone_with_other_requests_waiting(
     site: Any, tools: Tools, opened: ExitStack
 ) -> None:
     """They were sent behind it over the same connection."""
@@ -127,7 +127,7 @@ def test_a_task_is_told_that_its_client_has_gone_with_other_requests_waiting(
 
 
 @in_both_eras
-def test_a_task_is_told_that_its_client_has_cancelled_it(site: Any, tools: Tools, opened: ExitStack, era: str) -> None:
+def test_a_task_learns_that_its_client_has_cancelled_it(site: Any, tools: Tools, opened: ExitStack, era: str) -> None:
     """The call has an error of its own."""
     connection = begin(site, opened, f"{OWN}heed", era=era, request_id="call-7")
     wait_begun(tools, 1)

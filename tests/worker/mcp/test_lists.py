@@ -61,7 +61,7 @@ def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
     calls = ToolCalls(
         "w1",
         own,
-        run_task=lambda _task, _arguments: Result(),
+        run_task=lambda _task, _arguments, _cancelled: Result(),
         read_arguments=lambda _task, arguments: arguments,
         run_job=None,
         timeout=600,
