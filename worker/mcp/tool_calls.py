@@ -45,8 +45,7 @@ class ToolCalls:
     `run_task` runs a task of the worker itself, which an event notifies when its result is not wanted any more, and
     `read_arguments` returns the arguments that it would get, by all of their names; both are called from other threads.
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
-    after `timeout` seconds at the latest;
-    it is None without a broker. `running` are the calls that are being served.
+    after `timeout` seconds at the latest; it is None without a broker. `running` are the calls that are being served.
     """
 
     def __init__(
