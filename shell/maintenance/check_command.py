@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ...models.environment.curve_keys import CLIENT_NAME, KeyPair, find_key_pair, read_public_key
+from ...models.environment.curve_keys import CLIENT_NAME, KeyPair, find_key_pair, read_client_key, read_public_key
 from ...models.environment.fleet_key import find_fleet_key
 from ...models.environment.paths import Environment, find_environment, worker_name_problem
 from ...models.environment.private_files import tree_problems
@@ -54,7 +54,8 @@ def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
     yield from results
     keys: KeyPair | None = None
     if environment.keys_folder.is_dir():
-        keys, result = _check_client_key(environment, is_direct=inventory is None or inventory.broker is None)
+        is_consulted = inventory is None or inventory.broker is None or _requires_signatures(inventory)
+        keys, result = _check_client_key(environment, is_consulted=is_consulted)
         yield result
         yield _check_fleet_key(environment)
         yield from _check_other_keys(environment, inventory)
@@ -137,7 +138,13 @@ def _local_workers(environment: Environment, inventory: Inventory | None) -> lis
     return [name for name in names if worker_name_problem(name) is None]
 
 
-def _check_client_key(environment: Environment, *, is_direct: bool) -> tuple[KeyPair | None, CheckResult]:
+def _requires_signatures(inventory: Inventory | None) -> bool:
+    workers = {} if inventory is None else inventory.workers
+    return any(worker.signed_jobs == "required" for worker in workers.values())
+
+
+def _check_client_key(environment: Environment, *, is_consulted: bool) -> tuple[KeyPair | None, CheckResult]:
+    """Check the client's pair and, if workers consult `clients/`, that it is authorized there."""
     subject, clients = "client key", environment.clients_folder
     try:
         pair = find_key_pair(environment.keys_folder, CLIENT_NAME)
@@ -145,7 +152,7 @@ def _check_client_key(environment: Environment, *, is_direct: bool) -> tuple[Key
         return None, CheckResult(subject=subject, error=str(error))
     if pair is None:
         return None, CheckResult(subject=subject, detail="none yet, the first command creates it")
-    if not is_direct:
+    if not is_consulted:
         return pair, CheckResult(subject=subject, detail="a valid pair; the broker accepts any key")
     if pair.public in {key for key in map(_read_public_key, sorted(clients.glob("*.key"))) if key}:
         return pair, CheckResult(subject=subject, detail="authorized")
@@ -186,12 +193,20 @@ def _check_other_keys(environment: Environment, inventory: Inventory | None) -> 
     for name in sorted((names | local | remote) - others):
         yield _check_worker_key(folder, name, is_remote=name in remote).for_worker(name)
     for path in sorted(environment.clients_folder.glob("*.key")):
-        try:
-            read_public_key(path)
-        except KeyFileError as error:
-            yield CheckResult(subject=f"clients/{path.name}", error=str(error))
-        else:
-            yield CheckResult(subject=f"clients/{path.name}", detail="authorized")
+        yield _check_authorized_key(path, needs_signing_key=_requires_signatures(inventory))
+
+
+def _check_authorized_key(path: Path, *, needs_signing_key: bool) -> CheckResult:
+    subject = f"clients/{path.name}"
+    try:
+        key = read_client_key(path)
+    except KeyFileError as error:
+        return CheckResult(subject=subject, error=str(error))
+    if key.signing is not None or not needs_signing_key:
+        return CheckResult(subject=subject, detail="authorized")
+    missing = f"{path} has no signing key, and signed_jobs is required here"
+    remedy = "run nfcli on that client's machine, and authorize its .nfcli/keys/client.key again (nfcli --authorize)"
+    return CheckResult(subject=subject, error=f"{missing}: {remedy}")
 
 
 def _check_worker_key(folder: Path, name: str, *, is_remote: bool) -> CheckResult:

@@ -116,6 +116,9 @@ def test_client_of_an_older_version_learns_what_to_do(
     refused = nfcli(*words, environment=other)
     assert refused.returncode == 1
     assert "client ann is authorized, but its key file here has no signing key: run nfcli on" in refused.stderr
+    fault = f"FAULT clients/ann.key: {environment.clients_folder / 'ann.key'} has no signing key, and signed_jobs is"
+    assert fault in nfcli("--check", environment=environment).stdout
     key_file = str(other.keys_folder / "client.key")
     assert nfcli("--authorize", key_file, environment=environment).returncode == 0
+    assert "ok    clients/ann.key: authorized\n" in nfcli("--check", environment=environment).stdout
     assert nfcli(*words, environment=other).returncode == 0
