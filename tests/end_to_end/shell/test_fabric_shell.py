@@ -131,7 +131,7 @@ def check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Check:
     def run() -> tuple[int, list[str]]:
         status = main(["-i", str(tmp_path / "inventory.yaml"), "--check"])
         lines = capsys.readouterr().out.splitlines()
-        return status, [line for line in lines if line[6:].startswith(("broker", "fleet", "w9", "r1", "client key"))]
+        return status, [line for line in lines if line[6:].startswith(("broker", "fleet:", "w9", "r1", "client key"))]
 
     return run
 
