@@ -15,7 +15,7 @@ from .texts import clean_line, iter_mappings
 if TYPE_CHECKING:
     from .validators import Problem, SchemaValidator
 
-VALIDATION_SECONDS: Final = 0.5
+VALIDATION_SECONDS: Final = 1.0
 MAX_PROBLEMS = 5
 _NAME_CHARACTERS = 64
 
@@ -35,6 +35,7 @@ _RULES = {
     "minimum": "must be at least {}",
     "multipleOf": "must be a multiple of {}",
     "pattern": "must match the pattern of the schema",
+    "unevaluatedProperties": "must have no other keys than the schema's",
     "uniqueItems": "must not have equal items",
 }
 
@@ -42,11 +43,13 @@ _RULES = {
 class ArgumentSchema:
     """The published schema of a tool's arguments; thread-safe. `names` are those that it declares.
 
-    What checks arguments is made for the first call, and kept: listed tools are many, called ones few.
+    What checks arguments is made for the first call, and kept: listed tools are many, called ones few. Checking those
+    of one call takes `seconds` at most, and one more step of a search in a long text.
     """
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], *, seconds: float = VALIDATION_SECONDS) -> None:
         self._schema = schema
+        self._seconds = seconds
         self.names = frozenset(schema.get("properties", {}))
 
     def with_other_names(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -65,7 +68,7 @@ class ArgumentSchema:
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """Return why arguments aren't valid, or None: one line that names each argument and its rule, but no value.
 
-        Arguments that can't be checked within `VALIDATION_SECONDS` aren't valid. Patterns that Python's `re` or
+        Arguments that can't be checked in time aren't valid. Patterns that Python's `re` or
         `models/patterns` refuse aren't checked: the service does that itself.
         """
         for name in arguments:
@@ -73,7 +76,7 @@ class ArgumentSchema:
                 return f"argument {name}: can't be given, the service sets it"
         validator = self._validator
         try:
-            problems = validator.problems(dict(arguments), MAX_PROBLEMS, Budget(VALIDATION_SECONDS))
+            problems = validator.problems(dict(arguments), MAX_PROBLEMS, Budget(self._seconds))
         except BudgetExceeded as error:
             return f"the arguments were refused: checking them {error}"
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):

@@ -78,7 +78,8 @@ def _without(value: Any, dropped: set[str], *, has_names: bool = False) -> Any:
     if not isinstance(value, dict):
         return value
     if has_names:
-        return {name: _without(each, dropped) for name, each in value.items()}
+        # Of a property that is false the library's errors don't have the path.
+        return {name: {"not": {}} if each is False else _without(each, dropped) for name, each in value.items()}
     kept = {
         key: each if key in DATA_KEYWORDS else _without(each, dropped, has_names=key in NAMED_SCHEMAS)
         for key, each in value.items()
@@ -92,7 +93,6 @@ def _limited(keyword: _Keyword, validator: Any, value: Any, instance: Any, schem
     budget = _budget.get()
     budget.seconds_left()
     for error in keyword(validator, value, instance, schema) or ():
-        budget.seconds_left()
         yield error
 
 

@@ -40,7 +40,11 @@ def test_first_matching_rule_decides(policy: list[dict[str, Any]], service: str,
 
 
 @pytest.mark.parametrize(
-    "task", ["bearer_token_store", "bearer_token_list", "bearer_token_check", "bearer_token_", "Bearer_Token_delete"]
+    "task",
+    [
+        *("bearer_token_store", "bearer_token_list", "bearer_token_check", "bearer_token_", "Bearer_Token_delete"),
+        *("bearer-token-list", "BEARER.TOKEN_x"),
+    ],
 )
 def test_tasks_that_manage_tokens_are_never_published(task: str) -> None:
     """No rule allows them."""
@@ -68,6 +72,15 @@ def test_shell_commands_are_published_only_by_exact_name(policy: list[dict[str, 
     assert make_policy(policy=policy).is_allowed("nornir", "run_shell_cmd") is is_allowed
 
 
+@pytest.mark.parametrize("task", ["Run_Shell_Cmd", "RUN_SHELL_CMD", "run-shell-cmd", "run.Shell_cmd"])
+def test_no_spelling_of_the_shell_s_task_is_published_by_default(task: str) -> None:
+    """A rule must name that very spelling."""
+    allowed = [{"service": "nornir", "tasks": ["run_shell_cmd", "run*", "R*"]}]
+    assert not make_policy().is_allowed("nornir", task)
+    assert not make_policy(policy=allowed).is_allowed("nornir", task)
+    assert make_policy(policy=[{"service": "nornir", "tasks": [task]}]).is_allowed("nornir", task)
+
+
 def test_service_named_like_a_glob_gets_no_shell() -> None:
     """A rule for all services would otherwise name it."""
     policy = [{"service": "*", "tasks": ["run_shell_cmd"]}]
@@ -93,3 +106,4 @@ def test_job_details_of_a_service_with_tokens_are_published_only_by_exact_name(
     tool = "service_net__task_job_details"
     assert catalogue.replace("net", [details, tokens]) == ([tool] if is_published else [])
     assert catalogue.replace("other", [details]) == ["service_other__task_job_details"]
+    assert catalogue.replace("net", [{**details, "name": "Job-Details"}, tokens]) == []
