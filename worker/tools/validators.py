@@ -93,6 +93,7 @@ def _limited(keyword: _Keyword, validator: Any, value: Any, instance: Any, schem
     budget = _budget.get()
     budget.seconds_left()
     for error in keyword(validator, value, instance, schema) or ():
+        budget.seconds_left()
         yield error
 
 
