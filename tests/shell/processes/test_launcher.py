@@ -108,8 +108,8 @@ def test_the_pause_before_a_restart_grows_to_a_minute(
         if found := re.search(r"restart in (\S+) s$", text):
             pauses.append(found[1])
             shift += 61.0
-        if len(pauses) == 4:
-            signal.raise_signal(signal.SIGTERM)
+            if len(pauses) == 4:
+                signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(time, "monotonic", lambda: real() + shift)
     assert Supervisor(environment, ["r1"], log_level="INFO", notice=notice, first_backoff=25).run() == EXIT_OK

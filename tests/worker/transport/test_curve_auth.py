@@ -126,8 +126,8 @@ def test_a_key_that_is_overwritten_in_its_file_is_out_at_once(tmp_path: Path) ->
             stream.write(content)
             stream.truncate()
         os.utime(file, (second, second))
-        assert clients.is_authorized(pair.public.decode())
         assert not clients.is_authorized(other.public.decode())
+        assert clients.is_authorized(pair.public.decode())
 
 
 def test_a_key_in_a_file_that_other_users_can_change_is_not_authorized(tmp_path: Path) -> None:
