@@ -6,6 +6,7 @@ raise the same classes; the message of an error that a task raises is sent in it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import BaseModel, ValidationError
@@ -97,19 +98,34 @@ class TokenOwnerError(TaskError):
 
 
 class TokenStoreError(TaskError):
-    """The token database refused an operation; nothing was changed. Raised by the token store."""
+    """The token database refused an operation; nothing was changed unless a subclass says so. Raised by the store."""
 
 
 class TokenStoreBusyError(TokenStoreError):
     """Another process holds the lock of the token database."""
 
 
-class TokenStoreReadOnlyError(TokenStoreError):
+class TokenStoreDiskError(TokenStoreError):
+    """The disk of the token database refuses to be read or written: a quota, or a fault; see the subclasses."""
+
+
+class TokenStoreReadOnlyError(TokenStoreDiskError):
     """The token database or its folder can't be accessed or written."""
 
 
-class TokenStoreFullError(TokenStoreError):
+class TokenStoreFullError(TokenStoreDiskError):
     """The token database can't grow: the disk is full."""
+
+
+class RevocationPendingError(TokenStoreError):
+    """Tokens are revoked, but their disk refused to remove them; the message says whether a restart revives them.
+
+    `tokens` are those that were revoked, which the message doesn't hold.
+    """
+
+    def __init__(self, message: str, tokens: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.tokens = tokens
 
 
 class TokenStoreDamagedError(TokenStoreError):
@@ -122,6 +138,10 @@ class ToolRuleError(NfcliError):
 
 class AuditError(TaskError):
     """The audit trail can't be written or was altered; the change that would have been recorded isn't made."""
+
+
+class AuditDiskError(AuditError):
+    """The disk of the audit trail refuses a line: it is full, read-only, over a quota, or fails."""
 
 
 def validation_messages(error: ValidationError, typed: type[BaseModel] | None = None) -> list[str]:

@@ -19,11 +19,12 @@ from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, InventoryError, NfcliError, WorkerStartError
 from ..models.inventory.loader import load_inventory
 from ..models.inventory.schema import WorkerInventory
-from ..models.tasks.health import CheckResult, clock_result, relays_result, rows_result, trail_result
+from ..models.tasks.health import CheckResult, clock_result, disk_results, relays_result, rows_result, trail_result
 from ..models.tasks.tools import tool_name
 from .audit.file import verify_closed
 from .http.listener import HttpListener
 from .jobs.plugins import add_import_path, find_origin, not_found_error
+from .tokens.fallback.disk_space import space_problem
 from .tokens.files import DATABASE_NAME, read_closed
 from .tools.policy import ToolPolicy
 from .tools.relays import known_relays
@@ -61,7 +62,8 @@ def _check_database(file: Path) -> list[CheckResult]:
     now = time.time()
     live = sum(record.is_live(now) for record in loaded.records)
     behind_seconds = 0.0 if loaded.latest is None else loaded.latest - now
-    return [rows_result(live, loaded.skipped), clock_result(behind_seconds)]
+    results = [rows_result(live, loaded.skipped), clock_result(behind_seconds)]
+    return results + disk_results(space_problem(file.parent, is_thorough=True))
 
 
 def _check_audit(environment: Environment, name: str) -> CheckResult:

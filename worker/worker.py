@@ -25,7 +25,7 @@ from .admission.admission import Admission
 from .admission.replay_memory import ReplayMemory
 from .audit.actor import Actor
 from .audit.fingerprints import FINGERPRINT_PURPOSE
-from .audit.trail import AuditTrail
+from .audit.trail import OWN_ACTOR, AuditTrail
 from .configuration import Configuration
 from .fabric.client import FabricClient
 from .http.listener import HttpListener, check_exposure
@@ -109,7 +109,8 @@ class Worker:
         older_key = find_audit_key(environment.audit_key_file(name))
         audit_key = fleet_key.derive(FINGERPRINT_PURPOSE)
         trail = enter(AuditTrail(environment.audit_file(name), audit_key, *filter(None, [older_key])))
-        store = enter(TokenStore(environment.tokens_folder(name), fleet_key=fleet_key))
+        recovery = trail.before_commit(OWN_ACTOR)
+        store = enter(TokenStore(environment.tokens_folder(name), fleet_key=fleet_key, recovery=recovery))
         transfers = Transfers(environment.run_folder, name)
         transfers.close()  # a worker of this name that was killed has left its files
         self._opened.callback(transfers.close)
@@ -265,10 +266,12 @@ class Worker:
             await asyncio.sleep(seconds)
             seconds = self._sweep_seconds
             self.context.transfers.expire()
-            if not self.context.store.has_expired():
-                continue
+            store = self.context.store
             try:
-                await asyncio.to_thread(self.context.store.sweep)
+                if not store.revocations.is_settled:
+                    await asyncio.to_thread(store.run, store.revocations.maintain)
+                if store.has_expired():
+                    await asyncio.to_thread(store.sweep)
             except NfcliError as error:
                 log.warning("expired tokens not removed from disk: %s", error)
                 seconds = self._sweep_retry_seconds

@@ -34,6 +34,7 @@ class StoreReport(Report):
 
     tokens: int = Field(description="Number of tokens that have not expired")
     passed_over: int = Field(description="Number of rows without a valid token, which were skipped at the start")
+    disk: str = Field(default="", description="What keeps the disk from being written, and the remedy; or empty")
     clock_behind_seconds: float = Field(description="Seconds by which the clock is behind the latest time seen, or 0")
 
 
@@ -43,6 +44,11 @@ def clock_result(behind_seconds: float) -> CheckResult:
         return CheckResult(subject="clock", detail="not behind what the token database has seen")
     seen = f"it is {behind_seconds:.0f} s behind the latest time that the token database has seen"
     return CheckResult(subject="clock", error=f"{seen}: set this machine's clock right")
+
+
+def disk_results(problem: str | None) -> list[CheckResult]:
+    """Return the result for a disk that can't be written, none for one that can."""
+    return [CheckResult(subject="disk", error=problem)] if problem else []
 
 
 def rows_result(tokens: int, skipped: int) -> CheckResult:

@@ -74,6 +74,7 @@ class StatusReport(Report):
     pid: int = Field(description="Process id of the worker")
     started: str = Field(description="Start of the worker, ISO 8601 in UTC")
     uptime_seconds: float = Field(description="Seconds since the start")
+    disk: str = Field(default="ok", description="What keeps the token database from being written, or ok")
     http_connections: int = Field(default=0, description="Number of open HTTP connections")
     http_connections_closed: int = Field(
         default=0, description="HTTP connections closed or refused since the start because there were too many"

@@ -26,7 +26,15 @@ from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.protocol.frames import ALL
 from ...models.tasks.audit import AuditReport
-from ...models.tasks.health import CheckResult, StoreReport, clock_result, relays_result, rows_result, trail_result
+from ...models.tasks.health import (
+    CheckResult,
+    StoreReport,
+    clock_result,
+    disk_results,
+    relays_result,
+    rows_result,
+    trail_result,
+)
 from ..client.client import Client
 from ..client.fleet import Fleet
 from ..client.norfab import make_transport
@@ -177,7 +185,8 @@ def _check_store(tasks: WorkerTasks) -> list[CheckResult]:
         report = tasks.report(StoreReport, "check_store", FULL_SCAN_SECONDS)
     except NfcliError as error:
         return [CheckResult(subject="database", error=str(error))]
-    return [rows_result(report.tokens, report.passed_over), clock_result(report.clock_behind_seconds)]
+    results = [rows_result(report.tokens, report.passed_over), clock_result(report.clock_behind_seconds)]
+    return results + disk_results(report.disk)
 
 
 def _check_audit(tasks: WorkerTasks) -> CheckResult:

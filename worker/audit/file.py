@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...models.environment.private_files import open_private, sync_folder, write_private
-from ...models.errors import AuditError, EnvironmentFolderError
+from ...models.errors import AuditDiskError, AuditError, EnvironmentFolderError
 from .chain import Head, backwards, recover_head, verify_chain
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class ChainedFile:
         except OSError as error:
             with suppress(OSError):  # if that fails as well, the next call detects the wrong size
                 os.ftruncate(descriptor, self._size)
-            raise AuditError(
+            raise AuditDiskError(
                 f"the audit trail {self.path} can't be written ({error.strerror}), nothing changed: make room on "
                 "its disk or repair it"
             ) from error

@@ -16,5 +16,6 @@ def check_store(worker: TaskContext, _arguments: TaskInput) -> dict[str, object]
     return StoreReport(
         tokens=len(store),
         passed_over=store.pickled_rows + store.invalid_rows,
+        disk=store.revocations.problem(is_thorough=True) or "",
         clock_behind_seconds=round(max(0.0, store.now() - worker.clock()), 3),
     ).model_dump()

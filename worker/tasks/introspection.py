@@ -55,6 +55,7 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         pid=os.getpid(),
         started=_utc_text(worker.started),
         uptime_seconds=_uptime_seconds(worker),
+        disk=worker.store.revocations.problem() or "ok",
         http_connections=http.get("connections", 0),
         http_connections_closed=http.get("connections_closed", 0),
     ).model_dump()

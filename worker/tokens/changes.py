@@ -55,3 +55,18 @@ class ImportResult:
     refused: tuple[BearerTokenRecord, ...]
     expired: int
     deleted: int = 0
+
+
+def bind_once(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:
+    """Return a hook bound to its change, which does nothing once it has succeeded; None for no hook."""
+    if before_commit is None:
+        return None
+    is_called = False
+
+    def call() -> None:
+        nonlocal is_called
+        if not is_called:
+            before_commit(change)
+            is_called = True
+
+    return call

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...models.errors import (
     TokenStoreBusyError,
     TokenStoreDamagedError,
+    TokenStoreDiskError,
     TokenStoreError,
     TokenStoreFullError,
     TokenStoreReadOnlyError,
@@ -41,7 +42,7 @@ def store_error(error: BaseException, file: Path, *, backup: Path | None = None)
             folder = (backup or file).parent
             return TokenStoreFullError(f"the disk of {folder} is full, nothing changed: make room on it")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            return TokenStoreError(f"{name} failed with {error}, nothing changed: check that disk")
+            return TokenStoreDiskError(f"{name} failed with {error}, nothing changed: check that disk")
         case _:
             return damaged(file)
 

@@ -13,18 +13,18 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
 from ...models.environment.fleet_key import FleetKey
-from ...models.errors import TokenOwnerError, TokenStoreError
+from ...models.errors import AuditError, TokenOwnerError, TokenStoreError
 from ...models.tasks.auth import BearerTokenStoreInput
 from ...models.tokens import BearerTokenRecord
-from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange
+from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_once
 from .clock import MonotonicWallClock
-from .database import LOCK_TIMEOUT_SECONDS, TokenDatabase
+from .database import LOCK_TIMEOUT_SECONDS
+from .fallback.revocations import Revocation, Revocations, open_database
 from .index import TokenIndex
 from .replication.hashing import DIGEST_MODULUS, TokenHasher
 from .replication.plans import plan_import
@@ -57,7 +57,8 @@ class TokenStore:
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
     the store's own. They may block briefly, and must not change anything in the store.
 
-    `pickled_rows` and `invalid_rows` are counts of rows skipped while opening.
+    `revocations` completes deletions that the disk refused; until it has, every other change is refused. `pickled_rows`
+    and `invalid_rows` are counts of rows skipped while opening.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class TokenStore:
         ticks: Callable[[], float] = time.monotonic,
         lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
         fleet_key: FleetKey | None = None,
+        recovery: BeforeCommit | None = None,
     ) -> None:
         """Open the database in `directory` (created when missing), load its tokens and sweep the expired ones.
 
         The caller makes sure that no other process has it open. An operation fails `lock_timeout_seconds` after the
         call if another process holds the database's lock nevertheless. `clock` and `ticks` are those of a
         `MonotonicWallClock`. Digests and tombstones are made with `fleet_key`; None: with one of this object's own.
+        `recovery` is the commit hook for tokens that an earlier process revoked and could not remove.
 
         Raises:
             EnvironmentFolderError: the folder or a file in it is accessible to other users.
@@ -87,7 +90,7 @@ class TokenStore:
         self.on_revoked = thread.on_revoked
         with ExitStack() as undo:
             undo.callback(thread.shutdown)
-            self.database = thread.run_unchecked(TokenDatabase, directory, lock_timeout_seconds)
+            self.database = thread.run_unchecked(open_database, directory, lock_timeout_seconds)
             undo.callback(thread.submit, self.database.close)
             thread.limit_wait = self.database.limit_wait
             loaded = self.run(self.database.load)
@@ -95,8 +98,10 @@ class TokenStore:
             latest = -math.inf if loaded.latest is None else loaded.latest
             self.now = MonotonicWallClock(clock, ticks, latest=latest).now
             self.hasher = TokenHasher(fleet_key or FleetKey(secrets.token_bytes(32)))
-            self.index = TokenIndex(loaded.records, self.hasher.record_hash)
             self.tombstones = Tombstones(self.hasher, loaded.tombstones)
+            self.revocations = Revocations(self.database, self.now, self.tombstones)
+            records = self.run(self.revocations.resume, loaded.records, recovery)
+            self.index = TokenIndex(records, self.hasher.record_hash)
             self.pickled_rows = loaded.pickled
             self.invalid_rows = loaded.invalid
             self.sweep()
@@ -120,10 +125,11 @@ class TokenStore:
         now = self.now()
         try:
             self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
+            self.revocations.settle()
             while batch := self._sweep(now):
                 removed += batch
             self.database.save_high_water_mark(now)
-        except TokenStoreError as error:
+        except (TokenStoreError, AuditError) as error:
             log.warning("expired tokens were not swept: %s", error)
         finally:
             self.database.close()
@@ -204,7 +210,7 @@ class TokenStore:
             deleted = self.tombstones.latest_for(given.token, given.username)
             record = make_record(given, now, live, issued=issued, deleted=deleted)
             change = TokenChange("create" if live is None else "renew", (record,))
-            self._put((record,), now, _bind(before_commit, change))
+            self._put((record,), now, bind_once(before_commit, change))
             return record, [] if old is None or live is not None else [given.token]
 
         return self._change(store)
@@ -219,6 +225,9 @@ class TokenStore:
         Returns:
             How many live tokens were removed; they are gone from disk (fsync) when this returns, and tombstones keep
             older copies on other workers from coming back. 0 when neither argument is given.
+
+        Raises:
+            RevocationPendingError: they are revoked, and the disk refuses to remove them.
         """
         return self._change(self._delete, username, token, before_commit)
 
@@ -234,8 +243,9 @@ class TokenStore:
             now, records=records, token=None if is_pair else token, username=None if is_pair else username
         )
         live = tuple(record for record in records if record.is_live(now))
-        before_commit = _bind(hook, TokenChange("delete", live)) if live else None
-        return len(live), self._remove(records, now, before_commit, tombstones)
+        deletion = Revocation(records, bind_once(hook, TokenChange("delete", live)) if live else None, tombstones)
+        self.revocations.remove(deletion, lambda: self.index.remove(records), username=username, token=token)
+        return len(live), deletion.tokens
 
     def replace(
         self,
@@ -263,7 +273,8 @@ class TokenStore:
         changed = self.tombstones.restored(tombstones, records, now)
         gone, added = _differences(old, index)
         removed = tuple(record for record in gone if record.is_live(now))
-        before_commit = _bind(hook, TokenChange("restore", tuple(added), removed, count=len(records)))
+        self.revocations.settle()
+        before_commit = bind_once(hook, TokenChange("restore", tuple(added), removed, count=len(records)))
         self.database.replace(records, now=now, before_commit=before_commit, tombstones=changed)
         self.index = index
         self.tombstones.apply(changed)
@@ -285,7 +296,7 @@ class TokenStore:
         now = self.now()
         plan = plan_import(given, self.index.by_token, self.tombstones, now)
         if plan.records:
-            self._put(plan.records, now, _bind(hook, TokenChange("import", plan.records)))
+            self._put(plan.records, now, bind_once(hook, TokenChange("import", plan.records)))
         return plan.result, plan.revoked
 
     def backup(self, path: Path) -> int:
@@ -300,6 +311,7 @@ class TokenStore:
         return self.run(self._backup, path)
 
     def _backup(self, path: Path) -> int:
+        self.revocations.settle()  # a copy must not bring revoked tokens back
         self.database.backup(path)
         return len(self)
 
@@ -355,6 +367,7 @@ class TokenStore:
 
     def _put(self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None) -> None:
         """Write records to disk, without tombstones of their tokens, then to the index."""
+        self.revocations.settle()
         tombstones = self.tombstones.without(records)
         self.database.put(*records, now=now, before_commit=before_commit, tombstones=tombstones)
         for record in records:
@@ -385,8 +398,3 @@ def _differences(old: TokenIndex, new: TokenIndex) -> tuple[list[BearerTokenReco
         return [record for record in here.records() if owners.get(record.token) != record.username]
 
     return only(old, new), only(new, old)
-
-
-def _bind(before_commit: BeforeCommit | None, change: TokenChange) -> Callable[[], None] | None:
-    """Return a hook bound to its change, None for no hook."""
-    return None if before_commit is None else partial(before_commit, change)

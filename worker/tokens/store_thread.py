@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
 
-from ...models.errors import TokenStoreError
+from ...models.errors import RevocationPendingError, TokenStoreError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,11 @@ class StoreThread:
 
     def change(self, function: Callable[[*_Arguments], tuple[_Value, list[str]]], *args: *_Arguments) -> _Value:
         """Run a function that returns a value and the tokens that it revoked; return the value."""
-        value, revoked = self.run(function, *args)
+        try:
+            value, revoked = self.run(function, *args)
+        except RevocationPendingError as error:
+            self.notify_revoked(error.tokens)
+            raise
         self.notify_revoked(revoked)
         return value
 

@@ -49,9 +49,9 @@ def test_a_running_worker_reports_its_database(
         raw_database.plant(token="t4", raw=0)
     clock.now -= 100
     store = open_store()
-    assert run(store).result == {"tokens": 2, "passed_over": 2, "clock_behind_seconds": 100.0}
+    assert run(store).result == {"tokens": 2, "passed_over": 2, "disk": "", "clock_behind_seconds": 100.0}
     clock.now += 200
-    assert run(store).result == {"tokens": 1, "passed_over": 2, "clock_behind_seconds": 0.0}
+    assert run(store).result == {"tokens": 1, "passed_over": 2, "disk": "", "clock_behind_seconds": 0.0}
 
 
 def test_damage_to_the_file_of_a_running_worker_is_found(

@@ -108,6 +108,7 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "pid": os.getpid(),
         "started": "2026-05-28T20:26:40.250000Z",
         "uptime_seconds": 90.0,
+        "disk": "ok",
         "http_connections": 0,
         "http_connections_closed": 0,
     }

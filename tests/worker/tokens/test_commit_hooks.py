@@ -148,12 +148,14 @@ def test_an_exception_of_a_commit_hook_rolls_back_and_reaches_the_caller(
         calls.append(change)
         raise error
 
-    for write in (
+    writes = [
         lambda: store_token(store, "alice", "a3", None, before_commit=refuse),
         lambda: store_token(store, "alice", "a1", 500, before_commit=refuse),
         lambda: delete_tokens(store, token="a1", before_commit=refuse),
         lambda: delete_tokens(store, username="alice", before_commit=refuse),
-    ):
+    ]
+    # A full disk doesn't keep tokens from being revoked.
+    for write in writes[:2] if isinstance(error, TokenStoreFullError) else writes:
         calls.clear()
         with pytest.raises(type(error)) as raised:
             write()
@@ -213,7 +215,7 @@ def test_a_write_that_is_retried_calls_its_hook_once(
             assert delete_tokens(store, token="a1", before_commit=calls.append) == 1
         else:
             with pytest.raises(TokenStoreFullError):
-                delete_tokens(store, token="a1", before_commit=calls.append)
+                store_token(store, "alice", "a3", None, before_commit=calls.append)
     assert len(calls) == 1
     assert len(contents(store)) == len(before) - is_done
 

@@ -104,7 +104,8 @@ def test_everything_is_private_whatever_the_umask(open_store: OpenStore, tokens_
         modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tokens_folder, *tokens_folder.iterdir())}
     finally:
         os.umask(umask)
-    assert modes == {"tokens": "0o700", "cache.db": "0o600", "cache.db-wal": "0o600", "cache.db-shm": "0o600"}
+    files = dict.fromkeys(["cache.db", "cache.db-wal", "cache.db-shm", "reserve", "revoked"], "0o600")
+    assert modes == {"tokens": "0o700", **files}
 
 
 def test_a_folder_open_to_others_is_refused(open_store: OpenStore, tokens_folder: Path) -> None:
