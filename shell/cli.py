@@ -72,8 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--create-env", type=Path, metavar="DIR", help="write a new environment to DIR and exit")
     add("--authorize", type=Path, metavar="KEYFILE", help="authorize the client with this public key file and exit")
     add("--fleet-key", type=Path, metavar="FILE", help="fleet key of --create-env and --authorize (- is stdin)")
-    add("--backup", type=Path, metavar="FILE", help="back up a worker's tokens to the new file FILE and exit")
-    add("--restore", type=Path, metavar="FILE", help="replace all tokens of a worker with those of a backup and exit")
+    add("--backup", type=Path, metavar="FILE", help="back up a worker's tokens to the new file FILE (- is stdout)")
+    add("--restore", type=Path, metavar="FILE", help="replace all tokens of a worker with a backup's (- is stdin)")
+    add("--unverified", action="store_true", help="let --restore accept a backup whose seal can't be verified")
     add("--import-norfab", type=Path, metavar="DIR", help="add the tokens in the database of a NorFab worker and exit")
     add("--worker", metavar="NAME", help="worker of --backup, --restore and --import-norfab (default: the only one)")
     add("--check", action="store_true", help="check the environment and its workers, print what to fix, and exit")
@@ -127,6 +128,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
         others = ", ".join(name for name, _ in modes if name != given[0])
         raise UsageError(f"{given[0]} must be used alone: without a command and without {others}")
+    if arguments.unverified and not arguments.restore:
+        raise UsageError("--unverified needs --restore: name the backup that is to be accepted without a valid seal")
     if arguments.fleet_key is not None and not (arguments.create_env or arguments.authorize):
         raise UsageError("--fleet-key needs --create-env or --authorize: name the mode that is to use the key")
     if arguments.worker is not None and not (arguments.backup or arguments.restore or arguments.import_norfab):
@@ -145,7 +148,7 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
     if arguments.backup:
         back_up(client, arguments.backup, arguments.worker)
     else:
-        restore(client, arguments.restore, arguments.worker)
+        restore(client, arguments.restore, arguments.worker, unverified=arguments.unverified)
     return EXIT_OK
 
 

@@ -124,6 +124,7 @@ class Worker:
             inventory=inventory,
             stopping=threading.Event(),
             environment=environment,
+            fleet_key=fleet_key,
             registry=registry,
             store=store,
             audit=trail,

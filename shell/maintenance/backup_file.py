@@ -18,7 +18,14 @@ from typing import IO
 from ...models.environment.file_lock import FileLock
 from ...models.environment.private_files import sync_folder
 from ...models.errors import EnvironmentFolderError, TaskError
-from ...models.tasks.backup import CHUNK_BYTES, DATABASE_MAGIC, MAX_BACKUP_BYTES, TRAILER_BYTES, parse_trailer
+from ...models.tasks.backup import (
+    CHUNK_BYTES,
+    DATABASE_MAGIC,
+    MAX_BACKUP_BYTES,
+    MAX_TRAILER_BYTES,
+    BackupSeal,
+    parse_trailer,
+)
 
 PART_SUFFIX = ".nfcli-part"
 
@@ -108,14 +115,14 @@ def open_backup(file: Path) -> Iterator[IO[bytes]]:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as stream:  # noqa: PTH123  a descriptor, not a path
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _not_a_backup(file)
+                raise _not_a_backup(str(file))
             yield stream
     except OSError as error:
         raise EnvironmentFolderError(f"{file} can't be read: {error.strerror}: name a backup file") from error
 
 
-def _not_a_backup(file: Path) -> TaskError:
-    return TaskError(f"{file} is not a backup, nothing was changed: name a file that nfcli --backup has written")
+def _not_a_backup(name: str) -> TaskError:
+    return TaskError(f"{name} is not a backup, nothing was changed: name a file that nfcli --backup has written")
 
 
 def exposure_warning(stream: IO[bytes], file: Path) -> str | None:
@@ -125,25 +132,30 @@ def exposure_warning(stream: IO[bytes], file: Path) -> str | None:
     return None
 
 
-def verify_backup(stream: IO[bytes], file: Path) -> tuple[int, str]:
-    """Return size and SHA-256 of the database in a backup file, verified against the file's trailer.
+def verify_backup(stream: IO[bytes], name: str) -> tuple[int, str, BackupSeal | None]:
+    """Return size and SHA-256 of the database in a backup, verified against its trailer, and the seal, not verified.
+
+    `name` is what messages call the backup.
 
     Raises:
         TaskError: it isn't a backup, or was truncated or altered.
     """
-    size = os.fstat(stream.fileno()).st_size - TRAILER_BYTES
-    if size <= 0 or stream.read(len(DATABASE_MAGIC)) != DATABASE_MAGIC:
-        raise _not_a_backup(file)
-    stream.seek(size)
-    expected = parse_trailer(stream.read(TRAILER_BYTES))
+    total = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if total <= MAX_TRAILER_BYTES or stream.read(len(DATABASE_MAGIC)) != DATABASE_MAGIC:
+        raise _not_a_backup(name)
+    stream.seek(total - MAX_TRAILER_BYTES)
+    trailer = parse_trailer(stream.read(MAX_TRAILER_BYTES))
+    length, expected, seal = trailer or (0, "", None)
+    size = total - length
     stream.seek(0)
     digest = hashlib.sha256()
     while chunk := stream.read(min(CHUNK_BYTES, size - stream.tell())):
         digest.update(chunk)
     if digest.hexdigest() != expected:
         raise TaskError(
-            f"{file} was truncated or altered since it was written, nothing was changed: use another backup"
+            f"{name} was truncated or altered since it was written, nothing was changed: use another backup"
         )
     if size > MAX_BACKUP_BYTES:
-        raise TaskError(f"{file} must have at most {MAX_BACKUP_BYTES} bytes, nothing was changed: use another backup")
-    return size, digest.hexdigest()
+        raise TaskError(f"{name} must have at most {MAX_BACKUP_BYTES} bytes, nothing was changed: use another backup")
+    return size, expected, seal

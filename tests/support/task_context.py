@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+from nfcli.models.environment.fleet_key import FleetKey
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.audit.trail import AuditTrail
@@ -26,6 +27,7 @@ def task_context(
         "service": "fastmcp",
         "inventory": WorkerInventory(service="fastmcp"),
         "stopping": threading.Event(),
+        "fleet_key": FleetKey(bytes(32)),
         "transfers": Transfers(environment.run_folder, "w1"),
         "clock": time.time,
         "started": time.time(),

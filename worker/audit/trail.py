@@ -101,11 +101,14 @@ class AuditTrail:
         actor = as_actor(client)
         return actor.with_job(uuid=uuid, origin=origin, address=peer_address(peer), is_token=is_token)
 
-    def before_commit(self, actor: Actor | str, *, expire: int | None = None) -> BeforeCommit:
+    def before_commit(
+        self, actor: Actor | str, *, expire: int | None = None, reason: str | None = None
+    ) -> BeforeCommit:
         """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
         An import has one line for each user, a restore one for the tokens that it adds, whose `count` is that of all
-        tokens, and one for those that it removes. `expire` is the lifetime of a stored token in seconds.
+        tokens, and one for those that it removes. `expire` is the lifetime of a stored token in seconds, `reason` is
+        recorded as it is.
 
         Raises:
             ValueError: `actor` is empty, as in jobs of a task that doesn't declare `audit=`.
@@ -115,7 +118,7 @@ class AuditTrail:
 
         def write(change: TokenChange) -> None:
             for records in _by_user(change.records) if change.operation == "import" else [change.records]:
-                self._write_change(change.operation, actor, records, count=change.count, expire=expire)
+                self._write_change(change.operation, actor, records, count=change.count, expire=expire, reason=reason)
             if change.removed:
                 self._write_change("delete", actor, change.removed, reason="not in the backup that was restored")
 

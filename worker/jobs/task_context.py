@@ -11,6 +11,7 @@ from .context import WorkerContext
 if TYPE_CHECKING:
     import threading
 
+    from ...models.environment.fleet_key import FleetKey
     from ...models.environment.paths import Environment
     from ...models.protocol.broker_connection import BrokerAddress
     from ...models.protocol.jobs import Result
@@ -34,6 +35,7 @@ class TaskContext(WorkerContext):
     """
 
     environment: Environment
+    fleet_key: FleetKey
     registry: TaskRegistry
     store: TokenStore
     audit: AuditTrail

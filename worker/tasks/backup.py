@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ from ..jobs.task_context import TaskContext
 from ..tokens.backup import read_backup
 from ..tokens.rows import LoadedTokens
 from ..tokens.transfers import Transfer
+from .backup_seal import seal_backup, verify_seal
+
+UNVERIFIED = "the seal of the backup was not verified"
 
 
 @task(result=BackupBegun, mcp=False, audit="backup", restricted=True)
@@ -56,7 +60,9 @@ def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         sha256 = _sha256(begun.file)
         worker.audit.write(operation="backup", actor=worker.client, count=tokens)
         snapshot = session.commit(begun, size=size, sha256=sha256)
-    return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens).model_dump()
+    time = datetime.fromtimestamp(worker.clock(), UTC).isoformat(timespec="seconds")
+    seal = seal_backup(worker.fleet_key, size=size, sha256=sha256, worker=worker.name, time=time)
+    return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens, seal=seal).model_dump()
 
 
 @task(arguments=BackupReadInput, result=str, mcp=False, restricted=True)
@@ -83,12 +89,20 @@ def backup_end(worker: TaskContext, arguments: TransferInput) -> bool:
 def restore_begin(worker: TaskContext, arguments: RestoreBeginInput) -> dict[str, Any]:
     """Announce a database, to be sent with `restore_write`; `restore_commit` then replaces all tokens by its tokens.
 
-    One upload is kept at a time, for 30 seconds after it was last used.
+    The seal must be one that a machine with the same fleet key made, unless `unverified` accepts any. One upload is
+    kept at a time, for 30 seconds after it was last used.
     """
+    is_verified = verify_seal(
+        worker.fleet_key,
+        arguments.seal,
+        size=arguments.size,
+        sha256=arguments.sha256,
+        unverified=arguments.unverified,
+    )
     session = worker.transfers.upload
     with session.open() as begun, _task_errors(session.folder):
         open_private(begun.file, "xb").close()
-        upload = session.commit(begun, size=arguments.size, sha256=arguments.sha256)
+        upload = session.commit(begun, size=arguments.size, sha256=arguments.sha256, is_verified=is_verified)
     return RestoreBegun(id=upload.id).model_dump()
 
 
@@ -121,12 +135,14 @@ def restore_commit(worker: TaskContext, arguments: TransferInput) -> Result:
         loaded = _verified_tokens(upload)
         replaced = worker.store.replace(
             loaded.records,
-            before_commit=worker.audit.before_commit(worker.client),
+            before_commit=worker.audit.before_commit(worker.client, reason=None if upload.is_verified else UNVERIFIED),
             tombstones=loaded.tombstones,
         )
     answer = Restored(restored=replaced.stored, removed=replaced.removed, expired=replaced.expired)
-    skipped = f"skipped rows of the backup that hold no valid token: {loaded.skipped}"
-    return Result(result=answer.model_dump(), messages=[skipped] if loaded.skipped else [])
+    messages = [] if upload.is_verified else [UNVERIFIED]
+    if loaded.skipped:
+        messages.append(f"skipped rows of the backup that hold no valid token: {loaded.skipped}")
+    return Result(result=answer.model_dump(), messages=messages)
 
 
 def _verified_tokens(upload: Transfer) -> LoadedTokens:

@@ -23,12 +23,16 @@ IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Transfer:
-    """A database being transferred: its file, and its expected size and SHA-256 (hexadecimal)."""
+    """A database being transferred: its file, its expected size and SHA-256 (hexadecimal).
+
+    `is_verified`: the seal of an upload was verified.
+    """
 
     id: str
     file: Path
     size: int = 0
     sha256: str = ""
+    is_verified: bool = False
 
 
 class TransferSession:
@@ -75,10 +79,10 @@ class TransferSession:
                 if self._transfer is None:
                     self._drop()
 
-    def commit(self, transfer: Transfer, *, size: int, sha256: str) -> Transfer:
+    def commit(self, transfer: Transfer, *, size: int, sha256: str, is_verified: bool = False) -> Transfer:
         """Make a started transfer available to its client; return it with the expected size and SHA-256."""
         with self._lock:
-            self._transfer = replace(transfer, size=size, sha256=sha256)
+            self._transfer = replace(transfer, size=size, sha256=sha256, is_verified=is_verified)
             self._last_used = self._clock()
             return self._transfer
 

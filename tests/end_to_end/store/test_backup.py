@@ -6,6 +6,8 @@ import http.client
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-from nfcli.models.tasks.backup import CHUNK_BYTES, TRAILER_BYTES
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment, find_environment
+from nfcli.models.tasks.backup import CHUNK_BYTES, MAX_TRAILER_BYTES
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.worker.tokens.store import TokenStore
 from support.programs import ProgramStarter, TerminalStarter, Watch, assert_one_line
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.slow
 SECONDS = 20.0
 MANY = 5_000
 NOTE = "tokens that were deleted after the backup are valid again: delete them again\n"
+UNVERIFIED = f"{DEFAULT_WORKER}: the seal of the backup was not verified\n"
 BUSY = f"nfcli: {DEFAULT_WORKER}: another backup of this worker is in progress, "
 Listed = dict[str, tuple[str, str, str]]
 
@@ -154,7 +157,7 @@ def test_a_backup_under_load_is_what_was_there_at_one_moment(
             writer.join(SECONDS)
     assert (done.returncode, done.stderr, [writer.failures for writer in writers]) == (0, "", [[]] * 3)
     other = environment_factory()
-    restored = nfcli("--restore", str(tmp_path / "b.db"), environment=other)
+    restored = nfcli("--restore", str(tmp_path / "b.db"), "--unverified", environment=other)
     count = json.loads(done.stdout)[DEFAULT_WORKER]["tokens"]
     assert (restored.returncode, restored.stdout) == (0, printed(restored=count, removed=0, expired=0))
     with NorFab(other.inventory_file) as norfab:
@@ -179,9 +182,12 @@ def test_a_backup_of_many_tokens_comes_back_whole(
     assert big_file.stat().st_size > 2 * CHUNK_BYTES
     ran(client, "bearer_token_store", username="late", token="late")
     before = listed(client)
-    done = nfcli("--restore", str(big_file), environment=environment)
+    refused = nfcli("--restore", str(big_file), environment=environment)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert_one_line(refused.stderr, "the backup was sealed with another fleet key")
+    done = nfcli("--restore", str(big_file), "--unverified", environment=environment)
     expected = printed(restored=MANY, removed=len(before), expired=0)
-    assert (done.returncode, done.stdout, done.stderr) == (0, expected, NOTE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, UNVERIFIED + NOTE)
     assert listed(client) == listed(big_client)
 
 
@@ -263,8 +269,8 @@ def test_a_worker_that_is_killed_during_a_restore_has_all_tokens_of_before_or_al
     with running_worker(environment), NorFab(environment.inventory_file) as norfab:
         ran(norfab.make_client(), "bearer_token_store", username="old", token="old")
         upload = environment.run_folder / f"{DEFAULT_WORKER}.restore" / "tokens.db"
-        program = start_program("-c", "--restore", str(big_file), environment=environment)
-        wait_until(lambda: upload.exists() and upload.stat().st_size == big_file.stat().st_size - TRAILER_BYTES)
+        program = start_program("-c", "--restore", str(big_file), "--unverified", environment=environment)
+        wait_until(lambda: upload.exists() and upload.stat().st_size > big_file.stat().st_size - MAX_TRAILER_BYTES)
         watch(environment).kill()
         status = program.end()
     assert upload.exists()
@@ -278,6 +284,33 @@ def test_a_worker_that_is_killed_during_a_restore_has_all_tokens_of_before_or_al
         assert (status, program.out, program.err.count("\n")) == (1, "", 1)
         assert program.err.startswith(gone)
         assert tokens == ["old"] or len(tokens) == MANY
+
+
+def test_a_backup_is_restored_on_another_machine_of_the_fleet_through_pipes(
+    big: Environment, big_client: Client, running_worker: WorkerRunner, tmp_path: Path
+) -> None:
+    """Its environment was given the fleet key; the standard output has the backup and nothing else."""
+    assert big_client is not None
+    nfcli = [str(Path(sys.executable).with_name("nfcli")), "-c"]
+    key = big.fleet_key_file.read_bytes()
+    subprocess.run([nfcli[0], "--create-env", str(tmp_path / "b"), "--fleet-key", "-"], input=key, check=True)
+    made = subprocess.run(
+        [*nfcli, "-i", str(big.inventory_file), "--backup", "-"], capture_output=True, check=True, timeout=SECONDS
+    )
+    assert made.stderr.decode() == f"{DEFAULT_WORKER}: backed up, tokens: {MANY}\n"
+    inventory = tmp_path / "b" / "inventory.yaml"
+    with running_worker(find_environment(inventory)):
+        done = subprocess.run(
+            [*nfcli, "-i", str(inventory), "--restore", "-"],
+            input=made.stdout,
+            capture_output=True,
+            check=True,
+            timeout=SECONDS,
+        )
+        with NorFab(inventory) as norfab:
+            found = listed(norfab.make_client())
+    assert (done.stdout.decode(), done.stderr.decode()) == (printed(restored=MANY, removed=0, expired=0), NOTE)
+    assert found == listed(big_client)
 
 
 @pytest.mark.usefixtures("big_worker")

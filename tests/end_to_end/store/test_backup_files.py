@@ -14,7 +14,7 @@ import pytest
 
 from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
-from nfcli.models.tasks.backup import TRAILER_BYTES, encode_trailer
+from nfcli.models.tasks.backup import parse_trailer
 from nfcli.shell.cli import main
 from nfcli.shell.transport.base import not_running
 from support.programs import ProgramStarter
@@ -57,8 +57,15 @@ def test_the_file_is_private_whatever_the_umask(
 
 
 def forged(database: bytes) -> bytes:
-    """Return what a backup of somebody who knows its form looks like."""
-    return database + encode_trailer(hashlib.sha256(database).hexdigest())
+    """Return what a backup of somebody who knows its form, and not the fleet key, looks like."""
+    return database + f"\nnfcli backup 1 sha256 {hashlib.sha256(database).hexdigest()}\n".encode()
+
+
+def database_of(backup: bytes) -> bytes:
+    """Return the database in a backup."""
+    trailer = parse_trailer(backup)
+    assert trailer is not None
+    return backup[: -trailer[0]]
 
 
 def foreign(folder: Path) -> bytes:
@@ -83,7 +90,7 @@ WRONG_FILES: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "forged, of another program": (lambda _data, folder: forged(foreign(folder)), DAMAGED),
     "forged, cut short": (lambda data, _folder: forged(data[: len(data) // 2]), DAMAGED),
     "forged, with a hole": (
-        lambda data, _folder: forged(data[:8192] + bytes(8192) + data[16384:-TRAILER_BYTES]),
+        lambda data, _folder: forged(data[:8192] + bytes(8192) + database_of(data)[16384:]),
         DAMAGED,
     ),
 }
@@ -111,9 +118,29 @@ def test_a_file_that_is_no_whole_backup_changes_nothing(
     file.touch(mode=0o600)
     file.write_bytes(make(backup, tmp_path))
     before = listed(client)
-    assert run("--restore", str(file)) == (1, "", f"nfcli: {error.format(file=file)}\n")
+    assert run("--restore", str(file), "--unverified") == (1, "", f"nfcli: {error.format(file=file)}\n")
+    if kind.startswith("forged"):
+        status, _, said = run("--restore", str(file))
+        assert (status, said.startswith(f"nfcli: {DEFAULT_WORKER}: the backup has no seal, ")) == (1, True)
     assert listed(client) == before
     assert not list(client.environment.run_folder.glob("*.restore"))
+
+
+def test_a_backup_that_somebody_altered_is_refused(client: Client, run: Run, backup: bytes, tmp_path: Path) -> None:
+    """Its hash is computed anew, as anybody can; the seal can't be. A genuine one is restored."""
+    altered = database_of(backup).replace(b"token-49", b"t0ken-49")
+    old, new = (hashlib.sha256(data).hexdigest().encode() for data in (database_of(backup), altered))
+    trailer = backup[len(altered) :].replace(old, new)
+    file = tmp_path / "altered.db"
+    file.touch(mode=0o600)
+    file.write_bytes(altered + trailer)
+    before = listed(client)
+    error = "the backup was altered since it was sealed, nothing changed: use another backup"
+    for words in ((), ("--unverified",)):
+        assert run("--restore", str(file), *words) == (1, "", f"nfcli: {DEFAULT_WORKER}: {error}\n")
+    assert listed(client) == before
+    file.write_bytes(backup)
+    assert run("--restore", str(file))[::2] == (0, NOTE)
 
 
 CHECK_IT = "check that folder, or name a file in another one"

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import hashlib
 import json
+import os
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nfcli.models.environment.private_files import write_private
 from nfcli.models.errors import EnvironmentFolderError, TaskError, UsageError
 from nfcli.models.protocol.jobs import Result, ResultStatus
-from nfcli.models.tasks.backup import CHUNK_BYTES, encode_trailer
+from nfcli.models.tasks.backup import CHUNK_BYTES, BackupSeal, encode_trailer
 from nfcli.shell.maintenance.backup_command import RESTORED_NOTE, back_up, restore
 from nfcli.shell.maintenance.backup_file import create_backup
 
 ID = "0123456789abcdef" * 2
+SEAL = BackupSeal(worker="w1", time="2026-05-31T10:00:00+00:00", key="0123abcd", seal="5e" * 32)
 FORM = "^w1: the result of backup_begin has not the form that this nfcli expects: use the same version on both sides$"
 MISMATCH = "the download doesn't match the worker's size or checksum, no file was written: back up again"
 
@@ -45,6 +50,7 @@ class Worker:
         self.answers: dict[str, Any] = {}
         self.tasks: list[str] = []
         self.uploaded = bytearray()
+        self.announced: tuple[object, bool] = None, False
 
     def worker_names(self, service: str) -> list[str]:
         """Return the worker's name."""
@@ -66,7 +72,8 @@ class Worker:
 
     def backup_begin(self) -> dict[str, object]:
         """Take a snapshot."""
-        return {"id": ID, "size": len(self.data), "sha256": hashlib.sha256(self.data).hexdigest(), "tokens": 3}
+        sha256 = hashlib.sha256(self.data).hexdigest()
+        return {"id": ID, "size": len(self.data), "sha256": sha256, "tokens": 3, "seal": SEAL.model_dump()}
 
     def backup_read(self, id: str, offset: int) -> str:  # noqa: A002  the task's own name for it
         """Return a chunk."""
@@ -77,9 +84,10 @@ class Worker:
         """End the backup."""
         return id == ID
 
-    def restore_begin(self, size: int, sha256: str) -> dict[str, object]:
-        """Announce an upload."""
+    def restore_begin(self, size: int, sha256: str, seal: object, unverified: bool) -> dict[str, object]:
+        """Announce an upload; `announced` is the seal, and whether it may be wrong."""
         assert (size, sha256) == (len(self.data), hashlib.sha256(self.data).hexdigest())
+        self.announced = seal, unverified
         return {"id": ID}
 
     def restore_write(self, id: str, offset: int, data: str) -> bool:  # noqa: A002
@@ -110,7 +118,7 @@ def test_a_backup_is_the_database_and_its_trailer(worker: Any, file: Path, capsy
     """It is downloaded in chunks; the file gets its name at the end."""
     back_up(worker, file, None)
     assert worker.tasks == ["backup_begin", "backup_read", "backup_read", "backup_end"]
-    assert file.read_bytes() == worker.data + encode_trailer(hashlib.sha256(worker.data).hexdigest())
+    assert file.read_bytes() == worker.data + encode_trailer(hashlib.sha256(worker.data).hexdigest(), SEAL)
     assert [path.name for path in file.parent.iterdir()] == ["b.db"]
     assert json.loads(capsys.readouterr().out) == {"w1": {"tokens": 3, "file": str(file)}}
 
@@ -127,6 +135,106 @@ def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pyte
     output = capsys.readouterr()
     assert json.loads(output.out) == {"w1": {"restored": 3, "removed": 2, "expired": 1}}
     assert output.err == f"w1: one row was\\nno token\n{RESTORED_NOTE}\n"
+    assert worker.announced == (SEAL.model_dump(), False)
+
+
+def test_a_backup_of_an_earlier_version_is_announced_without_a_seal(worker: Any, file: Path) -> None:
+    """The worker decides; it is told what the user accepts."""
+    old = f"\nnfcli backup 1 sha256 {hashlib.sha256(worker.data).hexdigest()}\n".encode()
+    write_private(file, worker.data + old)
+    for unverified in (False, True):
+        worker.uploaded.clear()
+        restore(worker, file, None, unverified=unverified)
+        assert worker.announced == (None, unverified)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Provide a pipe: the descriptor to read from, and the one to write to."""
+    ends = os.pipe()
+    yield ends
+    for descriptor in ends:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def test_a_backup_goes_through_pipes_and_back(
+    worker: Any, pipe: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By paths of descriptors, as process substitution gives them; nothing of it is in a file."""
+    read, write = pipe
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(read_all, read)
+        back_up(worker, Path(f"/dev/fd/{write}"), None)
+        os.close(write)
+        content = received.result(10)
+    assert content == worker.data + encode_trailer(hashlib.sha256(worker.data).hexdigest(), SEAL)
+    assert json.loads(capsys.readouterr().out) == {"w1": {"tokens": 3, "file": f"/dev/fd/{write}"}}
+    again, put = os.pipe()
+    with ThreadPoolExecutor(1) as pool, os.fdopen(again):
+        pool.submit(write_all, put, content)
+        restore(worker, Path(f"/proc/self/fd/{again}"), None)
+    assert worker.uploaded == worker.data
+
+
+def read_all(descriptor: int) -> bytes:
+    """Read a descriptor to its end."""
+    with os.fdopen(os.dup(descriptor), "rb") as stream:
+        return stream.read()
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write into a descriptor and close it."""
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+
+
+def test_a_pipe_whose_reader_has_ended_is_reported(worker: Any, pipe: tuple[int, int]) -> None:
+    """What it has got is not a backup."""
+    read, write = pipe
+    os.close(read)
+    with pytest.raises(
+        EnvironmentFolderError, match=rf"^file descriptor {write} can't be written: Broken pipe: .* discard"
+    ):
+        back_up(worker, Path(f"/dev/fd/{write}"), None)
+
+
+def test_a_stream_that_ends_early_is_no_backup(worker: Any) -> None:
+    """It is read and verified to its end before anything is sent."""
+    content = worker.data + encode_trailer(hashlib.sha256(worker.data).hexdigest(), SEAL)
+    for cut, error in (
+        (b"", "is not a backup"),
+        (content[:-1], "was truncated or altered"),
+        (content[:9000], "was trunc"),
+    ):
+        read, write = os.pipe()
+        with ThreadPoolExecutor(1) as pool, os.fdopen(read):
+            pool.submit(write_all, write, cut)
+            with pytest.raises(TaskError, match=rf"^file descriptor {read} {error}"):
+                restore(worker, Path(f"/dev/fd/{read}"), None)
+    assert worker.tasks == []
+
+
+def test_a_terminal_neither_shows_a_backup_nor_is_one(worker: Any) -> None:
+    """Tokens would stand on the screen; nothing is sent to the worker."""
+    master, terminal = os.openpty()
+    with os.fdopen(master), os.fdopen(terminal):
+        for run in (back_up, restore):
+            with pytest.raises(UsageError, match=rf"^file descriptor {terminal} is a terminal: send "):
+                run(worker, Path(f"/dev/fd/{terminal}"), None)
+    assert worker.tasks == []
+
+
+def test_a_redirection_into_a_file_of_others_is_warned_of(
+    worker: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shell that made it used its umask."""
+    file = tmp_path / "b.db"
+    for mode, warnings in ((0o644, 1), (0o600, 0)):
+        with file.open("wb") as stream:
+            file.chmod(mode)
+            back_up(worker, Path(f"/dev/fd/{stream.fileno()}"), None)
+        assert capsys.readouterr().err.count("is a file that is open to other users: run chmod 600") == warnings
 
 
 @pytest.mark.parametrize(
@@ -137,7 +245,7 @@ def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pyte
         ("backup_begin", None, FORM),
         (
             "backup_begin",
-            {"id": ID, "size": 10**12, "sha256": "0" * 64, "tokens": 1},
+            {"id": ID, "size": 10**12, "sha256": "0" * 64, "tokens": 1, "seal": SEAL.model_dump()},
             FORM,
         ),
         ("backup_read", "", MISMATCH),

@@ -62,8 +62,9 @@ class Desk:
         return rows(self.worker.store)
 
     def fetched(self) -> bytes:
-        """Back up; return the database."""
+        """Back up; return the database. `seal` is that of the latest backup."""
         begun = self.run("backup_begin")
+        self.seal = begun["seal"]
         parts = []
         while part := base64.b64decode(self.run("backup_read", id=begun["id"], offset=sum(map(len, parts)))):
             parts.append(part)
@@ -74,7 +75,12 @@ class Desk:
 
     def begin(self, database: bytes, **instead: object) -> str:
         """Announce a database; return the upload's id."""
-        announced = {"size": len(database), "sha256": hashlib.sha256(database).hexdigest(), **instead}
+        announced = {
+            "size": len(database),
+            "sha256": hashlib.sha256(database).hexdigest(),
+            "unverified": True,
+            **instead,
+        }
         return str(self.run("restore_begin", **announced)["id"])
 
     def upload(self, database: bytes, **instead: object) -> str:
@@ -128,7 +134,7 @@ def test_no_task_is_a_tool_and_none_takes_a_path(desk: Desk) -> None:
         "backup_begin": (None, []),
         "backup_end": (None, ["id"]),
         "backup_read": (None, ["id", "offset"]),
-        "restore_begin": (None, ["sha256", "size"]),
+        "restore_begin": (None, ["seal", "sha256", "size", "unverified"]),
         "restore_commit": (None, ["id"]),
         "restore_write": (None, ["data", "id", "offset"]),
     }
@@ -157,9 +163,17 @@ def test_a_restore_brings_back_the_tokens_of_the_backup(desk: Desk, clock: Simpl
 
 def test_the_audit_trail_records_a_backup_and_a_restore(desk: Desk) -> None:
     """The lines have the actor and the number of tokens."""
-    desk.run("restore_commit", id=desk.upload(desk.fetched()))
-    told = [(line.operation, line.actor, line.count, line.outcome) for line in desk.worker.audit.entries(10)]
-    assert told == [("backup", "ann-laptop", 3, "done"), ("restore", "ann-laptop", 3, "done")]
+    database = desk.fetched()
+    desk.run("restore_commit", id=desk.upload(database, seal=desk.seal, unverified=False))
+    desk.run("restore_commit", id=desk.upload(database))
+    told = [
+        (line.operation, line.actor, line.count, line.outcome, line.reason) for line in desk.worker.audit.entries(9)
+    ]
+    assert told == [
+        ("backup", "ann-laptop", 3, "done", None),
+        ("restore", "ann-laptop", 3, "done", None),
+        ("restore", "ann-laptop", 3, "done", "the seal of the backup was not verified"),
+    ]
 
 
 def test_without_a_line_in_the_audit_trail_nothing_leaves_and_nothing_is_replaced(desk: Desk) -> None:
@@ -342,7 +356,7 @@ def test_invalid_rows_among_valid_ones_are_skipped_and_counted(desk: Desk) -> No
         False,
         [],
         {"restored": 1, "removed": 2, "expired": 0},
-        ["skipped rows of the backup that hold no valid token: 3"],
+        ["the seal of the backup was not verified", "skipped rows of the backup that hold no valid token: 3"],
     )
     assert [row[:2] for row in desk.rows()] == [("a1", "alice")]
 
