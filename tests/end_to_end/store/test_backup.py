@@ -239,7 +239,7 @@ def test_a_client_that_is_killed_leaves_no_file_and_the_next_one_takes_its_place
         killed = start_program("--backup", str(file), environment=big)
         wait_until(part.exists)
         second = start_program("--backup", str(file), environment=big)
-        assert second.end() == 1
+        assert second.end() == 1, second.err
         assert_one_line(second.err, file)
         killed.kill()
     finally:
