@@ -117,7 +117,7 @@ class TaskGuardrail(_Rule):
     """Rule that refuses calls by one argument, as a task declares it."""
 
     description: Annotated[Prose, Kind("text")] = Field(default="", description="Purpose of the rule")
-    field: Annotated[Name, Kind("text")] = Field(description="Argument to check, in any spelling; calls without it pass")
+    field: Annotated[Name, Kind("text")] = Field(description="Argument to check, in any spelling; calls without pass")
     type: Annotated[Literal["contains", "equals", "regex"], Kind("contains, equals or regex")] = Field(
         description="How to compare; contains and equals ignore case"
     )
