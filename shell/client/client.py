@@ -28,6 +28,9 @@ from .identity import local_user
 REFRESH_SECONDS = 2.5
 """Limit for refreshing the list of workers."""
 
+ANY_SECONDS = 1.0
+"""How long each worker may take to answer before another one is chosen for a job that any of them may do."""
+
 
 class Client:
     """Runs jobs on workers; created by `NorFab.make_client`.
@@ -285,10 +288,15 @@ class Client:
         return [name for name in names if name in candidates], {name: absent[name] for name in names if name in absent}
 
     def _run_on_any(self, job: PendingJob, names: list[str]) -> Results:
-        """Try one worker after the other until one can be reached; those that seem to run come first."""
+        """Try one worker after the other until one can be reached: one that answers first, then those that seem to run.
+
+        A worker that accepts a job and doesn't answer can't be tried and left: it may do the job later.
+        """
         failure: NoWorkersError | None = None
-        shuffled = random.sample(names, len(names))
-        for name in sorted(shuffled, key=self._transport.is_running, reverse=True):
+        shuffled = sorted(random.sample(names, len(names)), key=self._transport.is_running, reverse=True)
+        seconds = min(ANY_SECONDS, (job.deadline - time.monotonic()) / (len(names) + 1))
+        first = next((name for name in shuffled if len(names) > 1 and self._transport.answers(name, seconds)), None)
+        for name in sorted(shuffled, key=lambda name: name != first):
             try:
                 return self._run(job, [name])
             except NoWorkersError as error:

@@ -40,6 +40,9 @@ class Transport(Protocol):
     def is_running(self, name: str) -> bool:
         """Whether a worker seems to be running, judged without sending a message."""
 
+    def answers(self, name: str, seconds: float) -> bool:
+        """Whether a worker answers a request that changes nothing within `seconds`; a stopped one doesn't."""
+
     def send(self, job: PendingJob) -> None:
         """Send a job to each of its missing workers, once, and wait for results until none is missing or it expires."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid as uuids
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,8 +16,8 @@ from ...models.errors import NfcliError, NoWorkersError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_presence import Timeouts
-from ...models.protocol.broker_replies import INVENTORY_SERVICE
-from ...models.protocol.frames import ALL
+from ...models.protocol.broker_replies import INVENTORY_SERVICE, Finished, WorkerReply, parse_reply
+from ...models.protocol.frames import ALL, ClientMessage, Command, encode_data, encode_target
 from ...models.protocol.pending_job import PendingJob
 from .base import MISSING, not_running
 from .delivery import Delivery
@@ -27,6 +28,7 @@ ALIVE = "alive"
 TIMEOUTS = Timeouts(silence=2.0)
 
 _PAUSE_SECONDS = 0.02
+_ANY_JOB = encode_data({"task": "", "kwargs": {}, "args": []})
 
 
 class FabricTransport:
@@ -145,6 +147,24 @@ class FabricTransport:
         """
         is_alive = name in self._rows and self._rows[name].get("status") == ALIVE
         return is_alive and (name not in self._inventory.topology.workers or self._is_ready_here(name))
+
+    def answers(self, name: str, seconds: float) -> bool:
+        """Whether a worker answers within `seconds` that it doesn't know a job."""
+        connection, uuid = self._usable_connection(), uuids.uuid4().hex
+        deadline = time.monotonic() + seconds
+        request = ClientMessage(Command.GET, self._service_of(name), encode_target([name]), uuid, _ANY_JOB)
+        if not connection.send(request.frames()):
+            return False
+        while time.monotonic() < deadline:
+            for message in connection.broker_messages():
+                reply = parse_reply(message) if message.uuid == uuid else None
+                if isinstance(reply, WorkerReply | Finished):
+                    return True
+            connection.wait(deadline)
+        return False
+
+    def _service_of(self, name: str) -> str:
+        return self._rows[name]["service"] if name in self._rows else self._own_service(name)
 
     def send(self, job: PendingJob) -> None:
         """Send a job to its missing workers and wait for their results until none is missing or it expires."""

@@ -38,6 +38,8 @@ from ...models.protocol.pending_job import PendingJob
 from .base import START_IT, not_running
 
 ANSWER_SECONDS = 3.0
+FULL_SECONDS = 0.2
+"""How long a worker may take to read what has been sent to it before, when there is no more room for a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,14 @@ class DirectTransport:
             return False
         return True
 
+    def answers(self, name: str, seconds: float) -> bool:
+        """Whether a worker answers a request for its row within `seconds`."""
+        try:
+            self._request_row(name, seconds)
+        except NfcliError:
+            return False
+        return True
+
     def send(self, job: PendingJob) -> None:
         """Send a job to each of its missing workers and wait for results until none is missing or it expires."""
         for name in sorted(job.missing):
@@ -151,16 +161,16 @@ class DirectTransport:
             service = self._inventory.workers[name].service
             row = dict.fromkeys(self.COLUMNS, "") | {"name": name, "service": service, "status": "dead"}
             try:
-                seconds = self._request_row(name).get("alive (s)", "")
+                seconds = self._request_row(name, self._answer_seconds).get("alive (s)", "")
                 row |= {"endpoint": self.endpoint(name), "status": "alive", "alive (s)": seconds}
             except NfcliError as error:
                 row["note"] = str(error)
             rows.append(row)
         return rows
 
-    def _request_row(self, name: str) -> dict[str, str]:
+    def _request_row(self, name: str, seconds: float) -> dict[str, str]:
         """Return a worker's own row (MMI `show_workers`)."""
-        uuid, deadline = uuids.uuid4().hex, time.monotonic() + self._answer_seconds
+        uuid, deadline = uuids.uuid4().hex, time.monotonic() + seconds
         self.send_message(name, ClientMessage(Command.MMI, BROKER_SERVICE, b"all", uuid, b'{"task":"show_workers"}'))
         while time.monotonic() < deadline:
             for _, event in self.receive([name], deadline):
@@ -171,7 +181,7 @@ class DirectTransport:
                 if event.status != Status.DONE:
                     raise NoWorkersError(_reason(event))
                 return _own_row(event, name)
-        raise NoWorkersError(f"no answer within {self._answer_seconds:g} s")
+        raise NoWorkersError(f"no answer within {seconds:g} s")
 
     def show_broker(self) -> dict[str, Any]:
         """Raise NfcliError: there is no broker in direct mode."""
@@ -185,12 +195,16 @@ class DirectTransport:
         """Send a message to a worker, over a new connection if there is none or the old one has broken.
 
         Raises:
-            NoWorkersError: the worker isn't running, or its key is missing here.
+            NoWorkersError: the worker isn't running, its key is missing here, or it has not read earlier messages.
         """
         connection = self._usable_connection(name)
         if connection is None:
             connection = self._connections[name] = self._connect(name)
-        connection.dealer.send_multipart(message.frames())
+        if connection.send(message.frames()):
+            return
+        connection.wait(time.monotonic() + FULL_SECONDS, until_writable=True)
+        if not connection.send(message.frames()):
+            raise NoWorkersError(f"worker {name} takes no more messages: check its log, or restart it")
 
     def receive(self, names: Sequence[str], deadline: float) -> Iterator[tuple[str, BrokerMessage | WorkerLost]]:
         """Wait for messages of these workers, until `deadline` (monotonic seconds); yield each with its worker's name.

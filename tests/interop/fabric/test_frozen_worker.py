@@ -46,3 +46,24 @@ def value(client: Any, task: str, *, timeout: float = 20.0, **kwargs: Any) -> An
     """Run a job of the one worker; return its value, or its errors."""
     (result,) = client.run_job("fastmcp", task, kwargs=kwargs, workers=NAME, timeout=timeout).values()
     return result["errors"] if result["failed"] else result["result"]
+
+
+@pytest.mark.slow
+def test_a_job_for_any_worker_goes_to_one_that_answers(
+    new_fabric: FabricMaker, joined_environment: EnvironmentJoiner, running_worker: WorkerRunner
+) -> None:
+    """The broker lists the one that is stopped as alive for its whole hold time."""
+    with new_fabric({}) as fabric:
+        fabric.start()
+        environment = joined_environment(fabric, "stopped", "runs")
+        with (
+            running_worker(environment, "stopped") as stopped,
+            running_worker(environment, "runs"),
+            NorFab(environment.inventory_file) as norfab,
+        ):
+            fabric.await_workers("stopped", "runs")
+            client = norfab.make_client()
+            with frozen(stopped.process.pid):
+                for _ in range(5):
+                    results = client.run_job("fastmcp", "bearer_token_list", workers="any", timeout=8)
+                    assert [(name, result["failed"]) for name, result in results.items()] == [("runs", False)]
