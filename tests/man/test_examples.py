@@ -21,10 +21,12 @@ from support import examples
 README_COLUMNS, PAGE_COLUMNS = 100, 80
 NOT_RUN = {
     "README.md": ["sets up the clone itself"],
+    "man/pages/backup.md": ["needs age"],
     "man/pages/contributing.md": ["runs the tests themselves"],
     "man/pages/fabric.md": [*["needs a NorFab broker"] * 2, "needs a NorFab worker's database"],
     "man/pages/performance.md": ["measures for minutes"],
     "man/pages/security.md": ["needs a second machine"] * 2,
+    "man/pages/tokens.md": ["needs a token"],
 }
 MARKS = re.compile(r"|file: \S+|output|run-tests|not run: .+")
 

@@ -127,7 +127,7 @@ def test_a_file_that_is_no_whole_backup_changes_nothing(
 
 
 def test_a_backup_that_somebody_altered_is_refused(client: Client, run: Run, backup: bytes, tmp_path: Path) -> None:
-    """Its hash is computed anew, as anybody can; the seal can't be. A genuine one is restored."""
+    """Its hash was computed again, as anybody can; the seal can't be. A genuine one is restored."""
     altered = database_of(backup).replace(b"token-49", b"t0ken-49")
     old, new = (hashlib.sha256(data).hexdigest().encode() for data in (database_of(backup), altered))
     trailer = backup[len(altered) :].replace(old, new)

@@ -139,7 +139,7 @@ def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pyte
 
 
 def test_a_backup_of_an_earlier_version_is_announced_without_a_seal(worker: Any, file: Path) -> None:
-    """The worker decides; it is told what the user accepts."""
+    """The worker decides, and gets what the user accepts."""
     old = f"\nnfcli backup 1 sha256 {hashlib.sha256(worker.data).hexdigest()}\n".encode()
     write_private(file, worker.data + old)
     for unverified in (False, True):

@@ -1,4 +1,4 @@
-"""The seal of a backup: whoever lacks the fleet key can neither forge it nor pass an altered backup off as sealed."""
+"""The seal of a backup: whoever lacks the fleet key can't forge it."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def test_a_trailer_is_read_as_it_was_written() -> None:
         encode_trailer(HASH.upper(), SEAL),
     ],
 )
-def test_what_is_no_trailer_is_none(trailer: bytes) -> None:
+def test_what_is_no_trailer_is_not_read(trailer: bytes) -> None:
     """Such a file is no backup."""
     assert parse_trailer(b"x" * 400 + trailer) is None
