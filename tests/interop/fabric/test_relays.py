@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from nfcli.worker.tools.relays import PUBLISH_HINT
-from support.norfab.sites import FabricMaker, ToolSiteMaker
+from nfcli.models.environment.curve_keys import ensure_client_key
+from nfcli.worker.tools.relays import RELAY_NOTICE
+from support.norfab.observers import until
+from support.norfab.sites import EnvironmentJoiner, FabricMaker, ToolSiteMaker
+from support.workers import NfcliRunner, WorkerRunner
 
 WORKFLOW = "workflow-worker-1"
-OPEN, NAMING, TRUSTING = "open-worker", "naming-worker", "trusting-worker"
+OPEN, NAMING, TRUSTING, CHECKED = "open-worker", "naming-worker", "trusting-worker", "checked-worker"
 SETTINGS: dict[str, dict[str, Any]] = {
     OPEN: {},
     NAMING: {"tools": {"policy": [{"service": "workflow", "tasks": ["run"]}]}},
@@ -76,6 +79,22 @@ def test_inventory_allows_a_relay_by_name(relay_site: Any) -> None:
     assert stored[TRUSTING]["result"] is True
 
 
-def test_hint_names_the_place_of_the_rule() -> None:
-    """The log's line says how to publish a relay."""
-    assert "tools.policy" in PUBLISH_HINT
+def test_check_names_the_published_relay(
+    relay_site: Any, joined_environment: EnvironmentJoiner, running_worker: WorkerRunner, nfcli: NfcliRunner
+) -> None:
+    """Of a worker that runs; the environment has no fault because of it."""
+    environment = joined_environment(relay_site.fabric, CHECKED, **SETTINGS[NAMING])
+    environment.prepare()
+    ensure_client_key(environment)  # without one the worker isn't asked
+    with running_worker(environment, CHECKED) as running:
+        relay_site.fabric.await_workers(CHECKED)
+        until(lambda: "service_workflow__task_run" in _relays(relay_site, CHECKED), "the relay is published")
+        lines = nfcli("--check", environment=environment).stdout.splitlines()
+        assert running.process.poll() is None
+    expected = f"ok    {CHECKED} relays: published: service_workflow__task_run: {RELAY_NOTICE}"
+    assert [line for line in lines if "relays" in line] == [expected]
+
+
+def _relays(site: Any, worker: str) -> list[str]:
+    relays: list[str] = site.client.run_job("fastmcp", "get_status", workers=worker)[worker]["result"]["relays"]
+    return relays
