@@ -36,6 +36,7 @@ from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
 from .tasks import audit, auth, backup, health, introspection, token_import, tools
+from .tokens.fallback.disk_space import Reserve
 from .tokens.store import TokenStore
 from .tokens.transfers import Transfers
 from .tools.catalogue import ToolCatalogue
@@ -101,6 +102,7 @@ class Worker:
     def _open(self) -> None:
         environment, name, inventory, enter = self.environment, self.name, self.inventory, self._opened.enter_context
         check_exposure(inventory)
+        Reserve(environment.tokens_folder(name)).release_if_full()
         lock = WorkerLock.acquire(environment.lock_file(name))
         self._opened.callback(lock.release)
         fleet_key = ensure_fleet_key(environment)

@@ -6,7 +6,7 @@ and no others are. Damage: test_store_damage.py.
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import resource
 import shutil
@@ -23,6 +23,7 @@ import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER
 from support.programs import InTime
+from support.small_disk import fill, small_disk
 from support.tokens.store_site import CHANGES, DELETE, SETTINGS, STATE, STORE, Site
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 
@@ -111,7 +112,8 @@ def failing_writes(site: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (infinite, infinite))
+        with suppress(ProcessLookupError):  # killed
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (infinite, infinite))
 
 
 @contextmanager
@@ -125,11 +127,13 @@ def folder_gone(site: Any) -> Iterator[None]:
         elsewhere.rename(site.folder)
 
 
-FAULTS: list[tuple[Fault, str]] = [
+DISK_FAULTS: list[tuple[Fault, str]] = [
     (file_read_only, "{folder}/cache.db can't be written, nothing changed: run chmod 600 {folder}/cache.db"),
     (folder_read_only, "{folder} can't be written, nothing changed: run chmod 700 {folder}"),
     (immutable, "the token database in {folder} failed with disk I/O error, nothing changed: check that disk"),
     (failing_writes, "the token database in {folder} failed with disk I/O error, nothing changed: check that disk"),
+]
+OTHER_FAULTS: list[tuple[Fault, str]] = [
     (folder_gone, "the token database in {folder} was moved or replaced, nothing changed: restart the worker"),
     (locked, "token store busy, nothing changed: another process holds its database"),
 ]
@@ -151,7 +155,41 @@ def commands_in_a_row(site: Any, nfcli: NfcliRunner) -> list[tuple[int, str, str
     return [(done.returncode, done.stdout, line) for line in error_lines]
 
 
-@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+@pytest.mark.parametrize(("fault", "reason"), DISK_FAULTS, ids=[fault.__name__ for fault, _ in DISK_FAULTS])
+def test_a_disk_that_refuses_writes_stores_nothing_and_keeps_no_token(
+    site: Any, nfcli: NfcliRunner, fault: Fault, reason: str
+) -> None:
+    """What was deleted is refused at once, after a kill too, and is removed once the disk allows it."""
+    site.reset()
+    reason = reason.format(folder=site.folder)
+    revoked = (
+        f"revoked, also after a restart, and not yet removed from disk: {reason.replace(', nothing changed', '')}; "
+        "the worker then removes it"
+    )
+    gone = {"listed": [], "checked": dict.fromkeys(STATE["checked"], False)}
+    gone["answered"] = dict.fromkeys(STATE["answered"], 401)
+    with fault(site):
+        assert site.run(STORE, username="carol", token="new") == [reason]
+        words = ["fastmcp", "auth", "delete-token", "token", "good"]
+        done = nfcli("-c", *words, environment=site.environment)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{DEFAULT_WORKER}: {revoked}\n")
+        assert site.run(DELETE, username="bob") == [revoked]
+        assert site.state() == gone
+        assert site.run(STORE, username="carol", token="new") == [reason]
+        assert site.run("get_status")["disk"].startswith("tokens revoked and not yet removed from disk: 3: ")
+        done = nfcli("--check", environment=site.environment)
+        assert done.returncode == 1
+        assert re.search(
+            rf"^FAULT {DEFAULT_WORKER} (disk: tokens revoked and not yet|database: )", done.stdout, re.MULTILINE
+        )
+        site.kill()
+    site.start()
+    assert site.state() == gone
+    assert site.run("get_status")["disk"] == "ok"
+    site.reset()
+
+
+@pytest.mark.parametrize(("fault", "reason"), OTHER_FAULTS, ids=[fault.__name__ for fault, _ in OTHER_FAULTS])
 def test_a_fault_refuses_every_change_in_time_and_nothing_else(
     site: Any, nfcli: NfcliRunner, in_time: InTime, fault: Fault, reason: str
 ) -> None:
@@ -178,52 +216,57 @@ def test_a_fault_refuses_every_change_in_time_and_nothing_else(
 
 @pytest.fixture
 def full_site(environment_factory: EnvironmentFactory, running_worker: WorkerRunner) -> Iterator[Any]:
-    """Run a worker whose database has a file system of 1 MiB for itself; only root may mount one."""
+    """Run a worker whose state has a small file system for itself; only root may mount one."""
     environment = environment_factory(**SETTINGS)
-    environment.prepare()
-    folder = environment.tokens_folder(DEFAULT_WORKER)
-    folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)]
-    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system can't be mounted here")
-    try:
-        with ExitStack() as stack:
-            yield Site(environment, running_worker, stack)
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(environment.state_folder, size="3m"), ExitStack() as stack:
+        environment.prepare()
+        yield Site(environment, running_worker, stack)
 
 
-def use_up(folder: Path) -> None:
-    """Write to a file until the disk is full."""
-    ballast_file = folder / "ballast"
-    ballast_file.touch(mode=0o600)
-    with ballast_file.open("ab", buffering=0) as ballast, suppress(OSError):
-        while True:
-            ballast.write(bytes(4096))
+def store_until_refused(site: Any) -> Any:
+    """Store tokens on a full disk until that is refused; return what is answered."""
+    for number in range(100):  # the last page of a file may have room
+        fill(site.environment.state_folder)
+        said = site.run(STORE, username="carol", token=f"c{number}-{'x' * 500}")
+        if said is not True:
+            return said
+    return pytest.fail("the disk is never full")
 
 
 def test_on_a_full_disk_nothing_is_stored_and_tokens_can_be_revoked(full_site: Any, nfcli: NfcliRunner) -> None:
-    """The room that the write-ahead log has taken is given back for that; with room again all is well."""
-    site, long = full_site, "x" * 1000
+    """Space is kept back for that: the answer is the usual one, and so are the audit trail and a restart."""
+    site, environment = full_site, full_site.environment
     site.reset()
-    for _ in range(10):
-        assert site.run(STORE, username="alice", token="good") is True
-    use_up(site.folder)
-    assert site.run(DELETE, token="good") is True
-    without_good = site.state()
-    assert (without_good["checked"]["good"], without_good["answered"]["good"]) == (False, 401)
-    use_up(site.folder)
-    done = nfcli(
-        "-c", "fastmcp", "auth", "create-token", "username", "carol", "token", long, environment=site.environment
-    )
-    reason = f"the disk of {site.folder} is full, nothing changed: make room on it"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{DEFAULT_WORKER}: {reason}\n")
-    assert any(message.endswith(reason) for message in site.logged())
-    assert site.state() == without_good
-    (site.folder / "ballast").unlink()
-    assert site.state() == without_good
-    assert site.run(STORE, username="carol", token=long) is True
-    assert site.run(DELETE, username="carol") is True
+    (refusal,) = store_until_refused(site)
+    assert re.fullmatch(r"the (disk of|audit trail) .*, nothing changed: make room on .*", refusal)
+    site.run(DELETE, username="carol")
+    for words in ("token good", "username bob"):
+        done = nfcli("-c", "fastmcp", "auth", "delete-token", *words.split(), environment=environment)
+        assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {DEFAULT_WORKER: True}, "")
+    assert site.run("bearer_token_list") == []
+    assert set(site.state()["answered"].values()) == {401}
+    fill(environment.state_folder)
+    done = nfcli("--check", environment=environment)
+    reason = f"the disk of {site.folder} is full: make room on it"
+    assert (done.returncode, f"FAULT {DEFAULT_WORKER} disk: {reason}" in done.stdout.splitlines()) == (1, True)
+    assert site.run("get_status")["disk"] == reason
+    (environment.state_folder / "ballast").unlink()
     site.kill()
     site.start()
-    assert site.state() == without_good
+    assert site.run("bearer_token_list") == []
+    assert site.run(STORE, username="alice", token="good") is True
+    assert site.run("verify_audit")["lines"] > 0
+    assert site.run("get_status")["disk"] == "ok"
+
+
+def test_a_worker_starts_on_a_full_disk(full_site: Any) -> None:
+    """With the space that is kept back, and revokes there."""
+    site = full_site
+    site.reset()
+    site.kill()
+    fill(site.environment.state_folder)
+    site.start()
+    assert site.state() == STATE
+    said = site.run(DELETE, token="good")
+    assert said is True or said[0].startswith("revoked, also after a restart, ")
+    assert site.run("bearer_token_check", token="good") is False

@@ -36,6 +36,11 @@ class Reserve:
             return False
         return True
 
+    def release_if_full(self) -> None:
+        """Free the space if the disk is full, for what the start of a worker writes."""
+        if self.exists() and space_problem(self._file.parent, is_thorough=False):
+            self.release()
+
     def restore(self) -> bool:
         """Keep space back unless the disk is nearly full; return whether it is kept back now."""
         if not self.exists():
