@@ -179,7 +179,7 @@ def _shorten_choices(text: str) -> str:
 
 
 _QUOTED_CHARACTERS = 40
-_LISTED_CHARACTERS = 100
+_LISTED_CHARACTERS = 120
 _WHOLE_NUMBER, _NUMBER, _BOOL = "must be a whole number", "must be a number", "must be true or false"
 _RULES = {
     "missing": "field required",

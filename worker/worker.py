@@ -35,7 +35,7 @@ from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
-from .tasks import audit, auth, backup, health, introspection, token_import, tools
+from .tasks import audit, auth, backup, health, introspection, token_import, token_sync, tools
 from .tokens.fallback.disk_space import Reserve
 from .tokens.store import TokenStore
 from .tokens.transfers import Transfers
@@ -49,7 +49,7 @@ from .transport.direct import DirectServer
 
 log = logging.getLogger(__name__)
 
-TASK_MODULES = (audit, auth, backup, health, introspection, token_import, tools)
+TASK_MODULES = (audit, auth, backup, health, introspection, token_import, token_sync, tools)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_RETRY_SECONDS = 10.0
@@ -270,6 +270,7 @@ class Worker:
             seconds = self._sweep_seconds
             self.context.transfers.expire()
             store = self.context.store
+            store.states.ranges.expire()
             try:
                 if not store.revocations.is_settled:
                     await asyncio.to_thread(store.run, store.revocations.maintain)

@@ -53,8 +53,10 @@ class ShellCommand(TaskInput):
         Raises:
             UsageError: values that break a rule or are missing; names each field and its rule.
         """
+        # By alias, the word that was typed: messages name a field as it was given.
+        words = {cls.model_fields[key].alias or key if key in cls.model_fields else key: values[key] for key in values}
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(words)
         except ValidationError as error:
             raise UsageError("; ".join(validation_messages(error, cls))) from None
 
@@ -64,7 +66,7 @@ class ShellCommand(TaskInput):
 
 
 def _check_workers(value: str) -> str:
-    names = _split_names(value)
+    names = split_names(value)
     if not all(names):
         raise PydanticCustomError("workers_empty", "must be all, any, or names separated by commas")
     if len(names) > 1 and set(names) & set(_SEVERAL):
@@ -74,28 +76,43 @@ def _check_workers(value: str) -> str:
     return value
 
 
-def _split_names(value: str) -> list[str]:
+def check_names(value: str | None) -> str | None:
+    """Check names of workers, separated by commas."""
+    if value is not None and set(split_names(value)) & set(_SEVERAL):
+        raise PydanticCustomError("workers_named", "must be names separated by commas, not all or any")
+    return None if value is None else _check_workers(value)
+
+
+def split_names(value: str) -> list[str]:
+    """Return the names in a text, without the blanks around them."""
     return [name.strip() for name in value.split(",")]
 
 
-class JobArguments(ShellCommand):
+class TargetArguments(ShellCommand):
+    """A command that addresses workers."""
+
+    timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
+    workers: Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")] = ALL_WORKERS
+
+    def targets(self) -> dict[str, Any]:
+        """Return the arguments of the client's `run_job` that say which workers, and how long."""
+        names = list(dict.fromkeys(split_names(self.workers)))
+        return {
+            "workers": names[0] if names[0] in _SEVERAL else names,
+            "timeout": DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
+        }
+
+
+class JobArguments(TargetArguments):
     """A command that runs `TASK` on workers; `GENERATED` is the field whose value is generated where none is typed."""
 
     TASK: ClassVar[str]
     GENERATED: ClassVar[str] = ""
 
-    timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
-    workers: Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")] = ALL_WORKERS
-
     def job(self) -> dict[str, Any]:
         """Return the arguments of the client's `run_job`."""
-        names = list(dict.fromkeys(_split_names(self.workers)))
-        return {
-            "task": self.TASK,
-            "kwargs": self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True),
-            "workers": names[0] if names[0] in _SEVERAL else names,
-            "timeout": DEFAULT_TIMEOUT_SECONDS if self.timeout is None else self.timeout,
-        }
+        kwargs = self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True)
+        return {"task": self.TASK, "kwargs": kwargs, **self.targets()}
 
     def check_result(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return one worker's result, failed where a table needs a list of records and it holds something else.
@@ -121,8 +138,8 @@ class JobArguments(ShellCommand):
         pairs = [(worker, row) for worker, rows in values.items() for row in rows]
         return [{"worker": worker, **row} for worker, row in pairs if any(value != "" for value in row.values())]
 
-    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands that generate a value
-        """Return notes about the generated value."""
+    def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands whose results call for one
+        """Return notes about the results, or a generated value."""
         return []
 
 

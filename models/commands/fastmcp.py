@@ -21,6 +21,7 @@ from ..tasks.auth import (
 )
 from ..tasks.tools import DiscoverInput
 from .base import CommandGroup, JobArguments, ShellCommand, branch
+from .tokens import TokensCommands
 
 GENERATED_TOKEN_BYTES = 16
 
@@ -42,6 +43,8 @@ class CreateToken(BearerTokenStoreInput, JobArguments):
 
     def notes(self, results: Results) -> list[str]:
         """Show a generated token once, and only after every targeted worker has stored it."""
+        if self.GENERATED in self.model_fields_set:
+            return []
         lacking = [worker for worker, result in sorted(results.items()) if result.get("failed")]
         if not lacking:
             return [f"generated token for {self.username}: {self.token}"]
@@ -118,4 +121,5 @@ class FastmcpCommands(CommandGroup, prompt="nf[fastmcp]#"):
 
     auth: AuthCommands = branch("Manage auth tokens")
     discover: Discover = branch("Discover tasks of other services")
+    tokens: TokensCommands = branch("Bring the tokens of several workers together")
     workers: WorkersCommands = branch("Manage the workers that are expected")

@@ -7,9 +7,12 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from ..protocol.jobs import Results
 from ..tasks.audit import GetAuditInput
+from ..tasks.token_sync import compare_digests
 from ..tasks.tools import GetGuardrailsInput, GetPromptsInput, GetToolsInput
 from .base import CommandGroup, JobArguments, ShellCommand, Summary, branch
+from .tokens import ShowTokensCommands
 
 
 class ShowInventory(JobArguments):
@@ -28,6 +31,12 @@ class ShowStatus(JobArguments):
     """Show addresses and state of the workers."""
 
     TASK: ClassVar[str] = "get_status"
+
+    def notes(self, results: Results) -> list[str]:
+        """Return in a line each which workers differ in their tokens, and which can't be compared."""
+        present = {worker: result.get("result") for worker, result in results.items() if not result.get("failed")}
+        differences, unknown = compare_digests(present)
+        return [*differences, *unknown]
 
 
 class _ShowPublished(JobArguments):
@@ -104,6 +113,7 @@ class ShowFastmcpCommands(CommandGroup, prompt="nf[show-fastmcp]#"):
     tools: ShowTools = branch("Show tools that the workers publish to MCP clients")
     prompts: ShowPrompts = branch("Show prompts that the workers publish to MCP clients")
     guardrails: ShowGuardrails = branch("Show rules for arguments and results of the tools")
+    tokens: ShowTokensCommands = branch("Show in which tokens workers differ")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 
 

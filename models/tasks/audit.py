@@ -15,8 +15,8 @@ from .base import Report, TaskInput
 LAST_LINES_DEFAULT = 20
 MAX_LAST_LINES = 1_000
 
-Operation = Literal["create", "renew", "delete", "import", "restore", "backup", "list", "refuse", "recover"]
-TOKEN_CHANGES: frozenset[Operation] = frozenset({"create", "renew", "delete", "import", "restore"})
+Operation = Literal["create", "renew", "delete", "import", "restore", "sync", "backup", "list", "refuse", "recover"]
+TOKEN_CHANGES: frozenset[Operation] = frozenset({"create", "renew", "delete", "import", "restore", "sync"})
 """Operations that change which tokens are valid."""
 Authentication = Literal["curve", "signature"]
 """What proves an actor's name: the CURVE key of its connection, or the signature of its job."""

@@ -44,6 +44,8 @@ class ValueSuggester:
             return choices
         lookup: dict[str, Callable[[], list[str]]] = {
             "workers": self._workers,
+            "source": self._worker_names,
+            "targets": self._worker_names,
             "worker": lambda: list(self._client.missing_workers()),
             "username": self._usernames,
             "topic": lambda: [topic for topic, _ in list_pages()],
@@ -60,13 +62,16 @@ class ValueSuggester:
             self._users_until = float("-inf")
 
     def _workers(self) -> list[str]:
+        return [ALL_WORKERS, ANY_WORKER, *self._worker_names()]
+
+    def _worker_names(self) -> list[str]:
         names: list[str] = []
         if self._clock() >= self._names_after:
             with contextlib.suppress(NoWorkersError):
                 self._names_after = self._clock() + RETRY_SECONDS
                 names = self._client.worker_names(SERVICE)
                 self._names_after = float("-inf")
-        return [ALL_WORKERS, ANY_WORKER, *filter(str.isprintable, names)]
+        return list(filter(str.isprintable, names))
 
     def _usernames(self) -> list[str]:
         if self._clock() >= self._users_until:

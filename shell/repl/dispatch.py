@@ -12,6 +12,7 @@ from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.man import ManPage, ManTasks
 from ...models.commands.root import Root
+from ...models.commands.tokens import ShowTokensDiff, TokensSync
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason
 from ..output.console import Console
@@ -84,6 +85,11 @@ class Dispatcher:
                 self._console.note(f"{worker}: {message}")
         return values
 
+    def fail(self, text: str) -> None:
+        """Print a line about what has failed; the command fails with it."""
+        self.has_failed = True
+        self._console.error(text)
+
     def note(self, text: str) -> None:
         """Print a line that is neither a result nor an error."""
         self._console.note(text)
@@ -91,9 +97,8 @@ class Dispatcher:
     def _run_job(self, command: JobArguments) -> Any:
         results = self.client.run_job(SERVICE, **command.job())
         values = self.report({worker: command.check_result(result) for worker, result in results.items()})
-        if command.GENERATED and command.GENERATED not in command.model_fields_set:
-            for note in command.notes(results):
-                self._console.note(note)
+        for note in command.notes(results):
+            self._console.note(note)
         return command.merge(values) if values else None
 
 
@@ -115,12 +120,26 @@ def _forget_worker(command: ForgetWorker, dispatcher: Dispatcher) -> dict[str, b
     return {command.worker: True}
 
 
+def _tokens_diff(command: ShowTokensDiff, dispatcher: Dispatcher) -> Any:
+    from ..replication.commands import show_differences  # noqa: PLC0415  few runs need it
+
+    return show_differences(command, dispatcher.client, fail=dispatcher.fail, note=dispatcher.note)
+
+
+def _tokens_sync(command: TokensSync, dispatcher: Dispatcher) -> Any:
+    from ..replication.commands import synchronize  # noqa: PLC0415  few runs need it
+
+    return synchronize(command, dispatcher.client, fail=dispatcher.fail, note=dispatcher.note)
+
+
 _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "man_tree": lambda command, _: "\n".join(tree_lines(Root, command.path)),
     "man_tasks": _man_tasks,
     "man_json_schema": lambda command, _: json_schema(Root, command.path),
     "man_page": _man_page,
     "forget_worker": _forget_worker,
+    "tokens_diff": _tokens_diff,
+    "tokens_sync": _tokens_sync,
     "show_workers": lambda _, dispatcher: dispatcher.client.show_workers(),
     "show_broker": lambda _, dispatcher: dispatcher.client.show_broker(),
     "show_client": lambda _, dispatcher: dispatcher.client.describe(),

@@ -106,9 +106,9 @@ class AuditTrail:
     ) -> BeforeCommit:
         """Return a commit hook that writes the line of a change, and raises `AuditError` to refuse it.
 
-        An import has one line for each user, a restore one for the tokens that it adds, whose `count` is that of all
-        tokens, and one for those that it removes. `expire` is the lifetime of a stored token in seconds, `reason` is
-        recorded as it is.
+        Imports and synchronizations have one line for each user, a restore one for the tokens that it adds, whose
+        `count` is that of all tokens, and one for those that it removes. `expire` is the lifetime of a stored token in
+        seconds, `reason` is recorded as it is.
 
         Raises:
             ValueError: `actor` is empty, as in jobs of a task that doesn't declare `audit=`.
@@ -117,7 +117,8 @@ class AuditTrail:
             raise ValueError("a change without an actor can't be audited: declare `audit=` of the task")
 
         def write(change: TokenChange) -> None:
-            for records in _by_user(change.records) if change.operation == "import" else [change.records]:
+            by_user = change.operation in {"import", "sync"}
+            for records in _by_user(change.records) if by_user else [change.records]:
                 self._write_change(change.operation, actor, records, count=change.count, expire=expire, reason=reason)
             if change.removed:
                 self._write_change("delete", actor, change.removed, reason="not in the backup that was restored")

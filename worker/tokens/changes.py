@@ -18,7 +18,7 @@ class TokenChange:
     `count` is None for a change of just its records.
     """
 
-    operation: Literal["create", "renew", "delete", "import", "restore"]
+    operation: Literal["create", "renew", "delete", "import", "restore", "sync"]
     records: tuple[BearerTokenRecord, ...]
     removed: tuple[BearerTokenRecord, ...] = ()
     count: int | None = None

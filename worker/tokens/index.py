@@ -71,6 +71,11 @@ class TokenIndex:
         """Return at most `limit` records that have expired at `now`, in order of expiry."""
         return self._expiring[: min(limit, bisect_right(self._expiring, now, key=_by_expiry))]
 
+    def live_digest(self, now: float) -> int:
+        """Return the digest of the records that have not expired at `now`."""
+        expired = self.expired(now, len(self))
+        return (self.digest - sum(map(self._hash_record, expired))) % DIGEST_MODULUS
+
     def put(self, record: BearerTokenRecord) -> None:
         """Add a record, replacing an older one of the same token."""
         old = self.by_token.get(record.token)

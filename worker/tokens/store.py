@@ -20,26 +20,29 @@ from typing import Self
 from ...models.environment.fleet_key import FleetKey
 from ...models.errors import AuditError, TokenOwnerError, TokenStoreError
 from ...models.tasks.auth import BearerTokenStoreInput
+from ...models.tasks.token_sync import Merged, TokenMerge
 from ...models.tokens import BearerTokenRecord
 from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bind_once
 from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS
 from .fallback.revocations import Revocation, Revocations, open_database
 from .index import TokenIndex
-from .replication.hashing import DIGEST_MODULUS, TokenHasher
-from .replication.plans import plan_import
+from .replication.hashing import TokenHasher
+from .replication.plans import MergePlanner, find_differences, plan_import
 from .replication.stamps import make_record
-from .replication.tombstones import RowChange, Tombstones
+from .replication.states import TokenStates
+from .replication.tombstones import Tombstones
 from .startup_report import log_open_report
 from .store_thread import StoreThread
 
 log = logging.getLogger(__name__)
 
 SWEEP_BATCH_TOKENS = 500
-SWEEP_AGAIN_SECONDS = 10.0
-"""How long the store waits after a failed background sweep before it sweeps again."""
+SWEEP_AGAIN_SECONDS = 10.0  # after a background sweep that failed
 
 _BACKGROUND_WAIT_SECONDS = 1.0
+
+Records = Sequence[BearerTokenRecord]
 
 
 class TokenStore:
@@ -51,14 +54,13 @@ class TokenStore:
     A method that changes something raises `TokenStoreError` if the disk refuses, pydantic's `ValidationError` for a
     record that breaks a rule; then nothing changed. Each takes a commit hook, None for a change that isn't audited.
 
-    `run` runs a function in the store's own thread, the only one that uses the database, and waits for its result.
-
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
     the store's own. They may block briefly, and must not change anything in the store.
 
     `revocations` completes deletions that the disk refused; until it has, every other change is refused. `pickled_rows`
-    and `invalid_rows` are counts of rows skipped while opening.
+    and `invalid_rows` are counts of rows skipped while opening. `run` runs a function in the store's own thread, the
+    only one that uses the database, and waits for its result.
     """
 
     def __init__(
@@ -95,13 +97,13 @@ class TokenStore:
             thread.limit_wait = self.database.limit_wait
             loaded = self.run(self.database.load)
             log_open_report(loaded, directory, clock())
-            latest = -math.inf if loaded.latest is None else loaded.latest
-            self.now = MonotonicWallClock(clock, ticks, latest=latest).now
+            self.now = MonotonicWallClock(clock, ticks, latest=loaded.latest or -math.inf).now
             self.hasher = TokenHasher(fleet_key or FleetKey(secrets.token_bytes(32)))
             self.tombstones = Tombstones(self.hasher, loaded.tombstones)
             self.revocations = Revocations(self.database, self.now, self.tombstones)
             records = self.run(self.revocations.resume, loaded.records, recovery)
             self.index = TokenIndex(records, self.hasher.record_hash)
+            self.states = TokenStates(self.hasher, lambda: self.index.by_token, self.tombstones, self.now)
             self.pickled_rows = loaded.pickled
             self.invalid_rows = loaded.invalid
             self.sweep()
@@ -184,9 +186,7 @@ class TokenStore:
 
     def digest(self) -> int:
         """Return the digest of the live tokens, users and expiries, comparable between stores with one fleet key."""
-        index = self.index
-        expired = index.expired(self.now(), len(index))
-        return (index.digest - sum(map(self.hasher.record_hash, expired))) % DIGEST_MODULUS
+        return self.index.live_digest(self.now())
 
     def store(
         self, given: BearerTokenStoreInput, *, before_commit: BeforeCommit | None, issued: float | None = None
@@ -238,10 +238,9 @@ class TokenStore:
         else:
             records = self.index.of_user(username) if username is not None else []
         now = self.now()
-        is_pair = username is not None and token is not None  # says nothing about the same token of another user
-        tombstones = self.tombstones.plan(
-            now, records=records, token=None if is_pair else token, username=None if is_pair else username
-        )
+        # A token and a user together say nothing about the same token of another user.
+        named = {"token": token, "username": username} if None in {token, username} else {}
+        tombstones = self.tombstones.plan(now, records=records, **named)
         live = tuple(record for record in records if record.is_live(now))
         deletion = Revocation(records, bind_once(hook, TokenChange("delete", live)) if live else None, tombstones)
         self.revocations.remove(deletion, lambda: self.index.remove(records), username=username, token=token)
@@ -271,18 +270,17 @@ class TokenStore:
         index = TokenIndex(live, self.hasher.record_hash)
         records = index.records()
         changed = self.tombstones.restored(tombstones, records, now)
-        gone, added = _differences(old, index)
+        gone, added = find_differences(old.records(), records)
         removed = tuple(record for record in gone if record.is_live(now))
         self.revocations.settle()
         before_commit = bind_once(hook, TokenChange("restore", tuple(added), removed, count=len(records)))
         self.database.replace(records, now=now, before_commit=before_commit, tombstones=changed)
         self.index = index
+        self.states.ranges.drop()
         self.tombstones.apply(changed)
         return ReplaceResult(len(records), len(removed), len(given) - len(live)), [record.token for record in gone]
 
-    def import_tokens(
-        self, records: Sequence[BearerTokenRecord], *, before_commit: BeforeCommit | None
-    ) -> ImportResult:
+    def import_tokens(self, records: Records, *, before_commit: BeforeCommit | None) -> ImportResult:
         """Add tokens that aren't stored here, with their creation and expiry, in one transaction.
 
         Those that have expired, were deleted here since they were created, or are stored already are skipped.
@@ -290,14 +288,31 @@ class TokenStore:
         """
         return self._change(self._import_tokens, records, before_commit)
 
-    def _import_tokens(
-        self, given: Sequence[BearerTokenRecord], hook: BeforeCommit | None
-    ) -> tuple[ImportResult, list[str]]:
+    def _import_tokens(self, given: Records, hook: BeforeCommit | None) -> tuple[ImportResult, list[str]]:
         now = self.now()
         plan = plan_import(given, self.index.by_token, self.tombstones, now)
         if plan.records:
             self._put(plan.records, now, bind_once(hook, TokenChange("import", plan.records)))
         return plan.result, plan.revoked
+
+    def merge(self, changes: TokenMerge, *, before_commit: BeforeCommit | None) -> Merged:
+        """Take over what other workers have, in one transaction; what changed here meanwhile or is newer is kept.
+
+        `before_commit` gets the tokens that are deleted or stored, and may raise to refuse that.
+        """
+        return self._change(self._merge, changes, before_commit)
+
+    def _merge(self, changes: TokenMerge, hook: BeforeCommit | None) -> tuple[Merged, list[str]]:
+        now = self.now()
+        plan = MergePlanner(self.states, self.index.by_token, self.tombstones, now).plan(changes)
+        before_commit = bind_once(hook, TokenChange(plan.operation, tuple(plan.records))) if plan.records else None
+        if plan.operation == "delete":
+            self.revocations.settle()
+            deletion = Revocation(plan.records, before_commit, self.tombstones.rows(plan.deletions))
+            return plan.result(), self._remove(deletion, now)
+        if plan.records:
+            self._put(plan.records, now, before_commit)
+        return plan.result(), plan.revoked
 
     def backup(self, path: Path) -> int:
         """Copy a consistent snapshot into a new file with mode 0600; return the number of live tokens.
@@ -342,7 +357,7 @@ class TokenStore:
         expired = self.index.expired(now, SWEEP_BATCH_TOKENS)
         # The older version of a token that was renewed may live longer elsewhere.
         tombstones = self.tombstones.rows_of_renewed(expired) if expired else self.tombstones.expired(now)
-        removed = self._remove(expired, self.now(), None, tombstones)
+        removed = self._remove(Revocation(expired, None, tombstones), self.now())
         if not expired and now >= self.tombstones.next_sweep:
             self.tombstones.update_next_sweep()
         return removed
@@ -372,29 +387,14 @@ class TokenStore:
         self.database.put(*records, now=now, before_commit=before_commit, tombstones=tombstones)
         for record in records:
             self.index.put(record)
+        self.states.ranges.add(record.token for record in records)
         self.tombstones.apply(tombstones)
 
-    def _remove(
-        self,
-        records: Sequence[BearerTokenRecord],
-        now: float,
-        before_commit: Callable[[], None] | None,
-        tombstones: RowChange,
-    ) -> list[str]:
+    def _remove(self, change: Revocation, now: float) -> list[str]:
         """Remove records from disk, then from the index, and change tombstones; return their tokens."""
-        tokens = [record.token for record in records]
+        tokens, tombstones = change.tokens, change.tombstones
         if tokens or tombstones:
-            self.database.remove(tokens, now=now, before_commit=before_commit, tombstones=tombstones)
-            self.index.remove(records)
+            self.database.remove(tokens, now=now, before_commit=change.before_commit, tombstones=tombstones)
+            self.index.remove(change.records)
             self.tombstones.apply(tombstones)
         return tokens
-
-
-def _differences(old: TokenIndex, new: TokenIndex) -> tuple[list[BearerTokenRecord], list[BearerTokenRecord]]:
-    """Return the records of tokens that their user has in one index only: of the old one, and of the new one."""
-
-    def only(here: TokenIndex, there: TokenIndex) -> list[BearerTokenRecord]:
-        owners = {record.token: record.username for record in there.records()}
-        return [record for record in here.records() if owners.get(record.token) != record.username]
-
-    return only(old, new), only(new, old)

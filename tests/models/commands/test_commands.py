@@ -24,6 +24,8 @@ GARBAGE = {
     "verify": ["", "maybe", "2"],
     "timeout": ["0", "-1", "1.5", "abc", "", "1e3", "nan", "99999999"],
     "workers": ["", ",", "w1,,w2", "all,w1", "w1,any", "a\x1bb"],
+    "from": ["", ",", "w1,,w2", "all", "w1,any", "a\x1bb"],
+    "to": ["", ",", "w1,,w2", "all", "w1,any", "a\x1bb"],
     "username": ["", " a", "a ", "a\nb", "a\x1b", "x" * 257, "\u202ex"],
     "token": ["", "a b", "a\n", "жук", "=", "x" * 1025, "a=b"],
     "expire": ["0", "-5", "1.5", "abc", "nan", "inf", "9" * 12],
@@ -54,6 +56,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastmcp auth delete-token",
         "fastmcp auth check-token",
         "fastmcp discover",
+        "fastmcp tokens sync",
         "fastmcp workers forget",
         "show fastmcp inventory",
         "show fastmcp version",
@@ -61,6 +64,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastmcp tools",
         "show fastmcp prompts",
         "show fastmcp guardrails",
+        "show fastmcp tokens diff",
         "show fastmcp audit",
         "show norfab workers",
         "show norfab broker",
@@ -80,7 +84,7 @@ def test_every_field_of_every_command_refuses_garbage(path: str) -> None:
     for name, entry in entries(model).items():
         for value in () if (path, name) in FREE_TEXT else GARBAGE.get(name, UNPRINTABLE):
             with pytest.raises(ValidationError) as caught:
-                model.model_validate({entry.key: value})
+                model.model_validate({name: value})
             assert (name,) in [error["loc"] for error in caught.value.errors()]
             with pytest.raises(UsageError, match=name):
                 model.parse({entry.key: value})

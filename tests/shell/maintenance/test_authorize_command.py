@@ -145,7 +145,7 @@ def test_signing_key_is_handed_on(environment: Environment, ann: Path, capsys: p
         ("missing.key", "missing.key can't be read: No such file or directory"),
         ("secret.key", "secret.key holds a secret key: "),
         ("empty.key", "empty.key is not a public key file: "),
-        ("open.key", "open.key can be changed by other users: "),
+        ("open.key", "can be changed by other users, who would control nfcli"),
     ],
 )
 def test_what_is_no_public_key_file_is_refused(

@@ -11,6 +11,7 @@ from support.tokens.token_tables import EMPTY_TABLE
 Run = Callable[[str], Printed]
 FASTMCP_HELP = (
     " auth        Manage auth tokens\n discover    Discover tasks of other services\n"
+    " tokens      Bring the tokens of several workers together\n"
     " workers     Manage the workers that are expected\n <ENTER>     Enter fastmcp\n"
 )
 

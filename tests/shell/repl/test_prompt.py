@@ -22,6 +22,7 @@ TAB, CTRL_C, CTRL_D, UP = "\t", "\x03", "\x04", "\x1b[A"
 Start = Callable[..., Any]
 FASTMCP_HELP = (
     " auth        Manage auth tokens\n discover    Discover tasks of other services\n"
+    " tokens      Bring the tokens of several workers together\n"
     " workers     Manage the workers that are expected\n <ENTER>     Enter fastmcp\n"
 )
 

@@ -5,6 +5,7 @@ Without the fleet's key a hash can't be used to test guesses of a token (BLAKE2b
 
 from __future__ import annotations
 
+import hmac
 from hashlib import blake2b
 
 from ....models.environment.fleet_key import FleetKey
@@ -15,7 +16,8 @@ DIGEST_BYTES = 32
 DIGEST_MODULUS = 1 << 8 * DIGEST_BYTES
 VERSION_BYTES = 8
 
-_PURPOSE = b"token-digest"
+_PURPOSE, _FINGERPRINT_PURPOSE = b"token-digest", b"audit-fingerprint"
+_FINGERPRINT_DIGITS = 12
 
 
 class TokenHasher:
@@ -28,12 +30,17 @@ class TokenHasher:
     def __init__(self, key: FleetKey) -> None:
         self.key_id = key.id
         self._key = key.derive(_PURPOSE)
+        self._fingerprint_key = key.derive(_FINGERPRINT_PURPOSE)
 
     def token_id(self, token: str) -> bytes:
         """Return the id of a token."""
         return blake2b(
             token.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES, key=self._key, person=b"token"
         ).digest()
+
+    def fingerprint(self, token: str) -> str:
+        """Return the fingerprint of a token as the audit trail has it."""
+        return hmac.digest(self._fingerprint_key, token.encode(), "sha256").hex()[:_FINGERPRINT_DIGITS]
 
     def user_id(self, username: str) -> bytes:
         """Return the id of a user."""

@@ -1,0 +1,1 @@
+"""Compare the tokens of several workers, and bring them together."""
