@@ -192,7 +192,8 @@ class Client:
             with self._refreshed():
                 self._fleet.forget(name, self._transport.registered(SERVICE))
         except NoWorkersError:  # no broker: nothing is registered
-            self._fleet.forget(name, ())
+            with self._lock:
+                self._fleet.forget(name, ())
 
     def show_broker(self) -> dict[str, Any]:
         """Return the broker's own report: state, versions, number of workers and services.
