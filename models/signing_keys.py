@@ -6,7 +6,6 @@ file, where NorFab and older versions of nfcli ignore it.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,14 +22,14 @@ class SigningKey:
     """The signing key that belongs to a CURVE pair; made when it is first used, since that takes milliseconds."""
 
     def __init__(self, curve_secret: bytes) -> None:
-        self._seed = hmac.digest(curve_secret, _PURPOSE, hashlib.sha256)
+        self._curve_secret = curve_secret
 
     @cached_property
     def _key(self) -> Ed25519PrivateKey:
         # Imported here: it takes 10 ms or more, which a shell's start doesn't need.
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
-        return Ed25519PrivateKey.from_private_bytes(self._seed)
+        return Ed25519PrivateKey.from_private_bytes(hmac.digest(self._curve_secret, _PURPOSE, "sha256"))
 
     @property
     def public(self) -> str:

@@ -248,6 +248,16 @@ def test_jobs_of_other_workers_are_refused(bench: AdmissionBench, client: str, w
     assert bench.run(bench.request("bearer_token_list"), "u4", client=client)["failed"] is False
 
 
+@pytest.mark.parametrize("task", ["bearer_token_list", "get_audit", "bearer_token_check"])
+def test_signed_job_may_come_under_any_name(bench: AdmissionBench, task: str) -> None:
+    """A valid signature says more than a name: no worker has made it."""
+    bench.restart(required=False)
+    client = "workflow-worker-1-NFPClient"
+    data = bench.sign(bench.request(task, **({"token": "t1"} if task == "bearer_token_check" else {})), "u1")
+    assert bench.run(data, "u1", client=client)["failed"] is False
+    assert bench.refusal(data, "u1", client=f"x-{client}").startswith("jobs of worker x-workflow-worker-1 are refused")
+
+
 @pytest.mark.parametrize("client", [FABRIC_CLIENT, "script_0a1b2c_NFPClient", "stranger", "x-NFPClient-y", ""])
 def test_jobs_of_clients_are_accepted_by_default(bench: AdmissionBench, client: str) -> None:
     """NorFab's name theirs otherwise than its workers do."""
