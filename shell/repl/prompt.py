@@ -125,7 +125,10 @@ class HiddenPrompt:
 
 
 class PromptHistory(History):
-    """The history behind the arrow keys: the lines of the history file, their secrets masked."""
+    """The history behind the arrow keys: the lines of this session as they were typed, those of earlier ones as kept.
+
+    The history file, and the word `history`, have them with secrets masked.
+    """
 
     def __init__(self, lines: HistoryFile, session: Session) -> None:
         super().__init__()
@@ -137,11 +140,11 @@ class PromptHistory(History):
         yield from reversed(self._lines.lines)
 
     def append_string(self, string: str) -> None:
-        """Add what was typed, one line or several, with secrets masked."""
+        """Add what was typed, one line or several; comments are not kept."""
         for line in string.splitlines():
             text = mask_line(line, self._session.navigator.location)
             if text:
-                self._loaded_strings.insert(0, text)
+                self._loaded_strings.insert(0, line.strip())
                 self.store_string(text)
 
     def store_string(self, string: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries
 from ...models.errors import UsageError
+from ...models.inventory.masking import MASK
 from ..text import quote_for_message
 from .lexer import HELP, PIPE, VERBOSE_HELP, Word
 
@@ -141,12 +142,17 @@ class Parser:
         if word.is_operator:
             remedy = f"to use {word.text} as the value, put it in quotes"
             raise UsageError(self._in_scope(f"{entry.name}: value missing before {word.text}: {remedy}"))
-        self.scope.values[entry.key] = word.text
+        self._set_value(entry, word)
         self.expected_value = None
         if entry.is_secret:
             self.secrets.add(self._count)
             if word.asks_for_value:
                 self.asked.append(entry.key)
+
+    def _set_value(self, entry: Entry, word: Word) -> None:
+        if word.text == MASK:
+            raise UsageError(self._in_scope(f"{entry.name}: {MASK} stands for a value that was masked: type the value"))
+        self.scope.values[entry.key] = word.text
 
     def _feed_name(self, word: Word) -> None:
         is_function = self.scope.is_single
@@ -155,7 +161,7 @@ class Parser:
             entry = self.scope.positional()
             if entry is None or word.is_operator:
                 raise self._unknown_word(word)
-            self.scope.values[entry.key] = word.text
+            self._set_value(entry, word)
         elif entry.key in self.scope.values:
             raise UsageError(self._in_scope(f"{entry.name} is given twice: give it once"))
         elif entry.name not in self.scope.choices():

@@ -168,6 +168,23 @@ def test_history_comes_back_in_the_next_run_without_secrets(start: Start, tmp_pa
     assert leave(second) == 0
 
 
+def test_line_with_a_typing_error_comes_back_as_it_was_typed(start: Start, tmp_path: Path) -> None:
+    """Within the session; the file has the value masked, and the mask is not a value in the next one."""
+    history = tmp_path / "history"
+    first = start(str(history))
+    first.sendline("fastmcp auth create-tokn username ann")
+    first.expect_exact("did you mean create-token?")
+    first.send(UP)
+    first.expect_exact("fastmcp auth create-tokn username ann")
+    first.send(CTRL_C)
+    assert leave(first) == 0
+    assert history.read_text() == "fastmcp auth create-tokn username ***\n"
+    second = start(str(history))
+    second.sendline("fastmcp auth create-token username ***")
+    second.expect_exact("stands for a value that was masked")
+    assert leave(second) == 0
+
+
 def test_ctrl_c_cancels_the_line_and_the_command_and_not_the_shell(start: Start) -> None:
     """A waiting command is cancelled, a line that is being typed is dropped."""
     child = start()
@@ -226,13 +243,16 @@ def test_results_can_be_redirected(tmp_path: Path) -> None:
     assert re.fullmatch(r"root\n", out.read_text())
 
 
-def test_the_history_behind_the_arrow_keys_holds_no_secret(bench: ShellBench, tmp_path: Path) -> None:
-    """What the arrow keys bring back and the file keeps is masked; each pasted line is one of its own."""
+def test_arrow_keys_bring_back_lines_as_they_were_typed_and_the_file_masks_them(
+    bench: ShellBench, tmp_path: Path
+) -> None:
+    """A line with a typing error would otherwise run with the mask as a value; each pasted line is one of its own."""
     bench.run("fastmcp")
     history = PromptHistory(HistoryFile(tmp_path / "history"), bench.session)
-    history.append_string("auth check-token token S3cret\n# comment\nauth list-tokens")
-    expected = ["auth check-token token ***", "auth list-tokens"]
-    assert history.get_strings() == expected
+    typed = ["auth check-token token S3cret", "auth create-tokn username ann", "auth list-tokens"]
+    history.append_string("\n".join([*typed[:2], "# comment", f" {typed[2]}"]))
+    expected = ["auth check-token token ***", "auth create-tokn username ***", "auth list-tokens"]
+    assert history.get_strings() == typed
     assert list(history.load_history_strings()) == expected[::-1]
     assert (tmp_path / "history").read_text().splitlines() == expected
 

@@ -41,6 +41,25 @@ def read(line: str) -> Parser:
     return parser
 
 
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("fastmcp auth create-token username ***", "create-token: username"),
+        ("fastmcp auth create-token username '***'", "create-token: username"),
+        ("fastmcp auth check-token token ***", "check-token: token"),
+        ("fastmcp auth list-tokens workers ***", "list-tokens: workers"),
+        ("fastmcp auth list-tokens | include ***", "include"),
+        ("man page ***", "page"),
+    ],
+)
+def test_mask_is_no_value(line: str, field: str) -> None:
+    """It stands where the history has left a value out: the line would run with it."""
+    with pytest.raises(UsageError, match=r"\*\*\* stands for a value that was masked: type the value$") as caught:
+        read(line)
+    assert field in str(caught.value)
+    assert read("fastmcp auth create-token username a***").command is not None
+
+
 @given(usernames, tokens)
 def test_any_name_and_token_reach_the_command_unchanged(username: str, token: str) -> None:
     """Whatever a valid value looks like, quoted as a shell wants it, or as a word of its own, it arrives as it is."""
