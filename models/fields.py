@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from .invisible import find_invisible
+
 MAX_USERNAME_CHARACTERS = 256
 MAX_TOKEN_CHARACTERS = 1024
 MAX_EXPIRE_SECONDS = 100 * 365 * 86_400 + 25 * 86_400  # 100 years of 365.25 days
@@ -26,6 +28,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 # Characters that terminals interpret, or that can make one name look like another: controls, line separators, lone
 # surrogates, bidirectional overrides.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
+_BRAILLE_BLANK = "\u2800"
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -42,7 +45,8 @@ def _check_length(value: str, limit: int) -> None:
         )
 
 
-def _validate_username(value: str) -> str:
+def _validate_stored_username(value: str) -> str:
+    value = unicodedata.normalize("NFC", value)
     _check_length(value, MAX_USERNAME_CHARACTERS)
     if value != value.strip():
         raise PydanticCustomError("username_blanks", "must not begin or end with a blank")
@@ -54,6 +58,32 @@ def _validate_username(value: str) -> str:
                 {"position": position, "code": f"{ord(character):04X}"},
             )
     return value
+
+
+def _validate_username(value: str) -> str:
+    value = _validate_stored_username(value)
+    position = find_invisible(value)
+    kind = "invisible characters that its script doesn't need"
+    if position is None:
+        position = next((each for each, character in enumerate(value) if _is_odd_blank(character)), None)
+        kind = "blanks other than the space"
+    if position is not None:
+        raise PydanticCustomError(
+            "username_invisible",
+            "must not hold {kind}, character {position} is U+{code} ({name})",
+            {
+                "kind": kind,
+                "position": position + 1,
+                "code": f"{ord(value[position]):04X}",
+                "name": unicodedata.name(value[position], "no name"),
+            },
+        )
+    return value
+
+
+def _is_odd_blank(character: str) -> bool:
+    is_blank = unicodedata.category(character) == "Zs" or character == _BRAILLE_BLANK
+    return is_blank and character != " "
 
 
 def _validate_token(value: str) -> str:
@@ -99,7 +129,10 @@ def quote_value(value: Any) -> str:
 
 
 Username = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_username)]
-"""1 to 256 characters, no control characters, no blank at either end."""
+"""1 to 256 characters in Unicode's form NFC, no blank at either end, none that can't be seen or look like a space."""
+
+StoredUsername = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_stored_username)]
+"""The same for a name that is stored already: earlier versions took invisible characters, and other blanks."""
 
 Token = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_token)]
 """RFC 6750 section 2.1 `b64token`, 1 to 1024 characters: what an `Authorization: Bearer` header can carry."""

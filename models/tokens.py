@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from .fields import Instant, Token, Username
+from .fields import Instant, StoredUsername, Token
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class BearerTokenRecord:
     """
 
     token: Token = field(repr=False)  # a repr may end in a log
-    username: Username
+    username: StoredUsername
     created: Instant
     expires: Instant | None
     written: Instant | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ..fields import Token, Username, quote_value
+from ..fields import StoredUsername, Token, quote_value
 from .base import Report, TaskInput
 
 LAST_LINES_DEFAULT = 20
@@ -64,7 +64,7 @@ class GetAuditInput(TaskInput):
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LAST_LINES}),
         Field(description="Number of lines, counted from the newest"),
     ] = LAST_LINES_DEFAULT
-    username: Annotated[Username | None, Field(description="User name to show lines for")] = None
+    username: Annotated[StoredUsername | None, Field(description="User name to show lines for")] = None
     token: Annotated[Token | None, Field(description="Token to show lines for", repr=False)] = None
     operation: Annotated[Operation | None, Field(description="Operation to show lines for")] = None
     since: Annotated[

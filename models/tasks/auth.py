@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..fields import Seconds, Token, Username
+from ..fields import Seconds, StoredUsername, Token, Username
 from .base import TaskInput, fold_name
 
 RESERVED_PREFIX = "bearer_token_"
@@ -31,13 +31,13 @@ class BearerTokenStoreInput(TaskInput):
 class BearerTokenListInput(TaskInput):
     """Arguments of `bearer_token_list`."""
 
-    username: Annotated[Username | None, Field(description="User name to list tokens for")] = None
+    username: Annotated[StoredUsername | None, Field(description="User name to list tokens for")] = None
 
 
 class BearerTokenDeleteInput(TaskInput):
     """Arguments of `bearer_token_delete`: at least one of the two."""
 
-    username: Annotated[Username | None, Field(description="User name whose tokens should be deleted")] = None
+    username: Annotated[StoredUsername | None, Field(description="User name whose tokens should be deleted")] = None
     token: Annotated[Token | None, Field(description="Bearer token string to delete", repr=False)] = None
 
 

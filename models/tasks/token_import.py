@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..fields import Instant, Token, Username
+from ..fields import Instant, StoredUsername, Token
 from ..tokens import BearerTokenRecord
 from .base import Report, TaskInput
 
@@ -18,7 +18,7 @@ class ImportedToken(TaskInput):
     """A token with its creation and expiry."""
 
     token: Annotated[Token, Field(description="Token string to store", repr=False)]
-    username: Annotated[Username, Field(description="User name to store the token for")]
+    username: Annotated[StoredUsername, Field(description="User name to store the token for")]
     created: Annotated[Instant, Field(description="When it was created, in seconds since the epoch")]
     expires: Annotated[Instant | None, Field(description="When it expires, likewise, null for never")] = None
 

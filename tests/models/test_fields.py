@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from nfcli.models.errors import validation_messages
-from nfcli.models.fields import MAX_EXPIRE_SECONDS, Seconds, TimeoutSeconds, Token, Username
+from nfcli.models.fields import MAX_EXPIRE_SECONDS, Seconds, StoredUsername, TimeoutSeconds, Token, Username
 
 USERNAME, TOKEN = TypeAdapter(Username), TypeAdapter(Token)
 SECONDS, TIMEOUT = TypeAdapter(Seconds), TypeAdapter(TimeoutSeconds)
@@ -53,6 +53,48 @@ def test_plain_text_is_a_username_whatever_it_looks_like(name: str) -> None:
 def test_other_usernames_are_refused(name: object, message: str) -> None:
     """The message has the rule and, where it helps, the position."""
     assert refusal(USERNAME, name) == message
+
+
+INVISIBLE = "must not hold invisible characters that its script doesn't need, character 4 is U+"
+BLANK = "must not hold blanks other than the space, character 4 is U+"
+
+
+@pytest.mark.parametrize(
+    ("character", "message"),
+    [
+        ("\u200b", f"{INVISIBLE}200B (ZERO WIDTH SPACE)"),
+        ("\u00ad", f"{INVISIBLE}00AD (SOFT HYPHEN)"),
+        ("\ufeff", f"{INVISIBLE}FEFF (ZERO WIDTH NO-BREAK SPACE)"),
+        ("\u200d", f"{INVISIBLE}200D (ZERO WIDTH JOINER)"),
+        ("\u200e", f"{INVISIBLE}200E (LEFT-TO-RIGHT MARK)"),
+        ("\u3164", f"{INVISIBLE}3164 (HANGUL FILLER)"),
+        ("\U000e0041", f"{INVISIBLE}E0041 (TAG LATIN CAPITAL LETTER A)"),
+        ("\ufe0f", f"{INVISIBLE}FE0F (VARIATION SELECTOR-16)"),
+        ("\uffff", f"{INVISIBLE}FFFF (no name)"),
+        ("\u00a0", f"{BLANK}00A0 (NO-BREAK SPACE)"),
+        ("\u2003", f"{BLANK}2003 (EM SPACE)"),
+        ("\u3000", f"{BLANK}3000 (IDEOGRAPHIC SPACE)"),
+        ("\u2800", f"{BLANK}2800 (BRAILLE PATTERN BLANK)"),
+    ],
+    ids=ascii,
+)
+def test_characters_that_make_names_look_alike_are_refused_by_name(character: str, message: str) -> None:
+    """A name with one would be another user, who looks the same; one that is stored already can still be named."""
+    name = f"bob{character}x"
+    assert refusal(USERNAME, name) == message
+    assert TypeAdapter(StoredUsername).validate_python(name) == name
+
+
+@pytest.mark.parametrize("kind", [Username, StoredUsername])
+def test_usernames_have_one_form(kind: Any) -> None:
+    """Composed and decomposed letters are the same name."""
+    assert TypeAdapter(kind).validate_python("Zoe\u0308") == TypeAdapter(kind).validate_python("Zo\u00eb") == "Zo\u00eb"
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "क्\u200dष", "👩🏽\u200d🚀", "❤\ufe0f", "葛\U000e0100"])  # noqa: RUF001
+def test_usernames_keep_the_joiners_that_scripts_and_emoji_need(name: str) -> None:
+    """Without them they would be other words and other pictures."""
+    assert USERNAME.validate_python(name) == name
 
 
 @given(st.text(B64, min_size=1, max_size=1000), st.integers(0, 24))

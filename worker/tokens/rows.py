@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import unicodedata
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
@@ -138,7 +139,7 @@ def _decode(key: bytes, tag: bytes, value: bytes, expires: float | None) -> Bear
         record = BearerTokenRecord(**content, expires=expires)
         if (
             key == (KEY_PREFIX + record.token).encode()
-            and tag == record.username.encode()
+            and unicodedata.normalize("NFC", tag.decode()) == record.username
             and 0 <= record.created < LAST_INSTANT
             and (expires is None or 0 <= expires < LAST_INSTANT)
         ):
