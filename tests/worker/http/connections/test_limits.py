@@ -107,6 +107,27 @@ def test_requests_that_follow_an_active_call_are_answered_in_order(holder: Holde
     assert too_long(worker) == 0
 
 
+@pytest.mark.parametrize("count", [protocol.MAX_PIPELINED_REQUESTS, protocol.MAX_PIPELINED_REQUESTS + 1])
+@pytest.mark.parametrize("is_one_packet", [True, False])
+def test_number_of_requests_that_follow_a_call_is_limited(holder: Holder, count: int, is_one_packet: bool) -> None:
+    """Whether they come with the call or after it."""
+    holder.may_end.set()
+    with holder.worker.connect() as connection:
+        if is_one_packet:
+            connection.sendall(holder.call + HEALTH * count)
+        else:
+            holder.may_end.clear()
+            connection.sendall(holder.call)
+            assert holder.has_begun.wait(WAIT_SECONDS)
+            connection.sendall(HEALTH * (count + 1))  # one of them is no longer ahead once the call has ended
+            holder.may_end.set()
+        if count == protocol.MAX_PIPELINED_REQUESTS:
+            assert set(read_statuses(connection, count + 1)) == {200}
+        else:
+            assert is_closed(connection)
+            assert too_long(holder.worker) == 1
+
+
 def test_requests_whose_answers_are_not_read_are_limited(served_worker: Serve) -> None:
     """One connection sends 10 MiB of them: it closes early."""
     worker = served_worker()
