@@ -67,10 +67,12 @@ def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
     elif inventory is not None and inventory.broker is None:
         yield from checks.check_fleet(inventory, inventory.workers)
     names = _local_workers(environment, inventory)
-    with ThreadPoolExecutor(max(1, WorkerChecks.CHECKS * len(names))) as pool:
+    with ThreadPoolExecutor(1 + WorkerChecks.CHECKS * len(names)) as pool:
+        tokens = pool.submit(checks.check_tokens)
         submitted = [(name, checks.submit(pool, name)) for name in names]
         for name, futures in submitted:
             yield from (result.for_worker(name) for future in futures for result in future.result())
+        yield from tokens.result()
 
 
 def _check_state_folder(environment: Environment) -> Iterator[CheckResult]:

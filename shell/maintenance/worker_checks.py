@@ -35,6 +35,7 @@ from ...models.tasks.health import (
     rows_result,
     trail_result,
 )
+from ...models.tasks.token_sync import DigestComparison, compare_digests
 from ..client.client import Client
 from ..client.fleet import Fleet
 from ..client.norfab import make_transport
@@ -46,6 +47,7 @@ FULL_SCAN_SECONDS = 30.0
 """Limit for reading a whole token database and audit trail, the start of the preflight process included."""
 
 _POLL_SECONDS = 0.05
+_FEWEST_COMPARED = 2
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,34 @@ class WorkerChecks:
         except EnvironmentFolderError as error:
             return [CheckResult(subject="fleet", error=str(error))]
         return [CheckResult(subject="fleet", error=str(worker)) for _, worker in sorted(missing.items())]
+
+    def check_tokens(self) -> list[CheckResult]:
+        """Check that all workers that answer have the same tokens; nothing is returned where fewer than two do."""
+        if self.keys is None or self.inventory is None:
+            return []
+        if self.broker is None and len(self.inventory.workers) < _FEWEST_COMPARED:
+            return []
+        with closing(self._client(self.inventory, self.keys)) as client:
+            differences, unknown = DigestComparison([], [])
+            for _ in range(2):  # the first time, a change may be on its way to some of them
+                try:
+                    results = client.run_job(SERVICE, "get_status", timeout=ALIVE_SECONDS)
+                except NfcliError:  # each worker is reported by its own check
+                    return []
+                present = {name: result["result"] for name, result in results.items() if not result["failed"]}
+                differences, unknown = compare_digests(present)
+                if len(present) < _FEWEST_COMPARED:
+                    return []
+                if not differences:
+                    break
+        found = [CheckResult(subject="tokens", error=text) for text in differences]
+        found += [CheckResult(subject="tokens", detail=text.removeprefix("tokens ")) for text in unknown]
+        return found or [CheckResult(subject="tokens", detail=f"the same on all workers that answer: {len(present)}")]
+
+    def _client(self, inventory: Inventory, keys: KeyPair) -> Client:
+        transport = make_transport(self.environment, inventory, keys, self.broker)
+        fleet = Fleet(self.environment, inventory, is_recording=False)
+        return Client(self.environment, inventory, keys, transport, fleet=fleet)
 
     def _check_process(self, name: str) -> list[CheckResult]:
         """Check the worker's process, token database and audit trail."""
@@ -155,9 +185,7 @@ class WorkerChecks:
             return [alive]
         if self.broker is None and name not in self.inventory.workers:
             return [alive]
-        transport = make_transport(self.environment, self.inventory, self.keys, self.broker)
-        fleet = Fleet(self.environment, self.inventory, is_recording=False)
-        with closing(Client(self.environment, self.inventory, self.keys, transport, fleet=fleet)) as client:
+        with closing(self._client(self.inventory, self.keys)) as client:
             tasks = WorkerTasks(client, name)
             try:
                 status = tasks.run("get_status", ALIVE_SECONDS)
