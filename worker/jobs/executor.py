@@ -278,6 +278,9 @@ class JobExecutor:
             if worker.audit.refused(self._actor(job), str(error)):
                 log.warning("job refused: %s", error)
             return str(error)
+        except Exception as error:  # noqa: BLE001  fail closed, with an answer
+            log.error("job refused: %s", type(error).__name__)
+            return f"internal error in the admission of task {job.request.task[:64]}: {type(error).__name__}"
         if signer is not None and worker is not self._worker:
             worker.client = replace(self._actor(job), name=signer, authenticated="signature")
         return None

@@ -10,6 +10,7 @@ import pytest
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.jobs import JobRequest
+from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from support.admission_bench import FABRIC_CLIENT, AdmissionBench
 
 STORE = {"username": "ann", "token": "secret-token"}
@@ -152,6 +153,21 @@ def test_attacks_are_refused(
     last = json.loads((tmp_path / "audit-w1.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert (last["operation"], last["job"]) == ("refuse", "u1")
     assert reason[:20] in last["reason"]
+
+
+def test_error_while_a_signature_is_verified_refuses_the_job(
+    bench: AdmissionBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets an answer, and nothing is changed."""
+
+    def fail(_clients: AuthorizedKeys, key: str) -> str:
+        raise OSError(f"a disk that fails while {key} is sought")
+
+    monkeypatch.setattr(AuthorizedKeys, "signing_key", fail)
+    result = bench.run(bench.sign(bench.request("bearer_token_store", **STORE), "u1"), "u1")
+    assert result["errors"] == ["internal error in the admission of task bearer_token_store: OSError"]
+    assert bench.tokens == []
+    assert "job refused: OSError" in caplog.messages
 
 
 def test_repetition_by_another_client_is_refused(bench: AdmissionBench) -> None:
