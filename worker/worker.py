@@ -265,9 +265,12 @@ class Worker:
     async def _sweep(self) -> None:
         """Remove expired tokens from disk soon: a clock set back and a crash must not bring them back."""
         seconds = self._sweep_seconds
+        published = None
         while True:
             await asyncio.sleep(seconds)
             seconds = self._sweep_seconds
+            if published is None and (published := self.environment.publication_problem()):
+                log.critical("%s", published)  # NorFab was started here after this worker
             self.context.transfers.expire()
             store = self.context.store
             store.states.ranges.expire()

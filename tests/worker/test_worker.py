@@ -76,6 +76,23 @@ def test_a_worker_whose_http_server_ends_exits_with_a_failure(worker: Worker) ->
     assert served(worker, end_server) == 1
 
 
+def test_state_that_norfab_begins_to_publish_is_logged_once(
+    worker: Worker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NorFab is started in the environment's folder while the worker runs."""
+
+    def logged() -> list[str]:
+        return [record.message for record in caplog.records if record.levelname == "CRITICAL"]
+
+    async def publish() -> None:
+        (tmp_path / "__norfab__").mkdir()
+        await asyncio.to_thread(eventually, lambda: bool(logged()))
+        worker.request_stop()
+
+    assert served(worker, publish) == 0
+    assert logged() == [worker.environment.publication_problem()]
+
+
 def test_a_failed_sweep_is_repeated(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy database ends neither the sweeps nor the worker."""
 

@@ -1,8 +1,9 @@
 """The audit trail: who changed which tokens, and the outcome; it never contains a token.
 
 The line of a change is on disk (fsync) before the change is committed, and a change whose line can't be written is
-refused: no change is made without a line. A line `done` may describe a change that wasn't committed, if the power
-failed right after it or the database refused the commit; the latter adds a line `failed` as well.
+refused: no change is made without a line. Only a deletion is not refused by a full disk: its tokens are revoked, and
+it is committed with its line once the disk allows that. A line `done` may describe a change that wasn't committed, if
+the power failed right after it or the database refused the commit; the latter adds a line `failed` as well.
 
 `chain.py` links the lines, `file.py` writes them.
 """
