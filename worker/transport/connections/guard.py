@@ -45,7 +45,6 @@ class ConnectionGuard:
         self._messages: Counter[int] = Counter()
         self._peers = PeerTable(self._messages, handshake_seconds, time.monotonic)
         self._address: object = None
-        self._memory = 0
         self._wakeup: Mailbox[None] = Mailbox()
         self._too_many = LimitCounter(log)
         self._too_long = LimitCounter(log)
@@ -140,8 +139,7 @@ class ConnectionGuard:
                     peer.measure(count, total)
                 else:
                     # Nobody counts a socket file's bytes: while some wait, what the process grows by stands for them.
-                    peer.measure(count, memory if sockets.has_unread(borrowed) else None, self._memory)
-        self._memory = memory
+                    peer.measure(count, memory if sockets.has_unread(borrowed) else None)
         for peer in self._peers.too_long():
             self._too_long.record(
                 "ZeroMQ connection of %s closed: a message of more than %d MiB, or too many at once",

@@ -34,17 +34,17 @@ class Peer:
         self.base: int | None = 0 if network else None  # clients of a socket file have no address
         self.incomplete = 0
 
-    def measure(self, messages: int, total: int | None, before: int | None = None) -> None:
+    def measure(self, messages: int, total: int | None) -> None:
         """Take the number of messages and of bytes so far; None: the bytes can't have become more.
 
-        `before` is where the count of bytes begins after a message, if it isn't `total` itself.
+        The bytes of a message are counted from the first time that this is called after the one before it.
         """
         if messages != self.messages:
             self.messages, self.base, self.incomplete = messages, None, 0
         if total is None:
             return
         if self.base is None:
-            self.base = total if before is None else before
+            self.base = total
         self.incomplete = max(0, total - self.base)
 
 
