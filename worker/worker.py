@@ -23,7 +23,7 @@ from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.protocol.frames import ANY
 from .admission.admission import Admission
 from .admission.replay_memory import ReplayMemory
-from .audit.actor import Actor
+from .audit.actor import Actor, http_actor
 from .audit.fingerprints import FINGERPRINT_PURPOSE
 from .audit.trail import OWN_ACTOR, AuditTrail
 from .configuration import Configuration
@@ -177,7 +177,7 @@ class Worker:
             run_task=context.run_tool,
             read_arguments=context.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.inventory.tools.timeout),
-            on_rejected=lambda network, reason, token: context.audit.refused(network, reason, token=token),
+            on_rejected=lambda address, reason, token: context.audit.refused(http_actor(address), reason, token=token),
         )
         self.http = HttpServer(app, listener, on_stop=app.close_streams)
 

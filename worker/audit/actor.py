@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...models.tasks.audit import Authentication
+from ..client_network import client_network
 from .text import MAX_DETAIL_CHARACTERS, masked, printable
 
 _LOCAL_PEER = re.compile(r"localhost:([0-9]+):[0-9]+:([0-9]+)")
@@ -42,6 +43,11 @@ class Actor:
 def as_actor(actor: Actor | str) -> Actor:
     """Return an actor of which only the name is known, unless it is one already."""
     return Actor(actor) if isinstance(actor, str) else actor
+
+
+def http_actor(address: str) -> Actor:
+    """Return the sender of an MCP request: the network that its failures count against, and its address."""
+    return Actor(client_network(address), address=peer_address(address))
 
 
 def peer_address(peer: str) -> str:

@@ -43,10 +43,11 @@ def authenticate(
     if not credentials:
         return policy.unauthenticated if credentials is None else policy.empty_credentials
     peer = scope.get("client")
-    network = client_network(peer[0]) if peer else ""
+    address = peer[0] if peer else ""
+    network = client_network(address)
     lockout = _check_lockout(policy, network)
     if lockout is not None:
-        policy.on_rejected(network, "too many wrong tokens", credentials)
+        policy.on_rejected(address, "too many wrong tokens", credentials)
         return lockout
     try:
         caller = scheme.authenticate(credentials)
@@ -54,10 +55,10 @@ def authenticate(
         return _store_failed(error)
     if caller is None:
         _record_failure(policy, network, credentials)
-        policy.on_rejected(network, "wrong token", credentials)
+        policy.on_rejected(address, "wrong token", credentials)
         return _check_lockout(policy, network) or scheme.invalid
     if not caller.scopes.issuperset(policy.required_scopes):
-        policy.on_rejected(network, "insufficient scope", credentials)
+        policy.on_rejected(address, "insufficient scope", credentials)
         return scheme.insufficient_scope
     return scheme, caller
 

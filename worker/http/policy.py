@@ -52,7 +52,7 @@ class AccessPolicy:
 
     The first of `schemes` whose credentials a request has is used; without any there is no authentication. `is_live`
     returns whether a token is still valid, and raises where the token store fails. `on_rejected` is called with
-    network, reason and credentials of each request that authentication rejects, from the loop; it must neither block
+    address, reason and credentials of each request that authentication rejects, from the loop; it must neither block
     nor raise. `documents` are public responses to GET and HEAD by path, `stream_app` serves GET of the MCP paths.
     """
 
@@ -63,7 +63,7 @@ class AccessPolicy:
     required_scopes: tuple[str, ...] = ()
     is_live: Callable[[str], bool] = lambda _token: True
     limiter: FailedAuthLimiter | None = None
-    on_rejected: Callable[[str, str, str], object] = lambda _network, _reason, _credentials: None
+    on_rejected: Callable[[str, str, str], object] = lambda _address, _reason, _credentials: None
     documents: Mapping[str, StaticResponse] = field(default_factory=lambda: {HEALTH_PATH: StaticResponse(200)})
     stream_app: ASGIApp | None = None
 

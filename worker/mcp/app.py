@@ -59,8 +59,8 @@ def build_app(
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
-    another service; it is None without a broker, where the tools never change. `on_rejected` is called with client
-    network, reason and token of each request that authentication rejects.
+    another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
+    client's address, reason and token of each request that authentication rejects.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.tokens import BearerTokenRecord
+from nfcli.worker.audit.actor import http_actor
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.http.middleware import RequestMiddleware
@@ -161,7 +162,7 @@ class ServedWorker(McpAddress):
             run_task=self.worker.run_tool,
             read_arguments=self.worker.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.worker.inventory.tools.timeout),
-            on_rejected=lambda network, reason, token: self.audit.refused(network, reason, token=token),
+            on_rejected=lambda address, reason, token: self.audit.refused(http_actor(address), reason, token=token),
         )
 
     def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import AuthBearer, WorkerInventory
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.audit import AuditEntry, AuditReport
-from nfcli.worker.audit.actor import Actor, peer_address
+from nfcli.worker.audit.actor import Actor, http_actor, peer_address
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry
@@ -27,6 +27,7 @@ from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
+from nfcli.worker.worker import TASK_MODULES
 from support.task_context import task_context
 
 WAIT_SECONDS = 10
@@ -117,6 +118,24 @@ def test_each_job_that_changes_tokens_leaves_a_line_with_its_client(desk: Desk) 
     assert desk.trail.verify().lines == 7
 
 
+def shown_models(kind: Any) -> set[type[BaseModel]]:
+    """Return the models in a type, those of their fields included."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {kind}.union(*(shown_models(field.annotation) for field in kind.model_fields.values()))
+    return set().union(*map(shown_models, get_args(kind)))
+
+
+def test_each_task_whose_result_has_tokens_leaves_a_line() -> None:
+    """A field that is kept out of reprs is a secret; of a backup, the first step leaves the line."""
+    showing = {
+        spec.name: spec.audit
+        for spec in TaskRegistry(*TASK_MODULES)
+        if any(not field.repr for model in shown_models(spec.result_type) for field in model.model_fields.values())
+    }
+    assert "bearer_token_list" in showing
+    assert [name for name, audit in showing.items() if audit is None] == []
+
+
 def test_a_line_says_who_sent_the_job_and_how_far_that_is_known(desk: Desk) -> None:
     """The key's name, which the connection proves; the shell's own word; the peer of the socket; the job's uuid."""
     desk.run("bearer_token_store", uuid="job-1", peer="localhost:1000:1000:4711", origin="ann@laptop", **store())
@@ -142,6 +161,20 @@ def test_a_line_says_who_sent_the_job_and_how_far_that_is_known(desk: Desk) -> N
 def test_the_address_of_a_peer_is_what_the_operating_system_knows(peer: str, address: str) -> None:
     """Without SO_PEERCRED, libzmq knows no user of a local socket."""
     assert peer_address(peer) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "actor", "shown"),
+    [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1:2", "2001:db8::/64", "2001:db8::1:2"),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ("", "", ""),
+    ],
+)
+def test_a_refused_request_is_recorded_with_its_full_address(address: str, actor: str, shown: str) -> None:
+    """Limits count the network; the operator has to find the host."""
+    assert http_actor(address) == Actor(actor, address=shown)
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,7 @@ def test_rejected_tokens_are_audited(served_worker: Serve) -> None:
         ("127.0.0.1", "refuse", "wrong token"),
         ("127.0.0.1", "refuse", "too many wrong tokens"),
     ]
+    assert {entry.address for entry in entries} == {"127.0.0.1"}
     first, second, third, last = [entry.tokens for entry in entries]
     assert first == last
     assert len({*first, *second, *third}) == 3
