@@ -82,14 +82,12 @@ class ValueSuggester:
         return self._users
 
     def _fetch_usernames(self) -> list[str]:
-        results = self._client.run_job(SERVICE, "bearer_token_list", workers=ALL_WORKERS, timeout=USERS_TIMEOUT_SECONDS)
-        lists: list[list[dict[str, Any]]] = [
-            result["result"] for result in results.values() if isinstance(result["result"], list)
-        ]
+        # Not from a listing: that shows tokens, and each leaves a line in the audit trail.
+        results = self._client.run_job(SERVICE, "token_users", workers=ALL_WORKERS, timeout=USERS_TIMEOUT_SECONDS)
+        lists: list[list[Any]] = [result["result"] for result in results.values() if isinstance(result["result"], list)]
         if not lists:
-            raise NoWorkersError("no worker has listed its tokens")
-        rows = [row for rows in lists for row in rows]
-        return sorted({name for row in rows if (name := str(row["username"])) and name.isprintable()})
+            raise NoWorkersError("no worker has listed its users")
+        return sorted({str(name) for names in lists for name in names if name and str(name).isprintable()})
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -74,6 +74,12 @@ def get_inventory(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     return worker.inventory.redacted(for_tools=worker.is_tool_call)
 
 
+@task(result=list[str], mcp=False, restricted=True)
+def token_users(worker: TaskContext, _arguments: TaskInput) -> list[str]:
+    """List the names of users who have a live token, for completion at the prompt; shows no token."""
+    return worker.store.usernames()
+
+
 @task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
 def list_tasks(worker: TaskContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
     """List the worker's tasks, or the one of that name, with descriptions and JSON Schemas, or names only."""

@@ -101,14 +101,14 @@ def clock() -> SimpleNamespace:
 
 
 def test_user_names_are_asked_for_once_in_a_while(client: FakeClient, clock: SimpleNamespace) -> None:
-    """A short time limit, one question in ten seconds, and a new one after a command."""
+    """A short time limit, one question in ten seconds, and a new one after a command; no tokens are listed for it."""
     suggester = ValueSuggester(client, clock=lambda: clock.now)
     client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "bob", "token": "x"})
     client.calls.clear()
     assert suggester.suggest(USERNAME) == ["bob"]
     clock.now += 9
     assert suggester.suggest(USERNAME) == ["bob"]
-    assert client.calls == [{"service": "fastmcp", "task": "bearer_token_list", "workers": "all", "timeout": 1.0}]
+    assert client.calls == [{"service": "fastmcp", "task": "token_users", "workers": "all", "timeout": 1.0}]
     clock.now += 1
     suggester.suggest(USERNAME)
     suggester.invalidate()
@@ -157,7 +157,7 @@ def test_a_broker_that_is_away_is_not_asked_at_each_key(client: FakeClient, cloc
 
 def test_names_that_would_command_the_terminal_are_left_out(client: FakeClient) -> None:
     """Other implementations of workers may list anything."""
-    client.answers["bearer_token_list"] = [{"username": "ok"}, {"username": "a\x1b[2J"}, {"username": ""}]
+    client.answers["token_users"] = ["ok", "a\x1b[2J", ""]
     assert ValueSuggester(client).suggest(USERNAME) == ["ok"]
 
 

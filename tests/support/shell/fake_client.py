@@ -106,6 +106,10 @@ class FakeClient:
             (row for row in rows if arguments.username in {None, row["username"]}), key=lambda row: row["username"]
         )
 
+    def token_users(self, worker: str, _: None) -> list[str]:
+        """Return the names of users."""
+        return sorted({row["username"] for row in self.tokens[worker].values()})
+
     def bearer_token_delete(self, worker: str, arguments: BearerTokenDeleteInput) -> bool:
         """Drop tokens; return whether there were any."""
         kept = {

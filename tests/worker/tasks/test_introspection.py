@@ -38,6 +38,7 @@ TASKS = [
     *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "discover", "echo"),
     *("get_guardrails", "get_inventory", "get_prompts"),
     *("get_stats", "get_status", "get_tools", "get_version", "get_worker_status", "list_tasks"),
+    "token_users",
 ]
 Run = Callable[..., Any]
 
