@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 
+from ...models.commands.base import JobArguments
 from ...models.environment.private_files import open_private, write_private
 from ...models.errors import NfcliError, UsageError
 from ...models.inventory.masking import MASK
@@ -17,6 +18,11 @@ from .shell_words import SHELL_WORDS
 KEPT_LINES = 1000
 _FILTERS = frozenset({"include", "exclude"})
 _LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
+# Letters and digits without the dots and dashes that names have, or a UUID.
+_RANDOM = re.compile(
+    r"(?=.*[0-9])(?=.*[A-Za-z])([A-Za-z0-9_~+/]{16,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})=*"
+)
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class HistoryFile:
@@ -58,10 +64,11 @@ class HistoryFile:
             self.problem = f"history is not saved: {error}"
 
 
-def mask_line(line: str, location: Sequence[Scope]) -> str:
+def mask_line(line: str, location: Sequence[Scope], tokens: Container[str] = ()) -> str:
     """Return a line with its secrets masked; empty for a comment, which isn't kept.
 
-    In a valid line, the values of secret fields are masked. In any other a secret may be anywhere after the first wrong
+    In a valid line, the values of secret fields are masked, and in a command for workers what is among the stored
+    `tokens` or looks like one, wherever it stands. In any other a secret may be anywhere after the first wrong
     word, so from there on only words of the shell and the command tree stay. `location` is the open group.
     """
     if is_comment(line):
@@ -80,7 +87,10 @@ def mask_line(line: str, location: Sequence[Scope]) -> str:
     else:
         suspects = {len(words) - 1} if tail.open_quote else set()
     secrets = {first + number for number in parser.secrets if words[first + number].text != ASK}
-    return _with_masks(line, words, secrets | suspects | _filtered_tokens(words))
+    masked = secrets | suspects | _filtered_tokens(words)
+    if parser.command is not None and issubclass(parser.command.model, JobArguments):
+        masked |= _misplaced_tokens(parser, words, masked, tokens)
+    return _with_masks(line, words, masked)
 
 
 def _filtered_tokens(words: Sequence[Word]) -> set[int]:
@@ -89,6 +99,19 @@ def _filtered_tokens(words: Sequence[Word]) -> set[int]:
         position
         for position in range(1, len(words))
         if words[position - 1].text in _FILTERS and _LIKE_A_TOKEN.fullmatch(words[position].text)
+    }
+
+
+def _misplaced_tokens(
+    parser: Parser, words: Sequence[Word], masked: Collection[int], tokens: Container[str]
+) -> set[int]:
+    """Return the positions of words outside of secret fields that are tokens, or look like one."""
+    known = vocabulary(parser.groups[0].model) | SHELL_WORDS.keys()
+    texts = {position: word.text for position, word in enumerate(words) if position not in masked}
+    return {
+        position
+        for position, text in texts.items()
+        if text not in known and _TOKEN.fullmatch(text) and (_RANDOM.fullmatch(text) or text in tokens)
     }
 
 

@@ -17,6 +17,7 @@ from .dispatch import ShellClient
 from .history import HistoryFile
 from .prompt import HiddenPrompt, Prompt
 from .session import Session
+from .stored_tokens import StoredTokens
 
 INTRO = "nfcli: press ? for help and Tab to complete a word, read the manual with man page, leave with Ctrl-D"
 
@@ -42,7 +43,7 @@ class App(PicleApp):
         )
         self._notices = [intro, history.problem]
         super().__init__(Root)
-        self._line_reader = Prompt(self.session, history)
+        self._line_reader = Prompt(self.session, history, StoredTokens(client))
 
     def cmdloop(self, intro: str | None = None) -> None:
         """Read and run lines until the user leaves with Ctrl-D, `end`, or `exit` at the top.
@@ -58,6 +59,7 @@ class App(PicleApp):
                 continue
             except (EOFError, BrokenPipeError):
                 break
+        self._line_reader.save_history()
 
     def onecmd(self, line: str) -> bool:
         """Run a line, or several that were pasted at once; return whether the user has left."""

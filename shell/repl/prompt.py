@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 
 from prompt_toolkit import PromptSession
@@ -16,8 +16,8 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from ...models.errors import UsageError
-from ..syntax.lexer import HELP, VERBOSE_HELP, split_typed
-from ..syntax.parser import HelpRequest, Parser
+from ..syntax.lexer import HELP, VERBOSE_HELP, is_comment, split_typed
+from ..syntax.parser import HelpRequest, Parser, Scope
 from .completion import complete
 from .history import HistoryFile, mask_line
 from .session import Session
@@ -30,9 +30,9 @@ class Prompt:
     value it is a character.
     """
 
-    def __init__(self, session: Session, history: HistoryFile) -> None:
+    def __init__(self, session: Session, history: HistoryFile, tokens: Container[str] = ()) -> None:
         self._session = session
-        self._history = PromptHistory(history, session)
+        self._history = PromptHistory(history, session, tokens)
         self._editor: PromptSession[str] | None = None
         self._latest_help: tuple[str, int] | None = None
 
@@ -53,8 +53,13 @@ class Prompt:
                 output=_terminal(),
             )
         self._latest_help = None
+        self.save_history()
         self._session.suggester.invalidate()
         return self._editor.prompt(self._session.navigator.prompt)
+
+    def save_history(self) -> None:
+        """Save the lines that were read, once they have been run."""
+        self._history.save()
 
     def print_help(self, line: str) -> None:
         """Print what may stand at the end of a line, which ends in `?` or `??`."""
@@ -127,13 +132,16 @@ class HiddenPrompt:
 class PromptHistory(History):
     """The history behind the arrow keys: the lines of this session as they were typed, those of earlier ones as kept.
 
-    The history file, and the word `history`, have them with secrets masked.
+    The history file, and the word `history`, have them with secrets masked, after `save`. `tokens` has the stored
+    tokens; asking it may take a while.
     """
 
-    def __init__(self, lines: HistoryFile, session: Session) -> None:
+    def __init__(self, lines: HistoryFile, session: Session, tokens: Container[str] = ()) -> None:
         super().__init__()
         self._lines = lines
         self._session = session
+        self._tokens = tokens
+        self._unsaved: list[tuple[str, Sequence[Scope]]] = []
 
     def load_history_strings(self) -> Iterable[str]:
         """Yield the lines, the latest first."""
@@ -142,9 +150,16 @@ class PromptHistory(History):
     def append_string(self, string: str) -> None:
         """Add what was typed, one line or several; comments are not kept."""
         for line in string.splitlines():
-            text = mask_line(line, self._session.navigator.location)
-            if text:
+            if line.strip() and not is_comment(line):
                 self._loaded_strings.insert(0, line.strip())
+                self._unsaved.append((line, self._session.navigator.location))
+
+    def save(self) -> None:
+        """Keep the lines added since the last time, with secrets masked."""
+        lines, self._unsaved = self._unsaved, []
+        for line, location in lines:
+            text = mask_line(line, location, self._tokens)
+            if text:
                 self.store_string(text)
 
     def store_string(self, string: str) -> None:

@@ -1,6 +1,7 @@
 """The history file: lines kept across runs, their secrets masked."""
 
 import stat
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ ROOT = (Scope("root", Root),)
 SECRET = "Sup3r.S3cret"
 
 
-def kept(line: str, where: str = "") -> str:
-    """Return what is kept of a line typed in a group."""
+def kept(line: str, where: str = "", tokens: Container[str] = ()) -> str:
+    """Return what is kept of a line typed in a group; `tokens` are stored."""
     parser = Parser(ROOT)
     parser.feed_all(split(where))
-    return mask_line(line, parser.groups)
+    return mask_line(line, parser.groups, tokens)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,42 @@ def test_values_of_secret_fields_are_masked(line: str, text: str) -> None:
 def test_a_wrong_line_keeps_only_words_that_can_be_no_secret(line: str, text: str) -> None:
     """From the first wrong word on, only names of the tree and mistyped names stay."""
     assert kept(line) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("fastmcp auth list-tokens | include abc1", "fastmcp auth list-tokens | include ***"),
+        ("fastmcp auth list-tokens | json | exclude abc1", "fastmcp auth list-tokens | json | exclude ***"),
+        ("fastmcp auth create-token username abc1", "fastmcp auth create-token username ***"),
+        ("fastmcp auth delete-token username 'abc1'", "fastmcp auth delete-token username ***"),
+        ("fastmcp auth list-tokens workers abc1", "fastmcp auth list-tokens workers ***"),
+        ("fastmcp auth create-token username ann expire 60", "fastmcp auth create-token username ann expire 60"),
+        ("fastmcp auth list-tokens | include ann", "fastmcp auth list-tokens | include ann"),
+        ("man page abc1", "man page abc1"),
+    ],
+)
+def test_word_that_is_stored_as_a_token_is_masked_wherever_it_stands(line: str, text: str) -> None:
+    """However short; commands that need no worker ask none."""
+    assert kept(line, tokens={"abc1", "auth", "60x"}) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "is_kept"),
+    [
+        ("888945f9a0b14c7c8f3e2d1c0b9a8f7e", False),
+        ("Zm9vYmFyMTIzNDU2Nzg5MA==", False),
+        ("0123abcd-0123-4567-89ab-0123456789ab", False),
+        ("svc-backup-2024-prod.example.com", True),
+        ("continuousintegration", True),
+        ("20240131120000000", True),
+    ],
+)
+def test_word_that_looks_like_a_token_is_masked_where_a_user_s_name_belongs(word: str, is_kept: bool) -> None:
+    """Letters and digits without a name's dots and dashes, or a UUID."""
+    assert kept(f"fastmcp auth list-tokens username {word}") == (
+        f"fastmcp auth list-tokens username {word if is_kept else '***'}"
+    )
 
 
 def test_what_is_a_secret_depends_on_where_it_is_typed() -> None:

@@ -253,6 +253,7 @@ def test_arrow_keys_bring_back_lines_as_they_were_typed_and_the_file_masks_them(
     history.append_string("\n".join([*typed[:2], "# comment", f" {typed[2]}"]))
     expected = ["auth check-token token ***", "auth create-tokn username ***", "auth list-tokens"]
     assert history.get_strings() == typed
+    history.save()
     assert list(history.load_history_strings()) == expected[::-1]
     assert (tmp_path / "history").read_text().splitlines() == expected
 
