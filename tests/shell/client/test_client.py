@@ -29,6 +29,7 @@ from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
+from support.fabric.fake_broker import outcome
 from support.task_context import task_context
 
 WAIT_SECONDS = 10.0
@@ -120,14 +121,6 @@ def client(fabric: Fabric) -> Iterator[Client]:
     """Return a client whose key is authorized."""
     with fabric.client() as client:
         yield client
-
-
-def outcome(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return each worker's value, or its status and errors."""
-    return {
-        name: (result["status"], result["errors"]) if result["failed"] else result["result"]
-        for name, result in results.items()
-    }
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def test_surprises_are_reported_once(tmp_path: Path, broker: Any) -> None:
     site = Site(tmp_path, broker, "w9", broker=True)
     own = tmp_path / "__norfab__" / "files" / "broker" / "public_keys" / "broker.key"
     broker.write_key(own)
+    shutil.rmtree(site.environment.state_folder)  # made before the folder was a base folder of NorFab
     text = (tmp_path / "inventory.yaml").read_text().replace(broker.public.decode(), "x" * 40)
     (tmp_path / "inventory.yaml").write_text(text.replace("service: fastmcp", "service: nornir"))
     notices: list[str] = []
