@@ -19,6 +19,7 @@ from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
 from ...models.tasks.audit import Operation
 from ..admission.admission import Admission, AdmissionError
+from .encoding import encode_result
 from .finished_jobs import FinishedJobs
 from .lane_threads import LaneLimits, LaneThreads
 from .progress import JobProgress
@@ -259,7 +260,7 @@ class JobExecutor:
         if audit is not None and (result.failed or result.result is False):
             result = self._record_unchanged(job, worker, audit, result)
         try:
-            return to_json({self._worker.name: result})
+            return encode_result(self._worker.name, result)
         except (PydanticSerializationError, ValueError):
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})

@@ -9,7 +9,8 @@ import os
 import sqlite3
 import stat
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ...models.environment.private_files import open_private, sync_folder
@@ -25,34 +26,15 @@ READ_SECONDS = 30.0
 _COMPANIONS = ("-journal", "-wal", "-shm")
 
 
-def write_backup(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:
+def start_backup(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:
     """Copy the database of an open connection, in that connection's thread, into a new file with mode 0600.
 
-    The copy is a consistent snapshot; it has passed the integrity check and is on disk when this returns. A failed copy
-    is removed.
+    The copy is a consistent snapshot, for `finish_backup` to complete. A failed copy is removed.
 
     Raises:
         TaskError: the file exists already.
         TokenStoreError: its subclasses say what is wrong, with the copy's disk or with the database.
     """
-    try:
-        try:
-            open_private(path, "xb").close()
-        except FileExistsError:
-            raise TaskError(f"{path} exists already, nothing changed: name another file for the backup") from None
-        try:
-            _copy(source, database, path, lock_timeout_seconds)
-            sync_folder(path.parent)
-        except BaseException:
-            for leftover in (path, *(companion(path, ending) for ending in _COMPANIONS)):
-                with suppress(OSError):
-                    leftover.unlink(missing_ok=True)
-            raise
-    except DATABASE_ERRORS as error:
-        raise store_error(error, database, backup=path) from error
-
-
-def _copy(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_seconds: float) -> None:
     deadline = time.monotonic() + lock_timeout_seconds
 
     def wait(status: int, _remaining: int, _total: int) -> None:
@@ -60,11 +42,44 @@ def _copy(source: sqlite3.Connection, database: Path, path: Path, lock_timeout_s
         if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} and time.monotonic() > deadline:
             raise TokenStoreBusyError("token store busy, nothing changed: another process holds its database")
 
-    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+    try:
+        open_private(path, "xb").close()
+    except FileExistsError:
+        raise TaskError(f"{path} exists already, nothing changed: name another file for the backup") from None
+    except DATABASE_ERRORS as error:
+        raise store_error(error, database, backup=path) from error
+    with _removed_on_failure(database, path), closing(sqlite3.connect(path, isolation_level=None)) as copy:
         source.backup(copy, progress=wait)
-        copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # the copy's header asks for a write-ahead log
-        if copy.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
-            raise damaged(database)
+
+
+def finish_backup(database: Path, path: Path) -> None:
+    """Check the integrity of a copy and make it one file, which is on disk when this returns; in any thread.
+
+    This takes most of the time, and doesn't use the database. A failed copy is removed.
+
+    Raises:
+        TokenStoreError: its subclasses say what is wrong with the copy or its disk.
+    """
+    with _removed_on_failure(database, path):
+        with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            copy.execute("PRAGMA journal_mode = DELETE").fetchone()  # the copy's header asks for a write-ahead log
+            if copy.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+                raise damaged(database)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def _removed_on_failure(database: Path, path: Path) -> Iterator[None]:
+    try:
+        try:
+            yield
+        except BaseException:
+            for leftover in (path, *(companion(path, ending) for ending in _COMPANIONS)):
+                with suppress(OSError):
+                    leftover.unlink(missing_ok=True)
+            raise
+    except DATABASE_ERRORS as error:
+        raise store_error(error, database, backup=path) from error
 
 
 def read_backup(path: Path, *, seconds: float = READ_SECONDS) -> LoadedTokens:

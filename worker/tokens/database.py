@@ -1,8 +1,8 @@
 """The token database on disk: `diskcache.Cache`, opened durably and without unpickling.
 
 diskcache is a cache: its defaults drop rows, unpickle values and trust the settings in the file. `TokenDatabase` turns
-each of these off and converts every failure into one of the `TokenStore…Error` classes. All calls on one database come
-from the thread that opened it. `rows.py` describes the rows.
+each of these off and converts every failure into one of the `TokenStore…Error` classes. Calls on one database come from
+the thread that opened it, unless their docstring says otherwise. `rows.py` describes the rows.
 """
 
 # diskcache has no type hints; its calls are all in this file.
@@ -14,7 +14,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import diskcache
 
 from ...models.errors import TokenStoreDamagedError, TokenStoreError, TokenStoreFullError
 from ...models.tokens import BearerTokenRecord
-from .backup import write_backup
+from .backup import finish_backup, start_backup
 from .errors import DATABASE_ERRORS, damaged, store_error
 from .files import DATABASE_NAME, DatabaseFiles, check_file, prepare_folder
 from .replication.tombstones import NO_TOMBSTONES, RowChange
@@ -202,11 +202,11 @@ class TokenDatabase:
             TokenStoreError: its subclasses say whether it is read-only, full or damaged.
         """
         self.folder = folder
-        self._file = folder / DATABASE_NAME
+        self.file = folder / DATABASE_NAME
         self._wait_ms = round(lock_timeout_seconds * _MILLISECONDS)
         with self._converting_errors(), ExitStack() as undo:
             prepare_folder(folder)
-            check_file(self._file, lock_timeout_seconds)
+            check_file(self.file, lock_timeout_seconds)
             self.cache = TokenCache(folder, lock_timeout_seconds)
             undo.callback(self.cache.close)
             self._files = DatabaseFiles(folder)
@@ -218,7 +218,7 @@ class TokenDatabase:
         try:
             yield
         except DATABASE_ERRORS as error:
-            raise store_error(error, self._file) from error
+            raise store_error(error, self.file) from error
 
     def _assert_settings(self) -> None:
         found = self.cache.settings_in_force()
@@ -309,7 +309,7 @@ class TokenDatabase:
                     except BaseException as error:
                         raise _HookError(error) from error
 
-        self._verify_files()
+        self.verify_files()
         try:
             self._retry_when_full(in_a_transaction)
         except _HookError as carried:
@@ -318,11 +318,6 @@ class TokenDatabase:
             self._files.record_log_size()
             return
         raise refusal
-
-    def _verify_files(self) -> None:
-        with self._converting_errors():
-            self._files.check()
-            self._verify_log()
 
     def _verify_log(self) -> None:
         """Check that a truncated write-ahead log lost nothing: the database file has it all, or it can be folded in."""
@@ -349,22 +344,35 @@ class TokenDatabase:
             write()
 
     def backup(self, path: Path) -> None:
-        """Copy the database into a new private file: see `backup.write_backup`."""
+        """Copy the database into a new private file: see `backup.start_backup`."""
         with self._converting_errors():
             self._verify_log()
-        write_backup(self.cache.connection, self._file, path, self._wait_ms / _MILLISECONDS)
+        start_backup(self.cache.connection, self.file, path, self._wait_ms / _MILLISECONDS)
 
-    def check(self) -> None:
-        """Check that the files are in place, and the integrity of the database on disk.
+    def finish_backup(self, path: Path) -> None:
+        """Complete a copy, in any thread: see `backup.finish_backup`."""
+        finish_backup(self.file, path)
+
+    def verify_files(self) -> None:
+        """Check that the files are in place.
 
         Raises:
-            TokenStoreDamagedError: it is damaged, or was moved or replaced.
+            TokenStoreDamagedError: the database was moved or replaced, or its log truncated.
         """
-        self._verify_files()
         with self._converting_errors():
-            self.cache.pragma("shrink_memory")  # pages cached in memory may be intact where those on disk are damaged
-            if self.cache.pragma("integrity_check(1)")[0] != "ok":
-                raise damaged(self._file)
+            self._files.check()
+            self._verify_log()
+
+    def check_integrity(self) -> None:
+        """Check the integrity of the database on disk; in any thread: it has a connection of its own.
+
+        Raises:
+            TokenStoreDamagedError: it is damaged.
+        """
+        uri, seconds = f"{self.file.absolute().as_uri()}?mode=ro", self._wait_ms / _MILLISECONDS
+        with self._converting_errors(), closing(sqlite3.connect(uri, uri=True, timeout=seconds)) as connection:
+            if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+                raise damaged(self.file)
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it. Safe to repeat."""

@@ -323,7 +323,9 @@ class TokenStore:
             TaskError: the file exists already.
             TokenStoreError: its subclasses say what is wrong with the copy's disk, or with the database.
         """
-        return self.run(self._backup, path)
+        count = self.run(self._backup, path)
+        self.database.finish_backup(path)  # in this thread: the store's own has revocations to do
+        return count
 
     def _backup(self, path: Path) -> int:
         self.revocations.settle()  # a copy must not bring revoked tokens back
@@ -331,12 +333,9 @@ class TokenStore:
         return len(self)
 
     def check(self) -> None:
-        """Run SQLite's integrity check on the database on disk.
-
-        Raises:
-            TokenStoreDamagedError: the database is damaged, or was moved or replaced.
-        """
-        self.run(self.database.check)
+        """Check the integrity of the database on disk; TokenStoreDamagedError if damaged, moved or replaced."""
+        self.run(self.database.verify_files)
+        self.database.check_integrity()
 
     def sweep(self) -> int:
         """Remove expired tokens from memory and disk, in transactions of bounded size; return how many.
