@@ -117,12 +117,16 @@ class TokenCache(diskcache.Cache):
     def remove(self, keys: Iterable[str]) -> None:
         """Remove rows, expired ones as well."""
         gone = dict.fromkeys(keys)  # not a set: in random order SQLite would seek through the entire file
-        found = self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", ((key,) for key in gone)).rowcount
-        if found < len(gone):
+        if self._delete(gone) < len(gone):
             # A damaged index hides rows that the next start would load; rows that another process removed are gone.
             rows = self._sql("SELECT key FROM Cache NOT INDEXED WHERE raw = 1")
             if any(key in gone for (key,) in rows):
                 raise sqlite3.DatabaseError("an index lacks a stored row")
+
+    def _delete(self, keys: Iterable[str]) -> int:
+        statement = "DELETE FROM Cache WHERE key = ? AND raw = 1"
+        count: int = self._con.executemany(statement, ((key,) for key in keys)).rowcount
+        return count
 
     def replace(self, rows: Iterable[Row]) -> None:
         """Replace all rows of tokens; `set` takes ten times as long for each."""
@@ -143,7 +147,8 @@ class TokenCache(diskcache.Cache):
 
     def change_tombstones(self, change: RowChange) -> None:
         """Write and remove rows of tombstones."""
-        self.remove([*change.removed, *change.written])
+        self.remove(change.removed)
+        self._delete(change.written)  # most are new: `remove` would look for each of them in the entire table
         self._insert((key, "", value, None) for key, value in change.written.items())
 
     def save_high_water_mark(self, latest: float) -> None:

@@ -30,6 +30,7 @@ from support.tokens.token_store import delete_tokens, store_token
 OpenStore = Callable[[], TokenStore]
 
 PAGE = 4096
+JOIN_SECONDS = 5
 
 
 def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
@@ -241,3 +242,34 @@ def test_a_check_finds_a_database_that_was_moved(store: TokenStore, tokens_folde
     (tokens_folder / "cache.db").rename(tokens_folder / "moved.db")
     with pytest.raises(TokenStoreDamagedError, match="was moved or replaced"):
         store.check()
+
+
+@pytest.mark.parametrize("step", ["check_integrity", "finish_backup"])
+def test_a_token_is_deleted_while_a_database_or_its_copy_is_checked(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """That takes seconds for a large one, and doesn't occupy the store's own thread."""
+    deleted: list[int] = []
+    ended = threading.Event()
+
+    def delete_meanwhile(*_: object) -> None:
+        other = threading.Thread(target=lambda: deleted.append(delete_tokens(store, token="token-1")), daemon=True)
+        other.start()
+        other.join(JOIN_SECONDS)
+
+    monkeypatch.setattr(store.database, step, delete_meanwhile)
+    run = store.check if step == "check_integrity" else lambda: store.backup(tmp_path / "backup.db")
+    worker = threading.Thread(target=lambda: (run(), ended.set()), daemon=True)
+    worker.start()
+    assert ended.wait(2 * JOIN_SECONDS)
+    assert deleted == [1]
+
+
+def test_a_deletion_does_not_read_the_entire_table(store: TokenStore) -> None:
+    """Its row, and the one of its tombstone, are found by an index."""
+    statements: list[str] = []
+    store.run(lambda: store.database.cache.connection.set_trace_callback(statements.append))
+    delete_tokens(store, token="token-1")
+    store.run(lambda: store.database.cache.connection.set_trace_callback(None))
+    assert any(statement.startswith("DELETE") for statement in statements)
+    assert [statement for statement in statements if "NOT INDEXED" in statement] == []
