@@ -18,6 +18,7 @@ from nfcli.worker.jobs.executor import JobExecutor, JobLimits
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
+from nfcli.worker.tasks import introspection
 from nfcli.worker.tokens.store import TokenStore
 from support.task_context import task_context
 
@@ -31,7 +32,7 @@ class Count(TaskInput):
 
 
 class JobBench:
-    """An executor with the auth tasks and six more; the gate holds one of them."""
+    """An executor with the auth and introspection tasks, and six more; the gate holds one of them."""
 
     def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
         self.counted = 0
@@ -49,7 +50,7 @@ class JobBench:
             return worker.uuid
 
         tasks.report = task(arguments=Count)(report)  # type: ignore[attr-defined]
-        registry = TaskRegistry(tasks, auth_tasks)
+        registry = TaskRegistry(tasks, auth_tasks, introspection)
         self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
         self.restart()
 

@@ -72,7 +72,7 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
                     f"plugin {plugin}: task {spec.name} is already defined by {origin}: rename the function"
                 )
             definitions[spec.name] = (f"plugin {plugin}", spec)
-            registry.add(replace(spec, function=_wrap(spec.function), audit=None, run_inline=False))
+            registry.add(replace(spec, function=_wrap(spec.function), audit=None, run_inline=False, is_read=False))
 
 
 def add_import_path(folder: Path) -> None:

@@ -113,7 +113,7 @@ class Lane(StrEnum):
 
     GENERAL = "jobs"
     CHANGES = "token-changes"
-    READS = "token-reads"
+    READS = "reads"
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,9 @@ class TaskSpec:
     """The declaration of one task: its function, model of arguments, type of result, and hints (None: never a tool).
 
     `audit` is the operation of the audit line that is written when the task changes nothing, None for tasks that aren't
-    audited. `run_inline`: it only reads memory, so the thread that receives the job runs it. `restricted`: it shows or
-    changes what clients must be authorized for, so its jobs have to be signed where the inventory says so, and other
+    audited. `run_inline`: it only reads memory, so the thread that receives the job runs it. `is_read`: it waits for
+    nothing but this worker's own memory and disk, so its jobs don't queue behind tasks that do. `restricted`: it shows
+    or changes what clients must be authorized for, so its jobs have to be signed where the inventory says so, and other
     workers' are refused.
     """
 
@@ -133,6 +134,7 @@ class TaskSpec:
     mcp: ToolHints | None
     audit: Operation | None = None
     run_inline: bool = False
+    is_read: bool = False
     restricted: bool = False
 
     def __post_init__(self) -> None:
@@ -146,7 +148,7 @@ class TaskSpec:
         """The lane of the task's jobs: a change of tokens waits neither for other tasks nor for long lists."""
         if self.audit in TOKEN_CHANGES:
             return Lane.CHANGES
-        return Lane.READS if is_token_task(self.name) else Lane.GENERAL
+        return Lane.READS if self.is_read or is_token_task(self.name) else Lane.GENERAL
 
     @property
     def description(self) -> str:
@@ -232,6 +234,7 @@ def task(
     mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = ...,
     audit: Operation | None = ...,
     run_inline: bool = ...,
+    is_read: bool = ...,
     restricted: bool = ...,
 ) -> Callable[[FunctionT], FunctionT]: ...
 
@@ -245,6 +248,7 @@ def task(
     mcp: ToolHints | Mapping[str, Any] | Literal[False] | None = None,
     audit: Operation | None = None,
     run_inline: bool = False,
+    is_read: bool = False,
     restricted: bool = False,
 ) -> Any:
     """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
@@ -259,6 +263,7 @@ def task(
             itself records what it changed, before the change is committed. Ignored for plugins.
         run_inline: the thread that receives jobs runs the function itself; only for functions that take microseconds
             and never wait: no disk, no lock, no network. Ignored for plugins.
+        is_read: its jobs share threads with those that read tokens, and wait for no other task. Ignored for plugins.
         restricted: refuse its jobs from other workers, and unsigned ones where the inventory requires signatures.
 
     Raises:
@@ -267,7 +272,8 @@ def task(
 
     def mark(function: TaskFunction) -> TaskFunction:
         name = function.__name__
-        spec = TaskSpec(name, function, arguments, result, _hints(name, mcp), audit, run_inline, restricted)
+        hints = _hints(name, mcp)
+        spec = TaskSpec(name, function, arguments, result, hints, audit, run_inline, is_read, restricted)
         function.task_spec = spec  # type: ignore[attr-defined]
         return function
 

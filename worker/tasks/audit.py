@@ -10,7 +10,7 @@ from ..jobs.task import task
 from ..jobs.task_context import TaskContext
 
 
-@task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False, restricted=True)
+@task(arguments=GetAuditInput, result=list[AuditEntry], mcp=False, restricted=True, is_read=True)
 def get_audit(worker: TaskContext, arguments: GetAuditInput) -> list[dict[str, Any]]:
     """List the newest lines of the audit trail, oldest first: all, or those of a user, a token or an operation.
 
@@ -19,7 +19,7 @@ def get_audit(worker: TaskContext, arguments: GetAuditInput) -> list[dict[str, A
     return [entry.model_dump() for entry in worker.audit.entries(**dict(arguments))]
 
 
-@task(result=AuditReport, mcp=False, restricted=True)
+@task(result=AuditReport, mcp=False, restricted=True, is_read=True)
 def verify_audit(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Verify the entire audit trail and count its lines; fail if one was altered or is missing."""
     return worker.audit.verify().model_dump()

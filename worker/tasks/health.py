@@ -8,7 +8,7 @@ from ..jobs.task import task
 from ..jobs.task_context import TaskContext
 
 
-@task(result=StoreReport, mcp=False)
+@task(result=StoreReport, mcp=False, is_read=True)
 def check_store(worker: TaskContext, _arguments: TaskInput) -> dict[str, object]:
     """Check the integrity of the entire token database and count its tokens; fail where it is damaged."""
     store = worker.store

@@ -33,7 +33,7 @@ from .process_stats import process_stats
 PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskcache")
 
 
-@task(result=StatusReport, mcp=read_only_hints("Get Status"))
+@task(result=StatusReport, mcp=read_only_hints("Get Status"), is_read=True)
 def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Return the worker's addresses and uptime, whether it requires bearer tokens, and numbers of tokens and tools."""
     http = _counters(worker, "http")
@@ -61,26 +61,26 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     ).model_dump()
 
 
-@task(result=dict[str, str], mcp=read_only_hints("Get Version"))
+@task(result=dict[str, str], mcp=read_only_hints("Get Version"), is_read=True)
 def get_version(_worker: TaskContext, _arguments: TaskInput) -> dict[str, str]:
     """Return the versions of nfcli, its main libraries and Python, and the platform."""
     versions = {package: _version(package) for package in PACKAGES}
     return {**versions, "python": platform.python_version(), "platform": sys.platform}
 
 
-@task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"))
+@task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"), is_read=True)
 def get_inventory(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Return the worker's configuration; secrets are replaced by `***`. MCP clients get no rules, no free text."""
     return worker.inventory.redacted(for_tools=worker.is_tool_call)
 
 
-@task(result=list[str], mcp=False, restricted=True)
+@task(result=list[str], mcp=False, restricted=True, is_read=True)
 def token_users(worker: TaskContext, _arguments: TaskInput) -> list[str]:
     """List the names of users who have a live token, for completion at the prompt; shows no token."""
     return worker.store.usernames()
 
 
-@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False)
+@task(arguments=ListTasksInput, result=list[TaskEntry] | list[str], mcp=False, is_read=True)
 def list_tasks(worker: TaskContext, arguments: ListTasksInput) -> list[dict[str, Any]] | list[str]:
     """List the worker's tasks, or the one of that name, with descriptions and JSON Schemas, or names only."""
     specs = list(worker.registry) if arguments.name is None else [worker.registry.get(arguments.name)]
@@ -98,7 +98,7 @@ def echo(worker: TaskContext, arguments: EchoInput) -> dict[str, Any]:
     return EchoReport(task="echo", kwargs=arguments.model_extra or {}).model_dump()
 
 
-@task(result=WorkerStatusReport, mcp=False)
+@task(result=WorkerStatusReport, mcp=False, is_read=True)
 def get_worker_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Return the worker's identity, folders and key files."""
     environment, broker = worker.environment, worker.broker
@@ -121,7 +121,7 @@ def get_worker_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, A
     ).model_dump()
 
 
-@task(result=StatsReport, mcp=False)
+@task(result=StatsReport, mcp=False, is_read=True)
 def get_stats(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Return the process's resource usage and the numbers of messages and jobs."""
     messages, jobs = _counters(worker, "messaging"), _counters(worker, "jobs")

@@ -27,21 +27,21 @@ _Choice = GetToolsInput | GetPromptsInput | GetGuardrailsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
 
-@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"))
+@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"), is_read=True)
 def get_tools(worker: TaskContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
     """List the tools that MCP clients can call at this worker, with descriptions and JSON Schemas, or names only."""
     chosen = _filter(worker.catalogue.tools.values(), arguments)
     return [each.name for each in chosen] if arguments.brief else [_tool_entry(each) for each in chosen]
 
 
-@task(arguments=GetPromptsInput, result=list[PromptEntry] | list[str], mcp=False)
+@task(arguments=GetPromptsInput, result=list[PromptEntry] | list[str], mcp=False, is_read=True)
 def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> list[dict[str, Any]] | list[str]:
     """List the prompts that MCP clients can get from this worker, with descriptions and arguments, or names only."""
     chosen = _filter(worker.catalogue.prompts.values(), arguments)
     return [each.name for each in chosen] if arguments.brief else [_prompt_entry(each) for each in chosen]
 
 
-@task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False)
+@task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False, is_read=True)
 def get_guardrails(worker: TaskContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
     """List the guardrails on arguments and results of tools, or only the names of the tools that have any."""
     chosen = _filter(worker.catalogue.tools.values(), arguments)

@@ -24,6 +24,13 @@ def test_a_token_is_deleted_while_slow_tasks_hold_all_other_threads(bench: JobBe
     assert bench.run("bearer_token_list", "u3")["result"] == []
 
 
+def test_a_worker_tells_its_state_to_a_client_whose_own_tasks_hold_all_its_threads(bench: JobBench) -> None:
+    """So that their owner can see what they do."""
+    hold(bench, 2 * THREADS, client="same")
+    assert bench.run("get_version", "u1", client="same")["failed"] is False
+    bench.gate.set()
+
+
 def test_a_token_is_deleted_while_others_hold_all_places_in_the_queue(bench: JobBench) -> None:
     """The limit on jobs in flight is one of each lane."""
     bench.restart(jobs_in_flight=20)

@@ -14,7 +14,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import WorkerStartError
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.plugins import add_plugins, find_origin
-from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task import Lane, TaskRegistry
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.worker import TASK_MODULES
 from support.task_context import task_context
@@ -269,8 +269,9 @@ def test_a_plugin_gets_the_documented_context_and_nothing_else(lab: Lab) -> None
 
 def test_a_plugin_is_neither_run_inline_nor_audited(lab: Lab) -> None:
     """Whatever its decorator says: it may block, and only the worker's own tasks write audit lines."""
-    lab.add(lab_ten=f"{HEAD}@task(run_inline=True, audit='create')\ndef slow(worker, arguments): pass\n")
+    lab.add(lab_ten=f"{HEAD}@task(run_inline=True, is_read=True, audit='create')\ndef slow(worker, arguments): pass\n")
     assert lab.registry.get("slow").run_inline is False
+    assert lab.registry.get("slow").lane is Lane.GENERAL
     assert lab.registry.get("slow").audit is None
     assert lab.registry.get("bearer_token_check").run_inline is True
 
