@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -286,6 +288,19 @@ def test_allowed_relay_needs_a_signature_where_one_is_required(bench: AdmissionB
     bench.restart(allowed=["workflow-worker-1"])
     reason = bench.refusal(bench.request("bearer_token_list"), "u1", client="workflow-worker-1-NFPClient")
     assert reason.startswith("it takes signed jobs only")
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_signature_is_not_verified_by_the_thread_that_receives_jobs(bench: AdmissionBench, required: bool) -> None:
+    """It takes as long as twenty checks of a token, which that thread runs itself otherwise."""
+    bench.restart(required=required)
+    threads: SimpleQueue[threading.Thread] = SimpleQueue()
+    data = bench.sign(bench.request("bearer_token_check", token="t1"), "u1")
+    assert bench.executor is not None
+    bench.executor.submit(
+        FABRIC_CLIENT, "u1", JobRequest.parse(data), lambda _: threads.put(threading.current_thread())
+    )
+    assert (threads.get(timeout=10) is threading.current_thread()) is not required
 
 
 def test_unsigned_requests_cost_no_proof() -> None:

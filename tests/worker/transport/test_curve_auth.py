@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import zmq
 
-from nfcli.models.environment.curve_keys import ensure_key_pair
+from nfcli.models.environment.curve_keys import ensure_key_pair, format_certificate
+from nfcli.models.environment.private_files import write_private
 from nfcli.models.protocol.frames import Command
 from nfcli.worker.transport.curve_auth import AuthorizedKeys, ZapAuthenticator
 from support.direct_server import unlisted_keys
@@ -141,3 +142,17 @@ def test_a_key_in_a_file_that_other_users_can_change_is_not_authorized(tmp_path:
     assert not clients.is_authorized(pair.public.decode())
     file.chmod(0o600)
     assert clients.is_authorized(pair.public.decode())
+
+
+def test_signing_key_is_that_of_the_file_as_it_is_now(tmp_path: Path) -> None:
+    """Of several files, one that has a signing key; none of a client that isn't authorized any more."""
+    clients, file, key = AuthorizedKeys(tmp_path), tmp_path / "ann.key", "a" * 40
+    assert clients.signing_key(key) is None
+    for signing in ("0a" * 32, None, "0b" * 32):
+        write_private(file, format_certificate(key.encode(), signing=signing))
+        assert clients.signing_key(key) == signing
+    write_private(tmp_path / "a.key", format_certificate(key.encode()))
+    assert clients.signing_key(key) == "0b" * 32
+    file.unlink()
+    assert clients.signing_key(key) is None
+    assert clients.is_authorized(key)
