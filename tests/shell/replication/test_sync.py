@@ -137,6 +137,17 @@ def test_from_and_to_name_who_gives_and_who_is_changed(fleet: Fleet, run_in: Run
     assert "w2" not in {name for _, name in fleet.calls}
 
 
+def test_a_source_does_not_bring_back_what_its_target_deleted(fleet: Fleet, run_in: RunIn) -> None:
+    """Neither a token nor those of a user; there is nothing to do, and the source isn't changed."""
+    fleet.create("ann", "a", "w1")
+    fleet.create("bob", "b", "w1")
+    fleet.delete("w3", token="a")
+    fleet.delete("w3", username="bob")
+    status, out, err = run_in(fleet, f"{SYNC} from w1 to w3")
+    assert (status, json.loads(out), err) == (0, {"w3": NOTHING}, "nothing was changed\n")
+    assert (fleet.tokens("w1"), fleet.tokens("w3")) == ({"a": "ann", "b": "bob"}, {})
+
+
 def test_from_alone_changes_all_others(fleet: Fleet, run_in: RunIn) -> None:
     """And not the source."""
     fleet.create("ann", "a", "w1")

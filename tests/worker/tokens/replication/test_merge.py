@@ -155,6 +155,22 @@ def test_what_changed_since_the_comparison_is_kept(
     assert other.lookup("t") is found
 
 
+def test_a_change_that_seems_older_than_the_merge_is_kept(
+    sites: tuple[TokenStore, TokenStore], clock: SimpleNamespace
+) -> None:
+    """The worker's clock is behind: only the version shows that it changed after the comparison."""
+    one, other = sites
+    clock.now += 100
+    store_token(one, "ann", "created", None)
+    store_token(one, "ann", "deleted", None)
+    changes = [carried(one, other, token) for token in ("created", "deleted")]
+    other.now = lambda: clock.now - 50
+    store_token(other, "ann", "created", 500)
+    delete_tokens(other, token="deleted")
+    assert other.merge(changes, before_commit=None) == NOTHING.model_copy(update={"kept": 2})
+    assert [(record.token, record.expires) for record in other.records()] == [("created", clock.now + 450)]
+
+
 def test_a_token_of_another_user_is_a_conflict(sites: tuple[TokenStore, TokenStore], clock: SimpleNamespace) -> None:
     """Neither side is changed: which of the two is meant, nobody but the operator knows."""
     one, other = sites
