@@ -6,14 +6,12 @@ The file is `{"version": 1, "workers": {NAME: TIME}}`: TIME is when the worker w
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Literal
-
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from ..errors import EnvironmentFolderError
 from .file_lock import FileLock
@@ -26,19 +24,11 @@ MAX_NAME_CHARACTERS = 256
 RENEW_AFTER = timedelta(hours=1)
 LOCK_SECONDS = 1.0
 
+_VERSION = 1
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _POLL_SECONDS = 0.005
 
 _Signature = tuple[int, int, int, int]
-
-
-class _Document(BaseModel):
-    """The content of the file."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    version: Literal[1] = 1
-    workers: dict[str, AwareDatetime]
 
 
 class KnownWorkers:
@@ -100,8 +90,8 @@ class KnownWorkers:
             signature = _signature(os.fstat(stream.fileno()))
             data = stream.read(_MAX_FILE_BYTES)  # the beginning of a longer one is no JSON
         try:
-            self._workers = _Document.model_validate_json(data).workers
-        except ValidationError:
+            self._workers = _decode(data)
+        except (ValueError, RecursionError):
             fault = f"{self._file} is not a list of workers that this version of nfcli can read"
             raise EnvironmentFolderError(
                 f"{fault}: remove it, and name the workers that are expected under fleet in the inventory"
@@ -122,8 +112,7 @@ class KnownWorkers:
                     time.sleep(_POLL_SECONDS)
                 workers = dict(self.read())
                 yield workers
-                document = _Document(workers=dict(sorted(workers.items())))
-                write_private(self._file, document.model_dump_json(indent=1).encode() + b"\n")
+                write_private(self._file, _encode(workers))
                 self._workers, self._signature = workers, _signature(os.lstat(self._file))
         except OSError as error:
             raise EnvironmentFolderError(f"{self._file} can't be written: {error.strerror}") from error
@@ -132,6 +121,25 @@ class KnownWorkers:
 def utc_now() -> datetime:
     """Return the time as it is stored, in whole seconds."""
     return datetime.fromtimestamp(int(time.time()), UTC)
+
+
+def _decode(data: bytes) -> dict[str, datetime]:
+    """Return the workers in the content of the file; ValueError if it has none or another form."""
+    document = json.loads(data)
+    if not isinstance(document, dict) or document.keys() != {"version", "workers"} or document["version"] != _VERSION:
+        raise ValueError
+    stored = document["workers"]
+    if not isinstance(stored, dict) or not all(isinstance(text, str) for text in stored.values()):
+        raise ValueError
+    workers = {name: datetime.fromisoformat(text) for name, text in stored.items()}
+    if any(seen.tzinfo is None for seen in workers.values()):
+        raise ValueError
+    return workers
+
+
+def _encode(workers: Mapping[str, datetime]) -> bytes:
+    times = {name: seen.astimezone(UTC).isoformat() for name, seen in sorted(workers.items())}
+    return json.dumps({"version": _VERSION, "workers": times}, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def _has_news(stored: Mapping[str, datetime], names: Collection[str], now: datetime) -> bool:

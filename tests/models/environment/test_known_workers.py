@@ -36,7 +36,7 @@ def test_workers_are_known_to_whoever_reads_the_file_later(environment: Environm
     assert workers.read() == KnownWorkers(environment).read() == {"w1": NOW, "w2": NOW}
     assert json.loads(environment.known_workers_file.read_text()) == {
         "version": 1,
-        "workers": {"w1": "2026-05-31T12:08:51Z", "w2": "2026-05-31T12:08:51Z"},
+        "workers": {"w1": "2026-05-31T12:08:51+00:00", "w2": "2026-05-31T12:08:51+00:00"},
     }
 
 
@@ -114,6 +114,7 @@ def test_names_that_no_command_could_hold_are_not_stored(environment: Environmen
     "content",
     [
         *("", "[]", "{", '{"version": 2, "workers": {}}', '{"version": 1}', '{"version": 1, "workers": {"w1": "x"}}'),
+        *("[" * 100_000, "5", '{"version": 1, "workers": []}', '{"version": 1, "workers": {"w1": 5}}', "\ufeff{}"),
         *('{"version": 1, "workers": {"w1": "2026-05-31T12:08:51"}}', '{"version": 1, "workers": {}, "more": 1}'),
     ],
 )
