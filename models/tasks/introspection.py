@@ -165,6 +165,8 @@ class LimitsStats(Report):
     zmq_connections: int = Field(default=0, description="Open ZeroMQ connections of direct clients")
     zmq_connections_closed: int = Field(default=0, description="Closed because there were too many")
     zmq_messages_too_long: int = Field(default=0, description="Closed because of a message beyond the limits")
+    jobs_refused: int = Field(default=0, description="Jobs refused because too many were in flight")
+    jobs_late: int = Field(default=0, description="Jobs that could have begun after their deadline only")
 
 
 class StatsReport(Report):

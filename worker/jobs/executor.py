@@ -83,7 +83,7 @@ class JobExecutor:
         self._lock = threading.Lock()
         self._jobs: dict[JobKey, TrackedJob] = {}
         self._finished = FinishedJobs(limits.kept_jobs, limits.kept_result_bytes)
-        self._total = 0
+        self._total = self._late = 0
         self._lanes = {lane: LaneThreads(lane, limits.of_lane(lane), self._execute_safely) for lane in Lane}
 
     def start(self) -> None:
@@ -152,10 +152,15 @@ class JobExecutor:
         return state, payload
 
     def counters(self) -> dict[str, int]:
-        """Return how many jobs are running or queued, and how many have been submitted since the start."""
+        """Return how many jobs are running or queued; and since the start: submitted, refused by a limit, too late."""
         with self._lock:
-            in_flight = sum(lane.jobs_in_flight for lane in self._lanes.values())
-            return {"running_jobs": in_flight, "total_jobs": self._total}
+            lanes = self._lanes.values()
+            return {
+                "running_jobs": sum(lane.jobs_in_flight for lane in lanes),
+                "total_jobs": self._total,
+                "refused_jobs": sum(lane.refused for lane in lanes),
+                "late_jobs": self._late,
+            }
 
     def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """Refuse new jobs, fail queued ones, and wait for running ones, at most `grace_seconds`."""
@@ -249,6 +254,8 @@ class JobExecutor:
         elif (late := job.deadline.seconds_late(self._worker.clock())) >= 0:
             result = self._failure(job, f"the job could begin {late:.1f} s after its deadline only, {_LATE}")
             result.status = ResultStatus.TIMEOUT
+            with self._lock:
+                self._late += 1
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         elif (refusal := self._refusal(job, worker)) is not None:

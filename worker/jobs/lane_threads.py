@@ -41,6 +41,7 @@ class LaneThreads:
         self._bytes: Counter[str] = Counter()
         self._jobs_in_flight = 0
         self._bytes_in_flight = 0
+        self._refused = 0
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(limits.threads)
         ]
@@ -49,6 +50,11 @@ class LaneThreads:
     def jobs_in_flight(self) -> int:
         """The number of jobs queued or running."""
         return self._jobs_in_flight
+
+    @property
+    def refused(self) -> int:
+        """The number of jobs that a limit has refused since the start."""
+        return self._refused
 
     def start(self) -> None:
         """Start the threads."""
@@ -72,15 +78,19 @@ class LaneThreads:
         with self._lock:
             total, total_bytes = self._jobs_in_flight, self._bytes_in_flight + job.size
             if total >= limits.jobs_in_flight or total_bytes > limits.bytes_in_flight:
-                raise TaskError(f"{total} jobs are in flight, nothing was done: send the job again later")
+                raise self._refusal(f"{total} jobs are in flight")
             count, client_bytes = self._in_flight[client], self._bytes[client] + job.size
             # A client without any may send one of whatever size.
             if count and (2 * count >= limits.jobs_in_flight or 2 * client_bytes > limits.bytes_in_flight):
-                raise TaskError(f"this client has {count} jobs in flight, nothing was done: send the job again later")
+                raise self._refusal(f"this client has {count} jobs in flight")
             self._in_flight[client] += 1
             self._bytes[client] += job.size
             self._jobs_in_flight += 1
             self._bytes_in_flight += job.size
+
+    def _refusal(self, reason: str) -> TaskError:
+        self._refused += 1
+        return TaskError(f"{reason}, nothing was done: send the job again later")
 
     def end(self, job: TrackedJob) -> None:
         """Count a job as no longer in flight."""

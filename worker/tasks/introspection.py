@@ -154,7 +154,7 @@ def _state(worker: TaskContext) -> str:
 
 
 def _limits(worker: TaskContext) -> LimitsStats:
-    http, messages = _counters(worker, "http"), _counters(worker, "messaging")
+    http, messages, jobs = (_counters(worker, part) for part in ("http", "messaging", "jobs"))
     return LimitsStats(
         http_connections=http.get("connections", 0),
         http_connections_closed=http.get("connections_closed", 0),
@@ -163,6 +163,8 @@ def _limits(worker: TaskContext) -> LimitsStats:
         zmq_connections=messages.get("connections", 0),
         zmq_connections_closed=messages.get("connections_closed", 0),
         zmq_messages_too_long=messages.get("messages_too_long", 0),
+        jobs_refused=jobs.get("refused_jobs", 0),
+        jobs_late=jobs.get("late_jobs", 0),
     )
 
 

@@ -273,6 +273,7 @@ def test_a_job_is_not_begun_after_its_clients_deadline(bench: JobBench) -> None:
     (reason,) = late["errors"]
     assert reason.startswith("the job could begin 5.0 s after its deadline only, nothing was done: send it again")
     assert (late["status"], bench.counted) == ("timeout", 0)
+    assert bench.executor.counters()["late_jobs"] == 1
     assert bench.run("count", "u2", timeout=60, deadline=now + 60)["result"] == 1
 
 

@@ -37,6 +37,7 @@ def test_a_token_is_deleted_while_others_hold_all_places_in_the_queue(bench: Job
     hold(bench, 20)
     with pytest.raises(TaskError, match="20 jobs are in flight"):
         bench.submit("count", "u1", client="one more")
+    assert bench.executor.counters()["refused_jobs"] == 1
     assert bench.run("bearer_token_delete", "u2", kwargs={"username": "ann"})["failed"] is False
     bench.gate.set()
 

@@ -300,7 +300,7 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
     worker.counters = {
         "messaging": lambda: messaging,
         "http": lambda: {"connections": 7, "connections_closed": 1, "requests_too_long": 2, "clients_too_slow": 3},
-        "jobs": lambda: {"running_jobs": 1, "total_jobs": 6},
+        "jobs": lambda: {"running_jobs": 1, "total_jobs": 6, "refused_jobs": 7, "late_jobs": 8},
     }
     stats = run("get_stats")
     assert stats.pop("process").keys() == {
@@ -331,6 +331,8 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
             "zmq_connections": 8,
             "zmq_connections_closed": 4,
             "zmq_messages_too_long": 5,
+            "jobs_refused": 7,
+            "jobs_late": 8,
         },
         "sid_inventory_status": "completed",
     }
