@@ -13,6 +13,8 @@ from ...models.protocol.jobs import Results, failed_result, failure_reason
 from ...models.tasks.token_sync import TokenSetReport, TokenState
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_COMPARE = "bearer_token_compare"
+_NO_DIGEST = "it sends no digest of them, as an older nfcli or another program"
 MAX_LISTED = 5_000
 """About how many tokens a worker lists in one job."""
 
@@ -48,7 +50,7 @@ class ComparedWorkers:
 
     def _compare(self, workers: str | Sequence[str]) -> None:
         self.reports = {}
-        for worker, value in self.run("bearer_token_compare", workers).items():
+        for worker, value in self.run(_COMPARE, workers).items():
             report = self.validated(worker, TokenSetReport, value)
             if report is not None:
                 self.reports[worker] = report
@@ -91,8 +93,9 @@ class ComparedWorkers:
         return values
 
     def fail(self, worker: str, reason: str) -> None:
-        """Record that a worker has failed."""
-        self.failures[worker] = f"its tokens are unknown: {reason}"
+        """Record that a worker has failed; the name of the task is in the errors of workers that don't have it."""
+        cause = _NO_DIGEST if _COMPARE in reason else reason
+        self.failures[worker] = f"its tokens are unknown: {cause}"
         self.reports.pop(worker, None)
 
     def different_ranges(self) -> list[list[int]]:

@@ -233,7 +233,7 @@ def test_a_worker_that_fails_is_named_and_the_others_agree(fleet: Fleet, run_in:
     fleet.failing["w3"] = "no task 'bearer_token_compare'"
     status, out, err = run_in(fleet, SYNC)
     assert (status, json.loads(out)) == (1, {"w1": NOTHING, "w2": changed(stored=1)})
-    assert err == "w3: its tokens are unknown: no task 'bearer_token_compare'\n"
+    assert err == "w3: its tokens are unknown: it sends no digest of them, as an older nfcli or another program\n"
     del fleet.failing["w3"]
     fleet.create("bob", "b", "w2")
 

@@ -171,6 +171,21 @@ def test_a_change_that_seems_older_than_the_merge_is_kept(
     assert [(record.token, record.expires) for record in other.records()] == [("created", clock.now + 450)]
 
 
+def test_a_renewal_that_seems_older_than_a_deletion_elsewhere_is_kept(
+    sites: tuple[TokenStore, TokenStore], clock: SimpleNamespace
+) -> None:
+    """It was made after the comparison, by a worker whose clock is behind."""
+    one, other = sites
+    store_token(other, "ann", "t", None)
+    clock.now += 100
+    delete_tokens(one, token="t")
+    change = deletion(one, other, "t")
+    other.now = lambda: clock.now - 50
+    renewed = store_token(other, "ann", "t", 500)
+    assert other.merge(change, before_commit=None) == NOTHING.model_copy(update={"kept": 1})
+    assert other.lookup("t") is renewed
+
+
 def test_a_token_of_another_user_is_a_conflict(sites: tuple[TokenStore, TokenStore], clock: SimpleNamespace) -> None:
     """Neither side is changed: which of the two is meant, nobody but the operator knows."""
     one, other = sites
