@@ -230,19 +230,27 @@ def no_room(pid: int, size: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
-def test_a_trail_that_can_not_grow_lets_no_token_change(
+def test_where_the_trail_can_not_grow_tokens_are_revoked_and_not_created_or_shown(
     environment: Environment, worker: RunningWorker, connect: Callable[[], Client]
 ) -> None:
-    """Not even a part of a line stays; with room again it goes on, and the chain is intact."""
+    """Not even a part of a line stays; a revocation holds without its line; with room again the chain is intact."""
     client, file = connect(), environment.audit_file(DEFAULT_WORKER)
     run(client, "bearer_token_store", username="ann", token=SECRET)
     before = file.read_bytes()
     for more in (0, 100):
         with no_room(worker.process.pid, len(before) + more):
-            refused(client, f"the audit trail {file} ")
+            for task, arguments in [*CALLS[:2], ("bearer_token_list", {})]:
+                result = run(client, task, **arguments)
+                assert (result["failed"], result["result"]) == (True, None)
+                assert f"the audit trail {file} " in result["errors"][0]
         assert file.read_bytes() == before
-    assert run(client, "bearer_token_delete", username="ann")["result"] is True
-    assert run(client, "verify_audit")["result"]["lines"] == 2
+    assert run(client, "bearer_token_check", token=SECRET)["result"] is True
+    with no_room(worker.process.pid, len(before)):
+        (error,) = run(client, "bearer_token_delete", username="ann")["errors"]
+        assert error.startswith("revoked, also after a restart, ")
+        assert run(client, "bearer_token_check", token=SECRET)["result"] is False
+    assert run(client, "bearer_token_list")["result"] == []
+    assert run(client, "verify_audit")["failed"] is False
 
 
 def fault(client: Client) -> str:
