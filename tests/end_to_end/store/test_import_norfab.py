@@ -85,12 +85,12 @@ def test_a_token_of_another_users_fails_the_import_and_all_others_are_stored(
 ) -> None:
     """Status 1; nothing of what was there has changed."""
     job(client, "bearer_token_store", username="eve", token="contested-token")
-    folder = make_database(tmp_path / "cache", ("contested-token", "ann", None), ("plain-token-1", "ann", None))
+    folder = make_database(tmp_path / "cache", ("contested-token", "carol", None), ("plain-token-1", "carol", None))
     done = nfcli("--import-norfab", str(folder), "--worker", DEFAULT_WORKER, environment=environment)
     assert (done.returncode, done.stdout) == (1, printed(imported=1, refused=1))
     assert_one_line(done.stderr, DEFAULT_WORKER)
     listed = job(client, "bearer_token_list")
-    assert [(row["username"], row["token"]) for row in listed] == [("ann", "plain-token-1"), ("eve", "contested-token")]
+    assert [(row["username"], row["token"]) for row in listed] == [("carol", "plain-token-1"), ("eve", "contested-token")]
     (line,) = [line for line in job(client, "get_audit", last=2) if line["operation"] != "list"]
     assert (line["operation"], line["outcome"]) == ("import", "refused")
     assert line["reason"]
@@ -123,7 +123,7 @@ def test_at_a_terminal_the_progress_is_shown_and_wiped(
     environment: Environment, open_terminal: TerminalStarter, tmp_path: Path
 ) -> None:
     """The result stands alone on its lines."""
-    folder = make_database(tmp_path / "cache", ("watched-token", "ann", None))
+    folder = make_database(tmp_path / "cache", ("watched-token", "dora", None))
     terminal = open_terminal("--import-norfab", str(folder), environment=environment)
     assert terminal.end() == 0
     screen = terminal.child.before
