@@ -90,7 +90,10 @@ def test_a_token_of_another_users_fails_the_import_and_all_others_are_stored(
     assert (done.returncode, done.stdout) == (1, printed(imported=1, refused=1))
     assert_one_line(done.stderr, DEFAULT_WORKER)
     listed = job(client, "bearer_token_list")
-    assert [(row["username"], row["token"]) for row in listed] == [("carol", "plain-token-1"), ("eve", "contested-token")]
+    assert [(row["username"], row["token"]) for row in listed] == [
+        ("carol", "plain-token-1"),
+        ("eve", "contested-token"),
+    ]
     (line,) = [line for line in job(client, "get_audit", last=2) if line["operation"] != "list"]
     assert (line["operation"], line["outcome"]) == ("import", "refused")
     assert line["reason"]
