@@ -81,6 +81,17 @@ def broken(request: pytest.FixtureRequest, folder: Path) -> str:
     return "inventory.yaml:" if "inventory" in request.param else ".nfcli"
 
 
+@pytest.mark.parametrize("words", [[], ["--backup", "b.db"], ["--check"], ["fastmcp", "auth", "list-tokens"]])
+def test_only_a_restore_accepts_what_is_unverified(
+    words: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option would have no meaning elsewhere."""
+    assert main(["--unverified", *words]) == 2
+    told = "nfcli: --unverified needs --restore: name the backup that is to be accepted without a valid seal\n"
+    assert capsys.readouterr().err == told
+    assert list(home.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
