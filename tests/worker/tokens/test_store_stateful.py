@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from nfcli.models.errors import TokenOwnerError
+from nfcli.worker.tokens.replication.hashing import DIGEST_MODULUS
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.token_store import delete_tokens, store_token
 
@@ -131,6 +132,8 @@ class TokenStoreModel(RuleBasedStateMachine):
         assert [row[:2] for row in found] == sorted(row[:2] for row in found)
         assert sorted(found, key=str) == sorted(((u, c, t, e) for t, (u, c, e) in live.items()), key=str)
         assert len(self.store) == len(live)
+        hashes = map(self.store.hasher.record_hash, self.store.records())
+        assert self.store.digest() == sum(hashes) % DIGEST_MODULUS
         assert self.store.usernames() == sorted({username for username, _, _ in live.values()})
         for username in ("alice", "bob", "Zoë"):
             own = [r.token for r in self.store.records(username)]
