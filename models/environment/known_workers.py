@@ -46,7 +46,7 @@ class KnownWorkers:
             EnvironmentFolderError: the file can't be read, isn't private, or is no list of workers.
         """
         try:
-            if self._signature is None or self._signature != _signature(os.lstat(self._file)):
+            if _signature(os.lstat(self._file)) != self._signature:
                 self._load()
         except FileNotFoundError:
             self._signature, self._workers = None, {}

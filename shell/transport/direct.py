@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import uuid as uuids
@@ -38,6 +39,8 @@ from ...models.protocol.pending_job import PendingJob
 from .base import START_IT, not_running
 
 ANSWER_SECONDS = 3.0
+LOCK_SECONDS = 0.05
+"""For how long a look at a worker's lock holds: jobs in a loop aren't slowed by it."""
 FULL_SECONDS = 0.2
 """How long a worker may take to read what has been sent to it before, when there is no more room for a message."""
 
@@ -251,17 +254,20 @@ class DirectTransport:
         connection = self._connections.get(name)
         if connection is not None:
             connection.read_monitor()
-            if connection.is_broken or (connection.is_local and not self._has_lock(name)):
+            if connection.is_broken or not self._has_lock(connection):
                 self._close(name)
                 return None
         return connection
 
-    def _has_lock(self, name: str) -> bool:
-        """Whether a process of this machine is the worker; its lock goes with it, its connection some time later."""
-        try:
-            return has_owner(self._environment.lock_file(name), is_private=True)
-        except OSError:  # no descriptor left, for example: the connection's state has to do
-            return True
+    def _has_lock(self, connection: _WorkerConnection) -> bool:
+        """Whether a worker of this machine has its lock; that goes with its process, its connection some time later."""
+        now = time.monotonic()
+        if connection.is_local and now - connection.lock_seen >= LOCK_SECONDS:
+            connection.lock_seen = now
+            # Without a descriptor left, for example, the connection's state has to do.
+            with contextlib.suppress(OSError):
+                return has_owner(self._environment.lock_file(connection.name), is_private=True)
+        return True
 
     def _connect(self, name: str) -> _WorkerConnection:
         endpoint = self.endpoint(name)
@@ -270,7 +276,7 @@ class DirectTransport:
             connection = _WorkerConnection(self._context, name, endpoint, key_file, self._keys, **self._options)
         except KeyFileError as error:
             raise NoWorkersError(f"worker {name} can't be reached without its public key: {error}") from None
-        connection.is_local = self._has_lock(name)
+        connection.is_local = read_owner(self._environment.lock_file(name)) is not None
         return connection
 
     def _close(self, name: str) -> None:
@@ -295,6 +301,7 @@ class _WorkerConnection(Connection):
         super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key, **options)
         self.name = name
         self.is_local = False
+        self.lock_seen = float("-inf")
         self._key_file = key_file
 
     @property

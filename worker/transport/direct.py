@@ -55,7 +55,6 @@ SUPERVISION_SECONDS = 1.0
 
 _IDENTITY, _UUID_FRAME = 0, 6
 # Plain numbers: pyzmq's enumerations cost a microsecond for each frame.
-_RECEIVE_MORE = int(zmq.RCVMORE)
 _NOT_LAST, _LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
 
@@ -174,10 +173,12 @@ class DirectServer:
             return
         self._guard.note_message(first)
         frames = [first.bytes]
-        while self.router.getsockopt(_RECEIVE_MORE):
-            frame = self.router.recv()
+        more = first.more
+        while more:
+            frame = self.router.recv(copy=False)
+            more = frame.more
             if len(frames) < MAX_FRAMES:
-                frames.append(frame)
+                frames.append(frame.bytes)
         self._counts["received"] += 1
         try:
             self._handle(frames[_IDENTITY], frames[1:], _metadata(first, "User-Id"), _metadata(first, "Peer-Address"))

@@ -16,6 +16,7 @@ from nfcli.models.environment.paths import DEFAULT_WORKER
 from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.connection import Connection
 from nfcli.shell.client.client import Client
+from nfcli.shell.transport import direct
 from nfcli.shell.transport.base import not_running
 from support.fabric.rogue_worker import WAIT_SECONDS, answer, result, rogue_and_client
 
@@ -53,8 +54,9 @@ def test_clients_of_one_program_are_distinct_peers(both: tuple[Any, Client]) -> 
         assert outcome(first) == "good"
 
 
-def test_a_worker_that_has_ended_gets_no_job(both: tuple[Any, Client]) -> None:
+def test_a_worker_that_has_ended_gets_no_job(both: tuple[Any, Client], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lock goes with its process; the end of its connection may be noticed later."""
+    monkeypatch.setattr(direct, "LOCK_SECONDS", 0.0)
     rogue, client = both
     assert outcome(client) == "good"
     rogue.lock.release()
