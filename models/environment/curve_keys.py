@@ -185,7 +185,8 @@ def read_shared_key(path: Path) -> ClientKey:
 def _client_key(path: Path, content: bytes) -> ClientKey:
     values = _parse_certificate(path, content)
     if b"secret-key" in values:
-        raise KeyFileError(f"{path} holds a secret key: put the .key file there instead, and replace that pair")
+        remedy = "use the .key file of that pair instead, and replace the pair if this file was copied"
+        raise KeyFileError(f"{path} holds a secret key: {remedy}")
     if b"public-key" not in values:
         raise KeyFileError(f"{path} is not a public key file: it needs a line public-key")
     return ClientKey(values[b"public-key"], signing.decode() if (signing := values.get(_SIGNING)) else None)

@@ -78,6 +78,30 @@ def parse_fleet_key(content: bytes, source: str) -> FleetKey:
     return FleetKey(secret)
 
 
+def read_carried_fleet_key(path: Path) -> FleetKey:
+    """Return the fleet key in a file that a user names.
+
+    Raises:
+        KeyFileError: the file can't be read, holds no fleet key, or isn't private. That it holds none is said first: a
+            `chmod` or `chown` of a file that was named by mistake could do harm.
+    """
+    parse_fleet_key(_peek(path), str(path))
+    return parse_fleet_key(read_key_file(path), str(path))
+
+
+def _peek(path: Path) -> bytes:
+    """Return the beginning of a file, whatever its owner and mode; nothing of it is to be used."""
+    try:
+        # Opening a FIFO must not block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _MAX_FILE_BYTES + 1)
+        finally:
+            os.close(descriptor)
+    except OSError:  # a link, a folder, or unreadable: `read_key_file` says so
+        return read_key_file(path)
+
+
 def check_fleet_key(environment: Environment, key: FleetKey) -> None:
     """Check that `adopt_fleet_key` would accept the key.
 

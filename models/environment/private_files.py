@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import EnvironmentFolderError
+from .trusted_files import ownership_remedy, user_name
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -143,10 +144,9 @@ def _owner_problem(path: Path, status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return _link_problem(path)
     if status.st_uid != os.geteuid():
-        return (
-            f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()} who runs nfcli: "
-            f"run nfcli as that user, or remove it"
-        )
+        owner, user = user_name(status.st_uid), user_name(os.geteuid())
+        remedy = ownership_remedy(path, status)
+        return f"{path} belongs to user {owner}, not to user {user} who runs nfcli: {remedy}"
     return None
 
 

@@ -166,11 +166,16 @@ def _verify_owner(place: Path, status: os.stat_result) -> None:
     user = os.geteuid()
     if status.st_uid in {0, user}:
         return
-    flag = "-h " if stat.S_ISLNK(status.st_mode) else ""
     raise EnvironmentFolderError(
-        f"{place} belongs to user {_user_name(status.st_uid)}, who would control nfcli: "
-        f"run nfcli as that user, or run chown {flag}{_user_name(user)} {shlex.quote(str(place))}"
+        f"{place} belongs to user {user_name(status.st_uid)}, who would control nfcli: "
+        f"{ownership_remedy(place, status)}"
     )
+
+
+def ownership_remedy(path: Path, status: os.stat_result) -> str:
+    """Return what to do about a path that belongs to another user: nothing in it gets lost."""
+    flag = "-h " if stat.S_ISLNK(status.st_mode) else ""
+    return f"run nfcli as that user, or run chown {flag}{user_name(os.geteuid())} {shlex.quote(str(path))}"
 
 
 def _has_no_writers(place: Path, descriptor: int) -> bool:
@@ -216,7 +221,8 @@ def is_private_group(group_id: int, user_id: int) -> bool:
     return group.gr_name == user and all(each.pw_name == user for each in pwd.getpwall() if each.pw_gid == group_id)
 
 
-def _user_name(user_id: int) -> str:
+def user_name(user_id: int) -> str:
+    """Return a user's name, the number where the account has none."""
     import pwd  # noqa: PLC0415  only messages need it
 
     try:

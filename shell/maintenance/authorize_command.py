@@ -25,7 +25,7 @@ from ...models.environment.fleet_key import (
     check_fleet_key,
     ensure_fleet_key,
     parse_fleet_key,
-    read_key_file,
+    read_carried_fleet_key,
 )
 from ...models.environment.paths import Environment, find_environment
 from ...models.environment.private_files import write_private
@@ -67,7 +67,8 @@ def authorize(inventory: Path | None, key_file: Path, fleet_key_file: Path | Non
     """
     environment = find_environment(inventory)
     environment.prepare()
-    name, key = _client_name(key_file), read_shared_key(key_file)
+    key = read_shared_key(key_file)  # before its name: a copy of a secret key under another name isn't wanted
+    name = _client_name(key_file)
     fleet_key = None if fleet_key_file is None else _read_fleet_key(fleet_key_file)
     if fleet_key is not None:
         check_fleet_key(environment, fleet_key)
@@ -93,7 +94,7 @@ def authorize(inventory: Path | None, key_file: Path, fleet_key_file: Path | Non
 def _read_fleet_key(file: Path) -> FleetKey:
     if file == STDIN:
         return parse_fleet_key(sys.stdin.buffer.read(_MAX_KEY_BYTES + 1), "standard input")
-    return parse_fleet_key(read_key_file(file), str(file))
+    return read_carried_fleet_key(file)
 
 
 def _client_name(file: Path) -> str:

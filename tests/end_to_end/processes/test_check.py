@@ -138,8 +138,8 @@ def change_the_owner_of_a_file(site: Environment) -> Faults:
     file = site.logs_folder / "theirs"
     file.touch(mode=0o600)
     shutil.chown(file, 12345)
-    said = f"{file} belongs to user 12345, not to user 0 who runs nfcli: run nfcli as that user, or remove it"
-    return {"environment": [said]}
+    said = f"{file} belongs to user 12345, not to user root who runs nfcli: run nfcli as that user, or run chown root"
+    return {"environment": [f"{said} {file}"]}
 
 
 def swap_the_workers_public_key(site: Environment) -> Faults:

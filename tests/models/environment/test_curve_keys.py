@@ -280,7 +280,8 @@ def test_secret_file_among_public_keys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError) as caught:
         read_public_key(tmp_path / "w.key_secret")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.key_secret'} holds a secret key: put the .key file there instead, and replace that pair"
+        f"{tmp_path / 'w.key_secret'} holds a secret key: use the .key file of that pair instead, "
+        "and replace the pair if this file was copied"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from nfcli.models.environment.paths import Environment, find_environment
 from nfcli.models.errors import EnvironmentFolderError
+
+NOBODY = 54_321
 
 Modes = Callable[[Path], dict[str, str]]
 
@@ -195,14 +198,15 @@ def test_symbolic_link_is_refused(tmp_path: Path, environment: Environment, rela
 
 
 def test_files_of_another_user_are_refused(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever owns a file can read and change it, whatever its mode."""
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    """Whoever owns a file can read and change it, whatever its mode; the remedy keeps what is in it."""
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     with pytest.raises(EnvironmentFolderError) as caught:
         environment.prepare()
+    folder = environment.state_folder
     assert str(caught.value) == (
-        f"{environment.state_folder} belongs to user {owner}, not to user {owner + 1} who runs nfcli: "
-        "run nfcli as that user, or remove it"
+        f"{folder} belongs to user {owner}, not to user {NOBODY} who runs nfcli: "
+        f"run nfcli as that user, or run chown {NOBODY} '{folder}'"
     )
 
 

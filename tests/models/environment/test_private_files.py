@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,12 +96,17 @@ def test_fifo_is_refused_and_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner could change it at any moment."""
-    open_private(tmp_path / "file", "x").close()
-    owner = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(EnvironmentFolderError, match=f"file belongs to user {owner}, not to user {owner + 1}"):
-        open_private(tmp_path / "file")
+    """Its owner could change it at any moment; the command that fixes it can be pasted into a shell."""
+    file = tmp_path / "a file"
+    open_private(file, "x").close()
+    owner, user = pwd.getpwuid(os.geteuid()).pw_name, 54_321
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(EnvironmentFolderError) as caught:
+        open_private(file)
+    assert str(caught.value) == (
+        f"{file} belongs to user {owner}, not to user {user} who runs nfcli: "
+        f"run nfcli as that user, or run chown {user} '{file}'"
+    )
 
 
 def test_file_removed_between_two_steps_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

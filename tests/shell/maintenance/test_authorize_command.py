@@ -138,7 +138,9 @@ def test_signing_key_is_handed_on(environment: Environment, ann: Path, capsys: p
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ann-laptop.key_secret", "the name of a client's key file must be "),
+        ("ann-laptop.key_secret", "ann-laptop.key_secret holds a secret key: "),
+        ("ann laptop.key", "the name of a client's key file must be "),
+        ("missing.key_secret", "missing.key_secret can't be read: No such file or directory"),
         ("..key", "the name of a client's key file must be "),
         ("-x.key", "the name of a client's key file must be "),
         (f"{'x' * 65}.key", "the name of a client's key file must be "),
@@ -156,6 +158,8 @@ def test_what_is_no_public_key_file_is_refused(
     folder = ann.parent
     (folder / "secret.key").write_bytes((folder / "ann-laptop.key_secret").read_bytes())
     (folder / "empty.key").touch()
+    for misnamed in ("ann laptop.key", "..key", "-x.key", f"{'x' * 65}.key"):
+        (folder / misnamed).write_bytes(ann.read_bytes())
     (folder / "open.key").write_bytes(ann.read_bytes())
     (folder / "open.key").chmod(0o666)
     held = ensure_fleet_key(environment)
@@ -193,6 +197,20 @@ def test_a_fleet_key_that_others_can_read_is_refused(
     assert authorize(environment, ann, "--fleet-key", str(carried)) == 1
     assert f"run chmod 600 {carried}" in capsys.readouterr().err
     assert not environment.fleet_key_file.exists()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_without_a_fleet_key_is_refused_as_such_whatever_its_mode(
+    environment: Environment, ann: Path, tmp_path: Path, mode: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A `chmod` of `/etc/passwd`, for instance, would lock users out."""
+    (file := tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    file.chmod(mode)
+    assert authorize(environment, ann, "--fleet-key", str(file)) == 1
+    assert capsys.readouterr().err == (
+        f"nfcli: {file} is not a fleet key of 64 hexadecimal digits: "
+        "copy .nfcli/keys/fleet.key of another machine again\n"
+    )
 
 
 def test_an_environment_is_created_with_a_fleet_key_from_standard_input(
