@@ -141,6 +141,16 @@ class Client:
             )
             return self._run_on_any(job, names) if workers == ANY else self._run(job, names, absent)
 
+    def check_workers(self, names: Sequence[str], service: str = SERVICE) -> None:
+        """Check that a service has these workers or expects them, without sending them anything.
+
+        Raises:
+            NoWorkersError: as `run_job` for a job to them, also if the broker isn't reachable.
+        """
+        _check_names(names)
+        with self._refreshed():
+            self._targets(service, names)
+
     def worker_names(self, service: str = ALL) -> list[str]:
         """Return the names of a service's workers: those of the inventory, or with a broker those registered there.
 

@@ -34,6 +34,9 @@ class ShellClient(Protocol):
     ) -> Results:
         """Run a task; return one entry for each targeted worker, failed ones included."""
 
+    def check_workers(self, names: Sequence[str]) -> None:
+        """Check that these workers exist."""
+
     def worker_names(self, service: str = ...) -> list[str]:
         """Return the names of a service's workers."""
 

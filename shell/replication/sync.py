@@ -30,13 +30,16 @@ class TokenSync:
 
         Raises:
             UsageError: the only source is the only target.
+            NoWorkersError: a source or target doesn't exist; nothing was sent.
             TaskError: the workers have different fleet keys.
             NfcliError: as the client does.
         """
         if sources and set(sources) == set(targets):
             raise UsageError(f"from and to name the same worker, {sources[0]}: name another one")
-        names = [*dict.fromkeys([*sources, *targets])] if sources and targets else "all"
-        self._compared = ComparedWorkers(client, names, timeout)
+        names = [*dict.fromkeys([*sources, *targets])]
+        if names:
+            client.check_workers(names)
+        self._compared = ComparedWorkers(client, names if sources and targets else "all", timeout)
         self._compared.check_comparable()
         self._sources, self._targets = sources, targets
         self.counts: dict[str, dict[str, int]] = {}

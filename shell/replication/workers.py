@@ -33,6 +33,9 @@ class JobClient(Protocol):
     ) -> Results:
         """Run a task; return one entry for each targeted worker, failed ones included."""
 
+    def check_workers(self, names: Sequence[str]) -> None:
+        """Check that these workers exist; raises NoWorkersError for those that don't."""
+
 
 class ComparedWorkers:
     """Several workers and the digests of their tokens.

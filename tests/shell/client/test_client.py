@@ -215,6 +215,16 @@ def test_unknown_targets_are_refused_before_anything_is_sent(
     with pytest.raises(NoWorkersError) as caught:
         client.run_job(service, "who", workers=workers)
     assert (str(caught.value), fabric.servers["a"].runs) == (message, 0)
+    with pytest.raises(NoWorkersError) as caught:
+        client.check_workers([workers] if isinstance(workers, str) and workers != "all" else workers, service)
+    assert str(caught.value) == message
+
+
+def test_workers_that_exist_pass_the_check_whether_they_run_or_not(fabric: Fabric, client: Client) -> None:
+    """Whether they can be reached is for the job to find out."""
+    fabric.run("a")
+    client.check_workers(["a", "b"])
+    assert fabric.servers["a"].runs == 0
 
 
 def test_a_missing_answer_is_a_timeout_and_its_late_reply_is_dropped(fabric: Fabric, client: Client) -> None:

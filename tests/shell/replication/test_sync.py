@@ -173,6 +173,15 @@ def test_wrong_names_are_refused(fleet: Fleet, run_in: RunIn, words: str, line: 
     assert fleet.calls == []
 
 
+@pytest.mark.parametrize("words", ["from w9", "to w9", "to w1,w9", "from w9 to w1", "from w1 to w9"])
+def test_a_worker_that_does_not_exist_is_refused(fleet: Fleet, run_in: RunIn, words: str) -> None:
+    """As in every other command: nothing is sent, also not to the workers that there are."""
+    fleet.create("ann", "a", "w1")
+    fleet.calls.clear()
+    assert run_in(fleet, f"{SYNC} {words}") == (3, "", "unknown worker 'w9': there is w1, w2, w3\n")
+    assert fleet.calls == []
+
+
 @pytest.mark.parametrize("change", ["created", "renewed", "deleted"])
 def test_what_is_changed_while_it_runs_is_kept(fleet: Fleet, run_in: RunIn, change: str) -> None:
     """And becomes part of the outcome in the next round."""

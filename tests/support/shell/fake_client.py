@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -51,6 +52,10 @@ class FakeClient:
         targets = options.get("workers", "all")
         names = self.workers[:1] if targets == "any" else self.workers if targets == "all" else targets
         return {name: self._result(name, task, options.get("kwargs") or {}) for name in names}
+
+    def check_workers(self, names: Sequence[str]) -> None:
+        """Check that there are such workers."""
+        assert set(names) <= set(self.workers)
 
     def worker_names(self, service: str = "fastmcp") -> list[str]:
         """Return the workers' names."""

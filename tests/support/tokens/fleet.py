@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +55,12 @@ class Fleet:
         if all(self.failing.get(name) == "gone" for name in names):
             raise NoWorkersError(f"no worker answers of {', '.join(names)}")
         return {name: self._result(name, task, options.get("kwargs") or {}) for name in names}
+
+    def check_workers(self, names: Sequence[str]) -> None:
+        """Check that there are such workers."""
+        unknown = [name for name in names if name not in self.workers]
+        if unknown:
+            raise NoWorkersError(f"unknown worker {', '.join(map(repr, unknown))}: there is {', '.join(self.workers)}")
 
     def _result(self, name: str, task: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         self.calls.append((task, name))
