@@ -24,7 +24,21 @@ from .schema_checks import DATA_KEYWORDS, DEFAULT_DIALECT, NAMED_SCHEMAS, dialec
 from .texts import iter_mappings
 
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError]]
-_budget: ContextVar[Budget] = ContextVar("budget")
+
+MAX_DEPTH = 100
+"""How many keywords may be at work within each other. References are resolved by compiled code, which ends the program's
+thread where Python's own limit is reached in it."""
+
+
+@dataclass(slots=True)
+class _Validation:
+    """What is left of a validation's time, and how deep it is."""
+
+    budget: Budget
+    depth: int = 0
+
+
+_validation: ContextVar[_Validation] = ContextVar("validation")
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class SchemaValidator:
             BudgetExceeded: checking takes too long.
             ArithmeticError, LookupError, RecursionError, TypeError, ValueError: checking is not possible.
         """
-        _budget.set(budget)
+        _validation.set(_Validation(budget))
         return [_problem(error) for error in islice(self._validator.iter_errors(value), limit)]
 
 
@@ -90,11 +104,17 @@ def _without(value: Any, dropped: set[str], *, has_names: bool = False) -> Any:
 
 def _limited(keyword: _Keyword, validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     """Run a keyword of a validator; each step of a validation is one, and each of its errors."""
-    budget = _budget.get()
-    budget.seconds_left()
-    for error in keyword(validator, value, instance, schema) or ():
-        budget.seconds_left()
-        yield error
+    validation = _validation.get()
+    validation.budget.seconds_left()
+    if validation.depth == MAX_DEPTH:
+        raise RecursionError
+    validation.depth += 1
+    try:
+        for error in keyword(validator, value, instance, schema) or ():
+            validation.budget.seconds_left()
+            yield error
+    finally:
+        validation.depth -= 1
 
 
 def _pattern_of(text: str) -> Pattern | None:
@@ -107,7 +127,7 @@ def _pattern_of(text: str) -> Pattern | None:
 
 def _pattern(_validator: Any, text: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
     pattern = _pattern_of(text) if isinstance(instance, str) else None
-    if pattern is not None and not pattern.search(instance, _budget.get()):
+    if pattern is not None and not pattern.search(instance, _validation.get().budget):
         yield ValidationError("")
 
 
@@ -116,7 +136,7 @@ def _pattern_properties(validator: Any, patterns: Any, instance: Any, _schema: A
         for text, subschema in patterns.items():
             pattern = _pattern_of(text)
             for name, value in instance.items():
-                if pattern is not None and pattern.search(name, _budget.get()):
+                if pattern is not None and pattern.search(name, _validation.get().budget):
                     yield from validator.descend(value, subschema, path=name, schema_path=text)
 
 
@@ -134,7 +154,9 @@ def _extra_properties(schema: Any, instance: Mapping[str, Any]) -> Iterator[str]
     declared = schema.get("properties", {})
     patterns = [_pattern_of(text) for text in schema.get("patternProperties", ())]
     for name in instance:
-        if name not in declared and not any(each is None or each.search(name, _budget.get()) for each in patterns):
+        if name not in declared and not any(
+            each is None or each.search(name, _validation.get().budget) for each in patterns
+        ):
             yield name
 
 

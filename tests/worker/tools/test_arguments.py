@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nfcli.worker.tools.arguments import ArgumentSchema
 from nfcli.worker.tools.schemas import input_schema
+from nfcli.worker.tools.validators import MAX_DEPTH
 
 SECRET = "s3cret"
 ENDLESS = "(a|a)*[bc]"
@@ -180,9 +181,12 @@ def test_arguments_that_cannot_be_checked_are_refused() -> None:
     tree = {"type": "object", "properties": {"a": {"$ref": "#/$defs/tree"}}}
     checked = published({"x": {"$ref": "#/$defs/tree"}, "n": {"multipleOf": 7}}, **{"$defs": {"tree": tree}})
     nested: Any = {}
+    for _ in range(MAX_DEPTH // 2 - 2):
+        nested = {"a": nested}
+    assert checked.problem({"x": nested}) is None
     for _ in range(10_000):
         nested = {"a": nested}
-    for arguments in ({"x": nested}, {"n": 10**5_000}):
+    for arguments in ({"x": nested}, {"x": nested["a"]}, {"n": 10**5_000}):
         assert checked.problem(arguments) == "the arguments were refused: checking them is not possible"
     while nested:  # taken apart by hand: Python's own way down would be too deep
         nested = nested.pop("a")
