@@ -26,8 +26,8 @@ from .texts import iter_mappings
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError]]
 
 MAX_DEPTH = 100
-"""How many keywords may be at work within each other. References are resolved by compiled code, which ends the program's
-thread where Python's own limit is reached in it."""
+"""How many keywords may be at work within each other. Compiled code resolves references: where Python's own limit is
+reached in it, it raises what no handler of errors catches."""
 
 
 @dataclass(slots=True)
