@@ -25,6 +25,8 @@ class NfcliError(Exception):
     """
 
     exit_status: ClassVar[int] = EXIT_FAILED
+    has_reached_none: bool = False
+    """Whether this is the error of a job that reached none of its workers, which the message names."""
 
 
 class UsageError(NfcliError):

@@ -138,6 +138,10 @@ class JobArguments(TargetArguments):
         pairs = [(worker, row) for worker, rows in values.items() for row in rows]
         return [{"worker": worker, **row} for worker, row in pairs if any(value != "" for value in row.values())]
 
+    def consequence(self) -> str:
+        """Return what a worker may have or lack that gave no result, empty for a command that changes nothing there."""
+        return ""
+
     def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands whose results call for one
         """Return notes about the results, or a generated value."""
         return []

@@ -41,6 +41,10 @@ class CreateToken(BearerTokenStoreInput, JobArguments):
         ),
     ]
 
+    def consequence(self) -> str:
+        """Return what a worker lacks that gave no result; of a generated token the notes say it."""
+        return "the token may not be stored there" if self.GENERATED in self.model_fields_set else ""
+
     def notes(self, results: Results) -> list[str]:
         """Show a generated token once, and only after every targeted worker has stored it."""
         if self.GENERATED in self.model_fields_set:
@@ -68,6 +72,10 @@ class DeleteToken(BearerTokenDeleteInput, JobArguments):
     """Delete a token, or all tokens of a user."""
 
     TASK: ClassVar[str] = "bearer_token_delete"
+
+    def consequence(self) -> str:
+        """Return what a worker still has that gave no result."""
+        return f"{'the token' if self.token is not None else 'tokens of the user'} may still be valid there"
 
 
 class CheckToken(BearerTokenCheckInput, JobArguments):

@@ -84,6 +84,15 @@ def failure_reason(result: Mapping[str, Any]) -> str:
     return "; ".join(map(_short_reason, errors + messages)) or f"failed without a reason, status {result.get('status')}"
 
 
+def is_unanswered(result: Mapping[str, Any]) -> bool:
+    """Whether a failed result is the client's own, because none has come from the worker.
+
+    Workers put their name and a colon before the name of the task.
+    """
+    task = result.get("task")
+    return bool(result.get("failed")) and isinstance(task, str) and ":" not in task
+
+
 def strip_tracebacks(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result whose errors are reasons without tracebacks, which would reveal paths of the worker's host."""
     errors = result.get("errors")

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from ..errors import NfcliError
 from ..inventory.schema import SERVICE
+from ..tasks.effects import READING_TASKS, TOKEN_CHANGING_TASKS
 from .jobs import CHECK_BEFORE_RETRY, OUTCOME_UNKNOWN, Results, ResultStatus, failed_result, normalize_result
 
 OnProgress = Callable[[str, str], None]
@@ -69,27 +70,35 @@ class PendingJob:
     def fail_gone(self, name: str, error: NfcliError) -> None:
         """Store a failed result for a worker that is not reachable; `error` says why it was never reached."""
         if name in self.asked_again:
-            self.fail(name, f"worker {name} has gone away while the job ran: {CHECK_BEFORE_RETRY}")
+            self.fail(name, f"worker {name} has gone away while the job ran{self._remedy()}")
         else:
             self.unreached[name] = self.not_started.get(name, error)
             self.fail(name, str(self.unreached[name]))
 
     def fail_restarted(self, name: str) -> None:
         """Store a failed result for a worker that had the job and no longer knows it."""
-        self.fail(name, f"worker {name} was restarted while the job ran: {CHECK_BEFORE_RETRY}")
+        self.fail(name, f"worker {name} was restarted while the job ran{self._remedy()}")
 
     def expire(self) -> None:
         """Store a failed result for each missing worker: the deadline has passed, and with it the last moment to begin.
 
         A worker may still have begun the job before it.
         """
-        remedy = _AUDIT_TELLS if self.service == SERVICE else CHECK_BEFORE_RETRY
+        remedy = self._remedy()
+        reason = f"no answer within {self.timeout:g} s{remedy and f', {OUTCOME_UNKNOWN}{remedy}'}"
         for name in sorted(self.missing):
             if name in self.late:
                 self.results[name] = self.late[name]
                 self.missing.discard(name)
                 continue
-            self.fail(name, f"no answer within {self.timeout:g} s, {OUTCOME_UNKNOWN}: {remedy}", ResultStatus.TIMEOUT)
+            self.fail(name, reason, ResultStatus.TIMEOUT)
+
+    def _remedy(self) -> str:
+        """Return what to do about a result that is lost: nothing for a task that changes nothing."""
+        if self.service == SERVICE and self.task in READING_TASKS:
+            return ""
+        is_recorded = self.service == SERVICE and self.task in TOKEN_CHANGING_TASKS
+        return f": {_AUDIT_TELLS if is_recorded else CHECK_BEFORE_RETRY}"
 
     def report_progress(self, name: str, message: str) -> None:
         """Pass on a progress message of a worker that is still missing."""

@@ -340,7 +340,9 @@ def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:
     """Return the error of a job that reached no worker; its class is that of the workers' errors, if they agree."""
     kinds = {type(error) for error in unreached.values()}
     kind = kinds.pop() if len(kinds) == 1 else NoWorkersError
-    return kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))
+    error = kind("; ".join(dict.fromkeys(str(error) for error in unreached.values())))
+    error.has_reached_none = True
+    return error
 
 
 def _check_names(workers: object) -> None:

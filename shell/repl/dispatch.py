@@ -13,8 +13,9 @@ from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.man import ManPage, ManTasks
 from ...models.commands.root import Root
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
+from ...models.errors import NfcliError
 from ...models.inventory.schema import SERVICE, Inventory
-from ...models.protocol.jobs import Results, failure_reason
+from ...models.protocol.jobs import Results, failure_reason, is_unanswered
 from ..output.console import Console
 
 
@@ -75,13 +76,18 @@ class Dispatcher:
             return self._run_job(command)
         return _HANDLERS[command.HANDLER](command, self)
 
-    def report(self, results: Results) -> dict[str, Any]:
-        """Print why workers failed, and the messages of the others; return the others' values, sorted by worker."""
+    def report(self, results: Results, consequence: str = "") -> dict[str, Any]:
+        """Print why workers failed, and the messages of the others; return the others' values, sorted by worker.
+
+        `consequence` is what it means for a worker that no result has come from it.
+        """
         values = {}
+        has_value = not all(result.get("failed") for result in results.values())
         for worker, result in sorted(results.items()):
             if result.get("failed"):
                 self.has_failed = True
-                self._console.error(f"{worker}: {failure_reason(result)}")
+                advice = _advice(consequence, can_sync=has_value) if is_unanswered(result) else ""
+                self._console.error(f"{worker}: {failure_reason(result)}{advice}")
                 continue
             values[worker] = result.get("result")
             for message in result.get("messages") or ():
@@ -98,11 +104,25 @@ class Dispatcher:
         self._console.note(text)
 
     def _run_job(self, command: JobArguments) -> Any:
-        results = self.client.run_job(SERVICE, **command.job())
-        values = self.report({worker: command.check_result(result) for worker, result in results.items()})
+        consequence = command.consequence()
+        try:
+            results = self.client.run_job(SERVICE, **command.job())
+        except NfcliError as error:
+            if error.has_reached_none:
+                error.args = (f"{error}{_advice(consequence, can_sync=False)}",)
+            raise
+        results = {worker: command.check_result(result) for worker, result in results.items()}
+        values = self.report(results, consequence)
         for note in command.notes(results):
             self._console.note(note)
         return command.merge(values) if values else None
+
+
+def _advice(consequence: str, *, can_sync: bool) -> str:
+    """Return what is to be said of a worker without a result; `can_sync`: another worker has made the change."""
+    if not consequence:
+        return ""
+    return f"; {consequence}: repeat this{', or run fastmcp tokens sync' if can_sync else ''}"
 
 
 def _man_tasks(command: ManTasks, dispatcher: Dispatcher) -> str | None:

@@ -19,7 +19,6 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import LockOwner, WorkerLock, read_owner
 from nfcli.models.protocol import connection as link
-from nfcli.models.protocol.jobs import CHECK_BEFORE_RETRY
 from nfcli.shell.transport import direct
 from nfcli.shell.transport.base import not_running
 from support.programs import InTime, ProgramStarter, TerminalStarter, Watch
@@ -31,7 +30,7 @@ CHECK = "fastmcp auth check-token token x\n"
 CREATE = "fastmcp auth create-token username a token t1\n"
 FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("false", "true"))
 NOT_RUNNING = not_running(DEFAULT_WORKER)
-GONE = rf"worker {DEFAULT_WORKER} [^\n]*: {CHECK_BEFORE_RETRY}"
+GONE = rf"worker {DEFAULT_WORKER} [^\n]*: once the worker answers again, show fastmcp audit says what it has changed"
 STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
 REPORT_SECONDS = 3.0
 
@@ -135,7 +134,10 @@ def test_a_command_whose_worker_is_killed_meanwhile_fails_at_once(
             shell.write(CREATE)
             wait_for_jobs(norfab.make_client(), 1)
             worker.kill()
-            shell.wait_for(rf"\Aline 2: {DEFAULT_WORKER}: {GONE}\n\Z", seconds=REPORT_SECONDS)
+            shell.wait_for(
+                rf"\Aline 2: {DEFAULT_WORKER}: {GONE}; the token may not be stored there: repeat this\n\Z",
+                seconds=REPORT_SECONDS,
+            )
         assert shell.end() == 1
     with running_worker(environment):
         assert run(norfab.make_client(), "bearer_token_list") == []
@@ -158,7 +160,7 @@ def test_a_program_whose_worker_is_killed_meanwhile_gets_a_failed_result_at_once
         worker.process.kill()
         status, (error,) = job.result(REPORT_SECONDS)
         assert status == "error"
-        assert re.fullmatch(GONE, error)
+        assert error == f"worker {DEFAULT_WORKER} has gone away while the job ran"
         worker.process.wait(10)
         with pytest.raises(NoWorkersError, match=f"^{re.escape(NOT_RUNNING)}$"):
             run(client, "bearer_token_check", token="x")
@@ -193,7 +195,7 @@ SILENT = r"worker \S+ at ipc://\S+ accepts connections but doesn't answer within
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(CHECK, (3, SILENT)), (f"{CHECK} timeout 1", (1, rf"{DEFAULT_WORKER}: no answer within 1 s, [^\n]*"))],
+    [(CHECK, (3, SILENT)), (f"{CHECK} timeout 1", (1, rf"{DEFAULT_WORKER}: no answer within 1 s"))],
     ids=["no timeout", "timeout 1"],
 )
 def test_a_shell_that_meets_a_frozen_worker_says_so_in_time(

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 RUNNING = ("alpha", "beta")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 GAMMA_IS_DOWN = f"gamma: {not_running('gamma')}"
+LACKING = "the token may not be stored there: repeat this"
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +79,11 @@ def answers(text: str) -> Any:
 @pytest.mark.parametrize(
     ("target", "asked", "said"),
     [
-        ("all", {"alpha", "beta"}, (1, [GAMMA_IS_DOWN])),
+        ("all", {"alpha", "beta"}, (1, [f"{GAMMA_IS_DOWN}; {LACKING}, or run fastmcp tokens sync"])),
         ("alpha", {"alpha"}, (0, [])),
         ("alpha,beta", {"alpha", "beta"}, (0, [])),
-        ("beta,gamma", {"beta"}, (1, [GAMMA_IS_DOWN])),
-        ("gamma", set(), (3, [GAMMA_IS_DOWN.removeprefix("gamma: ")])),
+        ("beta,gamma", {"beta"}, (1, [f"{GAMMA_IS_DOWN}; {LACKING}, or run fastmcp tokens sync"])),
+        ("gamma", set(), (3, [f"{GAMMA_IS_DOWN}; {LACKING}".removeprefix("gamma: ")])),
         ("nobody", set(), (3, ["unknown worker 'nobody': there is alpha, beta, gamma"])),
         ("alpha,nobody", set(), (3, ["unknown worker 'nobody': there is alpha, beta, gamma"])),
         ("all,alpha", set(), (2, [f"create-token: workers: {TARGETS_MIXED}"])),
@@ -155,7 +156,7 @@ def test_a_worker_that_hangs_costs_the_timeout_and_no_result(
     finally:
         beta.send_signal(signal.SIGCONT)
     assert (done.returncode, answers(done.stdout)) == (1, {"alpha": False})
-    assert re.fullmatch(r"beta: no answer within 1 s, [^\n]*\n", done.stderr)
+    assert re.fullmatch(r"beta: no answer within 1 s\n", done.stderr)
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_job_is_reported_at_once(

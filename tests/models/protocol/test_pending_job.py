@@ -8,6 +8,7 @@ from nfcli.models.protocol.jobs import Result, ResultStatus
 from nfcli.models.protocol.pending_job import PendingJob
 
 NOT_BEGUN = Result(failed=True, errors=["not begun in time"], status=ResultStatus.TIMEOUT).model_dump(mode="json")
+UNKNOWN, AUDIT = ", so the outcome is unknown", "show fastmcp audit says what it has changed"
 DONE = Result(result=True).model_dump(mode="json")
 
 
@@ -37,15 +38,21 @@ def test_a_job_that_is_sent_once_ends_when_it_was_not_begun() -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "remedy"),
+    ("service", "task", "consequence"),
     [
-        ("fastmcp", "once the worker answers again, show fastmcp audit says what it has changed"),
-        ("demo", "check what it has done before you repeat it"),
+        ("fastmcp", "bearer_token_delete", f"{UNKNOWN}: once the worker answers again, {AUDIT}"),
+        ("fastmcp", "restore_commit", f"{UNKNOWN}: once the worker answers again, {AUDIT}"),
+        ("fastmcp", "bearer_token_list", ""),
+        ("fastmcp", "get_status", ""),
+        ("fastmcp", "a_plugin_s_task", f"{UNKNOWN}: check what it has done before you repeat it"),
+        ("demo", "get_status", f"{UNKNOWN}: check what it has done before you repeat it"),
     ],
 )
-def test_a_missing_answer_says_that_the_outcome_is_unknown_and_how_to_find_out(service: str, remedy: str) -> None:
-    """A worker begins no job after its deadline, but it may have begun it before."""
+def test_a_missing_answer_says_that_the_outcome_of_a_change_is_unknown(
+    service: str, task: str, consequence: str
+) -> None:
+    """A worker begins no job after its deadline, but it may have begun it before; a read has no outcome to find out."""
     job = pending()
-    job.service = service
+    job.service, job.task = service, task
     job.expire()
-    assert job.results["w1"]["errors"] == [f"no answer within 3 s, so the outcome is unknown: {remedy}"]
+    assert job.results["w1"]["errors"] == [f"no answer within 3 s{consequence}"]

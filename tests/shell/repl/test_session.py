@@ -38,6 +38,48 @@ def test_a_generated_token_is_shown_once_on_stderr(make_bench: MakeBench) -> Non
     assert [set(tokens) for tokens in bench.client.tokens.values()] == [{shown[1]}, {shown[1]}]
 
 
+DELETE, RENEW = "fastmcp auth delete-token", "fastmcp auth create-token username a token t"
+VALID, LACKING = "the token may still be valid there", "the token may not be stored there"
+
+
+@pytest.mark.parametrize(
+    ("line", "consequence"),
+    [
+        (f"{DELETE} token t", VALID),
+        (f"{DELETE} token t username a", VALID),
+        (f"{DELETE} username a", "tokens of the user may still be valid there"),
+        (RENEW, LACKING),
+    ],
+)
+def test_a_change_without_a_result_says_what_that_means_and_what_to_do(
+    make_bench: MakeBench, line: str, consequence: str
+) -> None:
+    """On the line that names the worker; where no worker has made the change, there is nothing to sync."""
+    bench = make_bench("w1", "w2")
+    bench.run(RENEW)
+    bench.client.silent["w2"] = "no answer"
+    advice = f"; {consequence}: repeat this, or run fastmcp tokens sync"
+    assert bench.run(line) == (1, '{\n    "w1": true\n}\n', f"w2: no answer{advice}\n")
+    bench.client.silent["w1"] = "it has gone away"
+    lines = f"w1: it has gone away; {consequence}: repeat this\nw2: no answer; {consequence}: repeat this\n"
+    assert bench.run(line) == (1, "", lines)
+    error = NoWorkersError("neither is running")
+    error.has_reached_none = True
+    bench.client.raising = error
+    assert bench.run(line) == (3, "", f"neither is running; {consequence}: repeat this\n")
+    bench.client.raising = NoWorkersError("unknown worker 'w9': there is w1, w2")
+    assert bench.run(line) == (3, "", "unknown worker 'w9': there is w1, w2\n")
+
+
+def test_what_a_worker_itself_answers_and_what_a_read_lacks_says_no_more(make_bench: MakeBench) -> None:
+    """A refusal says that nothing has changed; of a read nothing follows."""
+    bench = make_bench("w1")
+    bench.client.failing["w1"] = "disk full, nothing changed"
+    assert bench.run(f"{DELETE} token t") == (1, "", "w1: disk full, nothing changed\n")
+    bench.client.silent["w1"] = "no answer within 60 s"
+    assert bench.run("fastmcp auth list-tokens") == (1, "", "w1: no answer within 60 s\n")
+
+
 def test_a_generated_token_that_a_worker_lacks_stays_hidden(make_bench: MakeBench) -> None:
     """Where a worker failed, the user learns which one and what to do."""
     bench = make_bench("w1", "w2")

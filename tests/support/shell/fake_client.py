@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from nfcli.models.errors import NfcliError, validation_messages
 from nfcli.models.inventory.schema import Inventory
-from nfcli.models.protocol.jobs import Result
+from nfcli.models.protocol.jobs import Result, failed_result
 from nfcli.models.tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
@@ -29,8 +29,8 @@ CREATION = "2026-05-31 12:08:51.914919"
 class FakeClient:
     """The client as the shell sees it, with token stores in memory.
 
-    `calls` holds the keyword arguments of every job. `failing` maps workers to what goes wrong there; `raising` is
-    raised instead of running a job.
+    `calls` holds the keyword arguments of every job. `failing` maps workers to what goes wrong there, `silent` to why
+    no result comes from them; `raising` is raised instead of running a job.
     """
 
     def __init__(self, *workers: str) -> None:
@@ -38,6 +38,7 @@ class FakeClient:
         self.workers = workers or ("fastmcp-worker-1",)
         self.tokens: dict[str, dict[str, dict[str, str]]] = {worker: {} for worker in self.workers}
         self.failing: dict[str, str] = {}
+        self.silent: dict[str, str] = {}
         self.messages: dict[str, list[str]] = {}
         self.answers: dict[str, Any] = {}
         self.raising: BaseException | None = None
@@ -87,6 +88,8 @@ class FakeClient:
         return {"environment": "/somewhere", "workers": list(self.workers)}
 
     def _result(self, worker: str, task: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if worker in self.silent:
+            return failed_result(self.silent[worker], task=task)
         if worker in self.failing:
             result = Result(failed=True, errors=[self.failing[worker]], status="error")
         else:
