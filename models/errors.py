@@ -56,6 +56,10 @@ class NoWorkersError(NfcliError):
     exit_status = EXIT_UNREACHABLE
 
 
+class JobInterruptedError(KeyboardInterrupt):
+    """Ctrl-C during a job; for a job that may change something, the message says where the outcome is unknown."""
+
+
 class AccessDeniedError(NoWorkersError):
     """The worker or broker at the endpoint refused this client's key. Exit status 3."""
 

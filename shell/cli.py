@@ -19,6 +19,7 @@ from .processes.supervisor import Supervisor
 from .repl.dispatch import ShellClient
 from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
 from .repl.session import Session
+from .text import interrupt_line
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         abandon_stdout()
         return EXIT_OK
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.write(f"{interrupt_line('interrupted', interrupt)}\n")
         return EXIT_INTERRUPTED
 
 

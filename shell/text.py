@@ -21,6 +21,11 @@ def escape_line(value: Any) -> str:
     return text if text.isprintable() else _IN_LINE.sub(_escape, text)
 
 
+def interrupt_line(word: str, interrupt: KeyboardInterrupt) -> str:
+    """Return the line about a Ctrl-C: a word, and where the outcome of the job that it ended is unknown."""
+    return f"{word}: {escape_line(interrupt)}" if str(interrupt) else word
+
+
 def escape_text(text: str) -> str:
     """Return text with control characters other than newline and tab escaped."""
     return UNSAFE_IN_TEXT.sub(_escape, text)

@@ -93,12 +93,23 @@ class PendingJob:
                 continue
             self.fail(name, reason, ResultStatus.TIMEOUT)
 
+    def _has_no_effect(self) -> bool:
+        return self.service == SERVICE and self.task in READING_TASKS
+
     def _remedy(self) -> str:
         """Return what to do about a result that is lost: nothing for a task that changes nothing."""
-        if self.service == SERVICE and self.task in READING_TASKS:
+        if self._has_no_effect():
             return ""
         is_recorded = self.service == SERVICE and self.task in TOKEN_CHANGING_TASKS
         return f": {_AUDIT_TELLS if is_recorded else CHECK_BEFORE_RETRY}"
+
+    def interruption(self) -> str:
+        """Return what it means that nobody waits for the missing workers any more, empty if nothing follows from it."""
+        if not self.missing or self._has_no_effect():
+            return ""
+        names = ", ".join(sorted(self.missing))
+        have, remedy = "has" if len(self.missing) == 1 else "have", self._remedy()
+        return f"{OUTCOME_UNKNOWN.removeprefix('so ')} on {names}, which {have} not answered{remedy}"
 
     def report_progress(self, name: str, message: str) -> None:
         """Pass on a progress message of a worker that is still missing."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
-from ...models.errors import NfcliError, NoWorkersError, UsageError
+from ...models.errors import JobInterruptedError, NfcliError, NoWorkersError, UsageError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
@@ -36,7 +36,7 @@ class Client:
     """Runs jobs on workers; created by `NorFab.make_client`.
 
     All methods may be called from any thread; jobs of one client run one after the other. Leaving a job early
-    (KeyboardInterrupt) is safe: its late replies are dropped.
+    (KeyboardInterrupt) is safe: its late replies are dropped. It is a `JobInterruptedError` once the job was sent.
 
     Args:
         environment: the environment.
@@ -332,6 +332,8 @@ class Client:
         job.data = self._signer.sign(request, uuid=job.uuid, service=job.service, workers=sorted(job.missing))
         try:
             self._transport.send(job)
+        except KeyboardInterrupt:
+            raise JobInterruptedError(job.interruption()) from None
         finally:
             job.data = request
 

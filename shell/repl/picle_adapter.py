@@ -13,6 +13,7 @@ from picle import App as PicleApp
 
 from ...models.commands.root import Root
 from ..output.console import Console
+from ..text import interrupt_line
 from .dispatch import ShellClient
 from .history import HistoryFile
 from .prompt import HiddenPrompt, Prompt
@@ -67,8 +68,8 @@ class App(PicleApp):
             for each in line.splitlines():
                 if not self.session.navigator.has_left:
                     self.session.run_line(each)
-        except KeyboardInterrupt:
-            self.session.console.note("cancelled")
+        except KeyboardInterrupt as interrupt:
+            self.session.console.note(interrupt_line("cancelled", interrupt))
         return self.session.navigator.has_left
 
     def default(self, line: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from ...models.errors import EXIT_OK, UsageError
+from ..text import interrupt_line
 from .secret_input import decode_line
 from .session import Session
 
@@ -38,8 +39,8 @@ def run_script(session: Session, stream: BinaryIO, *, stop_on_error: bool = Fals
             first_failure = first_failure or status
     except BrokenPipeError:
         abandon_stdout()
-    except KeyboardInterrupt:
-        session.console.error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        session.console.error(interrupt_line("interrupted", interrupt))
         return EXIT_INTERRUPTED
     finally:
         session.console.error_prefix = ""
@@ -57,8 +58,8 @@ def run_words(session: Session, words: Sequence[str]) -> int:
     except BrokenPipeError:
         abandon_stdout()
         return EXIT_OK
-    except KeyboardInterrupt:
-        session.console.error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        session.console.error(interrupt_line("interrupted", interrupt))
         return EXIT_INTERRUPTED
 
 

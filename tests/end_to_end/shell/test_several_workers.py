@@ -23,7 +23,7 @@ from nfcli.models.commands.base import TARGETS_MIXED
 from nfcli.models.environment.paths import Environment
 from nfcli.shell.transport.base import not_running
 from support.programs import InTime, ProgramStarter, Watch
-from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner, frozen
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +157,26 @@ def test_a_worker_that_hangs_costs_the_timeout_and_no_result(
         beta.send_signal(signal.SIGCONT)
     assert (done.returncode, answers(done.stdout)) == (1, {"alpha": False})
     assert re.fullmatch(r"beta: no answer within 1 s\n", done.stderr)
+
+
+def test_an_interrupted_deletion_is_unknown_on_the_worker_that_has_not_answered(
+    environment: Environment, workers: dict[str, RunningWorker], client: Client, start_program: ProgramStarter
+) -> None:
+    """Ctrl-C ends the wait and not the job; the other worker has made the change."""
+    kwargs = {"username": "a", "token": "t1"}
+    client.run_job("fastmcp", "bearer_token_store", kwargs=kwargs, workers=list(RUNNING))
+    with frozen(workers["beta"].process.pid):
+        shell = start_program("-c", environment=environment)
+        shell.write("fastmcp auth delete-token token t1 workers alpha,beta\n")
+        check: dict[str, Any] = {"kwargs": {"token": "t1"}, "workers": "alpha"}
+        while client.run_job("fastmcp", "bearer_token_check", **check)["alpha"]["result"]:
+            pass
+        shell.process.send_signal(signal.SIGINT)
+        line = (
+            r"\Aline 1: interrupted: the outcome is unknown on (alpha, )?beta, which ha(s|ve) not answered: once the "
+        )
+        shell.wait_for(line + r"worker answers again, show fastmcp audit says what it has changed\n\Z")
+        assert shell.end() == 130
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_job_is_reported_at_once(

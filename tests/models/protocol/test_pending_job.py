@@ -9,6 +9,7 @@ from nfcli.models.protocol.pending_job import PendingJob
 
 NOT_BEGUN = Result(failed=True, errors=["not begun in time"], status=ResultStatus.TIMEOUT).model_dump(mode="json")
 UNKNOWN, AUDIT = ", so the outcome is unknown", "show fastmcp audit says what it has changed"
+ANSWERS = f"the worker answers again, {AUDIT}"
 DONE = Result(result=True).model_dump(mode="json")
 
 
@@ -56,3 +57,27 @@ def test_a_missing_answer_says_that_the_outcome_of_a_change_is_unknown(
     job.service, job.task = service, task
     job.expire()
     assert job.results["w1"]["errors"] == [f"no answer within 3 s{consequence}"]
+
+
+@pytest.mark.parametrize(
+    ("task", "missing", "line"),
+    [
+        ("bearer_token_delete", {"w1"}, f"the outcome is unknown on w1, which has not answered: once {ANSWERS}"),
+        (
+            "bearer_token_store",
+            {"w2", "w1"},
+            f"the outcome is unknown on w1, w2, which have not answered: once {ANSWERS}",
+        ),
+        ("a_plugin_s_task", {"w1"}, "the outcome is unknown on w1, which has not answered: check what it has done "),
+        ("bearer_token_list", {"w1"}, ""),
+        ("bearer_token_delete", set(), ""),
+    ],
+)
+def test_an_interrupted_change_is_unknown_on_the_workers_that_have_not_answered(
+    task: str, missing: set[str], line: str
+) -> None:
+    """The others have made it; nothing follows from a read."""
+    job = pending()
+    job.task, job.missing = task, missing
+    interruption = job.interruption()
+    assert (interruption.startswith(line), bool(interruption)) == (True, bool(line))

@@ -11,6 +11,7 @@ from picle import App as PicleApp
 
 from nfcli.models.commands.man import ManCommands
 from nfcli.models.commands.root import Root
+from nfcli.models.errors import JobInterruptedError
 from nfcli.shell.repl.picle_adapter import INTRO, App
 from nfcli.shell.repl.prompt import Prompt
 from support.shell.fake_client import FakeClient
@@ -138,6 +139,9 @@ def test_ctrl_c_drops_the_line_or_the_command_and_not_the_shell(
     app.start()
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("root\n", f"{INTRO}\ncancelled\n")
+    client.raising = JobInterruptedError("the outcome is unknown on w1")
+    app.onecmd("fastmcp auth delete-token token t")
+    assert capsys.readouterr().err == "cancelled: the outcome is unknown on w1\n"
 
 
 def test_a_closed_stdout_ends_the_shell(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nfcli.models.errors import NoWorkersError
+from nfcli.models.errors import JobInterruptedError, NoWorkersError
 from nfcli.shell.repl.script import run_script, run_words
 from support.shell.bench import Printed, ShellBench
 from support.shell.fake_client import FakeClient
@@ -156,6 +156,12 @@ def test_ctrl_c_ends_a_script(script: Script, client: FakeClient) -> None:
     """An interrupted script runs nothing more."""
     client.raising = KeyboardInterrupt()
     assert script(LIST + b"\n" + LIST + b"\n") == (130, "", "line 1: interrupted\n")
+
+
+def test_ctrl_c_during_a_change_says_where_its_outcome_is_unknown(script: Script, client: FakeClient) -> None:
+    """The client knows which workers have not answered."""
+    client.raising = JobInterruptedError("the outcome is unknown on w1")
+    assert script(STORE + b"t\n") == (130, "", "line 1: interrupted: the outcome is unknown on w1\n")
 
 
 def test_one_command_runs_with_the_words_of_a_command_line(bench: ShellBench, client: FakeClient) -> None:
