@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..models.environment.curve_keys import find_audit_key
-from ..models.environment.paths import Environment, find_environment
+from ..models.environment.paths import Environment
 from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, InventoryError, NfcliError, WorkerStartError
 from ..models.inventory.loader import load_inventory
@@ -140,11 +140,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     where.add_argument("--inventory", type=Path, help="inventory file")
     parser.add_argument("--name", required=True, help="name of the worker")
     arguments = parser.parse_args(argv)
-    folder = arguments.environment
-    environment = find_environment(arguments.inventory) if folder is None else Environment(folder.resolve(), None)
-    for result in check_worker(environment, arguments.name):
+    for result in check_worker(_environment(arguments), arguments.name):
         sys.stdout.write(f"{result.model_dump_json()}\n")
     return EXIT_OK
+
+
+def _environment(arguments: argparse.Namespace) -> Environment:
+    """Return the environment that the shell has found; an inventory that is refused prevents no other check."""
+    if arguments.inventory is None:
+        return Environment(arguments.environment.resolve(), None)
+    file: Path = arguments.inventory.absolute()
+    return Environment(file.parent.resolve(), file.parent.resolve() / file.name)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,34 @@ def test_check_reports_them(
     assert not (environment.folder / "ran").exists()
 
 
+def given_away(environment: Environment) -> Path:
+    """Give the inventory to another user."""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    os.chown(environment.folder / "inventory.yaml", STRANGER, STRANGER)
+    return environment.folder / "inventory.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opening", [inventory, folder, given_away])
+def test_check_says_of_a_refused_inventory_only_that(
+    environment: Environment,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    nfcli: NfcliRunner,
+    opening: Opening,
+) -> None:
+    """That of the working folder, after a worker has run: what else can be checked is found to be good."""
+    assert nfcli(*LIST, environment=environment).returncode == 0
+    named = opening(environment)
+    monkeypatch.chdir(environment.folder)
+    assert main(["--check"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (fault,) = (line for line in lines if line.startswith("FAULT"))
+    assert f"{named} has mode 0" in fault or f"{named} belongs to user {STRANGER}" in fault
+    assert [line for line in lines if " database: " in line and line.startswith("ok ")]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_runs_nothing_in_another_users_folder(
