@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ class WorkerChecks:
         return [CheckResult(subject="fleet", error=str(worker)) for _, worker in sorted(missing.items())]
 
     def check_tokens(self) -> list[CheckResult]:
-        """Check that all workers that answer have the same tokens; nothing is returned where fewer than two do."""
+        """Check that all workers that answer have the same tokens; nothing is returned where there is only one."""
         if self.keys is None or self.inventory is None:
             return []
         if self.broker is None and len(self.inventory.workers) < _FEWEST_COMPARED:
@@ -104,16 +104,27 @@ class WorkerChecks:
                 try:
                     results = client.run_job(SERVICE, "get_status", timeout=ALIVE_SECONDS)
                 except NfcliError:  # each worker is reported by its own check
-                    return []
+                    return self._not_compared([] if self.broker is not None else self.inventory.workers)
                 present = {name: result["result"] for name, result in results.items() if not result["failed"]}
-                differences, unknown = compare_digests(present)
+                absent = results.keys() - present.keys()
                 if len(present) < _FEWEST_COMPARED:
-                    return []
+                    return self._not_compared(absent)
+                differences, unknown = compare_digests(present)
                 if not differences:
                     break
         found = [CheckResult(subject="tokens", error=text) for text in differences]
         found += [CheckResult(subject="tokens", detail=text.removeprefix("tokens ")) for text in unknown]
-        return found or [CheckResult(subject="tokens", detail=f"the same on all workers that answer: {len(present)}")]
+        same = CheckResult(subject="tokens", detail=f"the same on all workers that answer: {len(present)}")
+        return (found or [same]) + self._not_compared(absent)
+
+    def _not_compared(self, names: Iterable[str]) -> list[CheckResult]:
+        """Return a result that names the workers whose tokens can't be compared, if there are any."""
+        why = ", ".join(f"{name} {self._absence(name)}" for name in sorted(names))
+        return [CheckResult(subject="tokens", detail=f"not compared, {why}")] if why else []
+
+    def _absence(self, name: str) -> str:
+        is_local = self.inventory is not None and name in self.inventory.topology.workers
+        return "is not running" if is_local and not self._has_owner(name) else "does not answer"
 
     def _client(self, inventory: Inventory, keys: KeyPair) -> Client:
         transport = make_transport(self.environment, inventory, keys, self.broker)
@@ -139,7 +150,7 @@ class WorkerChecks:
     def _has_owner(self, name: str) -> bool:
         try:
             return has_owner(self.environment.lock_file(name))
-        except OSError:  # unknown: assume that the worker runs, of which less is checked
+        except (OSError, EnvironmentFolderError):  # unknown: assume that the worker runs, of which less is checked
             return True
 
     def _check_exposure(self, name: str) -> list[CheckResult]:

@@ -12,7 +12,7 @@ import pytest
 from nfcli import NorFab
 from nfcli.models.environment.paths import Environment
 from support.tokens.store_site import status_of_request
-from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
+from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner, frozen
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +95,17 @@ def test_a_worker_that_was_away_is_found_and_brought_up_to_date(site: Site, kill
     site.start(*WORKERS)
     assert (site.statuses("secret-t1"), site.statuses("secret-t2")) == ([401, 401], [200, 200])
     assert site.run("fastmcp", "tokens", "sync")[2] == "nothing was changed\n"
+
+
+def test_check_names_the_workers_that_it_can_not_compare(site: Site) -> None:
+    """One that hangs, one that is stopped, and both."""
+    assert site.run("-c", "show", "norfab", "client")[0] == 0  # the check asks workers only if the client has a key
+    with frozen(site.workers["w2"].process.pid):
+        assert "ok    tokens: not compared, w2 does not answer" in site.run("--check")[1].splitlines()
+    site.stop("w2")
+    assert "ok    tokens: not compared, w2 is not running" in site.run("--check")[1].splitlines()
+    site.stop("w1")
+    assert "ok    tokens: not compared, w1 is not running, w2 is not running" in site.run("--check")[1].splitlines()
 
 
 def test_one_command_gives_all_workers_the_same_expiry(site: Site) -> None:
