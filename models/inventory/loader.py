@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..environment.paths import Environment, worker_name_problem
 from ..errors import InventoryError
 from .merging import Merged, Source
+from .ports import port_problem
 from .schema import Broker, Fleet, Inventory, Topology, WorkerInventory
 from .sources import InventorySources
 from .validation import validate
@@ -64,6 +67,7 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
     if not workers and not foreign and not errors and broker is None:
         raise InventoryError(f"{file}: workers: must have at least one worker, unless there is a broker to join")
     names = tuple(name for name in topology.workers if name not in foreign)
+    _check_ports({name: workers[name] for name in names if name in workers}, file, errors)
     return Inventory(
         broker=broker,
         workers=workers,
@@ -85,6 +89,16 @@ def parse_worker(merged: Merged, default_source: str, name: str) -> WorkerInvent
         raise InventoryError(f"{default_source}: workers: worker name {name[:80]!r} {problem}")
     data = {key: value for key, value in merged.data.items() if key not in _NORFAB_WORKER_KEYS}
     return validate(WorkerInventory, data, Source(default_source, ("workers", name)), merged)
+
+
+def _check_ports(workers: Mapping[str, WorkerInventory], file: str, errors: list[InventoryError] | None) -> None:
+    problem = port_problem(workers)
+    if problem is None:
+        return
+    error = InventoryError(f"{file}: workers: {problem}")
+    if errors is None:
+        raise error
+    errors.append(error)
 
 
 def _topology(sources: InventorySources, file: str) -> Topology:

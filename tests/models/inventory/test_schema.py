@@ -163,7 +163,7 @@ workers:
 def test_workers_with_a_common_source_share_no_data(inventory: Load) -> None:
     """A list that one worker's file extends isn't extended for the next worker."""
     loaded = inventory(
-        inventory__yaml="workers:\n  w*: [{service: fastmcp, allowed_hosts: [a]}]\n"
+        inventory__yaml="workers:\n  w*: [{service: fastmcp, port: 0, allowed_hosts: [a]}]\n"
         "  w1: [{allowed_hosts: [b]}]\n  w2: [{allowed_hosts: [c]}]\n"
     )
     assert {name: worker.allowed_hosts for name, worker in loaded.workers.items()} == {
@@ -195,7 +195,7 @@ def test_norfab_inventory_loads_unchanged(tmp_path: Path, inventory: Load) -> No
     )
 
 
-W12 = "  w1: [{service: fastmcp}]\n  w*: [{port: 1}]\n  w2: [{service: fastmcp}]\n"
+W12 = "  w1: [{service: fastmcp}]\n  w*: [{port: 0}]\n  w2: [{service: fastmcp}]\n"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class Fabric:
 
     def __init__(self, folder: Path) -> None:
         file = folder / "inventory.yaml"
-        workers = {name: [{"service": "fastmcp"}] for name in "abc"}
+        workers = {name: [{"service": "fastmcp", "port": 0}] for name in "abc"}
         file.write_text(yaml.safe_dump({"workers": workers, "topology": {"workers": [*"abc"]}}))
         self.environment = Environment(folder, file)
         self.environment.prepare()
