@@ -34,7 +34,10 @@ DATABASE_SECONDS = 600
 """Limit for a step that takes the longer the larger the database; a worker that ends is noticed much earlier."""
 CHUNK_SECONDS = 60
 CLEANUP_SECONDS = 5
-RESTORED_NOTE = "tokens that were deleted after the backup are valid again: delete them again"
+RESTORED_NOTE = (
+    "tokens that were deleted after the backup are valid again: delete them again, or run fastmcp tokens sync "
+    "if another worker has deleted them"
+)
 
 
 def back_up(client: Client, file: Path, worker: str | None) -> None:
@@ -103,7 +106,8 @@ def restore(client: Client, file: Path, worker: str | None, *, unverified: bool 
         upload = transfer.report(RestoreBegun, "restore_begin", CHUNK_SECONDS, size=size, sha256=sha256, **sealed)
         restored = _upload(transfer, upload, stream, size)
     console.result(to_json({name: restored.model_dump()}))
-    console.note(RESTORED_NOTE)
+    if restored.restored:
+        console.note(RESTORED_NOTE)
 
 
 def _upload(transfer: TransferClient, upload: RestoreBegun, stream: IO[bytes], size: int) -> Restored:

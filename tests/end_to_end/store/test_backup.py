@@ -23,6 +23,7 @@ from nfcli import Client, NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment, find_environment
 from nfcli.models.tasks.backup import CHUNK_BYTES, MAX_TRAILER_BYTES
 from nfcli.models.tokens import BearerTokenRecord
+from nfcli.shell.maintenance.backup_command import RESTORED_NOTE
 from nfcli.worker.tokens.store import TokenStore
 from support.programs import ProgramStarter, TerminalStarter, Watch, assert_one_line
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 SECONDS = 20.0
 MANY = 5_000
-NOTE = "tokens that were deleted after the backup are valid again: delete them again\n"
+NOTE = f"{RESTORED_NOTE}\n"
 UNVERIFIED = f"{DEFAULT_WORKER}: the seal of the backup was not verified\n"
 BUSY = f"nfcli: {DEFAULT_WORKER}: another backup of this worker is in progress, "
 Listed = dict[str, tuple[str, str, str]]

@@ -16,11 +16,12 @@ from nfcli import Client
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tasks.backup import parse_trailer
 from nfcli.shell.cli import main
+from nfcli.shell.maintenance.backup_command import RESTORED_NOTE
 from nfcli.shell.transport.base import not_running
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, NfcliRunner
 
-NOTE = "tokens that were deleted after the backup are valid again: delete them again\n"
+NOTE = f"{RESTORED_NOTE}\n"
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -123,6 +123,20 @@ def test_a_backup_is_the_database_and_its_trailer(worker: Any, file: Path, capsy
     assert json.loads(capsys.readouterr().out) == {"w1": {"tokens": 3, "file": str(file)}}
 
 
+def test_a_restore_of_no_token_brings_no_deleted_one_back(
+    worker: Any, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So there is nothing to delete again; otherwise the note says how."""
+    back_up(worker, file, "w1")
+    capsys.readouterr()
+    for restored, note in [(0, ""), (1, f"{RESTORED_NOTE}\n")]:
+        worker.uploaded.clear()
+        worker.answers["restore_commit"] = Result(result={"restored": restored, "removed": 2, "expired": 1})
+        restore(worker, file, "w1")
+        assert capsys.readouterr().err == note
+    assert "fastmcp tokens sync" in RESTORED_NOTE
+
+
 def test_a_restore_sends_the_database_only(worker: Any, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In chunks; the worker's notes are shown, and what a restore means."""
     back_up(worker, file, None)
