@@ -160,6 +160,16 @@ def read_public_key(path: Path) -> bytes:
     return read_client_key(path).public
 
 
+def read_worker_key(path: Path) -> bytes:
+    """Read the `.key` file of a worker that may run elsewhere; raises as `read_public_key` does."""
+    try:
+        return read_public_key(path)
+    except KeyFileError as error:
+        if os.path.lexists(path):
+            raise
+        raise KeyFileError(f"{error}: copy it from .nfcli/keys/ on the worker's machine") from None
+
+
 def read_client_key(path: Path) -> ClientKey:
     """Read the keys of a client's `.key` file; raises as `read_public_key` does."""
     return _client_key(path, read_key_file(path))

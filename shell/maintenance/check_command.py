@@ -12,7 +12,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ...models.environment.curve_keys import CLIENT_NAME, KeyPair, find_key_pair, read_client_key, read_public_key
+from ...models.environment.curve_keys import (
+    CLIENT_NAME,
+    KeyPair,
+    find_key_pair,
+    read_client_key,
+    read_public_key,
+    read_worker_key,
+)
 from ...models.environment.fleet_key import find_fleet_key
 from ...models.environment.paths import Environment, find_environment, worker_name_problem
 from ...models.environment.private_files import tree_problems
@@ -217,7 +224,7 @@ def _check_worker_key(folder: Path, name: str, *, is_remote: bool) -> CheckResul
     public = folder / f"{name}.key"
     try:
         if is_remote and not os.path.lexists(folder / f"{name}.key_secret"):
-            read_public_key(public)
+            read_worker_key(public)
             return CheckResult(subject="key", detail="the public key of a worker on another machine")
         pair = find_key_pair(folder, name)
     except KeyFileError as error:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Unpack
 
 import zmq
 
-from ...models.environment.curve_keys import KeyPair, read_public_key
+from ...models.environment.curve_keys import KeyPair, read_worker_key
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import has_owner, read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
@@ -297,7 +297,7 @@ class _WorkerConnection(Connection):
     ) -> None:
         # A new id each time: the worker may still hold the connection that this one replaces.
         routing_id = b"nfcli-" + secrets.token_hex(8).encode()
-        server_key = read_public_key(key_file)
+        server_key = read_worker_key(key_file)
         super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key, **options)
         self.name = name
         self.is_local = False
@@ -315,7 +315,7 @@ class _WorkerConnection(Connection):
             return None
         worker, within = f"worker {self.name} at {self.endpoint}", f"within {self.connect_seconds:g} s"
         if self.is_denied:
-            remedy = "put the client's .key file into the worker's .nfcli/clients/"
+            remedy = "put the client's .key file into the worker's .nfcli/clients/ with nfcli --authorize"
             return AccessDeniedError(f"the worker at {self.endpoint} doesn't know this client's key: {remedy}")
         if self.is_broken:
             return NoWorkersError(f"{worker} has gone away")
@@ -336,7 +336,8 @@ def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:
     elif message.status == Status.DONE:
         job.finish(name, _object(message).get(name))
     elif message.status == Status.FORBIDDEN:
-        job.fail(name, f"{_reason(message)}: put its .key file back into the worker's .nfcli/clients/")
+        remedy = "put its .key file back into the worker's .nfcli/clients/ with nfcli --authorize"
+        job.fail(name, f"{_reason(message)}: {remedy}")
     elif message.status == Status.NOT_FOUND and name in job.asked_again:
         job.fail_restarted(name)
     elif Status.is_error(message.status):

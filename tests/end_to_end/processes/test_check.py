@@ -368,7 +368,7 @@ def test_a_worker_that_refuses_the_client_is_reported(running: tuple[Environment
     denied = f"the worker at {worker.endpoint} doesn't know this client's key: put the client's .key file into"
     assert [line for line in lines if line.startswith("FAULT")] == [
         f"FAULT client key: no file in {site.clients_folder} authorizes it: {remedy}",
-        f"FAULT {NAME}: pid {worker.process.pid}: {denied} the worker's .nfcli/clients/",
+        f"FAULT {NAME}: pid {worker.process.pid}: {denied} the worker's .nfcli/clients/ with nfcli --authorize",
     ]
     assert lines[-1] == f"ok    {NAME} MCP: {worker.url} answers"
 

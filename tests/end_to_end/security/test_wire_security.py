@@ -85,7 +85,9 @@ def test_a_client_whose_key_is_not_listed_gets_nothing_but_the_reason(
     replace_the_key(environment, tmp_path)
     done = in_time(3, lambda: nfcli("-c", "fastmcp", "auth", "list-tokens", environment=environment))
     assert (done.returncode, done.stdout) == (3, "")
-    assert re.fullmatch(r"the worker at \S+ doesn't know this client's key: put [^\n]*\.nfcli/clients/\n", done.stderr)
+    assert re.fullmatch(
+        r"the worker at \S+ doesn't know this client's key: put [^\n]* with nfcli --authorize\n", done.stderr
+    )
     with pytest.raises(AccessDeniedError, match="doesn't know this client's key"):
         connect(environment).run_job("fastmcp", "bearer_token_list")
     (row,) = connect(environment).show_workers()
