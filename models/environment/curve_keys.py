@@ -108,12 +108,12 @@ def find_key_pair(folder: Path, name: str) -> KeyPair | None:
     if not os.path.lexists(secret_file):
         if has_public_file:
             raise KeyFileError(
-                f"{secret_file} is missing: restore it, or remove {public_file} and a new pair will be created"
+                f"{secret_file} is missing: restore it, or move {public_file} away and a new pair will be created"
             )
         return None
     pair = read_key_pair(secret_file)
     if has_public_file and read_public_key(public_file) != pair.public:
-        raise KeyFileError(f"{public_file} doesn't match {secret_file}: remove it and it will be restored")
+        raise KeyFileError(f"{public_file} doesn't match {secret_file}: move it away and it will be restored")
     return pair
 
 
@@ -127,7 +127,7 @@ def find_audit_key(path: Path) -> bytes | None:
         return None
     key = parse_symmetric_key(read_key_file(path))
     if key is None:
-        raise KeyFileError(f"{path} is not an audit key: restore it, or remove it and older lines can't be searched")
+        raise KeyFileError(f"{path} is not an audit key: restore it, or move it away and older lines can't be searched")
     return key
 
 

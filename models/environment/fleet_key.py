@@ -114,7 +114,7 @@ def check_fleet_key(environment: Environment, key: FleetKey) -> None:
     if user is not None:
         raise KeyFileError(
             f"{path} is another fleet key ({held.id if held else ''}, not {key.id}) and in use by {user}, nothing "
-            f"changed: stop the workers, remove {path} and repeat; fingerprints and backups made with it no longer "
+            f"changed: stop the workers, move {path} away and repeat; fingerprints and backups made with it no longer "
             "match"
         )
 
@@ -159,7 +159,7 @@ def ensure_symmetric_key(path: Path, kind: str) -> bytes:
         raise KeyFileError(f"{error.filename or path} can't be read or written: {error.strerror}") from error
     key = parse_symmetric_key(read_key_file(path))
     if key is None:
-        raise KeyFileError(f"{path} is not {kind}: restore it, or remove it and a new one will be created")
+        raise KeyFileError(f"{path} is not {kind}: restore it, or move it away and a new one will be created")
     return key
 
 

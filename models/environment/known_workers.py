@@ -94,7 +94,7 @@ class KnownWorkers:
         except (ValueError, RecursionError):
             fault = f"{self._file} is not a list of workers that this version of nfcli can read"
             raise EnvironmentFolderError(
-                f"{fault}: remove it, and name the workers that are expected under fleet in the inventory"
+                f"{fault}: move it away, and name the workers that are expected under fleet in the inventory"
             ) from None
         self._signature = signature
 

@@ -88,7 +88,7 @@ class Environment:
             )
         if os.path.lexists(old):
             move = f"mkdir -pm 700 {shlex.quote(str(new.parent))} && mv {shlex.quote(str(old))} {shlex.quote(str(new))}"
-            remedy = f"remove {old}" if os.path.lexists(new) else f"run {move}"
+            remedy = f"move {old} out of {base}" if os.path.lexists(new) else f"run {move}"
             return (
                 f"{old} is in NorFab's base folder {base}, whose file service gives it to every client of the broker: "
                 f"stop the workers, {remedy}, then replace keys and tokens (man page fabric)"

@@ -122,6 +122,17 @@ def test_a_command_that_needs_a_broken_environment_fails(broken: str, capsys: py
     assert broken in err
 
 
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("script", [b"", b"# nothing yet\n\n! nor here\n"])
+def test_a_script_without_commands_needs_no_environment(
+    script: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The inventory is read by the first command that needs it, as the manual says."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(script)))
+    assert main([]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_script_prints_the_manual_where_the_environment_is_broken(
     broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,7 +189,8 @@ def test_an_invalid_audit_key_is_found(environment: Environment) -> None:
     """Fingerprints need it."""
     file = environment.audit_key_file(DEFAULT_WORKER)
     write_private(file, b"x")
-    told = f"FAULT audit trail: {file} is not an audit key: restore it, or remove it and older lines can't be searched"
+    remedy = "restore it, or move it away and older lines can't be searched"
+    told = f"FAULT audit trail: {file} is not an audit key: {remedy}"
     assert lines(environment) == without_errors(environment, told)
 
 

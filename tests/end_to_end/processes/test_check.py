@@ -146,7 +146,7 @@ def swap_the_workers_public_key(site: Environment) -> Faults:
     """Replace the worker's public key by the client's."""
     public = site.keys_folder / f"{NAME}.key"
     public.write_bytes((site.keys_folder / "client.key").read_bytes())
-    return {f"{NAME} key": [f"{public} doesn't match {public}_secret: remove it and it will be restored"]}
+    return {f"{NAME} key": [f"{public} doesn't match {public}_secret: move it away and it will be restored"]}
 
 
 def shut_the_client_out(site: Environment) -> Faults:

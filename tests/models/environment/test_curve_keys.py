@@ -219,7 +219,7 @@ def test_missing_secret_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError) as caught:
         ensure_key_pair(tmp_path, "w")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.key_secret'} is missing: restore it, or remove {tmp_path / 'w.key'} and a new pair will be "
+        f"{tmp_path / 'w.key_secret'} is missing: restore it, or move {tmp_path / 'w.key'} away and a new pair will be "
         "created"
     )
 
@@ -232,7 +232,7 @@ def test_files_of_two_pairs_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError) as caught:
         ensure_key_pair(tmp_path, "w")
     assert str(caught.value) == (
-        f"{tmp_path / 'w.key'} doesn't match {tmp_path / 'w.key_secret'}: remove it and it will be restored"
+        f"{tmp_path / 'w.key'} doesn't match {tmp_path / 'w.key_secret'}: move it away and it will be restored"
     )
 
 
@@ -327,9 +327,8 @@ def test_invalid_audit_key_is_refused(tmp_path: Path, content: bytes) -> None:
     write_private(file, content)
     with pytest.raises(KeyFileError) as caught:
         find_audit_key(file)
-    assert (
-        str(caught.value) == f"{file} is not an audit key: restore it, or remove it and older lines can't be searched"
-    )
+    remedy = "restore it, or move it away and older lines can't be searched"
+    assert str(caught.value) == f"{file} is not an audit key: {remedy}"
     assert file.read_bytes() == content
 
 

@@ -65,7 +65,7 @@ def test_what_is_no_fleet_key_is_refused_without_being_quoted(environment: Envir
         ensure_fleet_key(environment)
     kind = "is not a fleet key of 64 hexadecimal digits"
     assert str(caught.value) == (
-        f"{environment.fleet_key_file} {kind}: restore it, or remove it and a new one will be created"
+        f"{environment.fleet_key_file} {kind}: restore it, or move it away and a new one will be created"
     )
     with pytest.raises(KeyFileError) as caught:
         parse_fleet_key(content, "standard input")

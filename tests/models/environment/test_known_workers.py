@@ -124,7 +124,7 @@ def test_a_file_of_another_content_is_refused_and_kept(environment: Environment,
     workers.add(["w1"], NOW)
     environment.known_workers_file.write_text(content)
     for change in (workers.read, lambda: workers.add(["w2"], NOW), lambda: workers.forget("w1")):
-        with pytest.raises(EnvironmentFolderError, match=r"workers\.json is not a list of workers.*: remove it"):
+        with pytest.raises(EnvironmentFolderError, match=r"workers\.json is not a list of workers.*: move it away"):
             change()
     assert environment.known_workers_file.read_text() == content
 

@@ -342,13 +342,14 @@ def test_state_that_norfab_publishes_is_refused_until_it_is_moved(tmp_path: Path
     assert environment.publication_problem() is None
 
 
-def test_state_that_is_stored_twice_is_removed_from_the_published_folder(tmp_path: Path) -> None:
+def test_state_that_is_stored_twice_has_to_leave_the_published_folder(tmp_path: Path) -> None:
     """The one outside is the one that is used."""
     (tmp_path / "__norfab__").mkdir()
     environment = Environment(tmp_path, None)
     environment.prepare()
     (tmp_path / ".nfcli").mkdir()
-    assert f": stop the workers, remove {tmp_path / '.nfcli'}, then " in str(environment.publication_problem())
+    remedy = f": stop the workers, move {tmp_path / '.nfcli'} out of {tmp_path}, then "
+    assert remedy in str(environment.publication_problem())
 
 
 def test_state_that_would_be_published_everywhere_is_refused(home: Path) -> None:
