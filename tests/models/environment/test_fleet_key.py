@@ -94,7 +94,7 @@ def test_a_key_that_is_in_use_is_not_replaced(environment: Environment, used: st
     path = environment.fleet_key_file
     assert str(caught.value) == (
         f"{path} is another fleet key ({held.id}, not {KEY.id}) and in use by w2, nothing changed: stop the workers, "
-        f"remove {path} and repeat; fingerprints and backups made with it no longer match"
+        f"move {path} away and repeat; fingerprints and backups made with it no longer match"
     )
     assert read_fleet_key(environment) == held
     adopt_fleet_key(environment, held)
