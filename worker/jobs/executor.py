@@ -38,7 +38,9 @@ THREADS_PER_CLIENT = 3
 STOP_GRACE_SECONDS = 3.0
 
 _LATE = "nothing was done: send it again; if it was not delayed, the clocks of client and worker differ"
-_TOKEN_THREADS, _TOKEN_THREADS_PER_CLIENT = 3, 2
+# Changes that wait for a locked database wait together, so those of one client need not wait for each other.
+_CHANGE_THREADS, _CHANGE_THREADS_PER_CLIENT = 6, 5
+_READ_THREADS, _READ_THREADS_PER_CLIENT = 3, 2
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class JobLimits:
         """Return the limits of one lane."""
         threads = {
             Lane.GENERAL: (THREADS, THREADS_PER_CLIENT),
-            Lane.CHANGES: (_TOKEN_THREADS, _TOKEN_THREADS_PER_CLIENT),
-            Lane.READS: (_TOKEN_THREADS, _TOKEN_THREADS_PER_CLIENT),
+            Lane.CHANGES: (_CHANGE_THREADS, _CHANGE_THREADS_PER_CLIENT),
+            Lane.READS: (_READ_THREADS, _READ_THREADS_PER_CLIENT),
         }
         return LaneLimits(*threads[lane], self.jobs_in_flight, self.bytes_in_flight)
 
@@ -120,7 +122,7 @@ class JobExecutor:
         deadline, key = StartDeadline.of(request, waited_seconds), (client, uuid)
         with self._lock:
             running, finished = self._jobs.get(key), self._finished.find(key)
-            if running is not None:
+            if running is not None and not running.is_late:
                 if len(running.waiting) >= self._limits.callbacks:
                     raise TaskError(f"{self._limits.callbacks} requests wait for this job: send no more of them")
                 running.deadline = running.deadline.later(deadline)
@@ -251,11 +253,9 @@ class JobExecutor:
         request = job.request
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
-        elif (late := job.deadline.seconds_late(self._worker.clock())) >= 0:
+        elif (late := self._check_deadline(job)) >= 0:
             result = self._failure(job, f"the job could begin {late:.1f} s after its deadline only, {_LATE}")
             result.status = ResultStatus.TIMEOUT
-            with self._lock:
-                self._late += 1
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         elif (refusal := self._refusal(job, worker)) is not None:
@@ -271,6 +271,14 @@ class JobExecutor:
         except (PydanticSerializationError, ValueError):
             failure = self._failure(job, f"the result of task {request.task[:64]} can't be written as JSON")
             return to_json({self._worker.name: failure})
+
+    def _check_deadline(self, job: TrackedJob) -> float:
+        """Return how late a job is, below 0 while it may begin; one that is late is new when it is sent again."""
+        with self._lock:
+            late = job.deadline.seconds_late(self._worker.clock())
+            job.is_late = late >= 0
+            self._late += job.is_late
+        return late
 
     def _refusal(self, job: TrackedJob, worker: TaskContext) -> str | None:
         """Return why the client may not run the task, None if it may; a verified client is named in the context.
@@ -348,6 +356,7 @@ class JobExecutor:
         # Neither the arguments, which may hold secrets, nor the callbacks are kept.
         job.request, job.notify = JobRequest(task=job.request.task), None
         waiting, job.waiting = job.waiting, []
-        del self._jobs[job.key]
-        self._finished.add(job)
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+            self._finished.add(job)
         return waiting

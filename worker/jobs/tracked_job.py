@@ -59,7 +59,7 @@ class StartDeadline:
 
 @dataclass(eq=False)
 class TrackedJob:
-    """One job of one client, which is not started any more after `deadline`.
+    """One job of one client, which is not started any more after `deadline`; `is_late`: it was that time.
 
     `spec` is its task, None for an unknown one; `size` the bytes of its request, `peer` where it came from; `payload`
     the result's JSON, None before it is completed and when it is no longer kept. `waiting` get the result, `notify`
@@ -76,6 +76,7 @@ class TrackedJob:
     state: JobState = JobState.PENDING
     payload: bytes | None = None
     was_run: bool = False
+    is_late: bool = False
     waiting: list[Deliver] = field(default_factory=list)
     notify: Deliver | None = None
     progress: JobProgress | None = None

@@ -277,6 +277,24 @@ def test_a_job_is_not_begun_after_its_clients_deadline(bench: JobBench) -> None:
     assert bench.run("count", "u2", timeout=60, deadline=now + 60)["result"] == 1
 
 
+def test_a_job_that_is_sent_again_while_it_is_refused_as_late_is_run(
+    bench: JobBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal is of the earlier sending alone."""
+    token = {"username": "ann", "token": "token-of-ann"}
+    again: SimpleQueue[Any] = SimpleQueue()
+
+    def record(**_: object) -> None:
+        again.put(bench.submit("bearer_token_store", "u1", kwargs=token))
+
+    monkeypatch.setattr(bench.worker.audit, "log_failed_change", record)
+    late = bench.run("bearer_token_store", "u1", kwargs=token, timeout=60, deadline=bench.worker.clock() - 5)
+    assert late["status"] == "timeout"
+    assert again.get(timeout=WAIT_SECONDS).get(timeout=WAIT_SECONDS)["result"] is True
+    state, payload = bench.executor.find("c", "u1") or (None, b"")
+    assert (state, b"true" in (payload or b"")) == ("COMPLETED", True)
+
+
 def test_a_job_whose_deadline_passes_in_the_queue_is_not_begun(bench: JobBench) -> None:
     """It is compared again when a thread takes the job."""
     now = bench.worker.clock()
