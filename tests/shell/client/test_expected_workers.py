@@ -236,7 +236,7 @@ def test_what_cannot_be_stored_is_known_to_this_client(broker: Any, tmp_path: Pa
 def test_a_list_that_cannot_be_read_stops_a_change(broker: Any, client: Client) -> None:
     """A worker could be missed; the line says what to do."""
     client.environment.known_workers_file.write_text("[]")
-    with pytest.raises(EnvironmentFolderError, match=r"workers\.json is not a list of workers .*: remove it"):
+    with pytest.raises(EnvironmentFolderError, match=r"workers\.json is not a list of workers .*: move it away"):
         run(client)
     assert len(broker.asked) == 1
 
