@@ -158,7 +158,9 @@ def test_a_key_that_is_taken_away_shuts_a_connected_client_out(guarded: Guarded,
     key_file.unlink()
     result = connected.run_job("fastmcp", "bearer_token_delete", kwargs={"token": "t1"})[DEFAULT_WORKER]
     assert (result["failed"], result["result"]) == (True, None)
-    assert re.fullmatch(r"this client's key is not allowed: put [^\n]*\.nfcli/clients/", result["errors"][0])
+    assert re.fullmatch(
+        r"this client's key is not allowed: put [^\n]*\.nfcli/clients/ with [^\n]*", result["errors"][0]
+    )
     with pytest.raises(AccessDeniedError):
         connect(environment).run_job("fastmcp", "get_version")
     write_private(key_file, kept)
