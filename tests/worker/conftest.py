@@ -46,8 +46,10 @@ def open_store(clock: SimpleNamespace, tokens_folder: Path) -> Iterator[Callable
     with ExitStack() as opened:
 
         def open_one() -> TokenStore:
-            clocks = {"clock": lambda: clock.now, "ticks": lambda: clock.ticks}
-            return opened.enter_context(TokenStore(tokens_folder, **clocks, lock_timeout_seconds=0.2))
+            store = TokenStore(
+                tokens_folder, clock=lambda: clock.now, ticks=lambda: clock.ticks, lock_timeout_seconds=0.2
+            )
+            return opened.enter_context(store)
 
         yield open_one
 
