@@ -10,10 +10,8 @@ import string
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
-import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +23,7 @@ from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
 from nfcli.shell.syntax.lexer import quote
 from support.programs import TerminalStarter
+from support.tokens.usernames import is_refused, valid_names
 from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner
 
 pytestmark = pytest.mark.slow
@@ -38,15 +37,8 @@ NAMES_ONLY = [
 ]
 TOKENS_ONLY = ["-", "+/~._-", "a==", "~", "T" * 1024]
 
-# The rule for names, written independently: nothing invisible (joiners that are needed are in the lists above), no
-# blank but the space; composed characters.
-REFUSED_CATEGORIES = ("Cc", "Cf", "Cn", "Cs", "Zl", "Zp", "Zs")
-IGNORABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}")
-name_characters = st.characters(exclude_categories=REFUSED_CATEGORIES).filter(
-    lambda each: not IGNORABLE.match(each)
-) | st.just(" ")
 usernames = (
-    st.text(name_characters, min_size=1, max_size=256).map(partial(unicodedata.normalize, "NFC"))
+    valid_names
     | st.text(st.sampled_from("'\"\\| {}[]-?#!$*~=,;&<>a1"), min_size=1, max_size=12)
     | st.sampled_from(PLAIN + NAMES_ONLY)
 ).filter(lambda text: text == text.strip())
@@ -157,15 +149,7 @@ def test_whatever_is_typed_as_a_name_is_stored_exactly_or_refused_in_one_line(
         assert (status, printed) == (2, "")
         assert re.fullmatch(r"create-token: username: must [^\n]+\n", errors)
         assert errors.strip().isprintable()
-        assert not 0 < len(text) <= 256 or text != text.strip() or has_refused_character(text)
-
-
-def has_refused_character(text: str) -> bool:
-    """Whether some character can't be in a name."""
-    return any(
-        each != " " and (unicodedata.category(each) in REFUSED_CATEGORIES or IGNORABLE.match(each) is not None)
-        for each in text
-    )
+        assert not 0 < len(text) <= 256 or text != text.strip() or any(map(is_refused, text))
 
 
 @pytest.mark.usefixtures("no_tokens")
