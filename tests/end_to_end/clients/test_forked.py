@@ -13,7 +13,10 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.protocol.jobs import Results
 from support.workers import EnvironmentFactory, RunningWorker
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 def in_fork(call: Callable[[], object]) -> int | None:

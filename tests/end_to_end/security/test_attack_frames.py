@@ -16,13 +16,14 @@ from nfcli.models.environment.curve_keys import ensure_client_key, read_public_k
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from support.workers import RunningWorker
 
+pytestmark = pytest.mark.slow
+
 ATTACK = Path(__file__).parents[2] / "bench" / "attack_frames.py"
 SECONDS = 240
 Frames = list[bytes]
 Ask = Callable[[Frames], Frames | None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("transport", "messages", "unauthenticated", "level"), [("tcp", 40_000, 90, "INFO"), ("ipc", 10_000, 36, "DEBUG")]
 )

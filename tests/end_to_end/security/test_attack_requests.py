@@ -14,6 +14,8 @@ import pytest
 
 from support.workers import RunningWorker
 
+pytestmark = pytest.mark.slow
+
 ATTACK = Path(__file__).parents[2] / "bench" / "attack_requests.py"
 SECONDS = 240
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -21,7 +23,6 @@ LAST = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 HIDDEN = b"Content-Length: %d\r\n\r\n" % len(HEALTH) + HEALTH
 
 
-@pytest.mark.slow
 def test_the_worker_serves_on_through_wrong_requests() -> None:
     """Never a 5xx, never a 2xx without a good token, nothing of the inside; nothing leaks, and the log has no fault."""
     command = [sys.executable, str(ATTACK), "--requests", "4500", "--guesses", "500", "--slow", "0", "--seed", "3"]

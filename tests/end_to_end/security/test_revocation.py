@@ -17,6 +17,8 @@ from support.mcp.served_worker import WAIT_SECONDS, read_response
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, RunningWorker
 
+pytestmark = pytest.mark.slow
+
 THREADS = 4
 ROUNDS = 10
 MARGIN_SECONDS = 0.05
@@ -93,7 +95,6 @@ def hammers(url: str, token: str) -> list[Hammer]:
     return started
 
 
-@pytest.mark.slow
 def test_no_request_after_the_answer_to_a_deletion_is_served(
     worker: RunningWorker, client: Client, delete: Callable[[str], Any]
 ) -> None:

@@ -19,7 +19,7 @@ from support.workers import EnvironmentFactory, NfcliRunner
 TRUE = '{\n    "fastmcp-worker-1": true\n}\n'
 FALSE = TRUE.replace("true", "false")
 HEADER = " worker  username  token  age  creation  expires\n"
-pytestmark = pytest.mark.usefixtures("no_tokens")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_tokens")]
 Done = subprocess.CompletedProcess[str]
 
 

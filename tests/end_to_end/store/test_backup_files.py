@@ -21,6 +21,8 @@ from nfcli.shell.transport.base import not_running
 from support.programs import ProgramStarter
 from support.workers import EnvironmentFactory, NfcliRunner
 
+pytestmark = pytest.mark.slow
+
 NOTE = f"{RESTORED_NOTE}\n"
 Run = Callable[..., tuple[int, str, str]]
 

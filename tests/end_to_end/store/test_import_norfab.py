@@ -17,6 +17,8 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from support.programs import TerminalStarter, assert_one_line
 from support.workers import NfcliRunner, RunningWorker
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 CREATED = "2026-05-31 12:08:51.914919"
 LARGEST = 150

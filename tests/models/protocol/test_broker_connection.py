@@ -16,6 +16,8 @@ from nfcli.models.protocol.broker_connection import ANSWER_SECONDS, BrokerAddres
 from nfcli.models.protocol.broker_key import BrokerKey
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command, encode_data
 
+pytestmark = pytest.mark.slow
+
 WAIT_SECONDS = 10.0
 ROWS = [{"name": "w1", "service": "fastmcp", "status": "alive"}]
 

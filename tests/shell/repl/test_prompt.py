@@ -15,6 +15,8 @@ from nfcli.shell.repl.history import HistoryFile
 from nfcli.shell.repl.prompt import HiddenPrompt, Prompt, PromptHistory, TabCompleter
 from support.shell.bench import ShellBench
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[2]
 PROGRAM = ["-m", "support.shell.prompt_program"]
 TIMEOUT_SECONDS = 15

@@ -30,6 +30,8 @@ from support.fabric.fake_broker import (
     unknown,
 )
 
+pytestmark = pytest.mark.slow
+
 # Asks again after a moment, so that no test waits long for the answer.
 hasty = pytest.mark.parametrize("timeouts", [Timeouts(poll=0.05, silence=0.1)], ids=["hasty"], indirect=True)
 # Asks no worker that hasn't reported its result ready.

@@ -22,6 +22,8 @@ from nfcli.shell.client.client import Client
 from nfcli.shell.transport.broker import TIMEOUTS
 from support.fabric.fake_broker import GET, POST, WAIT_SECONDS, FakeBroker, Site, done, result, run
 
+pytestmark = pytest.mark.slow
+
 # Every wait is short, but for the one within which a broker must be back.
 QUICK = Timeouts(poll=0.05, answer=0.3, silence=0.1)
 

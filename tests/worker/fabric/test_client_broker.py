@@ -14,6 +14,8 @@ from support.fabric.hub import Hub, accepted, answers, is_asked, is_busy, pushes
 from support.fabric.services import values
 from support.mcp.served_worker import WAIT_SECONDS
 
+pytestmark = pytest.mark.slow
+
 SHORT = 1.0
 
 Connect = Callable[..., FabricClient]

@@ -16,6 +16,8 @@ from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
 from support.tokens.token_store import delete_tokens, store_token
 
+pytestmark = pytest.mark.slow
+
 OpenStore = Callable[[], TokenStore]
 Fields = tuple[str, str, float, float | None]
 
