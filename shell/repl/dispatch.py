@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ...man.pages import list_pages, read_page
@@ -16,27 +16,14 @@ from ...models.commands.tokens import ShowTokensDiff, TokensSync
 from ...models.errors import NfcliError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason, is_unanswered
+from ..job_client import JobClient
 from ..output.console import Console
 
 
-class ShellClient(Protocol):
+class ShellClient(JobClient, Protocol):
     """The client, as far as the shell uses it; `shell/client/client.py` implements it and documents the errors."""
 
     inventory: Inventory
-
-    def run_job(
-        self,
-        service: str,
-        task: str,
-        *,
-        kwargs: dict[str, Any] | None = ...,
-        workers: str | Sequence[str] = ...,
-        timeout: float = ...,
-    ) -> Results:
-        """Run a task; return one entry for each targeted worker, failed ones included."""
-
-    def check_workers(self, names: Sequence[str]) -> None:
-        """Check that these workers exist."""
 
     def worker_names(self, service: str = ...) -> list[str]:
         """Return the names of a service's workers."""

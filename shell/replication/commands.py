@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any
 
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
+from ..job_client import JobClient
 from .differences import MAX_ROWS, find_differences
 from .sync import TokenSync
-from .workers import ComparedWorkers, JobClient
+from .workers import ComparedWorkers
 
 Report = Callable[[str], None]
 

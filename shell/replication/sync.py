@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from ...models.errors import UsageError
 from ...models.tasks.token_sync import MAX_CHANGES, Merged, SyncedToken, TokenState
+from ..job_client import JobClient
 from .merging import Changes, MergeRule
-from .workers import ComparedWorkers, JobClient, batches, merged_users
+from .workers import ComparedWorkers, batches, merged_users
 
 ROUNDS = 3
 _NAMES = ("stored", "deleted", "kept", "expired")

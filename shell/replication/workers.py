@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ...models.errors import NoWorkersError, TaskError
 from ...models.inventory.schema import SERVICE
-from ...models.protocol.jobs import Results, failed_result, failure_reason
+from ...models.protocol.jobs import failed_result, failure_reason
 from ...models.tasks.token_sync import TokenSetReport, TokenState
+from ..job_client import JobClient
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _COMPARE = "bearer_token_compare"
 _NO_DIGEST = "it sends no digest of them, as an older nfcli or another program"
 MAX_LISTED = 5_000
 """About how many tokens a worker lists in one job."""
-
-
-class JobClient(Protocol):
-    """The client, as far as the comparison uses it."""
-
-    def run_job(
-        self,
-        service: str,
-        task: str,
-        *,
-        kwargs: dict[str, Any] | None = ...,
-        workers: str | Sequence[str] = ...,
-        timeout: float = ...,
-    ) -> Results:
-        """Run a task; return one entry for each targeted worker, failed ones included."""
-
-    def check_workers(self, names: Sequence[str]) -> None:
-        """Check that these workers exist; raises NoWorkersError for those that don't."""
 
 
 class ComparedWorkers:
