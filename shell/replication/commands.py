@@ -27,7 +27,7 @@ def show_differences(command: ShowTokensDiff, client: JobClient, *, fail: Report
     elif len(compared.reports) > 1:
         note(f"the tokens of {names} are the same")
     elif names:
-        note(f"nothing to compare: only {names} answers")
+        note(f"nothing to compare: {names} {'alone answers' if compared.failures else 'is the only worker asked'}")
     return rows[:MAX_ROWS]
 
 

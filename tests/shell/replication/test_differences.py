@@ -76,7 +76,7 @@ def test_workers_can_be_chosen(fleet: Fleet, run_in: RunIn) -> None:
     fleet.create("ann", "a", "w1", "w2")
     assert run_in(fleet, f"{DIFF} workers w1,w2")[0] == 0
     status, _, err = run_in(fleet, f"{DIFF} workers w3")
-    assert (status, err) == (0, "nothing to compare: only w3 answers\n")
+    assert (status, err) == (0, "nothing to compare: w3 is the only worker asked\n")
 
 
 def test_a_worker_without_digest_is_unknown(fleet: Fleet, run_in: RunIn) -> None:
