@@ -13,13 +13,13 @@ import pytest
 NAMES = {
     "diskcache:Cache": "_con _sql",
     "diskcache:Disk": "fetch get put store",
-    "httptools:HttpRequestParser": "should_upgrade",
+    "httptools:HttpRequestParser": "feed_data get_http_version get_method set_dangerous_leniencies should_upgrade",
     "mcp.server.lowlevel:Server": "create_initialization_options middleware",
     "prompt_toolkit.history:History": "_loaded_strings",
     "uvicorn:Server": "capture_signals config force_exit server_state should_exit",
     "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol": (
-        "connection_lost connection_made connections cycle data_received loop on_header on_headers_complete "
-        "on_message_begin parser transport _unset_keepalive_if_required"
+        "connection_lost connection_made connections cycle headers loop on_header on_headers_complete on_message_begin "
+        "on_message_complete parser transport _unset_keepalive_if_required"
     ),
     "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": "keep_alive response_complete",
     "uvicorn.server:ServerState": "connections tasks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 
 from starlette.types import Message, Send
 
@@ -30,6 +31,13 @@ class StaticResponse:
         start, body = self._messages
         await send(start)
         await send(body)
+
+    def encode(self) -> bytes:
+        """Return the response as HTTP/1.1 sends it."""
+        headers = b"".join(b"%s: %s\r\n" % header for header in self._messages[0]["headers"])
+        return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (
+            *(self.status, HTTPStatus(self.status).phrase.encode(), headers, self.body),
+        )
 
     @cached_property
     def _messages(self) -> tuple[Message, Message]:

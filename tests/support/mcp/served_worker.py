@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -259,6 +260,16 @@ def read_response(connection: socket.socket, method: str = "POST") -> tuple[int,
         return response.status, headers, response.read()
     finally:
         response.close()
+
+
+def read_statuses(connection: socket.socket, count: int) -> list[int]:
+    """Return the statuses of so many responses to pipelined requests."""
+    received = b""
+    while received.count(b"HTTP/1.1 ") < count:
+        part = connection.recv(65_536)
+        assert part
+        received += part
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", received)]
 
 
 Serve = Callable[..., ServedWorker]

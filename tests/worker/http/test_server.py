@@ -119,16 +119,6 @@ def test_trailers_are_ignored(served_worker: Serve) -> None:
     assert worker.send(head + b"\r\n" + token + chunk + b"host: evil\r\nx: y\r\n\r\n")[0] == 200
 
 
-def test_upgrade_to_http_2_is_ignored_and_its_connection_closed(served_worker: Serve) -> None:
-    """The parser reads nothing after it: a further request would not be answered."""
-    head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n"
-    with served_worker().connect() as connection:
-        connection.sendall(head + b"http2-settings: AAMAAABk\r\n\r\n")
-        status, headers, _ = read_response(connection, "GET")
-        assert (status, headers["connection"]) == (200, "close")
-        assert is_closed(connection)
-
-
 def is_closed(connection: socket.socket) -> bool:
     """Wait until the server closes the connection."""
     try:

@@ -10,10 +10,11 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from httptools import HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ..responses import CLOSE, error_response
 from .table import ConnectionTable, HttpLimits
 
 HEADER_TIMEOUT_SECONDS = 10.0
@@ -24,6 +25,7 @@ MAX_PIPELINED_REQUESTS = 16
 UNREAD_CHECK_SECONDS = 5.0
 _SLICE_BYTES = 4 * 1024
 _EXTENSION = "nfcli.connection"
+_NOT_HTTP = error_response(400, "the request is not valid HTTP/1.1", CLOSE)
 
 
 def mark_known(scope: Scope) -> None:
@@ -81,6 +83,7 @@ class Connection(HttpToolsProtocol):
         self._has_progress = False
         self._is_known = False
         self._ahead = bytearray()
+        self._upgrade_head: bytes | None = None
 
     @property
     def peer(self) -> str:
@@ -130,7 +133,13 @@ class Connection(HttpToolsProtocol):
 
     def _parse_piece(self, data: bytes) -> None:
         self._has_progress = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except HttpParserError:
+            self.transport.write(_NOT_HTTP.encode())
+            self.transport.close()
+            return
         # What is neither body nor the end of a head could go on for ever: a head, a trailer, a chunk's extension.
         self._header_bytes = 0 if self._has_progress else self._header_bytes + len(data)
         if self._header_bytes > MAX_HEADER_BYTES:
@@ -144,6 +153,20 @@ class Connection(HttpToolsProtocol):
         elif self._header_timer is None:
             self._start_header_timer()
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._upgrade_head is None:  # CONNECT: the parser reads nothing after it
+                return
+            # The parser read the head alone and would ignore the rest: another one reads all of it without Upgrade.
+            (end,) = upgrade.args
+            head, self._upgrade_head = self._upgrade_head, None
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(head)
+            self._feed(data[end:])
+
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._has_headers = False
@@ -153,16 +176,31 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Receive a header; trailers are dropped: a token or a Host among them must have no effect."""
         if not self._has_headers:
-            super().on_header(name, value)
+            # Blanks around a value aren't part of it (RFC 9110 section 5.5); the parser removes the leading ones.
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Start the request, or queue it behind the active one."""
+        """Start the request, or queue it behind the active one; ignore any Upgrade (RFC 9110 section 7.8)."""
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade and self.parser.get_method() != b"CONNECT":
+            self._upgrade_head = self._head_without_upgrade()
+            return
         self._has_headers = self._has_progress = True
         super().on_headers_complete()
         self._table.mark_used(self)
-        if self.parser.should_upgrade():
-            # The parser reads nothing after an upgrade request: the next request needs a new connection.
+        if is_upgrade:
+            # The parser reads nothing after CONNECT: the next request needs a new connection.
             self.cycle.keep_alive = False
+
+    def _head_without_upgrade(self) -> bytes:
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = (b"%s: %s" % header for header in self.headers if header[0] != b"upgrade")
+        return b"\r\n".join([line, *kept, b"", b""])
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request; a head with Upgrade is read again."""
+        if self._upgrade_head is None:
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Receive a part of a body; of one that is not wanted any more it counts as what follows the request."""

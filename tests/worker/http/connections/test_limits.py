@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -15,7 +13,7 @@ from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.http.connections import protocol
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
-from support.mcp.served_worker import TOKEN, WAIT_SECONDS, ServedWorker, read_response
+from support.mcp.served_worker import TOKEN, WAIT_SECONDS, ServedWorker, read_response, read_statuses
 from support.strangers import is_closed, send_unread
 
 Serve = Callable[..., Any]
@@ -52,16 +50,6 @@ def holder(served_worker: Serve) -> Iterator[Holder]:
     made = Holder(served_worker)
     yield made
     made.may_end.set()
-
-
-def read_statuses(connection: socket.socket, count: int) -> list[int]:
-    """Return the statuses of so many responses to pipelined requests."""
-    received = b""
-    while received.count(b"HTTP/1.1 ") < count:
-        part = connection.recv(65_536)
-        assert part
-        received += part
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", received)]
 
 
 def too_long(worker: ServedWorker) -> int:
