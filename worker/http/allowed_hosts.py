@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 from ...models.inventory.schema import WorkerInventory
 
 _ANY_PORT = ":*"
+# An address or a name without its final dot, and a port.
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]*[^\[\]:.])\.?)(?::|(:[0-9*]+))?")
 
 
 @dataclass(frozen=True)
@@ -21,21 +25,39 @@ class HostPatterns:
     @classmethod
     def parse(cls, patterns: Iterable[str]) -> HostPatterns:
         """Parse patterns: `NAME` or `NAME:PORT` allows that value, `NAME:*` the name with any port or without one."""
-        lowered = {pattern.lower() for pattern in patterns}
+        lowered = {canonical_host(pattern) for pattern in patterns}
         with_any_port = frozenset(pattern.removesuffix(_ANY_PORT) for pattern in lowered if pattern.endswith(_ANY_PORT))
         return cls(frozenset(pattern.removesuffix(_ANY_PORT) for pattern in lowered), with_any_port)
 
     def allows(self, value: str) -> bool:
-        """Whether the header may have this value; not case-sensitive."""
-        value = value.lower()
+        """Whether the header may have this value, in whatever notation."""
+        return self._has(value.lower()) or self._has(canonical_host(value))
+
+    def _has(self, value: str) -> bool:
         if value in self.exact:
             return True
         name, _, port = value.rpartition(":")
         return name in self.with_any_port and port.isascii() and port.isdigit()
 
-    def patterns(self) -> list[str]:
-        """Return the patterns in the syntax of the MCP SDK, where `NAME:*` requires a port."""
-        return sorted(self.exact) + [f"{name}{_ANY_PORT}" for name in sorted(self.with_any_port)]
+
+def canonical_host(value: str) -> str:
+    """Return a Host or an Origin in one notation (RFC 3986 section 3.2.2).
+
+    It is in lower case, has neither the final dot of an absolute name nor an empty port, and addresses are written as
+    short as possible.
+    """
+    value = value.lower()
+    scheme, mark, netloc = value.rpartition("://")
+    found = _HOST.fullmatch(netloc)
+    if found is None:
+        return value
+    address, name, port = found.groups()
+    if address is not None:
+        try:
+            name = f"[{IPv6Address(address)}]"
+        except ValueError:
+            return value
+    return f"{scheme}{mark}{name}{port or ''}"
 
 
 def host_patterns(inventory: WorkerInventory, url: str) -> HostPatterns:

@@ -1,9 +1,9 @@
 """The outermost ASGI middleware: checks of a request before the MCP SDK sees it.
 
 In this order: path (404), Host (421) and Origin (403), headers (400, 431), credentials (429 after too many wrong tokens
-from the address, 401, 403, or 503 while the token store fails), method (405), body (408, 413). The SDK checks Host,
-Origin, credentials and body size again; here they come in an order that reveals least to unauthenticated clients and
-costs least, and each rejection has a body.
+from the address, 401, 403, or 503 while the token store fails), method (405), body (408, 413). The SDK checks
+credentials and body size again; here they come in an order that reveals least to unauthenticated clients and costs
+least, and each rejection has a body.
 
 The token is looked up again when the response begins: a token that was deleted since the request came gets no answer.
 For a streamed response that applies to each part, and the stream ends with the token.
@@ -105,7 +105,6 @@ class RequestMiddleware:
             await checked.send(send)
             return
         mark_known(scope)
-        _lower_host_and_origin(scope, headers)
         stream_app = self._policy.stream_app
         app = self._app if scope["method"] == "POST" or stream_app is None else stream_app
         cycle = RequestCycle(app, scope, receive, send)
@@ -197,11 +196,3 @@ def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:
         elif name in _SINGLE_HEADERS:
             found[name] = value
     return found, duplicate
-
-
-def _lower_host_and_origin(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-    """Convert Host and Origin to lower case: the SDK's own check is case-sensitive."""
-    host, origin = headers.get(b"host", b""), headers.get(b"origin", b"")
-    if host != host.lower() or origin != origin.lower():
-        names = {b"host", b"origin"}
-        scope["headers"] = [(name, value.lower() if name in names else value) for name, value in scope["headers"]]

@@ -79,7 +79,7 @@ def build_app(
     )
     if inventory.authentication_enabled:
         policy = _with_bearer_tokens(policy, url, inventory.auth_bearer, store, on_rejected)
-    manager = _session_manager(make_server(name, catalogue, calls, notifier), policy)
+    manager = _session_manager(make_server(name, catalogue, calls, notifier))
     requests = ActiveRequests()
 
     @asynccontextmanager
@@ -94,16 +94,15 @@ def build_app(
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 
 
-def _session_manager(server: Server[Any], policy: AccessPolicy) -> StreamableHTTPSessionManager:
+def _session_manager(server: Server[Any]) -> StreamableHTTPSessionManager:
     # It logs a line at INFO for every request.
     logging.getLogger("mcp.server.streamable_http").setLevel(logging.WARNING)
     return StreamableHTTPSessionManager(
         server,
         json_response=True,
         stateless=True,
-        security_settings=TransportSecuritySettings(
-            allowed_hosts=policy.hosts.patterns(), allowed_origins=policy.origins.patterns()
-        ),
+        # The middleware has checked Host and Origin; the SDK knows one notation of a host only.
+        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         max_request_body_size=MAX_BODY_BYTES,
     )
 

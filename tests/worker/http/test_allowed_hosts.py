@@ -28,20 +28,42 @@ def test_pattern_allows_its_name_and_port(name: str, port: str, other: str) -> N
 
 @given(name=names, value=st.text(), port=st.text(st.sampled_from("0189²x: @")))
 def test_nothing_but_the_name_and_a_port_is_allowed(name: str, value: str, port: str) -> None:
-    """For any header value."""
+    """For any header value; a port may be empty."""
     allowed = HostPatterns.parse([f"{name}:*"])
-    assert allowed.allows(value) <= value.lower().startswith(name.lower())
-    assert allowed.allows(f"{name}:{port}") == (port.isascii() and port.isdigit())
+    assert allowed.allows(value) <= value.lower().startswith(name.lower().removesuffix("."))
+    assert allowed.allows(f"{name}:{port}") == (not port or (port.isascii() and port.isdigit()))
 
 
-def test_patterns_for_the_sdk_include_the_name_without_a_port() -> None:
-    """The SDK's `NAME:*` requires a port."""
-    assert HostPatterns.parse(["A.example.com:*", "b.example.com", "c.example.com:1"]).patterns() == [
-        "a.example.com",
-        "b.example.com",
-        "c.example.com:1",
-        "a.example.com:*",
-    ]
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("LOCALHOST", "localhost.", "LocalHost.:8001", "localhost:", "localhost.:", "127.0.0.1:", "[::1]:"),
+        *("[0:0:0:0:0:0:0:1]", "[0000::0001]:8001", "[::0.0.0.1]", "mcp.example.com.", "MCP.example.com:443"),
+    ],
+)
+def test_other_notations_of_an_allowed_host_are_allowed(value: str) -> None:
+    """RFC 3986 section 3.2.2; in Origin, too."""
+    inventory = WorkerInventory(
+        service="fastmcp",
+        allowed_hosts=("mcp.Example.com.", "mcp.example.com:443"),
+        allowed_origins=("https://mcp.example.com", "https://mcp.example.com:443"),
+    )
+    assert host_patterns(inventory, "http://127.0.0.1:8001/mcp").allows(value)
+    assert origin_patterns(inventory, "http://127.0.0.1:8001/mcp").allows(f"HTTPS://{value}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("localhost..", ".localhost", ".", "", ":", ":8001", "localhost.:x", "localhost:8001.", "localhost:8001:"),
+        *("[::1].", "[::1]x", "[::2]", "::1", "[localhost]", "[::1", "[::1%25lo]", "localhost.evil", "localhost @x"),
+    ],
+)
+def test_other_hosts_stay_forbidden(value: str) -> None:
+    """Nothing is read as a notation that isn't one."""
+    inventory = WorkerInventory(service="fastmcp")
+    assert not host_patterns(inventory, "http://127.0.0.1:8001/mcp").allows(value)
+    assert not origin_patterns(inventory, "http://127.0.0.1:8001/mcp").allows(f"http://{value}")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from nfcli.worker.http import request_cycle
-from nfcli.worker.http.allowed_hosts import HostPatterns
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, ServedWorker
 
 in_both_eras = pytest.mark.parametrize("era", [HANDSHAKE_ERA, SINGLE_POST_ERA])
@@ -79,16 +78,6 @@ def test_foreign_host_and_origin_are_rejected_on_every_bind(
     """By default the SDK checks neither on all interfaces; no token is looked up."""
     assert status(worker, header, era=era) == expected
     assert worker.looked_up == []
-
-
-@in_both_eras
-@pytest.mark.parametrize(("header", "expected"), [(FOREIGN_HOST, 421), (FOREIGN_ORIGIN, 403)])
-def test_sdk_rejects_hosts_and_origins_that_the_middleware_would_accept(
-    worker: Any, era: str, header: tuple[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own checks of Host and Origin are enabled, too, on every bind."""
-    monkeypatch.setattr(HostPatterns, "allows", lambda _names, _value: True)
-    assert status(worker, header, era=era) == expected
 
 
 @in_both_eras
