@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mutants.equivalents import Equivalent, find_outdated, read_equivalents
 from mutants.laboratory import Laboratory
-from mutants.mutants import Mutant, choose_mutants, count_places
+from mutants.mutants import Mutant, choose_mutants
 from mutants.rooms import ROOMS, Room
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +50,8 @@ def _try_room(name: str, equivalents: list[Equivalent], options: argparse.Namesp
     room = ROOMS[name]
     files = [file for file in room.files(ROOT) if options.file in file]
     chance = random.Random(f"{options.seed} {name}")  # noqa: S311  no secrets: the same seed chooses the same again
-    mutants = choose_mutants(ROOT, files, options.sample, chance)
-    _write(f"{name}: {len(mutants)} of {count_places(ROOT, files)} places")
+    mutants, places = choose_mutants(ROOT, files, options.sample, chance)
+    _write(f"{name}: {len(mutants)} of {places} places")
     counts: Counter[str] = Counter()
     for mutant, outcome, reason in _try_mutants(room, mutants, options):
         is_named = outcome == "survived" and any(each.covers(mutant) for each in equivalents)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import random
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cosmic_ray.plugins
@@ -16,7 +18,7 @@ from cosmic_ray.operators.operator import Operator
 from mutants.edits import Position, find_edits, replace
 from parso.tree import NodeOrLeaf
 
-_LEFT_OUT = ("VariableReplacer", "VariableInserter", "ExceptionReplacer")
+_LEFT_OUT = ("NoOp", "VariableReplacer", "VariableInserter", "ExceptionReplacer")
 """Operators that need arguments of their own; exceptions get an edit that isn't noticed by the name alone."""
 
 
@@ -32,17 +34,20 @@ class Mutant:
     source: str = field(repr=False)
 
 
+_Change = Callable[[], str | None]
+
+
 @dataclass(frozen=True)
 class _Site:
     """A place and a kind of change, and the sources that it can become."""
 
     line: int
     kind: str
-    variants: list[Callable[[], str | None]]
+    variants: list[_Change]
 
 
-def choose_mutants(root: Path, files: list[str], count: int, chance: random.Random) -> list[Mutant]:
-    """Choose up to `count` places of some files by chance, and one change for each of them."""
+def choose_mutants(root: Path, files: list[str], count: int, chance: random.Random) -> tuple[list[Mutant], int]:
+    """Choose up to `count` places of some files by chance, and one change for each; also return how many there are."""
     places = [(file, site) for file in files for site in _find_sites((root / file).read_text(encoding="utf-8"))]
     chance.shuffle(places)
     chosen: list[Mutant] = []
@@ -52,22 +57,18 @@ def choose_mutants(root: Path, files: list[str], count: int, chance: random.Rand
         mutant = _make_mutant(file, (root / file).read_text(encoding="utf-8"), site.kind, chance.choice(site.variants))
         if mutant is not None:
             chosen.append(mutant)
-    return sorted(chosen, key=lambda each: (each.file, each.line))
+    return sorted(chosen, key=lambda each: (each.file, each.line)), len(places)
 
 
-def count_places(root: Path, files: list[str]) -> int:
-    """Count the places of some files."""
-    return sum(len(_find_sites((root / file).read_text(encoding="utf-8"))) for file in files)
-
-
-def _make_mutant(file: str, source: str, kind: str, make: Callable[[], str | None]) -> Mutant | None:
+def _make_mutant(file: str, source: str, kind: str, make: _Change) -> Mutant | None:
     """Return the mutant, or None if nothing changes or the result does not compile."""
     changed = make()
     if changed is None or changed == source:
         return None
     try:
-        compile(changed, file, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings(action="error"):
+            compile(changed, file, "exec", dont_inherit=True)
+    except (SyntaxWarning, SyntaxError, ValueError):
         return None
     old, new = source.splitlines(), changed.splitlines()
     first = next(index for index, pair in enumerate(zip([*old, ""], [*new, ""], strict=False)) if pair[0] != pair[1])
@@ -77,50 +78,58 @@ def _make_mutant(file: str, source: str, kind: str, make: Callable[[], str | Non
 
 
 def _find_sites(source: str) -> list[_Site]:
-    variants: dict[tuple[Position, str], list[Callable[[], str | None]]] = defaultdict(list)
-    for kind, position, make in [*_cosmic_changes(source), *_edits(source)]:
-        variants[position, kind].append(make)
-    return [_Site(position[0], kind, makes) for (position, kind), makes in sorted(variants.items(), key=lambda x: x[0])]
-
-
-def _cosmic_changes(source: str) -> Iterator[tuple[str, Position, Callable[[], str | None]]]:
     nodes = list(ast_nodes(get_ast(source)))
+    unseen = list(_find_unseen(nodes))
+    variants: dict[tuple[Position, str], list[_Change]] = defaultdict(list)
+    for kind, start, change in [*_cosmic_changes(source, nodes), *_edits(source, nodes)]:
+        if not any(begin <= start < end for begin, end in unseen):
+            variants[start, kind].append(change)
+    return [_Site(start[0], kind, changes) for (start, kind), changes in sorted(variants.items(), key=lambda x: x[0])]
+
+
+def _cosmic_changes(source: str, nodes: list[NodeOrLeaf]) -> Iterator[tuple[str, Position, _Change]]:
     for name in cosmic_ray.plugins.operator_names():
         family = name.rpartition("/")[2]
-        if family.startswith(_LEFT_OUT):
+        kind, _, change = family.partition("_")
+        if kind in _LEFT_OUT or change.endswith(("_Is", "_IsNot")):
             continue
         operator: Operator = cosmic_ray.plugins.get_operator(name)()
-        positions = ((node, start) for node in nodes for start, _ in operator.mutation_positions(node))
-        for occurrence, (node, start) in enumerate(positions):
-            if not _has_no_effect(node):
-                yield family.partition("_")[0], start, lambda o=operator, n=occurrence: mutate_code(source, o, n)
+        starts = (start for node in nodes for start, _ in operator.mutation_positions(node))
+        for occurrence, start in enumerate(starts):
+            yield kind, start, partial(mutate_code, source, operator, occurrence)
 
 
-def _edits(source: str) -> Iterator[tuple[str, Position, Callable[[], str | None]]]:
-    for node in ast_nodes(get_ast(source)):
-        if not _has_no_effect(node):
-            for kind, start, end, text in find_edits(node):
-                yield kind, start, lambda s=start, e=end, t=text: replace(source, s, e, t)
+def _edits(source: str, nodes: list[NodeOrLeaf]) -> Iterator[tuple[str, Position, _Change]]:
+    for node in nodes:
+        for kind, start, end, text in find_edits(node):
+            yield kind, start, partial(replace, source, start, end, text)
 
 
-def _has_no_effect(node: NodeOrLeaf) -> bool:
-    """Whether a node is an annotation's `|`, in a decorator's arguments, or seen by type checkers and readers only."""
-    is_union = node.get_code().strip() == "|"
+def _find_unseen(nodes: list[NodeOrLeaf]) -> Iterator[tuple[Position, Position]]:
+    """Find what only type checkers see: unions in annotations, imports for them; and the arguments of decorators."""
+    for node in nodes:
+        children = getattr(node, "children", [])
+        first = children[0].get_code().strip() if children else ""
+        if node.type == "decorator":
+            yield children[1].start_pos, node.end_pos
+        elif (
+            first == "__slots__"
+            or _is_union(node)
+            or (first == "if" and children[1].get_code().strip() == "TYPE_CHECKING")
+        ):
+            yield node.start_pos, node.end_pos
+
+
+def _is_union(node: NodeOrLeaf) -> bool:
+    """Whether a node is the `|` of an annotation."""
+    if node.get_first_leaf() is not node or node.get_code().strip() != "|":
+        return False
     child, parent = node, node.parent
     while parent is not None:
-        if is_union and parent.type in {"annassign", "tfpdef", "funcdef"} and not _is_value(parent, child):
-            return True
-        if parent.type == "decorator" or parent.get_code().lstrip().startswith(("if TYPE_CHECKING:", "__slots__ =")):
-            return True
-        if parent.type == "if_stmt" and parent.children[1].get_code().strip() == "TYPE_CHECKING":
-            return True
+        if parent.type in {"annassign", "tfpdef", "funcdef"}:
+            before = parent.children[parent.children.index(child) - 1].get_code().strip()
+            return before in ({"->"} if parent.type == "funcdef" else {":"})
+        if parent.type in {"suite", "file_input"}:
+            return False
         child, parent = parent, parent.parent
     return False
-
-
-def _is_value(parent: NodeOrLeaf, child: NodeOrLeaf) -> bool:
-    """Whether a node belongs to a value or a body rather than to an annotation."""
-    if parent.type == "funcdef":
-        return child.type in {"suite", "parameters"} or child is parent.children[-1]
-    before = parent.children[: parent.children.index(child)]
-    return any(each.get_code().strip() == "=" for each in before)
