@@ -31,7 +31,12 @@ MAX_VALUES = 100_000
 # Templates are replaced by placeholders before YAML parses the text: an unquoted {{ … }} is a YAML mapping, and quotes
 # in a quoted one end the text. To YAML a placeholder is plain text; its delimiters are private-use characters.
 _PLACEHOLDER_OPEN, _PLACEHOLDER_CLOSE = "\ue000", "\ue001"
-_TEMPLATE = re.compile(r"\{\{(?P<expression>.*?)\}\}")
+# A broker's public key, which is random, may contain braces by chance, also without the closing ones: it is skipped.
+_TEMPLATE = re.compile(
+    rf"""\bshared_key["']?[ ]*:[ ]*(?P<quote>["']?)(?!\{{\{{env\.){Z85_KEY.pattern}(?P=quote)(?=[,}}\s]|$)
+    |\{{\{{(?P<expression>.*?)\}}\}}""",
+    re.VERBOSE,
+)
 
 _STRING = r"""(?:"[^"]*"|'[^']*')"""
 _LITERAL = rf"(?:{_STRING}|-?\d+|[Tt]rue|[Ff]alse)"
@@ -81,6 +86,8 @@ def read_document(file: Path) -> Document:
     templates: list[str] = []
 
     def placeholder(match: re.Match[str]) -> str:
+        if match["expression"] is None:
+            return match[0]
         templates.append(match["expression"])
         return f"{_PLACEHOLDER_OPEN}{len(templates) - 1}{_PLACEHOLDER_CLOSE}"
 

@@ -255,3 +255,21 @@ def test_valid_key_of_a_broker_is_literal(key: str) -> None:
     data = {"shared_key": "\ue0000\ue001" if templates else key}
     document = Document("f", {"broker": data}, templates)
     assert resolve(document, data, {"A": "one"}, ("broker",)) == {"shared_key": "one" if templates else key}
+
+
+KEYS = ["ab{{cd", "ab{{cd}}e", "{{ab}}{%cd%}{#ef#}${gh}", "ab{#cd", "ab{%cd", "ab#}${", "{{"]
+
+
+@pytest.mark.parametrize("text", ['{"broker": {"shared_key": "KEY", "x": {"y": 1}}}', "broker:\n  shared_key: 'KEY'\n"])
+@pytest.mark.parametrize("key", KEYS)
+def test_braces_in_the_key_of_a_broker_are_no_template(tmp_path: Path, text: str, key: str) -> None:
+    """However the key is quoted, and whatever follows it."""
+    key = key.ljust(40, "0")
+    assert load(text.replace("KEY", key), {}, tmp_path)["broker"]["shared_key"] == key
+
+
+def test_template_of_the_length_of_a_key_is_a_template(tmp_path: Path) -> None:
+    """A name of a variable can consist of characters of a key."""
+    name = "BROKERKEY".ljust(40 - len("{{env.}}"), "X")
+    text = f'broker: {{shared_key: "{{{{env.{name}}}}}"}}'
+    assert load(text, {name: "one"}, tmp_path) == {"broker": {"shared_key": "one"}}
