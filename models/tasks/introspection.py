@@ -162,6 +162,9 @@ class LimitsStats(Report):
     http_clients_too_slow: int = Field(
         default=0, description="Closed because a request head or an unread response took too long"
     )
+    http_waits_for_descriptors: int = Field(
+        default=0, description="How often new connections had to wait for a free file descriptor"
+    )
     zmq_connections: int = Field(default=0, description="Open ZeroMQ connections of direct clients")
     zmq_connections_closed: int = Field(default=0, description="Closed because there were too many")
     zmq_messages_too_long: int = Field(default=0, description="Closed because of a message beyond the limits")

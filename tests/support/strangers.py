@@ -6,13 +6,22 @@ import contextlib
 import re
 import select
 import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 MIB = 1024 * 1024
 WAIT_SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition, for a limited time."""
+    pause, deadline = threading.Event(), time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        pause.wait(0.01)
 
 
 def memory_bytes(pid: int) -> int:

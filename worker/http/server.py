@@ -6,6 +6,7 @@ uvicorn's signal handlers are off: the process has its own.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from ...models.errors import WorkerStartError
+from .connections.acceptor import Acceptor
 from .connections.protocol import Connection
 from .connections.table import ConnectionTable, HttpLimits
 from .listener import BACKLOG, HttpListener
@@ -60,7 +62,8 @@ class HttpServer:
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 backlog=BACKLOG,
-            )
+            ),
+            self._limits,
         )
 
     @property
@@ -111,7 +114,21 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers."""
+    """uvicorn without its signal handlers, and with an acceptor that copes without file descriptors."""
+
+    def __init__(self, config: uvicorn.Config, limits: HttpLimits) -> None:
+        super().__init__(config)
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        for listener in sockets or []:
+            acceptor = Acceptor(listener, self._make_protocol, self._limits, self.config.ssl)
+            self.servers.append(acceptor)  # type: ignore[arg-type]  # uvicorn only closes it
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        make = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -160,6 +160,7 @@ def _limits(worker: TaskContext) -> LimitsStats:
         http_connections_closed=http.get("connections_closed", 0),
         http_requests_too_long=http.get("requests_too_long", 0),
         http_clients_too_slow=http.get("clients_too_slow", 0),
+        http_waits_for_descriptors=http.get("waits_for_descriptors", 0),
         zmq_connections=messages.get("connections", 0),
         zmq_connections_closed=messages.get("connections_closed", 0),
         zmq_messages_too_long=messages.get("messages_too_long", 0),

@@ -28,6 +28,7 @@ from nfcli.worker.http.server import HttpServer
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, WAIT_SECONDS, read_response
+from support.strangers import wait_until
 
 Serve = Callable[..., Any]
 
@@ -199,15 +200,6 @@ def reset(connection: socket.socket) -> None:
     """Close a connection with a reset, as a client that crashes does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll a condition, for a limited time."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        pause.wait(0.01)  # leaves the processor to the server
 
 
 def test_lost_connection_is_released_at_once(served_worker: Serve) -> None:

@@ -297,9 +297,10 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
     assert (idle["running_jobs"], idle["jobs"]["total_jobs"]) == (0, 0)
     messaging = {"received": 9, "sent": 5, "invalid": 1, "denied": 2, "dropped": 4}
     messaging |= {"connections": 8, "connections_closed": 4, "messages_too_long": 5}
+    http = {"connections": 7, "connections_closed": 1, "requests_too_long": 2, "clients_too_slow": 3}
     worker.counters = {
         "messaging": lambda: messaging,
-        "http": lambda: {"connections": 7, "connections_closed": 1, "requests_too_long": 2, "clients_too_slow": 3},
+        "http": lambda: http | {"waits_for_descriptors": 9},
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6, "refused_jobs": 7, "late_jobs": 8},
     }
     stats = run("get_stats")
@@ -328,6 +329,7 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
             "http_connections_closed": 1,
             "http_requests_too_long": 2,
             "http_clients_too_slow": 3,
+            "http_waits_for_descriptors": 9,
             "zmq_connections": 8,
             "zmq_connections_closed": 4,
             "zmq_messages_too_long": 5,

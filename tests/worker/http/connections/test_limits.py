@@ -14,7 +14,7 @@ from nfcli.worker.http.connections import protocol
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import ToolHints, task
 from support.mcp.served_worker import TOKEN, WAIT_SECONDS, ServedWorker, read_response, read_statuses
-from support.strangers import is_closed, send_unread
+from support.strangers import is_closed, send_unread, wait_until
 
 Serve = Callable[..., Any]
 HOLD = "service_fastmcp__task_hold"
@@ -167,16 +167,6 @@ def test_answer_that_is_not_read_closes_the_connection(served_worker: Serve, mon
         worker.stall(connection)
         wait_until(lambda: not worker.http.connections)
     assert worker.http.counters()["clients_too_slow"] == 1
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll a condition, for a limited time."""
-    pause = threading.Event()
-    for _ in range(int(WAIT_SECONDS * 100)):
-        if condition():
-            return
-        pause.wait(0.01)  # leaves the processor to the server
-    raise AssertionError("the condition was not met in time")
 
 
 def test_closed_connections_log_one_line_each_kind(served_worker: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,19 +16,9 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import ClientMessage, Command
 from nfcli.worker.transport.connections import guard, table
 from support.direct_server import WAIT_MILLISECONDS
-from support.strangers import connections
+from support.strangers import connections, wait_until
 
 Connect = Callable[..., Any]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll a condition, for a limited time."""
-    pause = threading.Event()
-    for _ in range(WAIT_MILLISECONDS // 10):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("the condition was not met in time")
 
 
 def run_job(peer: Any, uuid: str) -> list[str]:
