@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from nfcli.models.errors import validation_messages
-from nfcli.models.fields import MAX_EXPIRE_SECONDS, Seconds, StoredUsername, TimeoutSeconds, Token, Username
+from nfcli.models.fields import MAX_EXPIRE_SECONDS, Instant, Seconds, StoredUsername, TimeoutSeconds, Token, Username
 
 USERNAME, TOKEN = TypeAdapter(Username), TypeAdapter(Token)
 SECONDS, TIMEOUT = TypeAdapter(Seconds), TypeAdapter(TimeoutSeconds)
@@ -25,7 +25,9 @@ def refusal(adapter: TypeAdapter[Any], value: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["t", "token", "000123", "true", "None", "1.5", "{a}", "[red]x", "it's me", "a  b", "名前"]
+    "name",
+    ["t", "token", "000123", "true", "None", "1.5", "{a}", "[red]x", "it's me", "a  b", "名前", "x" * 256]
+    + [f"a{character}b" for character in string.printable[:95]],
 )
 def test_plain_text_is_a_username_whatever_it_looks_like(name: str) -> None:
     """It isn't converted to another type."""
@@ -111,7 +113,21 @@ def test_refused_tokens_are_not_in_the_message(value: str) -> None:
 
 @pytest.mark.parametrize(
     ("token", "position"),
-    [("a b", 2), ("=", 1), ("a=b", 3), ("ü", 1), ("abc\n", 4), ("ab\x00", 3), ("x" * 9 + ",", 10)],
+    [
+        ("a b", 2),
+        ("=", 1),
+        ("é", 1),
+        ("a:b", 2),
+        ("a@b", 2),
+        ("a[b", 2),
+        ("a`b", 2),
+        ("a{b", 2),
+        ("a=b", 3),
+        ("ü", 1),
+        ("abc\n", 4),
+        ("ab\x00", 3),
+        ("x" * 9 + ",", 10),
+    ],
 )
 def test_a_token_that_no_header_can_carry_is_refused_with_the_position(token: str, position: int) -> None:
     """The message has the position of the character, not the character."""
@@ -134,6 +150,55 @@ def test_whole_seconds_may_be_numbers_or_digits(value: object) -> None:
 def test_other_numbers_of_seconds_are_refused(value: object) -> None:
     """Zero, negatives, fractions, NaN, more than 100 years, and texts that only look like numbers."""
     assert refusal(SECONDS, value).startswith(f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds, got ")
+
+
+@pytest.mark.parametrize("token", ["x" * 1025, ""])
+def test_a_token_has_at_most_1024_characters(token: str) -> None:
+    """The message has the number of characters; the longest one is accepted."""
+    assert refusal(TOKEN, token) == f"must be 1 to 1024 characters, got {len(token)}"
+    assert TOKEN.validate_python("x" * 1024) == "x" * 1024
+
+
+@pytest.mark.parametrize("value", ["+" + "0" * 18 + "60", "0" * 18 + "60"])
+def test_a_number_of_seconds_has_at_most_20_digits(value: str) -> None:
+    """More are no number that anybody means."""
+    assert SECONDS.validate_python(value) == 60
+    assert refusal(SECONDS, value.replace("60", "060")).endswith(" whole seconds, got " + value.replace("60", "060"))
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1e9, 253_370_764_799.9])
+def test_an_instant_is_a_number_of_seconds_before_the_year_9999(value: float) -> None:
+    """It is a float whatever it was."""
+    instant = TypeAdapter(Instant).validate_python(value)
+    assert (instant, type(instant)) == (value, float)
+
+
+@pytest.mark.parametrize("value", [-1, -1e-9, 253_370_764_800, float("nan"), float("inf"), True, "5", None])
+def test_other_instants_are_refused(value: object) -> None:
+    """Numbers in texts too: nobody types instants."""
+    rule = "must be an instant in seconds since the epoch, 0 or more and below 253370764800"
+    assert refusal(TypeAdapter(Instant), value) == f"{rule}, got {value}"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "schema"),
+    [
+        (SECONDS, {"type": "integer", "minimum": 1, "maximum": 3_155_760_000}),
+        (TIMEOUT, {"type": "integer", "minimum": 1, "maximum": 86_400}),
+        (TypeAdapter(Instant), {"type": "number", "minimum": 0, "exclusiveMaximum": 253_370_764_800}),
+    ],
+)
+def test_schemas_have_the_limits_of_numbers(adapter: TypeAdapter[Any], schema: dict[str, Any]) -> None:
+    """What is sent to clients is what is checked."""
+    assert adapter.json_schema() == schema
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("", "''"), ("x" * 41, "x" * 40), ("\t" + "x" * 40, repr("\t" + "x" * 39)), ([1], "[1]")]
+)
+def test_a_refused_number_is_shown_up_to_40_characters(value: object, shown: str) -> None:
+    """What can't be seen is quoted."""
+    assert refusal(SECONDS, value) == f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds, got {shown}"
 
 
 def test_control_characters_of_a_refused_number_are_not_printed() -> None:

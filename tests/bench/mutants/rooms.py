@@ -26,7 +26,8 @@ ROOMS = {
     ),
     "audit": Room(["worker/audit"], ["tests/worker/audit", "tests/test_durability.py"]),
     "fields": Room(
-        ["models/fields.py", "models/invisible.py"], ["tests/models/test_fields.py", "tests/models/test_invisible.py"]
+        ["models/fields.py", "models/invisible.py"],
+        ["tests/models/test_fields.py", "tests/models/test_invisible.py", "tests/models/test_invisible_ranges.py"],
     ),
     "keys": Room(
         ["models/environment", "models/signing_keys.py"],
