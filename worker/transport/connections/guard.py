@@ -46,6 +46,7 @@ class ConnectionGuard:
         self._peers = PeerTable(self._messages, handshake_seconds, time.monotonic)
         self._address: object = None
         self._wakeup: Mailbox[None] = Mailbox()
+        self._holder = sockets.SocketHolder()
         self._too_many = LimitCounter(log)
         self._too_long = LimitCounter(log)
         self._thread = threading.Thread(target=self._follow, name="connections", daemon=True)
@@ -74,6 +75,7 @@ class ConnectionGuard:
             self._thread.join(STOP_SECONDS)
         if not self._thread.is_alive():
             self._monitor.close(linger=0)
+            self._holder.close()
         self._wakeup.close()
 
     def note_message(self, frame: zmq.Frame) -> None:
@@ -117,11 +119,11 @@ class ConnectionGuard:
         return True
 
     def _accept(self, descriptor: int) -> None:
-        with sockets.socket_at(descriptor) as borrowed:
-            if borrowed is None or not self._is_ours(borrowed):
+        with self._holder.socket_at(descriptor) as held:
+            if held is None or not self._is_ours(held):
                 return  # it has ended meanwhile
-            network = client_network(sockets.peer_address(borrowed))
-        closing = self._peers.add(descriptor, network)
+            network, identity = client_network(sockets.peer_address(held)), sockets.identity(held)
+        closing = self._peers.add(descriptor, network, identity)
         if closing is not None:
             peer, reason = closing
             self._too_many.record("ZeroMQ connections of %s closed: %s", peer.network or "this machine", reason)
@@ -150,10 +152,11 @@ class ConnectionGuard:
     def _close(self, peer: Peer) -> None:
         """Shut a connection down; ZeroMQ closes it then, and reports that."""
         self._peers.remove(peer.descriptor)
-        with sockets.socket_at(peer.descriptor) as borrowed:
-            if borrowed is not None and self._is_ours(borrowed):
+        with self._holder.socket_at(peer.descriptor) as held:
+            # Its descriptor may be a file's by now, an HTTP connection's, or another client's.
+            if held is not None and sockets.identity(held) == peer.identity:
                 with suppress(OSError):  # the client was faster
-                    borrowed.shutdown(socket.SHUT_RDWR)
+                    held.shutdown(socket.SHUT_RDWR)
 
     def _is_ours(self, borrowed: socket.socket) -> bool:
         return sockets.local_address(borrowed) == self._address

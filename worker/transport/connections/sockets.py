@@ -1,13 +1,14 @@
 """What the system says about a connection that ZeroMQ owns, by its file descriptor.
 
-ZeroMQ reports a descriptor after it has used it, so that it may be another connection's by then, or no socket at all:
-`socket_at` says whether it still is one of a given listening address.
+ZeroMQ reports a descriptor after it has used it, so that it may be another connection's by then, or no socket at all,
+and may become one at any time: `socket_at` is for reading figures, `SocketHolder` for all that mustn't hit another one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import resource
 import socket
 import struct
@@ -34,6 +35,41 @@ def socket_at(descriptor: int) -> Iterator[socket.socket | None]:
         yield borrowed
     finally:
         borrowed.detach()
+
+
+class SocketHolder:
+    """Holds one socket at a time by a second descriptor, so that the first one may be closed and used again meanwhile.
+
+    That descriptor is kept for it: it works when the process has none left. Belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._kept = os.dup(self._nothing)
+
+    @contextlib.contextmanager
+    def socket_at(self, descriptor: int) -> Iterator[socket.socket | None]:
+        """Hold the socket of a descriptor for the length of the block; None if it is no socket (any more)."""
+        try:
+            os.dup2(descriptor, self._kept, inheritable=False)
+        except OSError:  # closed
+            yield None
+            return
+        try:
+            with socket_at(self._kept) as held:
+                yield held
+        finally:
+            os.dup2(self._nothing, self._kept, inheritable=False)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self._kept)
+        os.close(self._nothing)
+
+
+def identity(borrowed: socket.socket) -> int:
+    """Return a number that no other socket of this system has while the program runs."""
+    return os.fstat(borrowed.fileno()).st_ino
 
 
 def local_address(borrowed: socket.socket) -> object:

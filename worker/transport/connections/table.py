@@ -21,13 +21,14 @@ MAX_INCOMPLETE_BYTES_TOTAL = 64 * 1024 * 1024
 class Peer:
     """One connection: its `descriptor`, the client's `network`, and what it has sent of a message that isn't complete.
 
-    `incomplete` is in bytes.
+    `incomplete` is in bytes. `identity` is the socket's, which keeps it when its descriptor is another one's.
     """
 
-    __slots__ = ("accepted_at", "base", "descriptor", "incomplete", "messages", "network")
+    __slots__ = ("accepted_at", "base", "descriptor", "identity", "incomplete", "messages", "network")
 
-    def __init__(self, descriptor: int, network: str, accepted_at: float, messages: int) -> None:
+    def __init__(self, descriptor: int, identity: int, network: str, accepted_at: float, messages: int) -> None:
         self.descriptor = descriptor
+        self.identity = identity
         self.network = network
         self.accepted_at = accepted_at
         self.messages = messages
@@ -71,10 +72,10 @@ class PeerTable:
         """Iterate over the connections, for changes too."""
         return iter([*self._connecting.values(), *self._connected.values()])
 
-    def add(self, descriptor: int, network: str) -> tuple[Peer, str] | None:
+    def add(self, descriptor: int, network: str, identity: int) -> tuple[Peer, str] | None:
         """Add a new connection; return one that has to close for it, and the reason."""
         self.remove(descriptor)
-        peer = Peer(descriptor, network, self._monotonic(), self._messages.get(descriptor, 0))
+        peer = Peer(descriptor, identity, network, self._monotonic(), self._messages.get(descriptor, 0))
         self._connecting[descriptor] = peer
         self._by_network[network] += 1
         # A quarter of the process's file descriptors, half of which HTTP connections may use.

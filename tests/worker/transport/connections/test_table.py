@@ -36,7 +36,7 @@ class Bench:
         """Add connections; return the descriptors of those that close for them."""
         closed = []
         for descriptor in descriptors:
-            found = self.table.add(descriptor, network)
+            found = self.table.add(descriptor, network, descriptor)
             if found is not None:
                 closed.append(found[0].descriptor)
                 self.table.remove(found[0].descriptor)
