@@ -88,14 +88,16 @@ def token_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     watch = TokenWatch()
     make_record, run_job = BearerTokenRecord.__init__, package.Client.run_job
 
-    def watched(record: BearerTokenRecord, token: str, *others: Any, **named: Any) -> None:
+    def watched(record: BearerTokenRecord, token: str, username: str, *others: Any, **named: Any) -> None:
         watch.note(token)
-        make_record(record, token, *others, **named)
+        watch.note_username(str(username))
+        make_record(record, token, username, *others, **named)
 
     def watched_job(client: package.Client, *args: Any, **named: Any) -> Any:
-        token = (named.get("kwargs") or {}).get("token")
-        if isinstance(token, str):
-            watch.note(token)
+        given = named.get("kwargs") or {}
+        for key, note in (("token", watch.note), ("username", watch.note_username)):
+            if isinstance(given.get(key), str):
+                note(given[key])
         return run_job(client, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -73,6 +73,18 @@ def test_tokens_given_to_programs_are_looked_for(watch: Any, folder: Path) -> No
     assert list(watch.search(folder)) == [f"{log}: {SECRET}"]
 
 
+@pytest.mark.parametrize("name", [SECRET, f"of {SECRET}!", f"{SECRET}."])
+@pytest.mark.parametrize("token", [SECRET, f"{SECRET}=="])
+def test_token_that_is_a_word_of_a_name_is_not_looked_for(watch: Any, folder: Path, token: str, name: str) -> None:
+    """Random names and tokens of a test may coincide, and a name is no secret."""
+    watch.note(token)
+    watch.note("0ther-t0ken")
+    log = write(folder, "logs/w.jsonl", f"created for {name}; 0ther-t0ken")
+    assert f"{log}: {SECRET}" in list(watch.search(folder))
+    watch.note_username(name)
+    assert list(watch.search(folder)) == [f"{log}: 0ther-t0ken"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no proc file system")
 def test_token_in_arguments_or_environment_is_found(watch: Any, folder: Path) -> None:
     """Other users of the machine can read the arguments of a process."""

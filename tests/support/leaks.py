@@ -2,7 +2,8 @@
 
 Every token of the session is recorded here: those of records and jobs of this process, those that programs are given
 as words, on stdin or at a terminal, and at the end those that databases hold. A token is recognized by its text, so
-short ones, which turn up by chance, are ignored.
+short ones, which turn up by chance, are ignored, and those that are a word of a user's name, as tests with random names
+and tokens make them: user names are no secrets.
 
 Searched are the environments and home folders below pytest's temporary folder (logs, audit trails, histories, lock and
 key files) and the arguments and environment variables of workers. Databases and backups are where tokens belong;
@@ -30,12 +31,17 @@ class TokenWatch:
 
     def __init__(self) -> None:
         self._tokens: set[str] = set()
+        self._names: set[bytes] = set()
         self._processes: list[tuple[Path, bytes]] = []
 
     def note(self, token: str) -> None:
         """Remember a token, unless it is too short to be distinguished from other text."""
         if len(token) >= SHORTEST_CHARACTERS:
             self._tokens.add(token)
+
+    def note_username(self, name: str) -> None:
+        """Remember a user's name, which may turn up anywhere."""
+        self._names |= _words(name.encode(errors="surrogatepass"))
 
     def note_given(self, text: str) -> set[str]:
         """Remember the tokens in a line or a script of commands; return those that are long enough to be recognized."""
@@ -60,13 +66,18 @@ class TokenWatch:
 
     def _found(self, files: Iterable[tuple[Path, bytes]]) -> Iterator[str]:
         """Compare the words of files with the tokens: looking for thousands of tokens in each would take minutes."""
-        tokens = {token.rstrip("=").encode() for token in self._tokens}
+        tokens = {token.rstrip("=").encode() for token in self._tokens} - self._names
         for path, content in files:
             if _is_database(path, content):
                 continue
-            words = set(_WORD.findall(content))
-            for word in sorted(tokens & (words | {word.strip(_PUNCTUATION) for word in words})):
+            for word in sorted(tokens & _words(content)):
                 yield f"{path}: {word.decode()}"
+
+
+def _words(content: bytes) -> set[bytes]:
+    """Return what could be a token, with the punctuation around it and without."""
+    words = set(_WORD.findall(content))
+    return words | {word.strip(_PUNCTUATION) for word in words}
 
 
 def _files(folder: Path) -> Iterator[Path]:
