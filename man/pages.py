@@ -19,6 +19,7 @@ from .suggestions import unknown_name
 _SUFFIX = ".md"
 _COMMENT_LINE = re.compile(r"\s*<!--.*-->\s*")
 _KEYS_MARKER = "<!-- inventory-keys -->"
+_EXAMPLES = ("pages", "examples")
 _INDENT = "    "
 _COLUMNS = 80
 
@@ -51,6 +52,23 @@ def read_page(topic: str, folder: Traversable | None = None) -> str:
     return "\n".join(lines).strip("\n")
 
 
+def list_examples(folder: Traversable | None = None) -> list[str]:
+    """Return the names of the example files that the pages refer to, sorted."""
+    return sorted(entry.name for entry in _examples(folder).iterdir() if entry.is_file())
+
+
+def read_example(name: str, folder: Traversable | None = None) -> str:
+    """Return the text of an example file, without its last newline.
+
+    Raises:
+        UsageError: there is no such file; lists the files, those that resemble it first.
+    """
+    names = list_examples(folder)
+    if name not in names:
+        raise UsageError(unknown_name("example", name, names))
+    return _examples(folder).joinpath(name).read_text(encoding="utf-8").removesuffix("\n")
+
+
 def inventory_keys() -> list[str]:
     """Return the path of each inventory key, and indented below it its type, default and meaning.
 
@@ -68,6 +86,10 @@ def _pages(folder: Traversable | None) -> dict[str, Traversable]:
     here = folder or files("nfcli.man").joinpath("pages")
     found = here.iterdir() if here.is_dir() else ()
     return {entry.name.removesuffix(_SUFFIX): entry for entry in found if entry.name.endswith(_SUFFIX)}
+
+
+def _examples(folder: Traversable | None) -> Traversable:
+    return folder or files("nfcli.man").joinpath(*_EXAMPLES)
 
 
 def _title(text: str) -> str:

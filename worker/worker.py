@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ..models.environment.curve_keys import ensure_key_pair, find_audit_key
 from ..models.environment.file_lock import FileLock
@@ -46,6 +47,9 @@ from .transport.broker import BrokerTransport
 from .transport.broker_jobs import fabric_client_name
 from .transport.curve_auth import AuthorizedKeys
 from .transport.direct import DirectServer
+
+if TYPE_CHECKING:
+    from .metrics.server import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +142,7 @@ class Worker:
             discovery=discovery,
             url=listener.url,
         )
+        self._open_metrics()
         self._open_http(listener, fabric)
         self._open_transport()
         self.executor.start()
@@ -166,6 +171,17 @@ class Worker:
         self._opened.callback(discovery.request_stop)
         return fabric, discovery
 
+    def _open_metrics(self) -> None:
+        """Bind the address of the metrics, if the inventory has one."""
+        self._metrics: MetricsServer | None = None
+        if self.inventory.metrics is not None:
+            from .metrics.server import MetricsServer  # noqa: PLC0415  takes 0.2 s, and 10 MB
+
+            self._metrics = MetricsServer.bind(self.inventory, self.inventory.metrics)
+            self._opened.callback(self._metrics.close)
+            self._metrics.watch(self.context)
+            self.context.metrics_url = self._metrics.url
+
     def _open_http(self, listener: HttpListener, fabric: FabricClient | None) -> None:
         context = self.context
         app = build_app(
@@ -178,8 +194,10 @@ class Worker:
             read_arguments=context.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.inventory.tools.timeout),
             on_rejected=lambda address, reason, token: context.audit.refused(http_actor(address), reason, token=token),
+            on_call=None if self._metrics is None else self._metrics.meters.tool_call,
         )
-        self.http = HttpServer(app, listener, on_stop=app.close_streams)
+        served = app if self._metrics is None else self._metrics.counting(app)
+        self.http = HttpServer(served, listener, on_stop=app.close_streams)
 
     def _open_admission(self, clients: AuthorizedKeys) -> Admission:
         replays = ReplayMemory(self.environment.signed_jobs_file(self.name), clock=self.context.clock)
@@ -198,10 +216,14 @@ class Worker:
         keys = ensure_key_pair(environment.keys_folder, self.name)
         clients = AuthorizedKeys(environment.clients_folder)
         admission = self._open_admission(clients)
+        on_job = None if self._metrics is None else self._metrics.meters.job
         self.transport: DirectServer | BrokerTransport
         if self.broker is None:
             self.executor = JobExecutor(
-                context, lambda key: Actor(clients.name(key), authenticated="curve"), admission=admission
+                context,
+                lambda key: Actor(clients.name(key), authenticated="curve"),
+                admission=admission,
+                on_job=on_job,
             )
             self.transport = direct = DirectServer(context, self.executor, keys=keys, clients=clients)
             self._opened.callback(direct.stop)
@@ -209,7 +231,7 @@ class Worker:
         else:
             if self.broker.key is not None and self.broker.key.notice:
                 log.warning("broker: %s", self.broker.key.notice)
-            self.executor = JobExecutor(context, fabric_client_name, admission=admission)
+            self.executor = JobExecutor(context, fabric_client_name, admission=admission, on_job=on_job)
             self.transport = joined = BrokerTransport(context, self.executor, address=self.broker, keys=keys)
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()
@@ -220,6 +242,9 @@ class Worker:
         http = asyncio.create_task(self.http.serve())
         http.add_done_callback(lambda _task: self._stop_after("HTTP server"))
         sweep = asyncio.create_task(self._sweep())
+        if self._metrics is not None:
+            metrics = asyncio.create_task(self._metrics.serve())
+            metrics.add_done_callback(self._log_end_of_metrics)
         call_after(self.transport.wait, partial(self._stop_after, "ZeroMQ thread"))
         await self._stop_requested.wait()
         sweep.cancel()
@@ -231,6 +256,8 @@ class Worker:
             _exit_after(self._stop_deadline_seconds, self._exit_status)
         log.info("stopping")
         await asyncio.gather(asyncio.to_thread(self.executor.stop), self.http.stop(), return_exceptions=True)
+        if self._metrics is not None:
+            await self._metrics.stop()
         http.cancel()
         await asyncio.gather(http, return_exceptions=True)
 
@@ -261,6 +288,12 @@ class Worker:
             log.critical("the %s ended unexpectedly; shutting down", part)
             self._exit_status = EXIT_FAILED
             self.request_stop()
+
+    def _log_end_of_metrics(self, task: asyncio.Task[None]) -> None:
+        """Log that metrics are no longer served; MCP is."""
+        if not self._stop_requested.is_set():
+            reason = "" if task.cancelled() or task.exception() is None else f": {type(task.exception()).__name__}"
+            log.error("metrics are no longer served%s: restart the worker", reason)
 
     async def _sweep(self) -> None:
         """Remove expired tokens from disk soon: a clock set back and a crash must not bring them back."""

@@ -54,6 +54,14 @@ class ManPage(ShellCommand):
     topic: _Name | None = positional("Topic of a page")
 
 
+class ManExample(ShellCommand):
+    """Print an example file of the manual as it is, or list the files."""
+
+    HANDLER: ClassVar[str] = "man_example"
+
+    file: _Name | None = positional("Name of a file")
+
+
 class ManCommands(CommandGroup, prompt="nf[man]#"):
     """The manual."""
 
@@ -61,3 +69,4 @@ class ManCommands(CommandGroup, prompt="nf[man]#"):
     tasks: ManTasks = branch("Describe the tasks of the workers")
     json_schema: ManJsonSchema = branch("Print the JSON Schema of a command", alias="json-schema")
     page: ManPage = branch("Print a page of the manual, or list them")
+    example: ManExample = branch("Print an example file, or list them")

@@ -1,9 +1,9 @@
-"""Workers of one machine whose MCP servers would bind the same port: only one of them could start."""
+"""Workers of one machine whose servers, MCP or metrics, would bind the same port: only one of them could start."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from .schema import WorkerInventory
@@ -13,15 +13,23 @@ _LOCALHOST = frozenset({"127.0.0.1", "::1"})
 
 
 def port_problem(workers: Mapping[str, WorkerInventory]) -> str | None:
-    """Return the two workers that can't both run, and the remedy; None if all can."""
-    fixed = ((name, worker) for name, worker in workers.items() if worker.port)
-    for (first, one), (second, other) in combinations(fixed, 2):
-        if one.port == other.port and _meet(_addresses(one.host), _addresses(other.host)):
+    """Return the two servers that can't both run, and the remedy; None if all can."""
+    servers = [server for name, worker in workers.items() for server in _servers(name, worker)]
+    for (first, host, port), (second, other_host, other_port) in combinations(servers, 2):
+        if port == other_port and _meet(_addresses(host), _addresses(other_host)):
             return (
-                f"{first} and {second} have the same port {one.port}: give one of them another port, or 0 for a free "
+                f"{first} and {second} have the same port {port}: give one of them another port, or 0 for a free "
                 "one; if they run on different machines, list those of this one in topology.workers"
             )
     return None
+
+
+def _servers(name: str, worker: WorkerInventory) -> Iterator[tuple[str, str, int]]:
+    """Yield a name, the host and the port of each server of a worker with a fixed port."""
+    if worker.port:
+        yield name, worker.host, worker.port
+    if worker.metrics is not None and worker.metrics.port:
+        yield f"the metrics of {name}", worker.metrics.host, worker.metrics.port
 
 
 def _addresses(host: str) -> frozenset[str]:

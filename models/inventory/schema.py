@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import difflib
 from typing import Annotated, Any, Final, Literal, Self, TypeGuard
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..environment.paths import DEFAULT_WORKER
-from ..fields import Seconds
 from .masking import MASK, mask_section
+from .sections import AuthBearer, InventorySection, Metrics
 from .tool_policy import ToolsInventory
 from .types import (
     BindEndpoint,
@@ -23,16 +22,13 @@ from .types import (
     CurveKey,
     Flag,
     FleetNames,
-    HttpUrl,
     Kind,
     ModuleNames,
     NetworkNames,
     Origins,
     Port,
-    Scopes,
     Section,
     Texts,
-    WrongTokenLimit,
     YamlFlag,
     is_loopback_host,
     url_host,
@@ -40,82 +36,12 @@ from .types import (
 
 SERVICE: Final = "fastmcp"
 
-# Keys whose value may be null, as in `auth_bearer:` above commented lines: the default applies.
-_NULL_IS_UNSET = frozenset(
-    {
-        "allowed_hosts",
-        "allowed_origins",
-        "allowed_relays",
-        "auth_bearer",
-        "fastmcp",
-        "logging",
-        "plugins",
-        "required_scopes",
-        "token_scopes",
-        "tools",
-        "uvicorn",
-        "workers",
-    }
-)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_unset(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: item for key, item in value.items() if item is not None or key not in _NULL_IS_UNSET}
-        return value
-
-
-class AuthBearer(_Model):
-    """Bearer tokens of one worker. `token_ttl` is in seconds."""
-
-    token_ttl: Annotated[Seconds | None, Kind("whole seconds from 1, or null")] = Field(
-        default=None, description="Lifetime of a token that is stored without expire; null: it never expires"
-    )
-    issuer_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(
-        default=None,
-        description="Issuer named in the protected-resource metadata; an explicit null publishes no metadata",
-    )
-    resource_server_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(
-        default=None,
-        description="Resource named in the protected-resource metadata; an explicit null publishes no metadata",
-    )
-    required_scopes: Annotated[Scopes, Kind("list of scopes")] = Field(
-        default=(), description="Scopes that a request must carry; without them it gets 403 insufficient_scope"
-    )
-    token_scopes: Annotated[Scopes, Kind("list of scopes", "required_scopes")] = Field(
-        default_factory=lambda data: data.get("required_scopes", ()),
-        description="Scopes that every token stored here carries",
-    )
-    max_wrong_tokens_per_minute: Annotated[WrongTokenLimit, Kind("whole number from 0, or null")] = Field(
-        default=10,
-        description="Wrong tokens that an address may send within a minute; after more, its requests with a token get "
-        "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address: raise it or set 0 there",
-    )
-
-    def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:
-        """Return issuer and resource URL to publish; None publishes nothing.
-
-        `worker_url` is any URL of the worker: its scheme, host and port replace a URL that isn't set.
-        """
-        parts = urlsplit(worker_url)
-        base = f"{parts.scheme}://{parts.netloc}"
-        return (
-            self.issuer_url if "issuer_url" in self.model_fields_set else base,
-            self.resource_server_url if "resource_server_url" in self.model_fields_set else base,
-        )
-
-
 _Reserved = Annotated[
     Section, Kind("mapping, free-form"), Field(repr=False, description="Reserved, not checked and not used")
 ]
 
 
-class WorkerInventory(_Model):
+class WorkerInventory(InventorySection):
     """One worker's configuration."""
 
     service: Annotated[Literal["fastmcp"], Kind("text")] = Field(description="Service of the worker: fastmcp")
@@ -154,15 +80,20 @@ class WorkerInventory(_Model):
         description="Workers of the fabric whose own jobs may manage tokens, backups, imports and the audit trail, for "
         "whoever they run them; others' are refused. Has no effect where signed_jobs is required",
     )
+    metrics: Metrics | None = Field(
+        default=None,
+        description="Metrics for Prometheus, at the path /metrics of an address of their own; null: none. See man page "
+        "metrics",
+    )
     plugins: Annotated[ModuleNames, Kind("list of Python modules, PACKAGE.MODULE")] = Field(
         default=(),
         description="Modules whose @task functions become tasks of the worker, importable by Python or stored in the "
         "inventory's folder. Their code may do whatever the worker may",
     )
     tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
-    fastmcp: _Reserved = {}
-    uvicorn: _Reserved = {}
-    logging: _Reserved = {}
+    fastmcp: _Reserved = Field(default={})
+    uvicorn: _Reserved = Field(default={})
+    logging: _Reserved = Field(default={})
 
     @property
     def is_loopback(self) -> bool:
@@ -219,7 +150,7 @@ def _topology_names(value: Any) -> Any:
     return names
 
 
-class Topology(_Model):
+class Topology(InventorySection):
     """What runs on this machine."""
 
     workers: Annotated[Texts, BeforeValidator(_topology_names), Kind("list of names", "all exact names of workers")] = (
@@ -240,7 +171,7 @@ _Expected = Annotated[
 ]
 
 
-class Fleet(_Model):
+class Fleet(InventorySection):
     """The key `fleet` alone."""
 
     fleet: _Expected = ()
@@ -265,7 +196,7 @@ class Broker(BaseModel):
     )
 
 
-class Inventory(_Model):
+class Inventory(InventorySection):
     """A loaded inventory: every worker's files merged, variables replaced by their values."""
 
     broker: Annotated[Broker | None, Kind("mapping")] = Field(

@@ -55,6 +55,7 @@ class StatusReport(Report):
     status: str = Field(description="active, or stopping during shutdown")
     url: str = Field(description="URL for MCP clients")
     endpoint: str = Field(description="ZeroMQ endpoint for nfcli clients")
+    metrics_url: str | None = Field(default=None, description="URL of the metrics for Prometheus, null without them")
     authentication_enabled: bool = Field(description="Whether MCP requests require a bearer token")
     tokens_count: int = Field(description="Number of unexpired tokens")
     tokens_digest: str | None = Field(

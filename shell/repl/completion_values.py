@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ...man.pages import list_pages
+from ...man.pages import list_examples, list_pages
 from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, entries
 from ...models.commands.root import Root
 from ...models.errors import NoWorkersError
@@ -49,6 +49,7 @@ class ValueSuggester:
             "worker": lambda: list(self._client.missing_workers()),
             "username": self._usernames,
             "topic": lambda: [topic for topic, _ in list_pages()],
+            "file": list_examples,
             "path": lambda: _paths(typed),
         }
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ...man.pages import list_pages, read_page
+from ...man.pages import list_examples, list_pages, read_example, read_page
 from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
-from ...models.commands.man import ManPage, ManTasks
+from ...models.commands.man import ManExample, ManPage, ManTasks
 from ...models.commands.root import Root
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
 from ...models.errors import NfcliError
@@ -124,6 +124,12 @@ def _man_page(command: ManPage, _: Dispatcher) -> str:
     return "\n".join(f" {line}" for line in aligned(list_pages()))
 
 
+def _man_example(command: ManExample, _: Dispatcher) -> str:
+    if command.file is not None:
+        return read_example(command.file)
+    return "\n".join(f" {name}" for name in list_examples())
+
+
 def _forget_worker(command: ForgetWorker, dispatcher: Dispatcher) -> dict[str, bool]:
     dispatcher.client.forget_worker(command.worker)
     dispatcher.note(f"{command.worker} keeps the tokens that it has; once it is seen again, it is expected again")
@@ -147,6 +153,7 @@ _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "man_tasks": _man_tasks,
     "man_json_schema": lambda command, _: json_schema(Root, command.path),
     "man_page": _man_page,
+    "man_example": _man_example,
     "forget_worker": _forget_worker,
     "tokens_diff": _tokens_diff,
     "tokens_sync": _tokens_sync,

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from errno import ENOSPC
 from itertools import count
@@ -31,6 +32,8 @@ class ChainedFile:
     """A file of chained lines (`chain.py`) and its head, written by this object only. Thread-safe.
 
     `found` lists problems met while opening: an unfinished line that was removed, lines that are altered or missing.
+    The functions in `on_append` are called with the seconds that each call of `append` took, waiting included; they
+    must neither block nor raise.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +45,7 @@ class ChainedFile:
             AuditError: they can't be opened privately, read or written.
         """
         self.path = path
+        self.on_append: list[Callable[[float], None]] = []
         self._lock = threading.Lock()
         self._is_closed = False
         head_path = _head_path(path)
@@ -74,6 +78,14 @@ class ChainedFile:
             AuditError: the lines couldn't be written, or another program replaced or changed the file; none was added.
                 Where a failing disk keeps a part of them, no more lines can be added.
         """
+        started = time.monotonic()
+        try:
+            self._append(lines)
+        finally:
+            for observe in self.on_append:
+                observe(time.monotonic() - started)
+
+    def _append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         with self._lock:
             if self._is_closed:
                 raise AuditError("the audit trail is closed, nothing changed")

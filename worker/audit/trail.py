@@ -65,6 +65,7 @@ class AuditTrail:
             AuditError: the files can't be opened privately, read or written.
         """
         self._file = ChainedFile(file)
+        self.on_append = self._file.on_append
         self._fingerprints = Fingerprints(key, *older_keys)
         self._clock = clock
         self._refusals = RefusalLog(self._write_refusal, monotonic)

@@ -86,9 +86,14 @@ def bearer_scheme(
     return AuthScheme(
         "Bearer",
         _challenge(hint),
-        challenge_response(401, INVALID_CREDENTIALS, _challenge(['error="invalid_token"', *hint])),
         challenge_response(
-            403, "the token lacks a required scope", _challenge(['error="insufficient_scope"', scopes, *hint])
+            401, INVALID_CREDENTIALS, _challenge(['error="invalid_token"', *hint]), refusal="invalid_token"
+        ),
+        challenge_response(
+            403,
+            "the token lacks a required scope",
+            _challenge(['error="insufficient_scope"', scopes, *hint]),
+            refusal="insufficient_scope",
         ),
         _read_token,
         authenticate,

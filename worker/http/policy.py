@@ -70,13 +70,15 @@ class AccessPolicy:
     @cached_property
     def unauthenticated(self) -> StaticResponse:
         """The response to a request without credentials."""
-        return self._challenge("authentication required: send {} credentials")
+        return self._challenge("authentication required: send {} credentials", "no_token")
 
     @cached_property
     def empty_credentials(self) -> StaticResponse:
         """The response to a request that names a scheme and has no credentials, as of a client without its token."""
-        return self._challenge("authentication required: the Authorization header has no token; send {} credentials")
+        reason = "authentication required: the Authorization header has no token; send {} credentials"
+        return self._challenge(reason, "empty_token")
 
-    def _challenge(self, reason: str) -> StaticResponse:
+    def _challenge(self, reason: str, refusal: str) -> StaticResponse:
         names = " or ".join(scheme.name for scheme in self.schemes)
-        return challenge_response(401, reason.format(names), *(scheme.challenge for scheme in self.schemes))
+        challenges = (scheme.challenge for scheme in self.schemes)
+        return challenge_response(401, reason.format(names), *challenges, refusal=refusal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from http import HTTPStatus
 
@@ -15,16 +15,37 @@ TOO_MANY_REQUESTS = 429
 JSON = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 NO_STORE = (b"cache-control", b"no-store")
+REFUSAL = "nfcli.refusal"
 _INVALID_REQUEST = -32600
+_REFUSALS = {
+    400: "invalid_request",
+    401: "credentials",
+    403: "origin",
+    404: "path",
+    405: "method",
+    406: "accept",
+    408: "body_timeout",
+    413: "body_size",
+    415: "content_type",
+    421: "host",
+    TOO_MANY_REQUESTS: "too_many_wrong_tokens",
+    431: "header_size",
+    503: "unavailable",
+}
 
 
 @dataclass(frozen=True)
 class StaticResponse:
-    """A complete HTTP response that never changes; Content-Length is added to the headers."""
+    """A complete HTTP response that never changes; Content-Length is added to the headers.
+
+    `refusal` is a short name of why it is sent in place of the application's response, empty if it is no refusal; by
+    default it follows from the status. The first message has it under the key `REFUSAL`, which servers ignore.
+    """
 
     status: int
     body: bytes = b""
     headers: tuple[Header, ...] = ()
+    refusal: str = ""
 
     async def send(self, send: Send) -> None:
         """Send the response through an ASGI application's `send`."""
@@ -43,7 +64,12 @@ class StaticResponse:
     def _messages(self) -> tuple[Message, Message]:
         headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
         return (
-            {"type": "http.response.start", "status": self.status, "headers": headers},
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": headers,
+                REFUSAL: self.refusal or _REFUSALS.get(self.status, ""),
+            },
             {"type": "http.response.body", "body": self.body},
         )
 
@@ -54,7 +80,7 @@ def error_response(status: int, reason: str, *headers: Header, code: int = _INVA
     return StaticResponse(status, json.dumps(error).encode(), (JSON, *headers))
 
 
-def challenge_response(status: int, reason: str, *challenges: str) -> StaticResponse:
+def challenge_response(status: int, reason: str, *challenges: str, refusal: str = "") -> StaticResponse:
     """Return an error response with WWW-Authenticate challenges (RFC 9110 section 11.6.1)."""
     headers = ((b"www-authenticate", challenge.encode()) for challenge in challenges)
-    return error_response(status, reason, *headers, NO_STORE)
+    return replace(error_response(status, reason, *headers, NO_STORE), refusal=refusal)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OnJob = Callable[[str, str, float], None]
+
 THREADS = 5
 """Threads for tasks that don't change tokens, plugins' among them."""
 THREADS_PER_CLIENT = 3
@@ -67,7 +69,8 @@ class JobExecutor:
     """Runs the jobs of one worker; any thread may call any method.
 
     `identify` returns a client as the audit trail names it, given the key that distinguishes it. `admission` decides
-    who may run restricted tasks; None: all clients.
+    who may run restricted tasks; None: all clients. `on_job` is called with the task of each job that was run or
+    refused, empty for an unknown one, its outcome, and the seconds that it took.
     """
 
     def __init__(
@@ -77,8 +80,10 @@ class JobExecutor:
         *,
         admission: Admission | None = None,
         limits: JobLimits | None = None,
+        on_job: OnJob | None = None,
     ) -> None:
         self._worker = worker
+        self._on_job = on_job
         self._limits = limits = limits or JobLimits()
         self._identify = identify
         self._admission = admission
@@ -250,22 +255,25 @@ class JobExecutor:
             log.info("task %s: progress lines dropped: %d", job.request.task[:64], progress.dropped)
 
     def _run_in(self, job: TrackedJob, worker: TaskContext, audit: Operation | None = None) -> bytes:
-        request = job.request
+        request, started, outcome = job.request, time.monotonic(), ""
         if self._worker.stopping.is_set():
             result = self._failure(job, "the worker is stopping, nothing was done: send the job again later")
         elif (late := self._check_deadline(job)) >= 0:
             result = self._failure(job, f"the job could begin {late:.1f} s after its deadline only, {_LATE}")
-            result.status = ResultStatus.TIMEOUT
+            result.status, outcome = ResultStatus.TIMEOUT, "late"
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         elif (refusal := self._refusal(job, worker)) is not None:
-            result, audit = self._failure(job, refusal), None
+            result, audit, outcome = self._failure(job, refusal), None, "refused"
         else:
             job.state, job.was_run = JobState.STARTED, True
             self._notify(job, "starting")
             result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
         if audit is not None and (result.failed or result.result is False):
             result = self._record_unchanged(job, worker, audit, result)
+        if self._on_job is not None:
+            task = "" if job.spec is None else job.spec.name
+            self._on_job(task, outcome or ("failed" if result.failed else "ok"), time.monotonic() - started)
         try:
             return encode_result(self._worker.name, result)
         except (PydanticSerializationError, ValueError):

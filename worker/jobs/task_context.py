@@ -31,7 +31,8 @@ class TaskContext(WorkerContext):
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
     client that sent the job, in audited tasks; `issued` is when it made the job, by its clock, None where it doesn't
     say. `is_tool_call`: an MCP client runs the task. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set once it
-    is bound or connected. `counters` has functions that return the counts of `jobs`, `messaging` and `http`.
+    is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has functions that return
+    the counts of `jobs`, `messaging` and `http`.
     """
 
     environment: Environment
@@ -50,6 +51,7 @@ class TaskContext(WorkerContext):
     is_tool_call: bool = False
     url: str = ""
     endpoint: str = ""
+    metrics_url: str | None = None
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
 
     def run_tool(self, task: str, arguments: dict[str, Any], cancelled: threading.Event) -> Result:

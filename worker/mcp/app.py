@@ -23,7 +23,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.auth import ProtectedResourceMetadata
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...models.inventory.schema import AuthBearer, WorkerInventory
+from ...models.inventory.schema import WorkerInventory
+from ...models.inventory.sections import AuthBearer
 from ..http.active_requests import ActiveRequests
 from ..http.allowed_hosts import host_patterns, origin_patterns
 from ..http.bearer import DiskcacheBearerTokenVerifier, TokenLookup, bearer_scheme
@@ -36,7 +37,7 @@ from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .notifications import ListChangeNotifier
 from .running_calls import CancellationApp
-from .tool_calls import ReadArguments, RunJob, RunTask, ToolCalls
+from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
 
 BAD_REQUEST = 400
 _NOT_JSON = error_response(BAD_REQUEST, "the body is not JSON", code=-32700)
@@ -55,12 +56,13 @@ def build_app(
     run_job: RunJob | None,
     read_arguments: ReadArguments,
     on_rejected: Callable[[str, str, str], object],
+    on_call: OnCall | None = None,
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
     another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
-    client's address, reason and token of each request that authentication rejects.
+    client's address, reason and token of each request that authentication rejects, `on_call` after each tool call.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(
@@ -70,6 +72,7 @@ def build_app(
         read_arguments=read_arguments,
         run_job=run_job,
         timeout=inventory.tools.timeout,
+        on_call=on_call,
     )
     policy = AccessPolicy(
         name,

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text
 RunTask = Callable[[str, dict[str, Any], threading.Event], Result]
 ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 RunJob = Callable[[str, str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
+OnCall = Callable[[str, str, float], None]
 _Results = dict[str, Any]
 _Value = TypeVar("_Value")
 
@@ -45,7 +47,9 @@ class ToolCalls:
     `run_task` runs a task of the worker itself, which an event notifies when its result is not wanted any more, and
     `read_arguments` returns the arguments that it would get, by all of their names; both are called from other threads.
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
-    after `timeout` seconds at the latest; it is None without a broker. `running` are the calls that are being served.
+    after `timeout` seconds at the latest; it is None without a broker. `on_call` is called with the name of the tool,
+    empty for an unknown one, the outcome, and the seconds that the call took. `running` are the calls that are being
+    served.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class ToolCalls:
         read_arguments: ReadArguments,
         run_job: RunJob | None,
         timeout: float,
+        on_call: OnCall | None = None,
     ) -> None:
         self._worker_name = worker_name
         self._catalogue = catalogue
@@ -64,6 +69,7 @@ class ToolCalls:
         self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
+        self._on_call = on_call
         self.running = RunningCalls()
         self._threads = TaskThreads()
         self._job_places = CallPlaces(JOB_PLACES, JOB_PLACES_PER_TOKEN)
@@ -79,6 +85,7 @@ class ToolCalls:
         """
         tool = self._catalogue.tools.get(params.name)
         if tool is None:
+            self._observe("", "unknown", time.monotonic())
             raise MCPError(
                 INVALID_PARAMS, f"unknown tool {params.name[:64]!r}; call tools/list for the available names"
             )
@@ -87,24 +94,37 @@ class ToolCalls:
             "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
         key = call_key(context.request, context.request_id)
-        return await self.running.run(key, context.request, partial(self._call, tool, arguments, key.token))
+        started, outcome = time.monotonic(), "cancelled"
+        try:
+            outcome, result = await self.running.run(
+                key, context.request, partial(self._call, tool, arguments, key.token)
+            )
+        finally:
+            self._observe(tool.name, outcome, started)
+        return result
 
-    async def _call(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> CallToolResult:
+    def _observe(self, tool: str, outcome: str, started: float) -> None:
+        if self._on_call is not None:
+            self._on_call(tool, outcome, time.monotonic() - started)
+
+    async def _call(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> tuple[str, CallToolResult]:
+        """Return the outcome of a call, and what its client gets."""
         try:
             if not tool.is_own or tool.guardrails.has_argument_rules:
                 refusal = await _in_thread(partial(self._refusal, tool, arguments))
                 if refusal is not None:
-                    return _failure(refusal)
+                    return "refused", _failure(refusal)
             results = await self._run(tool, arguments, token)
-            return await self._call_result(tool, results)
+            result = await self._call_result(tool, results)
         except NfcliError as error:
             reason = clean_line(str(error), None)
             if tool.guardrails.has_result_rules:
                 reason = await _in_thread(partial(tool.guardrails.filter_text, tool.name, reason))
-            return _failure(reason)
+            return "failed", _failure(reason)
         except Exception as error:  # noqa: BLE001  the SDK would send its text to the client
             log.error("call of %s failed: %s", tool.name, type(error).__name__)
-            return _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
+            return "failed", _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
+        return "failed" if result.is_error else "ok", result
 
     def _refusal(self, tool: PublishedTool, arguments: dict[str, Any]) -> str | None:
         """Return why a call with these arguments is refused, or None."""

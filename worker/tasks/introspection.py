@@ -43,6 +43,7 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         status=_state(worker),
         url=worker.url,
         endpoint=worker.endpoint,
+        metrics_url=worker.metrics_url,
         authentication_enabled=worker.inventory.authentication_enabled,
         tokens_count=len(worker.store),
         tokens_digest=f"{worker.store.digest():064x}",

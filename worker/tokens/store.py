@@ -56,7 +56,8 @@ class TokenStore:
 
     `on_revoked` holds functions called once for each change with all tokens that it removed, after their removal is
     durable and no look-up finds them, in the caller's thread and before its call returns; after a background sweep, in
-    the store's own. They may block briefly, and must not change anything in the store.
+    the store's own. They may block briefly, and must not change anything in the store. For `on_operation` see
+    `StoreThread`.
 
     `revocations` completes deletions that the disk refused; until it has, every other change is refused. `pickled_rows`
     and `invalid_rows` are counts of rows skipped while opening. `run` runs a function in the store's own thread, the
@@ -89,7 +90,7 @@ class TokenStore:
         self._ticks = ticks
         self._lock_timeout_seconds = lock_timeout_seconds
         self._next_background_sweep = -math.inf
-        self.on_revoked = thread.on_revoked
+        self.on_revoked, self.on_operation = thread.on_revoked, thread.on_operation
         with ExitStack() as undo:
             undo.callback(thread.shutdown)
             self.database = thread.run_unchecked(open_database, directory, lock_timeout_seconds)

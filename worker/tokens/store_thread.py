@@ -22,7 +22,8 @@ class StoreThread:
 
     `limit_wait` is called before each function with the seconds that are left of `lock_timeout_seconds`: calls that
     were queued may have waited for a lock, and together they must not wait longer than one. It is set before `run` is
-    used.
+    used. The functions in `on_operation` are called with the seconds that each call of `run` took, waiting included;
+    they must neither block nor raise.
     """
 
     def __init__(self, lock_timeout_seconds: float) -> None:
@@ -31,6 +32,7 @@ class StoreThread:
         self.is_closed = False
         self.limit_wait: Callable[[float], None]
         self.on_revoked: list[Callable[[Sequence[str]], None]] = []
+        self.on_operation: list[Callable[[float], None]] = []
 
     def run_unchecked(self, function: Callable[[*_Arguments], _Value], *args: *_Arguments) -> _Value:
         """Run a function, also before the database is open and after the store is closed; wait for its result."""
@@ -59,7 +61,11 @@ class StoreThread:
             future = self._executor.submit(run)
         except RuntimeError:  # the thread has ended
             raise TokenStoreError("token store is closed, nothing changed") from None
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            for observe in self.on_operation:
+                observe(time.monotonic() - submitted)
 
     def change(self, function: Callable[[*_Arguments], tuple[_Value, list[str]]], *args: *_Arguments) -> _Value:
         """Run a function that returns a value and the tokens that it revoked; return the value."""

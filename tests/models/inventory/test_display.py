@@ -100,6 +100,7 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
                 "allowed_origins": [],
                 "signed_jobs": "optional",
                 "allowed_relays": [],
+                "metrics": None,
                 "plugins": [],
                 "tools": {
                     "policy": [],

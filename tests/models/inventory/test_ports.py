@@ -52,8 +52,25 @@ def test_the_error_names_both_workers_and_the_port(
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("port: 0, metrics: {}", "port: 0, metrics: {}", "the metrics of mcp-1 and the metrics of mcp-2"),
+        ("port: 9464", "port: 0, metrics: {}", "mcp-1 and the metrics of mcp-2"),
+        ("port: 9464, metrics: {host: ''}", "port: 0", "mcp-1 and the metrics of mcp-1"),
+    ],
+)
+def test_ports_of_metrics_count(tmp_path: Path, inventory: Load, first: str, second: str, names: str) -> None:
+    """Those of one worker and of two."""
+    with pytest.raises(InventoryError, match=f"^{tmp_path}/inventory.yaml: workers: {names} have the same port 9464: "):
+        inventory(inventory__yaml=two(first, second))
+
+
+@pytest.mark.parametrize(
     ("first", "second", "more"),
     [
+        ("port: 0, metrics: {port: 0}", "port: 0, metrics: {port: 0}", ""),
+        ("port: 0, metrics: {}", "port: 0, metrics: {port: 9465}", ""),
+        ("port: 0, metrics: {}", "port: 9464, metrics: null", "topology: {workers: [mcp-1]}"),
         ("port: 8100", "port: 8101", ""),
         ("port: 0", "port: 0", ""),
         ("port: 0", "port: 8001", ""),

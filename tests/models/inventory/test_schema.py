@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.loader import load_inventory
-from nfcli.models.inventory.schema import AuthBearer, Broker, Inventory, Topology, WorkerInventory
+from nfcli.models.inventory.schema import Broker, Inventory, Topology, WorkerInventory
+from nfcli.models.inventory.sections import AuthBearer
 
 Load = Callable[..., Inventory]
 

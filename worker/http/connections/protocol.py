@@ -253,6 +253,11 @@ class Connection(HttpToolsProtocol):
             return
         self._unread_timer = self.loop.call_later(UNREAD_CHECK_SECONDS, self._check_unread, flushed, since)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close the connection."""
+        self._limits.invalid_requests += 1
+        super().send_400_response(msg)
+
     def _close_too_long(self, reason: str, most: int) -> None:
         self._limits.too_long.record(f"HTTP connection of %s closed: {reason}", self.peer, most)
         self.abort()

@@ -46,14 +46,16 @@ class HttpLimits:
         self.too_long = LimitCounter(log)
         self.too_slow = LimitCounter(log, level=logging.INFO)  # browsers open connections that they may not use
         self.not_accepted = LimitCounter(log)
+        self.invalid_requests = 0
 
     def counters(self) -> dict[str, int]:
-        """Return how often connections were closed or refused because of each limit."""
+        """Return how often connections were closed or refused because of each limit, or of what is not HTTP."""
         return {
             "connections_closed": self.too_many.count,
             "requests_too_long": self.too_long.count,
             "clients_too_slow": self.too_slow.count,
             "waits_for_descriptors": self.not_accepted.count,
+            "requests_invalid": self.invalid_requests,
         }
 
 

@@ -1,0 +1,97 @@
+"""Sections of a worker's inventory: what they share, bearer tokens, metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..fields import Seconds
+from .types import BindHost, HttpUrl, Kind, Port, Scopes, WrongTokenLimit
+
+METRICS_PORT = 9464
+
+# Keys whose value may be null, as in `auth_bearer:` above commented lines: the default applies.
+_NULL_IS_UNSET = frozenset(
+    {
+        "allowed_hosts",
+        "allowed_origins",
+        "allowed_relays",
+        "auth_bearer",
+        "fastmcp",
+        "logging",
+        "plugins",
+        "required_scopes",
+        "token_scopes",
+        "tools",
+        "uvicorn",
+        "workers",
+    }
+)
+
+
+class InventorySection(BaseModel):
+    """A mapping of the inventory: no other keys, no change once it is loaded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_unset(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if item is not None or key not in _NULL_IS_UNSET}
+        return value
+
+
+class AuthBearer(InventorySection):
+    """Bearer tokens of one worker. `token_ttl` is in seconds."""
+
+    token_ttl: Annotated[Seconds | None, Kind("whole seconds from 1, or null")] = Field(
+        default=None, description="Lifetime of a token that is stored without expire; null: it never expires"
+    )
+    issuer_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(
+        default=None,
+        description="Issuer named in the protected-resource metadata; an explicit null publishes no metadata",
+    )
+    resource_server_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(
+        default=None,
+        description="Resource named in the protected-resource metadata; an explicit null publishes no metadata",
+    )
+    required_scopes: Annotated[Scopes, Kind("list of scopes")] = Field(
+        default=(), description="Scopes that a request must carry; without them it gets 403 insufficient_scope"
+    )
+    token_scopes: Annotated[Scopes, Kind("list of scopes", "required_scopes")] = Field(
+        default_factory=lambda data: data.get("required_scopes", ()),
+        description="Scopes that every token stored here carries",
+    )
+    max_wrong_tokens_per_minute: Annotated[WrongTokenLimit, Kind("whole number from 0, or null")] = Field(
+        default=10,
+        description="Wrong tokens that an address may send within a minute; after more, its requests with a token get "
+        "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address: raise it or set 0 there",
+    )
+
+    def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:
+        """Return issuer and resource URL to publish; None publishes nothing.
+
+        `worker_url` is any URL of the worker: its scheme, host and port replace a URL that isn't set.
+        """
+        parts = urlsplit(worker_url)
+        base = f"{parts.scheme}://{parts.netloc}"
+        return (
+            self.issuer_url if "issuer_url" in self.model_fields_set else base,
+            self.resource_server_url if "resource_server_url" in self.model_fields_set else base,
+        )
+
+
+class Metrics(InventorySection):
+    """Where a worker serves Prometheus its metrics."""
+
+    host: Annotated[BindHost, Kind("IP address or host name")] = Field(
+        default="127.0.0.1",
+        description="Address that metrics are served at; empty for all interfaces. Whoever reaches it may read them",
+    )
+    port: Annotated[Port, Kind("port number")] = Field(
+        default=METRICS_PORT,
+        description="Port that metrics are served at; 0 takes a free one, which show fastmcp status reports",
+    )

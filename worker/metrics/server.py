@@ -1,0 +1,70 @@
+"""The metrics of a worker, and the server of them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from prometheus_client import ProcessCollector
+from starlette.types import ASGIApp
+
+from ...models.errors import WorkerStartError
+from ...models.inventory.schema import WorkerInventory
+from ...models.inventory.sections import Metrics
+from ..http.allowed_hosts import host_patterns
+from ..http.listener import HttpListener
+from ..http.server import HttpServer
+from ..jobs.task_context import TaskContext
+from .app import METRICS_PATH, CountingApp, MetricsApp
+from .collector import WorkerCollector
+from .meters import Meters
+
+GRACE_SECONDS = 0.1
+
+
+class MetricsServer:
+    """Counts what a worker does, and serves it to Prometheus; open it with `MetricsServer.bind`.
+
+    `meters` get what the worker's parts count, `url` is where they are read.
+    """
+
+    def __init__(self, listener: HttpListener, inventory: WorkerInventory) -> None:
+        self.meters = Meters()
+        self.url = listener.url.removesuffix("/mcp") + METRICS_PATH
+        ProcessCollector(registry=self.meters.registry)
+        self._listener = listener
+        self._http = HttpServer(MetricsApp(self.meters.registry, host_patterns(inventory, self.url)), listener)
+
+    @classmethod
+    def bind(cls, inventory: WorkerInventory, metrics: Metrics) -> Self:
+        """Bind the address of a worker's metrics.
+
+        Raises:
+            WorkerStartError: the port is taken or not permitted, or the host is not an address of this machine.
+        """
+        address = {"host": metrics.host, "port": metrics.port}
+        try:
+            return cls(HttpListener.bind(inventory.model_copy(update=address)), inventory)
+        except WorkerStartError as error:
+            raise WorkerStartError(f"metrics: {error}") from None
+
+    def watch(self, worker: TaskContext) -> None:
+        """Measure the token store and the audit trail of a worker, and read its state with the metrics."""
+        self.meters.registry.register(WorkerCollector(worker))
+        worker.store.on_operation.append(self.meters.store_operation)
+        worker.audit.on_append.append(self.meters.audit_write)
+
+    def counting(self, app: ASGIApp) -> ASGIApp:
+        """Return an application that counts the responses of another one."""
+        return CountingApp(app, self.meters.response)
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        await self._http.serve()
+
+    async def stop(self) -> None:
+        """Close all connections, after a moment at the latest."""
+        await self._http.stop(GRACE_SECONDS)
+
+    def close(self) -> None:
+        """Release the port. Safe to repeat."""
+        self._listener.close()
