@@ -13,7 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..environment.paths import DEFAULT_WORKER
 from .masking import MASK, mask_section
-from .sections import AuthBearer, InventorySection, Metrics
+from .sections.base import InventorySection
+from .sections.bearer import AuthBearer
+from .sections.metrics import Metrics
 from .tool_policy import ToolsInventory
 from .types import (
     BindEndpoint,

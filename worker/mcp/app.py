@@ -24,7 +24,7 @@ from mcp.shared.auth import ProtectedResourceMetadata
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...models.inventory.schema import WorkerInventory
-from ...models.inventory.sections import AuthBearer
+from ...models.inventory.sections.bearer import AuthBearer
 from ..http.active_requests import ActiveRequests
 from ..http.allowed_hosts import host_patterns, origin_patterns
 from ..http.bearer import DiskcacheBearerTokenVerifier, TokenLookup, bearer_scheme

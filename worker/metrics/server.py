@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from ...models.errors import WorkerStartError
 from ...models.inventory.schema import WorkerInventory
-from ...models.inventory.sections import Metrics
+from ...models.inventory.sections.metrics import Metrics
 from ..http.allowed_hosts import host_patterns
 from ..http.listener import HttpListener
 from ..http.server import HttpServer

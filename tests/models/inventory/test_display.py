@@ -30,6 +30,7 @@ KEYS = [
     "workers.NAME.allowed_origins",
     "workers.NAME.signed_jobs",
     "workers.NAME.allowed_relays",
+    *("workers.NAME.metrics", "workers.NAME.metrics.host", "workers.NAME.metrics.port"),
     "workers.NAME.plugins",
     "workers.NAME.tools",
     "workers.NAME.tools.policy",

@@ -12,7 +12,7 @@ from nfcli.models.errors import EnvironmentFolderError
 from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.inventory.scaffold import create_environment
 from nfcli.models.inventory.schema import Inventory, Topology, WorkerInventory
-from nfcli.models.inventory.sections import AuthBearer
+from nfcli.models.inventory.sections.bearer import AuthBearer
 
 Modes = Callable[[Path], dict[str, str]]
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.inventory.schema import Broker, Inventory, Topology, WorkerInventory
-from nfcli.models.inventory.sections import AuthBearer
+from nfcli.models.inventory.sections.bearer import AuthBearer
 
 Load = Callable[..., Inventory]
 
@@ -120,6 +120,7 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
         "allowed_origins": (),
         "signed_jobs": "optional",
         "allowed_relays": (),
+        "metrics": None,
         "plugins": (),
         "tools": {
             "policy": (),

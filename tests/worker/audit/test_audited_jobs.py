@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.models.inventory.sections import AuthBearer
+from nfcli.models.inventory.sections.bearer import AuthBearer
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.audit import AuditEntry, AuditReport
 from nfcli.worker.audit.actor import Actor, http_actor, peer_address

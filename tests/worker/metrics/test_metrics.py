@@ -163,7 +163,7 @@ def test_only_metrics_are_served_at_their_address(measured: MeasuredWorker) -> N
     ],
 )
 def test_pages_of_a_browser_cannot_read_metrics_by_rebinding(measured: MeasuredWorker, host: str, status: int) -> None:
-    """A name has to be allowed, an address can't be bound anew."""
+    """A name has to be allowed; an address means itself."""
     assert measured.metrics.send(f"GET /metrics HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())[0] == status
 
 

@@ -15,7 +15,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import TokenOwnerError, TokenStoreError
 from nfcli.models.fields import MAX_EXPIRE_SECONDS
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.models.inventory.sections import AuthBearer
+from nfcli.models.inventory.sections.bearer import AuthBearer
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.auth import BearerTokenEntry
 from nfcli.worker.audit.trail import AuditTrail

@@ -97,6 +97,7 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "status": "active",
         "url": "http://127.0.0.1:8001/mcp",
         "endpoint": "ipc:///run/w1.ipc",
+        "metrics_url": None,
         "authentication_enabled": True,
         "tokens_count": 2,
         "tokens_digest": f"{worker.store.digest():064x}",

@@ -137,6 +137,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except HttpParserError:
+            self._limits.invalid_requests += 1
             self.transport.write(_NOT_HTTP.encode())
             self.transport.close()
             return
@@ -252,11 +253,6 @@ class Connection(HttpToolsProtocol):
             self._close_too_slow("a response unread for %g s", UNREAD_TIMEOUT_SECONDS)
             return
         self._unread_timer = self.loop.call_later(UNREAD_CHECK_SECONDS, self._check_unread, flushed, since)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, and close the connection."""
-        self._limits.invalid_requests += 1
-        super().send_400_response(msg)
 
     def _close_too_long(self, reason: str, most: int) -> None:
         self._limits.too_long.record(f"HTTP connection of %s closed: {reason}", self.peer, most)

@@ -1,47 +1,15 @@
-"""Sections of a worker's inventory: what they share, bearer tokens, metrics."""
+"""The section `auth_bearer`: bearer tokens of one worker."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from ..fields import Seconds
-from .types import BindHost, HttpUrl, Kind, Port, Scopes, WrongTokenLimit
-
-METRICS_PORT = 9464
-
-# Keys whose value may be null, as in `auth_bearer:` above commented lines: the default applies.
-_NULL_IS_UNSET = frozenset(
-    {
-        "allowed_hosts",
-        "allowed_origins",
-        "allowed_relays",
-        "auth_bearer",
-        "fastmcp",
-        "logging",
-        "plugins",
-        "required_scopes",
-        "token_scopes",
-        "tools",
-        "uvicorn",
-        "workers",
-    }
-)
-
-
-class InventorySection(BaseModel):
-    """A mapping of the inventory: no other keys, no change once it is loaded."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_unset(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: item for key, item in value.items() if item is not None or key not in _NULL_IS_UNSET}
-        return value
+from ...fields import Seconds
+from ..types import HttpUrl, Kind, Scopes, WrongTokenLimit
+from .base import InventorySection
 
 
 class AuthBearer(InventorySection):
@@ -82,16 +50,3 @@ class AuthBearer(InventorySection):
             self.issuer_url if "issuer_url" in self.model_fields_set else base,
             self.resource_server_url if "resource_server_url" in self.model_fields_set else base,
         )
-
-
-class Metrics(InventorySection):
-    """Where a worker serves Prometheus its metrics."""
-
-    host: Annotated[BindHost, Kind("IP address or host name")] = Field(
-        default="127.0.0.1",
-        description="Address that metrics are served at; empty for all interfaces. Whoever reaches it may read them",
-    )
-    port: Annotated[Port, Kind("port number")] = Field(
-        default=METRICS_PORT,
-        description="Port that metrics are served at; 0 takes a free one, which show fastmcp status reports",
-    )

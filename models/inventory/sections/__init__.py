@@ -1,0 +1,1 @@
+"""Sections of a worker's inventory that have keys of their own."""
