@@ -1,6 +1,6 @@
 """Mutation testing: small faults are put into the code, one at a time, and the tests have to notice each of them.
 
-    python tests/bench/mutation.py [--rooms ROOM,ROOM] [--sample N] [--seed N] [--results FILE]
+    python tests/bench/mutation.py [--rooms ROOM,ROOM] [--sample N] [--seed N] [--results FILE] [--again FILE]
 
 For each room (see mutants/rooms.py) N places are chosen by chance, each for one change. The same seed chooses the same
 places while the code is the same. The tests that reach the changed line run in the order of their duration until one
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mutants.equivalents import Equivalent, find_outdated, read_equivalents
 from mutants.laboratory import Laboratory
-from mutants.mutants import Mutant, choose_mutants
+from mutants.mutants import Mutant, choose_mutants, repeat_mutant
 from mutants.rooms import ROOMS, Room
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +50,12 @@ def _try_room(name: str, equivalents: list[Equivalent], options: argparse.Namesp
     room = ROOMS[name]
     files = [file for file in room.files(ROOT) if options.file in file]
     chance = random.Random(f"{options.seed} {name}")  # noqa: S311  no secrets: the same seed chooses the same again
-    mutants, places = choose_mutants(ROOT, files, options.sample, chance)
-    _write(f"{name}: {len(mutants)} of {places} places")
+    if options.again:
+        mutants = list(_read_survivors(options.again, name))
+        _write(f"{name}: {len(mutants)} that survived")
+    else:
+        mutants, places = choose_mutants(ROOT, files, options.sample, chance)
+        _write(f"{name}: {len(mutants)} of {places} places")
     counts: Counter[str] = Counter()
     for mutant, outcome, reason in _try_mutants(room, mutants, options):
         is_named = outcome == "survived" and any(each.covers(mutant) for each in equivalents)
@@ -65,6 +69,18 @@ def _try_room(name: str, equivalents: list[Equivalent], options: argparse.Namesp
             _write(f"{word}: {mutant.file}:{mutant.line} ({mutant.kind}; {reason})")
             _write(f"    - {mutant.before}\n    + {mutant.after}")
     return counts
+
+
+def _read_survivors(results: Path, room: str) -> Iterator[Mutant]:
+    """Make the mutants again that survived in a room when their line was written."""
+    for entry in map(json.loads, results.read_text(encoding="utf-8").splitlines()):
+        if entry["outcome"] == "survived" and entry["room"] == room:
+            place = {key: entry[key] for key in ("file", "line", "before", "after")}
+            mutant = repeat_mutant(ROOT, **place)
+            if mutant is None:
+                _write(f"gone: {entry['file']}:{entry['line']} {entry['before']}")
+            else:
+                yield mutant
 
 
 def _write(text: str) -> None:
@@ -99,6 +115,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=40, help="places in each room (default: 40)")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--results", type=Path, help="append a JSON line for each mutant to this file")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="try only what survived in such a file")
     parser.add_argument("--slow", action="store_true", help="run tests marked slow too")
     parser.add_argument("--verbose", action="store_true", help="print all mutants")
     options = parser.parse_args()

@@ -65,10 +65,12 @@ class Laboratory:
         return ("killed", outcome.failed[0]) if outcome.failed else ("broken", f"pytest ends with {outcome.status}")
 
     def _choose_tests(self, mutant: Mutant) -> dict[str, float]:
-        """Return the tests that reach the changed line, else those that reach its file, else all."""
+        """Return the tests that reach the changed line; of a line that runs at import, all in files that reach it."""
         lines = self.first.reached.get(mutant.file, {})
-        of_file = {test for tests in lines.values() for test in tests}
-        chosen = set(lines.get(mutant.line, ())) or of_file or set(self.first.seconds)
+        chosen = set(lines.get(mutant.line, ()))
+        if not chosen:
+            files = {test.partition("::")[0] for tests in lines.values() for test in tests}
+            chosen = {test for test in self.first.seconds if not files or test.partition("::")[0] in files}
         return {test: self.first.seconds[test] for test in chosen - set(self.first.failed)}
 
     def _run(

@@ -60,6 +60,17 @@ def choose_mutants(root: Path, files: list[str], count: int, chance: random.Rand
     return sorted(chosen, key=lambda each: (each.file, each.line)), len(places)
 
 
+def repeat_mutant(root: Path, file: str, line: int, before: str, after: str) -> Mutant | None:
+    """Make a mutant of one changed line again, None where the line isn't there any more."""
+    lines = (root / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    found = [index for index, text in enumerate(lines) if text.strip() == before]
+    if not found:
+        return None
+    index = min(found, key=lambda each: abs(each + 1 - line))
+    lines[index] = lines[index].replace(before, after)
+    return Mutant(file, index + 1, "again", before, after, "".join(lines))
+
+
 def _make_mutant(file: str, source: str, kind: str, make: _Change) -> Mutant | None:
     """Return the mutant, or None if nothing changes or the result does not compile."""
     changed = make()
