@@ -46,6 +46,8 @@ class _RootIsNoTestPackage:
 def pytest_configure(config: pytest.Config) -> None:
     """Register what can't be a hook of this file: its hooks are asked about folders below it only."""
     config.pluginmanager.register(_RootIsNoTestPackage())
+    # A shell starts what runs in its background with Ctrl-C ignored, and so would every program that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart() -> None:

@@ -25,7 +25,7 @@ Ask = Callable[[Frames], Frames | None]
 
 
 @pytest.mark.parametrize(
-    ("transport", "messages", "unauthenticated", "level"), [("tcp", 40_000, 90, "INFO"), ("ipc", 10_000, 36, "DEBUG")]
+    ("transport", "messages", "unauthenticated", "level"), [("tcp", 12_000, 90, "INFO"), ("ipc", 4_000, 36, "DEBUG")]
 )
 def test_the_worker_serves_on_through_wrong_messages_and_unauthenticated_peers(
     transport: str, messages: int, unauthenticated: int, level: str
