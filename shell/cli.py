@@ -15,6 +15,7 @@ from ..models.errors import EXIT_OK, NfcliError, UsageError
 from .client.client import Client
 from .client.norfab import NorFab
 from .output.console import Console
+from .processes.service_manager import ServiceManager
 from .processes.supervisor import Supervisor
 from .repl.dispatch import ShellClient
 from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
@@ -98,7 +99,11 @@ def _run(arguments: argparse.Namespace) -> int:
     norfab = _open_environment(arguments)
     if arguments.workers:
         supervisor = Supervisor(
-            norfab.environment, norfab.inventory.topology.workers, log_level=arguments.log_level, notice=_notice
+            norfab.environment,
+            norfab.inventory.topology.workers,
+            log_level=arguments.log_level,
+            notice=_notice,
+            manager=ServiceManager(),
         )
         return supervisor.run()
     try:

@@ -12,6 +12,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import EXIT_OK, NfcliError, WorkerStartError
 from .launcher import Launcher
+from .service_manager import ServiceManager
 from .worker_process import READY_SECONDS, Notice, WorkerHandle
 
 FIRST_BACKOFF_SECONDS = 1.0
@@ -37,7 +38,7 @@ class Supervisor:
 
     Each worker is watched by itself: a slow start or a worker that hangs delays no other one. `notice` is called with
     each line to report. The first restart of a worker comes after `first_backoff` seconds, each further one after twice
-    the time. Every `question_seconds` each worker is asked whether it is alive.
+    the time. Every `question_seconds` each worker is asked whether it is alive. `manager` gets reports of all that.
     """
 
     def __init__(
@@ -50,14 +51,16 @@ class Supervisor:
         first_backoff: float = FIRST_BACKOFF_SECONDS,
         question_seconds: float = QUESTION_SECONDS,
         hang_seconds: float = HANG_SECONDS,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._environment = environment
-        self._notice = notice
+        self._manager = manager or ServiceManager({})
+        self._report_line = notice
         self._first_backoff = first_backoff
         self._question_seconds = question_seconds
         self._hang_seconds = hang_seconds
         self._selector = selectors.DefaultSelector()  # one for all: a new one would need a descriptor at a bad time
-        self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False, notice=notice)
+        self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False, notice=self._notice)
         self._backoffs: dict[str, float] = {}
         self._restart_times: dict[str, float] = {}
         self._start_deadlines: dict[str, float] = {}
@@ -73,17 +76,23 @@ class Supervisor:
         before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._start_all()
+            self._manager.report_ready(f"workers are ready: {', '.join(self._launcher.names)}")
             self._watch()
         except _Stopped:
             pass
         finally:
             for number in before:
                 signal.signal(number, signal.SIG_IGN)
+            self._manager.report_stopping()
             self._launcher.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
         self._notice("stopped")
         return EXIT_OK
+
+    def _notice(self, text: str) -> None:
+        self._report_line(text)
+        self._manager.report_status(text)
 
     def _start_all(self) -> None:
         self._assert_not_run_elsewhere(self._launcher.missing())
@@ -108,10 +117,12 @@ class Supervisor:
     def _watch(self) -> NoReturn:
         """Handle what workers report, their ends, and what is due: restarts, ends of starts, questions."""
         while True:
-            times = [*self._restart_times.values(), *self._start_deadlines.values(), self._next_question]
+            due = (self._next_question, self._manager.next_ping)
+            times = [*self._restart_times.values(), *self._start_deadlines.values(), *due]
             events = self._selector.select(max(0.0, min(times) - time.monotonic()))
             for key, _ in events:
                 self._handle_output(key.data)
+            self._manager.ping()
             now = time.monotonic()
             for name in _due(self._restart_times, now):
                 self._restart(name)

@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from support.workers import EnvironmentFactory
 pytestmark = pytest.mark.slow
 
 STOP_SECONDS = 5.0
+READY_SECONDS = 40.0
 
 
 def ready(supervisor: Program) -> tuple[int, str]:
@@ -71,6 +73,35 @@ def test_the_foreground_goes_on_trying_with_growing_pauses(
     supervisor.wait_for("restart in 4 s\n")
     supervisor.process.terminate()
     supervisor.wait_for("stopped\n", seconds=3)
+    assert supervisor.end() == 0
+
+
+def test_the_service_manager_learns_what_happens(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch, tmp_path: Path
+) -> None:
+    """Ready once the workers are, pings for the watchdog, restarts in the status, stopping; workers send nothing."""
+    environment = environment_factory()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(READY_SECONDS)
+        manager.bind(str(tmp_path / "notify"))
+        variables = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+        supervisor = start_program("-w", environment=environment, env=variables)
+
+        def wait_for(beginning: str) -> str:
+            while not (text := manager.recv(4096).decode()).startswith(beginning):
+                pass
+            return text
+
+        assert wait_for("READY=1") == f"READY=1\nSTATUS=workers are ready: {DEFAULT_WORKER}"
+        for _ in range(3):
+            wait_for("WATCHDOG=1")
+        worker = watch(environment)
+        assert b"NOTIFY_SOCKET" not in Path(f"/proc/{worker.pid}/environ").read_bytes()
+        worker.kill()
+        assert wait_for("STATUS=") == f"STATUS=worker {DEFAULT_WORKER} ended with status -9: restart in 1 s"
+        assert wait_for("STATUS=").startswith(f"STATUS=worker {DEFAULT_WORKER} is ready")
+        supervisor.process.terminate()
+        wait_for("STOPPING=1")
     assert supervisor.end() == 0
 
 
