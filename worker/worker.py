@@ -29,6 +29,7 @@ from .audit.fingerprints import FINGERPRINT_PURPOSE
 from .audit.trail import OWN_ACTOR, AuditTrail
 from .configuration import Configuration
 from .fabric.client import FabricClient
+from .http.forwarding.origin import TrustedProxies
 from .http.listener import HttpListener, check_exposure
 from .http.server import HttpServer
 from .jobs.executor import JobExecutor
@@ -183,7 +184,7 @@ class Worker:
             self.context.metrics_url = self._metrics.url
 
     def _open_http(self, listener: HttpListener, fabric: FabricClient | None) -> None:
-        context = self.context
+        context, proxies = self.context, TrustedProxies(self.inventory.trusted_proxies)
         app = build_app(
             self.name,
             listener.url,
@@ -195,9 +196,10 @@ class Worker:
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.inventory.tools.timeout),
             on_rejected=lambda address, reason, token: context.audit.refused(http_actor(address), reason, token=token),
             on_call=None if self._metrics is None else self._metrics.meters.tool_call,
+            proxies=proxies,
         )
         served = app if self._metrics is None else self._metrics.counting(app)
-        self.http = HttpServer(served, listener, on_stop=app.close_streams)
+        self.http = HttpServer(served, listener, on_stop=app.close_streams, proxies=proxies)
 
     def _open_admission(self, clients: AuthorizedKeys) -> Admission:
         replays = ReplayMemory(self.environment.signed_jobs_file(self.name), clock=self.context.clock)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..environment.paths import DEFAULT_WORKER
 from .masking import MASK, mask_section
+from .networks import HostPatternTexts, ProxyNetworks
 from .sections.base import InventorySection
 from .sections.bearer import AuthBearer
 from .sections.metrics import Metrics
@@ -26,7 +27,6 @@ from .types import (
     FleetNames,
     Kind,
     ModuleNames,
-    NetworkNames,
     Origins,
     Port,
     Section,
@@ -64,13 +64,21 @@ class WorkerInventory(InventorySection):
         description="Must be true to serve without authentication on an address that is not loopback",
     )
     auth_bearer: AuthBearer = Field(default=AuthBearer(), description="Bearer tokens")
-    allowed_hosts: Annotated[NetworkNames, Kind("list of NAME, NAME:PORT or NAME:*")] = Field(
-        default=(),
-        description="Host headers accepted besides the bind address and the loopback names; others get 421",
+    allowed_hosts: Annotated[HostPatternTexts, Kind("list of NAME, *.NAME, ADDRESS/BITS, with :PORT or :*; or *")] = (
+        Field(
+            default=(),
+            description="Host headers accepted besides the bind address and the loopback names; others get 421. "
+            "*.NAME is every name that ends in .NAME, ADDRESS/BITS every address of a network, * every name",
+        )
     )
     allowed_origins: Annotated[Origins, Kind("list of SCHEME://NAME, with :PORT or :*")] = Field(
         default=(),
         description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
+    )
+    trusted_proxies: Annotated[ProxyNetworks, Kind("list of IP addresses and networks")] = Field(
+        default=(),
+        description="Reverse proxies whose X-Forwarded-For, -Proto and -Host or Forwarded headers name the client; "
+        "from all others these headers have no effect: see man page proxies",
     )
     signed_jobs: Annotated[Literal["optional", "required"], Kind("optional or required")] = Field(
         default="optional",

@@ -60,14 +60,15 @@ def refusal(text: str) -> PydanticCustomError:
     return PydanticCustomError("inventory_value", "{text}", {"text": text})
 
 
-def _invalid(expected: str, value: Any) -> PydanticCustomError:
+def invalid_value(expected: str, value: Any) -> PydanticCustomError:
     """Return the error for a value that isn't as `expected`, for values that can't be secrets."""
     return refusal(f"{expected}, got {summarize(value)}")
 
 
-def _parse_text(value: Any) -> str:
+def parse_text(value: Any) -> str:
+    """Return a value that must be text."""
     if not isinstance(value, str):
-        raise _invalid("must be text (in quotes, where YAML would read it as something else)", value)
+        raise invalid_value("must be text (in quotes, where YAML would read it as something else)", value)
     return value
 
 
@@ -77,13 +78,13 @@ def _parse_flag(value: Any) -> bool:
         return True
     if word in _FALSE_WORDS:
         return False
-    raise _invalid("must be true or false (also the words 1, yes, on, 0, no, off)", value)
+    raise invalid_value("must be true or false (also the words 1, yes, on, 0, no, off)", value)
 
 
 def _parse_yaml_flag(value: Any) -> bool:
     if value is None or isinstance(value, bool):
         return value is not False
-    raise _invalid("must be true or false without quotes: NorFab takes everything but false for true", value)
+    raise invalid_value("must be true or false without quotes: NorFab takes everything but false for true", value)
 
 
 def parse_whole_number(value: Any, minimum: int, maximum: int, expected: str) -> int:
@@ -91,7 +92,7 @@ def parse_whole_number(value: Any, minimum: int, maximum: int, expected: str) ->
     is_text = isinstance(value, str) and re.fullmatch(r"[0-9]+", value) and len(value) <= len(str(maximum))
     number = int(value) if is_text else value
     if type(number) is not int or not minimum <= number <= maximum:
-        raise _invalid(expected, value)
+        raise invalid_value(expected, value)
     return number
 
 
@@ -115,11 +116,11 @@ def _is_host(text: str) -> bool:
 
 
 def _parse_bind_host(value: Any) -> str:
-    host = _parse_text(value).strip()
+    host = parse_text(value).strip()
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if host and not _is_host(host):
-        raise _invalid("must be an IP address or a host name, or empty for all interfaces", value)
+        raise invalid_value("must be an IP address or a host name, or empty for all interfaces", value)
     return host
 
 
@@ -139,15 +140,15 @@ def _is_tcp(text: str, *, wildcards: bool) -> bool:
 
 
 def _parse_endpoint(value: Any, *, wildcards: bool) -> str:
-    text = _parse_text(value)
+    text = parse_text(value)
     if text.startswith("ipc://"):
         path = text.removeprefix("ipc://")
         if not PurePosixPath(path).is_absolute() or path.endswith("/"):
-            raise _invalid("must be ipc:// and an absolute path, or tcp://HOST:PORT", value)
+            raise invalid_value("must be ipc:// and an absolute path, or tcp://HOST:PORT", value)
         if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-            raise _invalid(f"must have a path of at most {MAX_SOCKET_PATH_BYTES} bytes", value)
+            raise invalid_value(f"must have a path of at most {MAX_SOCKET_PATH_BYTES} bytes", value)
     elif not text.startswith("tcp://") or not _is_tcp(text, wildcards=wildcards):
-        raise _invalid("must be tcp://HOST:PORT, or ipc:// and an absolute path", value)
+        raise invalid_value("must be tcp://HOST:PORT, or ipc:// and an absolute path", value)
     return text
 
 
@@ -158,7 +159,7 @@ def _parse_curve_key(value: Any) -> str:
 
 
 def _parse_http_url(value: Any) -> str:
-    text = _parse_text(value)
+    text = parse_text(value)
     try:
         parts = urlsplit(text)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -171,49 +172,49 @@ def _parse_http_url(value: Any) -> str:
 
 
 def _parse_scope(value: Any) -> str:
-    if not _SCOPE.fullmatch(_parse_text(value)):
-        raise _invalid('must be a scope: printable ASCII without blanks, " and \\', value)
+    if not _SCOPE.fullmatch(parse_text(value)):
+        raise invalid_value('must be a scope: printable ASCII without blanks, " and \\', value)
     return str(value)
 
 
 def _parse_module_name(value: Any) -> str:
-    text = _parse_text(value)
+    text = parse_text(value)
     if not all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split(".")):
-        raise _invalid("must be the dotted name of a Python module, as in package.module", value)
+        raise invalid_value("must be the dotted name of a Python module, as in package.module", value)
     return text
 
 
-def _parse_network_name(value: Any) -> str:
+def parse_network_name(value: Any) -> str:
     """Accept the forms of a Host header: `name`, `name:port`, `name:*`, IPv6 addresses in brackets."""
-    text = _parse_text(value)
+    text = parse_text(value)
     is_plain = _is_host(text.strip("[]") if text.startswith("[") and text.endswith("]") else text)
     host, port = _split_port(text)
     has_port = bool(host) and _is_host(host) and (port == "*" or (port.isascii() and port.isdigit()))
     if not text or (":" in text and not text.startswith("[") and not has_port) or not (is_plain or has_port):
-        raise _invalid("must be NAME, NAME:PORT or NAME:*, with an IPv6 address in brackets", value)
+        raise invalid_value("must be NAME, NAME:PORT or NAME:*, with an IPv6 address in brackets", value)
     return text
 
 
 def _parse_origin(value: Any) -> str:
     """Accept the forms of an Origin header (RFC 6454): scheme, host, port; the port may be `*`."""
-    text = _parse_text(value)
+    text = parse_text(value)
     scheme, separator, rest = text.partition("://")
     try:
-        _parse_network_name(rest)
+        parse_network_name(rest)
         is_origin = bool(separator) and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) is not None
     except PydanticCustomError:
         is_origin = False
     if not is_origin:
-        raise _invalid("must be SCHEME://NAME, SCHEME://NAME:PORT or SCHEME://NAME:*, without a path", value)
+        raise invalid_value("must be SCHEME://NAME, SCHEME://NAME:PORT or SCHEME://NAME:*, without a path", value)
     return text
 
 
 def _parse_fleet_name(value: Any) -> str:
-    text = _parse_text(value)
+    text = parse_text(value)
     is_name = 1 <= len(text) <= MAX_NAME_CHARACTERS and text.isprintable() and not {" ", ","} & set(text)
     if not is_name or text in ("all", "any"):
         limit = f"1 to {MAX_NAME_CHARACTERS} characters without blanks and commas, and not all or any"
-        raise _invalid(f"must be a worker's name or a glob, {limit}", value)
+        raise invalid_value(f"must be a worker's name or a glob, {limit}", value)
     return text
 
 
@@ -223,15 +224,16 @@ def _distinct_fleet_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _parse_list(value: Any) -> Any:
+def parse_list(value: Any) -> Any:
+    """Return a value that must be a list."""
     if not isinstance(value, (list, tuple)):
-        raise _invalid("must be a list", value)
+        raise invalid_value("must be a list", value)
     return value
 
 
 def _parse_section(value: Any) -> Any:
     if not isinstance(value, dict):
-        raise _invalid("must be a mapping", value)
+        raise invalid_value("must be a mapping", value)
     return value
 
 
@@ -245,21 +247,20 @@ ConnectEndpoint = Annotated[str, BeforeValidator(partial(_parse_endpoint, wildca
 CurveKey = Annotated[str, BeforeValidator(_parse_curve_key)]
 HttpUrl = Annotated[str, BeforeValidator(_parse_http_url)]
 Section = Annotated[dict[str, Any], BeforeValidator(_parse_section)]
-Text = Annotated[str, BeforeValidator(_parse_text)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_parse_list)]
-Scopes = Annotated[tuple[Annotated[str, BeforeValidator(_parse_scope)], ...], BeforeValidator(_parse_list)]
+Text = Annotated[str, BeforeValidator(parse_text)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(parse_list)]
+Scopes = Annotated[tuple[Annotated[str, BeforeValidator(_parse_scope)], ...], BeforeValidator(parse_list)]
 ModuleNames = Annotated[
     tuple[Annotated[str, BeforeValidator(_parse_module_name)], ...],
-    BeforeValidator(_parse_list),
+    BeforeValidator(parse_list),
     AfterValidator(lambda names: tuple(dict.fromkeys(names))),
 ]
 FleetNames = Annotated[
     tuple[Annotated[str, BeforeValidator(_parse_fleet_name)], ...],
-    BeforeValidator(_parse_list),
+    BeforeValidator(parse_list),
     AfterValidator(_distinct_fleet_names),
 ]
-NetworkNames = Annotated[tuple[Annotated[str, BeforeValidator(_parse_network_name)], ...], BeforeValidator(_parse_list)]
-Origins = Annotated[tuple[Annotated[str, BeforeValidator(_parse_origin)], ...], BeforeValidator(_parse_list)]
+Origins = Annotated[tuple[Annotated[str, BeforeValidator(_parse_origin)], ...], BeforeValidator(parse_list)]
 
 
 def is_loopback_host(host: str) -> bool:

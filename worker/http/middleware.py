@@ -1,9 +1,9 @@
 """The outermost ASGI middleware: checks of a request before the MCP SDK sees it.
 
-In this order: path (404), Host (421) and Origin (403), headers (400, 431), credentials (429 after too many wrong tokens
-from the address, 401, 403, or 503 while the token store fails), method (405), body (408, 413). The SDK checks
-credentials and body size again; here they come in an order that reveals least to unauthenticated clients and costs
-least, and each rejection has a body.
+In this order: path (404), headers of trusted proxies (400), Host (421) and Origin (403), headers (400, 431),
+credentials (429 after too many wrong tokens from the address, 401, 403, or 503 while the token store fails), method
+(405), body (408, 413). The SDK checks credentials and body size again; here they come in an order that reveals least to
+unauthenticated clients and costs least, and each rejection has a body.
 
 The token is looked up again when the response begins: a token that was deleted since the request came gets no answer.
 For a streamed response that applies to each part, and the stream ends with the token.
@@ -22,6 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .active_requests import ActiveRequests
 from .authentication import authenticate, delay_response, recheck_token
 from .connections.protocol import mark_known
+from .forwarding.elements import ForwardingError
+from .forwarding.origin import RequestOrigin, remember, request_origin
 from .policy import AccessPolicy, AuthScheme, Caller
 from .request_cycle import RequestCycle
 from .responses import CLOSE, TOO_MANY_REQUESTS, StaticResponse, error_response
@@ -126,7 +128,8 @@ class RequestMiddleware:
         response = self._reject_early(scope, headers, duplicate)
         if response is not None:
             return response
-        authenticated = authenticate(self._policy, scope, headers) if self._policy.schemes else None
+        policy = self._policy.for_origin(request_origin(scope))
+        authenticated = authenticate(policy, scope, headers) if policy.schemes else None
         if isinstance(authenticated, StaticResponse) or scope["method"] == "POST":
             return authenticated
         if self._policy.stream_app is None:
@@ -156,34 +159,68 @@ class RequestMiddleware:
         document = self._policy.documents.get(path)
         if document is None and path not in MCP_PATHS:
             return _NOT_FOUND
-        response = self._check_headers(headers, duplicate)
+        response = self._check_headers(scope, headers, duplicate)
         if response is None and document is not None:
-            return document if scope["method"] in {"GET", "HEAD"} else _READ_ONLY
+            documents = self._policy.for_origin(request_origin(scope)).documents
+            return documents[path] if scope["method"] in {"GET", "HEAD"} else _READ_ONLY
         return response
 
-    def _check_headers(self, headers: Mapping[bytes, bytes], duplicate: str | None) -> StaticResponse | None:
+    def _check_headers(
+        self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None
+    ) -> StaticResponse | None:
+        """Return the response to a request whose headers break a rule, else None; its scope has its origin then."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if not self._policy.hosts.allows(host):
-            self._warn_once("Host", host, "allowed_hosts")
-            return _HOST_NOT_ALLOWED
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if b"origin" in headers and not self._policy.origins.allows(origin):
-            self._warn_once("Origin", origin, "allowed_origins")
+        try:
+            origin = self._policy.proxies.resolve(scope)
+        except ForwardingError as error:
+            return self._reject_forwarding(scope, str(error))
+        # Both names: a client could have sent X-Forwarded-Host itself, through a proxy that doesn't set it.
+        for name in {host, origin.host}:
+            if not self._policy.hosts.allows(name):
+                self._warn_once("Host", name, "allowed_hosts")
+                return _HOST_NOT_ALLOWED
+        web_origin = headers.get(b"origin", b"").decode("latin-1")
+        if b"origin" in headers and not self._policy.origins.allows(web_origin):
+            self._warn_once("Origin", web_origin, "allowed_origins")
             return _ORIGIN_NOT_ALLOWED
         if len(headers.get(b"authorization", b"")) > MAX_AUTHORIZATION_BYTES:
             return _AUTHORIZATION_TOO_LONG
-        return None if duplicate is None else error_response(400, f"more than one {duplicate} header")
+        if duplicate is not None:
+            return error_response(400, f"more than one {duplicate} header")
+        self._warn_about_silence(origin)
+        remember(scope, origin)
+        return None
+
+    def _reject_forwarding(self, scope: Scope, reason: str) -> StaticResponse:
+        proxy = scope["client"][0]
+        if self._is_first("proxy", f"{proxy}: {reason}"):
+            log.warning("rejected a request that came through the proxy %s: %s", proxy, reason)
+        return error_response(400, reason)
+
+    def _warn_about_silence(self, origin: RequestOrigin) -> None:
+        if origin.proxy and origin.address == origin.proxy and self._is_first("proxy", origin.proxy):
+            log.warning(
+                "the trusted proxy %s does not name its clients: they count as one address; "
+                "let it set X-Forwarded-For (man page proxies)",
+                origin.proxy,
+            )
 
     def _warn_once(self, header: str, value: str, key: str) -> None:
-        """Log which setting to change, once for each value and for 100 values: a flood must not fill the log."""
+        """Log which setting to change."""
         value = value[:_MAX_LOGGED_CHARACTERS]
-        if (header, value) in self._logged or len(self._logged) >= _MAX_LOGGED_VALUES:
-            return
-        self._logged.add((header, value))
-        log.warning(
-            "rejected a request with %s %r; if clients use it legitimately, add it to %s of worker %s in the inventory",
-            *(header, value, key, self._policy.worker_name),
-        )
+        if self._is_first(header, value):
+            log.warning(
+                "rejected a request with %s %r; if clients use it legitimately, add it to %s of worker %s in the "
+                "inventory",
+                *(header, value, key, self._policy.worker_name),
+            )
+
+    def _is_first(self, kind: str, value: str) -> bool:
+        """Whether to log a value: once each, and 100 values in all: a flood must not fill the log."""
+        if (kind, value) in self._logged or len(self._logged) >= _MAX_LOGGED_VALUES:
+            return False
+        self._logged.add((kind, value))
+        return True
 
 
 def _single_headers(scope: Scope) -> tuple[dict[bytes, bytes], str | None]:

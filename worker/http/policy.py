@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from .allowed_hosts import HostPatterns
+from .forwarding.origin import RequestOrigin, TrustedProxies
 from .rate_limit import FailedAuthLimiter
 from .responses import StaticResponse, challenge_response
 
@@ -54,6 +55,8 @@ class AccessPolicy:
     returns whether a token is still valid, and raises where the token store fails. `on_rejected` is called with
     address, reason and credentials of each request that authentication rejects, from the loop; it must neither block
     nor raise. `documents` are public responses to GET and HEAD by path, `stream_app` serves GET of the MCP paths.
+    `proxies` are those whose headers about their clients count; `at_url` returns the policy for requests through them
+    by the URL that the client used, None where it is the same.
     """
 
     worker_name: str
@@ -66,6 +69,12 @@ class AccessPolicy:
     on_rejected: Callable[[str, str, str], object] = lambda _address, _reason, _credentials: None
     documents: Mapping[str, StaticResponse] = field(default_factory=lambda: {HEALTH_PATH: StaticResponse(200)})
     stream_app: ASGIApp | None = None
+    proxies: TrustedProxies = field(default_factory=TrustedProxies)
+    at_url: Callable[[str], AccessPolicy] | None = None
+
+    def for_origin(self, origin: RequestOrigin) -> AccessPolicy:
+        """Return the policy for a request from `origin`."""
+        return self.at_url(origin.base_url) if origin.proxy and self.at_url is not None else self
 
     @cached_property
     def unauthenticated(self) -> StaticResponse:

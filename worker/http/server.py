@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -37,16 +37,24 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 class HttpServer:
     """Serves an ASGI application on a listener's sockets, which it closes when it stops; belongs to one loop.
 
-    `on_stop` is called as the stop begins, so that the application can end what would not end by itself.
+    `on_stop` is called as the stop begins, so that the application can end what would not end by itself. Connections of
+    `proxies` are those of many clients: the limits per address do not apply to them.
     """
 
-    def __init__(self, app: ASGIApp, listener: HttpListener, *, on_stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: HttpListener,
+        *,
+        on_stop: Callable[[], None] = lambda: None,
+        proxies: Container[str] = frozenset(),
+    ) -> None:
         self._listener = listener
         self._on_stop = on_stop
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._limits = HttpLimits()
-        self._table = ConnectionTable(self._limits)
+        self._table = ConnectionTable(self._limits, proxies)
         self._server = _Server(
             uvicorn.Config(
                 app,

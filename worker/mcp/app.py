@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
@@ -28,6 +28,7 @@ from ...models.inventory.sections.bearer import AuthBearer
 from ..http.active_requests import ActiveRequests
 from ..http.allowed_hosts import host_patterns, origin_patterns
 from ..http.bearer import DiskcacheBearerTokenVerifier, TokenLookup, bearer_scheme
+from ..http.forwarding.origin import TrustedProxies
 from ..http.middleware import RequestMiddleware
 from ..http.policy import AccessPolicy
 from ..http.rate_limit import FailedAuthLimiter
@@ -40,6 +41,7 @@ from .running_calls import CancellationApp
 from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
 
 BAD_REQUEST = 400
+_REMEMBERED_URLS = 64
 _NOT_JSON = error_response(BAD_REQUEST, "the body is not JSON", code=-32700)
 _NOT_A_MESSAGE = error_response(BAD_REQUEST, "the body is not a single JSON-RPC request or notification")
 _SANITIZED = {b"Parse error: ": _NOT_JSON, b"Validation error: ": _NOT_A_MESSAGE}
@@ -57,12 +59,14 @@ def build_app(
     read_arguments: ReadArguments,
     on_rejected: Callable[[str, str, str], object],
     on_call: OnCall | None = None,
+    proxies: TrustedProxies | None = None,
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
     another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
     client's address, reason and token of each request that authentication rejects, `on_call` after each tool call.
+    `proxies` replace those of the inventory.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(
@@ -74,12 +78,7 @@ def build_app(
         timeout=inventory.tools.timeout,
         on_call=on_call,
     )
-    policy = AccessPolicy(
-        name,
-        host_patterns(inventory, url),
-        origin_patterns(inventory, url),
-        stream_app=None if notifier is None else _require_authentication(notifier, inventory),
-    )
+    policy = _access_policy(name, url, inventory, proxies, notifier)
     if inventory.authentication_enabled:
         policy = _with_bearer_tokens(policy, url, inventory.auth_bearer, store, on_rejected)
     manager = _session_manager(make_server(name, catalogue, calls, notifier))
@@ -95,6 +94,23 @@ def build_app(
     served = CancellationApp(StreamableHTTPASGIApp(manager), calls.running)
     app = _require_authentication(partial(_serve_sanitized, served), inventory)
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
+
+
+def _access_policy(
+    name: str,
+    url: str,
+    inventory: WorkerInventory,
+    proxies: TrustedProxies | None,
+    notifier: ListChangeNotifier | None,
+) -> AccessPolicy:
+    """Return the policy without authentication."""
+    return AccessPolicy(
+        name,
+        host_patterns(inventory, url),
+        origin_patterns(inventory, url),
+        stream_app=None if notifier is None else _require_authentication(notifier, inventory),
+        proxies=TrustedProxies(inventory.trusted_proxies) if proxies is None else proxies,
+    )
 
 
 def _session_manager(server: Server[Any]) -> StreamableHTTPSessionManager:
@@ -124,7 +140,25 @@ def _with_bearer_tokens(
     store: TokenLookup,
     on_rejected: Callable[[str, str, str], object],
 ) -> AccessPolicy:
-    """Return a policy that requires the tokens of a store."""
+    """Return a policy that requires the tokens of a store; through a proxy, its metadata names the URL used there."""
+    limit = bearer.max_wrong_tokens_per_minute
+    policy = replace(
+        policy,
+        required_scopes=bearer.required_scopes,
+        is_live=lambda token: store.lookup(token) is not None,
+        limiter=FailedAuthLimiter(limit) if limit else None,
+        on_rejected=on_rejected,
+    )
+
+    @lru_cache(_REMEMBERED_URLS)
+    def at_url(base_url: str) -> AccessPolicy:
+        return _with_metadata(policy, base_url, bearer, store)
+
+    return replace(at_url(url), at_url=at_url)
+
+
+def _with_metadata(policy: AccessPolicy, url: str, bearer: AuthBearer, store: TokenLookup) -> AccessPolicy:
+    """Return a policy whose scheme and metadata document name the worker by the host of `url`."""
     documents, metadata_url = dict(policy.documents), None
     issuer, resource = bearer.metadata_urls(url)
     if issuer is not None and resource is not None:
@@ -137,16 +171,8 @@ def _with_bearer_tokens(
         body = metadata.model_dump_json(by_alias=True, exclude_none=True).encode()
         documents[location.path or ""] = StaticResponse(200, body, (JSON,))
     verifier = DiskcacheBearerTokenVerifier(store, bearer.token_scopes, resource)
-    limit = bearer.max_wrong_tokens_per_minute
-    return replace(
-        policy,
-        schemes=(bearer_scheme(verifier.authenticate, bearer.required_scopes, metadata_url),),
-        required_scopes=bearer.required_scopes,
-        is_live=lambda token: store.lookup(token) is not None,
-        limiter=FailedAuthLimiter(limit) if limit else None,
-        on_rejected=on_rejected,
-        documents=documents,
-    )
+    scheme = bearer_scheme(verifier.authenticate, bearer.required_scopes, metadata_url)
+    return replace(policy, schemes=(scheme,), documents=documents)
 
 
 async def _serve_sanitized(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

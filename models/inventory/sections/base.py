@@ -19,6 +19,7 @@ _NULL_IS_UNSET = frozenset(
         "required_scopes",
         "token_scopes",
         "tools",
+        "trusted_proxies",
         "uvicorn",
         "workers",
     }

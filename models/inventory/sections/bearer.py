@@ -36,7 +36,8 @@ class AuthBearer(InventorySection):
     max_wrong_tokens_per_minute: Annotated[WrongTokenLimit, Kind("whole number from 0, or null")] = Field(
         default=10,
         description="Wrong tokens that an address may send within a minute; after more, its requests with a token get "
-        "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address: raise it or set 0 there",
+        "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address, unless trusted_proxies "
+        "names the proxy",
     )
 
     def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:

@@ -118,6 +118,7 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
         },
         "allowed_hosts": (),
         "allowed_origins": (),
+        "trusted_proxies": (),
         "signed_jobs": "optional",
         "allowed_relays": (),
         "metrics": None,

@@ -16,7 +16,6 @@ from nfcli.models.inventory.types import (
     Flag,
     HttpUrl,
     ModuleNames,
-    NetworkNames,
     Origins,
     Port,
     Scopes,
@@ -59,11 +58,6 @@ ACCEPTED = [
     (HttpUrl, "http://127.0.0.1:8001", "http://127.0.0.1:8001"),
     (Scopes, ["read", "https://e/x#y", "a:b"], ("read", "https://e/x#y", "a:b")),
     (
-        NetworkNames,
-        ["a", "a.b:80", "a:*", "1.2.3.4:1", "[::1]", "[::1]:80"],
-        ("a", "a.b:80", "a:*", "1.2.3.4:1", "[::1]", "[::1]:80"),
-    ),
-    (
         Origins,
         ["https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"],
         ("https://a", "http://a:*", "vscode-webview://x", "http://[::1]:1"),
@@ -93,7 +87,6 @@ CURVE = "must be a CURVE public key, 40 Z85 characters in quotes"
 URL = "must be a URL, http://… or https://…, without user, query or fragment"
 SCOPE = 'must be a scope: printable ASCII without blanks, " and \\'
 MODULE = "must be the dotted name of a Python module, as in package.module"
-NAME = "must be NAME, NAME:PORT or NAME:*, with an IPv6 address in brackets"
 ORIGIN = "must be SCHEME://NAME, SCHEME://NAME:PORT or SCHEME://NAME:*, without a path"
 
 
@@ -159,10 +152,6 @@ REFUSED = [
     *[(Scopes, [value], f"{SCOPE}, got {value!r}") for value in ("", "a b", '"', "\\", "é")],
     (Scopes, "read", "must be a list, got 'read'"),
     (Scopes, {"read": 1}, "must be a list, got a mapping"),
-    *[
-        (NetworkNames, [value], f"{NAME}, got {value!r}")
-        for value in ("", "*", "*.a", "::1", "a/b", "a:", "a:b", "http://a", "[::1", "[a]x", "[]", "[]:1")
-    ],
     *[
         (Origins, [value], f"{ORIGIN}, got {value!r}")
         for value in ("a", "http://", "http://a/", "http://*", "*", "null", "://a", "1a://b")

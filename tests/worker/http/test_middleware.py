@@ -90,7 +90,8 @@ def test_foreign_host_is_rejected_on_every_bind_before_the_token_is_looked_up(
 
 
 @pytest.mark.parametrize(
-    "host", ["", "localhost..", "127.0.0.1:x", "127.0.0.1:80x", "localhost:8001@evil.example.com", "127.0.0.2", "[::2]:1"]
+    "host",
+    ["", "localhost..", "127.0.0.1:x", "127.0.0.1:80x", "localhost:8001@evil.example.com", "127.0.0.2", "[::2]:1"],
 )
 def test_host_that_resembles_an_own_name_is_rejected(plain_worker: Any, host: str) -> None:
     """Names match completely, ports are numbers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import resource
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Protocol
 
 from ...client_network import client_network
@@ -73,10 +73,14 @@ class _Network:
 
 
 class ConnectionTable:
-    """The open connections by client network (the /64 of an IPv6 address). Belongs to the server's loop."""
+    """The open connections by client network (the /64 of an IPv6 address). Belongs to the server's loop.
 
-    def __init__(self, limits: HttpLimits) -> None:
+    Those of `proxies`, which carry the requests of many clients, count as known and have no limit but that on all.
+    """
+
+    def __init__(self, limits: HttpLimits, proxies: Container[str] = frozenset()) -> None:
         self._limits = limits
+        self._proxies = proxies
         self._networks: dict[str, _Network] = {}
         self._where: dict[OpenConnection, str] = {}
 
@@ -91,10 +95,11 @@ class ConnectionTable:
         name = client_network(connection.peer)
         network = self._networks.setdefault(name, _Network())
         victim: OpenConnection | None = connection
-        if len(network.unknown) >= _share(MAX_UNKNOWN_PER_ADDRESS, maximum):
+        is_proxy = connection.peer in self._proxies
+        if not is_proxy and len(network.unknown) >= _share(MAX_UNKNOWN_PER_ADDRESS, maximum):
             victim = _first_idle(network.unknown) or connection
             self._count("more than %d connections without a valid token", name, MAX_UNKNOWN_PER_ADDRESS, maximum)
-        elif len(network) >= _share(MAX_CONNECTIONS_PER_ADDRESS, maximum):
+        elif not is_proxy and len(network) >= _share(MAX_CONNECTIONS_PER_ADDRESS, maximum):
             victim = _first_idle(network.unknown) or _first_idle(network.known) or connection
             self._count("more than %d connections", name, MAX_CONNECTIONS_PER_ADDRESS, maximum)
         elif len(self._where) >= maximum:
@@ -105,7 +110,7 @@ class ConnectionTable:
         if victim is connection:
             self._drop_empty(name)
             return False
-        network.unknown[connection] = None
+        (network.known if is_proxy else network.unknown)[connection] = None
         self._where[connection] = name
         if victim is not None:
             self.remove(victim)
