@@ -23,7 +23,7 @@ from nfcli.models.environment.worker_lock import read_owner
 PROGRAM = Path(sys.executable).with_name("nfcli")
 
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 READS_A_LINE, HAS_A_LINE = "\x1b[?2004h", "\x1b[?2004l"

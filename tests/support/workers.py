@@ -20,7 +20,7 @@ import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 

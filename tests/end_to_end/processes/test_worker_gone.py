@@ -32,7 +32,7 @@ FALSE, TRUE = (rf'\{{\n    "{DEFAULT_WORKER}": {value}\n\}}\n' for value in ("fa
 NOT_RUNNING = not_running(DEFAULT_WORKER)
 GONE = rf"worker {DEFAULT_WORKER} [^\n]*: once the worker answers again, show fastmcp audit says what it has changed"
 STARTED_AGAIN = rf"\Anfcli: worker {DEFAULT_WORKER} had ended and was restarted\n"
-REPORT_SECONDS = 15.0  # sooner than any job times out; a busy machine takes its time
+REPORT_SECONDS = 30.0  # sooner than any job times out
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def norfab_of_all(environment: Environment, worker: RunningWorker) -> Iterator[N
     norfab.destroy()
 
 
-def run(client: Client, task: str, uuid: str | None = None, timeout: float = 20.0, **kwargs: Any) -> Any:
+def run(client: Client, task: str, uuid: str | None = None, timeout: float = 60.0, **kwargs: Any) -> Any:
     """Run a job of the one worker; return its value, or its status and errors."""
     (result,) = client.run_job("fastmcp", task, uuid=uuid, kwargs=kwargs, timeout=timeout).values()
     return (result["status"], result["errors"]) if result["failed"] else result["result"]
@@ -60,7 +60,7 @@ def run(client: Client, task: str, uuid: str | None = None, timeout: float = 20.
 
 def wait_for_jobs(client: Client, count: int) -> None:
     """Wait until so many jobs are in flight beside the one that asks."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while run(client, "get_stats")["jobs"]["jobs_by_status"]["PENDING"] <= count:
         assert time.monotonic() < deadline, f"{count} jobs are not in flight"
 
@@ -333,7 +333,7 @@ def test_a_job_sent_over_many_connections_at_once_runs_once(norfab_of_all: NorFa
                     pool.submit(run, each, "bearer_token_delete", uuid=f"{turn}-{uuid}", token="t1")
                     for each, uuid in zip(clients, uuids, strict=True)
                 ]
-                answers.append(sorted(job.result(20) for job in jobs))
+                answers.append(sorted(job.result(60) for job in jobs))
             assert answers == [[True] * len(clients), [False] * (len(clients) - 1) + [True]]
 
 
@@ -349,10 +349,10 @@ def test_a_job_sent_again_while_it_runs_and_after_its_end_runs_once(norfab_of_al
             wait_for_jobs(client, 1)
             received = messages_received(client)
             jobs.append(pool.submit(run, second, "bearer_token_delete", **delete))
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while messages_received(client) == (received := received + 1):
                 assert time.monotonic() < deadline
-        assert [job.result(20) for job in jobs] == [True, True]
+        assert [job.result(60) for job in jobs] == [True, True]
     assert run(client, "bearer_token_store", username="a", token="t1") is True
     assert run(third, "bearer_token_delete", **delete) is True
     assert run(client, "bearer_token_check", token="t1") is True
