@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from ..fields import Instant, Token, Username
+from ..fields import Instant, StoredUsername, Token
 from ..tokens import BearerTokenRecord
 from .base import Report, TaskInput
 
@@ -85,7 +85,7 @@ class SyncedToken(TaskInput):
     id: HashId
     version: Version = ""
     token: Annotated[Token, Field(description="Token string", repr=False)]
-    username: Annotated[Username, Field(description="User name that the token is stored for")]
+    username: Annotated[StoredUsername, Field(description="User name that the token is stored for")]
     created: Annotated[Instant, Field(description="When it was created, in seconds since the epoch")]
     expires: Annotated[Instant | None, Field(description="When it expires, likewise, null for never")] = None
     written: Annotated[Instant | None, Field(description="When it was last renewed, likewise, null for never")] = None

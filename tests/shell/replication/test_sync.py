@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from nfcli.models.environment.fleet_key import FleetKey
+from nfcli.models.tokens import BearerTokenRecord
 from support.shell.bench import Printed
 from support.tokens.fleet import Fleet
 
@@ -41,6 +42,16 @@ def test_what_was_created_anywhere_is_everywhere_afterwards(fleet: Fleet, run_in
     assert [fleet.tokens(name) for name in ("w1", "w2", "w3")] == [{"a": "ann", "b": "bob"}] * 3
     assert len(fleet.digests()) == 1
     assert len({str(fleet.store(name).lookup("b")) for name in ("w1", "w2", "w3")}) == 1
+
+
+def test_names_of_earlier_versions_are_carried_over(fleet: Fleet, run_in: RunIn) -> None:
+    """They are refused for new tokens only: one of them doesn't keep the workers apart."""
+    old = BearerTokenRecord("old", "bob\u200b", fleet.clock.now, None)
+    fleet.store("w1").import_tokens([old], before_commit=None)
+    fleet.create("ann", "a", "w1")
+    status, _, err = run_in(fleet, SYNC)
+    assert (status, err) == (0, "")
+    assert [fleet.tokens(name) for name in ("w1", "w2", "w3")] == [{"a": "ann", "old": "bob\u200b"}] * 3
 
 
 def test_a_creation_after_a_deletion_wins(fleet: Fleet, run_in: RunIn) -> None:
