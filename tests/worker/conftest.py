@@ -14,7 +14,7 @@ import zmq
 from nfcli.models.environment.curve_keys import KeyPair
 from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.fabric.client import MAX_JOBS, FabricClient
+from nfcli.worker.fabric.client import MAX_JOBS, MAX_MESSAGE_BYTES, FabricClient
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.tools.discovery import Discovery, Intervals
 from support.fabric.hub import Hub
@@ -99,10 +99,17 @@ def connect_fabric(hub: Hub) -> Iterator[Connect]:
     """Start clients of the broker."""
     with ExitStack() as started:
 
-        def start(*, address: Any = None, max_jobs: int = MAX_JOBS, **timeouts: float) -> FabricClient:
+        def start(
+            *,
+            address: Any = None,
+            max_jobs: int = MAX_JOBS,
+            max_message_bytes: int = MAX_MESSAGE_BYTES,
+            **timeouts: float,
+        ) -> FabricClient:
+            limits = {"max_jobs": max_jobs, "max_message_bytes": max_message_bytes}
             chosen = Timeouts(**{**vars(TIMEOUTS), **timeouts})
             keys = KeyPair(*zmq.curve_keypair())
-            client = FabricClient("w0", address or hub.address, keys, timeouts=chosen, max_jobs=max_jobs)
+            client = FabricClient("w0", address or hub.address, keys, timeouts=chosen, **limits)
             client.start()
             started.callback(client.stop)
             return client

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import zmq
@@ -29,13 +30,16 @@ from ...models.protocol.broker_replies import ManagementReply, management_reques
 from ...models.protocol.frames import ALL, BrokerMessage
 from ...models.protocol.jobs import Results
 from ..mailbox import Mailbox
-from .job import OutgoingJob
+from .job import MAX_RESULT_BYTES, OutgoingJob
 
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 200
 PAUSE_AFTER_ERROR_SECONDS = 1.0
 STOP_SECONDS = 2.0
+MAX_MESSAGE_BYTES = 2 * MAX_RESULT_BYTES
+"""A longer frame ends the connection, and a new one is made; results beyond their own limit cost only themselves."""
+MAX_WAITING_MESSAGES = 100
 
 _STOPPED = "this worker is stopping: its jobs for other services are cancelled"
 
@@ -58,7 +62,8 @@ class FabricClient:
     If the broker is not there or doesn't answer, it fails within `timeouts.answer` seconds; if the broker goes away
     while the job runs, after `timeouts.comeback` seconds.
 
-    The connection's routing id begins with the name `worker`, whose CURVE pair `keys` is. `max_jobs` may run at once.
+    The connection's routing id begins with the name `worker`, whose CURVE pair `keys` is. `max_jobs` may run at once. A
+    message with a frame of more than `max_message_bytes` is refused.
     """
 
     def __init__(
@@ -69,19 +74,25 @@ class FabricClient:
         *,
         timeouts: Timeouts | None = None,
         max_jobs: int = MAX_JOBS,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._max_jobs = max_jobs
         self._endpoint = address.endpoint
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        name = random_routing_id(worker)
-        self._connection = BrokerConnection(
-            self._context, address, name=name, keys=keys, connect_seconds=self._timeouts.answer
+        self._connect = partial(
+            *(BrokerConnection, self._context, address),
+            # Of all connections: replies to jobs that are under way go to it.
+            name=random_routing_id(worker),
+            keys=keys,
+            connect_seconds=self._timeouts.answer,
+            max_message_bytes=max_message_bytes,
+            receive_hwm=MAX_WAITING_MESSAGES,
         )
         self._inbox: Mailbox[OutgoingJob | _ManagementRequest] = Mailbox()
         self._poller = zmq.Poller()
-        for reader in (self._connection.dealer, self._connection.monitor, self._inbox.reader):
-            self._poller.register(reader, zmq.POLLIN)
+        self._poller.register(self._inbox.reader, zmq.POLLIN)
+        self._use(self._connect())
         self._lock = threading.Lock()
         self._is_running = False
         self._running_jobs = 0
@@ -92,6 +103,12 @@ class FabricClient:
         self._jobs: dict[str, OutgoingJob] = {}
         self._requests: dict[str, _ManagementRequest] = {}
         self._broker = BrokerPresence(self._timeouts)
+
+    def _use(self, connection: BrokerConnection) -> None:
+        self._connection = connection
+        self._known_disconnects = connection.disconnects
+        for reader in (connection.dealer, connection.monitor):
+            self._poller.register(reader, zmq.POLLIN)
 
     # -- for other threads -----------------------------------------------------------------------------------------
 
@@ -216,12 +233,26 @@ class FabricClient:
     def _run_once(self) -> None:
         self._wait()
         self._connection.read_monitor()
+        self._replace_broken_connection()
         self._check_connection(time.monotonic())
         self._read_inbox()
         self._receive()
         now = time.monotonic()
         self._send_due(now)
         self._check_timeouts(now)
+
+    def _replace_broken_connection(self) -> None:
+        """Make a new connection: ZeroMQ reconnects by itself, but not after a message of more than the maximum size."""
+        broken = self._connection
+        if broken.is_up or broken.disconnects == self._known_disconnects:
+            return
+        self._receive()  # messages that arrived before the break can still be read
+        for reader in (broken.dealer, broken.monitor):
+            self._poller.unregister(reader)
+        broken.close()
+        connection = self._connect()
+        connection.handshakes, connection.disconnects = broken.handshakes, broken.disconnects
+        self._use(connection)
 
     def _wait(self) -> None:
         """Wait for a message, for room to send what is waiting for it, or for the next timeout."""

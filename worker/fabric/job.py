@@ -16,7 +16,7 @@ from ...models.protocol.frames import encode_data
 from ...models.protocol.jobs import Results, check_timeout, encode_request
 from ...models.protocol.pending_job import PendingJob
 
-MAX_RESULT_BYTES = 64 * 1024 * 1024
+MAX_RESULT_BYTES = 16 * 1024 * 1024
 MAX_WORKERS = 1_000
 
 

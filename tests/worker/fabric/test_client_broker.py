@@ -17,6 +17,7 @@ from support.mcp.served_worker import WAIT_SECONDS
 pytestmark = pytest.mark.slow
 
 SHORT = 1.0
+LIMIT = 100_000
 
 Connect = Callable[..., FabricClient]
 
@@ -83,6 +84,21 @@ def test_results_are_requested_at_once_from_a_broker_that_is_back(hub: Any, conn
         assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
     finally:
         second.stop()
+
+
+def test_a_message_that_is_too_long_costs_its_connection_alone(hub: Any, connect_fabric: Connect) -> None:
+    """ZeroMQ makes no other connection then: whoever serves in the fabric could end all jobs for other services."""
+    hub.workers = {"w1": ("s", is_busy), "w2": ("s2", pushes(2))}
+    client = connect_fabric(max_message_bytes=LIMIT)
+    job = client.submit("s", "t", {}, timeout=WAIT_SECONDS)
+    asked = hub.wait_for(Command.GET)
+    for count in (1, 2):
+        hub.send(reply_frames(asked, "200", bytes(LIMIT + 1)))
+        while client.counters()["reconnects"] < count:
+            hub.wait_for(Command.GET)
+    assert values(client.submit("s2", "t", {}, timeout=WAIT_SECONDS).result(WAIT_SECONDS)) == {"w2": 2}
+    hub.workers = {"w1": ("s", is_asked(1))}
+    assert values(job.result(WAIT_SECONDS)) == {"w1": 1}
 
 
 def test_a_request_that_was_lost_with_the_broker_is_repeated(hub: Any, connect_fabric: Connect) -> None:

@@ -71,7 +71,7 @@ def test_a_job_ends_once() -> None:
 
 def test_workers_and_results_are_bounded() -> None:
     """A thousand workers; 64 MiB of results together."""
-    assert (MAX_WORKERS, MAX_RESULT_BYTES) == (1_000, 2**26)
+    assert (MAX_WORKERS, MAX_RESULT_BYTES) == (1_000, 2**24)
     job = make_job(max_result_bytes=100)
     receive(job, "202", {"workers": ["w1", "w2"]})
     receive(job, "200", {"w1": "x" * 100})
