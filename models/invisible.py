@@ -27,6 +27,7 @@ _INVISIBLE = re.compile(
     "\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\u3164\\ufdd0-\\ufdef\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb"
     f"\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff{_NONCHARACTERS}]"
 )
+_PIECE = 65_536
 _JOINERS = "\u200c\u200d"
 _ZERO_WIDTH_JOINER = "\u200d"
 _KEYCAP = "\u20e3"
@@ -47,8 +48,10 @@ _MONGOLIAN = ((0x1820, 0x18AA),)
 
 
 def has_invisible(text: str) -> bool:
-    """Return whether a text has any invisible character, needed or not; fast."""
-    return _INVISIBLE.search(text) is not None
+    """Return whether a text has any invisible character, needed or not; fast, and other threads may run meanwhile."""
+    if text.isascii() and text.isprintable():
+        return False
+    return any(_INVISIBLE.search(text, start, start + _PIECE) for start in range(0, len(text), _PIECE))
 
 
 def strip_invisible(text: str) -> str:

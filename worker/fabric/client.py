@@ -81,7 +81,9 @@ class FabricClient:
         self._endpoint = address.endpoint
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._connect = partial(
-            *(BrokerConnection, self._context, address),
+            BrokerConnection,
+            self._context,
+            address,
             # Of all connections: replies to jobs that are under way go to it.
             name=random_routing_id(worker),
             keys=keys,

@@ -22,17 +22,22 @@ TASK_PLACES_PER_TOKEN = 10
 JOB_PLACES = 150
 """Calls of other services' tasks at a time."""
 JOB_PLACES_PER_TOKEN = 25
+CHECK_PLACES = 3
+"""Checks of arguments and results at a time, which take only processor time, up to a second each."""
+CHECK_PLACES_PER_TOKEN = 1
 WAITING_PER_TOKEN = 50
 """Calls that may wait for a place; each keeps a connection open."""
+CHECKS_WAITING_PER_TOKEN = 200
 
 _ValueT = TypeVar("_ValueT")
 
 
 class CallPlaces:
-    """Places that callers wait for, in turn by token; belongs to one loop."""
+    """Places that callers wait for, in turn by token, `waiting_per_token` of each; belongs to one loop."""
 
-    def __init__(self, places: int, places_per_token: int) -> None:
+    def __init__(self, places: int, places_per_token: int, waiting_per_token: int = WAITING_PER_TOKEN) -> None:
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(places, places_per_token)
+        self._waiting_per_token = waiting_per_token
 
     async def acquire(self, token: str) -> None:
         """Wait for a place, to be given back by `release`.
@@ -40,7 +45,7 @@ class CallPlaces:
         Raises:
             ToolCallError: too many calls of this token are waiting.
         """
-        if (waiting := self._queue.waiting(token)) >= WAITING_PER_TOKEN:
+        if (waiting := self._queue.waiting(token)) >= self._waiting_per_token:
             raise ToolCallError(f"{waiting} calls of this token are waiting: try again when some have ended")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._queue.put(token, turn):
@@ -89,8 +94,13 @@ class TaskThreads:
     places, for each token and in all: the number of threads is bounded by twice that.
     """
 
-    def __init__(self, places: int = TASK_PLACES, places_per_token: int = TASK_PLACES_PER_TOKEN) -> None:
-        self._places = CallPlaces(places, places_per_token)
+    def __init__(
+        self,
+        places: int = TASK_PLACES,
+        places_per_token: int = TASK_PLACES_PER_TOKEN,
+        waiting_per_token: int = WAITING_PER_TOKEN,
+    ) -> None:
+        self._places = CallPlaces(places, places_per_token, waiting_per_token)
         self._max_abandoned, self._max_abandoned_per_token = places, places_per_token
         self._abandoned: Counter[str] = Counter()
         self._limiter = anyio.CapacityLimiter(math.inf)

@@ -12,12 +12,12 @@ from importlib.metadata import version
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import anyio.to_thread
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     GetPromptRequestParams,
     GetPromptResult,
@@ -28,11 +28,12 @@ from mcp_types import (
     TextContent,
 )
 
-from ...models.errors import PromptError
+from ...models.errors import PromptError, ToolCallError
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedPrompt, PublishedTool
 from ..tools.texts import clean_line
 from .notifications import ListChangeNotifier
+from .running_calls import caller_token
 from .tool_calls import ToolCalls, mcp_client_name
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def make_server(
     name: str, catalogue: ToolCatalogue, calls: ToolCalls, notifier: ListChangeNotifier | None
 ) -> Server[Any]:
     """Return the MCP server of the worker `name`; `notifier` is None where the lists never change."""
-    handlers = _Handlers(catalogue)
+    handlers = _Handlers(catalogue, calls)
     has_prompts = notifier is not None or bool(catalogue.prompts)
     server_class = Server[Any] if notifier is None else _ChangingServer
     server = server_class(
@@ -81,8 +82,9 @@ def make_server(
 
 
 class _Handlers:
-    def __init__(self, catalogue: ToolCatalogue) -> None:
+    def __init__(self, catalogue: ToolCatalogue, calls: ToolCalls) -> None:
         self._catalogue = catalogue
+        self._calls = calls
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
         tool = self._catalogue.tools.get(name)
@@ -105,9 +107,11 @@ class _Handlers:
         log.info("MCP client %r gets prompt %s", mcp_client_name(), found.name)
         render = partial(found.template.render, params.arguments or {})
         try:
-            messages = await anyio.to_thread.run_sync(render, abandon_on_cancel=True)
+            messages = await self._calls.check(caller_token(), render)
         except PromptError as error:
             raise MCPError(INVALID_PARAMS, clean_line(f"prompt {found.template.name}: {error}", None)) from None
+        except ToolCallError as error:
+            raise MCPError(INTERNAL_ERROR, str(error)) from None
         return GetPromptResult(
             description=found.prompt.description,
             messages=[PromptMessage(role=role, content=TextContent(type="text", text=text)) for role, text in messages],

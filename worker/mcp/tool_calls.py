@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -24,7 +23,15 @@ from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
 from ..tools.texts import clean_line, clean_strings
-from .call_places import JOB_PLACES, JOB_PLACES_PER_TOKEN, CallPlaces, TaskThreads
+from .call_places import (
+    CHECK_PLACES,
+    CHECK_PLACES_PER_TOKEN,
+    CHECKS_WAITING_PER_TOKEN,
+    JOB_PLACES,
+    JOB_PLACES_PER_TOKEN,
+    CallPlaces,
+    TaskThreads,
+)
 from .running_calls import RunningCalls, call_key
 
 log = logging.getLogger(__name__)
@@ -72,6 +79,8 @@ class ToolCalls:
         self._on_call = on_call
         self.running = RunningCalls()
         self._threads = TaskThreads()
+        # Apart: a task that waits for something must not delay them, and they take turns for the processor.
+        self._checks = TaskThreads(CHECK_PLACES, CHECK_PLACES_PER_TOKEN, CHECKS_WAITING_PER_TOKEN)
         self._job_places = CallPlaces(JOB_PLACES, JOB_PLACES_PER_TOKEN)
 
     async def call(self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
@@ -107,24 +116,38 @@ class ToolCalls:
         if self._on_call is not None:
             self._on_call(tool, outcome, time.monotonic() - started)
 
+    async def check(self, token: str, function: Callable[[], _Value]) -> _Value:
+        """Return what a function returns that takes processor time; those for one token take turns.
+
+        Raises:
+            ToolCallError: too many of them are waiting; and what the function raises.
+        """
+        return await self._checks.run(token, lambda _cancelled: function())
+
     async def _call(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> tuple[str, CallToolResult]:
         """Return the outcome of a call, and what its client gets."""
         try:
             if not tool.is_own or tool.guardrails.has_argument_rules:
-                refusal = await _in_thread(partial(self._refusal, tool, arguments))
+                refusal = await self.check(token, partial(self._refusal, tool, arguments))
                 if refusal is not None:
                     return "refused", _failure(refusal)
             results = await self._run(tool, arguments, token)
-            result = await self._call_result(tool, results)
+            result = await self._call_result(tool, results, token)
         except NfcliError as error:
-            reason = clean_line(str(error), None)
-            if tool.guardrails.has_result_rules:
-                reason = await _in_thread(partial(tool.guardrails.filter_text, tool.name, reason))
-            return "failed", _failure(reason)
+            return "failed", await self._failed_call(tool, error, token)
         except Exception as error:  # noqa: BLE001  the SDK would send its text to the client
             log.error("call of %s failed: %s", tool.name, type(error).__name__)
             return "failed", _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
         return "failed" if result.is_error else "ok", result
+
+    async def _failed_call(self, tool: PublishedTool, error: NfcliError, token: str) -> CallToolResult:
+        reason = clean_line(str(error), None)
+        if tool.guardrails.has_result_rules:
+            try:
+                reason = await self.check(token, partial(tool.guardrails.filter_text, tool.name, reason))
+            except ToolCallError as busy:
+                reason = str(busy)
+        return _failure(reason)
 
     def _refusal(self, tool: PublishedTool, arguments: dict[str, Any]) -> str | None:
         """Return why a call with these arguments is refused, or None."""
@@ -133,22 +156,12 @@ class ToolCalls:
         problem = tool.arguments.problem(arguments)
         return problem or tool.guardrails.check_arguments(tool.arguments.with_other_names(arguments))
 
-    async def _call_result(self, tool: PublishedTool, results: _Results) -> CallToolResult:
-        """Return the result of a call as guardrails and the rule about invisible characters leave it.
-
-        Guardrails judge results as workers sent them and as they leave: what is dropped could hide a match.
-        """
-        if tool.guardrails.has_result_rules:
-            results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
-        text = _encode(results)
-        if has_invisible(text) or _ESCAPED.search(text):
-            results = await _in_thread(partial(clean_strings, results))
-            if tool.guardrails.has_result_rules:
-                results = await _in_thread(partial(tool.guardrails.filter_results, tool.name, results))
-            text = _encode(results)
+    async def _call_result(self, tool: PublishedTool, results: _Results, token: str) -> CallToolResult:
+        """Return the result of a call as guardrails and the rule about invisible characters leave it."""
+        results, text = await self.check(token, partial(_published, tool, results))
         reasons = _reasons(results)
         if reasons and tool.guardrails.has_result_rules:
-            reasons = await _in_thread(partial(tool.guardrails.filter_text, tool.name, reasons))
+            reasons = await self.check(token, partial(tool.guardrails.filter_text, tool.name, reasons))
         return CallToolResult(
             content=[TextContent(type="text", text=each) for each in ([reasons] if reasons else []) + [text]],
             structured_content=results,
@@ -196,8 +209,23 @@ def _checked(result: object) -> object:
     return {"result": None, "failed": True, "errors": ["the worker's answer is not a result"], "messages": []}
 
 
-async def _in_thread(function: Callable[[], _Value]) -> _Value:
-    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+def _published(tool: PublishedTool, results: _Results) -> tuple[_Results, str]:
+    """Return results as they leave, and as JSON.
+
+    Guardrails judge results as workers sent them and as they leave: what is dropped could hide a match.
+
+    Raises:
+        ToolCallError: they cannot be encoded.
+    """
+    if tool.guardrails.has_result_rules:
+        results = tool.guardrails.filter_results(tool.name, results)
+    text = _encode(results)
+    if has_invisible(text) or _ESCAPED.search(text):
+        results = clean_strings(results)
+        if tool.guardrails.has_result_rules:
+            results = tool.guardrails.filter_results(tool.name, results)
+        text = _encode(results)
+    return results, text
 
 
 def _failure(reason: str) -> CallToolResult:

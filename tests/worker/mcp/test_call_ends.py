@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import model_validator
 
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
@@ -24,6 +25,7 @@ from support.mcp.tool_entries import entry
 from support.tokens.token_store import store_token
 
 OWN = "service_fastmcp__task_"
+MANY_CALLS = 45
 CANCELLED = {"code": -32800, "message": "Request cancelled"}
 
 
@@ -36,7 +38,18 @@ class Tools:
         self.ended: SimpleQueue[bool] = SimpleQueue()
 
     def module(self) -> ModuleType:
-        """Return a module of these tasks, and one that returns at once."""
+        """Return a module of these tasks, one that returns at once, and one whose arguments are checked at the gate."""
+
+        class SlowlyChecked(TaskInput):
+            @model_validator(mode="before")
+            @classmethod
+            def _wait(cls, value: object) -> object:
+                self.begun.put("check")
+                self.gate.wait(3 * WAIT_SECONDS)
+                return value
+
+        def slowly_checked(_worker: WorkerContext, _arguments: SlowlyChecked) -> bool:
+            return True
 
         def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
             self.begun.put("hold")
@@ -52,6 +65,7 @@ class Tools:
 
         tasks = ModuleType("tasks")
         vars(tasks).update({each.__name__: task(result=bool)(each) for each in (hold, heed, quick)})
+        vars(tasks).update(slowly_checked=task(arguments=SlowlyChecked, result=bool)(slowly_checked))
         return tasks
 
 
@@ -200,6 +214,20 @@ def select_readable(connection: socket.socket) -> bool:
         return bool(connection.recv(1, socket.MSG_PEEK))
     except TimeoutError:
         return False
+
+
+def test_checks_of_one_token_do_not_hold_up_the_calls_of_another(
+    served_worker: Serve, tools: Tools, opened: ExitStack
+) -> None:
+    """Each check of arguments or results may take a second of processor time: they are made one after the other."""
+    rule = {"service": "*", "task": "*", "field": "text", "type": "equals", "match": "no"}
+    site = served_worker(tools.module(), tools={"guardrails": [rule]}, fabric=Fabric(), auth_bearer=NO_METADATA)
+    store_token(site.store, "other", "t", None)
+    for _ in range(MANY_CALLS):
+        begin(site, opened, f"{OWN}slowly_checked")
+    wait_begun(tools, 1)
+    assert quick(site, "t") is False
+    assert tools.begun.empty()
 
 
 def test_one_token_does_not_hold_up_the_calls_of_another(site: Any, tools: Tools, opened: ExitStack) -> None:
