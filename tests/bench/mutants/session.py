@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -15,6 +16,11 @@ import pytest
 
 MEMORY_BYTES = 6 << 30
 """A mutant that allocates without end fails, and no other process with it."""
+
+
+TEST_SECONDS = 15
+SLOWER = 6
+"""A test may take so much in addition to so many times what it took without a change."""
 
 
 @dataclass
@@ -60,10 +66,16 @@ class _Tests:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Count the lines that a test reaches as its own."""
+        """Count the lines that a test reaches as its own; end this process if it takes much longer than it did."""
         if self._measured is not None:
             self._measured.switch_context(item.nodeid)
-        return (yield)
+        if self._wanted is not None:
+            seconds = TEST_SECONDS + SLOWER * self._wanted[item.nodeid]
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        try:
+            return (yield)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how long each phase of a test takes, and what fails."""
@@ -94,7 +106,16 @@ def run(root: Path, arguments: list[str], wanted: dict[str, float] | None, resul
         )
         measured.start()
     tests = _Tests(wanted, measured)
-    options = ["-q", "-p", "no:cacheprovider", "--assert=plain", "--tb=short", f"--basetemp={result.parent / 't'}"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+        "--assert=plain",
+        "--tb=short",
+        f"--basetemp={result.parent / 't'}",
+    ]
     status = pytest.main([*options, *arguments], plugins=[tests])
     outcome = Outcome(int(status), tests.failed, dict(tests.seconds))
     if measured is not None:
