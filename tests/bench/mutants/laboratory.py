@@ -33,7 +33,7 @@ class Laboratory:
         _copy_repository(root, self.copy)
         os.environ.update(PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1", CI="true")
         first = self._run([*markers, *room.tests], None, FIRST_RUN_SECONDS, "spawn")
-        if first is None or not first.reached:
+        if first is None or not first.seconds:
             raise SystemExit(f"the room's tests don't run, or longer than {FIRST_RUN_SECONDS} s:\n{self.output}")
         self.first = first
         multiprocessing.set_forkserver_preload(["__main__", *first.modules])

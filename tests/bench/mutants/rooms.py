@@ -22,7 +22,7 @@ class Room:
 ROOMS = {
     "tokens": Room(
         ["worker/tokens", "models/tokens.py"],
-        ["tests/worker/tokens", "tests/worker/tasks", "tests/test_durability.py"],
+        ["tests/worker/tokens", "tests/test_durability.py"],
     ),
     "audit": Room(["worker/audit"], ["tests/worker/audit", "tests/test_durability.py"]),
     "fields": Room(

@@ -66,16 +66,17 @@ class _Tests:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Count the lines that a test reaches as its own; end this process if it takes much longer than it did."""
+        """Count the lines that a test reaches as its own."""
         if self._measured is not None:
             self._measured.switch_context(item.nodeid)
+        return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """End this process if a test takes much longer than it did; pytest's own plugin cancels that after the test."""
         if self._wanted is not None:
             seconds = TEST_SECONDS + SLOWER * self._wanted[item.nodeid]
             faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
-        try:
-            return (yield)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how long each phase of a test takes, and what fails."""
@@ -110,8 +111,6 @@ def run(root: Path, arguments: list[str], wanted: dict[str, float] | None, resul
         "-q",
         "-p",
         "no:cacheprovider",
-        "-p",
-        "no:faulthandler",
         "--assert=plain",
         "--tb=short",
         f"--basetemp={result.parent / 't'}",
