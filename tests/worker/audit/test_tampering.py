@@ -9,7 +9,7 @@ import pytest
 
 from nfcli.models.errors import AuditError
 from nfcli.worker.audit.chain import Head
-from nfcli.worker.audit.file import ChainedFile
+from nfcli.worker.audit.file import ChainedFile, verify_closed
 from support.tokens.chained_files import refused
 
 Open = Callable[[], ChainedFile]
@@ -117,6 +117,39 @@ def test_a_changed_end_is_detected_at_the_next_start_and_later(
         again.close()
         again = open_file()
         assert again.found == []
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        *((tamper, found) for tamper, found, _ in list(STOPPED.values())[1:]),
+        (lambda path, _: path.write_bytes(path.read_bytes().replace(b'"a1"', b'"a9"')), "line 2 is altered"),
+        (lambda path, head: (head.unlink(), path.write_bytes(b"")), None),
+        (lambda path, _: path.write_bytes(path.read_bytes() + b'{"seq'), None),
+        (lambda *_: None, None),
+    ],
+)
+def test_a_trail_that_no_worker_has_open_is_verified(
+    path: Path, file: ChainedFile, tamper: Callable[[Path, Path], object], message: str | None
+) -> None:
+    """Without a change to it: an unfinished line, as a crash leaves it, is valid and stays."""
+    file.close()
+    tamper(path, path.with_suffix(".head"))
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    if message is None:
+        assert verify_closed(path).seq == len([line for line in path.read_bytes().split(b"\n") if line.endswith(b"}")])
+    else:
+        with pytest.raises(AuditError, match=f"^the audit trail {path} was altered: {message}; see man page tokens$"):
+            verify_closed(path)
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
+
+
+def test_a_trail_that_is_not_there_can_not_be_verified(path: Path, file: ChainedFile) -> None:
+    """That is another problem than a trail that was altered."""
+    file.close()
+    path.unlink()
+    with pytest.raises(AuditError, match=f"^the audit trail {path} can't be read: No such file or directory$"):
+        verify_closed(path)
 
 
 @pytest.mark.parametrize("with_head", [False, True], ids=["file alone", "with its head"])

@@ -193,6 +193,25 @@ def test_a_disk_that_fails_leaves_nothing_behind(store: TokenStore, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
 
 
+@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
+def test_a_backup_that_fails_leaves_no_file_of_sqlite(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """They contain tokens, and next to another backup of the same name SQLite would read them."""
+
+    def fail(path: Path, **_: object) -> None:
+        path.with_name(path.name + ending).touch()
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", fail)
+        with pytest.raises(TokenStoreError, match="failed with disk I/O error"):
+            store.backup(tmp_path / "backup.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+
+
 def test_a_damaged_database_gives_no_backup(
     store: TokenStore, open_store: OpenStore, tokens_folder: Path, tmp_path: Path
 ) -> None:
