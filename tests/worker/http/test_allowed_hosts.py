@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.http.allowed_hosts import HostPatterns, host_patterns, origin_patterns
 
-names = st.text(string.ascii_letters + string.digits + ".-", min_size=1)
+names = st.text(string.ascii_letters + string.digits + ".-", min_size=1).filter(lambda name: name[-1] != ".")
 ports = st.integers(0, 65_535).map(str)
 
 
@@ -90,3 +90,43 @@ def test_name_without_a_port_is_allowed_with_the_worker_s_port() -> None:
     inventory = WorkerInventory(service="fastmcp", allowed_hosts=("a.example.com", "b.example.com:1", "[fd00::1]"))
     given_names = host_patterns(inventory, "http://127.0.0.1:8001/mcp").exact - {"localhost", "127.0.0.1", "[::1]"}
     assert given_names == {"a.example.com", "a.example.com:8001", "b.example.com:1", "[fd00::1]", "[fd00::1]:8001"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed", "refused"),
+    [
+        (
+            "*.example.com",
+            ["a.example.com", "a.b.example.com", "A.Example.COM.", "a.example.com:8001"],
+            [
+                "example.com",
+                ".example.com",
+                "aexample.com",
+                "a.example.com:80",
+                "a.example.com.evil",
+                "a b.example.com",
+            ],
+        ),
+        ("*.example.com:*", ["a.example.com", "a.example.com:80"], ["a.example.com:x", "example.com"]),
+        ("*.example.com:80", ["a.example.com:80"], ["a.example.com", "a.example.com:8001"]),
+        (
+            "10.0.0.0/8",
+            ["10.1.2.3", "10.1.2.3:8001"],
+            ["10.1.2.3:80", "11.0.0.1", "10.1", "010.1.2.3", "10.1.2.3.example.com", "[::ffff:10.1.2.3]"],
+        ),
+        ("10.0.0.0/8:*", ["10.1.2.3", "10.1.2.3:80"], ["11.0.0.1:80"]),
+        ("fd00::/8", ["[fd00::1]", "[FD00:0::1]:8001"], ["fd00::1", "[fe00::1]", "[fd00::1]:80"]),
+        ("[fd00::/8]:*", ["[fd00::1]:80"], ["[fe00::1]:80"]),
+        (
+            "*",
+            ["evil.example.com", "evil.example.com:80", "1.2.3.4", "[fe00::1]:80", "a_b"],
+            ["", 'a"', "a b", "a/b", "a@b", "a:b", "[x]", "::1", "é"],
+        ),
+    ],
+)
+def test_wildcards_allow_what_they_stand_for(pattern: str, allowed: list[str], refused: list[str]) -> None:
+    """Without a port, they allow none and the worker's own; nothing but a host is ever allowed."""
+    inventory = WorkerInventory(service="fastmcp", allowed_hosts=[pattern])
+    patterns = host_patterns(inventory, "http://127.0.0.1:8001/mcp")
+    assert [value for value in allowed if not patterns.allows(value)] == []
+    assert [value for value in refused if patterns.allows(value)] == []

@@ -199,3 +199,13 @@ def try_send(connection: socket.socket, data: bytes) -> None:
             connection.sendall(data)
         except OSError:
             assert is_closed(connection)
+
+
+def test_connections_of_proxies_have_no_limit_per_address(limits: HttpLimits, connected: ConnectionTable) -> None:
+    """They carry the requests of many clients; others that aren't known close before them."""
+    assert connected is not None  # its limits
+    behind = ConnectionTable(limits, {"192.0.2.1"})
+    of_proxy, unknown = add(behind, "192.0.2.1", 9), add(behind, "198.51.100.1")
+    more = add(behind, "192.0.2.1")
+    assert [each.is_open for each in (*of_proxy, *more)] == [True] * 10
+    assert [each.is_open for each in unknown] == [False]
