@@ -31,6 +31,7 @@ from .configuration import Configuration
 from .fabric.client import FabricClient
 from .http.forwarding.origin import TrustedProxies
 from .http.listener import HttpListener, check_exposure
+from .http.public.readiness import Readiness
 from .http.server import HttpServer
 from .jobs.executor import JobExecutor
 from .jobs.plugins import add_plugins
@@ -195,6 +196,9 @@ class Worker:
             read_arguments=context.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.inventory.tools.timeout),
             on_rejected=lambda address, reason, token: context.audit.refused(http_actor(address), reason, token=token),
+            readiness=Readiness(
+                lambda: context.store.revocations.problem(is_thorough=True), is_stopping=context.stopping.is_set
+            ),
             on_call=None if self._metrics is None else self._metrics.meters.tool_call,
             proxies=proxies,
         )

@@ -73,7 +73,8 @@ class WorkerInventory(InventorySection):
     )
     allowed_origins: Annotated[Origins, Kind("list of SCHEME://NAME, with :PORT or :*")] = Field(
         default=(),
-        description="Origin headers accepted besides those of the bind address and the loopback names; others get 403",
+        description="Origin headers accepted besides those of the bind address and the loopback names; others get 403. "
+        "Pages of these origins may read responses",
     )
     trusted_proxies: Annotated[ProxyNetworks, Kind("list of IP addresses and networks")] = Field(
         default=(),

@@ -132,6 +132,16 @@ def origin_patterns(inventory: WorkerInventory, url: str) -> HostPatterns:
     return HostPatterns.parse([*own, *inventory.allowed_origins])
 
 
+def sharing_patterns(inventory: WorkerInventory, url: str) -> HostPatterns:
+    """Return the origins whose pages may read responses.
+
+    Without authentication, whatever else is served on this machine must not: only those of the inventory.
+    """
+    if inventory.authentication_enabled:
+        return origin_patterns(inventory, url)
+    return HostPatterns.parse(inventory.allowed_origins)
+
+
 def _own_patterns(url: str) -> Iterator[str]:
     """Yield patterns of the loopback names and of the bind address."""
     netloc = urlsplit(url).netloc

@@ -3,7 +3,8 @@
 In this order: path (404), headers of trusted proxies (400), Host (421) and Origin (403), headers (400, 431),
 credentials (429 after too many wrong tokens from the address, 401, 403, or 503 while the token store fails), method
 (405), body (408, 413). The SDK checks credentials and body size again; here they come in an order that reveals least to
-unauthenticated clients and costs least, and each rejection has a body.
+unauthenticated clients and costs least, and each rejection has a body. Probes come first: those who send them know an
+address at most.
 
 The token is looked up again when the response begins: a token that was deleted since the request came gets no answer.
 For a streamed response that applies to each part, and the stream ends with the token.
@@ -24,7 +25,17 @@ from .authentication import authenticate, delay_response, recheck_token
 from .connections.protocol import mark_known
 from .forwarding.elements import ForwardingError
 from .forwarding.origin import RequestOrigin, remember, request_origin
-from .policy import AccessPolicy, AuthScheme, Caller
+from .policy import HEALTH_PATH, READY_PATH, AccessPolicy, AuthScheme, Caller
+from .public.cross_origin import (
+    REQUESTED_HEADERS,
+    REQUESTED_METHOD,
+    REQUESTED_NETWORK,
+    is_preflight,
+    preflight_response,
+    share_response,
+    shared_origin,
+)
+from .public.oauth import oauth_error
 from .request_cycle import RequestCycle
 from .responses import CLOSE, TOO_MANY_REQUESTS, StaticResponse, error_response
 
@@ -34,8 +45,14 @@ MCP_PATHS = frozenset({"/mcp", "/mcp/"})
 MAX_AUTHORIZATION_BYTES = 2 * 1024
 _MAX_LOGGED_VALUES = 100
 _MAX_LOGGED_CHARACTERS = 100
-_SINGLE_HEADERS = frozenset({b"host", b"origin", b"authorization", b"content-length"})
+_SINGLE_HEADERS = frozenset(
+    {
+        *(b"host", b"origin", b"authorization", b"content-length", b"content-type"),
+        *(REQUESTED_METHOD, REQUESTED_HEADERS, REQUESTED_NETWORK),
+    }
+)
 
+_HEALTHY = StaticResponse(200)
 _NOT_FOUND = StaticResponse(404)
 _READ_ONLY = StaticResponse(405, headers=((b"allow", b"GET, HEAD"),))
 _POST_ONLY = error_response(405, "this MCP server has no streams; send a POST", (b"allow", b"POST"))
@@ -99,7 +116,13 @@ class RequestMiddleware:
             self._is_open = False
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in {HEALTH_PATH, READY_PATH}:
+            await self._answer_probe(scope, send)
+            return
         headers, duplicate = _single_headers(scope)
+        origin = shared_origin(headers, self._policy.shared_with)
+        if origin is not None:
+            send = share_response(send, origin)
         checked = self._check(scope, headers, duplicate)
         if isinstance(checked, StaticResponse):
             if checked.status == TOO_MANY_REQUESTS:
@@ -118,6 +141,16 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             # The server's grace period is over; nothing awaits this task, so it may end here.
             await cycle.respond(_STOPPING)
+
+    async def _answer_probe(self, scope: Scope, send: Send) -> None:
+        response = _HEALTHY
+        if scope["method"] not in {"GET", "HEAD"}:
+            response = _READ_ONLY
+        elif not self._is_open:
+            response = _STOPPING
+        elif scope["path"] == READY_PATH:
+            response = await self._policy.readiness.response()
+        await response.send(send)
 
     def _check(
         self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None
@@ -155,15 +188,24 @@ class RequestMiddleware:
         self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None
     ) -> StaticResponse | None:
         """Return the response to a request that needs no authentication or breaks a rule for all requests."""
-        path = scope["path"]
+        path, method = scope["path"], scope["method"]
         document = self._policy.documents.get(path)
-        if document is None and path not in MCP_PATHS:
+        refusal = oauth_error(method, path) if document is None and self._policy.schemes else None
+        if document is None and refusal is None and path not in MCP_PATHS:
             return _NOT_FOUND
         response = self._check_headers(scope, headers, duplicate)
+        if response is None and is_preflight(method, headers):
+            return self._check_preflight(headers)
         if response is None and document is not None:
             documents = self._policy.for_origin(request_origin(scope)).documents
-            return documents[path] if scope["method"] in {"GET", "HEAD"} else _READ_ONLY
-        return response
+            return documents[path] if method in {"GET", "HEAD"} else _READ_ONLY
+        return response or refusal
+
+    def _check_preflight(self, headers: Mapping[bytes, bytes]) -> StaticResponse:
+        if shared_origin(headers, self._policy.shared_with) is not None:
+            return preflight_response(headers)
+        self._warn_once("Origin", headers[b"origin"].decode("latin-1"), "allowed_origins")
+        return _ORIGIN_NOT_ALLOWED
 
     def _check_headers(
         self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None

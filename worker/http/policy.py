@@ -11,10 +11,12 @@ from starlette.types import ASGIApp
 
 from .allowed_hosts import HostPatterns
 from .forwarding.origin import RequestOrigin, TrustedProxies
+from .public.readiness import Readiness
 from .rate_limit import FailedAuthLimiter
 from .responses import StaticResponse, challenge_response
 
 HEALTH_PATH = "/health"
+READY_PATH = "/ready"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class AccessPolicy:
     The first of `schemes` whose credentials a request has is used; without any there is no authentication. `is_live`
     returns whether a token is still valid, and raises where the token store fails. `on_rejected` is called with
     address, reason and credentials of each request that authentication rejects, from the loop; it must neither block
-    nor raise. `documents` are public responses to GET and HEAD by path, `stream_app` serves GET of the MCP paths.
-    `proxies` are those whose headers about their clients count; `at_url` returns the policy for requests through them
-    by the URL that the client used, None where it is the same.
+    nor raise. `shared_with` are the origins whose pages may read responses. `documents` are public responses to GET and
+    HEAD by path, `readiness` makes those to the ready probe, `stream_app` serves GET of the MCP paths. `proxies` are
+    those whose headers about their clients count; `at_url` returns the policy for requests through them by the URL that
+    the client used, None where it is the same.
     """
 
     worker_name: str
@@ -67,7 +70,9 @@ class AccessPolicy:
     is_live: Callable[[str], bool] = lambda _token: True
     limiter: FailedAuthLimiter | None = None
     on_rejected: Callable[[str, str, str], object] = lambda _address, _reason, _credentials: None
-    documents: Mapping[str, StaticResponse] = field(default_factory=lambda: {HEALTH_PATH: StaticResponse(200)})
+    shared_with: HostPatterns = field(default_factory=lambda: HostPatterns.parse(()))
+    documents: Mapping[str, StaticResponse] = field(default_factory=dict)
+    readiness: Readiness = field(default_factory=Readiness)
     stream_app: ASGIApp | None = None
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     at_url: Callable[[str], AccessPolicy] | None = None

@@ -36,7 +36,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class StaticResponse:
-    """A complete HTTP response that never changes; Content-Length is added to the headers.
+    """A complete HTTP response that never changes; Content-Length is added to the headers, unless it is a 204.
 
     `refusal` is a short name of why it is sent in place of the application's response, empty if it is no refusal; by
     default it follows from the status. The first message has it under the key `REFUSAL`, which servers ignore.
@@ -62,7 +62,9 @@ class StaticResponse:
 
     @cached_property
     def _messages(self) -> tuple[Message, Message]:
-        headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
+        headers = list(self.headers)
+        if self.status != HTTPStatus.NO_CONTENT:  # RFC 9110 section 8.6
+            headers.append((b"content-length", b"%d" % len(self.body)))
         return (
             {
                 "type": "http.response.start",
@@ -74,10 +76,21 @@ class StaticResponse:
         )
 
 
-def error_response(status: int, reason: str, *headers: Header, code: int = _INVALID_REQUEST) -> StaticResponse:
-    """Return a response whose body is a JSON-RPC error without id, as MCP specifies for rejected requests."""
-    error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": reason}}
-    return StaticResponse(status, json.dumps(error).encode(), (JSON, *headers))
+def error_response(
+    status: int,
+    reason: str,
+    *headers: Header,
+    code: int = _INVALID_REQUEST,
+    request_id: int | str | None = None,
+    data: object = None,
+) -> StaticResponse:
+    """Return a response whose body is a JSON-RPC error, as MCP specifies for rejected requests.
+
+    Its id is null unless the request's is known.
+    """
+    error = {"code": code, "message": reason, **({} if data is None else {"data": data})}
+    body = {"jsonrpc": "2.0", "id": request_id, "error": error}
+    return StaticResponse(status, json.dumps(body).encode(), (JSON, *headers))
 
 
 def challenge_response(status: int, reason: str, *challenges: str, refusal: str = "") -> StaticResponse:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
@@ -21,30 +21,28 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.auth import ProtectedResourceMetadata
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from ...models.inventory.schema import WorkerInventory
 from ...models.inventory.sections.bearer import AuthBearer
 from ..http.active_requests import ActiveRequests
-from ..http.allowed_hosts import host_patterns, origin_patterns
+from ..http.allowed_hosts import host_patterns, origin_patterns, sharing_patterns
 from ..http.bearer import DiskcacheBearerTokenVerifier, TokenLookup, bearer_scheme
 from ..http.forwarding.origin import TrustedProxies
 from ..http.middleware import RequestMiddleware
 from ..http.policy import AccessPolicy
+from ..http.public.readiness import Readiness
 from ..http.rate_limit import FailedAuthLimiter
 from ..http.request_cycle import MAX_BODY_BYTES
-from ..http.responses import JSON, StaticResponse, error_response
+from ..http.responses import JSON, StaticResponse
 from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
+from .messages import MessageApp
 from .notifications import ListChangeNotifier
 from .running_calls import CancellationApp
 from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
 
-BAD_REQUEST = 400
 _REMEMBERED_URLS = 64
-_NOT_JSON = error_response(BAD_REQUEST, "the body is not JSON", code=-32700)
-_NOT_A_MESSAGE = error_response(BAD_REQUEST, "the body is not a single JSON-RPC request or notification")
-_SANITIZED = {b"Parse error: ": _NOT_JSON, b"Validation error: ": _NOT_A_MESSAGE}
 
 
 def build_app(
@@ -58,6 +56,7 @@ def build_app(
     run_job: RunJob | None,
     read_arguments: ReadArguments,
     on_rejected: Callable[[str, str, str], object],
+    readiness: Readiness,
     on_call: OnCall | None = None,
     proxies: TrustedProxies | None = None,
 ) -> RequestMiddleware:
@@ -66,7 +65,7 @@ def build_app(
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
     another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
     client's address, reason and token of each request that authentication rejects, `on_call` after each tool call.
-    `proxies` replace those of the inventory.
+    `readiness` answers the ready probe, `proxies` replace those of the inventory.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(
@@ -78,7 +77,7 @@ def build_app(
         timeout=inventory.tools.timeout,
         on_call=on_call,
     )
-    policy = _access_policy(name, url, inventory, proxies, notifier)
+    policy = replace(_access_policy(name, url, inventory, proxies, notifier), readiness=readiness)
     if inventory.authentication_enabled:
         policy = _with_bearer_tokens(policy, url, inventory.auth_bearer, store, on_rejected)
     manager = _session_manager(make_server(name, catalogue, calls, notifier))
@@ -92,7 +91,7 @@ def build_app(
                 yield
 
     served = CancellationApp(StreamableHTTPASGIApp(manager), calls.running)
-    app = _require_authentication(partial(_serve_sanitized, served), inventory)
+    app = _require_authentication(MessageApp(served), inventory)
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 
 
@@ -108,6 +107,7 @@ def _access_policy(
         name,
         host_patterns(inventory, url),
         origin_patterns(inventory, url),
+        shared_with=sharing_patterns(inventory, url),
         stream_app=None if notifier is None else _require_authentication(notifier, inventory),
         proxies=TrustedProxies(inventory.trusted_proxies) if proxies is None else proxies,
     )
@@ -173,26 +173,3 @@ def _with_metadata(policy: AccessPolicy, url: str, bearer: AuthBearer, store: To
     verifier = DiskcacheBearerTokenVerifier(store, bearer.token_scopes, resource)
     scheme = bearer_scheme(verifier.authenticate, bearer.required_scopes, metadata_url)
     return replace(policy, schemes=(scheme,), documents=documents)
-
-
-async def _serve_sanitized(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve a request, and replace the SDK's errors about malformed messages.
-
-    The SDK's own quote what was sent, and name the library that parsed it with its version.
-    """
-    held: list[Message] = []
-
-    async def send_sanitized(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == BAD_REQUEST:
-            held.append(message)
-            return
-        if held:
-            start = held.pop()
-            for text, response in _SANITIZED.items():
-                if text in message.get("body", b""):
-                    await response.send(send)
-                    return
-            await send(start)
-        await send(message)
-
-    await app(scope, receive, send_sanitized)

@@ -22,6 +22,7 @@ from nfcli.worker.audit.actor import http_actor
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.http.middleware import RequestMiddleware
+from nfcli.worker.http.public.readiness import Readiness
 from nfcli.worker.http.server import HttpServer, new_event_loop
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.mcp.app import build_app
@@ -164,6 +165,9 @@ class ServedWorker(McpAddress):
             read_arguments=self.worker.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.worker.inventory.tools.timeout),
             on_rejected=lambda address, reason, token: self.audit.refused(http_actor(address), reason, token=token),
+            readiness=Readiness(
+                lambda: self.store.revocations.problem(is_thorough=True), is_stopping=self.worker.stopping.is_set
+            ),
         )
 
     def _watch_lookups(self, lookup: Callable[[str], BearerTokenRecord | None]) -> None:
