@@ -121,6 +121,25 @@ def test_the_first_line_that_was_tampered_with_is_named(
     assert fault(tamper(LINES)) == expected
 
 
+@pytest.mark.parametrize("number", range(1, COUNT + 1))
+def test_the_number_of_a_line_is_the_right_one_everywhere(number: int) -> None:
+    """Counted from 1: lines that were altered, removed, added, doubled, or that begin a new chain."""
+    before, line, after = LINES[: number - 1], LINES[number - 1], LINES[number:]
+    hashed = f'"previous": "{head_of(before).digest}"'.encode()
+    assert fault([*before, line.replace(b"client", b"nobody"), *after]) == f"line {number} is altered"
+    assert fault([*before, line.replace(hashed, b'"previous": "' + b"f" * 64 + b'"'), *after]) == (
+        f"line {number} is altered"
+    )
+    assert fault([*before, *after]) == f"line {number} is missing"
+    assert fault([*before, line, *chain(1, Head(number, "0" * 64))], head_of(LINES[: number + 1])) == (
+        f"line {number + 1} starts a new chain: lines before it may be missing"
+    )
+    assert fault([*before, line], head_of(before)) == f"line {number} was added by another program"
+    assert fault([*before, line, line, *after]) == (
+        f"line {number + 1} is missing, in its place is one with number {number}"
+    )
+
+
 def test_an_unfinished_line_is_a_fault() -> None:
     """The worker removes such a line when it opens the file; a running worker leaves no such line."""
     text = b"".join(line + b"\n" for line in LINES)

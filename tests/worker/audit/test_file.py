@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,19 @@ def test_a_line_is_synced_before_the_head_is_written(
     monkeypatch.setattr(os, "fdatasync", lambda _descriptor: seen.append((actors(path), head_path.read_bytes())))
     file.append({"actor": "ann"})
     assert seen == [(["a0", "a1", "a2", "a3", "ann"], before)]
+
+
+def test_observers_get_the_seconds_that_a_line_takes(path: Path, file: ChainedFile) -> None:
+    """Also of one that can't be written; each observer gets them."""
+    seen: list[float] = []
+    file.on_append += [seen.append, seen.append]
+    started = time.monotonic()
+    file.append({"actor": "ann"})
+    assert len(seen) == 2
+    assert all(0 < each <= time.monotonic() - started for each in seen)
+    path.rename(path.with_name("moved"))
+    refused(file)
+    assert len(seen) == 4
 
 
 def test_a_reopened_file_continues_where_it_was(path: Path, file: ChainedFile, open_file: Open) -> None:

@@ -7,6 +7,8 @@ import hmac
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from nfcli.models.environment.private_files import write_private
 from nfcli.worker.audit.actor import Actor
 from nfcli.worker.audit.trail import AuditTrail
@@ -52,6 +54,27 @@ def test_lines_are_found_by_token_operation_and_time(trail: AuditTrail, clock: S
     assert [entry.seq for entry in trail.entries(9, since="2026-05-28T20:26:50.250+00:00")] == [2, 3]
     assert [entry.seq for entry in trail.entries(9, since="2026-05-28T20:26:50.251+00:00")] == [3]
     assert trail.entries(9, token="t3") == trail.entries(9, operation="restore") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{{"tokens": ["{}"]',
+        '{{"seq": 2, "actor": "{}"}}',
+        '{{"seq": 2, "tokens": "{}"}}',
+        '{{"seq": 2, "tokens": [["{}"]]}}',
+        '["{}"]',
+        '"{}"',
+        "[" * 200_000 + "{}",
+    ],
+    ids=lambda line: line[:30],
+)
+def test_a_damaged_line_is_none_of_a_token(trail: AuditTrail, tmp_path: Path, line: str) -> None:
+    """Also with its fingerprint in it: the search goes on to the lines before."""
+    trail.write(operation="create", actor="a", username="ann", tokens=["t1"])
+    with (tmp_path / "audit-w1.jsonl").open("a", encoding="ascii") as stream:
+        stream.write(line.format(fingerprint("t1")) + "\n")
+    assert [entry.seq for entry in trail.entries(9, token="t1")] == [1]
 
 
 def test_a_trail_of_an_earlier_version_is_continued_searched_and_verified(tmp_path: Path) -> None:
