@@ -50,6 +50,10 @@ class KeyFileError(NfcliError):
     """A CURVE or audit key file can't be read or written, isn't private, or holds no valid key."""
 
 
+class ServiceError(NfcliError):
+    """A service can't be installed: its account, its folders or the program don't permit it."""
+
+
 class NoWorkersError(NfcliError):
     """No worker could be reached: unknown name or service, or nothing answers at the endpoint. Exit status 3."""
 

@@ -79,10 +79,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--unverified", action="store_true", help="let --restore accept a backup whose seal can't be verified")
     add("--import-norfab", type=Path, metavar="DIR", help="add the tokens in the database of a NorFab worker and exit")
     add("--worker", metavar="NAME", help="worker of --backup, --restore and --import-norfab (default: the only one)")
+    _add_service_options(parser)
     add("--check", action="store_true", help="check the environment and its workers, print what to fix, and exit")
     add("--version", action="version", version=f"nfcli {version('nfcli')}")
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
     return parser
+
+
+def _add_service_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--install-service",
+        nargs="?",
+        const="nfcli",
+        metavar="NAME",
+        help="write a systemd unit that runs the workers, and exit (default: nfcli)",
+    )
+    parser.add_argument("--user", action="store_true", help="--install-service for your own account's systemd")
+    parser.add_argument("--dry-run", action="store_true", help="print what --install-service would write")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -91,6 +104,16 @@ def _run(arguments: argparse.Namespace) -> int:
         from .maintenance.check_command import run_checks  # noqa: PLC0415  few runs need it, all others would load it
 
         return run_checks(arguments.inventory)
+    if arguments.install_service is not None:
+        from .maintenance.service.command import install_service  # noqa: PLC0415  as above
+
+        return install_service(
+            arguments.inventory,
+            arguments.install_service,
+            for_user=arguments.user,
+            is_dry_run=arguments.dry_run,
+            notice=_notice,
+        )
     if arguments.create_env is not None or arguments.authorize is not None:
         return _run_setup(arguments)
     is_transfer = arguments.backup or arguments.restore or arguments.import_norfab
@@ -128,12 +151,14 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise UsageError("-w runs the workers in the foreground: use it without a command and without -c")
     modes = [("--backup", arguments.backup), ("--restore", arguments.restore)]
     modes += [("--import-norfab", arguments.import_norfab), ("--check", arguments.check)]
-    modes += [("--authorize", arguments.authorize)]
+    modes += [("--authorize", arguments.authorize), ("--install-service", arguments.install_service)]
     modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
     given = [name for name, value in modes if value]
     if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
         others = ", ".join(name for name, _ in modes if name != given[0])
         raise UsageError(f"{given[0]} must be used alone: without a command and without {others}")
+    if (arguments.user or arguments.dry_run) and arguments.install_service is None:
+        raise UsageError(f"{'--user' if arguments.user else '--dry-run'} needs --install-service")
     if arguments.unverified and not arguments.restore:
         raise UsageError("--unverified needs --restore: name the backup that is to be accepted without a valid seal")
     if arguments.fleet_key is not None and not (arguments.create_env or arguments.authorize):

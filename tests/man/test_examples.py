@@ -26,6 +26,7 @@ NOT_RUN = {
     "man/pages/fabric.md": [*["needs a NorFab broker"] * 2, "needs a NorFab worker's database"],
     "man/pages/performance.md": ["measures for minutes"],
     "man/pages/security.md": ["needs a second machine"] * 2,
+    "man/pages/service.md": ["changes the machine", "needs the service", "changes the machine"],
     "man/pages/tokens.md": ["needs several workers", "needs a token"],
 }
 MARKS = re.compile(r"|file: \S+|output|run-tests|not run: .+")

@@ -23,7 +23,7 @@ MAX_FOLDER_MODULES = 12
 BOUNDED = {"diskcache", "httptools", "mcp", "picle", "pyzmq", "uvicorn"}
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),
-    *("performance", "backup", "fabric", "tools", "contributing", "changelog"),
+    *("performance", "backup", "fabric", "tools", "contributing", "changelog", "metrics", "service"),
 }
 # Folders of one developer's machine, folders beside the repository, and hosts of package registries.
 ELSEWHERE = re.compile(r"/(?:work|root|farm|opt)/|/tmp/bash[_]jobs|(?<!\w)shared[/]|pypi[.]org|pythonhosted[.]org")

@@ -1,0 +1,1 @@
+"""Running workers as a service: the systemd unit, and its installation."""
