@@ -96,7 +96,7 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
         ("Running tasks have {} s from then on", executor.STOP_GRACE_SECONDS),
         ("A worker runs {words} jobs at a time", executor.THREADS),
     ],
-    "inventory": [
+    "service": [
         ("asked every {} s whether it is alive", supervisor.QUESTION_SECONDS),
         ("killed after {} s without an answer", supervisor.HANG_SECONDS),
     ],
