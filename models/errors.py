@@ -54,6 +54,10 @@ class ServiceError(NfcliError):
     """A service can't be installed: its account, its folders or the program don't permit it."""
 
 
+class CertificateError(NfcliError):
+    """A certificate of the MCP server, its key, or the CA of its clients can't be read or used."""
+
+
 class NoWorkersError(NfcliError):
     """No worker could be reached: unknown name or service, or nothing answers at the endpoint. Exit status 3."""
 

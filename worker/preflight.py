@@ -16,13 +16,14 @@ from pathlib import Path
 from ..models.environment.curve_keys import find_audit_key
 from ..models.environment.paths import Environment
 from ..models.environment.private_files import tree_problems
-from ..models.errors import EXIT_OK, InventoryError, NfcliError, WorkerStartError
+from ..models.errors import EXIT_OK, CertificateError, InventoryError, NfcliError, WorkerStartError
 from ..models.inventory.loader import load_inventory
 from ..models.inventory.schema import WorkerInventory
 from ..models.tasks.health import CheckResult, clock_result, disk_results, relays_result, rows_result, trail_result
 from ..models.tasks.tools import tool_name
 from .audit.file import verify_closed
 from .http.listener import HttpListener
+from .http.tls.certificates import ServerCertificate
 from .jobs.plugins import add_import_path, find_origin, not_found_error
 from .tokens.fallback.disk_space import space_problem
 from .tokens.files import DATABASE_NAME, read_closed
@@ -41,6 +42,7 @@ def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:
         inventory = None
     if inventory is not None:
         yield from _check_plugins(environment, inventory)
+        yield from _check_tls(environment, inventory)
         yield _check_http(inventory)
         yield _check_endpoint(environment, name, inventory)
         yield from _check_relays(inventory)
@@ -99,6 +101,17 @@ def _check_relays(inventory: WorkerInventory) -> Iterator[CheckResult]:
     tools = [tool_name(service, task) for service, task in known_relays() if policy.is_named(service, task)]
     if tools:
         yield relays_result(tools)
+
+
+def _check_tls(environment: Environment, inventory: WorkerInventory) -> list[CheckResult]:
+    try:
+        certificate = ServerCertificate.of(inventory, environment.folder)
+    except CertificateError as error:
+        return [CheckResult(subject="TLS", error=str(error))]
+    if certificate is None:
+        return []
+    faults = [CheckResult(subject="TLS", error=problem) for problem in certificate.warnings()]
+    return faults or [CheckResult(subject="TLS", detail=certificate.summary.describe())]
 
 
 def _check_http(inventory: WorkerInventory) -> CheckResult:

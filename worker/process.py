@@ -45,8 +45,13 @@ async def _serve(worker: Worker, stdout: IO[str], arguments: argparse.Namespace)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.request_stop)
     url, endpoint = worker.context.url, worker.context.endpoint
-    _write_event(stdout, event="ready", name=worker.name, url=url, endpoint=endpoint, pid=os.getpid())
+    warnings = worker.warnings()
+    _write_event(
+        stdout, event="ready", name=worker.name, url=url, endpoint=endpoint, pid=os.getpid(), warnings=warnings
+    )
     log.info("ready at %s and %s", url, endpoint)
+    for warning in warnings:
+        log.warning("%s", warning)
     if arguments.while_needed:
         call_after(worker.wait_until_unused, worker.request_stop)
     elif arguments.until_stdin_ends:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..models.certificates.summary import CertificateSummary
 from ..models.environment.curve_keys import ensure_key_pair, find_audit_key
 from ..models.environment.file_lock import FileLock
 from ..models.environment.fleet_key import ensure_fleet_key
@@ -33,6 +34,7 @@ from .http.forwarding.origin import TrustedProxies
 from .http.listener import HttpListener, check_exposure
 from .http.public.readiness import Readiness
 from .http.server import HttpServer
+from .http.tls.certificates import ServerCertificate
 from .jobs.executor import JobExecutor
 from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
@@ -91,6 +93,7 @@ class Worker:
         self._opened = ExitStack()
         self._stop_requested = asyncio.Event()
         self._exit_status = EXIT_OK
+        self._certificate: ServerCertificate | None = None
         self._lease: FileLock | None = None
 
     def start(self) -> None:
@@ -108,6 +111,7 @@ class Worker:
     def _open(self) -> None:
         environment, name, inventory, enter = self.environment, self.name, self.inventory, self._opened.enter_context
         check_exposure(inventory)
+        self._certificate = ServerCertificate.of(inventory, environment.folder)
         Reserve(environment.tokens_folder(name)).release_if_full()
         lock = WorkerLock.acquire(environment.lock_file(name))
         self._opened.callback(lock.release)
@@ -203,7 +207,10 @@ class Worker:
             proxies=proxies,
         )
         served = app if self._metrics is None else self._metrics.counting(app)
-        self.http = HttpServer(served, listener, on_stop=app.close_streams, proxies=proxies)
+        context.certificate = self._certificate_summary
+        self.http = HttpServer(
+            served, listener, on_stop=app.close_streams, proxies=proxies, certificate=self._certificate
+        )
 
     def _open_admission(self, clients: AuthorizedKeys) -> Admission:
         replays = ReplayMemory(self.environment.signed_jobs_file(self.name), clock=self.context.clock)
@@ -242,6 +249,13 @@ class Worker:
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()
         context.counters.update(jobs=self.executor.counters, messaging=self.transport.counters, http=self.http.counters)
+
+    def _certificate_summary(self) -> CertificateSummary | None:
+        return None if self._certificate is None else self._certificate.summary
+
+    def warnings(self) -> list[str]:
+        """Return what the person who starts this worker should change, a line each."""
+        return self.inventory.warnings() + ([] if self._certificate is None else self._certificate.warnings())
 
     async def serve(self) -> int:
         """Serve until a stop is requested or a part ends by itself; return the exit status."""
@@ -313,6 +327,8 @@ class Worker:
             self.context.transfers.expire()
             store = self.context.store
             store.states.ranges.expire()
+            if self._certificate is not None:
+                await asyncio.to_thread(self._certificate.reload_if_changed)
             try:
                 if not store.revocations.is_settled:
                     await asyncio.to_thread(store.run, store.revocations.maintain)

@@ -17,6 +17,7 @@ from .networks import HostPatternTexts, ProxyNetworks
 from .sections.base import InventorySection
 from .sections.bearer import AuthBearer
 from .sections.metrics import Metrics
+from .sections.tls import TlsInventory, reserved_key_warnings
 from .tool_policy import ToolsInventory
 from .types import (
     BindEndpoint,
@@ -62,6 +63,13 @@ class WorkerInventory(InventorySection):
     allow_unauthenticated: Annotated[Flag, Kind("true or false")] = Field(
         default=False,
         description="Must be true to serve without authentication on an address that is not loopback",
+    )
+    tls: Annotated[TlsInventory | None, Kind("mapping or null")] = Field(
+        default=None, description="TLS of the MCP server; null: it serves plain HTTP"
+    )
+    require_tls: Annotated[Flag, Kind("true or false")] = Field(
+        default=False,
+        description="Whether the worker refuses to start where other machines can reach it over plain HTTP",
     )
     auth_bearer: AuthBearer = Field(default=AuthBearer(), description="Bearer tokens")
     allowed_hosts: Annotated[HostPatternTexts, Kind("list of NAME, *.NAME, ADDRESS/BITS, with :PORT or :*; or *")] = (
@@ -122,9 +130,33 @@ class WorkerInventory(InventorySection):
             "or allow_unauthenticated: true if that is meant"
         )
 
+    @property
+    def plain_http_problem(self) -> str | None:
+        """The reason why tokens could be read on the network (RFC 6750 section 5.3), or None."""
+        if self.tls is not None or self.is_loopback or self.trusted_proxies:
+            return None
+        if not self.authentication_enabled and not self.require_tls:
+            return None
+        return (
+            f"tokens and results cross the network unencrypted: host {self.host or 'empty (all interfaces)'} serves "
+            "plain HTTP to other machines: set tls in the worker's inventory, or trusted_proxies if a proxy ends TLS"
+        )
+
+    @property
+    def start_problem(self) -> str | None:
+        """The reason why this must not be served, or None."""
+        if self.require_tls and self.plain_http_problem is not None:
+            return f"require_tls is true and {self.plain_http_problem}"
+        return self.exposure_problem
+
+    def warnings(self) -> list[str]:
+        """Return what is permitted and most probably not meant, a line each."""
+        return [*filter(None, [self.plain_http_problem]), *reserved_key_warnings(self.uvicorn)]
+
     def base_url(self, port: int | None = None) -> str:
         """Return the MCP server's URL without a path; `port` is the bound one where the inventory says 0."""
-        return f"http://{url_host(self.host)}:{self.port if port is None else port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{url_host(self.host)}:{self.port if port is None else port}"
 
     def redacted(self, *, for_tools: bool = False) -> dict[str, Any]:
         """Return the configuration for display, in JSON types, secrets of free-form sections as `***`.

@@ -76,6 +76,9 @@ class StatusReport(Report):
     started: str = Field(description="Start of the worker, ISO 8601 in UTC")
     uptime_seconds: float = Field(description="Seconds since the start")
     disk: str = Field(default="ok", description="What keeps the token database from being written, or ok")
+    certificate_expires: str | None = Field(
+        default=None, description="End of the TLS certificate, ISO 8601 in UTC; null without TLS"
+    )
     http_connections: int = Field(default=0, description="Number of open HTTP connections")
     http_connections_closed: int = Field(
         default=0, description="HTTP connections closed or refused since the start because there were too many"
@@ -166,6 +169,7 @@ class LimitsStats(Report):
     http_waits_for_descriptors: int = Field(
         default=0, description="How often new connections had to wait for a free file descriptor"
     )
+    http_handshakes_failed: int = Field(default=0, description="Closed because the TLS handshake failed")
     zmq_connections: int = Field(default=0, description="Open ZeroMQ connections of direct clients")
     zmq_connections_closed: int = Field(default=0, description="Closed because there were too many")
     zmq_messages_too_long: int = Field(default=0, description="Closed because of a message beyond the limits")

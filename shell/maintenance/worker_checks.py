@@ -12,9 +12,7 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -40,6 +38,7 @@ from ..client.client import Client
 from ..client.fleet import Fleet
 from ..client.norfab import make_transport
 from ..transport.broker import FabricTransport
+from .server_check import check_server
 from .worker_tasks import WorkerTasks
 
 ALIVE_SECONDS = 3.0
@@ -157,11 +156,13 @@ class WorkerChecks:
         worker = self.inventory.workers.get(name) if self.inventory is not None else None
         if worker is None:
             return []
-        if worker.exposure_problem:
-            return [CheckResult(subject="exposure", error=worker.exposure_problem)]
+        faults = [*filter(None, [worker.exposure_problem]), *worker.warnings()]
+        if faults:
+            return [CheckResult(subject="exposure", error=fault) for fault in faults]
         clients = "this machine" if worker.is_loopback else "other machines"
         token = "with a token" if worker.authentication_enabled else "without a token"
-        return [CheckResult(subject="exposure", detail=f"reachable from {clients}, {token}")]
+        scheme = "over plain HTTP" if worker.tls is None else "over HTTPS"
+        return [CheckResult(subject="exposure", detail=f"reachable from {clients} {scheme}, {token}")]
 
     def _stopped(self, name: str) -> list[CheckResult]:
         """Run the preflight checks in a separate worker process."""
@@ -210,7 +211,11 @@ class WorkerChecks:
             owner = self._owner(name)
         except EnvironmentFolderError:  # reported by `_check_process`
             return []
-        return [] if owner is None or not owner.ready else [_check_health(owner.url or "")]
+        if owner is None or not owner.ready:
+            return []
+        worker = None if self.inventory is None else self.inventory.workers.get(name)
+        files = {} if worker is None or worker.tls is None else worker.tls.files(self.environment.folder)
+        return check_server(owner.url or "", files, seconds=ALIVE_SECONDS)
 
 
 def _check_relays(status: Any) -> list[CheckResult]:
@@ -234,16 +239,3 @@ def _check_audit(tasks: WorkerTasks) -> CheckResult:
     except NfcliError as error:
         return CheckResult(subject="audit trail", error=str(error))
     return trail_result(report.lines)
-
-
-def _check_health(url: str) -> CheckResult:
-    parts = urlsplit(url)
-    try:
-        with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=ALIVE_SECONDS)) as connection:
-            connection.request("GET", "/health")
-            problem = f"status {connection.getresponse().status}"
-    except (OSError, HTTPException) as error:
-        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if problem == "status 200":
-        return CheckResult(subject="MCP", detail=f"{url} answers")
-    return CheckResult(subject="MCP", error=f"{url} is not healthy ({problem}): see the worker's log, or restart it")

@@ -21,7 +21,8 @@ class Launcher:
 
     With `is_shared`, workers that other shells have a lease of are left running (`models/environment/worker_lease.py`).
     `started_here` has the names of workers started here, whether or not they still run. `notice` is called with
-    a line for each worker that has another service by the broker's inventory; `names` then lacks it.
+    a line for each worker that has another service by the broker's inventory; `names` then lacks it; and for each
+    warning of a worker about its configuration.
     """
 
     def __init__(
@@ -113,9 +114,15 @@ class Launcher:
                 raise
             return False
         if handle.foreign_service is None:
+            self.report_warnings(handle)
             return True
         self.exclude(handle.name, handle.foreign_service)
         return False
+
+    def report_warnings(self, handle: WorkerHandle) -> None:
+        """Report what a worker that is ready says about its configuration."""
+        for warning in handle.warnings:
+            self._notice(f"worker {handle.name}: warning: {warning}")
 
     def exclude(self, name: str, service: str) -> None:
         """Remove a worker of another service from `names`."""

@@ -151,6 +151,7 @@ class Supervisor:
             return
         if handle.foreign_service is None:
             del self._start_deadlines[handle.name]
+            self._launcher.report_warnings(handle)
             self._report_ready(handle)
         else:
             self._forget(handle.name)

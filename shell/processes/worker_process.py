@@ -32,7 +32,7 @@ class WorkerHandle:
 
     With `is_shared` it outlives its parent while other shells have a lease of it. `foreign_service` is the worker's
     service by the broker's inventory, if that isn't nfcli's; the process has then ended. `url` is where a worker that
-    is ready serves MCP.
+    is ready serves MCP, `warnings` are what it reports about its configuration.
 
     Raises:
         WorkerStartError: the system starts no further process now.
@@ -42,6 +42,7 @@ class WorkerHandle:
         self.name = name
         self.foreign_service: str | None = None
         self.url = ""
+        self.warnings: list[str] = []
         self.started = time.monotonic()
         self._unread = b""
         command = [sys.executable, "-P", "-m", "nfcli.worker", "--name", name, "--log-level", log_level]
@@ -88,6 +89,7 @@ class WorkerHandle:
             event = report.get("event")
             if event == "ready":
                 self.url = str(report.get("url"))
+                self.warnings = [str(each) for each in report.get("warnings") or ()]
                 return True
             status = self.process.wait()
             if event == "skipped" and status == EXIT_OK:

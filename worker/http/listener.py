@@ -16,13 +16,13 @@ _PORT_ATTEMPTS = 5
 
 
 def check_exposure(inventory: WorkerInventory) -> None:
-    """Refuse to serve without authentication where other machines can reach the MCP server.
+    """Refuse to serve other machines without authentication, and without TLS where the inventory requires that.
 
     Raises:
         WorkerStartError: that is so and the inventory does not allow it.
     """
-    if inventory.exposure_problem is not None:
-        raise WorkerStartError(inventory.exposure_problem)
+    if inventory.start_problem is not None:
+        raise WorkerStartError(inventory.start_problem)
 
 
 class HttpListener:

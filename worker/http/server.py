@@ -9,7 +9,6 @@ import asyncio
 import socket
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -21,6 +20,8 @@ from .connections.acceptor import Acceptor
 from .connections.protocol import Connection
 from .connections.table import ConnectionTable, HttpLimits
 from .listener import BACKLOG, HttpListener
+from .tls.certificates import ServerCertificate
+from .tls.handshake import Handshake
 
 GRACE_SECONDS = 3.0
 KEEP_ALIVE_SECONDS = 30
@@ -38,7 +39,8 @@ class HttpServer:
     """Serves an ASGI application on a listener's sockets, which it closes when it stops; belongs to one loop.
 
     `on_stop` is called as the stop begins, so that the application can end what would not end by itself. Connections of
-    `proxies` are those of many clients: the limits per address do not apply to them.
+    `proxies` are those of many clients: the limits per address do not apply to them. With a `certificate` HTTPS is
+    served.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class HttpServer:
         *,
         on_stop: Callable[[], None] = lambda: None,
         proxies: Container[str] = frozenset(),
+        certificate: ServerCertificate | None = None,
     ) -> None:
         self._listener = listener
         self._on_stop = on_stop
+        self._certificate = certificate
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._limits = HttpLimits()
@@ -59,7 +63,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 # Called as a class would be.
-                http=partial(Connection, table=self._table, limits=self._limits),  # type: ignore[arg-type]
+                http=self._make_connection,  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -72,6 +76,23 @@ class HttpServer:
                 backlog=BACKLOG,
             ),
             self._limits,
+        )
+
+    def _make_connection(self, **kwargs: Any) -> asyncio.Protocol:
+        """Return the protocol of a new connection; `kwargs` are uvicorn's."""
+        table, limits, certificate = self._table, self._limits, self._certificate
+        if certificate is None:
+            return Connection(table=table, limits=limits, **kwargs)
+
+        def make_encrypted(raw: asyncio.Transport) -> Connection:
+            return Connection(table=table, limits=limits, raw=raw, **kwargs)
+
+        return Handshake(
+            make_encrypted,
+            context=lambda: certificate.context,
+            table=table,
+            limits=limits,
+            connections=kwargs["server_state"].connections,
         )
 
     @property

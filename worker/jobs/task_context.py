@@ -11,6 +11,7 @@ from .context import WorkerContext
 if TYPE_CHECKING:
     import threading
 
+    from ...models.certificates.summary import CertificateSummary
     from ...models.environment.fleet_key import FleetKey
     from ...models.environment.paths import Environment
     from ...models.protocol.broker_connection import BrokerAddress
@@ -32,7 +33,8 @@ class TaskContext(WorkerContext):
     client that sent the job, in audited tasks; `issued` is when it made the job, by its clock, None where it doesn't
     say. `is_tool_call`: an MCP client runs the task. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set once it
     is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has functions that return
-    the counts of `jobs`, `messaging` and `http`.
+    the counts of `jobs`, `messaging` and `http`. `certificate` returns what is known of the MCP server's certificate,
+    None without TLS.
     """
 
     environment: Environment
@@ -53,6 +55,7 @@ class TaskContext(WorkerContext):
     endpoint: str = ""
     metrics_url: str | None = None
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
+    certificate: Callable[[], CertificateSummary | None] = lambda: None
 
     def run_tool(self, task: str, arguments: dict[str, Any], cancelled: threading.Event) -> Result:
         """Run a task for an MCP client as `TaskRegistry.run` does."""

@@ -37,6 +37,7 @@ PACKAGES = ("nfcli", "mcp", "uvicorn", "starlette", "pydantic", "pyzmq", "diskca
 def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     """Return the worker's addresses and uptime, whether it requires bearer tokens, and numbers of tokens and tools."""
     http = _counters(worker, "http")
+    certificate = worker.certificate()
     return StatusReport(
         name=worker.name,
         service=worker.service,
@@ -57,6 +58,7 @@ def get_status(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         started=_utc_text(worker.started),
         uptime_seconds=_uptime_seconds(worker),
         disk=worker.store.revocations.problem() or "ok",
+        certificate_expires=None if certificate is None else certificate.ends.isoformat(),
         http_connections=http.get("connections", 0),
         http_connections_closed=http.get("connections_closed", 0),
     ).model_dump()
@@ -161,6 +163,7 @@ def _limits(worker: TaskContext) -> LimitsStats:
         http_connections_closed=http.get("connections_closed", 0),
         http_requests_too_long=http.get("requests_too_long", 0),
         http_clients_too_slow=http.get("clients_too_slow", 0),
+        http_handshakes_failed=http.get("handshakes_failed", 0),
         http_waits_for_descriptors=http.get("waits_for_descriptors", 0),
         zmq_connections=messages.get("connections", 0),
         zmq_connections_closed=messages.get("connections_closed", 0),

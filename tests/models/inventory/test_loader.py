@@ -36,8 +36,8 @@ MISTAKES = [
         {"w1": "service: fastmcp\nxyz: {policy: []}"},
         (
             "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
-            "allow_unauthenticated, auth_bearer, allowed_hosts, allowed_origins, trusted_proxies, signed_jobs, "
-            "allowed_relays, metrics, plugins, tools, fastmcp, uvicorn, logging"
+            "allow_unauthenticated, tls, require_tls, auth_bearer, allowed_hosts, allowed_origins, trusted_proxies, "
+            "signed_jobs, allowed_relays, metrics, plugins, tools, fastmcp, uvicorn, logging"
         ),
     ),
     ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: …, got 'lab'"),

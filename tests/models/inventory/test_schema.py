@@ -108,6 +108,8 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
         "endpoint": None,
         "authentication_enabled": False,
         "allow_unauthenticated": False,
+        "tls": None,
+        "require_tls": False,
         "auth_bearer": {
             "token_ttl": None,
             "issuer_url": None,

@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from nfcli.worker.http.listener import HttpListener
 from nfcli.worker.http.middleware import RequestMiddleware
 from nfcli.worker.http.public.readiness import Readiness
 from nfcli.worker.http.server import HttpServer, new_event_loop
+from nfcli.worker.http.tls.certificates import ServerCertificate
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.mcp.app import build_app
 from nfcli.worker.tasks import auth as auth_tasks
@@ -44,19 +46,24 @@ HANDSHAKE_ERA, SINGLE_POST_ERA = "2025-11-25", "2026-07-28"
 class McpAddress:
     """The `url` of an MCP server, and requests to it as clients of both protocol eras send them.
 
-    `wait_seconds` is how long a connection waits for the next bytes.
+    `wait_seconds` is how long a connection waits for the next bytes, `client_tls` the context of connections to an
+    https URL.
     """
 
     url: str
     wait_seconds = WAIT_SECONDS
+    client_tls: ssl.SSLContext | None = None
 
     def connect(self, source: str | None = None) -> socket.socket:
         """Open a connection without sending anything, from `source`, an address of this machine, if given."""
         parts = urlsplit(self.url)
         address = (parts.hostname or "", parts.port or 0)
-        return socket.create_connection(
+        connection = socket.create_connection(
             address, timeout=self.wait_seconds, source_address=(source, 0) if source else None
         )
+        if self.client_tls is None:
+            return connection
+        return self.client_tls.wrap_socket(connection, server_hostname=parts.hostname)
 
     def send(self, request: bytes, source: str | None = None) -> tuple[int, dict[str, str], bytes]:
         """Send bytes over a new connection; return status, headers and body of the response."""
@@ -149,7 +156,8 @@ class ServedWorker(McpAddress):
         self.url = self.worker.url = listener.url
         self.fabric = fabric
         app = self._build_app(fabric)
-        self.http = HttpServer(app, listener, on_stop=app.close_streams)
+        self.certificate = ServerCertificate.of(inventory, folder.parent)
+        self.http = HttpServer(app, listener, on_stop=app.close_streams, certificate=self.certificate)
         self._stop_requested = asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=new_event_loop)
         self._thread = threading.Thread(target=self._run, name="served worker")
@@ -219,7 +227,8 @@ class ServedWorker(McpAddress):
                 pause.wait(0.01)  # leaves the processor to the server
 
     def _is_stalled(self) -> bool:
-        return any(connection.flow.write_paused for connection in list(self.http.connections))
+        flows = [getattr(each, "flow", None) for each in list(self.http.connections)]  # none during a TLS handshake
+        return any(flow is not None and flow.write_paused for flow in flows)
 
     def wait_for_lookups(self, count: int) -> None:
         """Wait until the store has looked up tokens `count` times more."""

@@ -111,6 +111,7 @@ def test_status_has_addresses_state_and_counts(run: Run, worker: TaskContext) ->
         "started": "2026-05-28T20:26:40.250000Z",
         "uptime_seconds": 90.0,
         "disk": "ok",
+        "certificate_expires": None,
         "http_connections": 0,
         "http_connections_closed": 0,
     }
@@ -301,7 +302,7 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
     http = {"connections": 7, "connections_closed": 1, "requests_too_long": 2, "clients_too_slow": 3}
     worker.counters = {
         "messaging": lambda: messaging,
-        "http": lambda: http | {"waits_for_descriptors": 9},
+        "http": lambda: http | {"waits_for_descriptors": 9, "handshakes_failed": 6},
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6, "refused_jobs": 7, "late_jobs": 8},
     }
     stats = run("get_stats")
@@ -331,6 +332,7 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
             "http_requests_too_long": 2,
             "http_clients_too_slow": 3,
             "http_waits_for_descriptors": 9,
+            "http_handshakes_failed": 6,
             "zmq_connections": 8,
             "zmq_connections_closed": 4,
             "zmq_messages_too_long": 5,

@@ -38,29 +38,42 @@ def mark_known(scope: Scope) -> None:
 class Transport:
     """A transport that discards writes once its connection is lost, where uvloop's raises, and counts their bytes.
 
-    uvicorn notifies only the last of several pipelined requests that their connection is lost.
+    uvicorn notifies only the last of several pipelined requests that their connection is lost. With TLS `raw` is the
+    transport of the encrypted bytes, whose buffer counts too.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, raw: asyncio.Transport | None = None) -> None:
         self.is_lost = False
         self._transport = transport
+        self._raw = raw
         self._written = 0
 
     @property
     def flushed(self) -> int:
         """How many of the written bytes the system has taken."""
-        return self._written - self._transport.get_write_buffer_size()
+        return self._written - self._unsent
 
     @property
     def has_unsent(self) -> bool:
         """Whether written bytes wait for the client to read."""
-        return not self.is_lost and self._transport.get_write_buffer_size() > 0
+        return not self.is_lost and self._unsent > 0
+
+    @property
+    def _unsent(self) -> int:
+        size = self._transport.get_write_buffer_size()
+        return size if self._raw is None else size + self._raw.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         """Write, or discard after the end."""
         if not self.is_lost:
             self._written += len(data)
             self._transport.write(data)
+
+    def close(self) -> None:
+        """Close after what was written; with TLS without waiting for the client's close_notify (RFC 8446 6.1)."""
+        self._transport.close()
+        if self._raw is not None and self._transport.get_write_buffer_size() == 0:
+            self._raw.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -72,8 +85,16 @@ class Connection(HttpToolsProtocol):
     parser: HttpRequestParser
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, table: ConnectionTable, limits: HttpLimits, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        table: ConnectionTable,
+        limits: HttpLimits,
+        raw: asyncio.Transport | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._raw = raw
         self._table = table
         self._limits = limits
         self._header_timer: asyncio.TimerHandle | None = None
@@ -101,7 +122,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or abort it when there are too many."""
-        super().connection_made(Transport(transport))  # type: ignore[arg-type]
+        super().connection_made(Transport(transport, self._raw))  # type: ignore[arg-type]
         if not self._table.add(self):
             self.abort()
             return

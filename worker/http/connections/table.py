@@ -46,6 +46,7 @@ class HttpLimits:
         self.too_long = LimitCounter(log)
         self.too_slow = LimitCounter(log, level=logging.INFO)  # browsers open connections that they may not use
         self.not_accepted = LimitCounter(log)
+        self.failed_handshakes = LimitCounter(log, level=logging.INFO)
         self.invalid_requests = 0
 
     def counters(self) -> dict[str, int]:
@@ -55,6 +56,7 @@ class HttpLimits:
             "requests_too_long": self.too_long.count,
             "clients_too_slow": self.too_slow.count,
             "waits_for_descriptors": self.not_accepted.count,
+            "handshakes_failed": self.failed_handshakes.count,
             "requests_invalid": self.invalid_requests,
         }
 

@@ -1,0 +1,171 @@
+"""The server's certificate, its key and the CA of its clients: loaded, verified, and loaded again when they change."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from ....models.certificates.summary import CertificateSummary, file_problems
+from ....models.environment.trusted_files import verify_trusted
+from ....models.errors import CertificateError, EnvironmentFolderError
+from ....models.inventory.schema import WorkerInventory
+from ....models.inventory.sections.tls import TlsInventory
+from .alerts import ServerContext
+
+log = logging.getLogger(__name__)
+
+_MAX_BYTES = 1024 * 1024
+_ENCRYPTED = b"ENCRYPTED"
+_PRIVATE_KEY = b"PRIVATE KEY-----"
+
+# What identifies a file's content: the device, the inode, the size and the time of the last change.
+_Identity = tuple[int, int, int, int] | None
+
+
+class ServerCertificate:
+    """A certificate in use: the TLS `context` of new connections, and its `summary`.
+
+    `reload` and `reload_if_changed` replace them, from any thread; open connections keep what they began with.
+
+    Raises:
+        CertificateError: a file can't be used; the message names its key in the inventory, and what to do.
+    """
+
+    def __init__(self, tls: TlsInventory, folder: Path) -> None:
+        self._files = tls.files(folder)
+        self._lock = threading.Lock()
+        self._identities = self._identify()
+        self._refused: tuple[_Identity, ...] | None = None
+        self.context, self.summary = _load(self._files)
+
+    @classmethod
+    def of(cls, inventory: WorkerInventory, folder: Path) -> Self | None:
+        """Load what a worker's inventory in `folder` names, nothing where it has no TLS."""
+        return None if inventory.tls is None else cls(inventory.tls, folder)
+
+    def warnings(self) -> list[str]:
+        """Return what is wrong with files that can be used nevertheless, a line each."""
+        return file_problems(self._files, self.summary)
+
+    def reload(self) -> None:
+        """Load the files again, for new connections.
+
+        Raises:
+            CertificateError: a file can't be used; what was loaded before stays in use.
+        """
+        with self._lock:
+            identities = self._identify()
+            self.context, self.summary = _load(self._files)
+            self._identities = identities
+            self._refused = None
+        log.info("TLS: loaded the %s", self.summary.describe())
+
+    def reload_if_changed(self) -> None:
+        """Load the files again if one of them was replaced; log what can't be used, and keep what was loaded before.
+
+        A program that renews certificates replaces certificate and key one after the other: files that can't be used
+        are reported when they are found unchanged by the next call.
+        """
+        identities = self._identify()
+        if identities == self._identities:
+            return
+        try:
+            self.reload()
+        except CertificateError as error:
+            if self._refused == identities:
+                log.warning("TLS: %s; the certificate loaded before stays in use", error)
+                self._identities = identities  # reported once
+            self._refused = identities
+
+    def _identify(self) -> tuple[_Identity, ...]:
+        return tuple(_identity(path) for path in self._files.values())
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _load(files: Mapping[str, Path]) -> tuple[ssl.SSLContext, CertificateSummary]:
+    certificate_file = files["certfile"]
+    key_name = "keyfile" if "keyfile" in files else "certfile"
+    key_file = files[key_name]
+    with _refusing("certfile", certificate_file):
+        summary = CertificateSummary.from_pem(_read(certificate_file))
+    with _refusing(key_name, key_file):
+        _verify_key(_read(key_file))
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate_file, key_file, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise CertificateError(
+                f"tls.{key_name}: {key_file} is not the key of the certificate in {certificate_file}: "
+                "name the two that were made together"
+            ) from None
+        reason = (error.reason or "no reason given").replace("_", " ").lower()
+        raise CertificateError(f"tls: {certificate_file} and {key_file} can't be used: {reason}") from None
+    except OSError as error:
+        raise CertificateError(f"tls: {certificate_file} and {key_file} can't be read: {error.strerror}") from None
+    if "client_ca" in files:
+        with _refusing("client_ca", files["client_ca"]):
+            _require_client_certificates(context, _read(files["client_ca"]))
+    return context, summary
+
+
+@contextlib.contextmanager
+def _refusing(key: str, path: Path) -> Iterator[None]:
+    """Add the inventory's key and the file to errors."""
+    try:
+        yield
+    except CertificateError as error:
+        raise CertificateError(f"tls.{key}: {path} {error}") from None
+    except EnvironmentFolderError as error:
+        raise CertificateError(f"tls.{key}: {error}") from None
+    except FileNotFoundError:
+        raise CertificateError(f"tls.{key}: {path} doesn't exist: set it to the file, or create that") from None
+    except OSError as error:
+        raise CertificateError(f"tls.{key}: {path} can't be read: {error.strerror}: check owner and mode") from None
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's content, at most `_MAX_BYTES`; only root and this user may be able to change it."""
+    verify_trusted(path)
+    with path.open("rb") as stream:
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise CertificateError(f"has more than {_MAX_BYTES} bytes: set it to a file in PEM format")
+    return data
+
+
+def _verify_key(data: bytes) -> None:
+    if _PRIVATE_KEY not in data:
+        raise CertificateError("has no private key in PEM format (-----BEGIN PRIVATE KEY-----)")
+    if _ENCRYPTED in data:
+        raise CertificateError("has an encrypted key: decrypt it, for instance with openssl pkey -in FILE -out FILE2")
+
+
+def _no_password() -> str:
+    """Prevent OpenSSL from asking for a password on the terminal."""
+    return ""
+
+
+def _require_client_certificates(context: ssl.SSLContext, data: bytes) -> None:
+    try:
+        context.load_verify_locations(cadata=data.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise CertificateError("has no CA certificates in PEM format (-----BEGIN CERTIFICATE-----)") from None
+    if not context.get_ca_certs():
+        raise CertificateError("has no CA certificate: name that of the CA that has signed the clients' certificates")
+    context.verify_mode = ssl.CERT_REQUIRED
