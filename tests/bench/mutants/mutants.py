@@ -90,7 +90,7 @@ def _make_mutant(file: str, source: str, kind: str, make: _Change) -> Mutant | N
 
 def _find_sites(source: str) -> list[_Site]:
     nodes = list(ast_nodes(get_ast(source)))
-    unseen = list(_find_unseen(nodes))
+    unseen = [*_find_unseen(nodes), *([] if "pydantic" in source else _find_annotations(nodes))]
     variants: dict[tuple[Position, str], list[_Change]] = defaultdict(list)
     for kind, start, change in [*_cosmic_changes(source, nodes), *_edits(source, nodes)]:
         if not any(begin <= start < end for begin, end in unseen):
@@ -129,6 +129,14 @@ def _find_unseen(nodes: list[NodeOrLeaf]) -> Iterator[tuple[Position, Position]]
             or (first == "if" and children[1].get_code().strip() == "TYPE_CHECKING")
         ):
             yield node.start_pos, node.end_pos
+
+
+def _find_annotations(nodes: list[NodeOrLeaf]) -> Iterator[tuple[Position, Position]]:
+    """Find the annotations of variables and parameters, which only pydantic reads."""
+    for node in nodes:
+        if node.type in {"annassign", "tfpdef"}:
+            colon = next(index for index, child in enumerate(node.children) if child.get_code().strip() == ":")
+            yield node.children[colon + 1].start_pos, node.children[colon + 1].end_pos
 
 
 def _is_union(node: NodeOrLeaf) -> bool:
