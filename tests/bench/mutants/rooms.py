@@ -31,7 +31,12 @@ ROOMS = {
     ),
     "keys": Room(
         ["models/environment", "models/signing_keys.py"],
-        ["tests/models/environment", "tests/worker/admission", "tests/test_durability.py"],
+        [
+            "tests/models/environment",
+            "tests/models/test_signing_keys.py",
+            "tests/worker/admission",
+            "tests/test_durability.py",
+        ],
     ),
     "http": Room(["worker/http"], ["tests/worker/http"]),
     "transport": Room(["worker/transport"], ["tests/worker/transport"]),
