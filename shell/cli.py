@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..models.errors import EXIT_OK, NfcliError, UsageError
+from ..models.inventory.schema import Inventory
 from .client.client import Client
 from .client.norfab import NorFab
 from .output.console import Console
@@ -23,6 +24,8 @@ from .repl.session import Session
 from .text import interrupt_line
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+_OFFLINE = ["offline"]  # behind --check
 
 _EPILOG = """\
 Without COMMAND, nfcli is an interactive shell, or runs the commands on stdin when that is not a terminal.
@@ -65,8 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "-i", "--inventory", type=Path, metavar="FILE", help="inventory file (default: ./inventory.yaml, else built in)"
+        "-i",
+        "--inventory",
+        metavar="FILE",
+        help="inventory file (default: ./inventory.yaml, else the built-in one)",
     )
+    add("--state", type=Path, metavar="DIR", help="folder for keys, tokens and logs (default: .nfcli)")
     add("-c", "--client", action="store_true", help="do not start workers, use those that run")
     add("-w", "--workers", action="store_true", help="run the workers in the foreground, without a shell")
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
@@ -80,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--import-norfab", type=Path, metavar="DIR", help="add the tokens in the database of a NorFab worker and exit")
     add("--worker", metavar="NAME", help="worker of --backup, --restore and --import-norfab (default: the only one)")
     _add_service_options(parser)
-    add("--check", action="store_true", help="check the environment and its workers, print what to fix, and exit")
+    add(
+        "--check",
+        action="store_true",
+        help="check the environment and its workers, print what to fix (offline: workers may be down)",
+    )
     add("--version", action="version", version=f"nfcli {version('nfcli')}")
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
     return parser
@@ -103,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         from .maintenance.check_command import run_checks  # noqa: PLC0415  few runs need it, all others would load it
 
-        return run_checks(arguments.inventory)
+        return run_checks(arguments.inventory, arguments.state, offline=arguments.words == _OFFLINE)
     if arguments.install_service is not None:
         from .maintenance.service.command import install_service  # noqa: PLC0415  as above
 
@@ -113,6 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
             for_user=arguments.user,
             is_dry_run=arguments.dry_run,
             notice=_notice,
+            state=arguments.state,
         )
     if arguments.create_env is not None or arguments.authorize is not None:
         return _run_setup(arguments)
@@ -120,6 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.words or not (arguments.workers or is_transfer or sys.stdin.isatty()):
         return _run_commands(arguments)
     norfab = _open_environment(arguments)
+    norfab.environment.prepare()
     if arguments.workers:
         supervisor = Supervisor(
             norfab.environment,
@@ -139,9 +152,9 @@ def _run_setup(arguments: argparse.Namespace) -> int:
     from .maintenance.authorize_command import authorize, create_fleet_environment  # noqa: PLC0415  few runs need it
 
     if arguments.authorize is not None:
-        _notice(authorize(arguments.inventory, arguments.authorize, arguments.fleet_key))
+        _notice(authorize(arguments.inventory, arguments.authorize, arguments.fleet_key, arguments.state))
     else:
-        environment = create_fleet_environment(arguments.create_env, arguments.fleet_key)
+        environment = create_fleet_environment(arguments.create_env, arguments.fleet_key, arguments.state)
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
     return EXIT_OK
 
@@ -154,7 +167,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     modes += [("--authorize", arguments.authorize), ("--install-service", arguments.install_service)]
     modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
     given = [name for name, value in modes if value]
-    if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or arguments.words):
+    words = [] if arguments.check and arguments.words == _OFFLINE else arguments.words
+    if given and given[0] not in {"-w", "--create-env"} and (len(given) > 1 or words):
         others = ", ".join(name for name, _ in modes if name != given[0])
         raise UsageError(f"{given[0]} must be used alone: without a command and without {others}")
     if (arguments.user or arguments.dry_run) and arguments.install_service is None:
@@ -188,10 +202,14 @@ def _run_commands(arguments: argparse.Namespace) -> int:
     console = Console(sys.stdout, sys.stderr)
     with ExitStack() as stack:
 
+        def open_norfab() -> NorFab:
+            norfab = _open_environment(arguments)
+            stack.callback(norfab.destroy)
+            return norfab
+
         def open_client() -> Client:
             try:
-                norfab = _open_environment(arguments)
-                stack.callback(norfab.destroy)
+                norfab = client_source.norfab
                 client = _make_client(norfab, arguments, console)
             except NfcliError:
                 console.error_prefix = console.error_prefix or "nfcli: "
@@ -199,7 +217,8 @@ def _run_commands(arguments: argparse.Namespace) -> int:
             session.log_file = _log_file(norfab)
             return client
 
-        session = Session(cast("ShellClient", _LazyClient(open_client)), console=console)
+        client_source = _LazyClient(open_norfab, open_client)
+        session = Session(cast("ShellClient", client_source), console=console)
         if arguments.words:
             return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
@@ -222,7 +241,7 @@ def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
 
 
 def _open_environment(arguments: argparse.Namespace) -> NorFab:
-    return NorFab(arguments.inventory, log_level=arguments.log_level, notice=_notice)
+    return NorFab(arguments.inventory, state=arguments.state, log_level=arguments.log_level, notice=_notice)
 
 
 def _make_client(norfab: NorFab, arguments: argparse.Namespace, console: Console) -> Client:
@@ -238,11 +257,27 @@ def _log_file(norfab: NorFab) -> Path:
 
 
 class _LazyClient:
-    """A client that is opened when something of it is first used; until that succeeds, each use tries it."""
+    """A client that is opened when something of it is first used; until that succeeds, each use tries it.
 
-    def __init__(self, open_client: Callable[[], Client]) -> None:
+    The inventory can be read without it: where the client's key can't be stored, for instance.
+    """
+
+    def __init__(self, open_norfab: Callable[[], NorFab], open_client: Callable[[], Client]) -> None:
+        self._open_norfab = open_norfab
         self._open = open_client
+        self._norfab: NorFab | None = None
         self._client: Client | None = None
+
+    @property
+    def norfab(self) -> NorFab:
+        """The environment, opened once."""
+        self._norfab = self._norfab or self._open_norfab()
+        return self._norfab
+
+    @property
+    def inventory(self) -> Inventory:
+        """The environment's inventory."""
+        return self.norfab.inventory
 
     def __getattr__(self, name: str) -> Any:
         self._client = self._client or self._open()

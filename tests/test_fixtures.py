@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.environment.paths import Environment, find_environment
+from nfcli.models.environment.locations import find_environment
+from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.loader import load_inventory
 from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
 

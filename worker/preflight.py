@@ -152,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     where.add_argument("--environment", type=Path, help="folder of an environment that has no inventory")
     where.add_argument("--inventory", type=Path, help="inventory file")
     parser.add_argument("--name", required=True, help="name of the worker")
+    parser.add_argument("--state", type=Path, help="folder of the state")
     arguments = parser.parse_args(argv)
     for result in check_worker(_environment(arguments), arguments.name):
         sys.stdout.write(f"{result.model_dump_json()}\n")
@@ -161,9 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _environment(arguments: argparse.Namespace) -> Environment:
     """Return the environment that the shell has found; an inventory that is refused prevents no other check."""
     if arguments.inventory is None:
-        return Environment(arguments.environment.resolve(), None)
+        return Environment(arguments.environment.resolve(), None, arguments.state)
     file: Path = arguments.inventory.absolute()
-    return Environment(file.parent.resolve(), file.parent.resolve() / file.name)
+    return Environment(file.parent.resolve(), file.parent.resolve() / file.name, arguments.state)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import IO
 
 from ..models.environment.core_dumps import forbid_core_dumps
-from ..models.environment.paths import Environment, find_environment
+from ..models.environment.locations import find_environment
+from ..models.environment.paths import Environment, named_state
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
+from ..models.inventory.loader import locate_state
 from .configuration import load_configuration
 from .http.server import new_event_loop
 from .logging import configure_logging
@@ -74,6 +76,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     where.add_argument("--inventory", type=Path, help="inventory file, where it isn't named inventory.yaml")
     parser.add_argument("--name", required=True, help="name of the worker in the inventory")
     parser.add_argument("--log-level", default="INFO", help="level of the log")
+    parser.add_argument("--state", type=Path, help="folder of the state")
     until = parser.add_mutually_exclusive_group()
     until.add_argument("--until-stdin-ends", action="store_true", help="stop when stdin is closed")
     until.add_argument(
@@ -84,10 +87,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _environment(arguments: argparse.Namespace) -> Environment:
     if arguments.environment is None:
-        return find_environment(arguments.inventory)
+        return locate_state(find_environment(arguments.inventory, arguments.state))
     folder = arguments.environment.resolve()
     file = folder / "inventory.yaml"
-    return Environment(folder, file if file.exists() else None)
+    return locate_state(Environment(folder, file if file.exists() else None, named_state(arguments.state)))
 
 
 def _write_event(stdout: IO[str], **line: object) -> None:

@@ -5,6 +5,9 @@ folders 0700 and files 0600 whatever the umask (`models/environment/private_file
 
 In a base folder of NorFab, and below one, it is stored outside: NorFab's file service gives every file below its base
 folder to every client of the broker. Base folders are recognized by the folder that NorFab makes there at its start.
+
+`--state DIR`, `NFCLI_STATE` or the inventory's `state` name another folder for it, in this order: an inventory may be
+on a file system that is read-only. That folder may be the root of a volume, and have further files in it.
 """
 
 from __future__ import annotations
@@ -15,19 +18,20 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import platformdirs
 
-from ..errors import EnvironmentFolderError, InventoryError
-from .private_files import make_private_folder, open_private, verify_tree
-from .trusted_files import verify_trusted
+from ..errors import EnvironmentFolderError
+from .private_files import UncreatableFolderError, make_private_folder, open_private, verify_tree
+from .trusted_files import state_group, user_name, verify_trusted
 
 DEFAULT_WORKER = "fastmcp-worker-1"
 INVENTORY_NAME = "inventory.yaml"
 NORFAB_FOLDER = "__norfab__"
+STATE_VARIABLE = "NFCLI_STATE"
 MAX_WORKER_NAME_CHARACTERS = 64
 # sun_path holds 108 bytes on Linux and 104 on the BSDs, the closing NUL included.
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
@@ -41,23 +45,39 @@ _RESERVED_NAMES = frozenset({"all", "any", "client", "fleet"})
 class Environment:
     """An environment folder and its inventory file, None when the built-in default inventory applies.
 
+    `state` is where the state is stored, if another place than `.nfcli/` is named.
+
     Methods that take a worker's name raise `EnvironmentFolderError` for one that breaks the rule of worker names, so no
     name can lead out of the folder.
     """
 
     folder: Path
     inventory_file: Path | None
+    state: Path | None = None
 
     @property
     def arguments(self) -> list[str]:
         """The command-line arguments by which a worker process finds this environment."""
+        state = [] if self.state is None else ["--state", str(self.state)]
         if self.inventory_file is not None:
-            return ["--inventory", str(self.inventory_file)]
-        return ["--environment", str(self.folder)]
+            return ["--inventory", str(self.inventory_file), *state]
+        return ["--environment", str(self.folder), *state]
+
+    def with_state(self, state: str | None) -> Environment:
+        """Return the environment with the state where its inventory says, unless `state` is None or it has one named.
+
+        Raises:
+            EnvironmentFolderError: `state` begins with the `~` of an unknown user, or this user has no home.
+        """
+        if state is None or self.state is not None:
+            return self
+        return replace(self, state=_absolute(self.folder, state))
 
     @cached_property
     def state_folder(self) -> Path:
         """Everything that nfcli writes."""
+        if self.state is not None:
+            return self.state
         return self._inner_state_folder if self.published_by is None else self._outer_state_folder
 
     @property
@@ -73,13 +93,19 @@ class Environment:
     def _outer_state_folder(self) -> Path:
         folder = self.folder.resolve()
         label = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        return _default_folder() / "environments" / f"{folder.name}-{label}"
+        return default_folder() / "environments" / f"{folder.name}-{label}"
 
     def publication_problem(self) -> str | None:
         """Return how NorFab's file service gives the state away, and the remedy; None if it doesn't."""
-        base, old, new = self.published_by, self._inner_state_folder, self._outer_state_folder
+        base, old = self.published_by, self._inner_state_folder
+        if self.state is not None and (state_base := _norfab_base(self.state)) is not None:
+            return (
+                f"{self.state} is in NorFab's base folder {state_base}, whose file service gives away all that is in "
+                "it: name a folder elsewhere for the state"
+            )
         if base is None:
             return None
+        new = self.state or self._outer_state_folder
         if _norfab_base(new) is not None or not new.is_absolute():
             return (
                 f"{self.folder} is in NorFab's base folder {base}, whose file service gives away all that is in it, "
@@ -175,7 +201,8 @@ class Environment:
         file = self.run_folder.absolute() / f"{_validated_name(name)}.ipc"
         if _fits_socket_path(str(file)):
             return file
-        label = hashlib.sha256(os.fsencode(self.folder.resolve()) + b"\0" + name.encode()).hexdigest()[:24]
+        folder = (self.state or self.folder).resolve()
+        label = hashlib.sha256(os.fsencode(folder) + b"\0" + name.encode()).hexdigest()[:24]
         return _short_socket_folder() / label
 
     @property
@@ -194,6 +221,8 @@ class Environment:
         try:
             verify_trusted(self.folder)
             verify_trusted(self.state_folder.parent)
+            if self.state is not None:
+                verify_trusted(self.state, group=state_group())
             problem = self.publication_problem()
         except OSError as error:
             raise EnvironmentFolderError(f"{self.folder} can't be used: {error.strerror}") from error
@@ -211,38 +240,60 @@ class Environment:
                 the `chmod` that fixes it.
         """
         self.verify_folder()
-        make_private_folder(self.folder, parents=True, verify=False)
-        make_private_folder(self.state_folder.parent, parents=True, verify=False)
-        for folder in self.private_folders:
-            make_private_folder(folder)
+        try:
+            make_private_folder(self.state_folder.parent, parents=True, verify=False)
+            for folder in self.private_folders:
+                make_private_folder(folder, verify=folder != self.state)
+        except UncreatableFolderError as error:
+            raise EnvironmentFolderError(
+                f"{error}: name a folder for the state with --state DIR, {STATE_VARIABLE} or state: in the inventory"
+            ) from error
         # Environments are often part of a repository; keys and tokens must not be committed.
         with contextlib.suppress(FileExistsError), open_private(self.state_folder / ".gitignore", "x") as stream:
             stream.write("*\n")
-        verify_tree(self.state_folder)
+        verify_tree(*self.verified_paths())
+
+    def verified_paths(self) -> list[Path]:
+        """Return what has to be private, with all in it: in a folder that was named for the state others may be."""
+        if self.state is None:
+            return [self.state_folder]
+        known = self.known_workers_file
+        files = [self.history_file, known, known.with_suffix(".lock"), self.state_folder / ".gitignore"]
+        return [path for path in (*self.private_folders[1:], *files) if os.path.lexists(path)]
 
 
-def find_environment(inventory: str | Path | None = None) -> Environment:
-    """Return the environment of an inventory file, or of the folder that holds one.
-
-    Without `inventory` it is the working folder if that holds `inventory.yaml`, else the user's default environment.
+def named_state(state: str | Path | None) -> Path | None:
+    """Return the folder for the state that `state` names, or `NFCLI_STATE`; None if neither does.
 
     Raises:
-        InventoryError: `inventory` doesn't exist, can't be accessed, or other users could replace it.
+        EnvironmentFolderError: it begins with the `~` of an unknown user, or this user has no home.
     """
-    if inventory is not None:
-        return _named_environment(Path(inventory))
-    default = _default_folder()
+    name = state or os.environ.get(STATE_VARIABLE)
+    return _absolute(Path(), name) if name else None
+
+
+def _absolute(folder: Path, state: str | Path) -> Path:
+    """Return a folder for the state, which may be relative to `folder`."""
     try:
-        if Path(INVENTORY_NAME).is_file():
-            return Environment(folder=Path.cwd(), inventory_file=Path.cwd() / INVENTORY_NAME)
-        has_inventory = (default / INVENTORY_NAME).is_file()
-    except OSError as error:  # another user's folder, for instance root's
-        raise InventoryError(f"{error.filename}: can't be read: {error.strerror}") from error
-    return Environment(folder=default, inventory_file=default / INVENTORY_NAME if has_inventory else None)
+        return Path(os.path.abspath(folder / Path(state).expanduser()))  # noqa: PTH100  resolves `..`, follows no link
+    except (OSError, RuntimeError) as error:  # the working folder is gone; ~ of an unknown user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EnvironmentFolderError(f"the state can't be stored in {str(state)!r}: {reason}") from error
 
 
-def _default_folder() -> Path:
-    return platformdirs.user_state_path("nfcli", appauthor=False)
+def default_folder() -> Path:
+    """Return the folder of the user's default environment.
+
+    Raises:
+        EnvironmentFolderError: there is no home folder.
+    """
+    try:
+        return platformdirs.user_state_path("nfcli", appauthor=False)
+    except RuntimeError as error:
+        raise EnvironmentFolderError(
+            f"user {user_name(os.geteuid())} has no home folder and HOME is not set: set HOME, name a folder for the "
+            f"state with --state DIR or {STATE_VARIABLE}, or name an inventory with -i FILE"
+        ) from error
 
 
 def _norfab_base(folder: Path) -> Path | None:
@@ -270,26 +321,6 @@ def _validated_name(name: str) -> str:
     if problem:
         raise EnvironmentFolderError(f"worker name {name[:80]!r} {problem}")
     return name
-
-
-def _named_environment(inventory: Path) -> Environment:
-    try:
-        path = inventory.expanduser().absolute()
-        verify_trusted(path)  # the links on the way too, which are followed here
-        # The file itself may be a link (a mounted configuration); the environment is the link's folder.
-        path = path.parent.resolve() / path.name
-        file = path / INVENTORY_NAME if path.is_dir() else path
-        is_file = file.is_file()
-    except EnvironmentFolderError as error:
-        raise InventoryError(str(error)) from error
-    except (OSError, RuntimeError) as error:  # a name too long, a loop of links, ~ of an unknown user
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InventoryError(f"{inventory}: can't be found: {reason}") from error
-    if not is_file:
-        raise InventoryError(
-            f"{file}: no such inventory file: name an existing one with -i, or create one with --create-env DIR"
-        )
-    return Environment(folder=file.parent, inventory_file=file)
 
 
 def _fits_socket_path(path: str) -> bool:

@@ -16,18 +16,25 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import EnvironmentFolderError
-from .trusted_files import ownership_remedy, user_name
+from .trusted_files import STATE_GROUP_VARIABLE, is_open_to_group, ownership_remedy, state_group, user_name
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 _OTHERS = 0o077
+_EVERYBODY = 0o007
+_LOST_AND_FOUND = "lost+found"
+
+
+class UncreatableFolderError(EnvironmentFolderError):
+    """A folder can't be created."""
 
 
 def make_private_folder(path: Path, *, parents: bool = False, verify: bool = True) -> None:
     """Create a folder with mode 0700 whatever the umask; one that exists is verified unless `verify` is false.
 
     Raises:
-        EnvironmentFolderError: it can't be created, isn't a folder of this user, or is open to other users.
+        EnvironmentFolderError: it can't be created (`UncreatableFolderError`), isn't a folder of this user, or is open
+            to other users.
     """
     try:
         if parents and not path.parent.exists():
@@ -42,7 +49,7 @@ def make_private_folder(path: Path, *, parents: bool = False, verify: bool = Tru
         else:
             path.chmod(_FOLDER_MODE)  # the umask may have taken even the owner's own bits
     except OSError as error:
-        raise EnvironmentFolderError(f"folder {path} can't be created: {error.strerror}") from error
+        raise UncreatableFolderError(f"folder {path} can't be created: {error.strerror}") from error
 
 
 def open_private(path: Path, mode: str = "r") -> IO[Any]:
@@ -157,38 +164,48 @@ def _mode_problem(path: Path, status: os.stat_result) -> str | None:
     """
     mode = stat.S_IMODE(status.st_mode)
     wanted = {stat.S_IFDIR: _FOLDER_MODE, stat.S_IFREG: _FILE_MODE}.get(stat.S_IFMT(status.st_mode))
-    if wanted is None or not mode & _OTHERS:
+    if wanted is None or not mode & _OTHERS or is_open_to_group(path, status, state_group()):
         return None
-    return f"{path} has mode {mode:04o} and is open to other users: run chmod {wanted:o} {shlex.quote(str(path))}"
+    remedy = f"run chmod {wanted:o} {shlex.quote(str(path))}"
+    if not mode & _EVERYBODY and (mode & stat.S_ISGID or "KUBERNETES_SERVICE_HOST" in os.environ):
+        remedy += (
+            "; if Kubernetes has widened it (fsGroup), set fsGroupChangePolicy: OnRootMismatch, "
+            f"or {STATE_GROUP_VARIABLE}={status.st_gid}"
+        )
+    return f"{path} has mode {mode:04o} and is open to other users: {remedy}"
 
 
-def verify_tree(top: Path) -> None:
-    """Verify owner and mode of everything from `top` down; files that disappear meanwhile are ignored.
+def verify_tree(*tops: Path) -> None:
+    """Verify owner and mode of everything from `tops` down; files that disappear meanwhile are ignored.
 
     Raises:
         EnvironmentFolderError: something is a link, another user's, open to other users, or can't be read; the message
             names the `chmod` that fixes it, and how many more problems there are.
     """
     wide = []
-    for problem, is_mode in tree_problems(top):
+    for problem, is_mode in tree_problems(*tops):
         if not is_mode:
             raise EnvironmentFolderError(problem)
         wide.append(problem)
     if wide:
-        more = f" (and {len(wide) - 1} more: run chmod -R go-rwx {shlex.quote(str(top))} to fix all)"
+        folders = " ".join(shlex.quote(str(top)) for top in tops)
+        more = f" (and {len(wide) - 1} more: run chmod -R go-rwx {folders} to fix all)"
         raise EnvironmentFolderError(wide[0] + (more if len(wide) > 1 else ""))
 
 
-def tree_problems(top: Path) -> Iterator[tuple[str, bool]]:
+def tree_problems(*tops: Path) -> Iterator[tuple[str, bool]]:
     """Yield each problem that `verify_tree` would raise, and whether it is a mode that is too wide; changes nothing.
 
-    Doesn't follow links or enter other users' folders, but enters folders whose mode is too wide.
+    Doesn't follow links or enter other users' folders, but enters folders whose mode is too wide. The folder
+    `lost+found` of a file system is skipped.
     """
-    pending = [top]
+    pending = [*reversed(tops)]
     while pending:
         path = pending.pop()
         try:
             status = path.lstat()
+            if path.name == _LOST_AND_FOUND and path.parent in tops and status.st_uid == 0:
+                continue
             owner_problem = _owner_problem(path, status)
             problem = owner_problem or _mode_problem(path, status)
             if problem:

@@ -26,6 +26,7 @@ from typing import IO
 from ..errors import EnvironmentFolderError
 
 TRUSTED_FOLDERS_VARIABLE = "NFCLI_TRUSTED_FOLDERS"
+STATE_GROUP_VARIABLE = "NFCLI_STATE_GROUP"
 MAX_LINKS = 40
 
 # Folders need not be readable on the way to a file; not every system can open them without reading.
@@ -49,20 +50,22 @@ def open_trusted(path: Path) -> IO[bytes]:
         return os.fdopen(os.dup(walk.file), "rb")
 
 
-def verify_trusted(path: Path) -> None:
+def verify_trusted(path: Path, *, group: int | None = None) -> None:
     """Verify a file or folder, and all folders and links on the way, as far as they exist.
+
+    The members of `group` may be able to write to a folder at the end of the way.
 
     Raises:
         EnvironmentFolderError: other users could change one of them; the message names the `chown` or `chmod`.
         OSError: a folder on the way can't be entered, or links form a loop.
     """
-    with _walk(path):
+    with _walk(path, group):
         pass
 
 
 @contextmanager
-def _walk(path: Path) -> Iterator[_Walk]:
-    walk = _Walk(path)
+def _walk(path: Path, group: int | None = None) -> Iterator[_Walk]:
+    walk = _Walk(path, group)
     try:
         walk.run()
         yield walk
@@ -77,7 +80,8 @@ class _Walk:
     tells these apart.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group: int | None) -> None:
+        self._group = group
         self.file: int | None = None
         self.is_complete = False
         self._steps = _reversed_steps(path.absolute())
@@ -126,7 +130,8 @@ class _Walk:
 
     def _enter(self, place: Path, descriptor: int) -> None:
         self._folders.append((place, descriptor))
-        _verify(place, descriptor)
+        if self._steps or not is_open_to_group(place, os.fstat(descriptor), self._group):
+            _verify(place, descriptor)
 
     def _follow(self, target: str, place: Path) -> None:
         self._links += 1
@@ -187,6 +192,46 @@ def _has_no_writers(place: Path, descriptor: int) -> bool:
 def _is_private(place: Path, status: os.stat_result) -> bool:
     """Whether the group bits of a mode give access to nobody but this user and root."""
     return is_private_group(status.st_gid, os.geteuid()) and not _has_acl(place)
+
+
+def state_group() -> int | None:
+    """Return the group that the state may be open to: `NFCLI_STATE_GROUP`, a name or a number.
+
+    It is meant for volumes of Kubernetes, whose `fsGroup` makes all files accessible to a group that only the
+    processes of the pod are in.
+
+    Raises:
+        EnvironmentFolderError: there is no such group.
+    """
+    value = os.environ.get(STATE_GROUP_VARIABLE, "")
+    if not value:
+        return None
+    if value.isascii() and value.isdecimal():
+        return int(value)
+    import grp  # noqa: PLC0415  few need it
+
+    try:
+        return grp.getgrnam(value).gr_gid
+    except (KeyError, ValueError) as error:
+        raise EnvironmentFolderError(
+            f"{STATE_GROUP_VARIABLE} is {value!r}: must be the name or the number of a group"
+        ) from error
+
+
+def is_open_to_group(place: Path, status: os.stat_result, group: int | None) -> bool:
+    """Whether a file or folder of root's or this user's is open to nobody else but `group`, as `fsGroup` makes it.
+
+    A folder must pass its group on to what is made in it (setgid).
+    """
+    mode = status.st_mode
+    return (
+        group is not None
+        and status.st_gid == group
+        and status.st_uid in {0, os.geteuid()}
+        and not mode & stat.S_IRWXO
+        and (not stat.S_ISDIR(mode) or bool(mode & stat.S_ISGID))
+        and not _has_acl(place)
+    )
 
 
 def _has_acl(place: Path) -> bool:

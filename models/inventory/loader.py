@@ -8,7 +8,7 @@ from ..environment.paths import Environment, worker_name_problem
 from ..errors import InventoryError
 from .merging import Merged, Source
 from .ports import port_problem
-from .schema import Broker, Fleet, Inventory, Topology, WorkerInventory
+from .schema import Broker, Fleet, Inventory, State, Topology, WorkerInventory
 from .sources import InventorySources
 from .validation import validate
 
@@ -72,10 +72,28 @@ def load_inventory(environment: Environment, errors: list[InventoryError] | None
         broker=broker,
         workers=workers,
         fleet=fleet,
+        state=_state(sources, file),
         topology=topology.model_copy(update={"workers": names}),
         foreign_workers=foreign,
         remote_workers=remote,
     )
+
+
+def locate_state(environment: Environment) -> Environment:
+    """Return the environment with its state where the inventory says, unless another place was named before.
+
+    Raises:
+        InventoryError: the file can't be read, or its top level or `state` is invalid.
+        EnvironmentFolderError: `state` begins with the `~` of an unknown user.
+    """
+    file = environment.inventory_file
+    if file is None or environment.state is not None:
+        return environment
+    return environment.with_state(_state(InventorySources(file), str(file)))
+
+
+def _state(sources: InventorySources, file: str) -> str | None:
+    return validate(State, {"state": sources.section("state")}, Source(file)).state
 
 
 def parse_worker(merged: Merged, default_source: str, name: str) -> WorkerInventory:

@@ -31,6 +31,7 @@ from .types import (
     Origins,
     Port,
     Section,
+    StateFolder,
     Texts,
     YamlFlag,
     is_loopback_host,
@@ -220,6 +221,22 @@ class Fleet(InventorySection):
     fleet: _Expected = ()
 
 
+_State = Annotated[
+    StateFolder | None,
+    Kind("path of a folder", ".nfcli beside the inventory"),
+    Field(
+        description="Folder for what nfcli writes: keys, tokens, logs. The option --state and the variable NFCLI_STATE "
+        "win over it. For an inventory on a read-only file system, or a volume for the state"
+    ),
+]
+
+
+class State(InventorySection):
+    """The key `state` alone."""
+
+    state: _State = None
+
+
 class Broker(BaseModel):
     """The NorFab broker to join. Further keys of NorFab's are ignored."""
 
@@ -251,6 +268,7 @@ class Inventory(InventorySection):
     )
     topology: Topology = Field(default=Topology(), description="What runs on this machine")
     fleet: _Expected = ()
+    state: _State = None
     foreign_workers: Annotated[dict[str, str], Kind("internal")] = Field(
         default={}, description="Workers of other NorFab services, by name", exclude=True
     )
@@ -274,6 +292,7 @@ class Inventory(InventorySection):
             "workers": {name: worker.redacted() for name, worker in self.workers.items()},
             "topology": self.topology.model_dump(mode="json"),
             "fleet": list(self.fleet),
+            "state": self.state,
             "foreign_workers": dict(self.foreign_workers),
             "remote_workers": list(self.remote_workers),
         }

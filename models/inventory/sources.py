@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from .types import kind_of
 
 # Further keys of NorFab's inventory.yaml, which nfcli ignores.
 NORFAB_KEYS = frozenset({"logging", "client", "hooks", "plugins"})
-OWN_KEYS = ("broker", "workers", "topology", "fleet")
+OWN_KEYS = ("broker", "workers", "topology", "fleet", "state")
 # NorFab adds this worker to every topology without an entry in `workers:`.
 BUILT_IN_WORKERS = {"filesharing-worker-1": "filesharing"}
 _GLOB_CHARACTERS = frozenset("*?[")
+_ANSIBLE_TAG = "'!vault'"
+_ANSIBLE_KEYS = frozenset({"hosts", "children", "vars"})
 
 
 class InventorySources:
@@ -32,15 +34,21 @@ class InventorySources:
         self._folder = file.parent
         self._source = Source(str(file))
         self._documents: dict[Path, Document] = {}
-        self._document = read_document(file)
+        try:
+            self._document = read_document(file)
+        except InventoryError as error:
+            if _ANSIBLE_TAG in str(error):
+                raise InventoryError(f"{error}{_other_file('Ansible')}") from error
+            raise
         self._variables = read_variables(file.parent)
         for key in self._document.data:
             if key not in OWN_KEYS and key not in NORFAB_KEYS:
-                raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}")
+                whose = _other_file(_foreign_program(self._document.data))
+                raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}{whose}")
         self._patterns = dict(self._read_patterns())
 
     def section(self, key: str) -> Any:
-        """Return the value of the key `broker`, `topology` or `fleet`, or None."""
+        """Return the value of the key `broker`, `topology`, `fleet` or `state`, or None."""
         return resolve(self._document, self._document.data.get(key), self._variables, (key,))
 
     def exact_names(self) -> list[str]:
@@ -130,3 +138,23 @@ class InventorySources:
 
     def _error(self, path: KeyPath, text: str) -> InventoryError:
         return InventoryError(f"{self._source.label(path)}: {text}")
+
+
+def _other_file(program: str | None) -> str:
+    """Return whose file it seems to be, and how to name nfcli's, as the end of an error; or nothing."""
+    remedy = "name nfcli's with -i FILE, or its default environment with -i default"
+    return f"; this seems to be a file of {program}: {remedy}" if program else ""
+
+
+def _foreign_program(data: Mapping[Any, Any]) -> str | None:
+    """Return the program whose file has these keys, if it is one that names such a file inventory.yaml."""
+    if {"apiVersion", "kind"} <= data.keys():
+        return "Kubernetes"
+    if "services" in data and isinstance(data["services"], dict):
+        return "Docker Compose"
+    if {"hosts", "groups", "defaults"} & data.keys():
+        return "Nornir"
+    groups = [value for key, value in data.items() if key not in OWN_KEYS]
+    if "all" in data or any(isinstance(group, dict) and _ANSIBLE_KEYS & group.keys() for group in groups):
+        return "Ansible"
+    return None

@@ -72,6 +72,13 @@ def parse_text(value: Any) -> str:
     return value
 
 
+def _parse_folder(value: Any) -> str:
+    text = parse_text(value)
+    if not text or "\0" in text:
+        raise invalid_value("must be the path of a folder", value)
+    return text
+
+
 def _parse_flag(value: Any) -> bool:
     word = value.strip().lower() if isinstance(value, str) else str(value).lower() if type(value) in (bool, int) else ""
     if word in _TRUE_WORDS:
@@ -255,6 +262,7 @@ ModuleNames = Annotated[
     BeforeValidator(parse_list),
     AfterValidator(lambda names: tuple(dict.fromkeys(names))),
 ]
+StateFolder = Annotated[str, BeforeValidator(_parse_folder)]
 FleetNames = Annotated[
     tuple[Annotated[str, BeforeValidator(_parse_fleet_name)], ...],
     BeforeValidator(parse_list),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Self
 
 from ...models.environment.curve_keys import KeyPair, ensure_client_key
-from ...models.environment.paths import Environment, find_environment
+from ...models.environment.locations import find_environment
+from ...models.environment.paths import Environment
 from ...models.inventory.loader import load_inventory
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
@@ -52,23 +53,31 @@ class NorFab:
 
     Args:
         inventory: path of the inventory file; None uses `inventory.yaml` in the working folder or, without one, the
-            user's default environment.
+            user's default environment, which `default` names.
+        state: folder for what nfcli writes; None uses `NFCLI_STATE` or the inventory's `state`, or else `.nfcli/`
+            beside the inventory. Nothing is written before `start` or `make_client`.
         log_level: log level of the workers that are started here.
         notice: called with one line for each thing that is not an error but may surprise: a worker of another service,
             for instance.
 
     Raises:
         InventoryError: the inventory can't be read or breaks its schema, or the broker's public key isn't known.
-        EnvironmentFolderError: something under `.nfcli/` is open to other users, or not this user's.
+        EnvironmentFolderError: other users could change the environment's folder, or there is no home folder.
     """
 
     def __init__(
-        self, inventory: str | Path | None = None, *, log_level: str = "INFO", notice: Notice | None = None
+        self,
+        inventory: str | Path | None = None,
+        *,
+        state: str | Path | None = None,
+        log_level: str = "INFO",
+        notice: Notice | None = None,
     ) -> None:
-        self.environment = find_environment(inventory)
-        self.inventory = load_inventory(self.environment)
+        found = find_environment(inventory, state)
+        self.inventory = load_inventory(found)
+        self.environment = found.with_state(self.inventory.state)
         self._broker = broker_address(self.environment, self.inventory)
-        self.environment.prepare()
+        self.environment.verify_folder()
         self._notice = notice or (lambda _: None)
         workers = self.inventory.topology.workers
         self.launcher = Launcher(self.environment, workers, log_level=log_level, notice=self._notice)
@@ -91,7 +100,10 @@ class NorFab:
 
         Raises:
             WorkerStartError: a worker can't start; those that this call started are stopped again.
+            EnvironmentFolderError: something of the state is open to other users or not this user's, or can't be
+                created.
         """
+        self.environment.prepare()
         return self.launcher.start()
 
     def make_client(
@@ -113,7 +125,9 @@ class NorFab:
 
         Raises:
             KeyFileError: the client's key pair can't be read or created.
+            EnvironmentFolderError: as `start`.
         """
+        self.environment.prepare()
         keys = ensure_client_key(self.environment)
         transport = make_transport(self.environment, self.inventory, keys, self._broker, notice)
         notify = notice or (lambda _: None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ...models.environment.curve_keys import (
@@ -27,9 +28,11 @@ from ...models.environment.fleet_key import (
     parse_fleet_key,
     read_carried_fleet_key,
 )
-from ...models.environment.paths import Environment, find_environment
+from ...models.environment.locations import find_environment
+from ...models.environment.paths import Environment, named_state
 from ...models.environment.private_files import write_private
 from ...models.errors import KeyFileError
+from ...models.inventory.loader import locate_state
 from ...models.inventory.scaffold import create_environment
 
 STDIN = Path("-")
@@ -38,16 +41,18 @@ _MAX_KEY_BYTES = 4096
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
 
-def create_fleet_environment(folder: Path, fleet_key_file: Path | None) -> Environment:
+def create_fleet_environment(folder: Path, fleet_key_file: Path | None, state: Path | None = None) -> Environment:
     """Write a new environment with a new fleet key or, if a file is named, with the key in it.
 
     Raises:
         NfcliError: the environment can't be created, or the key isn't one; nothing is written then.
     """
     key = None if fleet_key_file is None else _read_fleet_key(fleet_key_file)
-    if key is not None and Environment(folder.expanduser(), None).keys_folder.is_dir():
-        check_fleet_key(Environment(folder.expanduser(), None), key)
-    environment = create_environment(folder)
+    place = named_state(state)
+    existing = Environment(folder.expanduser(), None, place)
+    if key is not None and existing.keys_folder.is_dir():
+        check_fleet_key(existing, key)
+    environment = replace(create_environment(folder), state=place)
     environment.prepare()
     if key is None:
         ensure_fleet_key(environment)
@@ -56,7 +61,9 @@ def create_fleet_environment(folder: Path, fleet_key_file: Path | None) -> Envir
     return environment
 
 
-def authorize(inventory: Path | None, key_file: Path, fleet_key_file: Path | None) -> str:
+def authorize(
+    inventory: str | Path | None, key_file: Path, fleet_key_file: Path | None, state: Path | None = None
+) -> str:
     """Authorize the client with this public key, adopt the fleet key if a file is named; return what was done.
 
     The name of the file without `.key` is the client's name in the audit trail. Repeating it changes nothing.
@@ -65,7 +72,7 @@ def authorize(inventory: Path | None, key_file: Path, fleet_key_file: Path | Non
         NfcliError: a file isn't a valid key, or the name or the environment is in use with another key; nothing is
             changed then.
     """
-    environment = find_environment(inventory)
+    environment = locate_state(find_environment(inventory, state))
     environment.prepare()
     key = read_shared_key(key_file)  # before its name: a copy of a secret key under another name isn't wanted
     name = _client_name(key_file)

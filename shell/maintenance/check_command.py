@@ -21,7 +21,8 @@ from ...models.environment.curve_keys import (
     read_worker_key,
 )
 from ...models.environment.fleet_key import find_fleet_key
-from ...models.environment.paths import Environment, find_environment, worker_name_problem
+from ...models.environment.locations import find_environment
+from ...models.environment.paths import Environment, worker_name_problem
 from ...models.environment.private_files import tree_problems
 from ...models.errors import EXIT_FAILED, EXIT_OK, EnvironmentFolderError, InventoryError, KeyFileError
 from ...models.inventory.loader import load_inventory
@@ -35,14 +36,16 @@ from ..text import escape_line
 from .worker_checks import WorkerChecks
 
 
-def run_checks(inventory: Path | None) -> int:
+def run_checks(inventory: str | Path | None, state: Path | None = None, *, offline: bool = False) -> int:
     """Print a line for each check; return the exit status, 1 if one has failed.
+
+    A worker of this machine that isn't running is a failure unless `offline`.
 
     Takes up to 3 s for a worker that doesn't answer, and up to 30 s for one whose database or trail is very large.
     """
     console = Console(sys.stdout, sys.stderr)
     errors: set[str] = set()
-    for result in _check(inventory):
+    for result in _check(inventory, state, offline=offline):
         if not (
             result.error and any(result.error.endswith(known) for known in errors)
         ):  # several checks find a file that is open to other users
@@ -52,14 +55,15 @@ def run_checks(inventory: Path | None) -> int:
     return EXIT_FAILED if errors else EXIT_OK
 
 
-def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
+def _check(inventory_path: str | Path | None, state: Path | None, *, offline: bool) -> Iterator[CheckResult]:
     try:
-        environment = find_environment(inventory_path)
-    except InventoryError as error:
-        yield CheckResult(subject="inventory", error=str(error))
+        environment = find_environment(inventory_path, state)
+        inventory, results = _check_inventory(environment)
+        environment = environment if inventory is None else environment.with_state(inventory.state)
+    except (InventoryError, EnvironmentFolderError) as error:
+        yield CheckResult(subject="inventory" if isinstance(error, InventoryError) else "environment", error=str(error))
         return
     yield from _check_state_folder(environment)
-    inventory, results = _check_inventory(environment)
     yield from results
     keys: KeyPair | None = None
     if environment.keys_folder.is_dir():
@@ -69,7 +73,7 @@ def _check(inventory_path: Path | None) -> Iterator[CheckResult]:
         yield _check_fleet_key(environment)
         yield from _check_other_keys(environment, inventory)
     address, results = _check_broker_key(environment, inventory)
-    checks = WorkerChecks(environment, inventory, keys, address)
+    checks = WorkerChecks(environment, inventory, keys, address, offline=offline)
     yield from results
     if address is not None and inventory is not None:
         yield from checks.check_broker(address, inventory)
@@ -94,7 +98,7 @@ def _check_state_folder(environment: Environment) -> Iterator[CheckResult]:
         error = f"{state} doesn't exist yet: run nfcli -w, or a command that needs a worker, to create it"
         yield CheckResult(subject="environment", error=error)
         return
-    problems = [problem for problem, _ in tree_problems(state)]
+    problems = [problem for problem, _ in tree_problems(*environment.verified_paths())]
     problems += [
         f"{folder} must be a folder: move away what is there"
         for folder in environment.private_folders

@@ -54,7 +54,8 @@ class WorkerChecks:
     """Checks of an environment's workers.
 
     `inventory` is None if it can't be read, `keys` if the client has none: running workers are then not asked.
-    `broker` is the address through which they are reached, None for direct connections.
+    `broker` is the address through which they are reached, None for direct connections. Workers that don't run are
+    failures unless `offline`.
     """
 
     CHECKS = 3  # of each worker, in parallel
@@ -63,6 +64,7 @@ class WorkerChecks:
     inventory: Inventory | None
     keys: KeyPair | None
     broker: BrokerAddress | None = None
+    offline: bool = False
 
     def submit(self, pool: ThreadPoolExecutor, name: str) -> list[Future[list[CheckResult]]]:
         """Start the checks of a worker; their results are to be shown in the order of the list."""
@@ -167,7 +169,7 @@ class WorkerChecks:
     def _stopped(self, name: str) -> list[CheckResult]:
         """Run the preflight checks in a separate worker process."""
         if self.inventory is not None and name in self.inventory.remote_workers:
-            return [CheckResult(subject="", detail="not running; the broker has its inventory")]
+            return [self._not_running(name, "; the broker has its inventory")]
         command = [sys.executable, "-P", "-m", "nfcli.worker.preflight", "--name", name, *self.environment.arguments]
         try:
             done = subprocess.run(  # noqa: S603  our own interpreter, no shell
@@ -184,7 +186,13 @@ class WorkerChecks:
             return [CheckResult(subject="", error=error)]
         # Behind a broker a worker binds no endpoint.
         results = [each for each in results if self.broker is None or each.subject != "endpoint"]
-        return [CheckResult(subject="", detail="not running"), *results]
+        return [self._not_running(name), *results]
+
+    def _not_running(self, name: str, addition: str = "") -> CheckResult:
+        if self.offline:
+            return CheckResult(subject="", detail=f"not running{addition}")
+        remedy = "start it with nfcli -w, or run --check offline if it is meant to be stopped"
+        return CheckResult(subject="", error=f"worker {name} is not running: {remedy}")
 
     def _running(self, name: str, owner: LockOwner) -> list[CheckResult]:
         process = f"pid {owner.pid or '?'}"

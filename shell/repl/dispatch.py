@@ -12,12 +12,15 @@ from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.man import ManExample, ManPage, ManTasks
 from ...models.commands.root import Root
+from ...models.commands.show import ShowWorkers
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
 from ...models.errors import NfcliError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason, is_unanswered
 from ..job_client import JobClient
 from ..output.console import Console
+
+_ALIVE = "alive"
 
 
 class ShellClient(JobClient, Protocol):
@@ -136,6 +139,13 @@ def _forget_worker(command: ForgetWorker, dispatcher: Dispatcher) -> dict[str, b
     return {command.worker: True}
 
 
+def _show_workers(_: ShowWorkers, dispatcher: Dispatcher) -> list[dict[str, str]]:
+    rows = dispatcher.client.show_workers()
+    if rows and not any(row["status"] == _ALIVE for row in rows):
+        dispatcher.fail("no worker is alive: start them with nfcli -w, or run a command for them, which starts them")
+    return rows
+
+
 def _tokens_diff(command: ShowTokensDiff, dispatcher: Dispatcher) -> Any:
     from ..replication.commands import show_differences  # noqa: PLC0415  few runs need it
 
@@ -157,7 +167,7 @@ _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "forget_worker": _forget_worker,
     "tokens_diff": _tokens_diff,
     "tokens_sync": _tokens_sync,
-    "show_workers": lambda _, dispatcher: dispatcher.client.show_workers(),
+    "show_workers": _show_workers,
     "show_broker": lambda _, dispatcher: dispatcher.client.show_broker(),
     "show_client": lambda _, dispatcher: dispatcher.client.describe(),
     "show_inventory": lambda _, dispatcher: dispatcher.client.inventory.redacted(),

@@ -79,13 +79,26 @@ class NoPickleDisk(diskcache.Disk):
         return value
 
 
+class _LiteralPath(str):
+    """A path in which diskcache replaces no variables: a folder may have `$` in its name."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
+
+    def __contains__(self, text: object) -> bool:
+        """Whether the path contains `text`; never a `$`, which is what `os.path.expandvars` asks for first."""
+        return text != "$" and isinstance(text, str) and super().__contains__(text)
+
+
 class TokenCache(diskcache.Cache):
     """A cache with the statements that diskcache's own methods can't run durably, exactly or in one step."""
 
     def __init__(self, folder: Path, lock_timeout_seconds: float) -> None:
         settings = SETTINGS | {f"sqlite_{name}": value for name, value in PRAGMAS.items()}
         try:
-            super().__init__(str(folder), timeout=lock_timeout_seconds, disk=NoPickleDisk, **settings)
+            super().__init__(_LiteralPath(folder), timeout=lock_timeout_seconds, disk=NoPickleDisk, **settings)
         except BaseException:
             self.close()
             raise

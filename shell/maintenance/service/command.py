@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ....models.environment.paths import find_environment
+from ....models.environment.locations import find_environment
+from ....models.environment.paths import named_state
 from ....models.errors import EXIT_OK, ServiceError
+from ....models.inventory.loader import locate_state
 from .install import Place, Unit, locate_as_root, make_unit
 
 _TITLES_OF_USER = (
@@ -21,7 +23,13 @@ _TITLES_OF_SYSTEM = ("start it, now and at boot", "see how it is", "manage its t
 
 
 def install_service(
-    inventory: Path | None, name: str, *, for_user: bool, is_dry_run: bool, notice: Callable[[str], None]
+    inventory: str | Path | None,
+    name: str,
+    *,
+    for_user: bool,
+    is_dry_run: bool,
+    notice: Callable[[str], None],
+    state: Path | None = None,
 ) -> int:
     """Write the unit, or with `is_dry_run` print it, and report what to run; return the exit status.
 
@@ -30,7 +38,7 @@ def install_service(
     """
     if sys.platform != "linux":
         raise ServiceError("--install-service makes units of systemd, for Linux: run nfcli -w from the service manager")
-    unit = make_unit(_locate(inventory, for_user=for_user), name, for_user=for_user)
+    unit = make_unit(_locate(inventory, state, for_user=for_user), name, for_user=for_user)
     if is_dry_run:
         sys.stdout.write(unit.text)
         notice(f"this would be {unit.file}; then:")
@@ -43,13 +51,16 @@ def install_service(
     return EXIT_OK
 
 
-def _locate(inventory: Path | None, *, for_user: bool) -> Place:
+def _locate(inventory: str | Path | None, state: Path | None, *, for_user: bool) -> Place:
     if os.geteuid() == 0 and not for_user:
-        return locate_as_root(inventory, None)
-    environment = find_environment(inventory)
+        return locate_as_root(None if inventory is None else Path(inventory), named_state(state))
+    found = find_environment(inventory, state)
+    environment = locate_state(found)
     environment.prepare()
     file = environment.inventory_file
-    arguments = () if file is None else ("-i", str(file))
+    arguments: tuple[str, ...] = () if file is None else ("-i", str(file))
+    if found.state is not None:
+        arguments += ("--state", str(found.state))
     return Place(arguments, environment.folder, environment.state_folder)
 
 

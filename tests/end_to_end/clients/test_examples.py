@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment.paths import find_environment
+from nfcli.models.environment.locations import find_environment
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
 from support import examples

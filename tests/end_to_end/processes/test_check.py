@@ -41,7 +41,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Check:
     """Check an environment in this process; return exit status and the lines on stdout; stderr stays empty."""
 
     def run(environment: Environment) -> tuple[int, list[str]]:
-        status = main(["-i", str(environment.inventory_file), "--check"])
+        status = main(["-i", str(environment.inventory_file), "--check", "offline"])
         said = capsys.readouterr()
         assert said.err == ""
         return status, said.out.splitlines()
@@ -394,7 +394,7 @@ def test_a_port_in_use_is_found(site: Environment, nfcli: NfcliRunner) -> None:
         set_keys(site, port=port)
         with pytest.raises(WorkerStartError) as in_use:
             HttpListener.bind(WorkerInventory(service="fastmcp", port=port))
-        done = nfcli("--check", environment=site)
+        done = nfcli("--check", "offline", environment=site)
     faults = {f"{NAME} MCP": [str(in_use.value)]}
     assert (done.returncode, done.stdout.splitlines()) == (1, with_faults(stopped(site), faults))
     assert done.stderr == ""

@@ -129,7 +129,7 @@ def check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Check:
     """Check the environment in this process; return exit status and the lines about broker and workers."""
 
     def run() -> tuple[int, list[str]]:
-        status = main(["-i", str(tmp_path / "inventory.yaml"), "--check"])
+        status = main(["-i", str(tmp_path / "inventory.yaml"), "--check", "offline"])
         lines = capsys.readouterr().out.splitlines()
         return status, [line for line in lines if line[6:].startswith(("broker", "fleet:", "w9", "r1", "client key"))]
 

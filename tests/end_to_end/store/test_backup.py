@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from nfcli import Client, NorFab
-from nfcli.models.environment.paths import DEFAULT_WORKER, Environment, find_environment
+from nfcli.models.environment.locations import find_environment
+from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tasks.backup import CHUNK_BYTES, MAX_TRAILER_BYTES
 from nfcli.models.tokens import BearerTokenRecord
 from nfcli.shell.maintenance.backup_command import RESTORED_NOTE

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from nfcli.models.environment.paths import Environment, find_environment
-from nfcli.models.errors import InventoryError
+from nfcli.models.environment.locations import find_environment
+from nfcli.models.environment.paths import Environment
+from nfcli.models.errors import InventoryError, NfcliError
+from nfcli.models.inventory.loader import locate_state
 from nfcli.models.inventory.scaffold import create_environment
 
 
@@ -86,3 +90,77 @@ def test_path_that_cannot_be_resolved_is_an_error(
     with pytest.raises(InventoryError) as caught:
         find_environment(name)
     assert str(caught.value) == f"{name}: can't be found: {reason.replace('{folder}', str(tmp_path))}"
+
+
+def test_default_names_the_default_environment(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An inventory in the working folder, another program's perhaps, is in the way no longer."""
+    (tmp_path / "inventory.yaml").write_text("all: {hosts: {web: {}}}")
+    monkeypatch.chdir(tmp_path)
+    assert find_environment("default") == Environment(home / ".local" / "state" / "nfcli", None)
+
+
+def test_working_folder_that_was_removed_has_no_inventory(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default environment applies, as in any folder without one."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert find_environment() == Environment(home / ".local" / "state" / "nfcli", None)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as a user without `HOME` and without an account, as in many containers."""
+
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_user_without_a_home_needs_none_where_something_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file, the working folder's inventory, or a folder for the state."""
+    file = tmp_path / "inventory.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert find_environment(state="here") == Environment(tmp_path / "here", None, tmp_path / "here")
+    file.touch()
+    assert find_environment() == find_environment(file) == Environment(tmp_path, file)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize(("name", "state"), [("default", None), (None, None), (None, "~/nfcli"), ("~/x.yaml", None)])
+def test_user_without_a_home_learns_what_to_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, state: str | None
+) -> None:
+    """One line, where a home is needed."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NfcliError, match="home") as caught:
+        find_environment(name, state)
+    assert "\n" not in str(caught.value)
+
+
+def test_places_for_the_state_are_looked_at_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The argument, the variable, the inventory, which is relative to its folder; an empty variable names none."""
+    file = tmp_path / "etc" / "inventory.yaml"
+    file.parent.mkdir()
+    file.write_text("workers: {w1: [{service: fastmcp}]}\nstate: ../state\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NFCLI_STATE", "")
+    assert locate_state(find_environment(file)).state_folder == tmp_path / "state"
+    monkeypatch.setenv("NFCLI_STATE", "variable")
+    assert locate_state(find_environment(file)).state_folder == tmp_path / "variable"
+    found = locate_state(find_environment(file, "argument"))
+    assert (found.state_folder, found.folder) == (tmp_path / "argument", file.parent)
+    assert found.arguments == ["--inventory", str(file), "--state", str(tmp_path / "argument")]
+
+
+def test_environments_with_states_of_their_own_share_no_socket(tmp_path: Path) -> None:
+    """Also where the path of the socket is too long, and a short one is made of a digest."""
+    one, other = (Environment(tmp_path, None, tmp_path / ("x" * 100) / name) for name in ("a", "b"))
+    assert one.socket_file("w1") != other.socket_file("w1")

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfcli.models.environment.paths import Environment, find_environment
+from nfcli.models.environment.locations import find_environment
+from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import EnvironmentFolderError
 
 NOBODY = 54_321
@@ -226,7 +227,10 @@ def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFolderError) as caught:
         Environment(tmp_path / "file" / "environment", None).prepare()
-    assert str(caught.value) == f"folder {tmp_path / 'file' / 'environment'} can't be created: Not a directory"
+    assert str(caught.value) == (
+        f"folder {tmp_path / 'file' / 'environment'} can't be created: Not a directory: "
+        "name a folder for the state with --state DIR, NFCLI_STATE or state: in the inventory"
+    )
 
 
 def test_modes_of_sockets_are_not_checked(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

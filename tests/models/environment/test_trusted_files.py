@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.environment.paths import Environment, find_environment
+from nfcli.models.environment.locations import find_environment
+from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.trusted_files import (
     TRUSTED_FOLDERS_VARIABLE,
     is_private_group,

@@ -69,6 +69,7 @@ KEYS = [
     "topology.workers",
     "topology.broker",
     "fleet",
+    "state",
 ]
 SECRETIVE = Inventory(
     broker=Broker(endpoint="tcp://b:1", shared_key=KEY),
@@ -126,6 +127,7 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
         },
         "topology": {"workers": [], "broker": False},
         "fleet": ["w1", "edge-*"],
+        "state": None,
         "foreign_workers": {"n1": "nornir"},
         "remote_workers": [],
     }

@@ -99,7 +99,7 @@ MISTAKES = [
     ),
     (
         {"inventory": "worker: {}"},
-        "inventory.yaml: worker: no such key, expected one of broker, workers, topology, fleet",
+        "inventory.yaml: worker: no such key, expected one of broker, workers, topology, fleet, state",
     ),
     *(
         (

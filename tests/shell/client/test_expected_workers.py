@@ -245,8 +245,8 @@ def test_in_direct_mode_workers_without_an_entry_are_missing(tmp_path: Path) -> 
     """The inventory lists all workers that can be reached."""
     (tmp_path / "inventory.yaml").write_text("workers: {w1: [{service: fastmcp}]}\nfleet: [w1, w2, 'edge-*']\n")
     norfab = NorFab(tmp_path / "inventory.yaml")
-    KnownWorkers(norfab.environment).add(["w3"], utc_now())
     client = norfab.make_client()
+    KnownWorkers(norfab.environment).add(["w3"], utc_now())
     with pytest.raises(NoWorkersError) as caught:
         client.run_job("fastmcp", "x")
     for name in ("w1", "w2", "w3", "edge-*"):
