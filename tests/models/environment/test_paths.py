@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,6 +278,33 @@ def test_socket_path_always_fits(length: int) -> None:
     endpoint = environment.socket_endpoint("w")
     assert endpoint == environment.socket_endpoint("w")
     assert len(os.fsencode(endpoint.removeprefix("ipc://"))) <= 107
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+@pytest.mark.parametrize(("more", "is_there"), [(0, True), (1, False)])
+def test_socket_path_of_107_bytes_is_not_too_long(tmp_path: Path, more: int, is_there: bool) -> None:
+    """That is the longest that can be bound."""
+    folder = tmp_path / ("x" * (106 + more - len(f"{tmp_path}/.nfcli/run/w.ipc")))
+    folder.joinpath(".nfcli/run").mkdir(parents=True)
+    path = Path(Environment(folder, None).socket_endpoint("w").removeprefix("ipc://"))
+    assert (path == folder / ".nfcli/run/w.ipc") is is_there
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+    path.unlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+@pytest.mark.parametrize(("more", "is_there"), [(0, True), (1, False)])
+def test_runtime_folder_with_room_for_a_label_has_the_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int, is_there: bool
+) -> None:
+    """Its own path may be that long: a socket in it has 107 bytes."""
+    runtime = tmp_path / ("x" * (106 + more - len(f"{tmp_path}/nfcli/{'x' * 24}")))
+    runtime.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    file = Environment(Path("/" + "x" * 100), None).socket_file("w")
+    assert (file.parent == runtime / "nfcli") is is_there
+    assert len(os.fsencode(file)) == 107 or not is_there
 
 
 def test_socket_of_a_long_path_is_in_a_private_folder(tmp_path: Path) -> None:
