@@ -138,7 +138,7 @@ class Merged(Report):
 
 
 class DigestComparison(NamedTuple):
-    """What the digests of several workers say, a line each: `differences` of tokens, and what can't be compared."""
+    """What the digests of several workers say, a line each: `differences` of tokens or keys, and which are `unknown`."""
 
     differences: list[str]
     unknown: list[str]
@@ -162,10 +162,10 @@ def compare_digests(reports: Mapping[str, Any]) -> DigestComparison:
         if len(digests) > 1:
             sides = "; ".join(f"{', '.join(names)}: {counts[names[0]]}" for names in digests.values())
             differences.append(f"tokens differ ({sides}): see show fastmcp tokens diff")
-    notes = []
     if len(groups) > 1:
         sides = "; ".join(f"{', '.join(chain(*digests.values()))}: {key}" for key, digests in groups.items())
-        notes.append(f"tokens are not comparable, the fleet keys differ ({sides}): see man page security")
+        differences.append(f"tokens are not comparable, the fleet keys differ ({sides}): see man page security")
+    notes = []
     if unknown and len(reports) > 1:
         notes.append(f"tokens unknown: no digest from {', '.join(unknown)}, an older nfcli or another program")
     return DigestComparison(differences, notes)

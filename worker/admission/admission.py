@@ -22,8 +22,9 @@ from .replay_memory import ReplayMemory
 
 log = logging.getLogger(__name__)
 
-# The routing ids of the clients that workers have: NorFab's, and nfcli's own (`random_routing_id`).
-_WORKERS_CLIENT = re.compile(r"(?s)(.+)(?:-NFPClient|-nfcli-[0-9a-f]{16})")
+# The routing ids of the clients that workers have: NorFab's, and nfcli's own (`random_routing_id`), whose workers can't
+# have the name of its clients; NorFab's can.
+_WORKERS_CLIENT = re.compile(rf"(?s)(.+)-NFPClient|(?!{CLIENT_NAME}-nfcli-[0-9a-f]{{16}}\Z)(.+)-nfcli-[0-9a-f]{{16}}")
 
 
 class AdmissionError(TaskError):
@@ -132,4 +133,4 @@ def _relaying_worker(client: str) -> str | None:
     """Return the name of the worker whose client this is, None for another client's routing id (as Latin-1)."""
     text = client.encode("latin-1", errors="replace").decode(errors="replace")
     found = _WORKERS_CLIENT.fullmatch(text)
-    return found[1] if found is not None and found[1] != CLIENT_NAME else None
+    return None if found is None else found[1] or found[2]

@@ -119,8 +119,8 @@ def status(digest: object, key: object = "aaaaaaaa", tokens: int = 1) -> dict[st
         ),
         (
             {"w1": status("1"), "w2": status("1", key="bbbbbbbb")},
-            [],
             ["tokens are not comparable, the fleet keys differ (w1: aaaaaaaa; w2: bbbbbbbb): see man page security"],
+            [],
         ),
         (
             {"w1": status("1"), "w2": {"name": "w2"}, "w3": "text", "w4": status(None)},

@@ -252,6 +252,7 @@ def test_no_signature_is_needed_by_default(bench: AdmissionBench) -> None:
         ("fastmcp-worker-2-nfcli-0123456789abcdef", "fastmcp-worker-2"),
         ("client-1-nfcli-0123456789abcdef", "client-1"),
         ("a\nb-NFPClient", "a\nb"),
+        ("client-NFPClient", "client"),
     ],
 )
 def test_jobs_of_other_workers_are_refused(bench: AdmissionBench, client: str, worker: str) -> None:
