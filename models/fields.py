@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from .invisible import find_invisible
+from .invisible import find_ineffective_joiner, find_invisible, strip_variation_selectors
 
 MAX_USERNAME_CHARACTERS = 256
 MAX_TOKEN_CHARACTERS = 1024
@@ -45,8 +45,16 @@ def _check_length(value: str, limit: int) -> None:
         )
 
 
+def canonical_username(value: str) -> str:
+    """Return the form in which a user's name is stored and compared.
+
+    That is Unicode's form NFC, without selectors of variants of a character, which many fonts don't show.
+    """
+    return unicodedata.normalize("NFC", strip_variation_selectors(value))
+
+
 def _validate_stored_username(value: str) -> str:
-    value = unicodedata.normalize("NFC", value)
+    value = canonical_username(value)
     _check_length(value, MAX_USERNAME_CHARACTERS)
     if value != value.strip():
         raise PydanticCustomError("username_blanks", "must not begin or end with a blank")
@@ -63,6 +71,8 @@ def _validate_stored_username(value: str) -> str:
 def _validate_username(value: str) -> str:
     value = _validate_stored_username(value)
     position = find_invisible(value)
+    if position is None:
+        position = find_ineffective_joiner(value)
     kind = "invisible characters that its script doesn't need"
     if position is None:
         position = next((each for each, character in enumerate(value) if _is_odd_blank(character)), None)
@@ -129,7 +139,7 @@ def quote_value(value: Any) -> str:
 
 
 Username = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_username)]
-"""1 to 256 characters in Unicode's form NFC, no blank at either end, none that can't be seen or look like a space."""
+"""1 to 256 characters in their canonical form, no blank at either end, none that can't be seen or look like a space."""
 
 StoredUsername = Annotated[str, BeforeValidator(_validate_text), AfterValidator(_validate_stored_username)]
 """The same for a name that is stored already: earlier versions took invisible characters, and other blanks."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
 
 _NONCHARACTERS = "".join(chr(plane * 0x10000 + 0xFFFE) + chr(plane * 0x10000 + 0xFFFF) for plane in range(17))
 # Default_Ignorable_Code_Point of Unicode, control characters, interlinear annotation, noncharacters.
@@ -30,6 +31,7 @@ _INVISIBLE = re.compile(
 _PIECE = 65_536
 _JOINERS = "\u200c\u200d"
 _ZERO_WIDTH_JOINER = "\u200d"
+_VARIATION_SELECTOR = re.compile("[\\ufe00-\\ufe0f\\U000e0100-\\U000e01ef]")
 _KEYCAP = "\u20e3"
 _KEYCAP_BASES = "#*0123456789"
 _EMOJI_AMONG_OTHERS = "\u203c\u2049\u2139\u3030"
@@ -65,6 +67,57 @@ def strip_invisible(text: str) -> str:
 def find_invisible(text: str) -> int | None:
     """Return the position of the first invisible character that a text doesn't need, or None."""
     return next(_unneeded(text), None) if _INVISIBLE.search(text) else None
+
+
+def find_ineffective_joiner(text: str) -> int | None:
+    """Return the position of the first joiner that a text doesn't show, or None: names without it look the same.
+
+    A joiner between letters shows after a virama; a non-joiner also between two letters that would join otherwise.
+    """
+    for position, character in enumerate(text):
+        if character in _JOINERS and not _is_effective(character, text[:position], text[position + 1 :]):
+            return position
+    return None
+
+
+def strip_variation_selectors(text: str) -> str:
+    """Return a text without the variation selectors that choose between forms of one symbol or ideograph."""
+    if _VARIATION_SELECTOR.search(text) is None:
+        return text
+    kept = set(_unneeded(text))
+    stripped = "".join(
+        character
+        for position, character in enumerate(text)
+        if position in kept or _VARIATION_SELECTOR.match(character) is None
+    )
+    # The second of two in a row takes the place of the first one.
+    return stripped if stripped == text else strip_variation_selectors(stripped)
+
+
+def _is_effective(joiner: str, before: str, after: str) -> bool:
+    if unicodedata.combining(before[-1:] or " ") == _VIRAMA:
+        return True
+    if joiner == _ZERO_WIDTH_JOINER:
+        return _is_emoji(after[:1] or " ")
+    # Marks neither join nor keep others from joining.
+    previous, following = _first_letter(reversed(before)), _first_letter(iter(after))
+    return _has_form("<initial>", previous) and _has_form("<final>", following)
+
+
+def _first_letter(characters: Iterator[str]) -> str:
+    return next((each for each in characters if unicodedata.category(each) != "Mn"), "")
+
+
+@cache
+def _letters_with_form(form: str) -> frozenset[str]:
+    """Return the letters that have a presentation form of a kind: `<initial>` before others, `<final>` after others."""
+    single = re.compile(f"{form} ([0-9A-F]+)")  # ligatures have several letters
+    found = (single.fullmatch(unicodedata.decomposition(chr(code))) for code in range(0xFB50, 0xFEFD))
+    return frozenset(chr(int(each[1], 16)) for each in found if each is not None)
+
+
+def _has_form(form: str, letter: str) -> bool:
+    return letter in _letters_with_form(form)
 
 
 def _unneeded(text: str) -> Iterator[int]:

@@ -138,7 +138,7 @@ class Merged(Report):
 
 
 class DigestComparison(NamedTuple):
-    """What the digests of several workers say, a line each: `differences` of tokens or keys, and which are `unknown`."""
+    """What the digests of several workers say, a line each: `differences` of tokens or keys, and who is `unknown`."""
 
     differences: list[str]
     unknown: list[str]

@@ -93,10 +93,31 @@ def test_usernames_have_one_form(kind: Any) -> None:
     assert TypeAdapter(kind).validate_python("Zoe\u0308") == TypeAdapter(kind).validate_python("Zo\u00eb") == "Zo\u00eb"
 
 
-@pytest.mark.parametrize("name", ["می\u200cخواهم", "क्\u200dष", "👩🏽\u200d🚀", "❤\ufe0f", "葛\U000e0100"])  # noqa: RUF001
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "क्\u200dष", "👩🏽\u200d🚀", "ن\u0650\u200cب"])  # noqa: RUF001
 def test_usernames_keep_the_joiners_that_scripts_and_emoji_need(name: str) -> None:
     """Without them they would be other words and other pictures."""
     assert USERNAME.validate_python(name) == name
+
+
+@pytest.mark.parametrize("kind", [Username, StoredUsername])
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [("❤\ufe0f", "❤"), ("❤\ufe0e", "❤"), ("1\ufe0f\u20e3", "1\u20e3"), ("葛\U000e0100", "葛"), ("❤\ufe0f\ufe0e", "❤")],
+)
+def test_usernames_have_no_selectors_of_variants(kind: Any, name: str, stored: str) -> None:
+    """Many fonts show the same with and without: whichever is typed, it is one user."""
+    assert TypeAdapter(kind).validate_python(name) == stored
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["د\u200cا", "ب\u200dب", "ا\u200dب", "بد\u064e\u200cن", "क\u200cष", "क\u200dष", "ب\u200c١"],  # noqa: RUF001
+    ids=ascii,
+)
+def test_joiners_that_change_nothing_are_refused_in_usernames(name: str) -> None:
+    """The letters join, or don't, without them as well: another user could have the name that looks the same."""
+    assert "must not hold invisible characters that its script doesn't need" in refusal(USERNAME, name)
+    assert TypeAdapter(StoredUsername).validate_python(name) == name
 
 
 @given(st.text(B64, min_size=1, max_size=1000), st.integers(0, 24))

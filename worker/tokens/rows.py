@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-import unicodedata
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
-from ...models.fields import LAST_INSTANT
+from ...models.fields import LAST_INSTANT, canonical_username
 from ...models.tokens import BearerTokenRecord
 from .replication.tombstones import TOMBSTONE_PREFIX
 
@@ -139,7 +138,7 @@ def _decode(key: bytes, tag: bytes, value: bytes, expires: float | None) -> Bear
         record = BearerTokenRecord(**content, expires=expires)
         if (
             key == (KEY_PREFIX + record.token).encode()
-            and unicodedata.normalize("NFC", tag.decode()) == record.username
+            and canonical_username(tag.decode()) == record.username
             and 0 <= record.created < LAST_INSTANT
             and (expires is None or 0 <= expires < LAST_INSTANT)
         ):

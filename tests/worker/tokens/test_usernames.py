@@ -12,6 +12,7 @@ from support.tokens.token_store import delete_tokens, store_token
 
 COMPOSED, DECOMPOSED = "Zo\u00eb", "Zoe\u0308"
 HIDDEN = "bob\u200b"
+HEART = "\u2764"
 
 
 def plant(database: RawDatabase, token: str, username: str) -> None:
@@ -37,9 +38,10 @@ def test_names_that_are_stored_already_are_read_as_one_form(
     plant(raw_database, "t1", DECOMPOSED)
     plant(raw_database, "t2", HIDDEN)
     plant(raw_database, "t3", "bob")
+    plant(raw_database, "t4", f"{HEART}\ufe0f")
     store = open_store()
-    assert sorted(store.usernames()) == sorted(["bob", HIDDEN, COMPOSED])
-    for typed, token in ((DECOMPOSED, "t1"), (HIDDEN, "t2")):
+    assert sorted(store.usernames()) == sorted(["bob", HIDDEN, COMPOSED, HEART])
+    for typed, token in ((DECOMPOSED, "t1"), (HIDDEN, "t2"), (HEART, "t4")):
         name = BearerTokenListInput(username=typed).username
         assert [record.token for record in store.records(name)] == [token]
         assert delete_tokens(store, username=name) == 1
