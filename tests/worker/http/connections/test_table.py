@@ -123,12 +123,37 @@ def test_addresses_of_an_ipv6_network_count_as_one(connected: ConnectionTable) -
 
 def test_few_file_descriptors_allow_fewer_connections(limits: HttpLimits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of them are left to the rest of the process; macOS grants 256 by default."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (20, 20))
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (20, 1_000))
     few = ConnectionTable(limits)
     assert are_open([connection for number in range(11) for connection in add(few, f"a{number}")]) == [
         False,
         *[True] * 10,
     ]
+
+
+def test_known_connection_that_has_ended_is_not_the_one_to_close(connected: ConnectionTable) -> None:
+    """The next oldest one is."""
+    first, *others = add(connected, "a", 8, is_known=True)
+    connected.remove(first)
+    assert are_open([*others, *add(connected, "a", 2, is_known=True)]) == [False, *[True] * 8]
+
+
+def test_address_with_most_known_connections_loses_one_where_no_unknown_one_is_idle(
+    connected: ConnectionTable, caplog: pytest.LogCaptureFixture, limits: HttpLimits
+) -> None:
+    """Whichever came first; a line names the limit of all addresses."""
+    few, many = add(connected, "a", 3, is_known=True), add(connected, "b", 7, is_known=True)
+    assert are_open([*few, *many, *add(connected, "c", is_busy=True)]) == [*[True] * 3, False, *[True] * 7]
+    assert caplog.messages == ["HTTP connections closed: more than 10 of all addresses together"]
+    assert limits.counters()["connections_closed"] == 1
+
+
+def test_counters_begin_at_zero_and_have_the_names_of_get_stats(limits: HttpLimits) -> None:
+    """One for each limit."""
+    assert limits.counters() == dict.fromkeys(limits.counters(), 0)
+    assert {"connections_closed", "requests_too_long", "clients_too_slow", "waits_for_descriptors"} <= set(
+        limits.counters()
+    )
 
 
 def test_flood_of_connections_logs_one_line(connected: ConnectionTable, caplog: pytest.LogCaptureFixture) -> None:

@@ -91,7 +91,7 @@ def test_authenticated_connections_are_limited_too(bench: Bench) -> None:
 
 def test_few_descriptors_allow_fewer_connections(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of them."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (20, 20))
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (20, 1_000))
     assert [closed for number in range(6) for closed in bench.add(f"a{number}", number)] == [0, 1, 2]
 
 
