@@ -63,6 +63,8 @@ def result(value: Any, **more: Any) -> dict[str, Any]:
         ("equals", "reload", {"a": {"b": ["x", "reload"]}}),
         ("equals", "reload", [{"reload": 1}]),
         ("contains", "'a': 1", {"a": 1}),
+        ("equals", "{'a': 1}", {"a": 1}),
+        ("equals", "{'a': 1}", [[{"a": 1}]]),
         ("equals", "true", True),
         ("equals", "True", [True]),
         ("regex", "^true$", True),
@@ -89,6 +91,7 @@ def test_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, val
         ("contains", "none", None),
         ("regex", "None", [None, {"a": [None]}, "show"]),
         ("equals", "reload", "reload "),
+        ("equals", "{'a': 1}", {"b": {"a": 1}}),
         ("regex", "Reload", "reload"),
         ("regex", "^load", "reload"),
         ("regex", ".", []),
@@ -96,7 +99,7 @@ def test_call_is_refused_by_any_value_of_the_argument(kind: str, match: str, val
     ],
 )
 def test_call_passes_without_a_match(kind: str, match: str, value: Any) -> None:
-    """Null never matches."""
+    """Null never matches; of a mapping in another one the parts are compared, not its text."""
     guard = guardrails(on_commands(kind, match))
     values = value if kind != "regex" or match != "None" else [None, "show"]
     assert guard.check_arguments({"commands": values}) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import threading
@@ -16,7 +17,7 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import ClientMessage, Command
 from nfcli.worker.transport.connections import guard, table
 from support.direct_server import WAIT_MILLISECONDS
-from support.strangers import connections, wait_until
+from support.strangers import connections, descriptors, wait_until
 
 Connect = Callable[..., Any]
 
@@ -122,3 +123,18 @@ def test_connections_end_as_clients_leave(server: Any, connect_peer: Connect) ->
         assert run_job(peer, f"u{number}") == ["202", "200"]
         peer.close()
     wait_until(lambda: server.direct.counters()["connections"] == 0)
+
+
+def test_nothing_stays_open_after_the_end() -> None:
+    """Neither of the limits nor of the socket; stopping twice is harmless."""
+    before = descriptors(os.getpid())
+    with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.ROUTER) as router:
+        limited = guard.ConnectionGuard(router, 5)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        limited.start(f"tcp://127.0.0.1:{port}")
+        with connections(f"tcp://127.0.0.1:{port}", 3):
+            wait_until(lambda: limited.counters()["connections"] == 3)
+        wait_until(lambda: limited.counters()["connections"] == 0)
+        limited.stop()
+        limited.stop()
+    assert descriptors(os.getpid()) == before

@@ -6,10 +6,22 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from nfcli.worker.transport.connections.sockets import SocketHolder, identity
+from nfcli.worker.transport.connections.sockets import (
+    SocketHolder,
+    has_unread,
+    identity,
+    local_address,
+    peer_address,
+    received_bytes,
+    resident_bytes,
+    socket_at,
+)
+
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -67,3 +79,45 @@ def test_held_socket_is_not_inherited(holder: SocketHolder) -> None:
     with ours, client, holder.socket_at(ours.fileno()) as held:
         assert held is not None
         assert not held.get_inheritable()
+
+
+def test_addresses_and_bytes_of_a_tcp_connection_are_read() -> None:
+    """By the descriptor; a closed one has none."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client:
+            ours, _ = listener.accept()
+            with ours, socket_at(ours.fileno()) as borrowed:
+                assert borrowed is not None
+                assert local_address(borrowed) == listener.getsockname()[1]
+                assert peer_address(borrowed) == "127.0.0.1"
+                assert (received_bytes(borrowed), has_unread(borrowed)) == (0, False)
+                client.sendall(b"x" * 1_000)
+                assert ours.recv(400, socket.MSG_WAITALL) == b"x" * 400
+                assert (received_bytes(borrowed), has_unread(borrowed)) == (1_000, True)
+                assert ours.recv(600, socket.MSG_WAITALL) == b"x" * 600
+                assert (received_bytes(borrowed), has_unread(borrowed)) == (1_000, False)
+        assert (local_address(ours), peer_address(ours), received_bytes(ours)) == (None, "", None)
+
+
+def test_connection_of_a_socket_file_has_no_address_and_no_count(tmp_path: Path) -> None:
+    """What waits there is known."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(path))
+        listener.listen()
+        client.connect(str(path))
+        ours, _ = listener.accept()
+        with ours:
+            assert (local_address(ours), peer_address(ours), received_bytes(ours)) == (str(path), "", None)
+            assert not has_unread(ours)
+            client.sendall(b"x")
+            assert has_unread(ours)
+
+
+def test_memory_of_the_process_is_known() -> None:
+    """It grows with what is allocated and written."""
+    before = resident_bytes()
+    filled = bytearray(b"x") * (64 * MIB)
+    assert before > 8 * MIB
+    assert resident_bytes() - before > 32 * MIB
+    assert len(filled) == 64 * MIB
