@@ -130,6 +130,13 @@ def test_messages_without_end_of_many_connections_are_limited_together(bench: Be
     assert measure(bench, *[16 * MIB] * 6) == [5, 4]
 
 
+def test_longest_message_counts_once(bench: Bench) -> None:
+    """The others are within the limit without it."""
+    for number in range(4):
+        bench.add(f"a{number}", number)
+    assert measure(bench, 100 * MIB, 16 * MIB, 16 * MIB, 16 * MIB) == [0]
+
+
 def test_growth_of_memory_counts_for_a_socket_file_once_bytes_wait(bench: Bench) -> None:
     """What the process held before, and what it grows by while none wait, isn't the client's."""
     bench.add("", 0)
