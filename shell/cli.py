@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
     add("--stop-on-error", action="store_true", help="stop a script at the first command that fails")
     add("--create-env", type=Path, metavar="DIR", help="write a new environment to DIR and exit")
+    _add_tls_options(parser)
     add("--authorize", type=Path, metavar="KEYFILE", help="authorize the client with this public key file and exit")
     add("--fleet-key", type=Path, metavar="FILE", help="fleet key of --create-env and --authorize (- is stdin)")
     add("--backup", type=Path, metavar="FILE", help="back up a worker's tokens to the new file FILE (- is stdout)")
@@ -95,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--version", action="version", version=f"nfcli {version('nfcli')}")
     add("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="one command to run: fastmcp auth list-tokens")
     return parser
+
+
+def _add_tls_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tls", action="store_true", help="have --create-env make a private CA and a certificate for HTTPS")
+    add("--renew-tls", action="store_true", help="renew the certificate of the environment's private CA and exit")
+    add("--tls-name", action="append", default=[], metavar="NAME", help="further host name or address of --tls")
 
 
 def _add_service_options(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
             notice=_notice,
             state=arguments.state,
         )
-    if arguments.create_env is not None or arguments.authorize is not None:
+    if arguments.create_env is not None or arguments.authorize is not None or arguments.renew_tls:
         return _run_setup(arguments)
     is_transfer = arguments.backup or arguments.restore or arguments.import_norfab
     if arguments.words or not (arguments.workers or is_transfer or sys.stdin.isatty()):
@@ -151,11 +159,20 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_setup(arguments: argparse.Namespace) -> int:
     from .maintenance.authorize_command import authorize, create_fleet_environment  # noqa: PLC0415  few runs need it
 
-    if arguments.authorize is not None:
+    if arguments.renew_tls:
+        from .maintenance.tls_command import renew  # noqa: PLC0415  as above
+
+        _notice(renew(arguments.inventory, arguments.tls_name))
+    elif arguments.authorize is not None:
         _notice(authorize(arguments.inventory, arguments.authorize, arguments.fleet_key, arguments.state))
     else:
-        environment = create_fleet_environment(arguments.create_env, arguments.fleet_key, arguments.state)
+        names = arguments.tls_name if arguments.tls else None
+        environment = create_fleet_environment(
+            arguments.create_env, arguments.fleet_key, arguments.state, tls_names=names
+        )
         _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
+        if arguments.tls:
+            _notice(f"clients have to trust the CA in {environment.folder / 'tls' / 'ca.crt'}: man page mcp-clients")
     return EXIT_OK
 
 
@@ -165,6 +182,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
     modes = [("--backup", arguments.backup), ("--restore", arguments.restore)]
     modes += [("--import-norfab", arguments.import_norfab), ("--check", arguments.check)]
     modes += [("--authorize", arguments.authorize), ("--install-service", arguments.install_service)]
+    modes += [("--renew-tls", arguments.renew_tls)]
     modes += [("-w", arguments.workers), ("--create-env", arguments.create_env)]
     given = [name for name, value in modes if value]
     words = [] if arguments.check and arguments.words == _OFFLINE else arguments.words
@@ -173,6 +191,10 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{given[0]} must be used alone: without a command and without {others}")
     if (arguments.user or arguments.dry_run) and arguments.install_service is None:
         raise UsageError(f"{'--user' if arguments.user else '--dry-run'} needs --install-service")
+    if arguments.tls and arguments.create_env is None:
+        raise UsageError("--tls needs --create-env: in an environment that exists, set tls in the worker's inventory")
+    if arguments.tls_name and not (arguments.tls or arguments.renew_tls):
+        raise UsageError("--tls-name needs --create-env DIR --tls or --renew-tls")
     if arguments.unverified and not arguments.restore:
         raise UsageError("--unverified needs --restore: name the backup that is to be accepted without a valid seal")
     if arguments.fleet_key is not None and not (arguments.create_env or arguments.authorize):

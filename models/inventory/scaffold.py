@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..environment.paths import DEFAULT_WORKER, INVENTORY_NAME, Environment
@@ -51,13 +52,29 @@ auth_bearer:
 """
 
 
-def create_environment(folder: Path) -> Environment:
+STARTER_TLS = """
+# HTTPS with a certificate of a private CA: clients have to trust tls/ca.crt (man page mcp-clients). When the files
+# change, running workers use the new ones. nfcli --renew-tls makes a new certificate.
+tls:
+  certfile: tls/server.crt
+  keyfile: tls/server.key
+"""
+
+
+def create_environment(folder: Path, tls_names: Sequence[str] | None = None) -> Environment:
     """Write a commented inventory with one worker, authentication on, into `folder`, creating that if missing.
+
+    Unless `tls_names` is None the worker serves HTTPS, by a certificate of a new CA for this machine's names and these.
 
     Raises:
         EnvironmentFolderError: one of the files exists already, other users could replace the folder (nothing is
             changed then), or a file can't be written.
+        CertificateError: a name is not valid; nothing is changed then.
     """
+    if tls_names is not None:
+        from ..certificates import authority  # noqa: PLC0415  takes 0.1 s, which only TLS needs
+
+        authority.verify_names(tls_names)
     try:
         folder = folder.expanduser().absolute()
         verify_trusted(folder)
@@ -67,12 +84,22 @@ def create_environment(folder: Path) -> Environment:
         raise EnvironmentFolderError(f"folder {folder} can't be created: {reason}") from error
     inventory_file = folder / INVENTORY_NAME
     worker_file = folder / "fastmcp" / f"{DEFAULT_WORKER}.yaml"
-    for file in (inventory_file, worker_file):
+    tls_folder = folder / "tls"
+    for file in (inventory_file, worker_file, *([] if tls_names is None else [tls_folder])):
         if os.path.lexists(file):
             raise EnvironmentFolderError(f"{file} exists already: nothing was changed, name another folder")
     make_private_folder(folder, parents=True, verify=False)
     make_private_folder(worker_file.parent, verify=False)
-    for file, text in ((worker_file, STARTER_WORKER), (inventory_file, STARTER_INVENTORY)):
+    worker = STARTER_WORKER
+    if tls_names is not None:
+        worker = worker.replace("http://127.0.0.1", "https://localhost") + STARTER_TLS
+        try:
+            authority.create_authority(tls_folder, [*authority.local_names(), *tls_names])
+        except OSError as error:
+            raise EnvironmentFolderError(
+                f"{error.filename or tls_folder} can't be written: {error.strerror}"
+            ) from error
+    for file, text in ((worker_file, worker), (inventory_file, STARTER_INVENTORY)):
         try:
             with open_private(file, "x") as stream:
                 stream.write(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +42,12 @@ _MAX_KEY_BYTES = 4096
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
 
-def create_fleet_environment(folder: Path, fleet_key_file: Path | None, state: Path | None = None) -> Environment:
+def create_fleet_environment(
+    folder: Path, fleet_key_file: Path | None, state: Path | None = None, *, tls_names: Sequence[str] | None = None
+) -> Environment:
     """Write a new environment with a new fleet key or, if a file is named, with the key in it.
+
+    Unless `tls_names` is None its worker serves HTTPS, by a certificate for this machine's names and these.
 
     Raises:
         NfcliError: the environment can't be created, or the key isn't one; nothing is written then.
@@ -52,7 +57,7 @@ def create_fleet_environment(folder: Path, fleet_key_file: Path | None, state: P
     existing = Environment(folder.expanduser(), None, place)
     if key is not None and existing.keys_folder.is_dir():
         check_fleet_key(existing, key)
-    environment = replace(create_environment(folder), state=place)
+    environment = replace(create_environment(folder, tls_names), state=place)
     environment.prepare()
     if key is None:
         ensure_fleet_key(environment)

@@ -163,8 +163,8 @@ class WorkerChecks:
             return [CheckResult(subject="exposure", error=fault) for fault in faults]
         clients = "this machine" if worker.is_loopback else "other machines"
         token = "with a token" if worker.authentication_enabled else "without a token"
-        scheme = "over plain HTTP" if worker.tls is None else "over HTTPS"
-        return [CheckResult(subject="exposure", detail=f"reachable from {clients} {scheme}, {token}")]
+        scheme = "" if worker.tls is None else " over HTTPS"
+        return [CheckResult(subject="exposure", detail=f"reachable from {clients}{scheme}, {token}")]
 
     def _stopped(self, name: str) -> list[CheckResult]:
         """Run the preflight checks in a separate worker process."""
