@@ -85,8 +85,6 @@ def test_environment_with_tls_serves_checks_and_renews(
             '"certificate_expires": "20'
             in nfcli("-c", "show", "fastmcp", "status", "|", "json", environment=tls_environment).stdout
         )
-        (tls_environment.folder / "tls" / "server.key").write_text("x")
-        nfcli("--renew-tls", environment=tls_environment)
     key = tls_environment.folder / "tls" / "server.key"
     key.unlink()
     failed = nfcli("-w", environment=tls_environment)
