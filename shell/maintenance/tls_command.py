@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...models.certificates.authority import CA_CERTIFICATE, TLS_FOLDER, renew_certificate
-from ...models.environment.paths import find_environment
+from ...models.environment.locations import find_environment
 from ...models.errors import CertificateError
 
 

@@ -106,8 +106,7 @@ def test_plain_http_for_other_machines_is_a_warning_and_a_fault(
     behind_proxy = environment_factory(host=EVERYWHERE, trusted_proxies=["10.0.0.0/8"])
     assert "warning" not in nfcli("show", "fastmcp", "status", environment=behind_proxy).stderr
     assert (
-        " exposure: reachable from other machines, with a token\n"
-        in nfcli("--check", environment=behind_proxy).stdout
+        " exposure: reachable from other machines, with a token\n" in nfcli("--check", environment=behind_proxy).stdout
     )
 
 
