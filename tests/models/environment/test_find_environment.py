@@ -164,3 +164,17 @@ def test_environments_with_states_of_their_own_share_no_socket(tmp_path: Path) -
     """Also where the path of the socket is too long, and a short one is made of a digest."""
     one, other = (Environment(tmp_path, None, tmp_path / ("x" * 100) / name) for name in ("a", "b"))
     assert one.socket_file("w1") != other.socket_file("w1")
+
+
+@pytest.mark.parametrize("has_inventory", [False, True])
+@pytest.mark.parametrize("has_state", [False, True])
+def test_a_worker_process_finds_the_environment_by_its_arguments(
+    tmp_path: Path, has_inventory: bool, has_state: bool
+) -> None:
+    """The folder or the inventory, and the state where that is named."""
+    file = tmp_path / "inventory.yaml" if has_inventory else None
+    environment = Environment(tmp_path, file, tmp_path / "state" if has_state else None)
+    assert environment.arguments == [
+        *(["--inventory", f"{tmp_path}/inventory.yaml"] if has_inventory else ["--environment", f"{tmp_path}"]),
+        *(["--state", f"{tmp_path}/state"] if has_state else []),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import shutil
@@ -353,7 +354,8 @@ def test_state_in_a_base_folder_of_norfab_is_stored_elsewhere(tmp_path: Path, ho
     assert environment.published_by == tmp_path
     environment.prepare()
     assert environment.state_folder.parent == home / ".local" / "state" / "nfcli" / "environments"
-    assert environment.state_folder.name.startswith(f"{environment.folder.name}-")
+    label = hashlib.sha256(os.fsencode(environment.folder)).hexdigest()[:12]  # the state of earlier versions is there
+    assert environment.state_folder.name == f"{environment.folder.name}-{label}"
     assert environment.keys_folder.is_dir()
     assert not (environment.folder / ".nfcli").exists()
     assert environment.state_folder != Environment(tmp_path / "other", None).state_folder
