@@ -95,6 +95,13 @@ def configure_logging(path: Path, level: str) -> Callable[[], None]:
     return restore
 
 
+def reopen_log_file() -> None:
+    """Open the log's file anew, for a program that has moved it away; nothing happens where there is none."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _PrivateFile):
+            handler.reopen()
+
+
 def _adopt(logger: logging.Logger, handlers: list[logging.Handler], level: int) -> Callable[[], None]:
     """Give a logger these handlers and no others; return a function that undoes it."""
     former = logger.handlers[:], logger.level, logger.propagate
@@ -133,6 +140,20 @@ class _PrivateFile(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         return open_private(Path(self.baseFilename), "a")  # type: ignore[return-value]
+
+    def reopen(self) -> None:
+        """Write to a new file if the one that was written to has been moved; if none can be opened, go on with that."""
+        self.acquire()
+        try:
+            new = self._open()
+        except (OSError, NfcliError):
+            logging.getLogger(__name__).exception("the log can't be opened anew")
+        else:
+            old, self.stream = self.stream, new
+            if old is not None:
+                old.close()
+        finally:
+            self.release()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002  logging's name and signature
         """Report once that the log can't be written; the default would print the call's arguments."""

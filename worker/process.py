@@ -46,6 +46,14 @@ async def _serve(worker: Worker, stdout: IO[str], arguments: argparse.Namespace)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.request_stop)
+    running: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(_reload(worker, stdout))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     url, endpoint = worker.context.url, worker.context.endpoint
     warnings = worker.warnings()
     _write_event(
@@ -67,6 +75,18 @@ async def _serve(worker: Worker, stdout: IO[str], arguments: argparse.Namespace)
 
         call_after(partial(wait_for_end_of_stdin, ask_loop), worker.request_stop)
     return await worker.serve()
+
+
+async def _reload(worker: Worker, stdout: IO[str]) -> None:
+    """Read the inventory again, and report it."""
+    try:
+        done = await worker.reloader.reload()
+    except NfcliError as error:
+        log.error("nothing was changed: %s", error)
+        _write_event(stdout, event="reloaded", error=str(error))
+    else:
+        log.info("read the inventory again: %s", done)
+        _write_event(stdout, event="reloaded", done=done)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -113,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     stdout: IO[str] = sys.stdout
     os.umask(0o077)
+    signal.signal(signal.SIGHUP, lambda *_: None)  # what is read now is new
     forbid_core_dumps()
     _tune_malloc()
     _raise_descriptor_limit()

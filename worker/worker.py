@@ -32,6 +32,7 @@ from .configuration import Configuration
 from .fabric.client import FabricClient
 from .http.forwarding.origin import TrustedProxies
 from .http.listener import HttpListener, check_exposure
+from .http.middleware import RequestMiddleware
 from .http.public.readiness import Readiness
 from .http.server import HttpServer
 from .http.tls.certificates import ServerCertificate
@@ -40,6 +41,7 @@ from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
+from .reloading import Reloader
 from .tasks import audit, auth, backup, health, introspection, token_import, token_sync, tools
 from .tokens.fallback.disk_space import Reserve
 from .tokens.store import TokenStore
@@ -148,6 +150,7 @@ class Worker:
             discovery=discovery,
             url=listener.url,
         )
+        self.reloader = Reloader(environment, name, inventory)
         self._open_metrics()
         self._open_http(listener, fabric)
         self._open_transport()
@@ -206,11 +209,21 @@ class Worker:
             on_call=None if self._metrics is None else self._metrics.meters.tool_call,
             proxies=proxies,
         )
+        self._add_reloads(app, proxies)
         served = app if self._metrics is None else self._metrics.counting(app)
         context.certificate = self._certificate_summary
         self.http = HttpServer(
             served, listener, on_stop=app.close_streams, proxies=proxies, certificate=self._certificate
         )
+
+    def _add_reloads(self, app: RequestMiddleware, proxies: TrustedProxies) -> None:
+        context, url, add = self.context, self.context.url, self.reloader.add
+        add("allowed_hosts", "allowed_origins", prepare=lambda new: partial(app.allow_hosts, new, url))
+        add("trusted_proxies", prepare=lambda new: partial(proxies.replace, new.trusted_proxies))
+        add("tools", prepare=lambda new: partial(context.catalogue.apply_policy, ToolPolicy(new.tools)))
+        add(prepare=lambda new: partial(setattr, context, "inventory", new))
+        if (certificate := self._certificate) is not None:
+            add(prepare=lambda _: _after(certificate.reload))
 
     def _open_admission(self, clients: AuthorizedKeys) -> Admission:
         replays = ReplayMemory(self.environment.signed_jobs_file(self.name), clock=self.context.clock)
@@ -337,6 +350,12 @@ class Worker:
             except NfcliError as error:
                 log.warning("expired tokens not removed from disk: %s", error)
                 seconds = self._sweep_retry_seconds
+
+
+def _after(reload: Callable[[], None]) -> Callable[[], None]:
+    """Reload, and return what has nothing left to do."""
+    reload()
+    return lambda: None
 
 
 def _exit_after(seconds: float, status: int) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import selectors
 import signal
 import time
-from collections.abc import Collection, Sequence
-from typing import NoReturn
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import EXIT_OK, NfcliError, WorkerStartError
+from ...models.inventory.loader import load_inventory
 from .launcher import Launcher
 from .service_manager import ServiceManager
 from .worker_process import READY_SECONDS, Notice, WorkerHandle
@@ -21,6 +24,7 @@ HEALTHY_SECONDS = 60.0
 """A worker that ran for longer is restarted after the first backoff again."""
 QUESTION_SECONDS = 5.0
 """Pause between two questions whether a worker is alive."""
+_PIPE_BYTES = 65_536
 HANG_SECONDS = 20.0
 """A worker that has left a question unanswered for this long is killed and restarted."""
 
@@ -35,6 +39,8 @@ def _raise_stopped(*_: object) -> NoReturn:
 
 class Supervisor:
     """Runs workers in the foreground for a service manager: reports what happens, restarts workers that end.
+
+    After SIGHUP it and its workers read the inventory again; a mistake in it changes nothing.
 
     Each worker is watched by itself: a slow start or a worker that hangs delays no other one. `notice` is called with
     each line to report. The first restart of a worker comes after `first_backoff` seconds, each further one after twice
@@ -61,6 +67,9 @@ class Supervisor:
         self._hang_seconds = hang_seconds
         self._selector = selectors.DefaultSelector()  # one for all: a new one would need a descriptor at a bad time
         self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False, notice=self._notice)
+        self._wakeups = os.pipe()
+        os.set_blocking(self._wakeups[1], False)
+        self._terminal = next((number for number in range(3) if os.isatty(number)), None)
         self._backoffs: dict[str, float] = {}
         self._restart_times: dict[str, float] = {}
         self._start_deadlines: dict[str, float] = {}
@@ -68,12 +77,14 @@ class Supervisor:
         self._next_question = time.monotonic()
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; return the exit status.
+        """Run until SIGTERM or SIGINT, or SIGHUP because its terminal was closed; return the exit status.
 
         Raises:
             WorkerStartError: another process runs one of the workers, or one can't start the first time.
         """
         before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._wake)
+        self._selector.register(self._wakeups[0], selectors.EVENT_READ, None)
         try:
             self._start_all()
             self._manager.report_ready(f"workers are ready: {', '.join(self._launcher.names)}")
@@ -89,6 +100,10 @@ class Supervisor:
                 signal.signal(number, handler)
         self._notice("stopped")
         return EXIT_OK
+
+    def _wake(self, *_: object) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of earlier ones
+            os.write(self._wakeups[1], b"!")
 
     def _notice(self, text: str) -> None:
         self._report_line(text)
@@ -121,7 +136,10 @@ class Supervisor:
             times = [*self._restart_times.values(), *self._start_deadlines.values(), *due]
             events = self._selector.select(max(0.0, min(times) - time.monotonic()))
             for key, _ in events:
-                self._handle_output(key.data)
+                if key.data is None:
+                    self._reload()
+                elif key.fd in self._selector.get_map():  # the reload has not stopped it
+                    self._handle_output(key.data)
             self._manager.ping()
             now = time.monotonic()
             for name in _due(self._restart_times, now):
@@ -135,11 +153,45 @@ class Supervisor:
     def _handle_output(self, handle: WorkerHandle) -> None:
         if handle.name in self._start_deadlines:
             self._handle_start(handle)
-        elif handle.read_reports() is None:
+        elif (reports := handle.read_reports()) is None:
             self._forget(handle.name)
             self._schedule_restart(handle, f"ended with status {handle.process.returncode}")
         else:
             self._unanswered.pop(handle.name, None)
+            for report in reports:
+                if report.get("event") == "reloaded":
+                    self._report_reload(handle.name, report)
+
+    def _report_reload(self, name: str, report: Mapping[str, Any]) -> None:
+        if "error" in report:
+            self._notice(f"worker {name} changed nothing: {report['error']}")
+        else:
+            self._notice(f"worker {name} has read its inventory again: {report.get('done')}")
+
+    def _reload(self) -> None:
+        """Read the inventory again: start and stop workers as it says, and have the others read it too."""
+        os.read(self._wakeups[0], _PIPE_BYTES)
+        if self._terminal is not None and not os.isatty(self._terminal):
+            raise _Stopped  # the terminal that this runs at was closed
+        self._manager.report_reloading()
+        try:
+            names = load_inventory(self._environment).topology.workers
+        except NfcliError as error:
+            self._notice(f"nothing was changed: {error}")
+            return
+        finally:
+            self._manager.report_ready("running")
+        known = [*self._launcher.handles, *self._restart_times]
+        self._launcher.names = list(names)
+        for name in known:
+            if name not in names:
+                self._restart_times.pop(name, None)
+                if name in self._launcher.handles:
+                    self._forget(name)
+                self._notice(f"worker {name} was stopped: the inventory no longer runs it on this machine")
+            elif name in self._launcher.handles and name not in self._start_deadlines:
+                self._launcher.handles[name].process.send_signal(signal.SIGHUP)
+        self._restart_times |= dict.fromkeys([name for name in names if name not in known], time.monotonic())
 
     def _handle_start(self, handle: WorkerHandle) -> None:
         """Read what a worker that is starting reports."""

@@ -16,11 +16,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...models.inventory.schema import WorkerInventory
 from .active_requests import ActiveRequests
+from .allowed_hosts import host_patterns, origin_patterns, sharing_patterns
 from .authentication import authenticate, delay_response, recheck_token
 from .connections.protocol import mark_known
 from .forwarding.elements import ForwardingError
@@ -88,6 +91,16 @@ class RequestMiddleware:
         self._lifespan = lifespan
         self._is_open = False
         self._logged: set[tuple[str, str]] = set()
+
+    def allow_hosts(self, inventory: WorkerInventory, url: str) -> None:
+        """Allow the hosts and origins of a changed inventory from now on; from the thread of the requests' loop."""
+        self._policy = replace(
+            self._policy,
+            hosts=host_patterns(inventory, url),
+            origins=origin_patterns(inventory, url),
+            shared_with=sharing_patterns(inventory, url),
+        )
+        self._logged.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the application's lifespan."""

@@ -50,7 +50,10 @@ class ToolCatalogue:
         self._policy = policy
         self._lock = threading.Lock()
         self._warned: set[tuple[str, ...]] = set()
-        self._by_service: dict[str, tuple[PublishedTool, ...]] = {service: tuple(self._build(service, own, worker))}
+        self._worker = worker
+        self._entries: dict[str, list[Mapping[str, Any]]] = {service: list(own)}
+        self._by_service: dict[str, tuple[PublishedTool, ...]] = {}
+        self._by_service[service] = tuple(self._build(service, self._entries[service], worker))
         self.tools: Mapping[str, PublishedTool] = {}
         self.prompts: Mapping[str, PublishedPrompt] = {}
         self.tools, self.prompts = self._merged()
@@ -69,9 +72,10 @@ class ToolCatalogue:
         else:
             if len(entries) > MAX_ENTRIES_OF_A_SERVICE:
                 self._warn_once(service, f"more than {MAX_ENTRIES_OF_A_SERVICE} tasks: the rest is not published")
-            found = tuple(self._build(service, entries[:MAX_ENTRIES_OF_A_SERVICE]))
+            kept = list(entries[:MAX_ENTRIES_OF_A_SERVICE])
+            found = tuple(self._build(service, kept))
             with self._lock:
-                self._by_service[service] = found
+                self._by_service[service], self._entries[service] = found, kept
                 self._publish()
         return [tool.name for tool in self.tools.values() if tool.service == service]
 
@@ -79,7 +83,16 @@ class ToolCatalogue:
         """Remove the tools and prompts of all services but these and this worker's own."""
         with self._lock:
             for service in self._by_service.keys() - {*services, self._service}:
-                del self._by_service[service]
+                del self._by_service[service], self._entries[service]
+            self._publish()
+
+    def apply_policy(self, policy: ToolPolicy) -> None:
+        """Publish what another policy allows, with its guardrails, from now on."""
+        with self._lock:
+            self._policy = policy
+            for service, entries in self._entries.items():
+                worker = self._worker if service == self._service else None
+                self._by_service[service] = tuple(self._build(service, entries, worker))
             self._publish()
 
     def _publish(self) -> None:
