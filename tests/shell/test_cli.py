@@ -20,6 +20,7 @@ MODES = {
     "--import-norfab": ["--import-norfab", "d"],
     "--check": ["--check"],
     "--authorize": ["--authorize", "f"],
+    "--install-service": ["--install-service"],
 }
 OTHERS = {"-w": ["-w"], "--create-env": ["--create-env", "d"], "a command": ["show", "norfab", "workers"]}
 
@@ -43,6 +44,25 @@ def test_backup_restore_import_and_check_go_alone(
     others = ", ".join(name for name in [*MODES, "-w", "--create-env"] if name != one)
     assert (said.out, said.err) == ("", f"nfcli: {one} must be used alone: without a command and without {others}\n")
     assert [*folder.iterdir(), *home.iterdir()] == []
+
+
+@pytest.mark.parametrize("option", ["--user", "--dry-run"])
+def test_options_of_a_service_need_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would mean nothing."""
+    assert main([option, "show", "norfab", "workers"]) == 2
+    assert capsys.readouterr().err == f"nfcli: {option} needs --install-service\n"
+
+
+def test_a_service_that_cannot_be_installed_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For root, who would have to name an inventory, and on another system."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert main(["--install-service", "--dry-run"]) == 1
+    assert capsys.readouterr().err == "nfcli: name the inventory of the service: nfcli -i FILE --install-service\n"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert main(["-i", str(folder), "--install-service"]) == 1
+    assert capsys.readouterr().err.startswith("nfcli: --install-service makes units of systemd, for Linux: ")
 
 
 @pytest.mark.parametrize("words", [["--check"], ["-w"], ["show", "norfab", "workers"], []])
