@@ -19,6 +19,7 @@ from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, CertificateError, InventoryError, NfcliError, WorkerStartError
 from ..models.inventory.loader import load_inventory
 from ..models.inventory.schema import WorkerInventory
+from ..models.inventory.sections.metrics import Metrics
 from ..models.tasks.health import CheckResult, clock_result, disk_results, relays_result, rows_result, trail_result
 from ..models.tasks.tools import tool_name
 from .audit.file import verify_closed
@@ -44,6 +45,8 @@ def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:
         yield from _check_plugins(environment, inventory)
         yield from _check_tls(environment, inventory)
         yield _check_http(inventory)
+        if inventory.metrics is not None:
+            yield _check_metrics(inventory, inventory.metrics)
         yield _check_endpoint(environment, name, inventory)
         yield from _check_relays(inventory)
 
@@ -121,6 +124,14 @@ def _check_http(inventory: WorkerInventory) -> CheckResult:
     except WorkerStartError as error:
         return CheckResult(subject="MCP", error=str(error))
     return CheckResult(subject="MCP", detail="a free port" if inventory.port == 0 else f"{url} is available")
+
+
+def _check_metrics(inventory: WorkerInventory, metrics: Metrics) -> CheckResult:
+    try:
+        with HttpListener.bind_metrics(inventory, metrics):
+            return CheckResult(subject="metrics", detail=f"port {metrics.port or 'of its own'} is available")
+    except WorkerStartError as error:
+        return CheckResult(subject="metrics", error=str(error))
 
 
 def _check_endpoint(environment: Environment, name: str, inventory: WorkerInventory) -> CheckResult:

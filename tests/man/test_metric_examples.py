@@ -51,10 +51,11 @@ def test_the_examples_have_and_the_page_describes_what_is_served(measured: Measu
     served = {name for name in samples if name.startswith("nfcli_") and not name.endswith("_created")}
     used = {_SUFFIX.sub("", name) for expression in expressions() for name in _NAME.findall(expression)}
     jobs = {"nfcli_jobs_total", "nfcli_job_duration_seconds"}  # come with the first job
-    assert used <= served | jobs
+    tls = {"nfcli_certificate_end_seconds"}
+    assert used <= served | jobs | tls
     page = read_page("metrics")
     described = {*_NAME.findall(page), *(name for name in served if name.startswith("nfcli_zmq_messages_"))}
-    assert served | jobs <= described
+    assert served | jobs | tls <= described
 
 
 def test_every_panel_has_a_place_and_a_title() -> None:
@@ -155,6 +156,7 @@ RULE_TEST = {
                     ("up", "", "1x10 0x30"),
                     ("nfcli_token_store_writable", "", "1x10 0x30"),
                     ("nfcli_start_time_seconds", "", "1+1x40"),
+                    ("nfcli_certificate_end_seconds", "", "86400x40"),
                     ("nfcli_worker_info", ',name="w1",authentication="off"', "1x40"),
                     ("nfcli_http_refusals_total", ',reason="invalid_token"', "0+60x40"),
                     ("nfcli_http_refusals_total", ',reason="no_token"', "0+0x40"),
@@ -176,7 +178,13 @@ RULE_TEST = {
                     "exp_samples": [
                         {"labels": f'{{alertname="{name}"}}', "value": 1}
                         for name in (
-                            *("NfcliWorkerDown", "NfcliTokensNotWritable", "NfcliRestarts", "NfcliUnauthenticated"),
+                            *(
+                                "NfcliWorkerDown",
+                                "NfcliCertificateEnds",
+                                "NfcliTokensNotWritable",
+                                "NfcliRestarts",
+                                "NfcliUnauthenticated",
+                            ),
                             *("NfcliWrongTokens", "NfcliToolCallsFail", "NfcliStoreSlow", "NfcliLimitsReached"),
                         )
                     ],

@@ -10,6 +10,7 @@ from typing import Self
 
 from ...models.errors import WorkerStartError
 from ...models.inventory.schema import WorkerInventory
+from ...models.inventory.sections.metrics import Metrics
 
 BACKLOG = 512
 _PORT_ATTEMPTS = 5
@@ -51,6 +52,19 @@ class HttpListener:
                 if inventory.port != 0 or error.errno != errno.EADDRINUSE or not attempts_left:
                     raise WorkerStartError(_bind_error(inventory, error)) from None
         return cls(sockets, f"{inventory.base_url(_port(sockets))}/mcp")
+
+    @classmethod
+    def bind_metrics(cls, inventory: WorkerInventory, metrics: Metrics) -> Self:
+        """Bind and listen at the address of a worker's metrics, which are served without TLS.
+
+        Raises:
+            WorkerStartError: as `bind`.
+        """
+        address = {"host": metrics.host, "port": metrics.port, "tls": None}
+        try:
+            return cls.bind(inventory.model_copy(update=address))
+        except WorkerStartError as error:
+            raise WorkerStartError(f"metrics: {error}") from None
 
     def close(self) -> None:
         """Release the port. Safe to repeat."""

@@ -25,6 +25,11 @@ _COUNTERS = {
     ("http", "requests_invalid"): ("nfcli_http_requests_invalid", "HTTP requests answered with 400: not HTTP"),
     ("http", "requests_too_long"): ("nfcli_http_requests_too_long", "HTTP connections closed because of long heads"),
     ("http", "clients_too_slow"): ("nfcli_http_clients_too_slow", "HTTP connections closed because of slow clients"),
+    ("http", "handshakes_failed"): ("nfcli_http_handshakes_failed", "HTTP connections whose TLS handshake failed"),
+    ("http", "waits_for_descriptors"): (
+        "nfcli_http_waits_for_descriptors",
+        "Waits before a connection was accepted, because the process had no file descriptor left",
+    ),
     ("messaging", "connections_closed"): (
         "nfcli_zmq_connections_closed",
         "ZeroMQ connections closed or refused because there were too many",
@@ -70,6 +75,10 @@ class WorkerCollector(Collector):
         yield GaugeMetricFamily("nfcli_token_store_writable", "Whether tokens can be written", float(is_written))
         yield GaugeMetricFamily("nfcli_tools", "Published MCP tools", len(catalogue.tools))
         yield GaugeMetricFamily("nfcli_prompts", "Published MCP prompts", len(catalogue.prompts))
+        certificate = worker.certificate()
+        if certificate is not None:
+            text = "End of the TLS certificate, in seconds since 1970"
+            yield GaugeMetricFamily("nfcli_certificate_end_seconds", text, certificate.ends.timestamp())
         yield from self._counts()
 
     def _counts(self) -> Iterator[Metric]:

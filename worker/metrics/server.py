@@ -7,7 +7,6 @@ from typing import Self
 from prometheus_client import ProcessCollector
 from starlette.types import ASGIApp
 
-from ...models.errors import WorkerStartError
 from ...models.inventory.schema import WorkerInventory
 from ...models.inventory.sections.metrics import Metrics
 from ..http.allowed_hosts import host_patterns
@@ -41,11 +40,7 @@ class MetricsServer:
         Raises:
             WorkerStartError: the port is taken or not permitted, or the host is not an address of this machine.
         """
-        address = {"host": metrics.host, "port": metrics.port}
-        try:
-            return cls(HttpListener.bind(inventory.model_copy(update=address)), inventory)
-        except WorkerStartError as error:
-            raise WorkerStartError(f"metrics: {error}") from None
+        return cls(HttpListener.bind_metrics(inventory, metrics), inventory)
 
     def watch(self, worker: TaskContext) -> None:
         """Measure the token store and the audit trail of a worker, and read its state with the metrics."""

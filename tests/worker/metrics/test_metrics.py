@@ -15,6 +15,7 @@ import pytest
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.worker.metrics.meters import MAX_NAMES, OTHER, UNKNOWN, Meters
+from support.mcp.certificates import make_certificates
 from support.mcp.measured_worker import MeasuredWorker, measured_worker
 from support.mcp.served_worker import TOKEN
 from support.tokens.token_store import store_token
@@ -201,3 +202,14 @@ def test_a_worker_without_metrics_does_not_load_what_they_need(tmp_path: Path) -
         assert worker.metrics.url == ""
     program = "import sys, nfcli.worker.process; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_the_end_of_the_certificate_is_a_metric_and_metrics_are_served_without_tls(tmp_path: Path) -> None:
+    """Prometheus would have to trust the certificate of each worker."""
+    tls = make_certificates(tmp_path)
+    with measured_worker(tmp_path, tls=tls) as worker:
+        assert worker.url.startswith("https://")
+        assert worker.metrics.url.startswith("http://")
+        certificate = worker.worker.context.certificate()
+        assert certificate is not None
+        assert worker.samples()["nfcli_certificate_end_seconds",] == certificate.ends.timestamp()
