@@ -131,7 +131,7 @@ def _check_metrics(inventory: WorkerInventory, metrics: Metrics) -> CheckResult:
         with HttpListener.bind_metrics(inventory, metrics):
             return CheckResult(subject="metrics", detail=f"port {metrics.port or 'of its own'} is available")
     except WorkerStartError as error:
-        return CheckResult(subject="metrics", error=str(error))
+        return CheckResult(subject="metrics", error=str(error).removeprefix("metrics: "))
 
 
 def _check_endpoint(environment: Environment, name: str, inventory: WorkerInventory) -> CheckResult:

@@ -223,6 +223,16 @@ def test_ports_in_use_are_found(environment: Environment) -> None:
         )
 
 
+def test_the_port_of_metrics_is_checked(environment: Environment) -> None:
+    """One that is taken prevents the start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        set_keys(environment, metrics={"port": port})
+        (line,) = [line for line in lines(environment) if "metrics" in line]
+        assert line.startswith(f"FAULT metrics: port {port} on 127.0.0.1 is already in use")
+    assert f"ok    metrics: port {port} is available" in lines(environment)
+
+
 @pytest.mark.parametrize("endpoint", ["tcp://*:*", "tcp://[::1]:*", "tcp://localhost:0"])
 def test_endpoints_of_every_form_are_checked(environment: Environment, endpoint: str) -> None:
     """Wildcards, IPv6, names."""

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ....models.environment.locations import find_environment
+from ....models.environment.locations import DEFAULT_ENVIRONMENT, find_environment
 from ....models.environment.paths import named_state
 from ....models.errors import EXIT_OK, ServiceError
 from ....models.inventory.loader import locate_state
-from .install import Place, Unit, locate_as_root, make_unit
+from .install import Place, locate_as_root, make_unit, unit_file
 
 _TITLES_OF_USER = (
     "start it, now and whenever you log in",
@@ -30,20 +30,33 @@ def install_service(
     is_dry_run: bool,
     notice: Callable[[str], None],
     state: Path | None = None,
+    user_id: int | None = None,
 ) -> int:
     """Write the unit, or with `is_dry_run` print it, and report what to run; return the exit status.
+
+    `user_id` is who installs it, by default who runs this process.
 
     Raises:
         NfcliError: the service can't be installed; nothing was written.
     """
     if sys.platform != "linux":
         raise ServiceError("--install-service makes units of systemd, for Linux: run nfcli -w from the service manager")
-    unit = make_unit(_locate(inventory, state, for_user=for_user), name, for_user=for_user)
+    is_root = (os.geteuid() if user_id is None else user_id) == 0
+    if not (for_user or is_root or is_dry_run):
+        file = unit_file(name)
+        raise ServiceError(
+            f"only root can write {file}: run the command again with --dry-run | sudo tee {file}, "
+            "or with --user for a service of your own account"
+        )
+    if is_root and not for_user:
+        place = locate_as_root(None if inventory is None else Path(inventory), named_state(state))
+    else:
+        place = _locate(inventory, state)
+    unit = make_unit(place, name, for_user=for_user, user_id=user_id)
     if is_dry_run:
         sys.stdout.write(unit.text)
         notice(f"this would be {unit.file}; then:")
     else:
-        _check_rights(unit, for_user=for_user)
         unit.write()
         notice(f"{unit.file} written; then:")
     for title, command in zip(_TITLES_OF_USER if for_user else _TITLES_OF_SYSTEM, unit.commands, strict=True):
@@ -51,22 +64,11 @@ def install_service(
     return EXIT_OK
 
 
-def _locate(inventory: str | Path | None, state: Path | None, *, for_user: bool) -> Place:
-    if os.geteuid() == 0 and not for_user:
-        return locate_as_root(None if inventory is None else Path(inventory), named_state(state))
+def _locate(inventory: str | Path | None, state: Path | None) -> Place:
     found = find_environment(inventory, state)
     environment = locate_state(found)
     environment.prepare()
-    file = environment.inventory_file
-    arguments: tuple[str, ...] = () if file is None else ("-i", str(file))
+    arguments: tuple[str, ...] = ("-i", str(environment.inventory_file or DEFAULT_ENVIRONMENT))
     if found.state is not None:
         arguments += ("--state", str(found.state))
     return Place(arguments, environment.folder, environment.state_folder)
-
-
-def _check_rights(unit: Unit, *, for_user: bool) -> None:
-    if not for_user and os.geteuid() != 0:
-        raise ServiceError(
-            f"only root can write {unit.file}: run the command again with --dry-run | sudo tee {unit.file}, "
-            "or with --user for a service of your own account"
-        )

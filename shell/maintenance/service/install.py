@@ -89,9 +89,7 @@ def make_unit(
         UsageError: `name` is not valid.
         ServiceError: the service would run as root, or couldn't reach what it needs.
     """
-    name = name.removesuffix(".service")
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is not the name of a service: letters, digits, dashes, dots and underscores")
+    file = unit_file(name, _user_units() if for_user else SYSTEM_UNITS)
     user_id = os.geteuid() if user_id is None else user_id
     program = program or find_program()
     if for_user and user_id == _ROOT:
@@ -107,9 +105,20 @@ def make_unit(
         account="" if account is None else account.pw_name,
         has_private_sockets=_socket_bytes(place.state) <= MAX_SOCKET_PATH_BYTES,
     )
-    folder = _user_units() if for_user else SYSTEM_UNITS
     shell = shlex.join([str(program), "-c", *place.arguments])
-    return Unit(folder / f"{name}.service", unit_text(service), _commands(name, shell, account))
+    return Unit(file, unit_text(service), _commands(file.stem, shell, account))
+
+
+def unit_file(name: str, folder: Path = SYSTEM_UNITS) -> Path:
+    """Return the file of the unit of a service, which may be named with or without `.service`.
+
+    Raises:
+        UsageError: `name` is not valid.
+    """
+    name = name.removesuffix(".service")
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is not the name of a service: letters, digits, dashes, dots and underscores")
+    return folder / f"{name}.service"
 
 
 def find_program() -> Path:
