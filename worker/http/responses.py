@@ -15,6 +15,11 @@ TOO_MANY_REQUESTS = 429
 JSON = (b"content-type", b"application/json")
 CLOSE = (b"connection", b"close")
 NO_STORE = (b"cache-control", b"no-store")
+EVENT_STREAM = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect events, and send them late
+)
 REFUSAL = "nfcli.refusal"
 _INVALID_REQUEST = -32600
 _REFUSALS = {

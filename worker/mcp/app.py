@@ -39,6 +39,7 @@ from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .messages import MessageApp
 from .notifications import ListChangeNotifier
+from .reply_streams import Pace, ReplyStreams
 from .running_calls import CancellationApp
 from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
 
@@ -59,13 +60,14 @@ def build_app(
     readiness: Readiness,
     on_call: OnCall | None = None,
     proxies: TrustedProxies | None = None,
+    pace: Pace | None = None,
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
     another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
     client's address, reason and token of each request that authentication rejects, `on_call` after each tool call.
-    `readiness` answers the ready probe, `proxies` replace those of the inventory.
+    `readiness` answers the ready probe, `proxies` replace those of the inventory, `pace` that of streamed replies.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(
@@ -91,7 +93,7 @@ def build_app(
                 yield
 
     served = CancellationApp(StreamableHTTPASGIApp(manager), calls.running)
-    app = _require_authentication(MessageApp(served), inventory)
+    app = _require_authentication(ReplyStreams(MessageApp(served), pace), inventory)
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 
 

@@ -26,7 +26,7 @@ from mcp_types import INTERNAL_ERROR, SubscriptionsListenRequestParams, Subscrip
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import Message, Receive, Scope, Send
 
-from ..http.responses import CLOSE, StaticResponse, error_response
+from ..http.responses import CLOSE, EVENT_STREAM, StaticResponse, error_response
 from ..tools.catalogue import ListChange, ToolCatalogue
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,7 @@ _OTHER_VERSION = error_response(
 _START: Message = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [
-        (b"content-type", b"text/event-stream"),
-        (b"cache-control", b"no-cache, no-transform"),
-        (b"x-accel-buffering", b"no"),
-    ],
+    "headers": list(EVENT_STREAM),
 }
 _END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 _COMMENT = b": nothing has changed\n\n"

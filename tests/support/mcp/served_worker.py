@@ -28,6 +28,7 @@ from nfcli.worker.http.server import HttpServer, new_event_loop
 from nfcli.worker.http.tls.certificates import ServerCertificate
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.mcp.app import build_app
+from nfcli.worker.mcp.reply_streams import Pace
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
@@ -116,6 +117,7 @@ class ServedWorker(McpAddress):
         fabric: runs jobs of other services; None: direct mode.
         policy: which tasks become tools; None: the inventory's.
         tasks: modules of tasks besides the worker's own.
+        pace: when replies become streams; None: as usual.
         grace_seconds: how long active requests may go on when the `with` block ends.
         settings: keys of the worker's inventory; by default authentication is on, and the port a free one of loopback.
     """
@@ -127,12 +129,14 @@ class ServedWorker(McpAddress):
         grace_seconds: float = 0.1,
         fabric: Any = None,
         policy: ToolPolicy | None = None,
+        pace: Pace | None = None,
         **settings: Any,
     ) -> None:
         configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
         inventory = WorkerInventory.model_validate(configured)
         self.now = START
         self.grace_seconds = grace_seconds
+        self._pace = pace
         self.store = TokenStore(folder, clock=lambda: self.now, ticks=lambda: 0.0)
         store_token(self.store, "automation", TOKEN, None)
         self.audit = AuditTrail(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
@@ -172,6 +176,7 @@ class ServedWorker(McpAddress):
             run_task=self.worker.run_tool,
             read_arguments=self.worker.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.worker.inventory.tools.timeout),
+            pace=self._pace,
             on_rejected=lambda address, reason, token: self.audit.refused(http_actor(address), reason, token=token),
             readiness=Readiness(
                 lambda: self.store.revocations.problem(is_thorough=True), is_stopping=self.worker.stopping.is_set
