@@ -37,11 +37,13 @@ class Gate:
         self.gate = threading.Event()
         self.was_cancelled: SimpleQueue[bool] = SimpleQueue()
         self.is_cancellable = False
+        self.begun = threading.Semaphore(0)
 
     def module(self) -> ModuleType:
         """Return a module of the tasks."""
 
         def hold(worker: WorkerContext, _arguments: TaskInput) -> str:
+            self.begun.release()
             (worker.cancelled if self.is_cancellable else self.gate).wait(WAIT_SECONDS)
             self.was_cancelled.put(worker.cancelled.is_set())
             return "done"
@@ -152,6 +154,7 @@ def test_stream_ends_with_its_token(site: Any, gate: Gate, era: str) -> None:
     with called(site, era) as response:
         response.begin()
         assert response.readline() == COMMENT
+        assert gate.begun.acquire(timeout=WAIT_SECONDS)
         delete_tokens(site.store, token="secret-token")
         assert events(response) == []
     assert gate.was_cancelled.get(timeout=WAIT_SECONDS) is True
@@ -164,6 +167,7 @@ def test_client_that_leaves_a_stream_cancels_its_call(site: Any, gate: Gate, era
     with called(site, era) as response:
         response.begin()
         assert response.readline() == COMMENT
+        assert gate.begun.acquire(timeout=WAIT_SECONDS)
     response.close()
     assert gate.was_cancelled.get(timeout=WAIT_SECONDS) is True
 
