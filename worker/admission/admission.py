@@ -58,7 +58,7 @@ class Admission:
     clients: ClientKeys
     replays: ReplayMemory
     is_direct: bool
-    requires_signatures: bool = False
+    requires_signatures: bool
     allowed_relays: Collection[str] = ()
 
     def admit(self, client: str, uuid: str, request: JobRequest, *, names_actor: bool) -> str | None:

@@ -230,6 +230,17 @@ def test_direct_client_signs_by_the_key_of_its_connection(bench: AdmissionBench)
     assert bench.refusal(unsigned, "u2", client=own.public.decode()).startswith("it takes signed jobs only")
 
 
+def test_direct_client_is_known_by_its_connection(bench: AdmissionBench) -> None:
+    """Where no signature is required, none is verified: it would say no more."""
+    bench.restart(required=False, direct=True)
+    ann, client = bench.authorize("ann"), bench.pair.public.decode()
+    for uuid, pair in (("u1", bench.pair), ("u2", ann)):
+        data = bench.sign(bench.request("bearer_token_store", **STORE), uuid, pair=pair)
+        assert bench.run(data, uuid, client=client)["result"] is True
+    actors = [(line.actor, line.authenticated) for line in bench.trail.entries(9)]
+    assert actors == [("client", "curve"), ("client", "curve")]
+
+
 def test_no_signature_is_needed_by_default(bench: AdmissionBench) -> None:
     """One that is valid names the actor nevertheless, in a fabric; one that isn't proves nothing."""
     bench.restart(required=False)
