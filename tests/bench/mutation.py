@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from mutants.equivalents import Equivalent, find_outdated, read_equivalents
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _try_room(name: str, equivalents: list[Equivalent], options: argparse.Namespace) -> Counter[str]:
-    room = ROOMS[name]
+    room = ROOMS[name] if options.tests is None else replace(ROOMS[name], tests=options.tests)
     files = [file for file in room.files(ROOT) if options.file in file]
     chance = random.Random(f"{options.seed} {name}")  # noqa: S311  no secrets: the same seed chooses the same again
     if options.again:
@@ -112,6 +112,7 @@ def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rooms", type=lambda text: text.split(","), default=list(ROOMS), help=", ".join(ROOMS))
     parser.add_argument("--file", default="", help="only files with this in their path")
+    parser.add_argument("--tests", action="append", help="run these instead of the room's; may be repeated")
     parser.add_argument("--sample", type=int, default=40, help="places in each room (default: 40)")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--results", type=Path, help="append a JSON line for each mutant to this file")
