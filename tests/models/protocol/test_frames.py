@@ -140,3 +140,68 @@ def test_data_is_compact_and_keeps_unicode() -> None:
     assert encode_data({"task": "é", "args": []}) == '{"task":"é","args":[]}'.encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_data(float("nan"))
+
+
+def commands_of(kind: type, frames: list[bytes]) -> str:
+    """Return the last digits of the commands that a kind of message may have."""
+    accepted = []
+    for high in (b"0", b"1", b"2"):
+        for low in b"0123456789abcdef":
+            try:
+                kind.parse([*frames[:2], b"0x%s%c" % (high, low), *frames[3:]])  # type: ignore[attr-defined]
+            except ProtocolError:
+                continue
+            accepted.append(f"{high.decode()}{low:c}")
+    return " ".join(accepted)
+
+
+def test_each_direction_has_its_commands() -> None:
+    """As NorFab's broker has them: POST 04, RESPONSE 05, GET 06, DELETE 07, EVENT 08, STREAM 09, PUT 10, MMI 11."""
+    text = b"text"
+    assert commands_of(ClientMessage, [b"", b"NFPC01", b"", *[text] * 4]) == "04 06 07 10 11"
+    assert commands_of(BrokerMessage, [b"", b"NFPB01", b"", *[text] * 4]) == "05 08 09 11"
+    assert commands_of(WorkerJob, [b"", b"NFPB01", b"", *[text] * 4]) == "04 06 10"
+    assert commands_of(WorkerMessage, [b"", b"NFPW01", b"", *[text] * 5]) == "05 08 09"
+    assert commands_of(Signal, [b"", b"NFPW01", b"", text]) == "01 02 03"
+    assert commands_of(Signal, [b"", b"NFPB01", b"", text]) == "01 02 03"
+
+
+@pytest.mark.parametrize(
+    ("kind", "frames", "sizes"),
+    [
+        (ClientMessage, [b"", b"NFPC01", b"0x04", b"", b"all", b"", b"{}"], {3: 256, 5: 128}),
+        (BrokerMessage, [b"", b"NFPB01", b"0x05", b"", b"", b"", b"{}"], {3: 256, 4: 128, 5: 8}),
+        (WorkerJob, [b"", b"NFPB01", b"0x04", b"c", b"", b"", b"{}"], {5: 128}),
+        (WorkerMessage, [b"", b"NFPW01", b"0x05", b"c", b"", b"", b"", b"{}"], {5: 128, 6: 8}),
+        (Signal, [b"", b"NFPW01", b"0x01", b""], {3: 256}),
+    ],
+)
+def test_texts_have_a_longest_length(kind: type, frames: list[bytes], sizes: dict[int, int]) -> None:
+    """One byte more is refused, and so is what is no UTF-8."""
+    full = [b"x" * sizes[index] if index in sizes else frame for index, frame in enumerate(frames)]
+    assert kind.parse(full).frames() == full  # type: ignore[attr-defined]
+    for index, size in sizes.items():
+        for wrong, reason in ((b"x" * (size + 1), f"a text frame is longer than {size} bytes"), (b"\xff", "not UTF-8")):
+            with pytest.raises(ProtocolError, match=reason):
+                kind.parse([*full[:index], wrong, *full[index + 1 :]])  # type: ignore[attr-defined]
+
+
+def test_targets_have_a_longest_length() -> None:
+    """A name that of a service, a list of names 64 KiB."""
+    assert decode_target(b"x" * 256) == "x" * 256
+    names = ["x" * 62] * 1_008
+    assert (len(encode_target(names)), decode_target(encode_target(names))) == (65_521, names)
+    longer = encode_target([*names, "x" * 12])
+    assert len(longer) == 65_536
+    assert decode_target(longer) == [*names, "x" * 12]
+    for target, size in ((b"x" * 257, 256), (longer[:-1] + b" ]", 65_536)):
+        with pytest.raises(ProtocolError, match=f"is longer than {size} bytes"):
+            decode_target(target)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_error"), [("400", True), ("404", True), ("500", True), ("200", False), ("300", False), ("", False)]
+)
+def test_errors_are_statuses_of_400_and_more(status: str, *, is_error: bool) -> None:
+    """Those of another worker's version, too."""
+    assert Status.is_error(status) is is_error

@@ -230,6 +230,15 @@ def test_direct_client_signs_by_the_key_of_its_connection(bench: AdmissionBench)
     assert bench.refusal(unsigned, "u2", client=own.public.decode()).startswith("it takes signed jobs only")
 
 
+def test_job_may_be_signed_for_all_services(bench: AdmissionBench) -> None:
+    """A client of NorFab's doesn't know each worker's service; that of another one is refused."""
+    for service, uuid in (("all", "u1"), ("fastmcp", "u2")):
+        data = bench.sign(bench.request("bearer_token_list"), uuid, service=service, workers=("w0", "w1"))
+        assert bench.run(data, uuid)["failed"] is False
+    data = bench.sign(bench.request("bearer_token_list"), "u3", service="any")
+    assert bench.refusal(data, "u3") == "it was signed for another job"
+
+
 def test_direct_client_is_known_by_its_connection(bench: AdmissionBench) -> None:
     """Where no signature is required, none is verified: it would say no more."""
     bench.restart(required=False, direct=True)
