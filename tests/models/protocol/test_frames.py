@@ -19,6 +19,7 @@ from nfcli.models.protocol.frames import (
     Status,
     WorkerJob,
     WorkerMessage,
+    decode_data,
     decode_object,
     decode_target,
     encode_data,
@@ -111,6 +112,13 @@ def test_ready_without_a_service_is_refused() -> None:
     """It crashes the reference's broker."""
     with pytest.raises(ProtocolError):
         Signal.parse([b"", WORKER_HEADER, Command.READY])
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"NaN", b'{"a":-Infinity}', b"\xff", b"[" * 100_000])
+def test_data_that_is_not_json_is_refused(data: bytes) -> None:
+    """It is not taken for null."""
+    with pytest.raises(ProtocolError, match=r"^the data is not JSON$"):
+        decode_data(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"NaN", b'{"a":NaN}', b"\xff", b"[" * 100_000, b'"text"'])
