@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,12 +53,47 @@ def test_a_disk_that_refuses_a_file_has_a_problem(tmp_path: Path, monkeypatch: p
     """A quota shows only then; what is looked at without writing doesn't."""
 
     def refuse(*_: object) -> None:
-        raise OSError(122, "Disk quota exceeded")
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(os, "write", refuse)
     assert space_problem(tmp_path, is_thorough=False) is None
     assert space_problem(tmp_path, is_thorough=True) == (
         f"the disk of {tmp_path} can't be written (Disk quota exceeded): make room on it, or check its mount"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "is_problem"),
+    [(errno.EISDIR, False), (errno.ENOENT, False), (errno.EOPNOTSUPP, False), (errno.EACCES, True), (errno.EIO, True)],
+)
+@pytest.mark.usefixtures("disk")
+def test_a_file_system_without_unnamed_files_is_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_problem: bool
+) -> None:
+    """NFS and some others have none; other errors are those of the disk."""
+    opened = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert (space_problem(tmp_path, is_thorough=True) is not None) is is_problem
+
+
+@pytest.mark.usefixtures("disk")
+def test_a_disk_that_takes_a_file_and_does_not_store_it_has_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing disk may say so only at the end, as network file systems do."""
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert str(space_problem(tmp_path, is_thorough=True)).startswith(
+        f"the disk of {tmp_path} can't be written (Input/output error): "
     )
 
 

@@ -257,3 +257,17 @@ def test_a_damaged_journal_revokes_nothing_else(store: TokenStore, tokens_folder
     with TokenStore(tokens_folder, clock=lambda: clock.now) as again:
         assert live(again) == ["a1", "a2", "b1"]
         assert again.revocations.is_settled
+
+
+@pytest.mark.parametrize("name", ["reserve", "revoked"])
+def test_space_that_is_not_kept_back_is_a_problem(store: TokenStore, tokens_folder: Path, name: str) -> None:
+    """The next deletion on a full disk might not be recorded; it is kept back again as soon as there is room."""
+    revocations = store.revocations
+    assert (revocations.is_settled, revocations.problem(), revocations.problem(is_thorough=True)) == (True, None, None)
+    (tokens_folder / name).unlink()
+    assert not revocations.is_settled
+    assert revocations.problem() == (
+        f"no space is kept back for revocations on the disk of {tokens_folder}: make room on it"
+    )
+    store.run(revocations.maintain)
+    assert (revocations.is_settled, revocations.problem()) == (True, None)
