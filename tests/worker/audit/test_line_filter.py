@@ -53,6 +53,7 @@ def test_lines_are_found_by_token_operation_and_time(trail: AuditTrail, clock: S
     assert [entry.seq for entry in trail.entries(9, token="t2", username="bob", operation="delete")] == [3]
     assert [entry.seq for entry in trail.entries(9, since="2026-05-28T20:26:50.250+00:00")] == [2, 3]
     assert [entry.seq for entry in trail.entries(9, since="2026-05-28T20:26:50.251+00:00")] == [3]
+    assert trail.entries(9, token="\ud800") == []
     assert trail.entries(9, token="t3") == trail.entries(9, operation="restore") == []
 
 

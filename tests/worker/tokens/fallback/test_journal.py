@@ -76,6 +76,14 @@ def test_a_cleared_journal_is_empty(journal: RevocationJournal, tmp_path: Path) 
     assert (tmp_path / "revoked").read_bytes().startswith(slot(b"T", "t1") + bytes(1))
 
 
+def test_any_text_can_be_recorded(journal: RevocationJournal, tmp_path: Path) -> None:
+    """Arguments of a deletion need not be names or tokens that could be stored."""
+    for text in ("", "\ud800", "x" * 100_000):
+        journal.record(username=text, token=None)
+        journal.record(username=None, token=text)
+    assert revoked(tmp_path) == []
+
+
 def test_a_full_journal_takes_no_more(journal: RevocationJournal, tmp_path: Path) -> None:
     """The last slot is used too, and nothing is written behind it."""
     (tmp_path / "revoked").write_bytes(slot(b"T", "t9") * (SLOTS - 1) + bytes(SLOT_BYTES))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.errors import EnvironmentFolderError, TokenStoreBusyError, TokenStoreError
+from nfcli.models.errors import EnvironmentFolderError, TokenStoreBusyError, TokenStoreError, TokenStoreReadOnlyError
 from nfcli.worker.tokens.store import TokenStore
 from support.tokens.raw_database import RawDatabase
 from support.tokens.token_store import delete_tokens, store_token
@@ -27,6 +27,19 @@ def contents(store: TokenStore) -> list[tuple[str, str, float, float | None]]:
 def open_files() -> int:
     """Count this process's file descriptors."""
     return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "cache.db-shm"])
+def test_a_read_only_file_is_refused_at_open(open_store: OpenStore, tokens_folder: Path, name: str) -> None:
+    """Of a database that a killed worker left: SQLite would go on without writing to it."""
+    store = open_store()
+    store_token(store, "alice", "t", None)
+    copy = tokens_folder.parent / "copy"
+    shutil.copytree(tokens_folder, copy)
+    (copy / name).chmod(0o400)
+    with pytest.raises(TokenStoreReadOnlyError) as refused:
+        TokenStore(copy)
+    assert str(refused.value) == f"{copy / name} can't be written, nothing changed: run chmod 600 {copy / name}"
 
 
 # Durability and traces

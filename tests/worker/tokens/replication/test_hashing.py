@@ -17,6 +17,7 @@ def test_hashes_are_the_same_in_every_version() -> None:
     assert HASHER.token_id("t1").hex() == "2f454cf9a8c874ce12e158626a784f07"
     assert HASHER.token_id("\ud800").hex() == "acc551443daa62bab2dab8ac300c41c2"
     assert HASHER.user_id("ann").hex() == "01ed167abe0d7b5a0575e015cd6d79cf"
+    assert HASHER.user_id("\ud800").hex() == "c2c9e7172ba7c821a26336f5b34452ce"
     assert HASHER.fingerprint("t1") == "554663a2a6d6"
     assert HASHER.version("a", None, 1.5) == "d68b34fe9827ddd5"
 
@@ -35,6 +36,12 @@ def test_a_record_has_the_same_hash_in_every_version(expires: float | None, expe
     for created in (5.0, 6.0):
         assert HASHER.record_hash(BearerTokenRecord("t1", "ann", created, expires)) == expected
     assert DIGEST_MODULUS == 2**256
+
+
+def test_a_record_that_is_not_valid_has_a_hash_too() -> None:
+    """The database refuses it, after its hash was made."""
+    expected = 0x36CB2A8CB027ECB84BEFAA17694624361954F6DA6CFE52CFEA371C1AB99C6569
+    assert HASHER.record_hash(BearerTokenRecord("t1", "\ud800", 5.0, None)) == expected
 
 
 def test_a_token_and_a_user_of_one_text_have_different_ids() -> None:
