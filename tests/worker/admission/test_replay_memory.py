@@ -64,6 +64,35 @@ def test_restarted_worker_remembers(open_memory: Open, clock: SimpleNamespace) -
     first.__exit__()
 
 
+def test_worker_remembers_over_many_restarts(open_memory: Open, clock: SimpleNamespace) -> None:
+    """Each start writes the record anew."""
+    at = clock.now + 5
+    for number in range(3):
+        clock.now += 1
+        with open_memory() as memory:
+            assert problem(memory, "u1", at) == (REPEATED if number else "")
+            assert problem(memory, f"v{number}", at) == ""
+    with open_memory() as memory:
+        assert [problem(memory, uuid, at) for uuid in ("v0", "v1", "v2", "v3")] == [*[REPEATED] * 3, ""]
+
+
+def test_record_that_cannot_be_written_at_the_start_stops_no_job(
+    open_memory: Open, clock: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line says so; memory holds the jobs, and the next start trusts no earlier signature."""
+    file = tmp_path / "w1.signed_jobs"
+    file.mkdir()
+    with open_memory() as memory:
+        assert [problem(memory, "u1", clock.now + 1) for _ in range(2)] == ["", REPEATED]
+    assert [message.rpartition(": ")[0] for message in caplog.messages] == [
+        f"record of signed jobs not written: {file}"
+    ]
+    file.rmdir()
+    clock.now += 5
+    with open_memory() as memory:
+        assert problem(memory, "u1", clock.now - 4) == UNKNOWN
+
+
 @pytest.mark.parametrize("damage", [b"", b"x", b"nfjobs 0", None])
 def test_without_its_record_a_worker_trusts_no_earlier_signature(
     open_memory: Open, clock: SimpleNamespace, tmp_path: Path, damage: bytes | None
