@@ -21,7 +21,7 @@ from nfcli.worker.http import authentication, middleware, rate_limit, request_cy
 from nfcli.worker.http.connections import protocol as http_connection
 from nfcli.worker.http.connections import table as http_table
 from nfcli.worker.jobs import executor, progress
-from nfcli.worker.mcp import handlers, notifications
+from nfcli.worker.mcp import handlers, notifications, reply_streams
 from nfcli.worker.tokens import transfers
 from nfcli.worker.tokens.replication import tombstones
 from nfcli.worker.tools import catalogue, prompts, schemas
@@ -69,6 +69,15 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
         ("{} KiB for the rendered text", prompts.MAX_TEXT_BYTES / KIB),
         ("return pages of {}.", handlers.PAGE_LENGTH),
         ("At most {} ", notifications.MAX_STREAMS),
+        ("takes more than {} seconds", reply_streams.BEGIN_SECONDS),
+        ("notification every {} seconds", reply_streams.PROGRESS_SECONDS),
+        ("comment every {} seconds, and then", reply_streams.COMMENT_SECONDS),
+    ],
+    "proxies": [
+        ("takes more than {} seconds", reply_streams.BEGIN_SECONDS),
+        ("every {} seconds if the client", reply_streams.PROGRESS_SECONDS),
+        ("comment every {} seconds", reply_streams.COMMENT_SECONDS),
+        ("in the section `tools`, {} seconds by default", tool_policy.ToolsInventory().timeout),
     ],
     "protocol": [
         ("{} MiB a frame", direct.MAX_MESSAGE_BYTES / MIB),
