@@ -67,7 +67,7 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
         ("{} KiB for templates", prompts.MAX_TEMPLATE_BYTES / KIB),
         ("{} KiB for an argument", prompts.MAX_ARGUMENT_BYTES / KIB),
         ("{} KiB for the rendered text", prompts.MAX_TEXT_BYTES / KIB),
-        ("return pages of {}.", handlers.PAGE_LENGTH),
+        ("in pages of {} MiB", handlers.MAX_PAGE_BYTES / MIB),
         ("At most {} ", notifications.MAX_STREAMS),
         ("takes more than {} seconds", reply_streams.BEGIN_SECONDS),
         ("notification every {} seconds", reply_streams.PROGRESS_SECONDS),

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
+from itertools import accumulate, islice, takewhile
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -38,7 +39,8 @@ from .tool_calls import ToolCalls, mcp_client_name
 
 log = logging.getLogger(__name__)
 
-PAGE_LENGTH = 100
+# Many clients ask for one page only: it holds what the catalogue may have, unless that is very long.
+MAX_PAGE_BYTES = 16 * 1024 * 1024
 _CURSOR_PREFIX = b"after:"
 
 _Context = ServerRequestContext[Any, Any]
@@ -129,8 +131,10 @@ def _page(items: Mapping[str, _Item], params: PaginatedRequestParams | None) -> 
     listed = list(items.values())
     after = None if params is None or params.cursor is None else _decode_cursor(params.cursor)
     start = 0 if after is None else bisect_right(listed, after, key=attrgetter("name"))
-    page = listed[start : start + PAGE_LENGTH]
-    return page, _encode_cursor(page[-1].name) if start + PAGE_LENGTH < len(listed) else None
+    lengths = accumulate(each.listed_bytes for each in islice(listed, start, None))
+    count = max(1, sum(1 for _ in takewhile(MAX_PAGE_BYTES.__ge__, lengths)))
+    page = listed[start : start + count]
+    return page, _encode_cursor(page[-1].name) if start + count < len(listed) else None
 
 
 def _encode_cursor(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mcp_types import ListToolsResult, Prompt, PromptArgument, Tool, ToolAnnotations
@@ -43,6 +44,11 @@ class PublishedPrompt:
     prompt: Prompt
     template: PromptTemplate
 
+    @cached_property
+    def listed_bytes(self) -> int:
+        """About how long it is in a list."""
+        return len(self.prompt.model_dump_json(by_alias=True, exclude_none=True))
+
 
 @dataclass(frozen=True)
 class PublishedTool:
@@ -61,6 +67,11 @@ class PublishedTool:
     prompts: tuple[PublishedPrompt, ...]
     is_own: bool
     is_relay: bool
+
+    @cached_property
+    def listed_bytes(self) -> int:
+        """About how long it is in a list."""
+        return len(self.tool.model_dump_json(by_alias=True, exclude_none=True))
 
 
 def count_prompts(entry: object) -> int:
@@ -133,7 +144,7 @@ def _tool(
         name=name,
         title=clean_line(mcp.get("title")) or None,
         description=clean_text(entry.get("description")),
-        input_schema=input_schema(entry.get("inputSchema"), has_job=worker is not None),
+        input_schema=input_schema(entry.get("inputSchema"), is_own=worker is not None),
         output_schema=output_schema(entry.get("outputSchema"), worker, is_loose=guardrails.has_result_rules),
         annotations=_annotations(mcp.get("annotations")),
     )

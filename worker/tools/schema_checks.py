@@ -7,7 +7,7 @@ within the schema, leads to a schema, and never back to itself without a step in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -35,6 +35,7 @@ _SCHEMAS = _IN_PLACE | {
 _LISTS = _IN_PLACE_LISTS | {"prefixItems"}
 DATA_KEYWORDS = frozenset({"const", "default", "enum", "example", "examples"})
 NAMED_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+DEFINITIONS = frozenset({"$defs", "definitions"})
 _COUNTS = frozenset(
     f"{limit}{what}" for limit in ("min", "max") for what in ("Contains", "Items", "Length", "Properties")
 )
@@ -75,7 +76,7 @@ def check_usable(schema: _Schema, root: _Schema, what: str) -> None:
             raise EntryError(f"{what} has a reference that doesn't resolve in it")
         _check_keywords(part, what, is_old=is_old)
         characters += sum(map(len, part.get("patternProperties", ()))) + len(part.get("pattern", ""))
-        target = _target(part["$ref"], root, what) if "$ref" in part else True
+        target = resolve_reference(part["$ref"], root, what) if "$ref" in part else True
         edges[id(part)] = [each for each in (*_in_place(part), target) if isinstance(each, dict)]
         pending += [*_subschemas(part), target]
     if characters > MAX_PATTERNS_CHARACTERS:
@@ -137,6 +138,25 @@ def _subschemas(part: _Schema) -> Iterator[Any]:
             yield from (each for each in value.values() if not _are_names(each))
 
 
+def map_subschemas(part: _Schema, change: Callable[[Any], Any]) -> _Schema:
+    """Return a schema whose parts that are schemas are changed, without definitions."""
+    changed: _Schema = {}
+    for key, value in part.items():
+        if key in DEFINITIONS:
+            continue
+        if key in NAMED_SCHEMAS:
+            changed[key] = {name: change(each) for name, each in value.items()}
+        elif key in _LISTS or (key == "items" and isinstance(value, list)):
+            changed[key] = [change(each) for each in value]
+        elif key in _SCHEMAS:
+            changed[key] = change(value)
+        elif key == "dependencies":
+            changed[key] = {name: each if _are_names(each) else change(each) for name, each in value.items()}
+        else:
+            changed[key] = value
+    return changed
+
+
 def _in_place(part: _Schema) -> Iterator[Any]:
     """Yield the subschemas that apply to the same value as their schema."""
     for key in _IN_PLACE & part.keys():
@@ -147,8 +167,12 @@ def _in_place(part: _Schema) -> Iterator[Any]:
         yield from part[key].values()
 
 
-def _target(reference: str, root: _Schema, what: str) -> Any:
-    """Return what a JSON pointer (RFC 6901) in a fragment leads to in `root`."""
+def resolve_reference(reference: str, root: _Schema, what: str) -> Any:
+    """Return what a JSON pointer (RFC 6901) in a fragment leads to in `root`; `what` names the schema in errors.
+
+    Raises:
+        EntryError: it leads nowhere.
+    """
     steps = unquote(reference).split("/")
     target: Any = root
     for step in steps[1:]:

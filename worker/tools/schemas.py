@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ...models.errors import EntryError
 from ...models.invisible import strip_invisible
-from ...models.protocol.jobs import Result
-from .schema_checks import check_usable
+from .schema_checks import DEFINITIONS, check_usable, map_subschemas, resolve_reference
 from .texts import clean_strings, iter_mappings
 
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DEPTH = 40
 JOB_ARGUMENT = "job"  # NorFab's workers set it to the job; clients can't pass it
-# The fields of a Result that guardrails leave as they are.
-_KEPT_FIELDS = ("failed", "dry_run")
 
 
 def plain_json(value: object, what: str, limit: int = MAX_SCHEMA_BYTES) -> Any:
@@ -53,8 +51,10 @@ def plain_json(value: object, what: str, limit: int = MAX_SCHEMA_BYTES) -> Any:
     return clean_strings(copy)
 
 
-def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
-    """Return the schema of a tool's arguments, without NorFab's `job` unless `has_job`.
+def input_schema(given: object, *, is_own: bool = False) -> dict[str, Any]:
+    """Return the schema of a tool's arguments: of other services, without NorFab's `job`.
+
+    Where the task is this worker's own, it has no references if it has an end without them.
 
     Raises:
         EntryError: it is not the schema of an object, or not usable by clients.
@@ -64,53 +64,98 @@ def input_schema(given: object, *, has_job: bool = False) -> dict[str, Any]:
     required = schema.get("required", [])
     if not isinstance(properties, dict) or not isinstance(required, list):
         raise EntryError("inputSchema is not the schema of an object")
-    if not has_job and JOB_ARGUMENT in properties:
+    if not is_own and JOB_ARGUMENT in properties:
         del properties[JOB_ARGUMENT]
         schema["required"] = [name for name in required if name != JOB_ARGUMENT]
         if not schema["required"]:
             del schema["required"]
     check_usable(schema, schema, "inputSchema")
+    if is_own and not DEFINITIONS.isdisjoint(schema):
+        with suppress(EntryError):
+            return dict(inline_references(schema, schema))
     return schema
 
 
 def output_schema(given: object, worker: str | None = None, *, is_loose: bool = False) -> dict[str, Any]:
-    """Return the schema of a tool's structured content, `{worker: Result}`.
+    """Return the schema of a tool's structured content, `{worker: Result}`, without references.
 
-    If the given schema of the task's `Result` isn't usable, or `is_loose` because result guardrails may change the
-    result, one that accepts all values replaces it. `worker` is the name of the only worker, if known.
+    It describes those fields of a `Result` that callers need; others may follow. If the given schema of the task's
+    value isn't usable, or `is_loose` because result guardrails may change the result, all values are accepted. `worker`
+    is the name of the only worker, if known.
     """
-    result = None if is_loose else _result_schema(given)
-    if result is None:
-        result = Result.model_json_schema(mode="serialization")
-        result["properties"].update({name: {} for name in result["properties"] if name not in _KEPT_FIELDS})
-    for key in ("required", "$schema"):
-        result.pop(key, None)
-    # References are relative to the root of the enclosing schema.
-    definitions = result.pop("$defs", {})
+    lines = {} if is_loose else {"type": "array", "items": {"type": "string"}}
+    result = {
+        "type": "object",
+        "properties": {
+            "result": {} if is_loose else _value_schema(given),
+            "failed": {"type": "boolean"},
+            "errors": lines,
+            "messages": lines,
+        },
+    }
     if worker is not None:
-        return {"type": "object", "properties": {worker: result}, "$defs": definitions}
-    schema = {"type": "object", "additionalProperties": result}
-    return {**schema, "$defs": definitions} if definitions else schema
+        return {"type": "object", "properties": {worker: result}}
+    return {"type": "object", "additionalProperties": result}
 
 
-def _result_schema(given: object) -> dict[str, Any] | None:
-    """Return the schema of a `Result` whose value may be null, as in failed tasks; None if it isn't usable."""
+def _value_schema(given: object) -> dict[str, Any]:
+    """Return the schema of a task's value, which may be null, as in failed tasks; one of any value if it isn't usable.
+
+    `given` is the schema of the task's `Result`.
+    """
     try:
         schema = _object_schema(given, "outputSchema")
-        definitions, properties = schema.get("$defs", {}), schema.get("properties", {})
-        if not isinstance(definitions, dict) or not isinstance(properties, dict):
-            return None
-        # Only these move to the root of the new schema: other references would break.
-        check_usable(schema, {"$defs": definitions}, "outputSchema")
+        properties = schema.get("properties", {})
+        if not isinstance(properties, dict):
+            return {}
+        check_usable(schema, schema, "outputSchema")
+        value = inline_references(properties.get("result", {}), schema)
     except EntryError:
-        return None
-    value = properties.get("result", {})
+        return {}
+    if value in (True, {}):
+        return {}
     alternatives = value.get("anyOf") if isinstance(value, dict) else None
-    if not (isinstance(alternatives, list) and {"type": "null"} in alternatives):
-        properties["result"] = {"anyOf": [value, {"type": "null"}]}
-    # Workers of other versions may answer with unknown fields.
-    schema.pop("additionalProperties", None)
-    return schema
+    has_null = isinstance(alternatives, list) and {"type": "null"} in alternatives
+    return dict(value) if has_null else {"anyOf": [value, {"type": "null"}]}
+
+
+def inline_references(schema: Any, root: dict[str, Any]) -> Any:
+    """Return a schema that was found usable, with what its references lead to in `root` in their places.
+
+    Some clients read no references, and drop all tools. Titles, which repeat names, are left out.
+
+    Raises:
+        EntryError: it would have no end, or be too long.
+    """
+    return _Inliner(root).expand(schema, (), 0)
+
+
+class _Inliner:
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._bytes = 0
+
+    def expand(self, part: Any, references: tuple[str, ...], depth: int) -> Any:
+        """Expand a part that is reached by way of `references`."""
+        if isinstance(part, bool):
+            return part
+        kept = {key: value for key, value in part.items() if key not in {"$ref", "title"}}
+        self._bytes += len(json.dumps(map_subschemas(kept, lambda _each: 0)))
+        if self._bytes > MAX_SCHEMA_BYTES or depth > MAX_DEPTH:
+            raise EntryError(f"without references the schema is longer than {MAX_SCHEMA_BYTES} bytes, or too deep")
+        own = map_subschemas(kept, lambda each: self.expand(each, references, depth + 1))
+        if "$ref" not in part:
+            return own
+        reference = part["$ref"]
+        if reference in references:
+            raise EntryError("the schema contains itself")
+        target = resolve_reference(reference, self._root, "the schema")
+        expanded = self.expand(target, (*references, reference), depth + 1)
+        if not own:
+            return expanded
+        if isinstance(expanded, bool) or not expanded.keys().isdisjoint(own.keys() - {"default", "description"}):
+            return {**own, "allOf": [*own.get("allOf", ()), expanded]}
+        return {**expanded, **own}
 
 
 def _object_schema(given: object, what: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from mcp import Client, MCPError
 
 from nfcli.models.protocol.jobs import Result
+from nfcli.worker.mcp import handlers
 from nfcli.worker.mcp.handlers import make_server
 from nfcli.worker.mcp.tool_calls import ToolCalls
 from nfcli.worker.tools.catalogue import ToolCatalogue
@@ -86,18 +87,31 @@ def pages(worker: Any, era: str, between: Callable[[int], None] = lambda _page: 
 
 
 @in_both_eras
-def test_long_lists_are_paginated(tool_site: Any, era: str) -> None:
-    """A hundred on each, in the order of the names, each tool once."""
-    own = len(tool_site.worker.catalogue.tools) - 1
-    tool_site.worker.catalogue.replace("net", [entry(f"t{number:03}") for number in range(300 - own)])
+def test_all_tools_are_on_one_page(tool_site: Any, era: str) -> None:
+    """Many clients ask for no more."""
+    for service in ("net", "zzz"):
+        tool_site.worker.catalogue.replace(service, [entry(f"t{number:03}") for number in range(300)])
+    assert pages(tool_site, era) == [list(tool_site.worker.catalogue.tools)]
+
+
+@in_both_eras
+def test_very_long_lists_are_paginated(tool_site: Any, era: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their length, in the order of the names, each tool once; a longer one has a page of its own."""
+    monkeypatch.setattr(handlers, "MAX_PAGE_BYTES", 3_000)
+    long = entry("t004", description="x" * 3_500)
+    tool_site.worker.catalogue.replace("zzz", [long, *(entry(f"t{number:03}") for number in range(20))])
     found = pages(tool_site, era)
-    assert [len(page) for page in found] == [100, 100, 100]
+    assert len(found) > 5
+    assert ["service_zzz__task_t004"] in found
     assert list(itertools.chain(*found)) == list(tool_site.worker.catalogue.tools)
 
 
 @in_both_eras
-def test_list_that_changes_between_pages_skips_and_repeats_nothing(tool_site: Any, era: str) -> None:
+def test_list_that_changes_between_pages_skips_and_repeats_nothing(
+    tool_site: Any, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even if the tool that the cursor names has been removed."""
+    monkeypatch.setattr(handlers, "MAX_PAGE_BYTES", 30_000)
     stays = [entry(f"t{number:03}") for number in range(0, 300, 2)]
     goes = [entry(f"t{number:03}") for number in range(1, 300, 2)]
     tool_site.worker.catalogue.replace("net", stays + goes)
@@ -121,8 +135,11 @@ def test_invalid_cursor_is_rejected(tool_site: Any, era: str, method: str) -> No
 
 
 @in_both_eras
-def test_cursor_after_the_last_name_gives_an_empty_page(tool_site: Any, era: str) -> None:
+def test_cursor_after_the_last_name_gives_an_empty_page(
+    tool_site: Any, era: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All tools after it have been removed meanwhile."""
+    monkeypatch.setattr(handlers, "MAX_PAGE_BYTES", 30_000)
     tool_site.worker.catalogue.replace("zzz", [entry(f"t{number:03}") for number in range(110)])
     cursor = tool_site.post("tools/list", era=era)[2]["result"]["nextCursor"]
     tool_site.worker.catalogue.replace("zzz", [])

@@ -78,6 +78,90 @@ def test_recursive_schema_of_a_tree_is_published() -> None:
     assert input_schema(schema) == schema
 
 
+def result_of(value: Any, **definitions: Any) -> Any:
+    """Return the published schema of a task's value, whose `Result` has these definitions."""
+    given = {"type": "object", "properties": {"result": value}, "$defs": definitions}
+    return output_schema(given, "w1")["properties"]["w1"]["properties"]["result"]
+
+
+def test_schema_of_results_has_no_references() -> None:
+    """What they lead to stands in their places; one client drops `$defs` and then lists no tools."""
+    point = {"title": "Point", "type": "object", "properties": {"title": {"title": "Title", "type": "string"}}}
+    line = {"type": "array", "items": {"$ref": "#/$defs/point"}, "maxItems": 2}
+    value = {"anyOf": [{"$ref": "#/$defs/line", "description": "From, to"}, {"type": "null"}], "title": "Line"}
+    plain = {"type": "object", "properties": {"title": {"type": "string"}}}
+    assert result_of(value, point=point, line=line) == {
+        "anyOf": [{"type": "array", "items": plain, "maxItems": 2, "description": "From, to"}, {"type": "null"}]
+    }
+
+
+def test_keywords_beside_a_reference_apply_as_well() -> None:
+    """Both have to hold."""
+    value = {"$ref": "#/$defs/count", "minimum": 3, "properties": {"$ref": {"const": "$ref"}}}
+    assert result_of(value, count={"type": "integer", "minimum": 1}) == {
+        "anyOf": [
+            {
+                "minimum": 3,
+                "properties": {"$ref": {"const": "$ref"}},
+                "allOf": [{"type": "integer", "minimum": 1}],
+            },
+            {"type": "null"},
+        ]
+    }
+
+
+def test_schema_of_results_without_an_end_accepts_every_value() -> None:
+    """A tree, and what would become too long."""
+    tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    assert result_of({"$ref": "#/$defs/tree"}, tree=tree) == {}
+    doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)}
+    assert result_of({"$ref": "#/$defs/d0"}, **doubling, d30={"type": "string"}) == {}
+    long = {"type": "object", "properties": {"x" * 1_000: {"type": "string"}}}
+    assert result_of({"anyOf": [{"$ref": "#/$defs/long"}] * 100}, long=long) == {}
+    deep = {f"d{n}": {"items": {"$ref": f"#/$defs/d{n + 1}"}} for n in range(100)}
+    assert result_of({"$ref": "#/$defs/d0"}, **deep, d100={"type": "string"}) == {}
+
+
+@pytest.mark.parametrize("is_loose", [False, True])
+def test_schema_of_results_is_lean(is_loose: bool) -> None:
+    """What callers need, as tools and their lists are read by models; guardrails may change all but `failed`."""
+    lines = {} if is_loose else {"type": "array", "items": {"type": "string"}}
+    value = {"type": "object", "properties": {"result": {"type": "string", "title": "Result"}, "juuid": {}}}
+    assert output_schema(value, is_loose=is_loose) == {
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {
+                "result": {} if is_loose else {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                "failed": {"type": "boolean"},
+                "errors": lines,
+                "messages": lines,
+            },
+        },
+    }
+
+
+def test_own_arguments_have_no_references() -> None:
+    """Of this worker's tasks, plugins included; those of a tree keep theirs."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/b"}},
+        "required": ["a"],
+        "$defs": {"b": {"enum": ["x"], "title": "B"}},
+    }
+    assert input_schema(schema, is_own=True) == {
+        "type": "object",
+        "properties": {"a": {"enum": ["x"]}},
+        "required": ["a"],
+    }
+    tree = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/b"}},
+        "$defs": {"b": {"items": {"$ref": "#/$defs/b"}}},
+    }
+    assert input_schema(tree, is_own=True) == tree
+
+
 def test_keywords_in_data_are_data() -> None:
     """Values of enum, const and the like, names of properties and unknown keywords may be anything."""
     schema = {
