@@ -125,9 +125,9 @@ def inline_references(schema: Any, root: dict[str, Any]) -> Any:
     Some clients read no references, and drop all tools. Titles, which repeat names, are left out.
 
     Raises:
-        EntryError: it would have no end, or be too long.
+        EntryError: it would be too long or too deep, as one that contains itself.
     """
-    return _Inliner(root).expand(schema, (), 0)
+    return _Inliner(root).expand(schema, 0)
 
 
 class _Inliner:
@@ -135,22 +135,18 @@ class _Inliner:
         self._root = root
         self._bytes = 0
 
-    def expand(self, part: Any, references: tuple[str, ...], depth: int) -> Any:
-        """Expand a part that is reached by way of `references`."""
+    def expand(self, part: Any, depth: int) -> Any:
+        """Return a part with its references expanded."""
         if isinstance(part, bool):
             return part
         kept = {key: value for key, value in part.items() if key not in {"$ref", "title"}}
         self._bytes += len(json.dumps(map_subschemas(kept, lambda _each: 0)))
         if self._bytes > MAX_SCHEMA_BYTES or depth > MAX_DEPTH:
             raise EntryError(f"without references the schema is longer than {MAX_SCHEMA_BYTES} bytes, or too deep")
-        own = map_subschemas(kept, lambda each: self.expand(each, references, depth + 1))
+        own = map_subschemas(kept, lambda each: self.expand(each, depth + 1))
         if "$ref" not in part:
             return own
-        reference = part["$ref"]
-        if reference in references:
-            raise EntryError("the schema contains itself")
-        target = resolve_reference(reference, self._root, "the schema")
-        expanded = self.expand(target, (*references, reference), depth + 1)
+        expanded = self.expand(resolve_reference(part["$ref"], self._root, "the schema"), depth + 1)
         if not own:
             return expanded
         if isinstance(expanded, bool) or not expanded.keys().isdisjoint(own.keys() - {"default", "description"}):

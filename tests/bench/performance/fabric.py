@@ -194,9 +194,9 @@ def _listings(url: str) -> Iterator[Figure]:
     with Connection(url) as connection:
         for _ in range(LISTINGS):
             taken = list(_pages(connection))
-            pages += [seconds * _MILLISECONDS for seconds, _ in taken]
-            whole.append(sum(seconds for seconds, _ in taken) * _MILLISECONDS)
-            count = sum(tools for _, tools in taken)
+            pages += [seconds * _MILLISECONDS for seconds, _, _ in taken]
+            whole.append(sum(seconds for seconds, _, _ in taken) * _MILLISECONDS)
+            count = sum(tools for _, tools, _ in taken)
             if count < SERVICES * TASKS:
                 raise BenchError(f"only {count} tools are listed")
     yield Figure(
@@ -205,14 +205,15 @@ def _listings(url: str) -> Iterator[Figure]:
         "ms",
         details={
             "pages": len(pages) / LISTINGS,
+            "KiB": sum(length for _, _, length in taken) / 1024,
             "a page, p50 ms": percentile(pages, 50),
             "p99 ms": percentile(pages, 99),
         },
     )
 
 
-def _pages(connection: Connection) -> Iterator[tuple[float, int]]:
-    """List all tools; yield for each page how long it took and how many tools it has."""
+def _pages(connection: Connection) -> Iterator[tuple[float, int, int]]:
+    """List all tools; yield for each page how long it took, how many tools it has, and its bytes."""
     cursor = None
     while True:
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": cursor} if cursor else {}}
@@ -221,7 +222,7 @@ def _pages(connection: Connection) -> Iterator[tuple[float, int]]:
         answer = connection.answer(request)
         seconds = time.perf_counter() - start
         result = json.loads(answer.partition(b"\r\n\r\n")[2])["result"]
-        yield seconds, len(result["tools"])
+        yield seconds, len(result["tools"]), len(answer)
         cursor = result.get("nextCursor")
         if cursor is None:
             return
