@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from ...models.environment.file_lock import FileLock
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lease import acquire_lease
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import WorkerStartError
-from .worker_process import READY_SECONDS, Notice, WorkerHandle, foreign_worker_message
+from .fork_client import ForkClient
+from .worker_process import READY_SECONDS, Notice, NotReadyError, WorkerHandle, foreign_worker_message
 
 _POLL_SECONDS = 0.05
+STARTS_PER_CORE = 2
 
 
 class Launcher:
@@ -43,6 +48,7 @@ class Launcher:
         self.started_here: set[str] = set()
         self.handles: dict[str, WorkerHandle] = {}
         self._process = os.getpid()
+        self._forks: ForkClient | None = None
 
     def missing(self) -> list[str]:
         """Return the names of the workers that no process runs."""
@@ -55,7 +61,8 @@ class Launcher:
         """Start the workers that aren't running and wait until all are ready; return the names of those started.
 
         Raises:
-            WorkerStartError: one of them couldn't start; the others that this call started are stopped again.
+            WorkerStartError: one of them couldn't start; the others that this call started are stopped again, unless it
+                was not ready in time (`NotReadyError`).
         """
         return self._start(self.names)
 
@@ -70,21 +77,19 @@ class Launcher:
         return name in self.started_here and bool(self._start([name]))
 
     def _start(self, names: Sequence[str]) -> list[str]:
-        deadline = time.monotonic() + READY_SECONDS
         started: list[str] = []
-        leases = self._acquire_leases(deadline)
+        leases = self._acquire_leases(time.monotonic() + READY_SECONDS)
         try:
-            for name in [name for name in names if not self._is_running(name)]:
-                self.discard(name)
-                self.handles[name] = self.spawn(name)
-                started.append(name)
-            for name in list(started):
-                if not self._wait_ready(self.handles[name], deadline):
-                    self.discard(name)
-                    started.remove(name)
+            missing = [name for name in names if not self._is_running(name)]
+            if len(missing) > 1:
+                self._open_forks()
+            self._start_in_turn(missing, started)
             for name in [name for name in names if name in self.names]:
-                self._wait_until_ready_elsewhere(name, deadline)
+                self._wait_until_ready_elsewhere(name, time.monotonic() + READY_SECONDS)
             self.started_here.update(started)
+        except NotReadyError:  # a slow start of one is no reason to stop the others
+            self.started_here.update(started)
+            raise
         except BaseException:
             for name in started:
                 self.discard(name)
@@ -93,9 +98,43 @@ class Launcher:
             raise
         return started
 
+    def _start_in_turn(self, names: Sequence[str], started: list[str]) -> None:
+        """Start workers, a few at a time; add the names of those that this process started to `started`."""
+        waiting, starting = deque(names), deque[str]()
+        try:
+            while waiting or starting:
+                while waiting and len(starting) < STARTS_PER_CORE * (os.cpu_count() or 1):
+                    name = waiting.popleft()
+                    self.discard(name)
+                    self.handles[name] = self.spawn(name)
+                    starting.append(name)
+                name = starting[0]
+                if self._wait_ready(self.handles[name], self.handles[name].started + READY_SECONDS):
+                    started.append(name)
+                else:
+                    self.discard(name)
+                starting.popleft()
+        except BaseException:
+            for name in starting:
+                self.discard(name)
+            raise
+
+    def _open_forks(self) -> None:
+        """Have further workers forked from a process that loads their modules once."""
+        if self._forks is None:
+            with contextlib.suppress(OSError):  # each one is started by itself then
+                self._forks = ForkClient()
+
     def spawn(self, name: str) -> WorkerHandle:
         """Start a worker's process, without waiting for it."""
-        return WorkerHandle(self._environment, name, log_level=self._log_level, is_shared=self._is_shared)
+        start = partial(WorkerHandle, self._environment, name, log_level=self._log_level, is_shared=self._is_shared)
+        if self._forks is not None:
+            try:
+                return start(forks=self._forks)
+            except WorkerStartError:  # the process that forks has ended
+                self._forks.close()
+                self._forks = None
+        return start()
 
     def _acquire_leases(self, deadline: float) -> list[str]:
         """Acquire the leases that keep workers of other processes running; return the names of those acquired now."""
@@ -163,3 +202,6 @@ class Launcher:
                 handle.detach()
         for lease in leases.values():
             lease.close()
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
