@@ -22,12 +22,14 @@ README_COLUMNS, PAGE_COLUMNS = 100, 80
 NOT_RUN = {
     "README.md": ["sets up the clone itself"],
     "man/pages/backup.md": ["needs age"],
+    "man/pages/containers.md": [*["needs a container engine"] * 2, "needs a cluster"],
     "man/pages/contributing.md": ["runs the tests themselves"],
     "man/pages/fabric.md": [*["needs a NorFab broker"] * 2, "needs a NorFab worker's database"],
     "man/pages/performance.md": ["measures for minutes"],
     "man/pages/security.md": ["needs a second machine"] * 2,
     "man/pages/service.md": ["changes the machine", "needs the service", "changes the machine"],
     "man/pages/tokens.md": ["needs several workers", "needs a token"],
+    "man/pages/upgrading.md": ["installs nfcli another time"] * 2,
 }
 MARKS = re.compile(r"|file: \S+|output|run-tests|not run: .+")
 

@@ -23,7 +23,18 @@ MAX_FOLDER_MODULES = 12
 BOUNDED = {"diskcache", "httptools", "mcp", "picle", "pyzmq", "uvicorn"}
 PAGES = {
     *("tokens", "inventory", "mcp-clients", "scripting", "python", "protocol", "security", "troubleshooting"),
-    *("performance", "backup", "fabric", "tools", "contributing", "changelog", "metrics", "service"),
+    *(
+        "performance",
+        "backup",
+        "fabric",
+        "tools",
+        "contributing",
+        "changelog",
+        "metrics",
+        "service",
+        "containers",
+        "upgrading",
+    ),
 }
 # Folders of one developer's machine, folders beside the repository, and hosts of package registries.
 ELSEWHERE = re.compile(r"/(?:work|root|farm|opt)/|/tmp/bash[_]jobs|(?<!\w)shared[/]|pypi[.]org|pythonhosted[.]org")
