@@ -151,7 +151,6 @@ class Worker:
             url=listener.url,
         )
         self.reloader = Reloader(environment, name, inventory)
-        self._open_metrics()
         self._open_http(listener, fabric)
         self._open_transport()
         self.executor.start()
@@ -182,16 +181,17 @@ class Worker:
 
     def _open_metrics(self) -> None:
         """Bind the address of the metrics, if the inventory has one."""
-        self._metrics: MetricsServer | None = None
+        self.metrics: MetricsServer | None = None
         if self.inventory.metrics is not None:
             from .metrics.server import MetricsServer  # noqa: PLC0415  takes 0.2 s, and 10 MB
 
-            self._metrics = MetricsServer.bind(self.inventory, self.inventory.metrics)
-            self._opened.callback(self._metrics.close)
-            self._metrics.watch(self.context)
-            self.context.metrics_url = self._metrics.url
+            self.metrics = MetricsServer.bind(self.inventory, self.inventory.metrics)
+            self._opened.callback(self.metrics.close)
+            self.metrics.watch(self.context)
+            self.context.metrics_url = self.metrics.url
 
     def _open_http(self, listener: HttpListener, fabric: FabricClient | None) -> None:
+        self._open_metrics()
         context, proxies = self.context, TrustedProxies(self.inventory.trusted_proxies)
         app = build_app(
             self.name,
@@ -206,11 +206,11 @@ class Worker:
             readiness=Readiness(
                 lambda: context.store.revocations.problem(is_thorough=True), is_stopping=context.stopping.is_set
             ),
-            on_call=None if self._metrics is None else self._metrics.meters.tool_call,
+            on_call=None if self.metrics is None else self.metrics.meters.tool_call,
             proxies=proxies,
         )
         self._add_reloads(app, proxies)
-        served = app if self._metrics is None else self._metrics.counting(app)
+        served = app if self.metrics is None else self.metrics.counting(app)
         context.certificate = self._certificate_summary
         self.http = HttpServer(
             served, listener, on_stop=app.close_streams, proxies=proxies, certificate=self._certificate
@@ -222,6 +222,8 @@ class Worker:
         add("trusted_proxies", prepare=lambda new: partial(proxies.replace, new.trusted_proxies))
         add("tools", prepare=lambda new: partial(context.catalogue.apply_policy, ToolPolicy(new.tools)))
         add(prepare=lambda new: partial(setattr, context, "inventory", new))
+        if (metrics := self.metrics) is not None:
+            add(prepare=lambda new: partial(metrics.allow_hosts, new))
         if (certificate := self._certificate) is not None:
             add(prepare=lambda _: _after(certificate.reload))
 
@@ -242,7 +244,7 @@ class Worker:
         keys = ensure_key_pair(environment.keys_folder, self.name)
         clients = AuthorizedKeys(environment.clients_folder)
         admission = self._open_admission(clients)
-        on_job = None if self._metrics is None else self._metrics.meters.job
+        on_job = None if self.metrics is None else self.metrics.meters.job
         self.transport: DirectServer | BrokerTransport
         if self.broker is None:
             self.executor = JobExecutor(
@@ -275,8 +277,8 @@ class Worker:
         http = asyncio.create_task(self.http.serve())
         http.add_done_callback(lambda _task: self._stop_after("HTTP server"))
         sweep = asyncio.create_task(self._sweep())
-        if self._metrics is not None:
-            metrics = asyncio.create_task(self._metrics.serve())
+        if self.metrics is not None:
+            metrics = asyncio.create_task(self.metrics.serve())
             metrics.add_done_callback(self._log_end_of_metrics)
         call_after(self.transport.wait, partial(self._stop_after, "ZeroMQ thread"))
         await self._stop_requested.wait()
@@ -289,8 +291,8 @@ class Worker:
             _exit_after(self._stop_deadline_seconds, self._exit_status)
         log.info("stopping")
         await asyncio.gather(asyncio.to_thread(self.executor.stop), self.http.stop(), return_exceptions=True)
-        if self._metrics is not None:
-            await self._metrics.stop()
+        if self.metrics is not None:
+            await self.metrics.stop()
         http.cancel()
         await asyncio.gather(http, return_exceptions=True)
 

@@ -23,12 +23,12 @@ class MetricsApp:
     """Serves the metrics of a registry, one reading at a time: it takes milliseconds, in a thread.
 
     A Host header must be an IP address or one of `hosts`: pages in a browser of this machine could read the metrics by
-    DNS rebinding.
+    DNS rebinding. These may be replaced at any time.
     """
 
     def __init__(self, registry: CollectorRegistry, hosts: HostPatterns) -> None:
+        self.hosts = hosts
         self._registry = registry
-        self._hosts = hosts
         self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ class MetricsApp:
         return StaticResponse(200, text, ((b"content-type", content_type.encode()),))
 
     def _is_allowed(self, host: str) -> bool:
-        return not host or _is_address(host) or self._hosts.allows(host)
+        return not host or _is_address(host) or self.hosts.allows(host)
 
 
 def _is_address(host: str) -> bool:

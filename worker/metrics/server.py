@@ -31,7 +31,8 @@ class MetricsServer:
         self.url = listener.url.removesuffix("/mcp") + METRICS_PATH
         ProcessCollector(registry=self.meters.registry)
         self._listener = listener
-        self._http = HttpServer(MetricsApp(self.meters.registry, host_patterns(inventory, self.url)), listener)
+        self._app = MetricsApp(self.meters.registry, host_patterns(inventory, self.url))
+        self._http = HttpServer(self._app, listener)
 
     @classmethod
     def bind(cls, inventory: WorkerInventory, metrics: Metrics) -> Self:
@@ -47,6 +48,10 @@ class MetricsServer:
         self.meters.registry.register(WorkerCollector(worker))
         worker.store.on_operation.append(self.meters.store_operation)
         worker.audit.on_append.append(self.meters.audit_write)
+
+    def allow_hosts(self, inventory: WorkerInventory) -> None:
+        """Accept the Host headers of another inventory from now on."""
+        self._app.hosts = host_patterns(inventory, self.url)
 
     def counting(self, app: ASGIApp) -> ASGIApp:
         """Return an application that counts the responses of another one."""

@@ -1,4 +1,4 @@
-"""A service manager is told on its socket what a service does; without one, nothing happens."""
+"""A service manager gets reports of what a service does on its socket; without one, nothing happens."""
 
 from __future__ import annotations
 

@@ -168,6 +168,17 @@ def test_pages_of_a_browser_cannot_read_metrics_by_rebinding(measured: MeasuredW
     assert measured.metrics.send(f"GET /metrics HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())[0] == status
 
 
+def test_names_that_a_reload_allows_are_accepted(measured: MeasuredWorker) -> None:
+    """As by the MCP server."""
+    worker, inventory = measured.worker, measured.worker.inventory
+    request = b"GET /metrics HTTP/1.1\r\nhost: new.example.com\r\n\r\n"
+    assert measured.metrics.send(request)[0] == 421
+    for hosts, status in ((("new.example.com",), 200), (inventory.allowed_hosts, 421)):
+        assert worker.metrics is not None
+        worker.metrics.allow_hosts(inventory.model_copy(update={"allowed_hosts": hosts}))
+        assert measured.metrics.send(request)[0] == status
+
+
 def test_the_format_is_what_the_scraper_accepts(measured: MeasuredWorker) -> None:
     """OpenMetrics ends with a line that says so."""
     assert measured.scrape("accept: application/openmetrics-text;version=1.0.0").endswith("# EOF\n")
