@@ -105,6 +105,7 @@ def test_a_worker_that_dies_while_a_client_connects_is_reported_at_once(
     """Its lock goes a moment after its socket, which refuses already: the client looks again."""
     monkeypatch.setattr(link, "CONNECT_SECONDS", 60)
     environment = norfab.environment
+    environment.prepare()
     ensure_key_pair(environment.keys_folder, DEFAULT_WORKER)
     lock = WorkerLock.acquire(environment.lock_file(DEFAULT_WORKER))
     lock.publish(ready=True, endpoint=environment.socket_endpoint(DEFAULT_WORKER))
