@@ -19,7 +19,7 @@ from ..http.responses import EVENT_STREAM
 BEGIN_SECONDS = 2.0
 PROGRESS_SECONDS = 2.0
 COMMENT_SECONDS = 10.0
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS = 0.5
 
 _COMMENT = b": still running\n\n"
 _STREAM_TYPE = "text/event-stream"
@@ -101,7 +101,8 @@ class _Reply:
 
     async def fail(self) -> None:
         """End a stream whose request was cancelled. If that is because its token has ended, nothing of this is sent."""
-        if not self._is_streaming or self._has_ended:
+        # A client that does not read blocks the stream: a deleted token must not wait for it.
+        if not self._is_streaming or self._has_ended or self._lock.locked():
             return
         error = {"code": _SERVER_ERROR, "message": "the call was cancelled: the worker is stopping"}
         with anyio.CancelScope(shield=True), anyio.move_on_after(_FLUSH_SECONDS):

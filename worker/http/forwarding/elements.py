@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ....models.errors import NfcliError
 
@@ -14,6 +15,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PAIR = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)|\"((?:[^\"\\]|\\.)*)\")")
 _ESCAPE = re.compile(r"\\(.)")
 _BLANKS = " \t"
+_REMEMBERED_NODES = 4096
 _PORT = re.compile(r":[0-9]{1,5}")
 
 
@@ -56,6 +58,7 @@ def parse_forwarded(value: str) -> list[Mapping[str, str]]:
     return [element for element in elements if element]
 
 
+@lru_cache(_REMEMBERED_NODES)
 def parse_node(node: str) -> Address | None:
     """Return the address of a proxy's client: an IP address, with or without a port; None of any other text.
 

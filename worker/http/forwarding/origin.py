@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -23,8 +23,7 @@ _HOST_TEXT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?
 _REMEMBERED_ADDRESSES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class RequestOrigin:
+class RequestOrigin(NamedTuple):
     """Where a request came from.
 
     `address` is the client's, empty if unknown; `scheme` (http or https) and `host` (as in a Host header, with its
@@ -43,8 +42,7 @@ class RequestOrigin:
         return f"{self.scheme}://{self.host}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
+class _Report(NamedTuple):
     """What one kind of headers says about the client; None where it says nothing."""
 
     address: str | None
@@ -93,7 +91,7 @@ class TrustedProxies:
         if address not in self:
             return RequestOrigin(address, scheme, host)
         headers = _lists(scope)
-        report = _merge([self._x_forwarded(address, headers), self._forwarded(address, headers)])
+        report = _merge(self._x_forwarded(address, headers), self._forwarded(address, headers))
         if report is None:
             return RequestOrigin(address, scheme, host, address)
         return RequestOrigin(report.address or address, report.scheme or scheme, report.host or host, address)
@@ -108,7 +106,7 @@ class TrustedProxies:
 
     def _forwarded(self, peer: str, headers: Mapping[bytes, str]) -> _Report | None:
         """Return what the Forwarded header says; None without one."""
-        elements = parse_forwarded(headers.get(_FORWARDED, ""))
+        elements = parse_forwarded(headers[_FORWARDED]) if _FORWARDED in headers else []
         if not elements:
             return None
         address, hops = self._client(peer, [element.get("for", "") for element in elements])
@@ -161,12 +159,11 @@ def _lists(scope: Scope) -> dict[bytes, str]:
     return {name: ", ".join(values) for name, values in found.items()}
 
 
-def _merge(reports: Sequence[_Report | None]) -> _Report | None:
+def _merge(first: _Report | None, second: _Report | None) -> _Report | None:
     """Return what both kinds of headers say.
 
     A proxy sets one kind, and passes the other on as the client sent it: where they differ, one of them is forged.
     """
-    first, second = reports
     if first is None or second is None:
         return first or second
     pairs = ((first.address, second.address), (first.scheme, second.scheme), (first.host, second.host))
