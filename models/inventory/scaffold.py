@@ -48,6 +48,7 @@ auth_bearer:
 
 # Further names that this worker is reached by, for instance behind a proxy. All others are refused.
 # allowed_hosts: [mcp.example.com]
+# trusted_proxies: [127.0.0.1]
 # allowed_origins: ["https://app.example.com"]
 """
 

@@ -98,7 +98,8 @@ def _record_failure(policy: AccessPolicy, network: str, credentials: str) -> Non
     if policy.limiter is not None and policy.limiter.record_failure(network, credentials):
         log.warning(
             "too many wrong tokens from %s: its requests with a token are rejected for up to a minute; if many clients "
-            "share that address, raise max_wrong_tokens_per_minute of worker %s in the inventory",
+            "share that address, add it to trusted_proxies if it is a reverse proxy's, or raise "
+            "max_wrong_tokens_per_minute, of worker %s in the inventory",
             network or "an unknown address",
             policy.worker_name,
         )

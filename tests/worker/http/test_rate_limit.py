@@ -205,7 +205,8 @@ def test_lock_out_is_logged_once(served_worker: Serve, caplog: pytest.LogCapture
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "\n".join(warnings) == (
         "too many wrong tokens from 127.0.0.1: its requests with a token are rejected for up to a minute; if many "
-        "clients share that address, raise max_wrong_tokens_per_minute of worker w1 in the inventory"
+        "clients share that address, add it to trusted_proxies if it is a reverse proxy's, or raise "
+        "max_wrong_tokens_per_minute, of worker w1 in the inventory"
     )
 
 
