@@ -38,8 +38,8 @@ from .store_thread import StoreThread
 log = logging.getLogger(__name__)
 
 SWEEP_BATCH_TOKENS = 500
+CLOSE_SWEEP_SECONDS = 1.0
 SWEEP_AGAIN_SECONDS = 10.0  # after a background sweep that failed
-
 _BACKGROUND_WAIT_SECONDS = 1.0
 
 Records = Sequence[BearerTokenRecord]
@@ -74,7 +74,7 @@ class TokenStore:
         fleet_key: FleetKey | None = None,
         recovery: BeforeCommit | None = None,
     ) -> None:
-        """Open the database in `directory` (created when missing), load its tokens and sweep the expired ones.
+        """Open the database in `directory` (created when missing), load its tokens and sweep the first expired ones.
 
         The caller makes sure that no other process has it open. An operation fails `lock_timeout_seconds` after the
         call if another process holds the database's lock nevertheless. `clock` and `ticks` are those of a
@@ -105,13 +105,12 @@ class TokenStore:
             records = self.run(self.revocations.resume, loaded.records, recovery)
             self.index = TokenIndex(records, self.hasher.record_hash)
             self.states = TokenStates(self.hasher, lambda: self.index.by_token, self.tombstones, self.now)
-            self.pickled_rows = loaded.pickled
-            self.invalid_rows = loaded.invalid
-            self.sweep()
+            self.pickled_rows, self.invalid_rows = loaded.pickled, loaded.invalid
+            self._thread.notify_revoked(self.run(self._sweep, self.now()))  # hundreds of thousands are swept later
             undo.pop_all()
 
     def close(self) -> None:
-        """Sweep unless the database is locked, and close it. Safe to repeat.
+        """Sweep for a second unless the database is locked, and close it. Safe to repeat.
 
         Look-ups find nothing afterwards, everything else raises `TokenStoreError`.
         """
@@ -125,11 +124,11 @@ class TokenStore:
 
     def _sweep_and_close(self) -> list[str]:
         removed: list[str] = []
-        now = self.now()
+        now, deadline = self.now(), time.monotonic() + CLOSE_SWEEP_SECONDS
         try:
             self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
             self.revocations.settle()
-            while batch := self._sweep(now):
+            while time.monotonic() < deadline and (batch := self._sweep(now)):
                 removed += batch
             self.database.save_high_water_mark(now)
         except (TokenStoreError, AuditError) as error:
@@ -369,16 +368,17 @@ class TokenStore:
             self._thread.submit(self._background_sweep)
 
     def _background_sweep(self) -> None:
-        now = self.now()
-        next_sweep = -math.inf
         try:
             self.database.limit_wait(min(_BACKGROUND_WAIT_SECONDS, self._lock_timeout_seconds))
-            while removed := self._sweep(now):
+            while removed := self._sweep(self.now()):
                 self._thread.notify_revoked(removed)
+                if len(removed) >= SWEEP_BATCH_TOKENS:
+                    self._thread.submit(self._background_sweep)  # other operations may run between two transactions
+                    return
+            self._next_background_sweep = -math.inf
         except TokenStoreError as error:
             log.warning("expired tokens were not swept: %s", error)
-            next_sweep = self._ticks() + SWEEP_AGAIN_SECONDS
-        self._next_background_sweep = next_sweep
+            self._next_background_sweep = self._ticks() + SWEEP_AGAIN_SECONDS
 
     def _put(self, records: Sequence[BearerTokenRecord], now: float, before_commit: Callable[[], None] | None) -> None:
         """Write records to disk, without tombstones of their tokens, then to the index."""

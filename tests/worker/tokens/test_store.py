@@ -235,6 +235,22 @@ def test_a_sweep_removes_expired_tokens_from_disk_and_notifies(
     assert store.sweep() == 0
 
 
+def test_opening_does_not_wait_for_the_sweep_of_many(
+    open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace
+) -> None:
+    """None of the tokens that expired while the worker was down is valid; most are removed from disk behind."""
+    store = open_store()
+    count = 2 * SWEEP_BATCH_TOKENS + 1
+    records = [BearerTokenRecord(f"t{number}", "ann", clock.now, clock.now + 10) for number in range(count)]
+    assert store.import_tokens(records, before_commit=None).stored == count
+    clock.now += 10
+    store = open_store()
+    assert len(raw_database.keys()) == count - SWEEP_BATCH_TOKENS
+    assert (len(store), store.records(), store.lookup("t0"), store.has_expired()) == (0, [], None, True)
+    assert store.sweep() == count - SWEEP_BATCH_TOKENS
+    assert (raw_database.keys(), store.has_expired()) == ([], False)
+
+
 def test_opening_sweeps(open_store: OpenStore, raw_database: RawDatabase, clock: SimpleNamespace) -> None:
     """Tokens that expired while the worker was down are removed from disk at its start."""
     store = open_store()
