@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
 from .repl.session import Session
 from .text import interrupt_line
 
+_MAX_URLS = 3
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _OFFLINE = ["offline"]  # behind --check
@@ -153,7 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return _run_transfer(norfab, arguments) if is_transfer else _run_prompt(norfab, arguments)
     finally:
-        norfab.destroy()
+        _destroy(norfab)
 
 
 def _run_setup(arguments: argparse.Namespace) -> int:
@@ -225,17 +226,15 @@ def _run_commands(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
 
         def open_norfab() -> NorFab:
-            norfab = _open_environment(arguments)
-            stack.callback(norfab.destroy)
+            with _named(console):
+                norfab = _open_environment(arguments)
+            stack.callback(_destroy, norfab)
             return norfab
 
         def open_client() -> Client:
-            try:
-                norfab = client_source.norfab
+            norfab = client_source.norfab
+            with _named(console):
                 client = _make_client(norfab, arguments, console)
-            except NfcliError:
-                console.error_prefix = console.error_prefix or "nfcli: "
-                raise
             session.log_file = _log_file(norfab)
             return client
 
@@ -244,6 +243,27 @@ def _run_commands(arguments: argparse.Namespace) -> int:
         if arguments.words:
             return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
+
+
+@contextmanager
+def _named(console: Console) -> Iterator[None]:
+    """Begin errors of the environment with the program's name: they are no command's."""
+    try:
+        yield
+    except NfcliError:
+        console.error_prefix = console.error_prefix or "nfcli: "
+        raise
+
+
+def _destroy(norfab: NorFab) -> None:
+    """Close an environment, and report the workers that end with this process."""
+    stopped = norfab.destroy()
+    if stopped:
+        names = ", ".join(stopped)
+        workers, were, them = ("worker", "was", "it") if len(stopped) == 1 else ("workers", "were", "them")
+        _notice(
+            f"{workers} {names} {were} stopped with this nfcli, which had started {them}: nfcli -w keeps {them} running"
+        )
 
 
 def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
@@ -258,8 +278,22 @@ def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
     from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 
     history_file, log_file = norfab.environment.history_file, _log_file(norfab)
-    App(client, console=console, history_file=history_file, log_file=log_file).start()
+    App(client, console=console, history_file=history_file, log_file=log_file, notices=_first_steps(norfab)).start()
     return EXIT_OK
+
+
+def _first_steps(norfab: NorFab) -> list[str]:
+    """Return where clients find the workers, and how they get a token."""
+    urls = norfab.launcher.urls()
+    if not urls:
+        return []
+    shown = ", ".join([*urls.values()][:_MAX_URLS]) + (
+        f" and {len(urls) - _MAX_URLS} more" if len(urls) > _MAX_URLS else ""
+    )
+    workers = [norfab.inventory.workers.get(name) for name in urls]
+    if any(worker is None or worker.authentication_enabled for worker in workers):
+        return [f"MCP clients connect to {shown}, with a token: fastmcp auth create-token username NAME"]
+    return [f"MCP clients connect to {shown}, without a token: authentication is off"]
 
 
 def _open_environment(arguments: argparse.Namespace) -> NorFab:

@@ -11,13 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..models.environment.curve_keys import find_audit_key
 from ..models.environment.paths import Environment
 from ..models.environment.private_files import tree_problems
 from ..models.errors import EXIT_OK, CertificateError, InventoryError, NfcliError, WorkerStartError
-from ..models.inventory.loader import load_inventory
+from ..models.inventory.loader import load_inventory, locate_key
 from ..models.inventory.schema import WorkerInventory
 from ..models.inventory.sections.metrics import Metrics
 from ..models.tasks.health import CheckResult, clock_result, disk_results, relays_result, rows_result, trail_result
@@ -44,7 +45,7 @@ def check_worker(environment: Environment, name: str) -> Iterator[CheckResult]:
     if inventory is not None:
         yield from _check_plugins(environment, inventory)
         yield from _check_tls(environment, inventory)
-        yield _check_http(inventory)
+        yield _check_http(environment, name, inventory)
         if inventory.metrics is not None:
             yield _check_metrics(inventory, inventory.metrics)
         yield _check_endpoint(environment, name, inventory)
@@ -117,9 +118,9 @@ def _check_tls(environment: Environment, inventory: WorkerInventory) -> list[Che
     return faults or [CheckResult(subject="TLS", detail=certificate.summary.describe())]
 
 
-def _check_http(inventory: WorkerInventory) -> CheckResult:
+def _check_http(environment: Environment, name: str, inventory: WorkerInventory) -> CheckResult:
     try:
-        with HttpListener.bind(inventory) as listener:
+        with HttpListener.bind(inventory, partial(locate_key, environment, name, "port")) as listener:
             url = listener.url
     except WorkerStartError as error:
         return CheckResult(subject="MCP", error=str(error))

@@ -22,6 +22,7 @@ from ..models.environment.paths import Environment
 from ..models.environment.worker_lease import wait_until_unused
 from ..models.environment.worker_lock import WorkerLock
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
+from ..models.inventory.loader import locate_key
 from ..models.protocol.frames import ANY
 from .admission.admission import Admission
 from .admission.replay_memory import ReplayMemory
@@ -128,7 +129,7 @@ class Worker:
         transfers = Transfers(environment.run_folder, name)
         transfers.close()  # a worker of this name that was killed has left its files
         self._opened.callback(transfers.close)
-        listener = enter(HttpListener.bind(inventory))
+        listener = enter(HttpListener.bind(inventory, partial(locate_key, environment, name, "port")))
         own_tasks = (spec.entry() for spec in registry)
         catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolPolicy(inventory.tools))
         fabric, discovery = self._open_fabric(catalogue)
@@ -225,7 +226,7 @@ class Worker:
         if (metrics := self.metrics) is not None:
             add(prepare=lambda new: partial(metrics.allow_hosts, new))
         if (certificate := self._certificate) is not None:
-            add(prepare=lambda _: _after(certificate.reload))
+            add("tls", prepare=lambda new: certificate.prepare(new.tls))
 
     def _open_admission(self, clients: AuthorizedKeys) -> Admission:
         replays = ReplayMemory(self.environment.signed_jobs_file(self.name), clock=self.context.clock)
@@ -352,12 +353,6 @@ class Worker:
             except NfcliError as error:
                 log.warning("expired tokens not removed from disk: %s", error)
                 seconds = self._sweep_retry_seconds
-
-
-def _after(reload: Callable[[], None]) -> Callable[[], None]:
-    """Reload, and return what has nothing left to do."""
-    reload()
-    return lambda: None
 
 
 def _exit_after(seconds: float, status: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from ..environment.paths import Environment, worker_name_problem
@@ -90,6 +91,18 @@ def locate_state(environment: Environment) -> Environment:
     if file is None or environment.state is not None:
         return environment
     return environment.with_state(_state(InventorySources(file), str(file)))
+
+
+def locate_key(environment: Environment, name: str, key: str) -> str:
+    """Return where a worker's `key` is set, or could be: file and key path, for messages."""
+    if environment.inventory_file is None:
+        return "an inventory of your own (nfcli --create-env DIR writes one)"
+    with contextlib.suppress(InventoryError):
+        merged = InventorySources(environment.inventory_file).worker(name)
+        source = None if isinstance(merged, str) else merged.source((key,)) or merged.source(("service",))
+        if source is not None:
+            return source.label((key,))
+    return f"the inventory of worker {name}"
 
 
 def _state(sources: InventorySources, file: str) -> str | None:

@@ -155,11 +155,15 @@ class NorFab:
             notify(_restarted_message(name))
         return is_started
 
-    def destroy(self) -> None:
-        """Close the clients and stop the workers that were started here. Safe to repeat."""
+    def destroy(self) -> list[str]:
+        """Close the clients and stop the workers that were started here. Safe to repeat.
+
+        Returns:
+            The names of the workers that were stopped: not those that other shells still use.
+        """
         while self._clients:
             self._clients.pop().close()
-        self.launcher.stop()
+        return self.launcher.stop()
 
     def __enter__(self) -> Self:
         self.start()

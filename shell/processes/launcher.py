@@ -57,6 +57,11 @@ class Launcher:
     def _is_running(self, name: str) -> bool:
         return read_owner(self._environment.lock_file(name)) is not None
 
+    def urls(self) -> dict[str, str]:
+        """Return where the workers that are ready serve MCP, by their names."""
+        owners = {name: read_owner(self._environment.lock_file(name)) for name in self.names}
+        return {name: owner.url for name, owner in owners.items() if owner is not None and owner.ready and owner.url}
+
     def start(self) -> list[str]:
         """Start the workers that aren't running and wait until all are ready; return the names of those started.
 
@@ -183,13 +188,15 @@ class Launcher:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def stop(self) -> None:
+    def stop(self) -> list[str]:
         """Stop the workers that were started here, all at once, except those that other shells have a lease of.
+
+        The names of those that were stopped are returned, in the order of their starts.
 
         A process that was forked from the one that started them leaves them running.
         """
         if os.getpid() != self._process:
-            return
+            return []
         handles, self.handles = self.handles, {}
         leases, self._leases = self._leases, {}
         unused = {name for name in handles if name not in leases or leases[name].try_acquire()}
@@ -205,3 +212,4 @@ class Launcher:
         if self._forks is not None:
             self._forks.close()
             self._forks = None
+        return [name for name in handles if name in unused]

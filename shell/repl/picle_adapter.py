@@ -6,6 +6,7 @@ picle gives the command tree's model and the shape of an app. Its reading of lin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +25,7 @@ INTRO = "nfcli: press ? for help and Tab to complete a word, read the manual wit
 
 
 class App(PicleApp):
-    """The shell at a terminal; `intro` is printed on stderr at the start, the other arguments are as of `Session`.
+    """The shell at a terminal; `intro` and `notices` are printed on stderr at the start, other arguments are as of `Session`.
 
     All its methods override picle's: a test checks that picle still has them.
     """
@@ -37,12 +38,13 @@ class App(PicleApp):
         history_file: Path | None = None,
         log_file: Path | None = None,
         intro: str = INTRO,
+        notices: Sequence[str] = (),
     ) -> None:
         history = HistoryFile(history_file)
         self.session = Session(
             client, console=console, secrets=HiddenPrompt(), history=lambda: history.lines, log_file=log_file
         )
-        self._notices = [intro, history.problem]
+        self._notices = [intro, *notices, history.problem]
         super().__init__(Root)
         self._line_reader = Prompt(self.session, history, StoredTokens(client))
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Self
 
 from ...models.errors import WorkerStartError
 from ...models.inventory.schema import WorkerInventory
 from ...models.inventory.sections.metrics import Metrics
+from .port_holder import find_holder
 
 BACKLOG = 512
+_INVENTORY = "the worker's inventory"
 _PORT_ATTEMPTS = 5
 
 
@@ -37,8 +39,8 @@ class HttpListener:
         self.url = url
 
     @classmethod
-    def bind(cls, inventory: WorkerInventory) -> Self:
-        """Bind and listen, so that no other process can take the port.
+    def bind(cls, inventory: WorkerInventory, locate_port: Callable[[], str] = lambda: _INVENTORY) -> Self:
+        """Bind and listen, so that no other process can take the port; `locate_port` returns where its key is.
 
         Raises:
             WorkerStartError: the port is taken or not permitted, or the host is not an address of this machine.
@@ -50,7 +52,7 @@ class HttpListener:
             except OSError as error:
                 # A free port of a name's first address may be taken at its second one.
                 if inventory.port != 0 or error.errno != errno.EADDRINUSE or not attempts_left:
-                    raise WorkerStartError(_bind_error(inventory, error)) from None
+                    raise WorkerStartError(_bind_error(inventory, error, locate_port)) from None
         return cls(sockets, f"{inventory.base_url(_port(sockets))}/mcp")
 
     @classmethod
@@ -78,15 +80,17 @@ class HttpListener:
         self.close()
 
 
-def _bind_error(inventory: WorkerInventory, error: OSError) -> str:
+def _bind_error(inventory: WorkerInventory, error: OSError, locate_port: Callable[[], str]) -> str:
     host, port = inventory.host or "all interfaces", inventory.port
     if error.errno == errno.EADDRINUSE:
+        holder = find_holder(port)
+        program = f"by {holder}: stop that" if holder else ": stop the program that uses it"
         return (
-            f"port {port} on {host} is already in use: stop the program that uses it, "
-            "or set another port in the worker's inventory (0 selects a free one)"
+            f"port {port} on {host} is already in use{' ' if holder else ''}{program}, "
+            f"or set another port in {locate_port()} (0 selects a free one)"
         )
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"port {port} on {host} requires privileges: set port in the worker's inventory to 1024 or more"
+        return f"port {port} on {host} requires privileges: set port in {locate_port()} to 1024 or more"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"host {host} is not an address of this machine: set host in the worker's inventory to one that is"
     return f"cannot bind port {port} on {host}: {error.strerror}: check host and port in the worker's inventory"

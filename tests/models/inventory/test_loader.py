@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import InventoryError
+from nfcli.models.inventory.loader import locate_key
 from nfcli.models.inventory.schema import Inventory
 
 Load = Callable[..., Inventory]
@@ -221,3 +223,16 @@ def as_yaml(data: Any) -> str:
     if isinstance(data, str):
         return "'" + "".join(char for char in data if char.isprintable()).replace("'", "''") + "'"
     return {None: "null", True: "true", False: "false"}.get(data, str(data))
+
+
+def test_key_of_a_worker_is_located_in_its_file(tmp_path: Path) -> None:
+    """Where it is set; where it isn't, in the file that names the service; for messages about its value."""
+    file = tmp_path / "inventory.yaml"
+    file.write_text("workers: {w1: [w1.yaml, {port: 8003}], w2: [w1.yaml]}\n")
+    (tmp_path / "w1.yaml").write_text("service: fastmcp\n")
+    environment = Environment(tmp_path, file)
+    assert locate_key(environment, "w1", "port") == f"{file}: workers.w1[1].port"
+    assert locate_key(environment, "w2", "port") == f"{tmp_path}/w1.yaml: port"
+    assert locate_key(environment, "w3", "port") == "the inventory of worker w3"
+    built_in = "an inventory of your own (nfcli --create-env DIR writes one)"
+    assert locate_key(Environment(tmp_path, None), "w1", "port") == built_in

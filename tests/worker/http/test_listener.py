@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +17,7 @@ import pytest
 from nfcli.models.errors import WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.worker.http.listener import HttpListener, check_exposure
+from nfcli.worker.http.port_holder import find_holder
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104  what is tested
 NO_HOST = "host-that-is-not.invalid"
@@ -71,15 +75,39 @@ def test_address_of_one_family_is_not_reached_by_the_other(bind: Callable[..., s
         socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS)
 
 
-def test_port_in_use_is_an_error_that_names_the_port(bind: Callable[..., str]) -> None:
-    """Also where the other listener does not serve yet."""
+def test_port_in_use_is_an_error_that_names_port_and_process(bind: Callable[..., str]) -> None:
+    """Also where the other listener does not serve yet; the process where the system tells which it is."""
     port = port_of(bind())
     with pytest.raises(WorkerStartError) as raised:
         bind(port=port)
     assert str(raised.value) == (
-        f"port {port} on 127.0.0.1 is already in use: stop the program that uses it, "
+        f"port {port} on 127.0.0.1 is already in use{_used_by_this_process()}, "
         "or set another port in the worker's inventory (0 selects a free one)"
     )
+
+
+def _used_by_this_process() -> str:
+    if not sys.platform.startswith("linux"):
+        return ": stop the program that uses it"
+    return f" by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()}): stop that"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_holder_of_a_port_is_named_without_its_arguments(tmp_path: Path) -> None:
+    """They may be secrets; of nfcli's workers the name is shown. Unreadable processes are left out."""
+    sockets = "head\n  0: 0100007F:1F41 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4242 1\n"
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tcp").write_text(sockets)
+    assert find_holder(8001, tmp_path) is None
+    for pid, command, descriptor in (("7", "x", "9"), ("8", "nginx\0-g\0secret", "4242")):
+        (tmp_path / pid / "fd").mkdir(parents=True)
+        (tmp_path / pid / "fd" / "3").symlink_to(f"socket:[{descriptor}]")
+        (tmp_path / pid / "cmdline").write_text(command)
+        (tmp_path / pid / "comm").write_text("ngi\x1bnx\n")
+    assert find_holder(8001, tmp_path) == "ngi?nx (pid 8)"
+    assert find_holder(8002, tmp_path) is None
+    (tmp_path / "8" / "cmdline").write_text("python\0-m\0nfcli.worker\0--name\0w1\0")
+    assert find_holder(8001, tmp_path) == "nfcli's worker w1 (pid 8)"
 
 
 def test_port_is_free_again_after_close() -> None:

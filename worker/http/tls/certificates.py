@@ -6,7 +6,8 @@ import contextlib
 import logging
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -30,18 +31,22 @@ _Identity = tuple[int, int, int, int] | None
 class ServerCertificate:
     """A certificate in use: the TLS `context` of new connections, and its `summary`.
 
-    `reload` and `reload_if_changed` replace them, from any thread; open connections keep what they began with.
+    `prepare` and `reload_if_changed` replace them, from any thread; open connections keep what they began with.
 
     Raises:
         CertificateError: a file can't be used; the message names its key in the inventory, and what to do.
     """
 
     def __init__(self, tls: TlsInventory, folder: Path) -> None:
-        self._files = tls.files(folder)
+        self._folder = folder
         self._lock = threading.Lock()
-        self._identities = self._identify()
         self._refused: tuple[_Identity, ...] | None = None
-        self.context, self.summary = _load(self._files)
+        self._use(_Loaded.load(tls.files(folder)))
+
+    def _use(self, loaded: _Loaded) -> None:
+        self._files, self._identities = loaded.files, loaded.identities
+        self.context, self.summary = loaded.context, loaded.summary
+        self._refused = None
 
     @classmethod
     def of(cls, inventory: WorkerInventory, folder: Path) -> Self | None:
@@ -52,18 +57,22 @@ class ServerCertificate:
         """Return what is wrong with files that can be used nevertheless, a line each."""
         return file_problems(self._files, self.summary)
 
-    def reload(self) -> None:
-        """Load the files again, for new connections.
+    def prepare(self, tls: TlsInventory | None) -> Callable[[], None]:
+        """Load the files that a changed inventory names; return what puts them in force for new connections.
 
         Raises:
-            CertificateError: a file can't be used; what was loaded before stays in use.
+            CertificateError: a file can't be used, or TLS is to be turned off, for which the worker has to stop.
         """
-        with self._lock:
-            identities = self._identify()
-            self.context, self.summary = _load(self._files)
-            self._identities = identities
-            self._refused = None
-        log.info("TLS: loaded the %s", self.summary.describe())
+        if tls is None:
+            raise CertificateError("tls: it can't be turned off while the worker runs: restart the worker")
+        loaded = _Loaded.load(tls.files(self._folder))
+
+        def apply() -> None:
+            with self._lock:
+                self._use(loaded)
+            log.info("TLS: loaded the %s", loaded.summary.describe())
+
+        return apply
 
     def reload_if_changed(self) -> None:
         """Load the files again if one of them was replaced; log what can't be used, and keep what was loaded before.
@@ -71,19 +80,38 @@ class ServerCertificate:
         A program that renews certificates replaces certificate and key one after the other: files that can't be used
         are reported when they are found unchanged by the next call.
         """
-        identities = self._identify()
-        if identities == self._identities:
-            return
-        try:
-            self.reload()
-        except CertificateError as error:
-            if self._refused == identities:
-                log.warning("TLS: %s; the certificate loaded before stays in use", error)
-                self._identities = identities  # reported once
-            self._refused = identities
+        with self._lock:
+            identities = _identify(self._files)
+            if identities == self._identities:
+                return
+            try:
+                self._use(_Loaded.load(self._files))
+            except CertificateError as error:
+                if self._refused == identities:
+                    log.warning("TLS: %s; the certificate loaded before stays in use", error)
+                    self._identities = identities  # reported once
+                self._refused = identities
+            else:
+                log.info("TLS: loaded the %s", self.summary.describe())
 
-    def _identify(self) -> tuple[_Identity, ...]:
-        return tuple(_identity(path) for path in self._files.values())
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What was loaded, and what identifies the files that it was loaded from."""
+
+    files: Mapping[str, Path]
+    identities: tuple[_Identity, ...]
+    context: ssl.SSLContext
+    summary: CertificateSummary
+
+    @classmethod
+    def load(cls, files: Mapping[str, Path]) -> _Loaded:
+        identities = _identify(files)  # before: a file that is replaced meanwhile is loaded again
+        return cls(files, identities, *_load(files))
+
+
+def _identify(files: Mapping[str, Path]) -> tuple[_Identity, ...]:
+    return tuple(_identity(path) for path in files.values())
 
 
 def _identity(path: Path) -> _Identity:
