@@ -25,7 +25,14 @@ import nfcli as package
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.tokens import BearerTokenRecord
 from support.leaks import TokenWatch
-from support.workers import EnvironmentFactory, NfcliRunner, RunningWorker, WorkerRunner, run_worker
+from support.workers import (
+    EnvironmentFactory,
+    NfcliRunner,
+    RunningWorker,
+    WorkerRunner,
+    run_worker,
+    without_stop_notice,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FOLDERS = ("man", "models", "shell", "worker")
@@ -176,7 +183,11 @@ def nfcli(tmp_path_factory: pytest.TempPathFactory, token_watch: Any) -> NfcliRu
     folder = tmp_path_factory.mktemp("anywhere")
 
     def run(
-        *words: str, stdin: str = "", environment: Environment | None = None, timeout: float = 60.0
+        *words: str,
+        stdin: str = "",
+        environment: Environment | None = None,
+        timeout: float = 60.0,
+        has_stop_notice: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         where = ["-i", str(environment.inventory_file)] if environment else []
         command = [str(program), *where, *words]
@@ -192,6 +203,7 @@ def nfcli(tmp_path_factory: pytest.TempPathFactory, token_watch: Any) -> NfcliRu
                 raise
         given = token_watch.note_given(f"{' '.join(words)}\n{stdin}")
         assert [token for token in given if token in errors.decode()] == []
-        return subprocess.CompletedProcess(command, process.returncode, output.decode(), errors.decode())
+        said = errors.decode() if has_stop_notice else without_stop_notice(errors.decode())
+        return subprocess.CompletedProcess(command, process.returncode, output.decode(), said)
 
     return run

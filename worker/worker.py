@@ -126,9 +126,7 @@ class Worker:
         trail = enter(AuditTrail(environment.audit_file(name), audit_key, *filter(None, [older_key])))
         recovery = trail.before_commit(OWN_ACTOR)
         store = enter(TokenStore(environment.tokens_folder(name), fleet_key=fleet_key, recovery=recovery))
-        transfers = Transfers(environment.run_folder, name)
-        transfers.close()  # a worker of this name that was killed has left its files
-        self._opened.callback(transfers.close)
+        transfers = self._open_transfers()
         listener = enter(HttpListener.bind(inventory, partial(locate_key, environment, name, "port")))
         own_tasks = (spec.entry() for spec in registry)
         catalogue = ToolCatalogue(name, inventory.service, own_tasks, ToolPolicy(inventory.tools))
@@ -161,6 +159,12 @@ class Worker:
             discovery.start()
         started = datetime.fromtimestamp(self.context.started, UTC).isoformat()
         lock.publish(ready=True, endpoint=self.context.endpoint, url=self.context.url, started=started)
+
+    def _open_transfers(self) -> Transfers:
+        transfers = Transfers(self.environment.run_folder, self.name)
+        transfers.close()  # a worker of this name that was killed has left its files
+        self._opened.callback(transfers.close)
+        return transfers
 
     def _open_fabric(self, catalogue: ToolCatalogue) -> tuple[FabricClient | None, Discovery | None]:
         """Return what sends jobs to other services and what finds their tasks; neither exists without a broker."""

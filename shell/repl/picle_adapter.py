@@ -25,7 +25,9 @@ INTRO = "nfcli: press ? for help and Tab to complete a word, read the manual wit
 
 
 class App(PicleApp):
-    """The shell at a terminal; `intro` and `notices` are printed on stderr at the start, other arguments are as of `Session`.
+    """The shell at a terminal; `intro` and `notices` are printed on stderr at the start.
+
+    The other arguments are as of `Session`.
 
     All its methods override picle's: a test checks that picle still has them.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -53,16 +54,30 @@ class WorkerRunner(Protocol):
         """Run a worker of an environment for the length of a `with` block; fail if it isn't ready in time."""
 
 
+_STOP_NOTICE = re.compile(r"^nfcli: workers? .* stopped with this nfcli, which had started .*\n", re.MULTILINE)
+
+
+def without_stop_notice(errors: str) -> str:
+    """Return what nfcli wrote to stderr without the line about workers that ended with it."""
+    return _STOP_NOTICE.sub("", errors)
+
+
 class NfcliRunner(Protocol):
     """The type of the fixture `nfcli`."""
 
     def __call__(
-        self, *words: str, stdin: str = "", environment: Environment | None = None, timeout: float = 60.0
+        self,
+        *words: str,
+        stdin: str = "",
+        environment: Environment | None = None,
+        timeout: float = 60.0,
+        has_stop_notice: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed `nfcli` program to its end, by `timeout` seconds at the latest.
 
         `environment` puts `-i FILE` before the words; without it the program works with the test's empty home, in a
-        folder that holds no inventory. Texts are UTF-8 and keep their line ends.
+        folder that holds no inventory. Texts are UTF-8 and keep their line ends. The line on stderr about workers that
+        ended with the program is left out unless `has_stop_notice`.
         """
 
 

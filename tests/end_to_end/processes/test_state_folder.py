@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.programs import PROGRAM, assert_one_line
+from support.workers import without_stop_notice
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run nfcli in a folder, behind the words of another program, with these variables changed; None removes one."""
     names = os.environ | environ
-    return subprocess.run(
+    done = subprocess.run(
         [*before, str(PROGRAM), *words],
         cwd=folder,
         env={name: value for name, value in names.items() if value is not None},
@@ -33,6 +34,8 @@ def run(
         timeout=120,
         check=False,
     )
+    done.stderr = without_stop_notice(done.stderr)
+    return done
 
 
 @pytest.fixture(scope="module")
