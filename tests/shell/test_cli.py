@@ -21,6 +21,7 @@ MODES = {
     "--check": ["--check"],
     "--authorize": ["--authorize", "f"],
     "--install-service": ["--install-service"],
+    "--renew-tls": ["--renew-tls"],
 }
 OTHERS = {"-w": ["-w"], "--create-env": ["--create-env", "d"], "a command": ["show", "norfab", "workers"]}
 

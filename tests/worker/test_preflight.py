@@ -208,7 +208,10 @@ def test_ports_in_use_are_found(environment: Environment) -> None:
         port = taken.getsockname()[1]
         set_keys(environment, port=port, endpoint=f"tcp://127.0.0.1:{port}")
         with pytest.raises(WorkerStartError) as in_use:
-            HttpListener.bind(WorkerInventory(service="fastmcp", port=port))
+            HttpListener.bind(
+                WorkerInventory(service="fastmcp", port=port),
+                lambda: f"{environment.inventory_file}: workers.{DEFAULT_WORKER}[0].port",
+            )
         assert lines(environment) == without_errors(
             environment,
             f"FAULT MCP: {in_use.value}",
