@@ -22,8 +22,12 @@ from ...models.errors import NfcliError, UsageError, validation_messages
 from ..syntax.parser import Stage
 from ..text import escape_line, quote_for_message
 from .render import escape_json, to_table, to_text
+from .yaml_texts import mark_texts
 
 Rows = list[dict[str, Any]]
+
+_PIPE_MARKUP = {"github": r"\|", "pipe": r"\|", "jira": r"\|", "orgtbl": r"\vert{}", "mediawiki": "{{!}}"}
+"""What stands for a `|` in a cell of the formats that separate cells by it."""
 
 
 class Pipeline:
@@ -87,7 +91,7 @@ def _save(text: str, name: str) -> str:
 
 def _yaml(data: Any, options: Any) -> str:
     given = {**dict(options), "width": options.width or math.inf}
-    return str(Pipes.outputter_yaml(data, **given)).rstrip("\n")
+    return str(Pipes.outputter_yaml(mark_texts(data), **given)).rstrip("\n")
 
 
 def _table(data: Any, options: Any) -> str:
@@ -152,8 +156,9 @@ def _is_table(value: Any) -> bool:
 
 def _tabulate(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], table_format: str, **options: Any) -> str:
     # disable_numparse: the token 000123 must not come out as 123.
-    cells = [[_cell_text(row.get(column, "")) for column in columns] for row in rows]
-    headers = [escape_line(column) for column in columns]
+    pipe = _PIPE_MARKUP.get(table_format, "|")
+    cells = [[_cell_text(row.get(column, "")).replace("|", pipe) for column in columns] for row in rows]
+    headers = [escape_line(column).replace("|", pipe) for column in columns]
     return str(tabulate(cells, headers=headers, tablefmt=table_format, disable_numparse=True, **options))
 
 

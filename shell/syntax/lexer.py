@@ -2,11 +2,15 @@ r"""Split lines into words and quote words, by the rules of POSIX shells.
 
 Single quotes keep everything, double quotes keep everything but `\"` and `\\`, a backslash keeps the next character.
 An unquoted `|` is a word of its own, blanks around it or not. Nothing else is special: no variables, no globs.
+
+What lines are copied with is recognized: a prompt before the line is skipped, and blanks and quotes that only look like
+those of a shell are refused by name.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,12 +20,17 @@ ASK = "-"
 PIPE = "|"
 HELP = "?"
 VERBOSE_HELP = "??"
+HELP_OPTION = "--help"
+OPTION_MARK = "--"
 COMMENT_MARKS = ("#", "!")
 
 _BLANKS = " \t\r\n\f\v"
 _PLAIN = re.compile(r"[^\s'\"\\|]+")
 _NEEDS_NO_QUOTES = re.compile(r"[^\s'\"\\|?#!]+")
 _QUOTES = "'\""
+_PROMPT = re.compile(r"[ \t]*nf(\[[a-z0-9-]+\])?#")
+_ODD_BLANK = re.compile(r"[\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff]")
+_ODD_QUOTES = "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\xab\xbb\xb4`"
 _OPERATORS = {PIPE, HELP, VERBOSE_HELP}
 _WORD_ENDS = _BLANKS + PIPE
 
@@ -76,7 +85,8 @@ def split(line: str) -> list[Word]:
     """Return the words of a line.
 
     Raises:
-        UsageError: a quote isn't closed, or the line ends in a backslash.
+        UsageError: a quote isn't closed, the line ends in a backslash, or an unquoted word has another blank than a
+            space or tab, or begins or ends with another quote than `'` and `"`.
     """
     words, tail = split_typed(line)
     if tail.open_quote == "\\":
@@ -86,13 +96,16 @@ def split(line: str) -> list[Word]:
             f"unclosed quote {tail.open_quote} in column {tail.open_at + 1}: "
             "close it, or put a backslash before it to use it as a character"
         )
+    for word in [*words, tail.word]:
+        _check_copied(word, line)
     return [*words, tail.word] if tail.word.text or tail.word.is_quoted else words
 
 
 def split_typed(line: str) -> tuple[list[Word], Tail]:
     """Return the finished words of a line and its last, unfinished one; never fails."""
     words: list[Word] = []
-    position = 0
+    prompt = _PROMPT.match(line)
+    position = 0 if prompt is None else prompt.end()
     while True:
         while position < len(line) and line[position] in _BLANKS:
             position += 1
@@ -113,19 +126,46 @@ def arguments(words: Iterable[str]) -> list[Word]:
 
 
 def is_comment(line: str) -> bool:
-    """Whether the line is blank or a comment, which begins with `#` or `!`."""
-    text = line.strip(_BLANKS)
+    """Whether the line is blank or a comment, which begins with `#` or `!`, behind a prompt too."""
+    text = _PROMPT.sub("", line, count=1).strip(_BLANKS) if _PROMPT.match(line) else line.strip(_BLANKS)
     return not text or text.startswith(COMMENT_MARKS)
 
 
 def quote(text: str) -> str:
     """Return a word that `split` turns into `text` again, quoted only where it has to be."""
-    if text and text != ASK and _NEEDS_NO_QUOTES.fullmatch(text):
+    if text and text != ASK and _NEEDS_NO_QUOTES.fullmatch(text) and not _is_refused(text):
         return text
     if "'" not in text:
         return f"'{text}'"
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _is_refused(text: str) -> bool:
+    """Whether an unquoted word would be refused in a command, or in any line."""
+    looks_copied = text[0] in _ODD_QUOTES or text[-1] in _ODD_QUOTES or _ODD_BLANK.search(text) is not None
+    return looks_copied or text.startswith(OPTION_MARK)
+
+
+def _check_copied(word: Word, line: str) -> None:
+    """Refuse an unquoted word with a character that looks like a blank or a quote, as web pages and editors have it."""
+    text = line[word.start : word.end]
+    if word.is_quoted or not text:
+        return
+    blank = _ODD_BLANK.search(text)
+    if blank is not None:
+        raise UsageError(
+            f"{_named(line, word.start + blank.start())} is no blank here: type a space, or quote the word"
+        )
+    for position in (word.start, word.end - 1):
+        if line[position] in _ODD_QUOTES:
+            raise UsageError(f"{_named(line, position)} is no quote here: type \" or ', or quote the word")
+
+
+def _named(line: str, position: int) -> str:
+    character = line[position]
+    name = unicodedata.name(character, "no name")
+    return f"column {position + 1}: U+{ord(character):04X} ({name})"
 
 
 def _read_word(line: str, start: int) -> Tail:

@@ -18,7 +18,7 @@ from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries
 from ...models.errors import UsageError
 from ...models.inventory.masking import MASK
 from ..text import quote_for_message
-from .lexer import HELP, PIPE, VERBOSE_HELP, Word
+from .lexer import HELP, HELP_OPTION, OPTION_MARK, PIPE, VERBOSE_HELP, Word
 
 _SWITCH_VALUES = {"true", "false"}
 
@@ -152,6 +152,10 @@ class Parser:
     def _set_value(self, entry: Entry, word: Word) -> None:
         if word.text == MASK:
             raise UsageError(self._in_scope(f"{entry.name}: {MASK} stands for a value that was masked: type the value"))
+        if self.scope is self.command and word.text.startswith(OPTION_MARK) and not word.is_quoted:
+            remedy = "quote it at the prompt or in a script" if word.is_argument else "put it in quotes"
+            problem = f"there are no options, and a value that begins with {OPTION_MARK} has to be quoted: {remedy}"
+            raise UsageError(self._in_scope(f"{entry.name}: {problem}"))
         self.scope.values[entry.key] = word.text
 
     def _feed_name(self, word: Word) -> None:
@@ -218,12 +222,14 @@ class Parser:
 def find_help_request(groups: Sequence[Scope], words: Sequence[Word]) -> HelpRequest | None:
     """Return the request for help that the last word makes, None where it makes none.
 
-    It does as `?` or `??`, or with one of them at its end, `fast?`, unless that is a value. `groups` is where parsing
-    begins, as in `Parser`.
+    It does as `?` or `??`, or with one of them at its end, `fast?`, unless that is a value; and as `--help`. `groups`
+    is where parsing begins, as in `Parser`.
     """
     if not words or words[-1].is_quoted:
         return None
     *before, last = words
+    if last.text == HELP_OPTION and not any(word.is_pipe for word in before):
+        return HelpRequest(before)
     prefix = last.text.rstrip(HELP)
     mark = last.text[len(prefix) :]
     if mark not in {HELP, VERBOSE_HELP}:

@@ -83,6 +83,24 @@ def test_json_is_valid_with_the_longest_token(run: Run, monkeypatch: pytest.Monk
         assert [(row["username"], row["token"]) for row in rows] == [("[red]ж {a}", token)]
 
 
+@pytest.mark.parametrize("token", ["000189", "1e5", "0o17", "12345678", "1.", ".5", "~", "true"])
+def test_readers_of_any_yaml_take_a_token_for_text(run: Run, token: str) -> None:
+    """What is text in YAML 1.1 may be a number in YAML 1.2."""
+    assert run(f"fastmcp auth create-token username ann token {token}")[0] == 0
+    assert f"  token: '{token}'\n" in run(f"{LIST} username ann | yaml")[1]
+
+
+@pytest.mark.parametrize(
+    ("table_format", "cell"),
+    [("github", r"a\|b"), ("pipe", r"a\|b"), ("jira", r"a\|b"), ("mediawiki", "a{{!}}b"), ("orgtbl", r"a\vert{}b")],
+)
+def test_a_bar_in_a_cell_ends_no_cell(run: Run, table_format: str, cell: str) -> None:
+    """In formats that programs read; others keep it."""
+    assert run("fastmcp auth create-token username 'a|b' token t")[0] == 0
+    assert cell in run(f"{LIST} | table tablefmt {table_format} headers username")[1]
+    assert "a|b" in run(f"{LIST} | table tablefmt grid headers username")[1]
+
+
 def test_yaml_does_not_wrap(run: Run) -> None:
     """Long values with blanks stay on their line."""
     name = " ".join(["word"] * 40)

@@ -28,6 +28,13 @@ def test_help_lists_the_words_that_may_follow(run: Run) -> None:
     assert run("help fastmcp auth check-token") == (0, text, "")
 
 
+@pytest.mark.parametrize("line", ["fastmcp auth check-token", "fastmcp auth create-token username", "show", ""])
+def test_the_option_of_other_programs_is_a_request_for_help(run: Run, line: str) -> None:
+    """Also where a value is expected: it would be stored as a name."""
+    assert run(f"{line} --help") == run(f"{line} ?")
+    assert run(f"{line} --help")[0] == 0
+
+
 def test_more_help_has_types_and_defaults(run: Run) -> None:
     """`??` adds the type and the default of a value."""
     assert run("fastmcp auth delete-token username x ??")[1] == (

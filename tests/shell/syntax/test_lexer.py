@@ -26,7 +26,10 @@ lines = st.text(alphabet=st.sampled_from("ab é日 \t'\"\\#$*?-"), max_size=30)
         ("token -5", ["token", "-5"]),
         ("{a} [red]x $HOME *.py ~ # !", ["{a}", "[red]x", "$HOME", "*.py", "~", "#", "!"]),
         ("a|b | 'c|d' \\|", ["a", "|", "b", "|", "c|d", "|"]),
-        ("ключ 鍵 a\u00a0b", ["ключ", "鍵", "a\u00a0b"]),
+        ("ключ 鍵 'a\u00a0b' O\u2019Brien", ["ключ", "鍵", "a\u00a0b", "O\u2019Brien"]),
+        ("nf#show norfab workers", ["show", "norfab", "workers"]),
+        (" nf[fastmcp-auth]# list-tokens", ["list-tokens"]),
+        ("username nf#x 'nf#'", ["username", "nf#x", "nf#"]),
         ("  \t ", []),
         ("", []),
     ],
@@ -84,8 +87,34 @@ def test_quoted_words_come_back(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("fastmcp\u00a0auth", "column 8: U+00A0 (NO-BREAK SPACE) is no blank here: type a space, or quote the word"),
+        ("a b\u200b", "column 4: U+200B (ZERO WIDTH SPACE) is no blank here: type a space, or quote the word"),
+        (
+            "nf#\ufeffa",
+            "column 4: U+FEFF (ZERO WIDTH NO-BREAK SPACE) is no blank here: ",
+        ),
+        ("u \u201cAnn Smith\u201d", "column 3: U+201C (LEFT DOUBLE QUOTATION MARK) is no quote here: type \" or ', or"),
+        (
+            "u Smith\u2019",
+            "column 8: U+2019 (RIGHT SINGLE QUOTATION MARK) is no quote here: ",
+        ),
+    ],
+)
+def test_blanks_and_quotes_of_web_pages_are_refused_by_name(line: str, message: str) -> None:
+    """They look like those of a shell: a pasted line would have names that nobody meant."""
+    with pytest.raises(UsageError) as caught:
+        split(line)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
     ("text", "quoted"),
     [
+        ("--help", "'--help'"),
+        ("\u201ca\u201d", "'\u201ca\u201d'"),
+        ("a\u00a0b", "'a\u00a0b'"),
         ("plain-1.5_~+/=", "plain-1.5_~+/="),
         ("a b", "'a b'"),
         ("it's", '"it\'s"'),
@@ -123,7 +152,9 @@ def test_words_of_a_command_line_are_taken_as_they_are() -> None:
     assert not any(word.is_operator for word in words)
 
 
-@pytest.mark.parametrize("line", ["", "  ", "\t", "# note", "  # note", "! rm -rf x", "!", "\r"])
+@pytest.mark.parametrize(
+    "line", ["", "  ", "\t", "# note", "  # note", "! rm -rf x", "!", "\r", "nf#", "nf[fastmcp]# # x"]
+)
 def test_blank_lines_and_comments_are_not_run(line: str) -> None:
     """`#` and `!` make a line a comment."""
     assert is_comment(line)

@@ -1,7 +1,6 @@
 """Parsing of words: commands, fields, values, pipes."""
 
 import shlex
-import unicodedata
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nfcli.models.commands.root import Root
 from nfcli.models.errors import UsageError
-from nfcli.models.fields import Username
+from nfcli.models.fields import Username, canonical_username
 from nfcli.shell.syntax.lexer import arguments, split
 from nfcli.shell.syntax.parser import Parser, Scope, secret_words, vocabulary
 
@@ -28,10 +27,17 @@ def _is_valid(kind: Any, text: str) -> bool:
     return True
 
 
+def _has_meaning(text: str) -> bool:
+    """Whether a word of a line has a meaning of its own in place of a value."""
+    return text == "***" or text.startswith("--")
+
+
 usernames = st.one_of(st.sampled_from(VALUES + TRICKY_USERS), st.text(min_size=1, max_size=40)).filter(
-    lambda text: text != "***" and unicodedata.is_normalized("NFC", text) and _is_valid(Username, text)
+    lambda text: _is_valid(Username, text) and canonical_username(text) == text and not _has_meaning(text)
 )
-tokens = st.one_of(st.sampled_from(VALUES), st.from_regex(r"[A-Za-z0-9._~+/-]{1,40}={0,2}", fullmatch=True))
+tokens = st.one_of(st.sampled_from(VALUES), st.from_regex(r"[A-Za-z0-9._~+/-]{1,40}={0,2}", fullmatch=True)).filter(
+    lambda text: not _has_meaning(text)
+)
 
 
 def read(line: str) -> Parser:
@@ -40,6 +46,30 @@ def read(line: str) -> Parser:
     parser.feed_all(split(line))
     parser.finish()
     return parser
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("fastmcp auth create-token username --expire 5", "create-token: username"),
+        ("fastmcp auth check-token token --x", "check-token: token"),
+        ("man page --all", "page: topic"),
+    ],
+)
+def test_options_are_no_values(line: str, field: str) -> None:
+    """There are none, and who types one has another program in mind; in quotes it is a value. It isn't repeated."""
+    problem = f"{field}: there are no options, and a value that begins with -- has to be quoted: "
+    with pytest.raises(UsageError) as caught:
+        read(line)
+    assert str(caught.value) == f"{problem}put it in quotes"
+    with pytest.raises(UsageError) as caught:
+        Parser(ROOT).feed_all(arguments(line.split()))
+    assert str(caught.value) == f"{problem}quote it at the prompt or in a script"
+    parser = read("fastmcp auth list-tokens username '--x' | include --")
+    assert (parser.command.values if parser.command else None, parser.stages[0].values) == (
+        {"username": "--x"},
+        {"include": "--"},
+    )
 
 
 @pytest.mark.parametrize(
