@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,10 @@ LAST_INSTANT = 253_370_764_800.0  # 9999-01-01 UTC: later instants can't be show
 Z85_KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+_DURATION = re.compile(r"([0-9]{1,10})([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+NEVER: Final = "never"
+"""The lifetime of a token that doesn't expire, whatever the default is."""
 # Characters that terminals interpret, or that can make one name look like another: controls, line separators, lone
 # surrogates, bidirectional overrides.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
@@ -122,6 +126,16 @@ def _validate_whole_number(value: Any, limit: int) -> int:
     return value
 
 
+def seconds_of(value: Any) -> Any:
+    """Return a duration such as `30m`, `12h`, `7d` or `2w` in seconds, any other value as it is."""
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def _validate_lifetime(value: Any) -> Any:
+    return value if value == NEVER else _validate_whole_number(value, MAX_EXPIRE_SECONDS)
+
+
 def _validate_instant(value: Any) -> float:
     if type(value) not in {int, float} or not 0 <= value < LAST_INSTANT:
         raise PydanticCustomError(
@@ -153,6 +167,16 @@ Seconds = Annotated[
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_EXPIRE_SECONDS}),
 ]
 """A lifetime: whole seconds, from 1 to 100 years."""
+
+Lifetime = Annotated[
+    int | Literal["never"],
+    BeforeValidator(_validate_lifetime),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_EXPIRE_SECONDS}),
+]
+"""The same, or `never`; the schema is that of NorFab's workers, which take numbers only."""
+
+Duration = Annotated[Seconds, BeforeValidator(seconds_of)]
+"""A lifetime in whole seconds, or with a unit: `30m`, `12h`, `7d`, `2w`."""
 
 TimeoutSeconds = Annotated[
     int,

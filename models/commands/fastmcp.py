@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from ..environment.known_workers import MAX_NAME_CHARACTERS
-from ..fields import Token
+from ..fields import Lifetime, Token, quote_value, seconds_of
 from ..protocol.jobs import Results
 from ..tasks.auth import (
     BearerTokenCheckInput,
@@ -24,6 +27,22 @@ from .base import CommandGroup, JobArguments, ShellCommand, branch
 from .tokens import TokensCommands
 
 GENERATED_TOKEN_BYTES = 16
+_TIME = re.compile(r"[0-9]{4}-")
+
+
+def _typed_lifetime(value: object) -> object:
+    """Return a lifetime as it is typed in seconds: with a unit, or as the date or time of its end, in local time."""
+    seconds = seconds_of(value)
+    if not isinstance(seconds, str) or not _TIME.match(seconds):
+        return seconds
+    try:
+        end = datetime.fromisoformat(seconds).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return seconds
+    left = math.ceil((end - datetime.now(UTC)).total_seconds())
+    if left < 1:
+        raise PydanticCustomError("expire_past", "must be in the future, got {value}", {"value": quote_value(value)})
+    return left
 
 
 class CreateToken(BearerTokenStoreInput, JobArguments):
@@ -40,6 +59,11 @@ class CreateToken(BearerTokenStoreInput, JobArguments):
             repr=False,
         ),
     ]
+
+    expire: Annotated[
+        Annotated[Lifetime, BeforeValidator(_typed_lifetime)] | None,
+        Field(description=BearerTokenStoreInput.model_fields["expire"].description),
+    ] = None
 
     def consequence(self) -> str:
         """Return what a worker lacks that gave no result; of a generated token the notes say it."""

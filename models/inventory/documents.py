@@ -6,6 +6,7 @@ Independent of the schema. Every error is an `InventoryError` whose message begi
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from ..errors import EnvironmentFolderError, InventoryError
 from ..fields import Z85_KEY
 from .merging import KeyPath, Source
 from .types import kind_of
+
+log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 # With anchors a small file can expand to an infinite or exponentially large one.
@@ -111,11 +114,16 @@ def read_document(file: Path) -> Document:
 def read_variables(folder: Path) -> dict[str, str]:
     """Return the variables that values may refer to: those of `.env` in `folder`, and the process's own, which win.
 
+    A folder of that name, as of Python's environments, is ignored.
+
     Raises:
         InventoryError: `.env` can't be read, can be changed by other users, or has a line that isn't NAME=value.
     """
     file = folder / ".env"
-    text = _read_text(file) if file.exists() else ""
+    is_folder = file.is_dir()
+    if is_folder:
+        log.warning("%s is a folder and is ignored: variables can be set in a file of that name", file)
+    text = _read_text(file) if file.exists() and not is_folder else ""
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
             raise InventoryError(f"{file}:{binding.original.line}: must be NAME=value")

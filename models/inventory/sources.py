@@ -15,6 +15,8 @@ from .types import kind_of
 
 # Further keys of NorFab's inventory.yaml, which nfcli ignores.
 NORFAB_KEYS = frozenset({"logging", "client", "hooks", "plugins"})
+EXTENSION_MARK = "x-"
+"""Begins keys that may hold anything, such as what YAML's anchors refer to."""
 OWN_KEYS = ("broker", "workers", "topology", "fleet", "state")
 # NorFab adds this worker to every topology without an entry in `workers:`.
 BUILT_IN_WORKERS = {"filesharing-worker-1": "filesharing"}
@@ -42,7 +44,7 @@ class InventorySources:
             raise
         self._variables = read_variables(file.parent)
         for key in self._document.data:
-            if key not in OWN_KEYS and key not in NORFAB_KEYS:
+            if key not in OWN_KEYS and key not in NORFAB_KEYS and not str(key).startswith(EXTENSION_MARK):
                 whose = _other_file(_foreign_program(self._document.data))
                 raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}{whose}")
         self._patterns = dict(self._read_patterns())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ..fields import StoredUsername, Token, quote_value
+from ..fields import StoredUsername, Token, quote_value, seconds_of
 from .base import Report, TaskInput
 
 LAST_LINES_DEFAULT = 20
@@ -23,8 +22,6 @@ Authentication = Literal["curve", "signature"]
 Outcome = Literal["done", "failed", "nothing matched", "refused"]
 
 
-_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SINCE_RULE = "must be a time like 2026-05-31T10:00, or how long ago: 30m, 12h, 7d, 2w"
 
 
@@ -42,11 +39,11 @@ def _last(value: Any) -> int:
 def _since(value: Any) -> str:
     """Return a moment as lines have it: ISO 8601 in UTC, with milliseconds. A text without a zone is local time."""
     try:
-        ago = _AGO.fullmatch(value)
-        if ago:
-            moment = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        seconds = seconds_of(value)
+        if isinstance(seconds, str):
+            moment = datetime.fromisoformat(seconds).astimezone(UTC)
         else:
-            moment = datetime.fromisoformat(value).astimezone(UTC)
+            moment = datetime.now(UTC) - timedelta(seconds=seconds)
         return moment.isoformat(timespec="milliseconds")
     except (TypeError, ValueError, OverflowError):
         quoted = quote_value(value)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..fields import Seconds, StoredUsername, Token, Username
+from ..fields import NEVER, Lifetime, StoredUsername, Token, Username
 from .base import TaskInput, fold_name
 
 RESERVED_PREFIX = "bearer_token_"
@@ -25,7 +25,13 @@ class BearerTokenStoreInput(TaskInput):
 
     token: Annotated[Token, Field(description="Token string to store, autogenerate if not given", repr=False)]
     username: Annotated[Username, Field(description="User name to store the token for")]
-    expire: Annotated[Seconds | None, Field(description="Token expiration time in seconds")] = None
+    expire: Annotated[Lifetime | None, Field(description="Token expiration time in seconds")] = None
+
+    def lifetime(self, default: int | None = None) -> int | None:
+        """Return the lifetime in seconds, None for a token that never expires; `default` is for none given."""
+        if self.expire == NEVER:
+            return None
+        return default if self.expire is None else self.expire
 
 
 class BearerTokenListInput(TaskInput):

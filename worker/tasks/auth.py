@@ -22,11 +22,11 @@ from ..jobs.task_context import TaskContext
 def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) -> bool:
     """Store a bearer token for a user, or renew the expiry of one the user already has.
 
-    Without `expire` the token lives for `auth_bearer.token_ttl` seconds of the worker's inventory, or for ever when
-    that is null. A token of another user is refused. The token is on disk when the task returns true, and before it the
-    line of the audit trail.
+    Without `expire` the token lives for `auth_bearer.token_ttl` seconds of the worker's inventory; if that is null, or
+    `expire` is `never`, for ever. A token of another user is refused. The token is on disk when the task returns true,
+    and before it the line of the audit trail.
     """
-    lifetime = arguments.expire if arguments.expire is not None else worker.inventory.auth_bearer.token_ttl
+    lifetime = arguments.lifetime(worker.inventory.auth_bearer.token_ttl)
     worker.store.store(
         arguments.model_copy(update={"expire": lifetime}),
         before_commit=worker.audit.before_commit(worker.client, expire=lifetime),

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from ...fields import Seconds
+from ...fields import Duration
 from ..types import HttpUrl, Kind, Scopes, WrongTokenLimit
 from .base import InventorySection
 
@@ -15,7 +15,7 @@ from .base import InventorySection
 class AuthBearer(InventorySection):
     """Bearer tokens of one worker. `token_ttl` is in seconds."""
 
-    token_ttl: Annotated[Seconds | None, Kind("whole seconds from 1, or null")] = Field(
+    token_ttl: Annotated[Duration | None, Kind("whole seconds from 1, 12h, 30d, or null")] = Field(
         default=None, description="Lifetime of a token that is stored without expire; null: it never expires"
     )
     issuer_url: Annotated[HttpUrl | None, Kind("URL or null", "the worker's URL")] = Field(

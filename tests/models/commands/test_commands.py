@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -28,7 +28,7 @@ GARBAGE = {
     "to": ["", ",", "w1,,w2", "all", "w1,any", "a\x1bb"],
     "username": ["", " a", "a ", "a\nb", "a\x1b", "x" * 257, "\u202ex"],
     "token": ["", "a b", "a\n", "жук", "=", "x" * 1025, "a=b"],
-    "expire": ["0", "-5", "1.5", "abc", "nan", "inf", "9" * 12],
+    "expire": ["0", "-5", "1.5", "abc", "nan", "inf", "9" * 12, "0d", "1y", "5300w", "2020-01-01", "2027-13-01"],
     "path": ["", "a b", "\x1b", "../x/", "x" * 257],
     "name": ["", "a b", "\x1b"],
     "worker": ["", "a\x1b", "a\n", "x" * 257],
@@ -46,6 +46,28 @@ def walk(model: type[BaseModel] = Root, *path: str) -> Iterator[tuple[tuple[str,
 
 COMMANDS = {" ".join(path): model for path, model in walk() if issubclass(model, ShellCommand)}
 GROUPS = {" ".join(path): model for path, model in walk() if issubclass(model, CommandGroup)}
+
+
+@pytest.mark.parametrize(
+    ("typed", "expire"),
+    [("60", 60), ("90s", 90), ("30m", 1_800), ("12h", 43_200), ("30d", 2_592_000), ("1w", 604_800), ("never", "never")],
+)
+def test_lifetimes_have_units(typed: str, expire: object) -> None:
+    """Workers get seconds."""
+    job = CreateToken.parse({"username": "ann", "token": "t", "expire": typed}).job()
+    assert job["kwargs"]["expire"] == expire
+
+
+@pytest.mark.parametrize("typed", ["{0:%Y-%m-%d}", "{0:%Y-%m-%dT%H:%M:%S}", "{0:%Y-%m-%dT%H:%M:%S%z}"])
+def test_lifetimes_may_end_at_a_time(typed: str) -> None:
+    """A date is its beginning, in local time; one that is past is refused."""
+    end = (datetime.now().astimezone() + timedelta(days=40)).replace(hour=0, minute=0, second=0, microsecond=0)
+    left = (end - datetime.now(UTC)).total_seconds()
+    expire = CreateToken.parse({"username": "ann", "expire": typed.format(end)}).expire
+    assert isinstance(expire, int)
+    assert left - 60 < expire <= left + 1
+    with pytest.raises(UsageError, match=r"^expire: must be in the future, got 2020-01-01$"):
+        CreateToken.parse({"username": "ann", "expire": "2020-01-01"})
 
 
 def test_the_tree_has_the_commands_it_promises() -> None:

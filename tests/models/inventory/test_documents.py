@@ -235,6 +235,15 @@ def test_process_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch:
     assert dict(os.environ) == before
 
 
+def test_folder_in_place_of_the_env_file_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Python's environments are often named so; a line says it."""
+    (tmp_path / ".env").mkdir()
+    assert read_variables(tmp_path) == dict(os.environ)
+    assert caplog.messages == [
+        f"{tmp_path / '.env'} is a folder and is ignored: variables can be set in a file of that name"
+    ]
+
+
 def test_env_file_is_optional(tmp_path: Path) -> None:
     """Without it the variables are those of the process."""
     assert read_variables(tmp_path) == dict(os.environ)

@@ -236,3 +236,11 @@ def test_key_of_a_worker_is_located_in_its_file(tmp_path: Path) -> None:
     assert locate_key(environment, "w3", "port") == "the inventory of worker w3"
     built_in = "an inventory of your own (nfcli --create-env DIR writes one)"
     assert locate_key(Environment(tmp_path, None), "w1", "port") == built_in
+
+
+def test_extension_keys_hold_what_anchors_refer_to(inventory: Load) -> None:
+    """They are ignored, whatever they contain, and only at the top level."""
+    text = "x-common: &common\n  service: fastmcp\n  auth_bearer: {token_ttl: 30d}\nworkers:\n  w1:\n    - *common\n"
+    assert inventory(inventory__yaml=text).workers["w1"].auth_bearer.token_ttl == 2_592_000
+    with pytest.raises(InventoryError, match=r"workers\.w1\[0\]\.x-common: no such key"):
+        inventory(inventory__yaml="workers:\n  w1:\n    - service: fastmcp\n      x-common: 1\n")

@@ -178,6 +178,15 @@ def test_all_tokens_of_a_user_are_deleted_together(run: Run, worker: TaskContext
     assert [record.token for record in worker.store.records()] == ["b1"]
 
 
+def test_a_token_may_never_expire_where_there_is_a_default_lifetime(run: Run, worker: TaskContext) -> None:
+    """Its audit line has no lifetime; units are the shell's."""
+    for token, expire in (("t1", None), ("t2", "never"), ("t3", 60)):
+        assert run("bearer_token_store", username="ann", token=token, expire=expire) == ok(True)
+    assert [record.expires is None for record in worker.store.records()] == [False, True, False]
+    assert [line.expire for line in worker.audit.entries(3)] == [500, None, 60]
+    assert run("bearer_token_store", username="ann", token="t4", expire="30d")["failed"] is True
+
+
 @pytest.mark.parametrize(
     ("task", "kwargs", "errors"),
     [

@@ -27,7 +27,7 @@ def make_record(
     fraction. It is later than `deleted`, the latest deletion of this token or user, and than the record that is
     renewed, whatever the clocks of clients and other workers say.
     """
-    lifetime = given.expire
+    lifetime = given.lifetime()
     is_near = issued is not None and abs(issued - now) <= ISSUE_SLACK_SECONDS
     is_used = is_near and (lifetime is None or lifetime >= SHORTEST_ISSUED_SECONDS)
     base = round(issued if is_used and issued is not None else now, 6)
