@@ -345,6 +345,7 @@ class Worker:
             if published is None and (published := self.environment.publication_problem()):
                 log.critical("%s", published)  # NorFab was started here after this worker
             self.context.transfers.expire()
+            self.executor.forget_tokens(time.monotonic())
             store = self.context.store
             store.states.ranges.expire()
             if self._certificate is not None:

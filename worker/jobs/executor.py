@@ -37,6 +37,7 @@ OnJob = Callable[[str, str, float], None]
 THREADS = 5
 """Threads for tasks that don't change tokens, plugins' among them."""
 THREADS_PER_CLIENT = 3
+SHOWN_SECONDS = 30.0
 STOP_GRACE_SECONDS = 3.0
 
 _LATE = "nothing was done: send it again; if it was not delayed, the clocks of client and worker differ"
@@ -157,6 +158,14 @@ class JobExecutor:
         if state is JobState.COMPLETED and payload is None:
             payload = self._discarded_result(job)
         return state, payload
+
+    def forget_tokens(self, now: float) -> None:
+        """Forget results that show tokens, a while after they were sent; `now` is monotonic. A listing can be repeated.
+
+        Until then a client whose connection was lost, or that asks a broker for the result, still gets it.
+        """
+        with self._lock:
+            self._finished.forget_tokens(now - SHOWN_SECONDS)
 
     def counters(self) -> dict[str, int]:
         """Return how many jobs are running or queued; and since the start: submitted, refused by a limit, too late."""

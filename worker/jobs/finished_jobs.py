@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 
 from .tracked_job import JobKey, TrackedJob
@@ -18,6 +19,7 @@ class FinishedJobs:
         self._max_result_bytes = max_result_bytes
         self._jobs: OrderedDict[JobKey, TrackedJob] = OrderedDict()
         self._with_payload: OrderedDict[JobKey, TrackedJob] = OrderedDict()
+        self._with_tokens: OrderedDict[JobKey, float] = OrderedDict()
         self._bytes = 0
 
     def find(self, key: JobKey) -> TrackedJob | None:
@@ -27,6 +29,8 @@ class FinishedJobs:
     def add(self, job: TrackedJob) -> None:
         """Keep a completed job; the oldest ones over the limits are forgotten, or their results are."""
         self._jobs[job.key] = self._with_payload[job.key] = job
+        if job.spec is not None and job.spec.shows_tokens:
+            self._with_tokens[job.key] = time.monotonic()
         self._bytes += len(job.payload or b"")
         while self._bytes > self._max_result_bytes and len(self._with_payload) > 1:
             self._discard_payload(next(iter(self._with_payload)))
@@ -37,7 +41,13 @@ class FinishedJobs:
         """Remove a job: its uuid is new when it is sent again."""
         if key in self._with_payload:
             self._discard_payload(key)
+        self._with_tokens.pop(key, None)
         del self._jobs[key]
+
+    def forget_tokens(self, before: float) -> None:
+        """Forget the jobs whose results show tokens and that were completed before a monotonic time."""
+        while self._with_tokens and next(iter(self._with_tokens.values())) <= before:
+            self.forget(next(iter(self._with_tokens)))
 
     def _discard_payload(self, key: JobKey) -> None:
         job = self._with_payload.pop(key)

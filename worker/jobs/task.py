@@ -124,7 +124,7 @@ class TaskSpec:
     audited. `run_inline`: it only reads memory, so the thread that receives the job runs it. `is_read`: it waits for
     nothing but this worker's own memory and disk, so its jobs don't queue behind tasks that do. `restricted`: it shows
     or changes what clients must be authorized for, so its jobs have to be signed where the inventory says so, and other
-    workers' are refused.
+    workers' are refused. `shows_tokens`: its results have tokens in them.
     """
 
     name: str
@@ -136,6 +136,7 @@ class TaskSpec:
     run_inline: bool = False
     is_read: bool = False
     restricted: bool = False
+    shows_tokens: bool = False
 
     def __post_init__(self) -> None:
         if is_token_task(self.name):
@@ -236,6 +237,7 @@ def task(
     run_inline: bool = ...,
     is_read: bool = ...,
     restricted: bool = ...,
+    shows_tokens: bool = ...,
 ) -> Callable[[FunctionT], FunctionT]: ...
 
 
@@ -250,6 +252,7 @@ def task(
     run_inline: bool = False,
     is_read: bool = False,
     restricted: bool = False,
+    shows_tokens: bool = False,
 ) -> Any:
     """Make a function `(worker, arguments) -> value` a task named after it; `@task` and `@task(...)` both do.
 
@@ -265,6 +268,7 @@ def task(
             and never wait: no disk, no lock, no network. Ignored for plugins.
         is_read: its jobs share threads with those that read tokens, and wait for no other task. Ignored for plugins.
         restricted: refuse its jobs from other workers, and unsigned ones where the inventory requires signatures.
+        shows_tokens: its results have tokens in them, and are kept only for as long as their client may ask again.
 
     Raises:
         TypeError: `arguments` isn't a model, or `mcp` isn't one of these.
@@ -273,7 +277,7 @@ def task(
     def mark(function: TaskFunction) -> TaskFunction:
         name = function.__name__
         hints = _hints(name, mcp)
-        spec = TaskSpec(name, function, arguments, result, hints, audit, run_inline, is_read, restricted)
+        spec = TaskSpec(name, function, arguments, result, hints, audit, run_inline, is_read, restricted, shows_tokens)
         function.task_spec = spec  # type: ignore[attr-defined]
         return function
 

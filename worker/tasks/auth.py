@@ -35,7 +35,7 @@ def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) ->
     return True
 
 
-@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False, audit="list")
+@task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False, audit="list", shows_tokens=True)
 def bearer_token_list(worker: TaskContext, arguments: BearerTokenListInput) -> list[dict[str, str]]:
     """List the live bearer tokens of all users or of one, by user name and then by creation.
 

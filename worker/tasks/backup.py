@@ -65,7 +65,7 @@ def backup_begin(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
     return BackupBegun(id=snapshot.id, size=size, sha256=sha256, tokens=tokens, seal=seal).model_dump()
 
 
-@task(arguments=BackupReadInput, result=str, mcp=False, restricted=True)
+@task(arguments=BackupReadInput, result=str, mcp=False, restricted=True, shows_tokens=True)
 def backup_read(worker: TaskContext, arguments: BackupReadInput) -> str:
     """Read a chunk of the snapshot, at most 512 KiB, in Base64; empty past its end."""
     session = worker.transfers.snapshot

@@ -35,7 +35,7 @@ def bearer_token_states(worker: TaskContext, arguments: TokenStatesInput) -> lis
     return list(worker.store.states.states(arguments.ranges))
 
 
-@task(arguments=TokenReadInput, result=list[SyncedToken], mcp=False, audit="list")
+@task(arguments=TokenReadInput, result=list[SyncedToken], mcp=False, audit="list", shows_tokens=True)
 def bearer_token_read(worker: TaskContext, arguments: TokenReadInput) -> list[dict[str, Any]]:
     """Return at most 100 tokens for another worker; those that are no longer stored are left out.
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import threading
+import time
 import weakref
 from queue import SimpleQueue
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from nfcli.models.errors import TaskError
 from nfcli.models.protocol.jobs import JobRequest
-from nfcli.worker.jobs.executor import THREADS
+from nfcli.worker.jobs.executor import SHOWN_SECONDS, THREADS
 from nfcli.worker.jobs.progress import LINES_AT_ONCE
 from nfcli.worker.jobs.tracked_job import JobState
 from support.job_bench import WAIT_SECONDS, JobBench
@@ -229,6 +230,19 @@ def test_callbacks_over_the_limit_are_refused(bench: JobBench) -> None:
         bench.submit("hold", "u1")
     bench.gate.set()
     assert [answer.get(timeout=WAIT_SECONDS)["result"] for answer in answers] == ["let go"] * 2
+
+
+def test_results_that_show_tokens_are_not_kept(bench: JobBench) -> None:
+    """A client may ask for one again for a while; later the listing is run anew, and other results are still kept."""
+    bench.run("bearer_token_store", "u1", kwargs={"username": "ann", "token": "t1"})
+    first = bench.run("bearer_token_list", "u2")
+    now = time.monotonic()
+    bench.executor.forget_tokens(now)
+    assert bench.run("bearer_token_list", "u2") == first
+    bench.executor.forget_tokens(time.monotonic() + SHOWN_SECONDS)
+    assert bench.executor.find("c", "u2") is None
+    assert bench.executor.find("c", "u1") is not None
+    assert bench.run("bearer_token_list", "u2") != first  # the age of the token
 
 
 def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: JobBench) -> None:
