@@ -40,6 +40,18 @@ def test_workers_are_known_to_whoever_reads_the_file_later(environment: Environm
     }
 
 
+def test_a_file_that_can_not_be_read_is_named(environment: Environment) -> None:
+    """By every method, in one line."""
+    workers, file = KnownWorkers(environment), environment.known_workers_file
+    workers.add(["w1"], NOW)
+    environment.state_folder.rename(environment.folder / "moved")
+    environment.state_folder.touch()
+    for call in (workers.read, lambda: workers.add(["w2"], NOW), lambda: workers.forget("w1")):
+        with pytest.raises(EnvironmentFolderError) as caught:
+            call()
+        assert str(caught.value) == f"{file} can't be read: Not a directory"
+
+
 @pytest.mark.usefixtures("umask")
 def test_the_file_is_private_whatever_the_umask(environment: Environment, modes: Modes) -> None:
     """As everything in `.nfcli/`."""

@@ -15,13 +15,14 @@ from nfcli.models.environment.locations import find_environment
 from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.trusted_files import (
     TRUSTED_FOLDERS_VARIABLE,
+    is_open_to_group,
     is_private_group,
     open_trusted,
     verify_trusted,
 )
 from nfcli.models.errors import EnvironmentFolderError, InventoryError
 
-STRANGER = 12_345
+STRANGER, GROUP = 12_345, 23_456
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 
@@ -169,6 +170,33 @@ def test_root_may_own_what_an_arbitrary_user_runs(file: Path, monkeypatch: pytes
     os.chown(file, STRANGER, 0)
     file.chmod(0o664)
     open_trusted(file).close()
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "is_open"),
+    [
+        (STRANGER, GROUP, 0o660, True),
+        (0, GROUP, 0o660, True),
+        (STRANGER + 1, GROUP, 0o660, False),
+        (STRANGER, GROUP + 1, 0o660, False),
+        (STRANGER, GROUP, 0o664, False),
+        (STRANGER, GROUP, 0o661, False),
+        (STRANGER, GROUP, 0o662, False),
+    ],
+)
+def test_a_file_may_be_open_to_the_group_that_is_named(  # noqa: PLR0917  one row of a table
+    file: Path, monkeypatch: pytest.MonkeyPatch, owner: int, group: int, mode: int, is_open: bool
+) -> None:
+    """If it is root's or one's own, and open to nobody else; a folder must pass its group on."""
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+    for place, more in ((file, 0), (file.parent, 0o2010)):
+        os.chown(place, owner, group)
+        place.chmod(mode | more)
+        assert is_open_to_group(place, place.stat(), GROUP) is is_open
+        assert not is_open_to_group(place, place.stat(), None)
+    file.parent.chmod(mode | 0o010)
+    assert not is_open_to_group(file.parent, file.parent.stat(), GROUP)
 
 
 @needs_root

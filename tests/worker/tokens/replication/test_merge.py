@@ -134,6 +134,24 @@ def test_a_users_deletion_takes_tokens_that_only_this_worker_had(
     assert other.tombstones.users == one.tombstones.users
 
 
+def test_a_token_that_its_users_deletion_covers_is_deleted_though_its_own_deletion_is_older(
+    sites: tuple[TokenStore, TokenStore], clock: SimpleNamespace
+) -> None:
+    """Its tombstone is as late as the record that it removes, so that no copy of that comes back."""
+    one, other = sites
+    store_token(one, "ann", "t", None)
+    delete_tokens(one, token="t")
+    clock.now += 1
+    held = store_token(other, "ann", "t", None)
+    clock.now += 1
+    delete_tokens(one, username="ann")
+    users = {user.hex(): deleted for user, deleted in one.tombstones.users.items()}
+    changes = deletion(one, other, "t").model_copy(update={"users": users})
+    assert other.merge(changes, before_commit=None) == NOTHING.model_copy(update={"deleted": 1})
+    assert other.lookup("t") is None
+    assert other.tombstones.tokens == {other.hasher.token_id("t"): held.written_at}
+
+
 @pytest.mark.parametrize("meanwhile", ["created", "renewed", "deleted"])
 def test_what_changed_since_the_comparison_is_kept(
     sites: tuple[TokenStore, TokenStore], clock: SimpleNamespace, meanwhile: str

@@ -135,6 +135,16 @@ def test_tombstones_are_kept_for_thirty_days(open_site: OpenSite, clock: SimpleN
     assert (rows(tmp_path / "w1"), store.tombstones.tokens) == ({}, {})
 
 
+def test_tombstones_of_users_are_kept_as_long(open_site: OpenSite, clock: SimpleNamespace, tmp_path: Path) -> None:
+    """And removed as those of tokens are."""
+    store = open_site()
+    delete_tokens(store, username="ann")
+    assert list(rows(tmp_path / "w1")) == [key_of(store, "user", "ann")]
+    clock.now += 30 * DAY
+    store.sweep()
+    assert (rows(tmp_path / "w1"), store.tombstones.users, store.has_expired()) == ({}, {}, False)
+
+
 @pytest.mark.parametrize("value", ["nan", "-1", "x", "1e300"])
 def test_planted_tombstones_are_removed(open_site: OpenSite, tmp_path: Path, value: str) -> None:
     """A value that is no time, and keys in another form."""
