@@ -173,6 +173,22 @@ def test_a_job_whose_result_is_not_delivered_is_no_longer_in_flight(bench: JobBe
     assert bench.executor.counters()["running_jobs"] == 0
 
 
+def test_results_that_are_not_delivered_end_no_thread(bench: JobBench, caplog: pytest.LogCaptureFixture) -> None:
+    """One failure for each thread, and further jobs run; the log has the kind of error alone."""
+
+    def fail(payload: bytes) -> None:
+        raise OSError(payload)
+
+    for number in range(THREADS):
+        bench.executor.submit(f"c{number}", "u1", JobRequest(task="count"), fail)
+        assert bench.run("count", "u2", client=f"c{number}")["failed"] is False
+    for number in range(THREADS):
+        bench.submit("hold", "u3", client=f"c{number}")
+    for _ in range(THREADS):
+        bench.entered.get(timeout=WAIT_SECONDS)
+    assert caplog.messages == ["result of a job not delivered: OSError"] * THREADS
+
+
 def test_a_job_that_times_out_in_the_queue_is_not_run(bench: JobBench) -> None:
     """The client no longer waits for it, and expects no change."""
     answer = bench.run("count", "u1", timeout=0)
@@ -251,9 +267,12 @@ def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: JobBench) 
     bench.run("count", "u1")
     bench.run("large", "u2")
     bench.run("large", "u3")
-    again = bench.run("count", "u1")
+    reason = "the job was run, but its result is no longer kept: check what it has changed"
+    assert bench.run("count", "u1")["errors"] == [reason]
     assert bench.counted == 1
-    assert again["errors"] == ["the job was run, but its result is no longer kept: check what it has changed"]
+    found = bench.executor.find("c", "u1")
+    assert found is not None
+    assert (found[0], json.loads(found[1] or b"")["w1"]["errors"]) == (JobState.COMPLETED, [reason])
 
 
 def test_a_stop_completes_running_jobs_fails_queued_ones_and_refuses_new_ones(bench: JobBench) -> None:
