@@ -24,7 +24,7 @@ def report(caplog: pytest.LogCaptureFixture, folder: Path, **loaded: float) -> l
 def test_nothing_is_logged_of_a_database_as_it_should_be(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, latest: float | None
 ) -> None:
-    """A clock that is up to a minute behind is none that is wrong."""
+    """The clock may be up to a minute behind."""
     log_open_report(LoadedTokens([], 0, 0, latest), tmp_path, NOW)
     assert caplog.messages == []
 
