@@ -45,6 +45,19 @@ def begun(session: TransferSession) -> Transfer:
         return session.commit(transfer, size=6, sha256="")
 
 
+@pytest.mark.parametrize("is_verified", [False, True])
+def test_a_transfer_has_what_was_announced(session: TransferSession, folder: Path, is_verified: bool) -> None:
+    """Its size, its SHA-256, and whether its seal was verified; an id that can't be guessed, and a private folder."""
+    with session.open() as transfer:
+        assert (transfer.size, transfer.sha256, transfer.is_verified) == (0, "", False)
+        committed = session.commit(transfer, size=6, sha256="ab", is_verified=is_verified)
+    assert committed == Transfer(transfer.id, folder / "tokens.db", 6, "ab", is_verified)
+    assert len(bytes.fromhex(transfer.id)) == 16
+    assert oct(folder.stat().st_mode) == "0o40700"
+    with session.acquire(transfer.id) as used:
+        assert used == committed
+
+
 def test_each_use_is_a_sign_of_life(session: TransferSession, ticks: SimpleNamespace) -> None:
     """A slow client keeps what it began for as long as it goes on."""
     transfer = begun(session)
