@@ -44,6 +44,11 @@ class Reloader:
         async with self._lock:
             reopen_log_file()
             new = await asyncio.to_thread(self._read)
+            later = []
+            tools = self.inventory.tools
+            if new.tools.timeout != tools.timeout:  # running calls and the fabric have it
+                new = new.model_copy(update={"tools": new.tools.model_copy(update={"timeout": tools.timeout})})
+                later.append("tools.timeout")
             keys = {key for part, _ in self._parts for key in part}
             changed = [key for key in type(new).model_fields if getattr(new, key) != getattr(self.inventory, key)]
             effective = self.inventory.model_copy(update={key: getattr(new, key) for key in changed if key in keys})
@@ -51,7 +56,9 @@ class Reloader:
             for apply in steps:
                 apply()
             self.inventory = effective
-            return _summary([key for key in changed if key in keys], [key for key in changed if key not in keys])
+            return _summary(
+                [key for key in changed if key in keys], [key for key in changed if key not in keys] + later
+            )
 
     def _read(self) -> WorkerInventory:
         found = load_configuration(self._environment, self._name)
