@@ -145,11 +145,17 @@ def _before_the_record(bench: AdmissionBench) -> bytes:
     ],
 )
 def test_attacks_are_refused(
-    bench: AdmissionBench, tmp_path: Path, attack: Callable[[AdmissionBench], bytes], reason: str
+    bench: AdmissionBench,
+    tmp_path: Path,
+    attack: Callable[[AdmissionBench], bytes],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing is changed, and the audit trail has the refusal."""
+    """Nothing is changed, and log and audit trail have the refusal."""
     data = attack(bench)
     assert bench.refusal(data, "u1").startswith(reason)
+    (message,) = (each for each in caplog.messages if each.startswith("job refused: "))
+    assert reason in message
     assert bench.tokens == []
     bench.trail.close()
     last = json.loads((tmp_path / "audit-w1.jsonl").read_text(encoding="utf-8").splitlines()[-1])

@@ -261,6 +261,17 @@ def test_results_that_show_tokens_are_not_kept(bench: JobBench) -> None:
     assert bench.run("bearer_token_list", "u2") != first  # the age of the token
 
 
+def test_results_within_the_limits_are_kept(bench: JobBench) -> None:
+    """Of all jobs, also when a newer one has ended; the newest one's whatever its size."""
+    bench.restart(kept_result_bytes=150_000)
+    results = [bench.run("count", f"u{number}") for number in range(5)]
+    assert [bench.run("count", f"u{number}") for number in range(5)] == results
+    bench.restart(kept_result_bytes=1_000)
+    large = bench.run("large", "u1")
+    assert bench.run("large", "u1") == large
+    assert bench.counted == 5
+
+
 def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: JobBench) -> None:
     """Over the limit on bytes the oldest result is discarded; its uuid stays known."""
     bench.restart(kept_result_bytes=150_000)
