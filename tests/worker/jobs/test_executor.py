@@ -272,6 +272,19 @@ def test_results_within_the_limits_are_kept(bench: JobBench) -> None:
     assert bench.counted == 5
 
 
+def test_a_job_that_runs_for_long_keeps_no_others_in_memory(bench: JobBench) -> None:
+    """The bound on finished jobs holds while it runs, and it isn't one of them."""
+    bench.restart(kept_jobs=3)
+    held = bench.submit("hold", "u0")
+    bench.entered.get(timeout=WAIT_SECONDS)
+    for number in range(1, 21):
+        bench.run("count", f"u{number}")
+    known = [number for number in range(21) if bench.executor.find("c", f"u{number}") is not None]
+    assert known == [0, 18, 19, 20]
+    bench.gate.set()
+    assert held.get(timeout=WAIT_SECONDS)["result"] == "let go"
+
+
 def test_a_job_whose_result_is_no_longer_kept_is_not_run_again(bench: JobBench) -> None:
     """Over the limit on bytes the oldest result is discarded; its uuid stays known."""
     bench.restart(kept_result_bytes=150_000)
