@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from starlette.types import Message, Receive, Scope, Send
 
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import task
-from nfcli.worker.mcp.reply_streams import Pace
+from nfcli.worker.mcp.reply_streams import Pace, ReplyStreams
 from support.mcp.called_tools import MODES, in_both_eras, with_client
 from support.mcp.served_worker import WAIT_SECONDS
 from support.tokens.token_store import delete_tokens
@@ -199,3 +201,42 @@ def test_client_of_the_sdk_reads_streams(site: Any, gate: Gate, mode: str) -> No
     result = with_client(site, use, mode)
     assert result.structured_content["w1"]["result"] == "done"
     assert seen
+
+
+async def reply_to(body: bytes, messages: list[Message], is_late: asyncio.Event) -> list[Message]:
+    """Return what is sent of an application's `messages`, which come once it `is_late`."""
+    sent: list[Message] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await is_late.wait()
+        for message in messages:
+            await send(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message.get("body") == COMMENT + b"\n":
+            is_late.set()
+
+    scope = {"type": "http", "headers": [(b"accept", b"application/json, Text/Event-Stream;q=0.5")]}
+    await asyncio.wait_for(ReplyStreams(app, Pace(0.0, 60.0, 60.0))(scope, receive, send), WAIT_SECONDS)
+    return sent
+
+
+def test_stream_of_the_application_is_relayed_and_a_notification_gets_none() -> None:
+    """A late stream goes on with the application's events; what has no reply is no stream, however long it takes."""
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+    events = {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": False}
+    accepted = [{"type": "http.response.start", "status": 202}, {"type": "http.response.body", "body": b""}]
+
+    async def run() -> None:
+        is_late = asyncio.Event()
+        notified = asyncio.create_task(reply_to(b'{"method": "x"}', accepted, is_late))
+        begun, comment, last = await reply_to(b'{"id": 1, "method": "x"}', [start, events], is_late)
+        assert (begun["status"], comment["more_body"], last) == (200, True, events)
+        assert await notified == accepted
+
+    asyncio.run(run())

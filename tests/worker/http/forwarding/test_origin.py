@@ -103,6 +103,14 @@ def test_scheme_and_host_are_those_that_the_same_proxy_appended(schemes: str, ex
     assert origin(("forwarded", forwarded)) == RequestOrigin("198.51.100.1", "https", "b", PROXY)
 
 
+def test_scheme_of_one_proxy_alone_counts_for_all_of_them() -> None:
+    """Where others in the row don't append theirs; and a row of trusted proxies has a beginning."""
+    assert origin((FOR, "198.51.100.1, 10.0.0.2"), (PROTO, "https")).scheme == "https"
+    expected = RequestOrigin("10.0.0.3", "https", "a", PROXY)
+    assert origin((FOR, "10.0.0.3, 10.0.0.2"), (PROTO, "https, http"), (HOST, "a, b")) == expected
+    assert origin(("forwarded", "for=10.0.0.3;proto=https;host=a, for=10.0.0.2;proto=http;host=b")) == expected
+
+
 def test_proxy_may_send_both_kinds_if_they_agree() -> None:
     """And each may say what the other doesn't."""
     both = ((FOR, "198.51.100.1"), (PROTO, "https"), ("forwarded", "for=198.51.100.1;host=a"))
