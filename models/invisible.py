@@ -152,10 +152,10 @@ def _selects(selector: str, base: str, following: str) -> bool:
 
 
 def _joins(joiner: str, previous: str, base: str, following: str) -> bool:
-    if joiner == _ZERO_WIDTH_JOINER and (previous == base or "\ufe0e" <= previous <= "\ufe0f"):
-        is_toned = "\U0001f3fb" <= base <= "\U0001f3ff"
-        if (is_toned or _is_emoji(base)) and following and _is_emoji(following):
-            return True
+    is_styled = "\ufe0e" <= previous <= "\ufe0f"
+    is_between_emoji = bool(following) and _is_emoji(base) and _is_emoji(following)
+    if joiner == _ZERO_WIDTH_JOINER and is_between_emoji and (previous == base or is_styled):
+        return True
     if previous != base or not _is_in(base, _JOINED):
         return False
     return unicodedata.combining(base) == _VIRAMA or (bool(following) and _is_joined(following) and _is_joined(base))

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from nfcli.models.errors import validation_messages
-from nfcli.models.fields import MAX_EXPIRE_SECONDS, Instant, Seconds, StoredUsername, TimeoutSeconds, Token, Username
+from nfcli.models.fields import (
+    MAX_EXPIRE_SECONDS,
+    Duration,
+    Instant,
+    Lifetime,
+    Seconds,
+    StoredUsername,
+    TimeoutSeconds,
+    Token,
+    Username,
+)
 
 USERNAME, TOKEN = TypeAdapter(Username), TypeAdapter(Token)
 SECONDS, TIMEOUT = TypeAdapter(Seconds), TypeAdapter(TimeoutSeconds)
@@ -185,6 +195,30 @@ def test_a_number_of_seconds_has_at_most_20_digits(value: str) -> None:
     """More are no number that anybody means."""
     assert SECONDS.validate_python(value) == 60
     assert refusal(SECONDS, value.replace("60", "060")).endswith(" whole seconds, got " + value.replace("60", "060"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1), ("2m", 120), ("30m", 1_800), ("12h", 43_200), ("7d", 604_800), ("2w", 1_209_600), ("60", 60), (60, 60)],
+)
+def test_a_duration_has_a_unit_or_is_in_seconds(text: object, seconds: int) -> None:
+    """The units are seconds, minutes, hours, days and weeks."""
+    assert TypeAdapter(Duration).validate_python(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["0s", "5220w", "1y", "1D", "d", "-1d", "1.5h", "1 d", "12345678901s", "never", None])
+def test_other_durations_are_refused(value: object) -> None:
+    """None, more than 100 years, other units, and more than one number; the message has the rule in seconds."""
+    assert refusal(TypeAdapter(Duration), value).startswith(f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds, got ")
+
+
+def test_a_lifetime_may_be_never() -> None:
+    """The word alone; else it is a number of seconds."""
+    lifetime: TypeAdapter[Any] = TypeAdapter(Lifetime)
+    assert [lifetime.validate_python(value) for value in ("never", 60, "60")] == ["never", 60, 60]
+    for value in ("Never", "never ", "", 0, "30d"):
+        assert refusal(lifetime, value).startswith("must be 1 to ")
+    assert lifetime.json_schema() == {"type": "integer", "minimum": 1, "maximum": 3_155_760_000}
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1e9, 253_370_764_799.9])
