@@ -96,7 +96,7 @@ def configure_logging(path: Path, level: str) -> Callable[[], None]:
 
 
 def reopen_log_file() -> None:
-    """Open the log's file anew, for a program that has moved it away; nothing happens where there is none."""
+    """Reopen the log's file, for a program that has moved it away; nothing happens where there is none."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _PrivateFile):
             handler.reopen()
@@ -147,7 +147,7 @@ class _PrivateFile(RotatingFileHandler):
         try:
             new = self._open()
         except (OSError, NfcliError):
-            logging.getLogger(__name__).exception("the log can't be opened anew")
+            logging.getLogger(__name__).exception("the log can't be reopened")
         else:
             old, self.stream = self.stream, new
             if old is not None:

@@ -36,7 +36,7 @@ class Reloader:
         self._parts.append((keys, prepare))
 
     async def reload(self) -> str:
-        """Open the log anew, read the inventory again and apply it; return what was done, in a line.
+        """Reopen the log, read the inventory again and apply it; return what was done, in a line.
 
         Raises:
             NfcliError: the inventory, or a file that it names, can't be used; nothing has changed.

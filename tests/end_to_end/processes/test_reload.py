@@ -1,4 +1,4 @@
-"""SIGHUP to `nfcli -w`: the inventory is read again, all of it or nothing, and logs are opened anew."""
+"""SIGHUP to `nfcli -w`: the inventory is read again, all of it or nothing, and logs are reopened."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_hosts_change_and_a_mistake_changes_nothing(
     assert status(url, "mcp.example.com") == 421
 
 
-def test_logs_are_opened_anew(foreground: tuple[Program, str], environment: Environment) -> None:
+def test_logs_are_reopened(foreground: tuple[Program, str], environment: Environment) -> None:
     """After a program that rotates logs has moved the file."""
     program, _ = foreground
     log = environment.log_file(DEFAULT_WORKER)

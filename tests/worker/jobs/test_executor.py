@@ -249,7 +249,7 @@ def test_callbacks_over_the_limit_are_refused(bench: JobBench) -> None:
 
 
 def test_results_that_show_tokens_are_not_kept(bench: JobBench) -> None:
-    """A client may ask for one again for a while; later the listing is run anew, and other results are still kept."""
+    """A client may ask for one again for a while; later the listing is run again, and other results are still kept."""
     bench.run("bearer_token_store", "u1", kwargs={"username": "ann", "token": "t1"})
     first = bench.run("bearer_token_list", "u2")
     now = time.monotonic()
