@@ -29,7 +29,7 @@ from nfcli.models.environment.locations import find_environment
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session
 from support import examples
-from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner
+from support.workers import EnvironmentFactory, NfcliRunner, WorkerRunner, without_stop_notice
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ class Desk:
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script in bash, output and errors in one text, as a terminal shows them."""
         path = os.pathsep.join([str(self.home / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-        return subprocess.run(
+        done = subprocess.run(
             ["bash", "-c", self.adapted(script)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -131,6 +131,8 @@ class Desk:
             timeout=SECONDS,
             check=False,
         )
+        done.stdout = without_stop_notice(done.stdout)  # a reader's worker runs elsewhere
+        return done
 
     @contextlib.contextmanager
     def token(self, text: str) -> Iterator[None]:

@@ -393,7 +393,9 @@ def test_a_port_in_use_is_found(site: Environment, nfcli: NfcliRunner) -> None:
         port = taken.getsockname()[1]
         set_keys(site, port=port)
         with pytest.raises(WorkerStartError) as in_use:
-            HttpListener.bind(WorkerInventory(service="fastmcp", port=port))
+            HttpListener.bind(
+                WorkerInventory(service="fastmcp", port=port), lambda: f"{site.inventory_file}: workers.{NAME}[0].port"
+            )
         done = nfcli("--check", "offline", environment=site)
     faults = {f"{NAME} MCP": [str(in_use.value)]}
     assert (done.returncode, done.stdout.splitlines()) == (1, with_faults(stopped(site), faults))
