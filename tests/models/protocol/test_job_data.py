@@ -95,7 +95,7 @@ def test_failed_results_have_the_reason_and_the_given_fields() -> None:
         ({"task": "echo"}, False),
     ],
 )
-def test_failure_without_an_answer_is_told_from_a_worker_s(result: dict[str, Any], *, is_own: bool) -> None:
+def test_failure_without_an_answer_differs_from_a_worker_s(result: dict[str, Any], *, is_own: bool) -> None:
     """By the worker's name before the task's."""
     assert is_unanswered(result) is is_own
 

@@ -65,7 +65,7 @@ def test_restarted_worker_remembers(open_memory: Open, clock: SimpleNamespace) -
 
 
 def test_worker_remembers_over_many_restarts(open_memory: Open, clock: SimpleNamespace) -> None:
-    """Each start writes the record anew."""
+    """Each start writes the record again."""
     at = clock.now + 5
     for number in range(3):
         clock.now += 1

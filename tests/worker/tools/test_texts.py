@@ -48,7 +48,7 @@ def test_invisible_text_uses_up_little_of_the_limit() -> None:
 
 
 def test_scalars_have_paths() -> None:
-    """A key has the path of its mapping; null is none."""
+    """A key has the path of its mapping; null is left out."""
     found = list(iter_scalars({"a": [1, None, {"b": True}], 2: "x"}))
     a = (None, "a")
     assert found == [(None, "a"), (None, "2"), ((a, 0), 1), ((a, 2), "b"), (((a, 2), "b"), True), ((None, "2"), "x")]

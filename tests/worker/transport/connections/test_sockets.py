@@ -61,7 +61,7 @@ def test_socket_is_closed_once_it_is_not_held(holder: SocketHolder) -> None:
         assert client.recv(1) == b""
 
 
-def test_what_is_no_socket_is_none(holder: SocketHolder) -> None:
+def test_only_sockets_are_held(holder: SocketHolder) -> None:
     """A file, and what is closed."""
     file = os.open(os.devnull, os.O_RDONLY)
     with holder.socket_at(file) as held:
