@@ -31,7 +31,7 @@ from ..models.environment.locations import find_environment
 from ..models.environment.paths import Environment, named_state
 from ..models.errors import EXIT_FAILED, EXIT_OK, NfcliError
 from ..models.inventory.loader import locate_state
-from .configuration import load_configuration
+from .configuration.loading import load_configuration
 from .http.server import new_event_loop
 from .logging import configure_logging
 from .worker import Worker, call_after, wait_for_end_of_stdin

@@ -29,7 +29,8 @@ from .admission.replay_memory import ReplayMemory
 from .audit.actor import Actor, http_actor
 from .audit.fingerprints import FINGERPRINT_PURPOSE
 from .audit.trail import OWN_ACTOR, AuditTrail
-from .configuration import Configuration
+from .configuration.loading import Configuration
+from .configuration.reloading import Reloader
 from .fabric.client import FabricClient
 from .http.forwarding.origin import TrustedProxies
 from .http.listener import HttpListener, check_exposure
@@ -42,7 +43,6 @@ from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
-from .reloading import Reloader
 from .tasks import audit, auth, backup, health, introspection, token_import, token_sync, tools
 from .tokens.fallback.disk_space import Reserve
 from .tokens.store import TokenStore

@@ -14,7 +14,7 @@ from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.errors import NfcliError, WorkerStartError
 from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.worker.reloading import Reloader
+from nfcli.worker.configuration.reloading import Reloader
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolPolicy
 from support.workers import EnvironmentFactory

@@ -14,7 +14,7 @@ from nfcli.models.environment.worker_lock import read_owner
 from nfcli.models.errors import TokenStoreBusyError, WorkerStartError
 from nfcli.models.inventory.schema import WorkerInventory
 from nfcli.models.protocol.broker_connection import BrokerAddress
-from nfcli.worker.configuration import Configuration
+from nfcli.worker.configuration.loading import Configuration
 from nfcli.worker.tokens import transfers
 from nfcli.worker.worker import Worker
 from support.fabric.broker import FabricBroker

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.inventory.schema import WorkerInventory
-from nfcli.worker.configuration import Configuration
+from nfcli.worker.configuration.loading import Configuration
 from nfcli.worker.worker import Worker
 from support.mcp.served_worker import McpAddress
 

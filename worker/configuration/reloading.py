@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ..models.environment.paths import Environment
-from ..models.errors import InventoryError
-from ..models.inventory.schema import WorkerInventory
-from .configuration import load_configuration
-from .logging import reopen_log_file
+from ...models.environment.paths import Environment
+from ...models.errors import InventoryError
+from ...models.inventory.schema import WorkerInventory
+from ..logging import reopen_log_file
+from .loading import load_configuration
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..models.environment.paths import Environment
-from ..models.errors import InventoryError
-from ..models.inventory.loader import load_inventory
-from ..models.inventory.schema import WorkerInventory
-from ..models.protocol.broker_connection import BrokerAddress
-from .fabric.inventory import fetch_inventory, read_inventory
+from ...models.environment.paths import Environment
+from ...models.errors import InventoryError
+from ...models.inventory.loader import load_inventory
+from ...models.inventory.schema import WorkerInventory
+from ...models.protocol.broker_connection import BrokerAddress
+from ..fabric.inventory import fetch_inventory, read_inventory
 
 
 @dataclass(frozen=True)
