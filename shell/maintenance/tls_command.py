@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...models.certificates.authority import CA_CERTIFICATE, TLS_FOLDER, renew_certificate
 from ...models.environment.locations import find_environment
 from ...models.errors import CertificateError
 
@@ -16,14 +15,16 @@ def renew(inventory: Path | None, names: Sequence[str]) -> str:
     Raises:
         NfcliError: there is no environment, it has no CA, or a file can't be written.
     """
-    folder = find_environment(inventory).folder / TLS_FOLDER
-    if not (folder / CA_CERTIFICATE).is_file():
+    from ...models.certificates import authority  # noqa: PLC0415  takes 0.1 s, which only TLS needs
+
+    folder = find_environment(inventory).folder / authority.TLS_FOLDER
+    if not (folder / authority.CA_CERTIFICATE).is_file():
         raise CertificateError(
             f"{folder} has no CA of nfcli's: renew the certificate where you got it, "
             "or make an environment with nfcli --create-env DIR --tls"
         )
     try:
-        renewed = renew_certificate(folder, names)
+        renewed = authority.renew_certificate(folder, names)
     except OSError as error:
         raise CertificateError(f"{error.filename or folder} can't be written: {error.strerror}") from error
     return f"{renewed.describe()}: workers that run use it within seconds"

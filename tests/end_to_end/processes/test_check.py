@@ -41,8 +41,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Check:
     """Check an environment in this process; return exit status and the lines on stdout; stderr stays empty."""
 
     def run(environment: Environment) -> tuple[int, list[str]]:
-        status = main(["-i", str(environment.inventory_file), "--check", "offline"])
-        said = capsys.readouterr()
+        status, said = main(["-i", str(environment.inventory_file), "--check", "offline"]), capsys.readouterr()
         assert said.err == ""
         return status, said.out.splitlines()
 
@@ -63,8 +62,7 @@ def template(environment_factory: EnvironmentFactory, running_worker: WorkerRunn
 @pytest.fixture
 def site(template: Environment, tmp_path: Path) -> Environment:
     """Return a copy of that environment."""
-    folder = tmp_path / "site"
-    shutil.copytree(template.folder, folder)
+    folder = shutil.copytree(template.folder, tmp_path / "site")
     return Environment(folder, folder / "inventory.yaml")
 
 
