@@ -390,11 +390,9 @@ def test_a_port_in_use_is_found(site: Environment, nfcli: NfcliRunner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         set_keys(site, port=port)
+        key = f"{site.inventory_file}: workers.{NAME}[0].port"
         with pytest.raises(WorkerStartError) as in_use:
-            HttpListener.bind(
-                WorkerInventory(service="fastmcp", port=port), lambda: f"{site.inventory_file}: workers.{NAME}[0].port"
-            )
+            HttpListener.bind(WorkerInventory(service="fastmcp", port=port), lambda: key)
         done = nfcli("--check", "offline", environment=site)
-    faults = {f"{NAME} MCP": [str(in_use.value)]}
-    assert (done.returncode, done.stdout.splitlines()) == (1, with_faults(stopped(site), faults))
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == with_faults(stopped(site), {f"{NAME} MCP": [str(in_use.value)]})
