@@ -80,8 +80,13 @@ class McpAddress:
     def post(
         self, method: str = "tools/list", *args: Any, source: str | None = None, **kwargs: Any
     ) -> tuple[int, dict[str, str], Any]:
-        """Post a JSON-RPC request made by `request`; return status, headers and the JSON body."""
+        """Post a JSON-RPC request made by `request`; return status, headers and the JSON body.
+
+        Of a reply that came as a stream, since it took long, that is its last event.
+        """
         status, received, text = self.send(self.request(method, *args, **kwargs), source)
+        if received.get("content-type", "").startswith("text/event-stream"):
+            text = text.rpartition(b"data: ")[2]
         return status, received, json.loads(text) if text else None
 
     def request(
