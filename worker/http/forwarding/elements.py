@@ -75,7 +75,7 @@ def parse_node(node: str) -> Address | None:
 
 
 def parse_address(text: str) -> Address | None:
-    """Return an IP address, an IPv4-mapped one as IPv4 and without a zone; None if the text is none."""
+    """Return an IP address, an IPv4-mapped one as IPv4 and without a zone; None for other texts."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
