@@ -98,9 +98,7 @@ def test_plain_http_gets_a_response_that_names_https(tls_worker: Serve, sent: by
 
 
 @pytest.mark.parametrize("begun", [b"", b"\x16", BEGUN])
-def test_unfinished_handshake_is_closed(
-    tls_worker: Serve, monkeypatch: pytest.MonkeyPatch, begun: bytes
-) -> None:
+def test_unfinished_handshake_is_closed(tls_worker: Serve, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
     """As a request head is, by the same limit."""
     monkeypatch.setattr(handshake, "HANDSHAKE_TIMEOUT_SECONDS", 0.05)
     worker = tls_worker()
