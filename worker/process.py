@@ -56,12 +56,13 @@ async def _serve(worker: Worker, stdout: IO[str], arguments: argparse.Namespace)
     loop.add_signal_handler(signal.SIGHUP, reload)
     url, endpoint = worker.context.url, worker.context.endpoint
     warnings = worker.warnings()
-    _write_event(
-        stdout, event="ready", name=worker.name, url=url, endpoint=endpoint, pid=os.getpid(), warnings=warnings
-    )
     log.info("ready at %s and %s", url, endpoint)
     for warning in warnings:
         log.warning("%s", warning)
+    # The log has it first: who reads this line may move the file then.
+    _write_event(
+        stdout, event="ready", name=worker.name, url=url, endpoint=endpoint, pid=os.getpid(), warnings=warnings
+    )
     if arguments.while_needed:
         call_after(worker.wait_until_unused, worker.request_stop)
     elif arguments.until_stdin_ends:
