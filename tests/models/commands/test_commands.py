@@ -96,6 +96,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "man tasks",
         "man json-schema",
         "man page",
+        "man example",
     ]
 
 
