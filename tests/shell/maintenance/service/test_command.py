@@ -27,7 +27,7 @@ def test_a_user_installs_a_service_for_the_default_environment(home: Path) -> No
     assert said[0] == f"{unit} written; then:"
     assert said[1].startswith("  start it, now and whenever you log in: systemctl --user daemon-reload && ")
     assert said[-1].startswith("  manage its tokens: ")
-    assert said[-1].endswith("nfcli -c -i default fastmcp auth list-tokens")
+    assert said[-1].replace("'", "").endswith("nfcli -c -i default fastmcp auth list-tokens")
 
 
 def test_a_dry_run_prints_the_unit_and_writes_none(
