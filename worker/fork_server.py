@@ -99,6 +99,7 @@ def main() -> int:
         arguments = ForkServer(requests).serve()
     if arguments is None:
         return 0
+    sys.argv[1:] = arguments  # as plugins find them in a worker that isn't forked
     with suppress(AttributeError, OSError):  # Linux only: the name that ps and top show
         name = arguments[arguments.index("--name") + 1]
         ctypes.CDLL(None).prctl(_PR_SET_NAME, f"nfcli {name}".encode()[:15])

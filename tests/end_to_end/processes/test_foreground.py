@@ -18,6 +18,7 @@ from nfcli import NorFab
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import read_owner
 from support.programs import Program, ProgramStarter, TerminalStarter, Watch
+from support.strangers import wait_until
 from support.workers import EnvironmentFactory
 
 pytestmark = pytest.mark.slow
@@ -232,6 +233,15 @@ def test_a_worker_that_hangs_is_restarted(
     assert "two" not in supervisor.err
 
 
+def has_reader(fifo: Path) -> bool:
+    """Whether a process waits for a named pipe's writer; lets it go on."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_slow_start_delays_no_other_worker(environment_factory: EnvironmentFactory) -> None:
     """One worker's plugin waits while it is imported, for a file that is written at the end."""
     environment = environment_factory("one", "two", plugins=["slow_plugin"])
@@ -246,7 +256,7 @@ def test_a_slow_start_delays_no_other_worker(environment_factory: EnvironmentFac
         supervisor.wait_for("worker one ended with status -9[^\n]*\n")
         os.kill(pids["two"], signal.SIGKILL)
         pid_of(supervisor, "two")
-        gate.write_text("")
+        wait_until(lambda: has_reader(gate))
         pid_of(supervisor, "one")
 
 
