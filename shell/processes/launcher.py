@@ -100,6 +100,8 @@ class Launcher:
                 self.discard(name)
             for name in leases:
                 self._leases.pop(name).close()
+            if not self.handles:
+                self._close_forks()
             raise
         return started
 
@@ -137,9 +139,13 @@ class Launcher:
             try:
                 return start(forks=self._forks)
             except WorkerStartError:  # the process that forks has ended
-                self._forks.close()
-                self._forks = None
+                self._close_forks()
         return start()
+
+    def _close_forks(self) -> None:
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
 
     def _acquire_leases(self, deadline: float) -> list[str]:
         """Acquire the leases that keep workers of other processes running; return the names of those acquired now."""
@@ -209,7 +215,5 @@ class Launcher:
                 handle.detach()
         for lease in leases.values():
             lease.close()
-        if self._forks is not None:
-            self._forks.close()
-            self._forks = None
+        self._close_forks()
         return [name for name in handles if name in unused]

@@ -155,7 +155,7 @@ def test_check_says_of_a_refused_inventory_only_that(
     assert nfcli(*LIST, environment=environment).returncode == 0
     named = opening(environment)
     monkeypatch.chdir(environment.folder)
-    assert main(["--check"]) == 1
+    assert main(["--check", "offline"]) == 1
     lines = capsys.readouterr().out.splitlines()
     (fault,) = (line for line in lines if line.startswith("FAULT"))
     assert f"{named} has mode 0" in fault or f"{named} belongs to user {STRANGER}" in fault
