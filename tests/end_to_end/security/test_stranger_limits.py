@@ -149,7 +149,8 @@ def test_long_message_of_a_removed_client_costs_little_memory(
         dealer.send(b"")
         peak = peak_memory(environment, worker.process.pid)
         dealer.close()
-    assert peak < before + (64 if transport == "tcp" else 256) * MIB
+    # How much comes over a socket file between two looks at the memory depends on the machine.
+    assert peak < before + (64 if transport == "tcp" else 512) * MIB
     assert log_lines(environment, "a message of more than 16 MiB") == 1
 
 
