@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ....models.certificates.summary import CertificateSummary, file_problems
-from ....models.environment.trusted_files import verify_trusted
+from ....models.environment.trusted_files import open_trusted
 from ....models.errors import CertificateError, EnvironmentFolderError
 from ....models.inventory.schema import WorkerInventory
 from ....models.inventory.sections.tls import TlsInventory
@@ -169,8 +169,7 @@ def _refusing(key: str, path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> bytes:
     """Return a file's content, at most `_MAX_BYTES`; only root and this user may be able to change it."""
-    verify_trusted(path)
-    with path.open("rb") as stream:
+    with open_trusted(path) as stream:
         data = stream.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise CertificateError(f"has more than {_MAX_BYTES} bytes: set it to a file in PEM format")
