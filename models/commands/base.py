@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import UsageError, validation_messages
 from ..fields import TimeoutSeconds
+from ..inventory.schema import SERVICE as OWN_SERVICE
 from ..protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results
 from ..tasks.base import TaskInput
 
@@ -104,15 +105,16 @@ class TargetArguments(ShellCommand):
 
 
 class JobArguments(TargetArguments):
-    """A command that runs `TASK` on workers; `GENERATED` is the field whose value is generated where none is typed."""
+    """A command that runs `TASK` of `SERVICE`; the value of the field `GENERATED` is generated where none is typed."""
 
+    SERVICE: ClassVar[str] = OWN_SERVICE
     TASK: ClassVar[str]
     GENERATED: ClassVar[str] = ""
 
     def job(self) -> dict[str, Any]:
         """Return the arguments of the client's `run_job`."""
         kwargs = self.model_dump(exclude=set(JobArguments.model_fields), exclude_none=True)
-        return {"task": self.TASK, "kwargs": kwargs, **self.targets()}
+        return {"service": self.SERVICE, "task": self.TASK, "kwargs": kwargs, **self.targets()}
 
     def check_result(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return one worker's result, failed where a table needs a list of records and it holds something else.

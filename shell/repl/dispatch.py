@@ -96,7 +96,7 @@ class Dispatcher:
     def _run_job(self, command: JobArguments) -> Any:
         consequence = command.consequence()
         try:
-            results = self.client.run_job(SERVICE, **command.job())
+            results = self.client.run_job(**command.job())
         except NfcliError as error:
             if error.has_reached_none:
                 error.args = (f"{error}{_advice(consequence, can_sync=False)}",)

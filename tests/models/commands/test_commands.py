@@ -161,6 +161,7 @@ def test_values_arrive_converted_by_the_model() -> None:
         {"username": "000123", "token": "12345", "expire": "60", "timeout": "5", "workers": "w2, w1"}
     )
     assert command.job() == {
+        "service": "fastmcp",
         "task": "bearer_token_store",
         "kwargs": {"token": "12345", "username": "000123", "expire": 60},
         "workers": ["w2", "w1"],
@@ -182,7 +183,8 @@ def test_the_audit_command_lists_or_verifies_but_not_both() -> None:
     """Each is a task of its own; a verification has no table, and takes no filter."""
     audit = COMMANDS["show fastmcp audit"]
     listing, verification = audit.parse({"last": "7", "username": "bob"}), audit.parse({"verify": "true"})
-    job = {"task": "get_audit", "kwargs": {"last": 7, "username": "bob"}, "workers": "all", "timeout": 60}
+    job = {"service": "fastmcp", "task": "get_audit", "kwargs": {"last": 7, "username": "bob"}}
+    job |= {"workers": "all", "timeout": 60}
     assert (listing.job(), bool(listing.columns())) == (job, True)
     assert (verification.job(), bool(verification.columns())) == (job | {"task": "verify_audit", "kwargs": {}}, False)
     assert audit.parse({"verify": "false", "last": "7"}).job() == job | {"kwargs": {"last": 7}}
