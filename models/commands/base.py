@@ -89,11 +89,15 @@ def split_names(value: str) -> list[str]:
     return [name.strip() for name in value.split(",")]
 
 
+Workers = Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")]
+"""Workers as they are typed: all, any, or names separated by commas."""
+
+
 class TargetArguments(ShellCommand):
     """A command that addresses workers."""
 
     timeout: Annotated[TimeoutSeconds | None, Field(description="Job timeout")] = None
-    workers: Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")] = ALL_WORKERS
+    workers: Workers = ALL_WORKERS
 
     def targets(self) -> dict[str, Any]:
         """Return the arguments of the client's `run_job` that say which workers, and how long."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from .base import CommandGroup, branch
+from .fastapi import FastapiCommands, ShowFastapiCommands
 from .fastmcp import FastmcpCommands
 from .man import ManCommands
-from .show import ShowCommands
+from .show import ShowFastmcpCommands, ShowNorfabCommands
+
+
+class ShowCommands(CommandGroup, prompt="nf[show]#"):
+    """Read-only commands."""
+
+    fastmcp: ShowFastmcpCommands = branch("Show state of FastMCP workers")
+    fastapi: ShowFastapiCommands = branch("Show state of FastAPI workers")
+    norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")
 
 
 class Root(CommandGroup, prompt="nf#"):
     """All commands. It declares `man` itself: picle would add its own otherwise."""
 
     fastmcp: FastmcpCommands = branch("FastMCP service")
+    fastapi: FastapiCommands = branch("FastAPI service of NorFab")
     show: ShowCommands = branch("Show workers, client and inventory")
     man: ManCommands = branch("Manual pages and documentation")
 

@@ -154,10 +154,3 @@ class ShowNorfabCommands(CommandGroup, prompt="nf[show-norfab]#"):
     broker: ShowBroker = branch("Show state, versions and size of the NorFab broker")
     client: ShowClient = branch("Show environment and public key of this client")
     inventory: ShowLocalInventory = branch("Show the loaded inventory, secrets masked")
-
-
-class ShowCommands(CommandGroup, prompt="nf[show]#"):
-    """Read-only commands."""
-
-    fastmcp: ShowFastmcpCommands = branch("Show state of FastMCP workers")
-    norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")

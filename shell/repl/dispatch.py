@@ -66,17 +66,18 @@ class Dispatcher:
             return self._run_job(command)
         return _HANDLERS[command.HANDLER](command, self)
 
-    def report(self, results: Results, consequence: str = "") -> dict[str, Any]:
+    def report(self, results: Results, consequence: str = "", *, can_sync: bool = False) -> dict[str, Any]:
         """Print why workers failed, and the messages of the others; return the others' values, sorted by worker.
 
-        `consequence` is what it means for a worker that no result has come from it.
+        `consequence` is what it means for a worker that no result has come from it; `can_sync`: it is one whose tokens
+        `fastmcp tokens sync` brings together with those of the others.
         """
         values = {}
         has_value = not all(result.get("failed") for result in results.values())
         for worker, result in sorted(results.items()):
             if result.get("failed"):
                 self.has_failed = True
-                advice = _advice(consequence, can_sync=has_value) if is_unanswered(result) else ""
+                advice = _advice(consequence, can_sync=can_sync and has_value) if is_unanswered(result) else ""
                 self._console.error(f"{worker}: {failure_reason(result)}{advice}")
                 continue
             values[worker] = result.get("result")
@@ -102,7 +103,7 @@ class Dispatcher:
                 error.args = (f"{error}{_advice(consequence, can_sync=False)}",)
             raise
         results = {worker: command.check_result(result) for worker, result in results.items()}
-        values = self.report(results, consequence)
+        values = self.report(results, consequence, can_sync=command.SERVICE == SERVICE)
         for note in command.notes(results):
             self._console.note(note)
         return command.merge(values) if values else None

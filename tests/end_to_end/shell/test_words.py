@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nfcli import NorFab
+from nfcli.models.commands.auth import CreateToken
 from nfcli.models.commands.base import entries
-from nfcli.models.commands.fastmcp import CreateToken
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.shell.output.console import Console
 from nfcli.shell.repl.session import Session

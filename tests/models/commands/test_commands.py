@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from nfcli.models.commands.auth import CreateToken, ListTokens
 from nfcli.models.commands.base import CommandGroup, JobArguments, ShellCommand, entries
-from nfcli.models.commands.fastmcp import CreateToken, ListTokens
 from nfcli.models.commands.root import Root
 from nfcli.models.errors import UsageError
 
 FREE_TEXT = {
     (f"show fastmcp {what}", field) for what in ("tools", "prompts", "guardrails") for field in ("service", "name")
-} | {("fastmcp discover", "service")}
+} | {(f"{service} discover", "service") for service in ("fastmcp", "fastapi")}
 UNPRINTABLE = ["", " ", "a\x1b", "\u202ex"]
 GARBAGE = {
     "brief": ["", "maybe", "2"],
@@ -80,6 +80,11 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastmcp discover",
         "fastmcp tokens sync",
         "fastmcp workers forget",
+        "fastapi auth create-token",
+        "fastapi auth list-tokens",
+        "fastapi auth delete-token",
+        "fastapi auth check-token",
+        "fastapi discover",
         "show fastmcp inventory",
         "show fastmcp version",
         "show fastmcp status",
@@ -88,6 +93,9 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastmcp guardrails",
         "show fastmcp tokens diff",
         "show fastmcp audit",
+        "show fastapi inventory",
+        "show fastapi version",
+        "show fastapi openapi-schema",
         "show norfab workers",
         "show norfab broker",
         "show norfab client",
@@ -98,6 +106,23 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "man page",
         "man example",
     ]
+
+
+@pytest.mark.parametrize("name", ["create-token", "list-tokens", "delete-token", "check-token"])
+def test_tokens_of_both_services_are_managed_by_the_same_fields(name: str) -> None:
+    """Only the service differs."""
+    ours, theirs = COMMANDS[f"fastmcp auth {name}"], COMMANDS[f"fastapi auth {name}"]
+    assert list(entries(theirs)) == list(entries(ours))
+    values = {"username": "ann", "token": "t"}
+    given = {key: value for key, value in values.items() if key in entries(ours)}
+    assert theirs.parse(given).job() == ours.parse(given).job() | {"service": "fastapi"}
+
+
+def test_the_inventory_of_another_service_is_masked() -> None:
+    """Whatever its workers return."""
+    command = COMMANDS["show fastapi inventory"].parse({})
+    merged = command.merge({"w1": {"uvicorn": {"port": 8000}, "db": {"password": "secret"}}, "w2": None})
+    assert merged == {"w1": {"uvicorn": {"port": 8000}, "db": {"password": "***"}}, "w2": None}
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -151,7 +176,11 @@ def test_only_token_fields_are_secret() -> None:
     secret = {(path, name) for path, model in walk() for name, entry in entries(model).items() if entry.is_secret}
     assert secret == {
         (("show", "fastmcp", "audit"), "token"),
-        *((("fastmcp", "auth", command), "token") for command in ("create-token", "delete-token", "check-token")),
+        *(
+            ((service, "auth", command), "token")
+            for service in ("fastmcp", "fastapi")
+            for command in ("create-token", "delete-token", "check-token")
+        ),
     }
 
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from nfcli.models.commands.auth import CheckToken, ListTokens
 from nfcli.models.commands.base import entries
-from nfcli.models.commands.fastmcp import CheckToken, ListTokens
 from nfcli.models.commands.show import ShowAudit
 from nfcli.models.errors import NoWorkersError
 from nfcli.shell.repl.completion import complete
@@ -36,9 +36,9 @@ def completed(bench: ShellBench, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "lines"),
     [
-        ("fa", ["fastmcp "]),
+        ("fa", ["fastapi ", "fastmcp "]),
         ("e", ["end ", "exit "]),
-        ("show ", ["show fastmcp ", "show norfab "]),
+        ("show fas", ["show fastapi ", "show fastmcp "]),
         ("fastmcp auth c", ["fastmcp auth check-token ", "fastmcp auth create-token "]),
         ("fastmcp auth list-tokens u", ["fastmcp auth list-tokens username "]),
         ("fastmcp auth list-tokens username x w", ["fastmcp auth list-tokens username x workers "]),
@@ -59,7 +59,7 @@ def completed(bench: ShellBench, line: str) -> list[str]:
         ("fastmcp auth list-tokens username 'a", ["fastmcp auth list-tokens username 'a b' ",
                                                   "fastmcp auth list-tokens username automation "]),
         ('fastmcp auth list-tokens username "it', ['fastmcp auth list-tokens username "it\'s me" ']),
-        ("man tree fas", ["man tree fastmcp "]),
+        ("man tree fastm", ["man tree fastmcp "]),
         ("man tree show.nor", ["man tree show.norfab "]),
         ("man tree show.norfab.", ["man tree show.norfab.workers ", "man tree show.norfab.broker ",
                                    "man tree show.norfab.client ", "man tree show.norfab.inventory "]),

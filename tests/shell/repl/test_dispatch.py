@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nfcli.models.commands.fastmcp import ListTokens
+from nfcli.models.commands.auth import ListTokens
 from support.shell.bench import Printed, ShellBench
 from support.shell.fake_client import FakeClient
 from support.tokens.token_tables import EMPTY_TABLE, table_rows

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from nfcli.models.commands.base import entries
+from nfcli.models.commands.root import Root
+from nfcli.shell.repl.shell_words import SHELL_WORDS
 from support.shell.bench import Printed
 from support.shell.fake_client import FakeClient
 from support.tokens.token_tables import EMPTY_TABLE
@@ -48,9 +51,7 @@ def test_more_help_has_types_and_defaults(run: Run) -> None:
 
 def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
     """At the start of a line the shell's own words are valid as well."""
-    assert [line.split()[0] for line in run("help")[1].splitlines()] == [
-        "fastmcp", "show", "man", "help", "exit", "top", "end", "pwd", "history", "cls",
-    ]  # fmt: skip
+    assert [line.split()[0] for line in run("help")[1].splitlines()] == [*entries(Root), *SHELL_WORDS]
     assert run("?") == run("help")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from nfcli.models.commands.fastmcp import ListTokens
+from nfcli.models.commands.auth import ListTokens
 
 EMPTY_TABLE = f" {'  '.join(ListTokens.COLUMNS)}\n"
 
