@@ -43,6 +43,7 @@ from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
+from .mcp.result_budget import ResultBudget
 from .tasks import audit, auth, backup, health, introspection, token_import, token_sync, tools
 from .tokens.fallback.disk_space import Reserve
 from .tokens.store import TokenStore
@@ -198,6 +199,8 @@ class Worker:
     def _open_http(self, listener: HttpListener, fabric: FabricClient | None) -> None:
         self._open_metrics()
         context, proxies = self.context, TrustedProxies(self.inventory.trusted_proxies)
+        results = ResultBudget()
+        context.counters["mcp"] = results.counters
         app = build_app(
             self.name,
             listener.url,
@@ -213,6 +216,7 @@ class Worker:
             ),
             on_call=None if self.metrics is None else self.metrics.meters.tool_call,
             proxies=proxies,
+            results=results,
         )
         self._add_reloads(app, proxies)
         served = app if self.metrics is None else self.metrics.counting(app)

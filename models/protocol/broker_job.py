@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class BrokerJob:
         get_data: data of a GET, if not that of the POST.
         max_workers: a job for more workers is refused.
         max_result_bytes: size of all results together; those beyond it fail.
+        reserve: called with the bytes of results before they are kept; returns why they must not be, None if they may.
 
     Raises:
         UsageError: the service or target is not valid Unicode.
@@ -70,6 +71,7 @@ class BrokerJob:
         get_data: bytes | None = None,
         max_workers: float = math.inf,
         max_result_bytes: float = math.inf,
+        reserve: Callable[[int], str | None] = lambda _size: None,
     ) -> None:
         self.job = job
         self.is_posted = False
@@ -80,6 +82,7 @@ class BrokerJob:
         self._get_data = job.data if get_data is None else get_data
         self._max_workers = max_workers
         self._max_result_bytes = max_result_bytes
+        self._reserve = reserve
         self._has_workers = target is None
         self._started = self._polled_at = now
         self._accept_by = now + min(broker.timeouts.answer, job.timeout)
@@ -201,6 +204,8 @@ class BrokerJob:
             return
         if self._bytes + size > self._max_result_bytes:
             wanted = dict.fromkeys(wanted, self._too_large())
+        elif (refusal := self._reserve(size)) is not None:
+            wanted = dict.fromkeys(wanted, self._dropped(refusal))
         else:
             self._bytes += size
         if self._has_workers:
@@ -212,6 +217,9 @@ class BrokerJob:
 
     def _too_large(self) -> dict[str, Any]:
         reason = f"the result is larger than the {self._max_result_bytes} bytes that a job may bring"
+        return self._dropped(reason)
+
+    def _dropped(self, reason: str) -> dict[str, Any]:
         return failed_result(reason, task=self.job.task, juuid=self.job.uuid, service=self.job.service)
 
     def _fail_only_worker(self, reason: str | None) -> None:

@@ -173,6 +173,8 @@ class LimitsStats(Report):
     zmq_connections: int = Field(default=0, description="Open ZeroMQ connections of direct clients")
     zmq_connections_closed: int = Field(default=0, description="Closed because there were too many")
     zmq_messages_too_long: int = Field(default=0, description="Closed because of a message beyond the limits")
+    mcp_result_bytes: int = Field(default=0, description="Bytes of results that MCP clients haven't read yet")
+    mcp_results_dropped: int = Field(default=0, description="Results dropped because those in memory were too large")
     jobs_refused: int = Field(default=0, description="Jobs refused because too many were in flight")
     jobs_late: int = Field(default=0, description="Jobs that could have begun after their deadline only")
 

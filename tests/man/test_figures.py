@@ -17,11 +17,12 @@ from nfcli.shell.maintenance import worker_checks
 from nfcli.shell.processes import supervisor
 from nfcli.worker import limit_counter, logging, process
 from nfcli.worker.audit import trail
+from nfcli.worker.fabric import job as fabric_job
 from nfcli.worker.http import authentication, middleware, rate_limit, request_cycle, server
 from nfcli.worker.http.connections import protocol as http_connection
 from nfcli.worker.http.connections import table as http_table
 from nfcli.worker.jobs import executor, progress
-from nfcli.worker.mcp import handlers, notifications, reply_streams
+from nfcli.worker.mcp import handlers, notifications, reply_streams, result_budget
 from nfcli.worker.tokens import transfers
 from nfcli.worker.tokens.replication import tombstones
 from nfcli.worker.tools import catalogue, prompts, schemas
@@ -59,6 +60,9 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
         ("MiB with {words} older files", logging.LOG_FILES_KEPT),
         ("After more than {} different wrong tokens", schema.AuthBearer().max_wrong_tokens_per_minute or 0),
         ("{} addresses are remembered", rate_limit.MAX_NETWORKS),
+        ("A job of another service brings at most {} MiB", fabric_job.MAX_RESULT_BYTES / MIB),
+        ("at most {} MiB of them for one token", result_budget.MAX_BYTES_PER_TOKEN / MIB),
+        ("for one token and {} MiB in all", result_budget.MAX_BYTES / MIB),
     ],
     "mcp-clients": [
         ("the body took longer than {} seconds", request_cycle.BODY_TIMEOUT_SECONDS),

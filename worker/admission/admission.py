@@ -61,11 +61,13 @@ class Admission:
     requires_signatures: bool
     allowed_relays: Collection[str] = ()
 
-    def admit(self, client: str, uuid: str, request: JobRequest, *, names_actor: bool) -> str | None:
+    def admit(
+        self, client: str, uuid: str, request: JobRequest, *, names_actor: bool, revokes: bool = False
+    ) -> str | None:
         """Return the name of the client that has signed a job; None for a job that isn't signed and may run too.
 
         `names_actor`: the task's audit line names the client, so that a signature is worth verifying even if none is
-        required.
+        required. `revokes`: the task deletes tokens, so that it is run where signed jobs can't be recorded too.
 
         Raises:
             AdmissionError: the job must not be run, with the reason and the remedy.
@@ -73,13 +75,13 @@ class Admission:
         task = request.task[:64]
         if self.requires_signatures:
             try:
-                return self._signer(client, uuid, request.proof)
+                return self._signer(client, uuid, request.proof, revokes=revokes)
             except AdmissionError as error:
                 raise AdmissionError(f"task {task} of worker {self.worker} was refused: {error}") from None
-        relay = None if self.is_direct else _relaying_worker(client)
+        relay = _relaying_worker(client) if self.is_relay(client) else None
         if not self.is_direct and request.proof is not None and (names_actor or relay is not None):
             try:
-                return self._signer(client, uuid, request.proof)
+                return self._signer(client, uuid, request.proof, revokes=revokes)
             except AdmissionError as error:
                 log.debug("signature not accepted, none is required: %s", error)
         if relay is None or relay in self.allowed_relays:
@@ -89,7 +91,11 @@ class Admission:
             "them for clients of its own: list it under allowed_relays in the worker's inventory if that is meant"
         )
 
-    def _signer(self, client: str, uuid: str, proof: Proof | None) -> str:
+    def is_relay(self, client: str) -> bool:
+        """Whether a client is another worker, which may run jobs for clients of its own."""
+        return not self.is_direct and _relaying_worker(client) is not None
+
+    def _signer(self, client: str, uuid: str, proof: Proof | None, *, revokes: bool) -> str:
         """Return the name of the client that has signed a job; AdmissionError if the signature isn't valid here."""
         if proof is None:
             raise AdmissionError(
@@ -109,7 +115,7 @@ class Admission:
             )
         if not proof.is_by(public):
             raise AdmissionError("its signature is wrong: the job was altered, or signed with another key")
-        problem = self.replays.add(statement.client, uuid, statement.time)
+        problem = self.replays.add(statement.client, uuid, statement.time, may_be_repeated=revokes)
         if problem is not None:
             raise AdmissionError(problem)
         return name

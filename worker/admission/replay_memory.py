@@ -2,11 +2,15 @@
 
 A file keeps them across restarts. It survives the process's death, but not the machine's: after a restart of the
 machine, or without a file, jobs that were signed before the worker's start are refused.
+
+A file that can be neither written nor removed would lack the jobs that are run from then on, and a later start would
+trust it: such jobs are refused. Only what revokes tokens may be run, since its repetition does no harm.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import struct
@@ -50,6 +54,8 @@ class ReplayMemory:
         self._jobs: dict[bytes, int] = {}
         self._floor = 0
         self._descriptor: int | None = None
+        self._problem: str | None = None
+        """Why the file on disk lacks jobs; None where it has all of them, or is gone."""
         self._load()
         self._rewrite()
 
@@ -60,8 +66,11 @@ class ReplayMemory:
         with self._lock:
             self._close()
 
-    def add(self, client: str, uuid: str, signed_at: int) -> str | None:
-        """Remember a job of a client that was signed at a time; return why it must not be run, None if it may be."""
+    def add(self, client: str, uuid: str, signed_at: int, *, may_be_repeated: bool = False) -> str | None:
+        """Remember a job of a client that was signed at a time; return why it must not be run, None if it may be.
+
+        `may_be_repeated`: a repetition after a restart would do no harm.
+        """
         job = sha256(f"{client} {uuid}".encode("utf-8", "surrogatepass")).digest()[:16]
         with self._lock:
             now = self._now()
@@ -76,13 +85,19 @@ class ReplayMemory:
                 return "it was run before: it is a repetition of a signed job"
             if signed_at <= self._floor:
                 return "it was signed before this worker's record of signed jobs begins: send it again"
-            if len(self._jobs) >= self._purge_at:
+            if len(self._jobs) >= self._purge_at or self._problem is not None:
                 self._rewrite()
             if len(self._jobs) >= self._max_jobs:
                 return f"{self._max_jobs} signed jobs were run within {WINDOW_SECONDS} s: send it again later"
             self._jobs[job] = signed_at
             self._append(_JOB.pack(job, signed_at))
-        return None
+            if self._problem is None or may_be_repeated:
+                return None
+            del self._jobs[job]
+            return (
+                f"this worker can't record it ({self._problem}), and would run it again after a restart: make the disk "
+                "writable and send it again"
+            )
 
     def _now(self) -> int:
         return int(self._clock() * 1_000)
@@ -114,21 +129,39 @@ class ReplayMemory:
             self._descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
             self._give_up(error)
+        else:
+            self._problem = None
 
     def _append(self, record: bytes) -> None:
         if self._descriptor is None:
             return
         try:
-            os.write(self._descriptor, record)
+            written = os.write(self._descriptor, record)
         except OSError as error:
             self._give_up(error)
+        else:
+            if written < len(record):
+                self._give_up(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def _give_up(self, error: OSError) -> None:
         """Keep no file until it is rewritten: without one, the next start trusts no earlier signature."""
-        log.warning("record of signed jobs not written: %s: %s", self._file, error.strerror)
         self._close()
+        problem = f"{self._file}: {error.strerror}"
+        if self._is_removed():
+            self._problem = None
+            log.warning("record of signed jobs not written: %s", problem)
+        elif self._problem is None:  # otherwise it has been said
+            self._problem = problem
+            log.error("record of signed jobs neither written nor removed, signed jobs are refused: %s", problem)
+
+    def _is_removed(self) -> bool:
+        """Remove the file; return whether nothing is there that a start would read."""
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
+        try:
+            return not self._file.is_file()
+        except OSError:
+            return False
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

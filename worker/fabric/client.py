@@ -13,7 +13,7 @@ import threading
 import time
 import uuid as uuids
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,21 +141,30 @@ class FabricClient:
         kwargs: dict[str, Any],
         *,
         timeout: float,  # noqa: ASYNC109  it goes out with the job, and results that arrived before it are returned
+        reserve: Callable[[int], str | None] = lambda _size: None,
     ) -> Results:
         """Run a task on all workers of a service and return `{worker: Result}`, one entry for each of them.
 
         A worker that failed, went away or didn't answer within `timeout` seconds has a failed result with one line.
-        Cancelling ends the wait alone: the workers go on, since NFP has no message for it.
+        Cancelling ends the wait alone: the workers go on, since NFP has no message for it. `reserve` is called from the
+        thread of the connection, as by `BrokerJob`.
 
         Raises:
             NoWorkersError: the service has no worker, or the broker can't be reached.
             UsageError: arguments that are not JSON, a timeout that is not a positive number.
             NfcliError: too many jobs are running, or this worker is stopping.
         """
-        return await asyncio.wrap_future(self.submit(service, task, kwargs, timeout=timeout))
+        return await asyncio.wrap_future(self.submit(service, task, kwargs, timeout=timeout, reserve=reserve))
 
     def submit(
-        self, service: str, task: str, kwargs: dict[str, Any], *, timeout: float, target: str | Sequence[str] = ALL
+        self,
+        service: str,
+        task: str,
+        kwargs: dict[str, Any],
+        *,
+        timeout: float,
+        target: str | Sequence[str] = ALL,
+        reserve: Callable[[int], str | None] = lambda _size: None,
     ) -> Future[Results]:
         """Send a job and return the future of its results, or of what `run_job` raises; it may be cancelled.
 
@@ -166,7 +175,12 @@ class FabricClient:
         """
         now = time.monotonic()
         job = OutgoingJob(
-            service, task, kwargs, target, broker=self._broker, endpoint=self._endpoint, timeout=timeout, now=now
+            *(service, task, kwargs, target),
+            broker=self._broker,
+            endpoint=self._endpoint,
+            timeout=timeout,
+            now=now,
+            reserve=reserve,
         )
         with self._while_running():
             if self._running_jobs >= self._max_jobs:

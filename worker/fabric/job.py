@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import uuid as uuids
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
@@ -41,6 +41,7 @@ class OutgoingJob(BrokerJob):
         timeout: float,
         now: float,
         max_result_bytes: int = MAX_RESULT_BYTES,
+        reserve: Callable[[int], str | None] = lambda _size: None,
     ) -> None:
         data = encode_request(task, kwargs, timeout=math.ceil(check_timeout(timeout)), seconds_left=timeout)
         job = PendingJob(service, task, uuids.uuid4().hex, data, timeout=timeout, deadline=now + timeout)
@@ -53,6 +54,7 @@ class OutgoingJob(BrokerJob):
             get_data=encode_data({"task": task, "kwargs": {}, "args": []}),
             max_workers=MAX_WORKERS,
             max_result_bytes=max_result_bytes,
+            reserve=reserve,
         )
         self.future: Future[Results] = Future()
 

@@ -232,6 +232,7 @@ class JobExecutor:
             client=client,
             uuid=job.uuid,
             issued=job.request.issued,
+            is_relayed=self._admission is not None and self._admission.is_relay(job.client),
             progress=partial(self._send_progress, job),
         )
         return self._run_in(job, worker, audit)
@@ -306,7 +307,11 @@ class JobExecutor:
         if spec is None or not spec.restricted or self._admission is None:
             return None
         try:
-            signer = self._admission.admit(job.client, job.uuid, job.request, names_actor=spec.audit is not None)
+            signer = self._admission.admit(
+                *(job.client, job.uuid, job.request),
+                names_actor=spec.audit is not None,
+                revokes=spec.audit == "delete",
+            )
         except AdmissionError as error:
             if worker.audit.refused(self._actor(job), str(error)):
                 log.warning("job refused: %s", error)

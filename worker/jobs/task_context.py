@@ -31,10 +31,10 @@ class TaskContext(WorkerContext):
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
     client that sent the job, in audited tasks; `issued` is when it made the job, by its clock, None where it doesn't
-    say. `is_tool_call`: an MCP client runs the task. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set once it
-    is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has functions that return
-    the counts of `jobs`, `messaging` and `http`. `certificate` returns what is known of the MCP server's certificate,
-    None without TLS.
+    say. `is_relayed`: an MCP client runs the task, or another worker, which may run it for one. `url` is the MCP
+    endpoint, `endpoint` that of ZeroMQ, set once it is bound or connected, `metrics_url` that of the metrics, None
+    without them. `counters` has functions that return the counts of `jobs`, `messaging`, `http` and `mcp`.
+    `certificate` returns what is known of the MCP server's certificate, None without TLS.
     """
 
     environment: Environment
@@ -50,7 +50,7 @@ class TaskContext(WorkerContext):
     discovery: Discovery | None = None
     client: Actor | str = ""
     issued: float | None = None
-    is_tool_call: bool = False
+    is_relayed: bool = False
     url: str = ""
     endpoint: str = ""
     metrics_url: str | None = None
@@ -59,7 +59,7 @@ class TaskContext(WorkerContext):
 
     def run_tool(self, task: str, arguments: dict[str, Any], cancelled: threading.Event) -> Result:
         """Run a task for an MCP client as `TaskRegistry.run` does."""
-        return self.registry.run(replace(self, is_tool_call=True, cancelled=cancelled), task, arguments)
+        return self.registry.run(replace(self, is_relayed=True, cancelled=cancelled), task, arguments)
 
     def for_plugin(self) -> WorkerContext:
         """Return the part of this context that plugins are promised."""

@@ -40,6 +40,7 @@ from .handlers import make_server
 from .messages import MessageApp
 from .notifications import ListChangeNotifier
 from .reply_streams import Pace, ReplyStreams
+from .result_budget import ResultBudget, ResultBudgetApp
 from .running_calls import CancellationApp
 from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
 
@@ -61,13 +62,14 @@ def build_app(
     on_call: OnCall | None = None,
     proxies: TrustedProxies | None = None,
     pace: Pace | None = None,
+    results: ResultBudget | None = None,
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
     another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
     client's address, reason and token of each request that authentication rejects, `on_call` after each tool call.
-    `readiness` answers the ready probe, `proxies` replace those of the inventory, `pace` that of streamed replies.
+    `readiness` answers the ready probe; `proxies`, `pace` (of streamed replies) and `results` replace the usual ones.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(
@@ -92,8 +94,8 @@ def build_app(
             with requests.watch(store.on_revoked, policy.is_live), changes:
                 yield
 
-    served = CancellationApp(StreamableHTTPASGIApp(manager), calls.running)
-    app = _require_authentication(ReplyStreams(MessageApp(served), pace), inventory)
+    served = ReplyStreams(MessageApp(CancellationApp(StreamableHTTPASGIApp(manager), calls.running)), pace)
+    app = _require_authentication(ResultBudgetApp(served, results or ResultBudget()), inventory)
     return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
 
 

@@ -34,8 +34,8 @@ from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedPrompt, PublishedTool
 from ..tools.texts import clean_line
 from .notifications import ListChangeNotifier
-from .running_calls import caller_token
-from .tool_calls import ToolCalls, mcp_client_name
+from .running_calls import caller_token, mcp_client_name
+from .tool_calls import ToolCalls
 
 log = logging.getLogger(__name__)
 

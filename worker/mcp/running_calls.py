@@ -101,6 +101,12 @@ def caller_token() -> str:
     return "" if access is None else access.token
 
 
+def mcp_client_name() -> str:
+    """Return the name of the client that sent the current request, for the log."""
+    access = get_access_token()
+    return access.client_id if access else "(unauthenticated)"
+
+
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return "" if client is None else str(client[0])

@@ -9,10 +9,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
-from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
@@ -32,7 +31,8 @@ from .call_places import (
     CallPlaces,
     TaskThreads,
 )
-from .running_calls import RunningCalls, call_key
+from .result_budget import current_reservation
+from .running_calls import RunningCalls, call_key, mcp_client_name
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,17 @@ _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text
 
 RunTask = Callable[[str, dict[str, Any], threading.Event], Result]
 ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
-RunJob = Callable[[str, str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+class RunJob(Protocol):
+    """Runs a task of another service on all of its workers."""
+
+    def __call__(
+        self, service: str, task: str, kwargs: dict[str, Any], *, reserve: Callable[[int], str | None]
+    ) -> Awaitable[Mapping[str, Any]]:
+        """Return `{worker: Result}`; `reserve` is called as by `BrokerJob`, from any thread."""
+
+
 OnCall = Callable[[str, str, float], None]
 _Results = dict[str, Any]
 _Value = TypeVar("_Value")
@@ -159,6 +169,9 @@ class ToolCalls:
     async def _call_result(self, tool: PublishedTool, results: _Results, token: str) -> CallToolResult:
         """Return the result of a call as guardrails and the rule about invisible characters leave it."""
         results, text = await self.check(token, partial(_published, tool, results))
+        # Those of other services were counted when they came.
+        if tool.is_own and (refusal := current_reservation().take(len(text))) is not None:
+            raise ToolCallError(refusal)
         reasons = _reasons(results)
         if reasons and tool.guardrails.has_result_rules:
             reasons = await self.check(token, partial(tool.guardrails.filter_text, tool.name, reasons))
@@ -191,16 +204,10 @@ class ToolCalls:
     async def _await_job(self, run_job: RunJob, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
         try:
             with anyio.fail_after(self._timeout + SLACK_SECONDS):
-                found = await run_job(tool.service, tool.task, arguments)
+                found = await run_job(tool.service, tool.task, arguments, reserve=current_reservation().take)
         except TimeoutError:
             raise ToolCallError(f"service {tool.service} did not answer within {self._timeout:g} s") from None
         return {name: _checked(result) for name, result in found.items()}
-
-
-def mcp_client_name() -> str:
-    """Return the name of the client that sent the current request, for the log."""
-    access = get_access_token()
-    return access.client_id if access else "(unauthenticated)"
 
 
 def _checked(result: object) -> object:

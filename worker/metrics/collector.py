@@ -15,6 +15,7 @@ from ..jobs.task_context import TaskContext
 _GAUGES = {
     ("http", "connections"): ("nfcli_http_connections", "Open HTTP connections"),
     ("messaging", "connections"): ("nfcli_zmq_connections", "Open ZeroMQ connections"),
+    ("mcp", "result_bytes"): ("nfcli_mcp_result_bytes", "Bytes of results that MCP clients haven't read yet"),
     ("jobs", "running_jobs"): ("nfcli_jobs_in_flight", "Jobs over ZeroMQ that are queued or running"),
 }
 _COUNTERS = {
@@ -40,6 +41,7 @@ _COUNTERS = {
     ("messaging", "invalid"): ("nfcli_zmq_messages_invalid", "ZeroMQ messages that are not valid"),
     ("messaging", "denied"): ("nfcli_zmq_messages_denied", "ZeroMQ messages of clients that are not authorized"),
     ("messaging", "reconnects"): ("nfcli_broker_reconnects", "Reconnects to the broker"),
+    ("mcp", "results_dropped"): ("nfcli_mcp_results_dropped", "Results dropped: those in memory were too large"),
     ("jobs", "refused_jobs"): ("nfcli_jobs_over_limits", "Jobs refused by limits on jobs in flight"),
 }
 

@@ -73,8 +73,8 @@ def get_version(_worker: TaskContext, _arguments: TaskInput) -> dict[str, str]:
 
 @task(result=dict[str, Any], mcp=read_only_hints("Get Inventory"), is_read=True)
 def get_inventory(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
-    """Return the worker's configuration; secrets are replaced by `***`. MCP clients get no rules, no free text."""
-    return worker.inventory.redacted(for_tools=worker.is_tool_call)
+    """Return the worker's configuration, secrets as `***`; MCP clients and other workers get no rules, no free text."""
+    return worker.inventory.redacted(for_tools=worker.is_relayed)
 
 
 @task(result=list[str], mcp=False, restricted=True, is_read=True)
@@ -157,7 +157,7 @@ def _state(worker: TaskContext) -> str:
 
 
 def _limits(worker: TaskContext) -> LimitsStats:
-    http, messages, jobs = (_counters(worker, part) for part in ("http", "messaging", "jobs"))
+    http, mcp, messages, jobs = (_counters(worker, part) for part in ("http", "mcp", "messaging", "jobs"))
     return LimitsStats(
         http_connections=http.get("connections", 0),
         http_connections_closed=http.get("connections_closed", 0),
@@ -168,6 +168,8 @@ def _limits(worker: TaskContext) -> LimitsStats:
         zmq_connections=messages.get("connections", 0),
         zmq_connections_closed=messages.get("connections_closed", 0),
         zmq_messages_too_long=messages.get("messages_too_long", 0),
+        mcp_result_bytes=mcp.get("result_bytes", 0),
+        mcp_results_dropped=mcp.get("results_dropped", 0),
         jobs_refused=jobs.get("refused_jobs", 0),
         jobs_late=jobs.get("late_jobs", 0),
     )

@@ -44,6 +44,8 @@ def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> list[dict[st
 @task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False, is_read=True)
 def get_guardrails(worker: TaskContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
     """List the guardrails on arguments and results of tools, or only the names of the tools that have any."""
+    if worker.is_relayed:
+        raise TaskError("guardrails are not shown to other workers, whose clients could learn what to evade")
     chosen = _filter(worker.catalogue.tools.values(), arguments)
     rows = [row for each in chosen for row in _guardrail_entries(each)]
     return list(dict.fromkeys(row["tool"] for row in rows)) if arguments.brief else rows

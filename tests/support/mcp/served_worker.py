@@ -29,6 +29,7 @@ from nfcli.worker.http.tls.certificates import ServerCertificate
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.mcp.app import build_app
 from nfcli.worker.mcp.reply_streams import Pace
+from nfcli.worker.mcp.result_budget import ResultBudget
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
@@ -123,6 +124,7 @@ class ServedWorker(McpAddress):
         policy: which tasks become tools; None: the inventory's.
         tasks: modules of tasks besides the worker's own.
         pace: when replies become streams; None: as usual.
+        results: the bound on results; None: the usual one.
         grace_seconds: how long active requests may go on when the `with` block ends.
         settings: keys of the worker's inventory; by default authentication is on, and the port a free one of loopback.
     """
@@ -135,6 +137,7 @@ class ServedWorker(McpAddress):
         fabric: Any = None,
         policy: ToolPolicy | None = None,
         pace: Pace | None = None,
+        results: ResultBudget | None = None,
         **settings: Any,
     ) -> None:
         configured = {"service": "fastmcp", "port": 0, "authentication_enabled": True, **settings}
@@ -142,6 +145,7 @@ class ServedWorker(McpAddress):
         self.now = START
         self.grace_seconds = grace_seconds
         self._pace = pace
+        self._results = results
         self.store = TokenStore(folder, clock=lambda: self.now, ticks=lambda: 0.0)
         store_token(self.store, "automation", TOKEN, None)
         self.audit = AuditTrail(folder.parent / "audit-w1.jsonl", bytes(32), clock=lambda: self.now)
@@ -182,6 +186,7 @@ class ServedWorker(McpAddress):
             read_arguments=self.worker.registry.read_arguments,
             run_job=None if fabric is None else partial(fabric.run_job, timeout=self.worker.inventory.tools.timeout),
             pace=self._pace,
+            results=self._results,
             on_rejected=lambda address, reason, token: self.audit.refused(http_actor(address), reason, token=token),
             readiness=Readiness(
                 lambda: self.store.revocations.problem(is_thorough=True), is_stopping=self.worker.stopping.is_set

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,6 +92,81 @@ def test_record_that_cannot_be_written_at_the_start_stops_no_job(
     clock.now += 5
     with open_memory() as memory:
         assert problem(memory, "u1", clock.now - 4) == UNKNOWN
+
+
+@contextmanager
+def read_only_disk() -> Iterator[None]:
+    """Refuse every change of a file, as a disk does that the system made read-only after an error."""
+    change, open_file = os.O_WRONLY | os.O_RDWR | os.O_CREAT, os.open
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def open_to_read(path: os.PathLike[str], flags: int, *mode: int) -> int:
+        return refuse() if flags & change else open_file(path, flags, *mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        patch.setattr(os, "unlink", refuse)
+        patch.setattr(os, "open", open_to_read)
+        yield
+
+
+def test_on_a_disk_that_turned_read_only_no_job_runs_that_a_restart_would_run_again(
+    open_memory: Open, clock: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old record stays there and is trusted at the next start; one line says so. Deletions run nevertheless."""
+    file = tmp_path / "w1.signed_jobs"
+    with open_memory() as memory:
+        at = clock.now + 1
+        assert problem(memory, "u1", at) == ""
+        with read_only_disk():
+            for _ in range(2):
+                assert memory.add("c", "u2", int(at * 1_000)) == (
+                    f"this worker can't record it ({file}: Read-only file system), and would run it again after a "
+                    "restart: make the disk writable and send it again"
+                )
+            assert problem(memory, "u1", at) == REPEATED
+            assert memory.add("c", "d1", int(at * 1_000), may_be_repeated=True) is None
+            assert memory.add("c", "d1", int(at * 1_000), may_be_repeated=True) is not None
+    assert caplog.messages == [
+        f"record of signed jobs neither written nor removed, signed jobs are refused: {file}: Read-only file system"
+    ]
+    with open_memory() as memory:
+        assert [problem(memory, uuid, at) for uuid in ("u1", "u2")] == [REPEATED, ""]
+
+
+def test_record_is_written_again_once_the_disk_is_writable(open_memory: Open, clock: SimpleNamespace) -> None:
+    """With what was run in the meantime."""
+    with open_memory() as memory:
+        at = clock.now + 1
+        with read_only_disk():
+            assert problem(memory, "u1", at).startswith("this worker can't record it")
+            assert memory.add("c", "d1", int(at * 1_000), may_be_repeated=True) is None
+        assert problem(memory, "u1", at) == ""
+    with open_memory() as memory:
+        assert [problem(memory, uuid, at) for uuid in ("d1", "u1", "u2")] == [REPEATED, REPEATED, ""]
+
+
+def test_worker_that_starts_on_a_read_only_disk_runs_no_signed_job(open_memory: Open, clock: SimpleNamespace) -> None:
+    """What the record has stays known."""
+    with open_memory() as memory:
+        assert problem(memory, "u1", clock.now + 1) == ""
+    with read_only_disk(), open_memory() as memory:
+        assert problem(memory, "u1", clock.now + 1) == REPEATED
+        assert problem(memory, "u2", clock.now + 1).startswith("this worker can't record it")
+
+
+def test_record_cut_by_a_full_disk_is_not_kept(
+    open_memory: Open, clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of which only a part was written would shift all that follow."""
+    write = os.write
+    with open_memory() as memory:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+            assert problem(memory, "u1", clock.now + 1) == ""
+        assert not (tmp_path / "w1.signed_jobs").exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", b"nfjobs 0", None])

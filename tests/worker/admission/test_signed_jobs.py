@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.jobs import JobRequest
+from nfcli.worker.admission import replay_memory
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from support.admission_bench import FABRIC_CLIENT, AdmissionBench
 
@@ -41,6 +44,25 @@ def test_every_other_task_is_open(bench: AdmissionBench) -> None:
     """A task that shows or changes tokens, backups or the trail says so where it is declared; a new one has to."""
     assert {spec.name for spec in bench.context.registry if not spec.restricted} == OPEN_TASKS
     assert bench.run(bench.request("get_status"), "u1")["failed"] is False
+
+
+@pytest.mark.parametrize("allowed", [(), ("wf-1",)])
+def test_relaying_workers_see_no_rules(bench: AdmissionBench, allowed: tuple[str, ...]) -> None:
+    """Whoever their clients are; they get what MCP clients do. The shell sees all."""
+    bench.restart(required=False, allowed=allowed)
+    inventory, guardrails = bench.request("get_inventory"), bench.request("get_guardrails")
+    for number, relay in enumerate(("wf-1-NFPClient", "wf-1-nfcli-0123456789abcdef")):
+        shown = bench.run(inventory, f"r{number}", client=relay)["result"]
+        assert sorted(shown) == [
+            *("allow_unauthenticated", "allowed_hosts", "allowed_origins", "auth_bearer", "authentication_enabled"),
+            *("endpoint", "host", "plugins", "port", "service"),
+        ]
+        refused = bench.run(guardrails, f"g{number}", client=relay)
+        assert refused["errors"] == [
+            "guardrails are not shown to other workers, whose clients could learn what to evade"
+        ]
+    assert {"tools", "fastmcp", "logging"} <= set(bench.run(inventory, "u1")["result"])
+    assert bench.run(guardrails, "u2")["result"] == []
 
 
 def _altered(bench: AdmissionBench) -> bytes:
@@ -195,6 +217,26 @@ def test_repetition_does_not_revive_a_deleted_token(bench: AdmissionBench) -> No
     bench.replays = bench.open_replays()
     bench.restart()
     assert bench.refusal(storing, "u1").startswith("it was run before")
+    assert bench.tokens == []
+
+
+def test_only_deletions_run_where_signed_jobs_cannot_be_recorded(
+    bench: AdmissionBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart any other could be run again; a token that leaked must be revoked nevertheless."""
+    assert bench.run(bench.sign(bench.request("bearer_token_store", **STORE), "u1"), "u1")["result"] is True
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(replay_memory, "write_private", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    bench.replays = bench.open_replays()
+    bench.restart()
+    for number, task in enumerate(("bearer_token_store", "bearer_token_list", "bearer_token_check")):
+        data = bench.sign(bench.request(task, username="bob", token="another-token"), f"r{number}")
+        assert bench.refusal(data, f"r{number}").startswith("this worker can't record it (")
+    assert bench.run(bench.sign(bench.request("bearer_token_delete", username="ann"), "d1"), "d1")["result"] is True
     assert bench.tokens == []
 
 

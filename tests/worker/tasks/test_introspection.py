@@ -307,6 +307,7 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6, "refused_jobs": 7, "late_jobs": 8},
     }
     stats = run("get_stats")
+    limits = stats.pop("limits")
     assert stats.pop("process").keys() == {
         *("cpu_percent", "memory_rss_mbyte", "uptime_seconds", "open_file_descriptors", "tcp_sockets", "threads")
     }
@@ -327,22 +328,33 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
         "watchdog_runs": 0,
         "keepalives_sent": 0,
         "keepalives_received": 0,
-        "limits": {
-            "http_connections": 7,
-            "http_connections_closed": 1,
-            "http_requests_too_long": 2,
-            "http_clients_too_slow": 3,
-            "http_waits_for_descriptors": 9,
-            "http_handshakes_failed": 6,
-            "zmq_connections": 8,
-            "zmq_connections_closed": 4,
-            "zmq_messages_too_long": 5,
-            "jobs_refused": 7,
-            "jobs_late": 8,
-        },
         "sid_inventory_status": "completed",
     }
-    status = run("get_status")
+    assert limits == {
+        "http_connections": 7,
+        "http_connections_closed": 1,
+        "http_requests_too_long": 2,
+        "http_clients_too_slow": 3,
+        "http_waits_for_descriptors": 9,
+        "http_handshakes_failed": 6,
+        "zmq_connections": 8,
+        "zmq_connections_closed": 4,
+        "zmq_messages_too_long": 5,
+        "mcp_result_bytes": 0,
+        "mcp_results_dropped": 0,
+        "jobs_refused": 7,
+        "jobs_late": 8,
+    }
+
+
+def test_stats_and_status_count_what_mcp_clients_occupy(run: Run, worker: TaskContext) -> None:
+    """The status has the connections alone."""
+    worker.counters = {
+        "http": lambda: {"connections": 7, "connections_closed": 1},
+        "mcp": lambda: {"result_bytes": 10, "results_dropped": 11},
+    }
+    limits, status = run("get_stats")["limits"], run("get_status")
+    assert (limits["mcp_result_bytes"], limits["mcp_results_dropped"]) == (10, 11)
     assert (status["http_connections"], status["http_connections_closed"]) == (7, 1)
 
 

@@ -23,6 +23,8 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED_REQUESTS = 16
 UNREAD_CHECK_SECONDS = 5.0
+UNSENT_CHECK_SECONDS = 0.1
+_FEW_BYTES = 64 * 1024
 _SLICE_BYTES = 4 * 1024
 _EXTENSION = "nfcli.connection"
 _NOT_HTTP = error_response(400, "the request is not valid HTTP/1.1", CLOSE)
@@ -33,6 +35,15 @@ def mark_known(scope: Scope) -> None:
     extension = scope.get("extensions", {}).get(_EXTENSION)
     if extension is not None:
         extension["mark_known"]()
+
+
+async def wait_until_sent(scope: Scope) -> None:
+    """Wait until the system has taken all but some of what was written to a request's connection, or it is lost."""
+    extension = scope.get("extensions", {}).get(_EXTENSION)
+    if extension is not None:
+        # Neither uvicorn's flow control nor asyncio's tells: with TLS both count what is encrypted already as sent.
+        while extension["count_unsent"]() > _FEW_BYTES:  # noqa: ASYNC110
+            await asyncio.sleep(UNSENT_CHECK_SECONDS)
 
 
 class Transport:
@@ -53,10 +64,9 @@ class Transport:
         """How many of the written bytes the system has taken."""
         return self._written - self._unsent
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether written bytes wait for the client to read."""
-        return not self.is_lost and self._unsent > 0
+    def count_unsent(self) -> int:
+        """Return how many written bytes wait for the client to read."""
+        return 0 if self.is_lost else self._unsent
 
     @property
     def _unsent(self) -> int:
@@ -193,7 +203,12 @@ class Connection(HttpToolsProtocol):
         """Begin a request."""
         self._has_headers = False
         super().on_message_begin()
-        self.scope["extensions"] = {_EXTENSION: {"mark_known": self._mark_known}}
+        self.scope["extensions"] = {
+            _EXTENSION: {
+                "mark_known": self._mark_known,
+                "count_unsent": self.transport.count_unsent,
+            }
+        }
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Receive a header; trailers are dropped: a token or a Host among them must have no effect."""
@@ -268,7 +283,7 @@ class Connection(HttpToolsProtocol):
     def _check_unread(self, flushed: int, since: float) -> None:
         """Close the connection if its client has read nothing of what waits for it, of any response, for too long."""
         now = self.loop.time()
-        if not self.transport.has_unsent or self.transport.flushed != flushed:
+        if not self.transport.count_unsent() or self.transport.flushed != flushed:
             flushed, since = self.transport.flushed, now
         elif now >= since + UNREAD_TIMEOUT_SECONDS:
             self._close_too_slow("a response unread for %g s", UNREAD_TIMEOUT_SECONDS)
