@@ -15,6 +15,7 @@ from ..models.errors import EXIT_OK, NfcliError, UsageError
 from ..models.inventory.schema import Inventory
 from .client.client import Client
 from .client.norfab import NorFab
+from .norfab_options import add_norfab_options
 from .output.console import Console
 from .processes.service_manager import ServiceManager
 from .processes.supervisor import Supervisor
@@ -37,9 +38,8 @@ Exit status: 0 all commands succeeded, 1 a command failed, 2 a command is not va
 def main(argv: Sequence[str] | None = None) -> int:
     """Run nfcli; return the exit status."""
     _replace_closed_streams()
-    arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return _run(_parser().parse_args(argv))
     except NfcliError as error:
         _notice(str(error))
         return error.exit_status
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--import-norfab", type=Path, metavar="DIR", help="add the tokens in the database of a NorFab worker and exit")
     add("--worker", metavar="NAME", help="worker of --backup, --restore and --import-norfab (default: the only one)")
     _add_service_options(parser)
+    add_norfab_options(parser)
     add(
         "--check",
         action="store_true",

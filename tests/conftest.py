@@ -142,7 +142,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 def _move_home(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setenv("HOME", str(folder))
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "NORFAB_INVENTORY_DIR"):
         patch.delenv(name, raising=False)
     patch.setenv("XDG_STATE_HOME", str(folder / ".local" / "state"))
 

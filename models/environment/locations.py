@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import EnvironmentFolderError, InventoryError
 from .paths import INVENTORY_NAME, Environment, default_folder, named_state
 from .trusted_files import verify_trusted
 
+FOLDER_VARIABLE = "NORFAB_INVENTORY_DIR"
 DEFAULT_ENVIRONMENT = "default"
 """What `-i` takes for the user's default environment, whatever the working folder has."""
 
@@ -15,14 +17,21 @@ DEFAULT_ENVIRONMENT = "default"
 def find_environment(inventory: str | Path | None = None, state: str | Path | None = None) -> Environment:
     """Return the environment of an inventory file, or of the folder that holds one.
 
-    Without `inventory` it is the working folder if that holds `inventory.yaml`, else the user's default environment,
-    which `default` names. `state` is the folder for its state; without it `NFCLI_STATE` names one, or the inventory.
+    Without `inventory` it is the folder that `NORFAB_INVENTORY_DIR` names, as for NorFab; else the working folder if
+    that holds `inventory.yaml`, else the user's default environment, which `default` names. `state` is the folder for
+    its state; without it `NFCLI_STATE` names one, or the inventory.
 
     Raises:
         InventoryError: `inventory` doesn't exist, can't be accessed, or other users could replace it.
         EnvironmentFolderError: this user has no home folder, and nothing else is named.
     """
     place = named_state(state)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if inventory is None and folder:
+        try:
+            return _named_environment(Path(folder), place)
+        except InventoryError as error:
+            raise InventoryError(f"{FOLDER_VARIABLE}: {error}") from error
     if inventory is not None and str(inventory) != DEFAULT_ENVIRONMENT:
         return _named_environment(Path(inventory), place)
     file = None if inventory is not None else _working_folder_inventory()

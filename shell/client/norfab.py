@@ -49,7 +49,8 @@ class NorFab:
 
     Use it as a context manager, or call `start` and `destroy`. Workers that already run are left alone. If this process
     is killed, the workers that it started end by themselves. With `broker:` in the inventory, clients and workers
-    connect to that broker, which is never started here; otherwise clients connect to the workers.
+    connect to that broker, which is never started here; otherwise clients connect to the workers. `client` is the first
+    client that was made, None before that.
 
     Args:
         inventory: path of the inventory file; None uses `inventory.yaml` in the working folder or, without one, the
@@ -81,6 +82,7 @@ class NorFab:
         self._notice = notice or (lambda _: None)
         workers = self.inventory.topology.workers
         self.launcher = Launcher(self.environment, workers, log_level=log_level, notice=self._notice)
+        self.client: Client | None = None
         self._clients: list[Client] = []
         self._report_surprises()
 
@@ -142,6 +144,7 @@ class NorFab:
             fleet=Fleet(self.environment, self.inventory, notice=notice),
         )
         self._clients.append(client)
+        self.client = self.client or client
         return client
 
     def _start_missing(self, notify: Notice) -> None:
@@ -161,6 +164,7 @@ class NorFab:
         Returns:
             The names of the workers that were stopped: not those that other shells still use.
         """
+        self.client = None
         while self._clients:
             self._clients.pop().close()
         return self.launcher.stop()

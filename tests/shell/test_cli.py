@@ -47,6 +47,29 @@ def test_backup_restore_import_and_check_go_alone(
     assert [*folder.iterdir(), *home.iterdir()] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["-b"], "start NorFab's own with its nfcli -b"),
+        (["--broker", "-w"], "start NorFab's own with its nfcli -b"),
+        (["-s"], "broker.shared_key in the inventory takes it"),
+        (["-wl", "w1,w2"], "name the workers in topology.workers"),
+        (["--workers-list"], "name the workers in topology.workers"),
+        (["--tui"], "run nfcli without it"),
+        (["--web-ui"], "run nfcli without it"),
+    ],
+)
+def test_options_of_norfab_say_what_to_use(
+    arguments: list[str], instead: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, and nothing was done."""
+    assert main(arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"nfcli: {arguments[0]}: ")
+    assert instead in line
+    assert [*folder.iterdir()] == []
+
+
 @pytest.mark.parametrize("option", ["--user", "--dry-run"])
 def test_options_of_a_service_need_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They would mean nothing."""

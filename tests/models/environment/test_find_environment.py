@@ -22,6 +22,26 @@ def test_inventory_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: p
     assert find_environment() == Environment(tmp_path, tmp_path / "inventory.yaml")
 
 
+def test_the_folder_of_the_variable_comes_before_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for NorFab; a named inventory comes before both, and nothing stands in for a folder that has none."""
+    for name in ("here", "there", "named"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "inventory.yaml").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("NORFAB_INVENTORY_DIR", "../there")
+    assert find_environment() == Environment(tmp_path / "there", tmp_path / "there" / "inventory.yaml")
+    assert find_environment(tmp_path / "named").folder == tmp_path / "named"
+    monkeypatch.setenv("NORFAB_INVENTORY_DIR", "")
+    assert find_environment().folder == tmp_path / "here"
+    monkeypatch.setenv("NORFAB_INVENTORY_DIR", str(tmp_path))
+    with pytest.raises(
+        InventoryError, match=rf"^NORFAB_INVENTORY_DIR: {tmp_path}/inventory.yaml: no such inventory file"
+    ):
+        find_environment()
+
+
 def test_default_environment_is_in_the_users_state_folder(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

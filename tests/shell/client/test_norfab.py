@@ -31,6 +31,16 @@ def test_with_a_broker_jobs_go_through_it(tmp_path: Path, broker: Any) -> None:
         assert client.describe()["mode"] == "fabric"
 
 
+def test_the_first_client_is_at_hand() -> None:
+    """As in scripts that were written for NorFab; it goes when the environment is closed."""
+    norfab = NorFab()
+    assert norfab.client is None
+    first, _ = norfab.make_client(), norfab.make_client()
+    assert norfab.client is first
+    norfab.destroy()
+    assert norfab.client is None
+
+
 def test_without_a_broker_jobs_go_to_the_workers() -> None:
     """There is no broker to show."""
     norfab = NorFab()
