@@ -36,6 +36,7 @@ from support.workers import (
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_FOLDERS = ("man", "models", "shell", "worker")
+EXTRA_PROCESSES = 3
 
 
 class _RootIsNoTestPackage:
@@ -53,8 +54,33 @@ class _RootIsNoTestPackage:
 def pytest_configure(config: pytest.Config) -> None:
     """Register what can't be a hook of this file: its hooks are asked about folders below it only."""
     config.pluginmanager.register(_RootIsNoTestPackage())
+    # Whatever PYTHONDONTWRITEBYTECODE says: without a cache every process of a run rewrites the asserts of every module
+    # again, 13 s each.
+    sys.dont_write_bytecode = False
     # A shell starts what runs in its background with Ctrl-C ignored, and so would every program that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Run more processes than there are cores with `-n auto`: many tests wait for other programs and for the disk."""
+    chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return None if chosen else len(os.sched_getaffinity(0)) + EXTRA_PROCESSES
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Begin with a share of the modules: all processes of a run import all modules, and the first one caches each.
+
+    In the same order they would all compile each module at the same time.
+    """
+    run = getattr(session.config, "workerinput", None)
+    if run is None:
+        return
+    places = [session.config.invocation_params.dir / argument.split("::")[0] for argument in session.config.args]
+    files = sorted({file for place in places for file in ([place] if place.is_file() else place.rglob("test_*.py"))})
+    for file in files[int(run["workerid"].removeprefix("gw")) :: run["workercount"]]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # collection reports it
+            pytest.Module.from_parent(session, path=file).obj  # noqa: B018
 
 
 def pytest_sessionstart() -> None:
