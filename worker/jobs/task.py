@@ -12,8 +12,10 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache, cached_property
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -166,7 +168,7 @@ class TaskSpec:
 
     def output_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of a `Result` whose `result` has this task's type."""
-        schema = Result.model_json_schema(mode="serialization")
+        schema = deepcopy(_result_schema())
         value = TypeAdapter(self.result_type).json_schema(mode="serialization")
         schema.setdefault("$defs", {}).update(value.pop("$defs", {}))
         value["description"] = "Value the task returned, null when it failed"
@@ -194,7 +196,11 @@ class TaskSpec:
         return found
 
     def entry(self) -> dict[str, Any]:
-        """Return this task's `list_tasks` entry (NFP, section "list_tasks")."""
+        """Return this task's `list_tasks` entry (NFP, section "list_tasks"), which the caller may change."""
+        return deepcopy(self._entry)
+
+    @cached_property
+    def _entry(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "description": self.description,
@@ -204,6 +210,11 @@ class TaskSpec:
             "mcp": self.mcp.entry() if self.mcp else False,
             "agent": {},
         }
+
+
+@cache
+def _result_schema() -> dict[str, Any]:
+    return Result.model_json_schema(mode="serialization")
 
 
 def _spellings(name: str, field: FieldInfo | None) -> list[str]:

@@ -46,6 +46,17 @@ def registry() -> TaskRegistry:
     return TaskRegistry(tasks)
 
 
+def test_a_changed_entry_changes_no_other() -> None:
+    """Schemas are made once; each caller gets its own."""
+    tasks = registry()
+    first, other = tasks.get("greet").entry(), tasks.get("hidden").entry()
+    for properties in (first["inputSchema"]["properties"], first["outputSchema"]["properties"]):
+        properties.clear()
+    assert tasks.get("greet").entry() == registry().get("greet").entry() != first
+    assert tasks.get("hidden").entry() == other
+    assert registry().get("hidden").entry() == other
+
+
 def test_an_entry_has_the_seven_keys_of_the_protocol() -> None:
     """Other workers of the fabric publish the task by it."""
     entry = registry().get("greet").entry()
