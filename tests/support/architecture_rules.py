@@ -11,7 +11,9 @@ import fnmatch
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +48,9 @@ Check = Callable[[Files], list[str]]
 def check_relative_imports(files: Files) -> list[str]:
     """The package imports itself relatively: by its name it would be imported twice from a folder of another name."""
     return [
-        f"{path}:{node.lineno} imports {name}"
-        for path, node in _nodes(_package_files(files))
-        for name in _imported(node)
+        f"{path}:{number} imports {name}"
+        for path, text in _package_files(files).items()
+        for number, name in _outline(text).imports
         if name.split(".")[0] == "nfcli"
     ]
 
@@ -64,14 +66,13 @@ def check_file_sizes(files: Files) -> list[str]:
 
 def check_function_sizes(files: Files) -> list[str]:
     """A function fits on a screen, decorators and docstring included."""
-    found = []
-    for path, node in _nodes(files):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            count = (node.end_lineno or node.lineno) - first + 1
-            if count > MAX_FUNCTION_LINES:
-                found.append(f"{path}:{first} {node.name} has {count} lines")
-    return found
+    return [
+        f"{path}:{first} {name} has {count} lines"
+        for path, text in files.items()
+        if path.endswith(".py")
+        for first, name, count in _outline(text).functions
+        if count > MAX_FUNCTION_LINES
+    ]
 
 
 def check_folder_sizes(files: Files) -> list[str]:
@@ -107,8 +108,10 @@ def check_packages(files: Files) -> list[str]:
 
 def check_sleep(files: Files) -> list[str]:
     """Tests wait for what they wait for, not for time to pass; benchmarks may."""
-    tests = {path: text for path, text in files.items() if path.startswith("tests/") and "tests/bench/" not in path}
-    return [f"{path}:{node.lineno} sleeps" for path, node in _nodes(tests) if "sleep" in _names(node)]
+    tests = [path for path in files if path.startswith("tests/") and "tests/bench/" not in path]
+    return [
+        f"{path}:{number} sleeps" for path in tests if path.endswith(".py") for number in _outline(files[path]).sleeps
+    ]
 
 
 def check_bounds(files: Files) -> list[str]:
@@ -147,12 +150,27 @@ def _package_files(files: Files) -> dict[str, str]:
     return {path: text for path, text in files.items() if path.endswith(".py") and path.split("/")[0] != "tests"}
 
 
-def _nodes(files: Files) -> Iterator[tuple[str, ast.expr | ast.stmt]]:
-    for path, text in files.items():
-        if path.endswith(".py"):
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.expr | ast.stmt):
-                    yield path, node
+@dataclass(frozen=True)
+class _Outline:
+    """What the rules judge of a module: absolute imports, functions with their lengths, `sleep`; each with its line."""
+
+    imports: list[tuple[int, str]]
+    functions: list[tuple[int, str, int]]
+    sleeps: list[int]
+
+
+@cache
+def _outline(text: str) -> _Outline:
+    """Parse a module once for all rules; the tree isn't kept, those of all modules together are large."""
+    outline = _Outline([], [], [])
+    for node in ast.walk(ast.parse(text)):
+        outline.imports.extend((node.lineno, name) for name in _imported(node) if isinstance(node, ast.stmt))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            outline.functions.append((first, node.name, (node.end_lineno or node.lineno) - first + 1))
+        if "sleep" in _names(node) and isinstance(node, ast.expr | ast.stmt):
+            outline.sleeps.append(node.lineno)
+    return outline
 
 
 def _names(node: ast.AST) -> set[str]:
