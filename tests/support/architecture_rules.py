@@ -163,12 +163,13 @@ class _Outline:
 def _outline(text: str) -> _Outline:
     """Parse a module once for all rules; the tree isn't kept, those of all modules together are large."""
     outline = _Outline([], [], [])
+    names_sleep = "sleep" in text
     for node in ast.walk(ast.parse(text)):
         outline.imports.extend((node.lineno, name) for name in _imported(node) if isinstance(node, ast.stmt))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             outline.functions.append((first, node.name, (node.end_lineno or node.lineno) - first + 1))
-        if "sleep" in _names(node) and isinstance(node, ast.expr | ast.stmt):
+        if names_sleep and "sleep" in _names(node) and isinstance(node, ast.expr | ast.stmt):
             outline.sleeps.append(node.lineno)
     return outline
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from nfcli.man.tree import tree_lines
 from nfcli.models.commands.root import Root
 from nfcli.models.environment.paths import Environment
-from support.programs import Program, Terminal, TerminalStarter
+from support.programs import PROGRAM, Program, Terminal, TerminalStarter
 from support.tokens.token_tables import EMPTY_TABLE, table_rows
 from support.workers import NfcliRunner, RunningWorker
 
@@ -21,15 +22,27 @@ FALSE = TRUE.replace("true", "false")
 Say = Callable[[str], str]
 
 
-@pytest.fixture(params=["typed", "script"])
-def say(request: pytest.FixtureRequest, environment: Environment, no_tokens: None) -> Say:  # noqa: ARG001
+@pytest.fixture(scope="module", params=["typed", "script"])
+def shell(request: pytest.FixtureRequest, environment: Environment, token_watch: Any) -> Iterator[Terminal | Program]:
+    """Run the program at a terminal or with lines from stdin, for all tests: none depends on the lines before."""
+    command = [str(PROGRAM), "-i", str(environment.inventory_file), "-c"]
+    if request.param == "script":
+        program = Program(command)
+        program.note = token_watch.note_given
+        yield program
+        program.kill()
+        return
+    terminal = Terminal(command, {}, None)
+    terminal.note = token_watch.note_given
+    terminal.wait_for_prompt()
+    yield terminal
+    terminal.child.close(force=True)
+
+
+@pytest.fixture
+def say(shell: Terminal | Program, no_tokens: None) -> Say:  # noqa: ARG001
     """Run lines at a prompt or from stdin, with no token stored before the first; return all that one prints."""
-    if request.param == "typed":
-        terminal: Terminal = request.getfixturevalue("open_terminal")("-c", environment=environment)
-        terminal.wait_for_prompt()
-        return terminal.run
-    script: Program = request.getfixturevalue("start_program")("-c", environment=environment)
-    return script.run_line
+    return shell.run if isinstance(shell, Terminal) else shell.run_line
 
 
 def test_an_explicit_token_is_stored(say: Say) -> None:
