@@ -306,8 +306,7 @@ def test_stats_count_messages_and_jobs(run: Run, worker: TaskContext, clock: Sim
         "http": lambda: http | {"waits_for_descriptors": 9, "handshakes_failed": 6},
         "jobs": lambda: {"running_jobs": 1, "total_jobs": 6, "refused_jobs": 7, "late_jobs": 8},
     }
-    stats = run("get_stats")
-    limits = stats.pop("limits")
+    limits = (stats := run("get_stats")).pop("limits")
     assert stats.pop("process").keys() == {
         *("cpu_percent", "memory_rss_mbyte", "uptime_seconds", "open_file_descriptors", "tcp_sockets", "threads")
     }
