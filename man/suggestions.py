@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _QUOTED_CHARACTERS = 64
+_LISTED_NAMES = 100
 
 
 def unknown_name(kind: str, word: str, names: Iterable[str], *, where: str = "") -> str:
@@ -16,6 +17,8 @@ def unknown_name(kind: str, word: str, names: Iterable[str], *, where: str = "")
     """
     known = list(names)
     close = difflib.get_close_matches(word, known, n=3)
-    listed = ", ".join([*close, *(name for name in known if name not in close)])
+    ordered = [*close, *(name for name in known if name not in close)]
+    more = len(ordered) - _LISTED_NAMES
+    listed = ", ".join(ordered[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
     place = f" {where}" if where else ""
     return f"unknown {kind} {word[:_QUOTED_CHARACTERS]!r}{place}: expected {listed or 'nothing'}"

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ..models.commands.base import Entry, entries
+from ..models.commands.base import Entry, entries, find_entry
 from ..models.errors import UsageError
 from .suggestions import unknown_name
 
@@ -33,9 +33,9 @@ def tree_lines(root: type[BaseModel], path: str | None = None) -> list[str]:
     for entry in _walk(root, path):
         lines.append(f"{indent}{_CORNER}{_label(entry)}")
         indent += _BLANK
-        if entry.model is None:
+        if (below := entry.model) is None:
             return lines
-        model = entry.model
+        model = below
     return lines + list(_draw(model, indent))
 
 
@@ -47,9 +47,9 @@ def json_schema(root: type[BaseModel], path: str | None = None) -> dict[str, Any
     """
     model = root
     for entry in _walk(root, path):
-        if entry.model is None:
+        if (below := entry.model) is None:
             return _leaf_schema(model, entry.name)
-        model = entry.model
+        model = below
     return model.model_json_schema()
 
 
@@ -65,7 +65,8 @@ def _walk(root: type[BaseModel], path: str | None) -> list[Entry]:
     steps: list[Entry] = []
     for part in path.split(".") if path else ():
         choices = entries(model) if model else {}
-        step = choices.get(part) or next((entry for entry in choices.values() if entry.key == part), None)
+        step = find_entry(model, part) if model else None
+        step = step or next((entry for entry in choices.values() if entry.key == part), None)
         if step is None:
             above = ".".join(entry.name for entry in steps)
             raise UsageError(unknown_name("path", part, choices, where=f"below {above}" if above else ""))
@@ -79,13 +80,14 @@ def _draw(model: type[BaseModel], indent: str) -> Iterator[str]:
     for entry in choices:
         is_last = entry is choices[-1]
         yield f"{indent}{_CORNER if is_last else _TEE}{_label(entry)}"
-        if entry.model is not None:
-            yield from _draw(entry.model, indent + (_BLANK if is_last else _BAR))
+        # Drawn from above, a group whose commands are known only by asking workers stays closed.
+        if (below := entry.fixed_model) is not None:
+            yield from _draw(below, indent + (_BLANK if is_last else _BAR))
 
 
 def _label(entry: Entry) -> str:
     # Only a leaf can be missing: a branch is entered, not given a value.
-    mark = "*" if entry.field.is_required() and entry.model is None else ""
+    mark = "*" if entry.field.is_required() and not entry.is_branch else ""
     description = " ".join((entry.field.description or "").split())
     text = ", ".join(part for part in (description, _describe_default(entry.field)) if part)
     return f"{mark}{entry.name}:    {text}".rstrip()

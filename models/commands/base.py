@@ -6,8 +6,8 @@ All other commands name a handler of the shell: models import neither the shell 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -148,6 +148,10 @@ class JobArguments(TargetArguments):
         """Return what a worker may have or lack that gave no result, empty for a command that changes nothing there."""
         return ""
 
+    def question(self) -> str:
+        """Return the question to answer with yes before the job is sent, empty for a command that needs none."""
+        return ""
+
     def notes(self, results: Results) -> list[str]:  # noqa: ARG002  for commands whose results call for one
         """Return notes about the results, or a generated value."""
         return []
@@ -169,6 +173,23 @@ class CommandGroup(BaseModel):
         cls.PicleConfig = type("PicleConfig", (cls.PicleConfig,), {"prompt": prompt})  # type: ignore[assignment, misc]
 
 
+class OnDemandGroup(CommandGroup, prompt=""):
+    """A group whose commands aren't fields but known only when they are needed, because workers say what they have.
+
+    They may change from one call to the next. What is drawn or searched as a whole leaves them out, unless it begins
+    here.
+    """
+
+    @classmethod
+    def load_entries(cls) -> dict[str, Entry]:
+        """Return what can be typed below the group, by the word to type.
+
+        Raises:
+            NfcliError: no worker says so.
+        """
+        return {}
+
+
 def branch(description: str, *, alias: str | None = None) -> Any:
     """Return a group's field that leads to a command or group; `alias`: its word, if that is not a name in Python."""
     return Field(default=None, description=description, alias=alias)
@@ -179,32 +200,104 @@ def positional(description: str) -> Any:
     return Field(default=None, description=description, json_schema_extra={"positional": True})
 
 
+class ValueType:
+    """What may be typed for a field whose type a worker has described; part of the field's annotation.
+
+    `choices` are the only values, empty where they aren't listed; `words` say in a few words what is expected;
+    `is_list`: several values may be typed, separated by commas; `is_switch`: the field's name alone sets it.
+    """
+
+    choices: tuple[str, ...] = ()
+    words: str = ""
+    is_list: bool = False
+    is_switch: bool = False
+
+
 class Entry(NamedTuple):
     """A field as it is typed.
 
-    `name` is the word to type, `key` the field's name in Python; `model` is what a branch leads to, else None;
-    `is_positional`: the value is typed without the name; `is_switch`: the name alone sets it; `is_secret`: the value is
-    never shown.
+    `name` is the word to type, `key` the field's name in Python; `load_model` returns what a branch leads to, None for
+    a value; `is_positional`: the value is typed without the name; `is_switch`: the name alone sets it; `is_secret`: the
+    value is never shown; `value_type`: what a worker has said about the value; `reads_files`: `@FILE` may be
+    typed for it.
     """
 
     name: str
     key: str
     field: FieldInfo
-    model: type[BaseModel] | None
-    is_positional: bool
-    is_switch: bool
-    is_secret: bool
+    load_model: Callable[[], type[BaseModel]] | None = None
+    is_positional: bool = False
+    is_switch: bool = False
+    is_secret: bool = False
+    value_type: ValueType | None = None
+    reads_files: bool = False
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether it leads to a command or group."""
+        return self.load_model is not None
+
+    @property
+    def model(self) -> type[BaseModel] | None:
+        """What a branch leads to, else None."""
+        return None if self.load_model is None else self.load_model()
+
+    @property
+    def fixed_model(self) -> type[BaseModel] | None:
+        """What a branch leads to whose commands are always the same, else None."""
+        model = self.model
+        return None if model is None or is_on_demand(model) else model
+
+
+def is_on_demand(model: type[BaseModel]) -> bool:
+    """Whether a model is a group whose commands are known only when they are needed."""
+    return issubclass(model, OnDemandGroup)
+
+
+def entries(model: type[BaseModel]) -> dict[str, Entry]:
+    """Return what can be typed below a group or behind a command's name, by the word to type, in order.
+
+    Raises:
+        NfcliError: the workers that know the commands of a group can't be asked.
+    """
+    return model.load_entries() if issubclass(model, OnDemandGroup) else _declared_entries(model)
+
+
+def find_entry(model: type[BaseModel], word: str) -> Entry | None:
+    """Return what a word means below a group or behind a command's name, None if nothing.
+
+    Where workers have given the names, `-` may be typed for `_`.
+    """
+    choices = entries(model)
+    entry = choices.get(word)
+    if entry is None and "-" in word and folds_dashes(model):
+        entry = choices.get(word.replace("-", "_"))
+    return entry
+
+
+def folds_dashes(model: type[BaseModel]) -> bool:
+    """Whether `-` may be typed for `_` in what a group or command has."""
+    return getattr(model, "FOLDS_DASHES", False)
 
 
 @cache
-def entries(model: type[BaseModel]) -> dict[str, Entry]:
-    """Return what can be typed below a group or behind a command's name, by the word to type, in order."""
+def _declared_entries(model: type[BaseModel]) -> dict[str, Entry]:
     found = {}
+    reads_files = getattr(model, "READS_FILES", False)
     for key, field in model.model_fields.items():
         name = field.alias or key
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         target = field.annotation
-        is_switch = target is bool or "presence" in extra
+        value = next((each for each in field.metadata if isinstance(each, ValueType)), None)
+        is_switch = target is bool or "presence" in extra or (value is not None and value.is_switch)
         below = target if isinstance(target, type) and issubclass(target, BaseModel) else None
-        found[name] = Entry(name, key, field, below, "positional" in extra, is_switch, not field.repr)
+        load_model = None if below is None else partial(_itself, below)
+        found[name] = Entry(
+            *(name, key, field, load_model, "positional" in extra, is_switch, not field.repr, value),
+            reads_files=reads_files and value is not None,
+        )
     return found
+
+
+def _itself(model: type[BaseModel]) -> type[BaseModel]:
+    return model

@@ -6,6 +6,7 @@ from .base import CommandGroup, branch
 from .fastapi import FastapiCommands, ShowFastapiCommands
 from .fastmcp import FastmcpCommands
 from .man import ManCommands
+from .schemas.groups import RunCommands, ServiceCommands
 from .show import ShowFastmcpCommands, ShowNorfabCommands
 
 
@@ -24,6 +25,8 @@ class Root(CommandGroup, prompt="nf#"):
     fastapi: FastapiCommands = branch("FastAPI service of NorFab")
     show: ShowCommands = branch("Show workers, client and inventory")
     man: ManCommands = branch("Manual pages and documentation")
+    run: RunCommands = branch("Run a task of any service")
+    service: ServiceCommands = branch("Enter a service, to run its tasks")
 
     class PicleConfig(CommandGroup.PicleConfig):
         """`history_file` is None because `shell/repl/history.py` saves the history, secrets masked."""

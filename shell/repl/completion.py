@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry
-from ...models.errors import UsageError
-from ..syntax.lexer import PIPE, quote, split_typed
+from pydantic import BaseModel
+
+from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, folds_dashes
+from ...models.errors import NfcliError
+from ..syntax.lexer import FILE_MARK, PIPE, Word, quote, split_typed
 from ..syntax.parser import Parser, Scope
-from .completion_values import ValueSuggester
+from .completion_values import ValueSuggester, service_of
+from .services.texts import local_files
 from .shell_words import HELP_WORD, SHELL_WORDS
 
 
@@ -34,21 +37,31 @@ def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) ->
     parser = Parser(location)
     try:
         parser.feed_all(words[1:] if words and words[0].text == HELP_WORD else words)
-    except UsageError:
+        names_below = parser.scope.choices()
+    except NfcliError:
         return nothing
     entry = parser.expected_value or parser.scope.positional()
-    values = _values(suggester, entry, typed.text) if entry is not None else []
+    model = None if parser.command is None else parser.command.model
+    values = _values(suggester, entry, typed, model) if entry is not None else []
     if parser.expected_value is not None or typed.is_quoted:
         return Completions(typed.start, values)
-    names = list(parser.scope.choices())
+    names = [quote(name) for name in names_below]
     names += [] if words else [*SHELL_WORDS]
     names += [PIPE] if parser.can_pipe() else []
-    found = [f"{name} " for name in names if name.startswith(typed.text)]
+    starts = {typed.text, typed.text.replace("-", "_")} if folds_dashes(parser.scope.model) else {typed.text}
+    found = [f"{name} " for name in names if name.startswith(tuple(starts))]
     return Completions(typed.start, [*sorted(found), *values])
 
 
-def _values(suggester: ValueSuggester, entry: Entry, typed: str) -> list[str]:
-    head, comma, last = typed.rpartition(",") if entry.key == "workers" else ("", "", typed)
+def _values(suggester: ValueSuggester, entry: Entry, word: Word, command: type[BaseModel] | None) -> list[str]:
+    typed = word.text
+    if entry.reads_files and not word.is_quoted and typed.startswith(FILE_MARK):
+        names = local_files(typed.removeprefix(FILE_MARK))
+        return [f"{FILE_MARK}{name}{'' if name.endswith('/') else ' '}" for name in names if quote(name) == name]
+    is_list = entry.key == "workers" or (entry.value_type is not None and entry.value_type.is_list)
+    head, comma, last = typed.rpartition(",") if is_list else ("", "", typed)
     taken = {ALL_WORKERS, ANY_WORKER, *(name.strip() for name in head.split(","))} if comma else set()
-    values = [value for value in suggester.suggest(entry, typed) if value.startswith(last) and value not in taken]
-    return [f"{quote(head + comma + value)} " for value in values]
+    suggested = suggester.suggest(entry, typed, service_of(command))
+    values = [value for value in suggested if value.startswith(last) and value not in taken]
+    # A folder is no finished word: what is in it may follow.
+    return [quote(head + comma + value) + ("" if value.endswith("/") else " ") for value in values]

@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from ...man.pages import list_examples, list_pages
-from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, entries
+from ...models.commands.base import ALL_WORKERS, ANY_WORKER, CommandGroup, Entry, JobArguments, entries, find_entry
 from ...models.commands.root import Root
-from ...models.errors import NoWorkersError
+from ...models.errors import NfcliError, NoWorkersError
 from ...models.inventory.schema import SERVICE
 from .dispatch import ShellClient
+from .services.shared_files import SharedFiles
 
 USERS_TIMEOUT_SECONDS = 1.0
 USERS_FRESH_SECONDS = 10.0
@@ -29,28 +30,39 @@ class ValueSuggester:
     monotonic seconds.
     """
 
-    def __init__(self, client: ShellClient, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: ShellClient,
+        root: type[CommandGroup] = Root,
+        files: SharedFiles | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
+        self._root = root
+        self._files = files
         self._clock = clock
         self._users: list[str] = []
         self._users_until = float("-inf")
         self._names_after = float("-inf")
 
-    def suggest(self, entry: Entry, typed: str = "") -> list[str]:
-        """Return values for a field, among them all that begin with `typed`."""
+    def suggest(self, entry: Entry, typed: str = "", service: str = SERVICE) -> list[str]:
+        """Return values for a field, among them all that begin with `typed`; workers are those of `service`."""
         if entry.is_secret:
             return []
+        if entry.value_type is not None:
+            return list(entry.value_type.choices) or self._shared_files(typed)
         if choices := _choices(entry.field.annotation):
             return choices
         lookup: dict[str, Callable[[], list[str]]] = {
-            "workers": self._workers,
-            "source": self._worker_names,
-            "targets": self._worker_names,
+            "workers": lambda: self._workers(service),
+            "source": lambda: self._worker_names(service),
+            "targets": lambda: self._worker_names(service),
             "worker": lambda: list(self._client.missing_workers()),
             "username": self._usernames,
             "topic": lambda: [topic for topic, _ in list_pages()],
             "file": list_examples,
-            "path": lambda: _paths(typed),
+            "path": lambda: _paths(self._root, typed),
         }
         try:
             return lookup[entry.key]() if entry.key in lookup else []
@@ -62,15 +74,21 @@ class ValueSuggester:
         if self._users:
             self._users_until = float("-inf")
 
-    def _workers(self) -> list[str]:
-        return [ALL_WORKERS, ANY_WORKER, *self._worker_names()]
+    def _shared_files(self, typed: str) -> list[str]:
+        try:
+            return [] if self._files is None else self._files.paths(typed)
+        except NfcliError:
+            return []
 
-    def _worker_names(self) -> list[str]:
+    def _workers(self, service: str) -> list[str]:
+        return [ALL_WORKERS, ANY_WORKER, *self._worker_names(service)]
+
+    def _worker_names(self, service: str) -> list[str]:
         names: list[str] = []
         if self._clock() >= self._names_after:
             with contextlib.suppress(NoWorkersError):
                 self._names_after = self._clock() + RETRY_SECONDS
-                names = self._client.worker_names(SERVICE)
+                names = self._client.worker_names(service)
                 self._names_after = float("-inf")
         return list(filter(str.isprintable, names))
 
@@ -91,6 +109,11 @@ class ValueSuggester:
         return sorted({str(name) for names in lists for name in names if name and str(name).isprintable()})
 
 
+def service_of(command: type[BaseModel] | None) -> str:
+    """Return the service to whose workers a command's job goes."""
+    return command.SERVICE if command is not None and issubclass(command, JobArguments) else SERVICE
+
+
 def _choices(annotation: Any) -> list[str]:
     """Return the values that a field can have, empty unless its type enumerates them."""
     if isinstance(annotation, EnumType):
@@ -100,11 +123,11 @@ def _choices(annotation: Any) -> list[str]:
     return [str(value) for each in literals for value in get_args(each)]
 
 
-def _paths(typed: str) -> list[str]:
+def _paths(root: type[BaseModel], typed: str) -> list[str]:
     """Return the paths of the command tree that are one word longer than the complete words in `typed`."""
     *complete, _ = typed.split(".")
-    model: type[BaseModel] | None = Root
+    model: type[BaseModel] | None = root
     for word in complete:
-        entry = entries(model).get(word) if model else None
+        entry = find_entry(model, word) if model else None
         model = entry.model if entry else None
     return [".".join([*complete, name]) for name in (entries(model) if model else ())]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ...man.pages import list_examples, list_pages, read_example, read_page
 from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
-from ...models.commands.base import ANY_WORKER, JobArguments, ShellCommand
+from ...models.commands.base import ANY_WORKER, CommandGroup, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.man import ManExample, ManPage, ManTasks
 from ...models.commands.root import Root
@@ -48,10 +48,14 @@ class ShellClient(JobClient, Protocol):
 
 
 class Dispatcher:
-    """Runs commands, prints the failures and notes of workers. `has_failed`: a worker failed in the latest command."""
+    """Runs commands, prints the failures and notes of workers. `has_failed`: a worker failed in the latest command.
 
-    def __init__(self, client: ShellClient, console: Console) -> None:
+    `root` is the root of the command tree, which the manual draws.
+    """
+
+    def __init__(self, client: ShellClient, console: Console, root: type[CommandGroup] = Root) -> None:
         self.client = client
+        self.root = root
         self.has_failed = False
         self._console = console
 
@@ -160,9 +164,9 @@ def _tokens_sync(command: TokensSync, dispatcher: Dispatcher) -> Any:
 
 
 _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
-    "man_tree": lambda command, _: "\n".join(tree_lines(Root, command.path)),
+    "man_tree": lambda command, dispatcher: "\n".join(tree_lines(dispatcher.root, command.path)),
     "man_tasks": _man_tasks,
-    "man_json_schema": lambda command, _: json_schema(Root, command.path),
+    "man_json_schema": lambda command, dispatcher: json_schema(dispatcher.root, command.path),
     "man_page": _man_page,
     "man_example": _man_example,
     "forget_worker": _forget_worker,

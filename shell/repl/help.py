@@ -8,9 +8,9 @@ from typing import Any
 from ...man.tasks import aligned
 from ...models.commands.base import Entry
 from ...models.errors import UsageError
-from ..syntax.lexer import PIPE, Word
+from ..syntax.lexer import PIPE, TERMINAL, Word
 from ..syntax.parser import HelpRequest, Parser, Scope, find_help_request
-from .completion_values import ValueSuggester
+from .completion_values import ValueSuggester, service_of
 from .shell_words import SHELL_WORDS, is_shell_word, shell_word_help
 
 _GAP = "    "
@@ -31,7 +31,8 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
     parser = Parser(location, SHELL_WORDS)
     parser.feed_all(request.words)
     if parser.expected_value is not None:
-        values = suggester.suggest(parser.expected_value)
+        model = None if parser.command is None else parser.command.model
+        values = suggester.suggest(parser.expected_value, "", service_of(model))
         return _to_text(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
     found = []
     for name, entry in parser.scope.choices().items():
@@ -67,6 +68,9 @@ def _value_rows(parser: Parser, entry: Entry, values: Sequence[str], *, is_verbo
     rows = [(f"<{_value_name(entry)}>", _describe(parser, entry, is_verbose=is_verbose))]
     if entry.is_secret:
         rows.append(("-", "Ask for the value without showing it"))
+    if entry.reads_files:
+        rows.append(("@FILE", "Take the text of a file"))
+        rows.append((TERMINAL, "Type a text of several lines at the prompt"))
     if values:
         more = [f"and {len(values) - _LISTED_VALUES} more"] if len(values) > _LISTED_VALUES else []
         rows.append(("", ", ".join([*values[:_LISTED_VALUES], *more])))
@@ -88,14 +92,16 @@ def _ending_rows(parser: Parser) -> Rows:
 
 def _describe(parser: Parser, entry: Entry, *, is_verbose: bool) -> str:
     text = entry.field.description or ""
-    if not is_verbose or entry.model is not None:
+    if not is_verbose or entry.is_branch:
         return text
     facts = [_describe_type(parser, entry), "required" if entry.field.is_required() else "", _describe_default(entry)]
     return f"{text} ({', '.join(filter(None, facts))})"
 
 
 def _describe_type(parser: Parser, entry: Entry) -> str:
-    """Return the type in the field's JSON Schema in words."""
+    """Return the type in the field's JSON Schema in words, or as a worker has described it."""
+    if entry.value_type is not None:
+        return entry.value_type.words
     document = parser.scope.model.model_json_schema()
     schema = document["properties"][entry.name]
     options = [schema, *schema.get("anyOf", ())]

@@ -8,14 +8,17 @@ from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 
 from ...models.commands.base import JobArguments
+from ...models.commands.schemas.documents import is_secret_name
 from ...models.environment.private_files import open_private, write_private
 from ...models.errors import NfcliError, UsageError
 from ...models.inventory.masking import MASK
+from ...models.inventory.schema import SERVICE
 from ..syntax.lexer import ASK, HELP, PIPE, VERBOSE_HELP, Word, is_comment, split_typed
 from ..syntax.parser import Parser, Scope, secret_words, vocabulary
 from .shell_words import SHELL_WORDS
 
 KEPT_LINES = 1000
+_JSON_KEY = re.compile(r'"([^"\\]{1,200})"\s*:')
 _FILTERS = frozenset({"include", "exclude"})
 _LIKE_A_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 # Letters and digits without the dots and dashes that names have, or a UUID.
@@ -89,8 +92,19 @@ def mask_line(line: str, location: Sequence[Scope], tokens: Container[str] = ())
     secrets = {first + number for number in parser.secrets if words[first + number].text != ASK}
     masked = secrets | suspects | _filtered_tokens(words)
     if parser.command is not None and issubclass(parser.command.model, JobArguments):
-        masked |= _misplaced_tokens(parser, words, masked, tokens)
+        # Only workers of this service have tokens, and only they are to see what was typed for it.
+        stored = tokens if parser.command.model.SERVICE == SERVICE else ()
+        masked |= _misplaced_tokens(parser, words, masked, stored) | _json_secrets(words)
     return _with_masks(line, words, masked)
+
+
+def _json_secrets(words: Sequence[Word]) -> set[int]:
+    """Return the positions of values in JSON that name a secret: `{"password": …}`."""
+    return {
+        position
+        for position, word in enumerate(words)
+        if word.text[:1] in {"{", "["} and any(map(is_secret_name, _JSON_KEY.findall(word.text)))
+    }
 
 
 def _filtered_tokens(words: Sequence[Word]) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Iterable, Sequence
 from functools import partial
 
@@ -15,11 +16,13 @@ from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from ...models.errors import UsageError
+from ...models.errors import NfcliError, UsageError
 from ..syntax.lexer import HELP, VERBOSE_HELP, is_comment, split_typed
 from ..syntax.parser import HelpRequest, Parser, Scope
 from .completion import complete
 from .history import HistoryFile, mask_line
+from .secret_input import YES_OR_NO, is_yes
+from .services.texts import MAX_TEXT_BYTES
 from .session import Session
 
 
@@ -67,7 +70,7 @@ class Prompt:
         words, tail = split_typed(text)
         try:
             answer = self._session.help(HelpRequest(words, tail.word.text, line[len(text) :] == VERBOSE_HELP))
-        except UsageError as error:
+        except NfcliError as error:
             self._session.console.error(str(error))
         else:
             self._session.console.result(answer)
@@ -79,7 +82,8 @@ class Prompt:
             return True
         parser = Parser(self._session.navigator.location)
         try:
-            parser.feed_all(words)
+            with self._session.catalogue.only_known():
+                parser.feed_all(words)
         except UsageError:
             return False
         return parser.expected_value is not None and bool(tail.word.text)
@@ -128,6 +132,25 @@ class HiddenPrompt:
     def discard(self) -> None:
         """Do nothing: the user sees the error before typing the secret."""
 
+    def read_text(self, name: str) -> str:
+        """Return the lines typed until Ctrl-D; UsageError if there are none."""
+        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
+        lines: list[str] = []
+        with contextlib.suppress(EOFError):
+            while sum(len(line) for line in lines) <= MAX_TEXT_BYTES:
+                lines.append(editor.prompt("" if lines else f"{name}, end with Ctrl-D on an empty line:\n"))
+        if not lines:
+            raise UsageError("no text was entered")
+        return "".join(f"{line}\n" for line in lines)
+
+    def confirm(self, question: str) -> bool | None:
+        """Ask; return whether the answer is yes, which it isn't after Ctrl-D."""
+        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
+        try:
+            return is_yes(editor.prompt(f"{question} {YES_OR_NO}"))
+        except EOFError:
+            return False
+
 
 class PromptHistory(History):
     """The history behind the arrow keys: the lines of this session as they were typed, those of earlier ones as kept.
@@ -158,7 +181,8 @@ class PromptHistory(History):
         """Keep the lines added since the last time, with secrets masked."""
         lines, self._unsaved = self._unsaved, []
         for line, location in lines:
-            text = mask_line(line, location, self._tokens)
+            with self._session.catalogue.only_known():
+                text = mask_line(line, location, self._tokens)
             if text:
                 self.store_string(text)
 
@@ -176,6 +200,7 @@ class TabCompleter(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
         """Yield replacements for the line's last word."""
         line = document.text_before_cursor
-        found = complete(line, self._session.navigator.location, self._session.suggester)
+        with self._session.catalogue.only_known():
+            found = complete(line, self._session.navigator.location, self._session.suggester)
         for text in found.texts:
             yield Completion(text, start_position=found.start - len(line), display=text.strip())

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ...models.errors import EXIT_OK, UsageError
 from ..text import interrupt_line
-from .secret_input import decode_line
+from .secret_input import decode_line, no_prompt
 from .session import Session
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, by the convention of shells
@@ -88,6 +88,14 @@ class ScriptLines:
     def discard(self) -> None:
         """Drop the next line."""
         self.next()
+
+    def read_text(self, name: str) -> str:  # noqa: ARG002  as in `SecretSource`
+        """Raise UsageError: a script has no prompt to type at."""
+        raise no_prompt()
+
+    def confirm(self, question: str) -> bool | None:  # noqa: ARG002  as in `SecretSource`
+        """Return None: a script answers no questions."""
+        return None
 
 
 def _run_line(session: Session, line: bytes) -> int:

@@ -11,16 +11,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...models.commands.base import Entry, JobArguments, ShellCommand
+from ...models.commands.root import Root
+from ...models.commands.schemas.groups import with_tasks
 from ...models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
 from ..output.console import Console
 from ..output.fault_report import report_fault
 from ..output.render import to_text
 from ..syntax.lexer import Word, arguments, is_comment, split
-from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request
+from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request, listed
 from .completion_values import ValueSuggester
 from .dispatch import Dispatcher, ShellClient
 from .help import help_text, help_word_text
 from .secret_input import SecretSource, StandardInput, discard_secret
+from .services.catalogue import TaskCatalogue
+from .services.shared_files import SharedFiles
+from .services.texts import read_text_file
 from .shell_words import HELP_WORD, SHELL_WORDS, Navigator, is_shell_word
 
 
@@ -42,9 +48,11 @@ class Session:
     ) -> None:
         self.console = console or Console(sys.stdout, sys.stderr)
         self.secrets: SecretSource = secrets or StandardInput()
-        self.suggester = ValueSuggester(client)
-        self.navigator = Navigator(self.console, history)
-        self._dispatcher = Dispatcher(client, self.console)
+        self.catalogue = TaskCatalogue(client, note=self.console.note)
+        root = with_tasks(Root, self.catalogue)
+        self.suggester = ValueSuggester(client, root, SharedFiles(client, self.catalogue.services))
+        self.navigator = Navigator(self.console, history, root)
+        self._dispatcher = Dispatcher(client, self.console, root)
         self.log_file = log_file
 
     def run_line(self, line: str) -> int:
@@ -100,7 +108,7 @@ class Session:
         if parser.command is not None:
             return self._dispatch(parser.command, parser.stages)
         if not line:
-            raise UsageError(f"incomplete command, possible completions: {', '.join(parser.scope.choices())}")
+            raise UsageError(f"incomplete command, possible completions: {listed([*parser.scope.choices()])}")
         self.navigator.location = tuple(parser.groups)
         return EXIT_OK
 
@@ -125,12 +133,31 @@ class Session:
         try:
             parser.feed_all(words)
             parser.finish()
-        except UsageError:
+        except NfcliError:
             discard_secret(line, self.secrets)
             raise
         if parser.command is not None:
-            parser.command.values.update({key: self.secrets.read(key) for key in parser.asked})
+            values = parser.command.values
+            values |= {entry.key: self.secrets.read(entry.name) for entry in parser.asked}
+            values |= {entry.key: self._text(entry, file) for entry, file in parser.files}
         return parser
+
+    def _text(self, entry: Entry, file: str) -> str:
+        """Return the text of a file, or without one what is typed; a secret without the end of its line."""
+        try:
+            text = read_text_file(file) if file else self.secrets.read_text(entry.name)
+        except UsageError as error:
+            raise UsageError(f"{entry.name}: {error}") from None
+        return text.rstrip("\r\n") if entry.is_secret else text
+
+    def _confirm(self, command: ShellCommand) -> None:
+        """Ask before a command that may destroy something; NfcliError if it mustn't be run."""
+        question = command.question() if isinstance(command, JobArguments) else ""
+        answer = self.secrets.confirm(question) if question else True
+        if answer is None:
+            raise UsageError("this task may destroy something: add yes to run it where nobody can be asked")
+        if not answer:
+            raise NfcliError("not confirmed, nothing was sent")
 
     def _dispatch(self, parsed: Scope, stages: Sequence[Stage]) -> int:
         render: Callable[[Any, Sequence[str]], str] = to_text
@@ -140,6 +167,7 @@ class Session:
             render = Pipeline(stages).run
         try:
             command = parsed.model.parse(parsed.values)  # type: ignore[attr-defined]
+            self._confirm(command)
             with self.console.running():
                 data = self._dispatcher.run(command)
                 text = "" if data is None else render(data, command.columns(data))

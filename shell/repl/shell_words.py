@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...models.commands.base import CommandGroup
 from ...models.commands.root import Root
 from ...models.errors import UsageError
 from ..output.console import Console
@@ -38,10 +39,11 @@ class Navigator:
     """The user's place in the command tree, and the shell's own words but `help`. `history` returns the lines typed.
 
     `location` is the open group after those above it, outermost first; `has_left` is true once the user has left.
+    `root` is the root of the command tree.
     """
 
-    def __init__(self, console: Console, history: Callable[[], Sequence[str]]) -> None:
-        self.location: tuple[Scope, ...] = (Scope("root", Root),)
+    def __init__(self, console: Console, history: Callable[[], Sequence[str]], root: type[CommandGroup] = Root) -> None:
+        self.location: tuple[Scope, ...] = (Scope("root", root),)
         self.has_left = False
         self._console = console
         self._history = history
@@ -64,7 +66,7 @@ class Navigator:
         elif word == "end" or (word == "exit" and len(self.location) == 1):
             self.has_left = True
         elif word == "exit":
-            self.location = self.location[:-1]
+            self._leave_group()
         elif word == "top":
             self.location = self.location[:1]
         elif word == "pwd":
@@ -73,3 +75,7 @@ class Navigator:
             self._console.write_codes(CLEAR_SCREEN)
         elif lines := self._history():
             self._console.result("\n".join(f" {escape_line(line)}" for line in lines))
+
+    def _leave_group(self) -> None:
+        is_below_passage = len(self.location) > 1 and getattr(self.location[-2].model, "IS_PASSAGE", False)
+        self.location = self.location[: -2 if is_below_passage else -1]

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from ...models.errors import UsageError
 
 ASK = "-"
+FILE_MARK = "@"
+TERMINAL = "load-terminal"
 PIPE = "|"
 HELP = "?"
 VERBOSE_HELP = "??"
@@ -28,7 +30,7 @@ _BLANKS = " \t\r\n\f\v"
 _PLAIN = re.compile(r"[^\s'\"\\|]+")
 _NEEDS_NO_QUOTES = re.compile(r"[^\s'\"\\|?#!]+")
 _QUOTES = "'\""
-_PROMPT = re.compile(r"[ \t]*nf(\[[a-z0-9-]+\])?#")
+_PROMPT = re.compile(r"[ \t]*nf(\[[A-Za-z0-9_.-]+\])?#")
 _ODD_BLANK = re.compile(r"[\x85\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u2060\u3000\ufeff]")
 _ODD_QUOTES = "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\xab\xbb\xb4`"
 _OPERATORS = {PIPE, HELP, VERBOSE_HELP}

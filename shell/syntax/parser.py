@@ -14,12 +14,14 @@ from importlib import import_module
 
 from pydantic import BaseModel
 
-from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries
+from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries, find_entry
 from ...models.errors import UsageError
 from ...models.inventory.masking import MASK
 from ..text import quote_for_message
-from .lexer import HELP, HELP_OPTION, OPTION_MARK, PIPE, VERBOSE_HELP, Word
+from .lexer import FILE_MARK, HELP, HELP_OPTION, OPTION_MARK, PIPE, TERMINAL, VERBOSE_HELP, Word
 
+LISTED_WORDS = 60
+_COMPARED_CHARACTERS = 200
 _SWITCH_VALUES = {"true", "false"}
 
 
@@ -75,8 +77,9 @@ class Parser:
 
     `groups` are the groups entered so far, outermost first; `stages` the pipe functions, in order; `expected_value` is
     the field whose value must come next; `secrets` are the positions of words that are values of secret fields, `asked`
-    the keys of those fields for which a `-` stands in. `first_words`, which the caller handles, are valid as the first
-    word of a line: errors list them.
+    those fields for which a `-` stands in; `files` are the fields whose values are the texts of files, with the files'
+    names, empty for a text that is to be typed at the terminal. `first_words`, which the caller handles, are valid as
+    the first word of a line: errors list them.
     """
 
     def __init__(self, groups: Sequence[Scope], first_words: Iterable[str] = ()) -> None:
@@ -87,7 +90,8 @@ class Parser:
         self.scope = self.groups[-1]
         self.expected_value: Entry | None = None
         self.secrets: set[int] = set()
-        self.asked: list[str] = []
+        self.asked: list[Entry] = []
+        self.files: list[tuple[Entry, str]] = []
         self.stages: list[Stage] = []
         self._switch: Entry | None = None
         self._count = 0
@@ -147,7 +151,7 @@ class Parser:
         if entry.is_secret:
             self.secrets.add(self._count)
             if word.asks_for_value:
-                self.asked.append(entry.key)
+                self.asked.append(entry)
 
     def _set_value(self, entry: Entry, word: Word) -> None:
         if word.text == MASK:
@@ -156,11 +160,17 @@ class Parser:
             remedy = "quote it at the prompt or in a script" if word.is_argument else "put it in quotes"
             problem = f"there are no options, and a value that begins with {OPTION_MARK} has to be quoted: {remedy}"
             raise UsageError(self._in_scope(f"{entry.name}: {problem}"))
-        self.scope.values[entry.key] = word.text
+        text = word.text
+        if entry.reads_files and not word.is_quoted:
+            if text.startswith(FILE_MARK * 2):
+                text = text[1:]
+            elif text.startswith(FILE_MARK) or text == TERMINAL:
+                self.files.append((entry, text[1:] if text != TERMINAL else ""))
+        self.scope.values[entry.key] = text
 
     def _feed_name(self, word: Word) -> None:
         is_function = self.scope.is_single
-        entry = entries(self.scope.model).get(word.text)
+        entry = find_entry(self.scope.model, word.text)
         if entry is None or entry.is_positional:
             entry = self.scope.positional()
             if entry is None or word.is_operator:
@@ -170,8 +180,8 @@ class Parser:
             raise UsageError(self._in_scope(f"{entry.name} is given twice: give it once"))
         elif entry.name not in self.scope.choices():
             raise self._unknown_word(word)
-        elif entry.model is not None:
-            self._enter(entry, entry.model)
+        elif (model := entry.model) is not None:
+            self._enter(entry, model)
         elif entry.is_switch:
             self.scope.values[entry.key] = "true"
             self._switch = entry
@@ -190,24 +200,24 @@ class Parser:
 
     def _open_pipe(self) -> None:
         if self.command is None:
-            raise UsageError(self._in_scope(f"expected a command before the |: {', '.join(self.scope.choices())}"))
+            raise UsageError(self._in_scope(f"expected a command before the |: {listed([*self.scope.choices()])}"))
         if not self.can_pipe():
             raise UsageError(self._function_missing())
         self.scope = Scope(PIPE, _load_pipes(self.command.model), is_single=True)
 
     def _function_missing(self) -> str:
-        return f"expected a pipe function after the |: {', '.join(self.scope.choices())}"
+        return f"expected a pipe function after the |: {listed([*self.scope.choices()])}"
 
     def _unknown_word(self, word: Word) -> UsageError:
         choices = [*self.scope.choices(), *(() if self._count else self._first_words)]
         quoted = quote_for_message(word.text)
         completions = [name for name in choices if name.startswith(word.text)]
         if completions and word.text:
-            listed = ", ".join(completions)
-            return UsageError(self._in_scope(f"incomplete command {quoted}, possible completions: {listed}"))
+            words = listed(completions)
+            return UsageError(self._in_scope(f"incomplete command {quoted}, possible completions: {words}"))
         names = [*choices, *([PIPE] if self.can_pipe() else [])]
-        expected = f"expected {', '.join(names)}" if names else "expected nothing more"
-        close = difflib.get_close_matches(word.text, names, n=1)
+        close = difflib.get_close_matches(word.text[:_COMPARED_CHARACTERS], names, n=1)
+        expected = f"expected {listed(names)}" if names else "expected nothing more"
         hint = f" (did you mean {close[0]}?)" if close else ""
         if not hint and self.command is None and self._depth > 1 and word.text in entries(self.groups[0].model):
             hint = " (enter top first to leave this subshell)"
@@ -248,7 +258,7 @@ def find_help_request(groups: Sequence[Scope], words: Sequence[Word]) -> HelpReq
 @cache
 def vocabulary(model: type[BaseModel]) -> frozenset[str]:
     """Return all words of the tree below a group: commands and fields."""
-    below = [vocabulary(entry.model) for entry in entries(model).values() if entry.model is not None]
+    below = [vocabulary(found) for entry in entries(model).values() if (found := entry.fixed_model) is not None]
     return frozenset(entries(model)).union(*below)
 
 
@@ -256,7 +266,14 @@ def vocabulary(model: type[BaseModel]) -> frozenset[str]:
 def secret_words(model: type[BaseModel]) -> frozenset[str]:
     """Return the names of all secret fields below a group or of a command."""
     own = frozenset(entry.name for entry in entries(model).values() if entry.is_secret)
-    return own.union(*(secret_words(entry.model) for entry in entries(model).values() if entry.model is not None))
+    below = (found for entry in entries(model).values() if (found := entry.fixed_model) is not None)
+    return own.union(*map(secret_words, below))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return words for a message, the first ones where there are many."""
+    more = len(names) - LISTED_WORDS
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:LISTED_WORDS])} and {more} more"
 
 
 def _load_pipes(command: type[BaseModel]) -> type[BaseModel]:

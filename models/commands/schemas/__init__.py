@@ -1,0 +1,1 @@
+"""Commands made from the JSON Schemas with which workers describe their tasks."""

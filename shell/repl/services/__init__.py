@@ -1,0 +1,1 @@
+"""What the shell knows of services: their tasks, and the files that a fabric shares."""
