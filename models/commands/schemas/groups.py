@@ -42,7 +42,9 @@ class RunCommands(OnDemandGroup, prompt="nf[run]#"):
 
     @classmethod
     def _service_model(cls, service: str) -> type[BaseModel]:
-        return cls.MODELS.setdefault(service, _make_service_group(service, cls.SOURCE))
+        if service not in cls.MODELS:
+            cls.MODELS[service] = _make_service_group(service, cls.SOURCE)
+        return cls.MODELS[service]
 
 
 class ServiceCommands(RunCommands, prompt="nf[service]#"):
