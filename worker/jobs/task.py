@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from ...models.errors import TaskError, TokenStoreError, validation_messages
 from ...models.protocol.jobs import Result, ResultStatus
@@ -197,19 +197,20 @@ class TaskSpec:
 
     def entry(self) -> dict[str, Any]:
         """Return this task's `list_tasks` entry (NFP, section "list_tasks"), which the caller may change."""
-        return deepcopy(self._entry)
-
-    @cached_property
-    def _entry(self) -> dict[str, Any]:
+        input_schema, output_schema = from_json(self._schemas)
         return {
             "name": self.name,
             "description": self.description,
-            "inputSchema": self.input_schema(),
-            "outputSchema": self.output_schema(),
+            "inputSchema": input_schema,
+            "outputSchema": output_schema,
             "fastapi": False,
             "mcp": self.mcp.entry() if self.mcp else False,
             "agent": {},
         }
+
+    @cached_property
+    def _schemas(self) -> bytes:
+        return to_json([self.input_schema(), self.output_schema()])
 
 
 @cache
