@@ -105,13 +105,16 @@ OBSTACLES = [
 ]
 
 
+# The shell finds some obstacles itself and reports what a worker that it starts says of the others: some of each kind.
 STARTS = [
     *(("worker", obstacle) for obstacle in OBSTACLES),
-    *(("one command", occupy_the_port), ("nfcli -w", occupy_the_port)),
     *(
-        pytest.param(program, obstacle, marks=pytest.mark.slow)
-        for program in ("one command", "nfcli -w")
-        for obstacle in OBSTACLES[1:]
+        ("one command", obstacle)
+        for obstacle in (occupy_the_port, break_the_inventory, spoil_the_key, damage_the_database)
+    ),
+    *(
+        ("nfcli -w", obstacle)
+        for obstacle in (occupy_the_port, garble_the_inventory, widen_a_folder, name_a_plugin_that_is_nowhere)
     ),
 ]
 
