@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from .fields import Instant, StoredUsername, Token
 
@@ -33,19 +33,24 @@ class BearerTokenRecord:
         """Whether the token is valid at `now` (epoch seconds); it expires at the exact moment `expires` names."""
         return self.expires is None or now < self.expires
 
-    def entry(self, now: float) -> dict[str, str]:
+    def entry(self, now: float, *, iso_times: bool = False) -> dict[str, str | None]:
         """Return the fields of this record's `BearerTokenEntry` at `now` (epoch seconds).
 
         A plain dict: a list of 100,000 models takes three times as long to build and to serialize, since the garbage
         collector follows each of them.
         """
+        to_text, never = (_iso_text, None) if iso_times else (_local_text, "None")
         return {
             "username": self.username,
             "token": self.token,
             "age": str(timedelta(seconds=max(0.0, now - self.created))),
-            "creation": _local_text(self.created),
-            "expires": "None" if self.expires is None else _local_text(self.expires),
+            "creation": to_text(self.created),
+            "expires": never if self.expires is None else to_text(self.expires),
         }
+
+
+def _iso_text(epoch_seconds: float) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).astimezone().isoformat(timespec="microseconds")
 
 
 def _local_text(epoch_seconds: float) -> str:

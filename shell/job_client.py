@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..models.protocol.jobs import Results
+from ..models.protocol.jobs import Page, Results
 
 
 class JobClient(Protocol):
@@ -19,6 +19,7 @@ class JobClient(Protocol):
         kwargs: dict[str, Any] | None = ...,
         workers: str | Sequence[str] = ...,
         timeout: float = ...,
+        page: Page | None = ...,
     ) -> Results:
         """Run a task; return one entry for each targeted worker, failed ones included."""
 

@@ -17,11 +17,10 @@ from ..protocol.jobs import Results
 from ..tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
-    BearerTokenEntry,
     BearerTokenListInput,
     BearerTokenStoreInput,
 )
-from .base import CommandGroup, JobArguments, branch
+from .base import CommandGroup, JobArguments, LocalTime, branch
 
 GENERATED_TOKEN_BYTES = 16
 _TIME = re.compile(r"[0-9]{4}-")
@@ -86,7 +85,12 @@ class ListTokens(BearerTokenListInput, JobArguments):
     """List the tokens of one user or of all."""
 
     TASK: ClassVar[str] = "bearer_token_list"
-    COLUMNS: ClassVar[tuple[str, ...]] = ("worker", *BearerTokenEntry.model_fields)
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        *("worker", "username", "token", "age"),
+        LocalTime("creation"),
+        LocalTime("expires"),
+    )
+    HAS_PAGES: ClassVar[bool] = True
 
 
 class DeleteToken(BearerTokenDeleteInput, JobArguments):

@@ -32,6 +32,12 @@ class Summary(str):
     __slots__ = ()
 
 
+class LocalTime(str):
+    """A table column of times: `YYYY-MM-DD HH:MM:SS.ffffff` without their offset, and `None` where there is none."""
+
+    __slots__ = ()
+
+
 class ShellCommand(TaskInput):
     """A command of the shell.
 
@@ -109,11 +115,15 @@ class TargetArguments(ShellCommand):
 
 
 class JobArguments(TargetArguments):
-    """A command that runs `TASK` of `SERVICE`; the value of the field `GENERATED` is generated where none is typed."""
+    """A command that runs `TASK` of `SERVICE`; the value of the field `GENERATED` is generated where none is typed.
+
+    `HAS_PAGES`: the task lists rows in pages to clients that request them (`models/protocol/jobs.py`).
+    """
 
     SERVICE: ClassVar[str] = OWN_SERVICE
     TASK: ClassVar[str]
     GENERATED: ClassVar[str] = ""
+    HAS_PAGES: ClassVar[bool] = False
 
     def job(self) -> dict[str, Any]:
         """Return the arguments of the client's `run_job`."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ from .frames import decode_object, encode_data
 from .signatures import Proof
 
 DEFAULT_TIMEOUT_SECONDS = 60
+MAX_PAGE_ITEMS = 10_000
 CHECK_BEFORE_RETRY = "check what it has done before you repeat it"
 """The remedy where a worker may have run a job whose result is not available."""
 
@@ -50,8 +51,8 @@ class Result(BaseModel):
     """What one worker answers to one job.
 
     `result` is the task's value, null when it failed; `failed` says whether it did; `errors` has one line a cause;
-    `messages` are notes for the user, also of tasks that succeeded. Times are C `ctime` texts in the worker's local
-    time.
+    `messages` are notes for the user, also of tasks that succeeded. Times are in the worker's local time, as C `ctime`
+    texts or in the format that the client requests.
     """
 
     model_config = ConfigDict(use_enum_values=True)
@@ -119,12 +120,43 @@ def _lines(value: object) -> list[str]:
     return [text for each in values if (text := str(each).strip())]
 
 
+class Page(BaseModel):
+    """Which part of a list a client requests: at most `limit` items, those after the cursor of the page before it.
+
+    A task that has pages returns `{"rows": […], "next": CURSOR}` for one, with the cursor null on the last page; all
+    other tasks ignore the request.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_ITEMS)]
+    after: Annotated[str | None, Field(repr=False)] = None
+
+
+class ResultFormat(BaseModel):
+    """The format that a client requests results in.
+
+    `times`: `local` is NorFab's, texts in the worker's local time and the word `None`; `iso8601` has the worker's local
+    time with its offset, and null.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    times: Literal["local", "iso8601"] = "local"
+    page: Page | None = None
+
+    @property
+    def has_iso_times(self) -> bool:
+        """Whether times are ISO 8601 with an offset."""
+        return self.times == "iso8601"
+
+
 class JobRequest(BaseModel):
     """The data of a POST: which task, with what.
 
     `timeout` is in seconds and absent in a GET. `deadline` is when the client stops waiting, in seconds since the epoch
-    (UTC): the job isn't begun after it. `origin` is `user@host` of the process that sends it, as it says itself. Both
-    are nfcli's own keys: NorFab's clients send none, and its workers ignore them.
+    (UTC): the job isn't begun after it. `origin` is `user@host` of the process that sends it, as it says itself. These
+    two and `result_format` are nfcli's own keys: NorFab's clients send none, and its workers ignore them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -135,6 +167,7 @@ class JobRequest(BaseModel):
     timeout: float | None = None
     deadline: Annotated[float, Field(allow_inf_nan=False)] | None = None
     origin: str = ""
+    result_format: ResultFormat = ResultFormat()
     _proof: Proof | None = PrivateAttr(default=None)
 
     @property
@@ -185,6 +218,7 @@ def encode_request(
     args: Sequence[Any] = (),
     origin: str = "",
     seconds_left: float | None = None,
+    result_format: ResultFormat | None = None,
 ) -> bytes:
     """Return the data of a POST, whose deadline is in `seconds_left`, or in `timeout` seconds if that is None.
 
@@ -196,6 +230,8 @@ def encode_request(
     request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": timeout, "deadline": deadline}
     if origin:
         request["origin"] = origin
+    if result_format is not None:
+        request["result_format"] = result_format.model_dump(exclude_defaults=True)
     try:
         return encode_data(request)
     except (TypeError, ValueError):

@@ -54,10 +54,10 @@ class BearerTokenCheckInput(TaskInput):
 
 
 class BearerTokenEntry(BaseModel):
-    """One entry of `bearer_token_list`; every value is text, times are the worker's local time.
+    """One entry of `bearer_token_list`; times are the worker's local time.
 
-    `age` is `str(timedelta)`, `creation` and `expires` are `YYYY-MM-DD HH:MM:SS.ffffff`; `expires` is `None` (the word)
-    for a token without expiry.
+    `age` is `str(timedelta)`. For NorFab's clients `creation` and `expires` are `YYYY-MM-DD HH:MM:SS.ffffff`, and
+    `expires` is `None` (the word) for a token without expiry; nfcli's request ISO 8601 with offset, and null.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,4 +66,4 @@ class BearerTokenEntry(BaseModel):
     token: Annotated[str, Field(repr=False)]
     age: str
     creation: str
-    expires: str
+    expires: str | None

@@ -17,7 +17,7 @@ from ...models.environment.paths import Environment
 from ...models.errors import JobInterruptedError, NfcliError, NoWorkersError, UsageError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
-from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Results, encode_request
+from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Page, ResultFormat, Results, encode_request
 from ...models.protocol.pending_job import OnProgress, PendingJob
 from ...models.protocol.signatures import JobSigner
 from ...models.signing_keys import SigningKey
@@ -34,6 +34,9 @@ ANY_SECONDS = 1.0
 
 class Client:
     """Runs jobs on workers; created by `NorFab.make_client`.
+
+    Times in results of nfcli's workers are ISO 8601 with an offset, and null for never; those of NorFab's are as they
+    send them: local times without offset, and the word `None`.
 
     All methods may be called from any thread; jobs of one client run one after the other. Leaving a job early
     (KeyboardInterrupt) is safe: its late replies are dropped. It is a `JobInterruptedError` once the job was sent.
@@ -75,6 +78,7 @@ class Client:
         self._is_closed = False
         self._origin = local_user()
         self._process = os.getpid()
+        self._encode = partial(encode_request, origin=self._origin)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +103,8 @@ class Client:
         kwargs: dict[str, Any] | None = None,
         workers: str | Sequence[str] = ALL,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        *,
+        page: Page | None = None,
     ) -> Results:
         """Run a task and return `{worker: Result as a dict}`, one entry for each targeted worker.
 
@@ -108,20 +114,18 @@ class Client:
             uuid: the job's id, random by default; a job sent twice with the same id runs once, with the same result.
             args: must be empty for nfcli's workers: name each argument in `kwargs`.
             kwargs: the task's arguments.
-            workers: `all`, `any` (one that can be reached, chosen at random), a name, or a list of names.
+            workers: `all` (also of `missing_workers`), `any` (a random one that can be reached), a name, or several.
             timeout: seconds for the whole job, connecting included.
+            page: request a part of a list, where nfcli's workers have pages: `{"rows": […], "next": CURSOR}`.
 
-        A worker that failed, disconnected or didn't answer in time has an entry too, with `failed` true, one line in
-        `errors`, and status `error` or `timeout`. `all` are the workers that can be reached and those of
-        `missing_workers`, which have failed entries and are not waited for.
+        One that failed, disconnected or didn't answer in time has `failed` true, a line in `errors`, and a status.
 
         Raises:
             NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
             AccessDeniedError: every worker that could be reached refused this client's key.
-            UsageError: arguments that can't be encoded as JSON, a timeout that isn't a positive number, `workers` that
-                are no names, a closed client, or the client of a process that this one was forked from.
+            UsageError: an argument is not valid, or the client is closed or another process's (before a fork).
         """
-        encode = partial(encode_request, task, kwargs or {}, args=args or (), timeout=timeout, origin=self._origin)
+        encode = partial(self._encode, task, kwargs or {}, args=args or (), timeout=timeout, result_format=_form(page))
         data, deadline = encode(), time.monotonic() + timeout
         _check_names(workers)
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
@@ -336,6 +340,10 @@ class Client:
             raise JobInterruptedError(job.interruption()) from None
         finally:
             job.data = request
+
+
+def _form(page: Page | None) -> ResultFormat:
+    return ResultFormat(times="iso8601", page=page)
 
 
 def _unreachable(unreached: dict[str, NfcliError]) -> NfcliError:

@@ -10,22 +10,26 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from tabulate import tabulate
 
+from ...models.commands.base import LocalTime
 from ...models.commands.pipes import Pipes
 from ...models.environment.private_files import make_private_folder, write_private
 from ...models.errors import NfcliError, UsageError, validation_messages
 from ..syntax.parser import Stage
 from ..text import escape_line, quote_for_message
-from .render import escape_json, to_table, to_text
+from .render import escape_json, local_time, to_table, to_text
+from .streams import FilteredStream, JsonStream, RowStream, TableStream
 from .yaml_texts import mark_texts
 
 Rows = list[dict[str, Any]]
 
+_TABLES = frozenset({"table", "rich_table"})
 _PIPE_MARKUP = {"github": r"\|", "pipe": r"\|", "jira": r"\|", "orgtbl": r"\vert{}", "mediawiki": "{{!}}"}
 """What stands for a `|` in a cell of the formats that separate cells by it."""
 
@@ -61,8 +65,34 @@ class Pipeline:
             elif isinstance(value, str):
                 raise UsageError(f"{stage.name}: needs data, but the command returns text")
             else:
-                value = _OUTPUTTERS[stage.key](value, options)
+                value = _OUTPUTTERS[stage.key](_as_shown(value, columns) if stage.key in _TABLES else value, options)
         return to_text(value, columns)
+
+    def stream(self, columns: Sequence[str]) -> RowStream | None:
+        """Return a stream that gives for rows what `run` does; None where the functions need all rows at once."""
+        steps = self._steps
+        stream: RowStream = TableStream(columns)
+        if steps and steps[0][0].key == "json_":
+            options = dict(steps[0][1])
+            stream = JsonStream(lambda rows: _OUTPUTTERS["json_"](rows, options), _item_separator(options))
+            steps = steps[1:]
+        for stage, options_model in steps:
+            if stage.key not in _LINE_FILTERS:
+                return None
+            stream = FilteredStream(stream, _LINE_FILTERS[stage.key], getattr(options_model, stage.key))
+        return stream
+
+
+def _item_separator(options: Mapping[str, Any]) -> str:
+    return str((options.get("separators") or [","])[0])
+
+
+def _as_shown(data: Any, columns: Sequence[str]) -> Any:
+    """Return a table's data with times as tables show them."""
+    times = {column for column in columns if isinstance(column, LocalTime)}
+    if not times or not isinstance(data, list):
+        return data
+    return [{key: local_time(row[key]) if key in times else row[key] for key in row} for row in data]
 
 
 def _options(stage: Stage) -> BaseModel:
@@ -189,6 +219,10 @@ def _rows(data: Any) -> Rows:
     return rows
 
 
+def _keep_lines(keeps: Callable[[str, str], bool], text: str, option: str) -> str:
+    return "\n".join(line for line in text.split("\n") if keeps(line, option))
+
+
 def _cell_text(value: Any) -> str:
     if isinstance(value, dict | list):
         return escape_line(json.dumps(value, ensure_ascii=False, default=str))
@@ -204,9 +238,12 @@ def _escape_texts(data: Any) -> Any:
     return [_escape_texts(item) for item in data] if isinstance(data, list | tuple) else data
 
 
+_LINE_FILTERS: Mapping[str, Callable[[str, str], bool]] = {
+    "include": lambda line, wanted: wanted in line,
+    "exclude": lambda line, unwanted: unwanted not in line,
+}
 _FILTERS: Mapping[str, Callable[[str, Any], str]] = {
-    "include": lambda text, wanted: "\n".join(line for line in text.split("\n") if wanted in line),
-    "exclude": lambda text, unwanted: "\n".join(line for line in text.split("\n") if unwanted not in line),
+    **{key: partial(_keep_lines, keeps) for key, keeps in _LINE_FILTERS.items()},
     "last": lambda text, count: "\n".join(text.split("\n")[-count:]),
     "markdown": lambda text, _: text,  # rendering it would drop the `_` and `*` of names and tokens
     "save": _save,

@@ -74,6 +74,7 @@ class Supervisor:
         self._restart_times: dict[str, float] = {}
         self._start_deadlines: dict[str, float] = {}
         self._unanswered: dict[str, float] = {}
+        self._outdated: set[str] = set()
         self._next_question = time.monotonic()
 
     def run(self) -> int:
@@ -189,7 +190,9 @@ class Supervisor:
                 if name in self._launcher.handles:
                     self._forget(name)
                 self._notice(f"worker {name} was stopped: the inventory no longer runs it on this machine")
-            elif name in self._launcher.handles and name not in self._start_deadlines:
+            elif name in self._start_deadlines:
+                self._outdated.add(name)  # it may have read the inventory as it was before
+            elif name in self._launcher.handles:
                 self._launcher.handles[name].process.send_signal(signal.SIGHUP)
         self._restart_times |= dict.fromkeys([name for name in names if name not in known], time.monotonic())
 
@@ -205,6 +208,9 @@ class Supervisor:
             del self._start_deadlines[handle.name]
             self._launcher.report_warnings(handle)
             self._report_ready(handle)
+            if handle.name in self._outdated:
+                self._outdated.discard(handle.name)
+                handle.process.send_signal(signal.SIGHUP)
         else:
             self._forget(handle.name)
             self._launcher.exclude(handle.name, handle.foreign_service)
@@ -228,6 +234,7 @@ class Supervisor:
             self._selector.unregister(descriptor)
         self._launcher.discard(name)
         self._start_deadlines.pop(name, None)
+        self._outdated.discard(name)
         self._unanswered.pop(name, None)
 
     def _fail_start(self, name: str, error: WorkerStartError) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ...man.pages import list_examples, list_pages, read_example, read_page
@@ -18,6 +18,7 @@ from ...models.errors import NfcliError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason, is_unanswered
 from ..job_client import JobClient
+from ..job_pages import run_in_pages
 from ..output.console import Console
 
 _ALIVE = "alive"
@@ -67,8 +68,37 @@ class Dispatcher:
         """
         self.has_failed = False
         if isinstance(command, JobArguments):
-            return self._run_job(command)
+            return self._list_whole(command) if command.HAS_PAGES else self._run_job(command)
         return _HANDLERS[command.HANDLER](command, self)
+
+    def pages(self, command: JobArguments) -> Iterator[list[dict[str, Any]]]:
+        """Run a command that has pages; yield the rows of each, requested when it is needed.
+
+        Nothing is yielded if no worker gave a result. What a worker says, and why it failed, is printed when its first
+        page has come; why one failed later, at the end.
+
+        Raises:
+            NfcliError: as `run`.
+        """
+        self.has_failed = False
+        results, following = run_in_pages(self.client, command.job(), command.check_result)
+        values = self.report(results)
+        if not values:
+            return
+        failures = []
+        for worker, rows in sorted(values.items()):
+            yield command.merge({worker: rows})
+            for later in following(worker):
+                if later.get("failed"):
+                    failures.append(f"{worker}: the list is incomplete: {failure_reason(later)}")
+                else:
+                    yield command.merge({worker: later.get("result")})
+        for failure in failures:
+            self.fail(failure)
+
+    def _list_whole(self, command: JobArguments) -> Any:
+        pages = list(self.pages(command))
+        return [row for rows in pages for row in rows] if pages else None
 
     def report(self, results: Results, consequence: str = "", *, can_sync: bool = False) -> dict[str, Any]:
         """Print why workers failed, and the messages of the others; return the others' values, sorted by worker.

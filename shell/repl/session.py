@@ -18,6 +18,7 @@ from ...models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
 from ..output.console import Console
 from ..output.fault_report import report_fault
 from ..output.render import to_text
+from ..output.streams import RowStream, TableStream
 from ..syntax.lexer import Word, arguments, is_comment, split
 from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request, listed
 from .completion_values import ValueSuggester
@@ -161,13 +162,18 @@ class Session:
 
     def _dispatch(self, parsed: Scope, stages: Sequence[Stage]) -> int:
         render: Callable[[Any, Sequence[str]], str] = to_text
+        open_stream: Callable[[Sequence[str]], RowStream | None] = TableStream
         if stages:
             from ..output.pipeline import Pipeline  # noqa: PLC0415  loads picle: 0.2 s, only when a pipe is used
 
-            render = Pipeline(stages).run
+            pipeline = Pipeline(stages)
+            render, open_stream = pipeline.run, pipeline.stream
         try:
             command = parsed.model.parse(parsed.values)  # type: ignore[attr-defined]
             self._confirm(command)
+            stream = open_stream(command.columns()) if isinstance(command, JobArguments) and command.HAS_PAGES else None
+            if stream is not None:
+                return self._print_pages(command, stream)
             with self.console.running():
                 data = self._dispatcher.run(command)
                 text = "" if data is None else render(data, command.columns(data))
@@ -176,3 +182,19 @@ class Session:
         if text:
             self.console.result(text)
         return EXIT_FAILED if self._dispatcher.has_failed else EXIT_OK
+
+    def _print_pages(self, command: JobArguments, stream: RowStream) -> int:
+        """Print the rows of each page before the next one is requested."""
+        pages = self._dispatcher.pages(command)
+        with self.console.running():
+            rows = next(pages, None)
+        if rows is not None:
+            self._print_lines(stream.lines(rows))
+            for rows in pages:
+                self._print_lines(stream.lines(rows))
+            self._print_lines(stream.end())
+        return EXIT_FAILED if self._dispatcher.has_failed else EXIT_OK
+
+    def _print_lines(self, lines: Sequence[str]) -> None:
+        if lines:
+            self.console.result("\n".join(lines))

@@ -104,7 +104,7 @@ def _listed(environment: Environment) -> _Ledger:
         norfab.destroy()
     if answer["failed"]:
         raise BenchError(f"the list failed: {answer['errors']}")
-    return {(row["username"], row["token"], row["expires"] != "None") for row in answer["result"]}
+    return {(row["username"], row["token"], row["expires"] is not None) for row in answer["result"]}
 
 
 def _stored(environment: Environment) -> _Ledger:

@@ -233,6 +233,7 @@ class JobExecutor:
             uuid=job.uuid,
             issued=job.request.issued,
             is_relayed=self._admission is not None and self._admission.is_relay(job.client),
+            result_format=job.request.result_format,
             progress=partial(self._send_progress, job),
         )
         return self._run_in(job, worker, audit)
@@ -278,7 +279,8 @@ class JobExecutor:
         else:
             job.state, job.was_run = JobState.STARTED, True
             self._notify(job, "starting")
-            result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid)
+            iso_times = request.result_format.has_iso_times
+            result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid, iso_times=iso_times)
         if audit is not None and (result.failed or result.result is False):
             result = self._record_unchanged(job, worker, audit, result)
         if self._on_job is not None:

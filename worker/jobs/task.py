@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, cached_property
 from types import FunctionType, ModuleType
@@ -350,12 +351,22 @@ class TaskRegistry:
         """Return keyword arguments of a task as `TaskSpec.read_arguments` does."""
         return self.get(name).read_arguments(kwargs)
 
-    def run(self, worker: WorkerContext, name: str, kwargs: dict[str, Any], *, uuid: str | None = None) -> Result:
+    def run(
+        self,
+        worker: WorkerContext,
+        name: str,
+        kwargs: dict[str, Any],
+        *,
+        uuid: str | None = None,
+        iso_times: bool = False,
+    ) -> Result:
         """Validate the arguments, run the task and return its result; never raises.
 
-        May be called from any thread; the function runs in the caller's.
+        May be called from any thread; the function runs in the caller's. `iso_times`: when it ran is ISO 8601 with an
+        offset, not in NorFab's format.
         """
-        started = time.ctime()
+        to_text = _iso_time if iso_times else time.ctime
+        started = to_text()
         try:
             spec = self.get(name)
             value = spec.function(worker, spec.input_model.model_validate(kwargs))
@@ -375,8 +386,12 @@ class TaskRegistry:
         result.task = f"{worker.name}:{name}"
         result.service = worker.service
         result.juuid = uuid
-        result.task_started, result.task_completed = started, time.ctime()
+        result.task_started, result.task_completed = started, to_text()
         return result
+
+
+def _iso_time() -> str:
+    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
 
 
 def _failed(errors: list[str]) -> Result:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from ...models.protocol.jobs import Result, ResultFormat
 from .context import WorkerContext
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ...models.environment.fleet_key import FleetKey
     from ...models.environment.paths import Environment
     from ...models.protocol.broker_connection import BrokerAddress
-    from ...models.protocol.jobs import Result
     from ..audit.actor import Actor
     from ..audit.trail import AuditTrail
     from ..tokens.store import TokenStore
@@ -31,10 +31,11 @@ class TaskContext(WorkerContext):
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
     client that sent the job, in audited tasks; `issued` is when it made the job, by its clock, None where it doesn't
-    say. `is_relayed`: an MCP client runs the task, or another worker, which may run it for one. `url` is the MCP
-    endpoint, `endpoint` that of ZeroMQ, set once it is bound or connected, `metrics_url` that of the metrics, None
-    without them. `counters` has functions that return the counts of `jobs`, `messaging`, `http` and `mcp`.
-    `certificate` returns what is known of the MCP server's certificate, None without TLS.
+    say; `result_format` is what it requests of the result, which tasks that list times or pages consider. `is_relayed`:
+    an MCP client runs the task, or another worker, which may run it for one. `url` is the MCP endpoint, `endpoint` that
+    of ZeroMQ, set once it is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has
+    functions that return the counts of `jobs`, `messaging`, `http` and `mcp`. `certificate` returns what is known of
+    the MCP server's certificate, None without TLS.
     """
 
     environment: Environment
@@ -51,6 +52,7 @@ class TaskContext(WorkerContext):
     client: Actor | str = ""
     issued: float | None = None
     is_relayed: bool = False
+    result_format: ResultFormat = field(default_factory=ResultFormat)
     url: str = ""
     endpoint: str = ""
     metrics_url: str | None = None

@@ -5,6 +5,11 @@ None of them is ever an MCP tool: credentials can't be managed through the endpo
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
 from ...models.errors import TaskError
 from ...models.protocol.jobs import Result
 from ...models.tasks.auth import (
@@ -14,8 +19,13 @@ from ...models.tasks.auth import (
     BearerTokenListInput,
     BearerTokenStoreInput,
 )
+from ...models.tokens import BearerTokenRecord
 from ..jobs.task import task
 from ..jobs.task_context import TaskContext
+from ..tokens.index import Position
+
+_Row = dict[str, str | None]
+_POSITION = TypeAdapter(Position)
 
 
 @task(arguments=BearerTokenStoreInput, result=bool, mcp=False, audit="create")
@@ -36,15 +46,38 @@ def bearer_token_store(worker: TaskContext, arguments: BearerTokenStoreInput) ->
 
 
 @task(arguments=BearerTokenListInput, result=list[BearerTokenEntry], mcp=False, audit="list", shows_tokens=True)
-def bearer_token_list(worker: TaskContext, arguments: BearerTokenListInput) -> list[dict[str, str]]:
+def bearer_token_list(worker: TaskContext, arguments: BearerTokenListInput) -> list[_Row] | dict[str, Any]:
     """List the live bearer tokens of all users or of one, by user name and then by creation.
 
-    The line of the audit trail is on disk before the task returns: a listing shows tokens in clear text.
+    The line of the audit trail is on disk before the task returns: a listing shows tokens in clear text. A client that
+    requests pages gets one, with a line of its own.
     """
-    records = worker.store.records(arguments.username)
+    records, cursor = _select(worker, arguments.username)
     worker.audit.write(operation="list", actor=worker.client, username=arguments.username, count=len(records))
-    now = worker.store.now()
-    return [record.entry(now) for record in records]
+    now, iso_times = worker.store.now(), worker.result_format.has_iso_times
+    rows = [record.entry(now, iso_times=iso_times) for record in records]
+    return rows if worker.result_format.page is None else {"rows": rows, "next": cursor}
+
+
+def _select(worker: TaskContext, username: str | None) -> tuple[list[BearerTokenRecord], str | None]:
+    """Return the records that the client requests, and the cursor of the page after them if there is one."""
+    page = worker.result_format.page
+    if page is None:
+        return worker.store.records(username), None
+    after = None if page.after is None else _read_cursor(page.after)
+    records = worker.store.records(username, after=after, limit=page.limit + 1)
+    if len(records) <= page.limit:
+        return records, None
+    del records[page.limit :]
+    last = records[-1]
+    return records, json.dumps(Position(last.username, last.created, last.token))
+
+
+def _read_cursor(cursor: str) -> Position:
+    try:
+        return _POSITION.validate_json(cursor, strict=True)
+    except ValidationError:
+        raise TaskError("the cursor is not one of this task: request the first page again") from None
 
 
 @task(arguments=BearerTokenDeleteInput, result=bool, mcp=False, audit="delete")

@@ -9,15 +9,26 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from operator import attrgetter
+from typing import NamedTuple
 
 from ...models.tokens import BearerTokenRecord
 from .replication.hashing import DIGEST_MODULUS
 
 _REBUILD_FRACTION = 256
 
+_by_creation = attrgetter("created", "token")
 _by_expiry = attrgetter("expires")
 _by_expiry_and_token = attrgetter("expires", "token")
+
+
+class Position(NamedTuple):
+    """The place of a record in the order of lists."""
+
+    username: str
+    created: float
+    token: str
 
 
 class TokenIndex:
@@ -36,6 +47,8 @@ class TokenIndex:
         self.by_token: dict[str, BearerTokenRecord] = {}
         # A single record is stored without a dictionary, which would take as much memory as the record.
         self._by_user: dict[str, BearerTokenRecord | dict[str, BearerTokenRecord]] = {}
+        self._users_version = 0
+        self._sorted: tuple[int, list[str]] = (-1, [])
         names: dict[str, str] = {}
         for record in records:
             # All tokens of a user share one string.
@@ -62,6 +75,34 @@ class TokenIndex:
         if isinstance(held, dict):
             return list(held.values())
         return [] if held is None else [held]
+
+    def in_order(
+        self, now: float, username: str | None = None, *, after: Position | None = None, limit: int | None = None
+    ) -> list[BearerTokenRecord]:
+        """Return the records that are live at `now`, of all users or of one, by user name, creation and token.
+
+        At most `limit`, those that follow the position `after`, whether or not a record is there.
+        """
+        users: Sequence[str] = self._sorted_usernames() if username is None else [username]
+        first = 0 if after is None else bisect_left(users, after.username)
+        found: list[BearerTokenRecord] = []
+        for user in islice(users, first, None):
+            records = sorted(self.of_user(user), key=_by_creation)
+            if after is not None and user == after.username:
+                records = records[bisect_right(records, (after.created, after.token), key=_by_creation) :]
+            found += [record for record in records if record.expires is None or now < record.expires]
+            if limit is not None and len(found) >= limit:
+                return found[:limit]
+        return found
+
+    def _sorted_usernames(self) -> list[str]:
+        # Kept for the next page, until a user comes or goes: the version is read before the names.
+        version = self._users_version
+        known_version, names = self._sorted
+        if known_version != version:
+            names = sorted(self.usernames())
+            self._sorted = version, names
+        return names
 
     def usernames(self) -> list[str]:
         """Return the names of all users."""
@@ -106,6 +147,7 @@ class TokenIndex:
             held[record.token] = record
         elif held is None or held.token == record.token:
             self._by_user[record.username] = record
+            self._users_version += 1
         else:
             self._by_user[record.username] = {held.token: held, record.token: record}
 
@@ -115,6 +157,7 @@ class TokenIndex:
             del held[record.token]
         if not isinstance(held, dict) or not held:
             del self._by_user[record.username]
+            self._users_version += 1
 
     def _remove_from_expiring(self, records: Sequence[BearerTokenRecord]) -> None:
         if len(records) * _REBUILD_FRACTION > len(self._expiring):

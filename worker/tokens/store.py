@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +25,7 @@ from .changes import BeforeCommit, ImportResult, ReplaceResult, TokenChange, bin
 from .clock import MonotonicWallClock
 from .database import LOCK_TIMEOUT_SECONDS
 from .fallback.revocations import Revocation, Revocations, open_database
-from .index import TokenIndex
+from .index import Position, TokenIndex
 from .replication.hashing import TokenHasher
 from .replication.plans import MergePlanner, find_differences, plan_import
 from .replication.stamps import make_record
@@ -151,17 +150,11 @@ class TokenStore:
         self._schedule_sweep()
         return None
 
-    def records(self, username: str | None = None) -> list[BearerTokenRecord]:
-        """Return the live tokens of all users or of one, sorted by user name, then by creation."""
-        index = self.index
-        users = sorted(index.usernames()) if username is None else [username]
-        now = self.now()
-        return [
-            record
-            for user in users
-            for record in sorted(index.of_user(user), key=attrgetter("created"))
-            if record.expires is None or now < record.expires
-        ]
+    def records(
+        self, username: str | None = None, *, after: Position | None = None, limit: int | None = None
+    ) -> list[BearerTokenRecord]:
+        """Return the live tokens of all users or of one, by user name, creation and token (`TokenIndex.in_order`)."""
+        return self.index.in_order(self.now(), username, after=after, limit=limit)
 
     def usernames(self) -> list[str]:
         """Return the names of users who have a live token, sorted."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-Row = Mapping[str, str]
-"""A line of `bearer_token_list`, from a worker whose local time is UTC."""
+Row = Mapping[str, str | None]
+"""A line of `bearer_token_list`."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Stored:
         """Whether a line of the listing shows this token."""
         if row["username"] != self.username:
             return False
-        if self.earliest is None or self.latest is None or row["expires"] == "None":
-            return self.earliest is None and row["expires"] == "None"
-        expires = datetime.fromisoformat(row["expires"]).replace(tzinfo=UTC).timestamp()
+        if self.earliest is None or self.latest is None or row["expires"] is None:
+            return self.earliest is None and row["expires"] is None
+        expires = datetime.fromisoformat(row["expires"]).timestamp()
         return self.earliest - 0.001 <= expires <= self.latest + 0.001
 
 

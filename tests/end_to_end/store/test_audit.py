@@ -201,7 +201,7 @@ def test_without_its_trail_a_worker_changes_no_token_and_goes_on_checking_them(
     file.rmdir()
     moved.rename(file)
     (row,) = run(client, "bearer_token_list")["result"]
-    assert (row["token"], row["expires"]) == (SECRET, "None")
+    assert (row["token"], row["expires"]) == (SECRET, None)
     assert [run(client, task, **arguments)["failed"] for task, arguments in CALLS] == [False] * 5
     assert run(client, "verify_audit")["result"]["lines"] == 7
 

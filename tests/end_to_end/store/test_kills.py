@@ -69,9 +69,9 @@ def test_the_rounds_find_a_worker_that_acknowledges_what_is_not_on_disk(
     assert any(re.search(expected, line) for line in findings)
 
 
-def row(username: str, expires: datetime | None = None) -> dict[str, str]:
+def row(username: str, expires: datetime | None = None) -> dict[str, str | None]:
     """Return a line of a listing, with the columns that ledgers compare."""
-    return {"username": username, "expires": "None" if expires is None else f"{expires:%Y-%m-%d %H:%M:%S.%f}"}
+    return {"username": username, "expires": None if expires is None else expires.isoformat()}
 
 
 STORED = {"t1": row("ann"), "t2": row("ann")}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from support.shell.bench import Printed
-from support.shell.fake_client import FakeClient
+from support.shell.fake_client import CREATION, FakeClient
 
 Run = Callable[[str], Printed]
 LIST = "fastmcp auth list-tokens"
@@ -21,8 +21,8 @@ RECORD = {
     "username": "automation",
     "token": "000123",
     "age": "0:00:01",
-    "creation": "2026-05-31 12:08:51.914919",
-    "expires": "None",
+    "creation": CREATION,
+    "expires": None,
 }
 
 

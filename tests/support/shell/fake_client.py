@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from nfcli.models.errors import NfcliError, validation_messages
 from nfcli.models.inventory.schema import Inventory
-from nfcli.models.protocol.jobs import Result, failed_result
+from nfcli.models.protocol.jobs import Page, Result, failed_result
 from nfcli.models.tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
@@ -23,26 +23,27 @@ INPUTS: dict[str, type[BaseModel]] = {
     "bearer_token_delete": BearerTokenDeleteInput,
     "bearer_token_check": BearerTokenCheckInput,
 }
-CREATION = "2026-05-31 12:08:51.914919"
+CREATION = "2026-05-31T12:08:51.914919+02:00"
 
 
 class FakeClient:
     """The client as the shell sees it, with token stores in memory.
 
     `calls` holds the keyword arguments of every job. `failing` maps workers to what goes wrong there, `silent` to why
-    no result comes from them; `raising` is raised instead of running a job.
+    no result comes from them; `raising` is raised instead of running a job. `has_pages`: lists are returned in pages.
     """
 
     def __init__(self, *workers: str) -> None:
         self.inventory = Inventory.default()
         self.workers = workers or ("fastmcp-worker-1",)
-        self.tokens: dict[str, dict[str, dict[str, str]]] = {worker: {} for worker in self.workers}
+        self.tokens: dict[str, dict[str, dict[str, Any]]] = {worker: {} for worker in self.workers}
         self.failing: dict[str, str] = {}
         self.silent: dict[str, str] = {}
         self.messages: dict[str, list[str]] = {}
         self.answers: dict[str, Any] = {}
         self.raising: BaseException | None = None
         self.missing: dict[str, str] = {}
+        self.has_pages = False
         self.calls: list[dict[str, Any]] = []
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
@@ -52,7 +53,11 @@ class FakeClient:
             raise self.raising
         targets = options.get("workers", "all")
         names = self.workers[:1] if targets == "any" else self.workers if targets == "all" else targets
-        return {name: self._result(name, task, options.get("kwargs") or {}) for name in names}
+        results = {name: self._result(name, task, options.get("kwargs") or {}) for name in names}
+        page = options.get("page")
+        if page is not None and self.has_pages:
+            results = {name: _page_of(result, page) for name, result in results.items()}
+        return results
 
     def check_workers(self, names: Sequence[str]) -> None:
         """Check that there are such workers."""
@@ -104,10 +109,10 @@ class FakeClient:
     def bearer_token_store(self, worker: str, arguments: BearerTokenStoreInput) -> bool:
         """Keep a token."""
         row = {"username": arguments.username, "token": arguments.token, "age": "0:00:01", "creation": CREATION}
-        self.tokens[worker][arguments.token] = {**row, "expires": str(arguments.expire)}
+        self.tokens[worker][arguments.token] = {**row, "expires": arguments.expire and str(arguments.expire)}
         return True
 
-    def bearer_token_list(self, worker: str, arguments: BearerTokenListInput) -> list[dict[str, str]]:
+    def bearer_token_list(self, worker: str, arguments: BearerTokenListInput) -> list[dict[str, Any]]:
         """Return rows, by user."""
         rows = self.tokens[worker].values()
         return sorted(
@@ -132,3 +137,11 @@ class FakeClient:
     def bearer_token_check(self, worker: str, arguments: BearerTokenCheckInput) -> bool:
         """Return whether the token is kept."""
         return arguments.token in self.tokens[worker]
+
+
+def _page_of(result: dict[str, Any], page: Page) -> dict[str, Any]:
+    if not isinstance(result["result"], list):
+        return result
+    first = int(page.after or 0)
+    rows, later = result["result"][first : first + page.limit], result["result"][first + page.limit :]
+    return {**result, "result": {"rows": rows, "next": str(first + page.limit) if later else None}}

@@ -24,7 +24,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 STORED = {"good": "alice", "b1": "bob", "b2": "bob"}
 NOT_STORED = ["gone", "new"]
 STATE = {
-    "listed": [("alice", "good", "None"), ("bob", "b1", "None"), ("bob", "b2", "None")],
+    "listed": [("alice", "good", None), ("bob", "b1", None), ("bob", "b2", None)],
     "checked": dict.fromkeys(STORED, True) | dict.fromkeys(NOT_STORED, False),
     "answered": dict.fromkeys(STORED, 200) | dict.fromkeys(NOT_STORED, 401),
 }

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 import weakref
+from datetime import datetime
 from queue import SimpleQueue
 from typing import Any
 
@@ -372,3 +373,16 @@ def test_a_job_without_a_deadline_is_not_begun_if_it_may_have_waited_for_its_tim
         bench.executor.submit("c", uuid, request, answers.put, waited_seconds=waited)
         answers.get(timeout=WAIT_SECONDS)
     assert bench.counted == 2
+
+
+def test_a_job_gets_its_result_in_the_format_that_it_requests(bench: JobBench) -> None:
+    """Times with an offset, one page; a job without the key gets what NorFab's clients expect."""
+    assert bench.run("bearer_token_store", "u1", kwargs={"username": "ann", "token": "a"})["result"] is True
+    wanted = {"times": "iso8601", "page": {"limit": 5}}
+    page, plain = bench.run("bearer_token_list", "u2", result_format=wanted), bench.run("bearer_token_list", "u3")
+    (row,), (plain_row,) = page["result"]["rows"], plain["result"]
+    assert (page["result"]["next"], row["expires"], plain_row["expires"]) == (None, None, "None")
+    assert datetime.fromisoformat(row["creation"]).utcoffset() is not None
+    assert datetime.fromisoformat(page["task_started"]).utcoffset() is not None
+    assert datetime.fromisoformat(plain_row["creation"]).utcoffset() is None
+    time.strptime(plain["task_started"])

@@ -182,7 +182,7 @@ def test_a_full_disk_changes_nothing(open_store: OpenStore, raw_database: RawDat
     with pytest.raises(TokenStoreFullError, match=r"^the disk of [^\n]*$"):
         fill()
     assert count > 0
-    assert [record.token.split("-")[0] for record in store.records()] == [str(number) for number in range(count)]
+    assert {record.token.split("-")[0] for record in store.records()} == {str(number) for number in range(count)}
     assert len(raw_database.keys()) == count
     assert delete_tokens(store, token=f"0-{'x' * 900}") == 1
     pragma(store, "max_page_count = 100000")
