@@ -25,6 +25,12 @@ NOT_RUN = {
     "man/pages/containers.md": [*["needs a container engine"] * 2, "needs a cluster"],
     "man/pages/contributing.md": ["runs the tests themselves"],
     "man/pages/fabric.md": [*["needs a NorFab broker"] * 2, "needs a NorFab worker's database"],
+    "man/pages/mcp-clients.md": [
+        "needs Codex",
+        "another form than that of the other clients",
+        "needs Gemini CLI",
+        "needs mcp-remote, and serves until stdin ends",
+    ],
     "man/pages/performance.md": ["measures for minutes"],
     "man/pages/security.md": ["needs a second machine"] * 2,
     "man/pages/service.md": ["changes the machine", "needs the service", "changes the machine"],
