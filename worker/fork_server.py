@@ -18,6 +18,7 @@ import socket
 import sys
 from contextlib import suppress
 
+from ..models.environment.core_dumps import forbid_core_dumps
 from . import process
 
 _MAX_REQUEST_BYTES = 65_536
@@ -92,6 +93,7 @@ class ForkServer:
 
 def main() -> int:
     """Serve requests; in a forked worker, run that."""
+    forbid_core_dumps()  # also from being traced: its memory is that of all workers
     # Objects that collections no longer visit stay in memory that all workers share.
     gc.collect()
     gc.freeze()

@@ -36,11 +36,16 @@ class JobBench:
 
     def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
         self.counted = 0
+        self.observed: SimpleQueue[tuple[str, str, float]] = SimpleQueue()
         self.gate, self.entered = threading.Event(), SimpleQueue[None]()
         tasks = ModuleType("tasks")
         for function in (self.count, self.hold, self.odd, self.large, self.where):
             marked = task(arguments=Count, result=Any, run_inline=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
+        for lane, options in {"change": {"restricted": True, "audit": "create"}, "read": {"is_read": True}}.items():
+            function = self._plain(self.hold)
+            function.__name__ = f"hold_{lane}"
+            setattr(tasks, function.__name__, task(arguments=Count, result=Any, **options)(function))
         self.contexts: SimpleQueue[TaskContext] = SimpleQueue()
 
         def report(worker: TaskContext, arguments: Count) -> str:
@@ -54,9 +59,15 @@ class JobBench:
         self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
         self.restart()
 
+    def on_job(self, task: str, outcome: str, seconds: float) -> None:
+        """Note what the executor says about a job."""
+        self.observed.put((task, outcome, seconds))
+
     def restart(self, **limits: int) -> None:
         """Start a new executor with these limits."""
-        self.executor = JobExecutor(self.worker, lambda key: f"name of {key}", limits=JobLimits(**limits))
+        self.executor = JobExecutor(
+            self.worker, lambda key: f"name of {key}", limits=JobLimits(**limits), on_job=self.on_job
+        )
         self.executor.start()
 
     @staticmethod

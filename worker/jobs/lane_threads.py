@@ -19,8 +19,8 @@ class LaneLimits:
 
     threads: int
     threads_per_client: int
-    jobs_in_flight: int = 1_000  # queued or running
-    bytes_in_flight: int = 8 * 1024 * 1024  # of their requests, which take some twenty times as many in memory
+    jobs_in_flight: int  # queued or running
+    bytes_in_flight: int  # of their requests
 
 
 class LaneThreads:

@@ -89,13 +89,12 @@ def find_origin(plugin: str) -> str | None:
     """
     try:
         found = importlib.util.find_spec(plugin.partition(".")[0])
+        if found is None:
+            return None
+        verify_spec(found, is_deep=True)
     except ValueError:  # a loaded module without a spec
         return None
-    if found is None:
-        return None
-    try:
-        verify_spec(found, is_deep=True)
-    except UntrustedModuleError as error:
+    except UntrustedModuleError as error:  # of the finder too, where plugins were loaded before
         raise _untrusted_error(plugin, error) from error
     return found.origin or "a folder"
 

@@ -142,7 +142,7 @@ class DirectServer:
         self.zap.stop()
         self._guard.stop()
         self.router.close()
-        self._context.destroy(linger=int(LINGER_SECONDS * 1_000))
+        self._context.destroy()  # the router has its own linger
         self._mailbox.close()
         if self._socket_file is not None:
             self._socket_file.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nfcli.worker.admission import replay_memory
 from nfcli.worker.admission.replay_memory import WINDOW_SECONDS, ReplayMemory
 
 BOOT, NEXT_BOOT = b"boot 1", b"boot 2"
@@ -193,6 +194,20 @@ def test_after_the_machines_start_earlier_signatures_are_refused(open_memory: Op
         problem(memory, "u1", clock.now + 1)
     clock.now += 30
     with open_memory(NEXT_BOOT) as memory:
+        assert problem(memory, "u2", clock.now - 1) == UNKNOWN
+        assert problem(memory, "u3", clock.now + 1) == ""
+
+
+def test_without_an_identity_each_start_is_taken_for_one_of_the_machine(
+    tmp_path: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Systems other than Linux don't tell theirs."""
+    monkeypatch.setattr(replay_memory, "_BOOT_ID", tmp_path / "nowhere")
+    file = tmp_path / "w1.signed_jobs"
+    with ReplayMemory(file, clock=lambda: clock.now) as memory:
+        assert problem(memory, "u1", clock.now + 1) == ""
+    clock.now += 5
+    with ReplayMemory(file, clock=lambda: clock.now) as memory:
         assert problem(memory, "u2", clock.now - 1) == UNKNOWN
         assert problem(memory, "u3", clock.now + 1) == ""
 

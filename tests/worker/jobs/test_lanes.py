@@ -6,13 +6,40 @@ from typing import Any
 import pytest
 
 from nfcli.models.errors import TaskError
-from nfcli.worker.jobs.executor import THREADS
+from nfcli.worker.jobs.executor import THREADS, JobLimits
+from nfcli.worker.jobs.lane_threads import LaneLimits
+from nfcli.worker.jobs.task import Lane
+from nfcli.worker.jobs.tracked_job import JobState
 from support.job_bench import WAIT_SECONDS, JobBench
 
 
 def hold(bench: JobBench, count: int, client: str = "") -> list["SimpleQueue[dict[str, Any]]"]:
     """Submit tasks that the gate holds, by that client or each by another one."""
     return [bench.submit("hold", f"h{n}", client=client or f"other-{n}") for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("lane", "threads", "per_client"), [(Lane.GENERAL, 5, 3), (Lane.CHANGES, 6, 5), (Lane.READS, 3, 2)]
+)
+def test_limits_of_a_worker_are_these(lane: Lane, threads: int, per_client: int) -> None:
+    """Each lane has its own threads and its own bounds on jobs and on the bytes of their requests."""
+    limits = JobLimits()
+    assert limits.of_lane(lane) == LaneLimits(threads, per_client, jobs_in_flight=1_000, bytes_in_flight=2**23)
+    assert (limits.callbacks, limits.kept_jobs, limits.kept_result_bytes) == (100, 10_000, 2**23)
+
+
+@pytest.mark.parametrize(("task", "threads"), [("hold", 3), ("hold_change", 5), ("hold_read", 2)])
+def test_client_has_these_threads_of_each_lane(bench: JobBench, task: str, threads: int) -> None:
+    """Its next job waits, and runs once one of them has ended."""
+    held = [bench.submit(task, f"h{n}", client="greedy") for n in range(threads + 1)]
+    for _ in range(threads):
+        bench.entered.get(timeout=WAIT_SECONDS)
+    assert [bench.executor.find("greedy", f"h{n}") for n in range(threads + 1)] == [
+        *[(JobState.STARTED, None)] * threads,
+        (JobState.PENDING, None),
+    ]
+    bench.gate.set()
+    assert [answers.get(timeout=WAIT_SECONDS)["result"] for answers in held] == ["let go"] * (threads + 1)
 
 
 def test_a_token_is_deleted_while_slow_tasks_hold_all_other_threads(bench: JobBench) -> None:

@@ -276,6 +276,17 @@ def test_a_plugin_is_neither_run_inline_nor_audited(lab: Lab) -> None:
     assert lab.registry.get("bearer_token_check").run_inline is True
 
 
+def test_a_plugin_that_others_can_change_is_refused_without_running_it(lab: Lab) -> None:
+    """For `nfcli --check` too, in one line with the remedy."""
+    lab.add(lab_fourteen=f"{HEAD}{GREET}")
+    file = lab.folder / "lab_fifteen.py"
+    file.write_text("raise SystemExit")
+    file.chmod(0o666)
+    with pytest.raises(WorkerStartError) as caught:
+        find_origin("lab_fifteen")
+    assert str(caught.value).startswith(f"plugin lab_fifteen is not loaded: {file} has mode 0666")
+
+
 def test_a_plugin_is_found_without_running_it(lab: Lab) -> None:
     """For `nfcli --check`."""
     lab.add(lab_eleven=f"{HEAD}{GREET}")

@@ -2,19 +2,21 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import AliasChoices, AliasPath, Field
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.protocol.jobs import Result
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.jobs.context import WorkerContext
 from nfcli.worker.jobs.task import TaskRegistry, ToolHints, task
+from nfcli.worker.tokens.errors import TokenStoreDiskError
 from nfcli.worker.worker import TASK_MODULES
 from support.task_context import task_context
 
@@ -193,6 +195,54 @@ def test_a_task_that_exits_fails_without_ending_its_thread(trail: Any, open_stor
     registry = TaskRegistry(tasks)
     worker = task_context(Environment(tmp_path, None), registry, open_store(), trail)
     assert registry.run(worker, "leave", {}).errors == ["internal error in task leave: SystemExit"]
+
+
+def test_result_says_whose_it_is_and_when_it_was_made(trail: Any, open_store: Any, tmp_path: Path) -> None:
+    """Of failed tasks too; the times are local ones without a fraction."""
+    tasks = registry()
+    worker = task_context(Environment(tmp_path, None), tasks, open_store(), trail)
+    for name, kwargs in (("greet", {"name": "Ann"}), ("greet", {}), ("nosuch", {})):
+        result = tasks.run(worker, name, kwargs, uuid="u1")
+        assert (result.task, result.service, result.juuid) == (f"w1:{name}", "fastmcp", "u1")
+        started, completed = (time.strptime(each or "") for each in (result.task_started, result.task_completed))
+        assert started <= completed
+
+
+def test_error_of_the_token_store_is_told_and_logged(
+    trail: Any, open_store: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator has to look at the disk, whoever sent the job."""
+
+    def fail(_worker: WorkerContext, _arguments: TaskInput) -> bool:
+        raise TokenStoreDiskError("the disk is full")
+
+    tasks = ModuleType("tasks")
+    tasks.fail = task(fail)  # type: ignore[attr-defined]
+    registry = TaskRegistry(tasks)
+    worker = task_context(Environment(tmp_path, None), registry, open_store(), trail)
+    (error,) = registry.run(worker, "fail", {}).errors
+    assert error == str(TokenStoreDiskError("the disk is full"))
+    assert caplog.messages == [f"task fail failed: {error}"]
+
+
+def test_arguments_are_read_by_all_of_their_names() -> None:
+    """As they were given and as the function gets them, in types of JSON."""
+
+    class Named(TaskInput):
+        plain: int
+        short: Annotated[int, Field(alias="long")] = 0
+        either: Annotated[int, Field(validation_alias=AliasChoices("one", AliasPath("two", 0)))] = 0
+        path: Path = Path("a")
+
+    marked = task(arguments=Named)(lambda _worker, _arguments: True)
+    spec = vars(marked)["task_spec"]
+    assert spec.read_arguments({"plain": "1", "long": "2", "one": "3", "path": "b"}) == {
+        "plain": [1, "1"],
+        **{key: [2, "2"] for key in ("short", "long")},
+        **{key: [3, "3"] for key in ("either", "one", "two")},
+        "path": ["b", "b"],
+    }
+    assert spec.read_arguments({"plain": "x"}) == {"plain": "x"}
 
 
 def test_a_task_with_mcp_false_is_no_tool() -> None:

@@ -59,6 +59,35 @@ def test_call_runs_a_job_and_returns_each_worker_s_result(
     assert caplog.messages[-1:] == ["MCP client 'automation' calls ping of net"]
 
 
+class Held(dict[str, Any]):
+    """A value whose first reader waits for the gate."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.gate, self.is_read = threading.Event(), threading.Event()
+
+    def items(self) -> Any:
+        """Return the items once the gate is open."""
+        self.is_read.set()
+        assert self.gate.wait(WAIT_SECONDS)
+        return super().items()
+
+
+@in_both_eras
+def test_others_are_served_while_a_long_result_is_encoded(tool_site: Any, fabric: Fabric, era: str) -> None:
+    """A result of 10 MB takes a tenth of a second, in a thread of its own."""
+    value = Held({"text": "x" * 10_000_000})
+    fabric.answer = {"net-1": result(value)}
+    with tool_site.connect() as connection:
+        params = {"name": PING, "arguments": {"target": "r1"}}
+        connection.sendall(tool_site.request("tools/call", params, era=era))
+        assert value.is_read.wait(WAIT_SECONDS)
+        assert tool_site.post("tools/list", era=era)[0] == 200
+        value.gate.set()
+        status, _, body = read_response(connection)
+    assert (status, len(body) > 20_000_000) == (200, True)
+
+
 @in_both_eras
 def test_failed_worker_makes_the_call_a_tool_error(tool_site: Any, fabric: Fabric, era: str) -> None:
     """Only the last line of a traceback is returned, without control characters; the other results are included."""

@@ -164,8 +164,10 @@ def test_a_replaced_key_is_refused_and_the_new_one_authorized(server: Any, conne
     assert peer.read()[0] == "403"
 
 
-def test_a_dead_zap_handler_refuses_new_clients_and_is_restarted(server: Any, connect_peer: Connect) -> None:
-    """Unlisted keys are never accepted meanwhile."""
+def test_a_dead_zap_handler_refuses_new_clients_and_is_restarted(
+    server: Any, connect_peer: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unlisted keys are never accepted meanwhile; a line tells it."""
     zap = server.direct.zap
     authenticator = zap.handler
     assert authenticator is not None
@@ -177,6 +179,7 @@ def test_a_dead_zap_handler_refuses_new_clients_and_is_restarted(server: Any, co
     known.send(Command.POST, "u2", {"task": "add"})
     assert [known.read()[0], known.read()[0]] == ["202", "200"]
     assert zap.handler is not authenticator
+    assert "ZAP handler died; restarting it" in caplog.messages
     unknown.wait_for(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     assert server.runs == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import Command, encode_data
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from nfcli.worker.transport.direct import DirectServer
-from support.direct_server import WAIT_MILLISECONDS
+from support.direct_server import ANY_PORT, WAIT_MILLISECONDS
+from support.fabric.worker import eventually
+from support.strangers import descriptors
 
 WAIT_SECONDS = WAIT_MILLISECONDS / 1_000
 
@@ -25,7 +28,10 @@ def test_limits_are_set_when_the_socket_is_made(server: Any) -> None:
     """Set later they wouldn't apply to existing connections; most of ZeroMQ's defaults are unlimited."""
     clients = AuthorizedKeys(server.environment.clients_folder)
     direct = DirectServer(server.worker, server.executor, keys=server.keys, clients=clients)
-    names = ("LINGER", "MAXMSGSIZE", "SNDHWM", "RCVHWM", "HANDSHAKE_IVL", "ZAP_ENFORCE_DOMAIN", "CURVE_SERVER")
+    names = (
+        *("LINGER", "MAXMSGSIZE", "SNDHWM", "RCVHWM", "HANDSHAKE_IVL", "ZAP_ENFORCE_DOMAIN", "CURVE_SERVER"),
+        *("TCP_KEEPALIVE", "TCP_KEEPALIVE_IDLE", "TCP_KEEPALIVE_INTVL", "TCP_KEEPALIVE_CNT"),
+    )
     found = {name: direct.router.getsockopt(getattr(zmq, name)) for name in names}
     direct.stop()
     assert found == {
@@ -36,7 +42,43 @@ def test_limits_are_set_when_the_socket_is_made(server: Any) -> None:
         "HANDSHAKE_IVL": 5_000,
         "ZAP_ENFORCE_DOMAIN": 1,
         "CURVE_SERVER": 1,
+        "TCP_KEEPALIVE": 1,
+        "TCP_KEEPALIVE_IDLE": 5,
+        "TCP_KEEPALIVE_INTVL": 5,
+        "TCP_KEEPALIVE_CNT": 3,
     }
+
+
+def test_no_descriptor_stays_open_after_the_end(server: Any) -> None:
+    """Neither ZeroMQ's own nor the mailbox's."""
+    clients = AuthorizedKeys(server.environment.clients_folder)
+    before = descriptors(os.getpid())
+    direct = DirectServer(server.worker, server.executor, keys=server.keys, clients=clients)
+    direct.bind(ANY_PORT)
+    direct.start()
+    assert descriptors(os.getpid()) > before
+    direct.stop()
+    assert descriptors(os.getpid()) == before
+
+
+def test_error_while_a_message_is_handled_costs_that_message_alone(
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted and logged by its type, and the thread goes on."""
+    peer = connect_peer()
+    peer.send(Command.POST, "u1", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
+
+    def fail(_clients: AuthorizedKeys, key: str) -> bool:
+        raise OSError(f"a disk that fails while {key} is sought")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuthorizedKeys, "is_authorized", fail)
+        peer.send(Command.POST, "u2", {"task": "add"})
+        assert eventually(lambda: server.direct.counters()["invalid"] == 1)
+    assert caplog.messages == ["message dropped: OSError"]
+    peer.send(Command.POST, "u3", {"task": "add"})
+    assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
 
 
 def test_a_client_that_does_not_read_loses_replies_and_delays_no_other(server: Any, connect_peer: Connect) -> None:

@@ -6,8 +6,9 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import zmq
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.frames import ClientMessage, Command
-from nfcli.worker.transport.connections import guard, table
+from nfcli.worker.transport.connections import guard, sockets, table
 from support.direct_server import WAIT_MILLISECONDS
 from support.strangers import connections, descriptors, wait_until
 
@@ -67,6 +68,81 @@ def test_long_message_closes_its_connection(
     wait_until(lambda: server.direct.counters()["messages_too_long"] == 1)
     closed = [message for message in caplog.messages if message.startswith("ZeroMQ")]
     assert closed == ["ZeroMQ connection of 127.0.0.1 closed: a message of more than 1 MiB, or too many at once"]
+
+
+def test_other_socket_with_the_descriptor_of_a_client_is_not_measured(
+    server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ZeroMQ has closed it meanwhile: it is none, or one of HTTP that receives a lot."""
+    monkeypatch.setattr(table, "MAX_INCOMPLETE_BYTES", 1_000)
+    monkeypatch.setattr(guard, "MEASURE_SECONDS", 0.01)
+    peer = connect_peer()
+    assert run_job(peer, "u1") == ["202", "200"]
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sender:
+        receiver, _ = listener.accept()
+        found: list[socket.socket | None] = [None, receiver]
+        borrowed: list[int] = []
+
+        @contextmanager
+        def socket_at(descriptor: int) -> Iterator[socket.socket | None]:
+            borrowed.append(descriptor)
+            yield found[len(borrowed) % 2]
+
+        monkeypatch.setattr(sockets, "socket_at", socket_at)
+        with receiver:
+            for _ in range(3):
+                sender.sendall(b"x" * 5_000)
+                enough = len(borrowed) + 4
+                wait_until(lambda: len(borrowed) >= enough)  # noqa: B023
+    assert run_job(peer, "u2") == ["202", "200"]
+    assert server.direct.counters()["messages_too_long"] == 0
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("is_unread", [True, False])
+def test_growth_of_the_process_stands_for_unread_bytes_of_a_socket_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_unread: bool
+) -> None:
+    """Nobody counts these; a client that has sent nothing doesn't cause the growth."""
+    asked: list[None] = []
+
+    def resident_bytes() -> int:
+        asked.append(None)
+        return 100_000_000 * len(asked)
+
+    monkeypatch.setattr(sockets, "resident_bytes", resident_bytes)
+    monkeypatch.setattr(sockets, "has_unread", lambda _borrowed: is_unread)
+    monkeypatch.setattr(guard, "MEASURE_SECONDS", 0.01)
+    path = tmp_path / "s"
+    with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.ROUTER) as router:
+        limited = guard.ConnectionGuard(router, 5)
+        router.bind(f"ipc://{path}")
+        limited.start(f"ipc://{path}")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            wait_until(lambda: len(asked) > 5 or limited.counters()["messages_too_long"] == 1)
+            assert limited.counters()["messages_too_long"] == is_unread
+        limited.stop()
+
+
+def test_guard_waits_until_something_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without connections for any time; with some, until the next measuring."""
+    waits: list[float | None] = []
+
+    class Poller(zmq.Poller):
+        def poll(self, timeout: float | None = None) -> list[tuple[Any, int]]:
+            waits.append(timeout)
+            return super().poll(timeout)
+
+    monkeypatch.setattr(guard.zmq, "Poller", Poller)
+    with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.ROUTER) as router:
+        limited = guard.ConnectionGuard(router, 5)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        limited.start(f"tcp://127.0.0.1:{port}")
+        with connections(f"tcp://127.0.0.1:{port}", 1):
+            wait_until(lambda: limited.counters()["connections"] == 1 and len(waits) > 3)
+        limited.stop()
+    assert set(waits) == {None, 100}
 
 
 def test_frames_beyond_those_of_a_request_are_ignored(connect_peer: Connect) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nfcli.worker.transport.connections import sockets
 from nfcli.worker.transport.connections.sockets import (
     SocketHolder,
     has_unread,
@@ -112,6 +113,41 @@ def test_connection_of_a_socket_file_has_no_address_and_no_count(tmp_path: Path)
             assert not has_unread(ours)
             client.sendall(b"x")
             assert has_unread(ours)
+
+
+def test_descriptor_that_was_closed_meanwhile_has_nothing_unread() -> None:
+    """ZeroMQ's thread may close it at any time."""
+    ours, client = socket.socketpair()
+    with client:
+        client.sendall(b"x")
+        os.close(ours.fileno())
+        assert has_unread(ours) is False
+        ours.detach()
+
+
+def test_bytes_are_not_known_to_an_old_kernel() -> None:
+    """It returns a shorter structure, without them."""
+
+    class Connection:
+        family = socket.AF_INET
+
+        def getsockopt(self, *_: int) -> bytes:
+            return bytes(104)
+
+    assert received_bytes(Connection()) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"1", b"1 x"])
+def test_memory_that_the_system_does_not_tell_is_zero(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only Linux has the file."""
+    file = tmp_path / "statm"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setattr(sockets, "_STATM", file)
+    assert type(resident_bytes()) is int
+    assert resident_bytes() == 0
 
 
 def test_memory_of_the_process_is_known() -> None:
