@@ -42,10 +42,10 @@ class JobBench:
         for function in (self.count, self.hold, self.odd, self.large, self.where):
             marked = task(arguments=Count, result=Any, run_inline=function == self.where)(self._plain(function))
             setattr(tasks, marked.__name__, marked)
-        for lane, options in {"change": {"restricted": True, "audit": "create"}, "read": {"is_read": True}}.items():
-            function = self._plain(self.hold)
-            function.__name__ = f"hold_{lane}"
-            setattr(tasks, function.__name__, task(arguments=Count, result=Any, **options)(function))
+        changes, reads = self._plain(self.hold), self._plain(self.hold)
+        changes.__name__, reads.__name__ = "hold_change", "hold_read"
+        vars(tasks)["hold_change"] = task(arguments=Count, result=Any, audit="create", restricted=True)(changes)
+        vars(tasks)["hold_read"] = task(arguments=Count, result=Any, is_read=True)(reads)
         self.contexts: SimpleQueue[TaskContext] = SimpleQueue()
 
         def report(worker: TaskContext, arguments: Count) -> str:

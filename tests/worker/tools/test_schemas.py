@@ -44,6 +44,15 @@ PARTS: list[tuple[Any, str]] = [
 ]
 
 
+IN_PLACE = ("not", "if", "then", "else")
+OTHER_SCHEMAS = (
+    *("additionalItems", "additionalProperties", "contains", "contentSchema", "items", "propertyNames"),
+    *("unevaluatedItems", "unevaluatedProperties"),
+)
+LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+NAMED = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
+
+
 def with_part(part: Any) -> dict[str, Any]:
     """Return a schema that has `part` for one property, and what its reference leads to."""
     hidden = {"default": {"type": "bogus"}}
@@ -56,6 +65,40 @@ def test_schema_that_clients_cannot_use_is_refused(part: Any, reason: str) -> No
     for schema in (part, {"anyOf": [{"items": part}]}, {"additionalProperties": part}):
         with pytest.raises(EntryError, match=f"^inputSchema has {reason}$"):
             input_schema(with_part(schema))
+
+
+@pytest.mark.parametrize("keyword", [*IN_PLACE, *OTHER_SCHEMAS, *LISTS, *NAMED])
+def test_schemas_under_every_keyword_are_checked(keyword: str) -> None:
+    """What clients compile must be valid wherever it stands."""
+    wrong = {"type": "any"}
+    part: Any = [wrong] if keyword in LISTS else {"a": wrong} if keyword in NAMED else wrong
+    with pytest.raises(EntryError, match=r"^inputSchema has an unknown type$"):
+        input_schema(with_part({keyword: part}))
+
+
+@pytest.mark.parametrize("keyword", [*IN_PLACE, "allOf", "anyOf", "oneOf"])
+def test_reference_that_leads_back_by_any_keyword_is_refused(keyword: str) -> None:
+    """Without a step into the value no client would come to an end."""
+    back = {"$ref": "#/properties/a"}
+    with pytest.raises(EntryError, match=r"^inputSchema has a reference that leads back to itself$"):
+        input_schema(with_part({keyword: [back] if keyword in LISTS else back}))
+
+
+@pytest.mark.parametrize("end", ["", "#"])
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        "https://json-schema.org/draft/2020-12/schema",
+        "https://json-schema.org/draft/2019-09/schema",
+        "http://json-schema.org/draft-07/schema",
+        "http://json-schema.org/draft-06/schema",
+        "http://json-schema.org/draft-04/schema",
+    ],
+)
+def test_known_dialects_are_published(dialect: str, end: str) -> None:
+    """With an empty fragment too."""
+    published = input_schema({"$schema": dialect + end, "type": "object", "properties": {"a": {"type": "string"}}})
+    assert published["properties"] == {"a": {"type": "string"}}
 
 
 def test_unknown_dialect_is_refused() -> None:
