@@ -32,7 +32,7 @@ class Count(TaskInput):
 
 
 class JobBench:
-    """An executor with the auth and introspection tasks, and six more; the gate holds one of them."""
+    """An executor with the auth and introspection tasks, and eight more; the gate holds three of them."""
 
     def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
         self.counted = 0

@@ -208,7 +208,7 @@ def test_result_says_whose_it_is_and_when_it_was_made(trail: Any, open_store: An
         assert started <= completed
 
 
-def test_error_of_the_token_store_is_told_and_logged(
+def test_error_of_the_token_store_is_returned_and_logged(
     trail: Any, open_store: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator has to look at the disk, whoever sent the job."""

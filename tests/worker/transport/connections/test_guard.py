@@ -73,7 +73,7 @@ def test_long_message_closes_its_connection(
 def test_other_socket_with_the_descriptor_of_a_client_is_not_measured(
     server: Any, connect_peer: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ZeroMQ has closed it meanwhile: it is none, or one of HTTP that receives a lot."""
+    """ZeroMQ has closed it meanwhile, and HTTP may use the descriptor, or nobody."""
     monkeypatch.setattr(table, "MAX_INCOMPLETE_BYTES", 1_000)
     monkeypatch.setattr(guard, "MEASURE_SECONDS", 0.01)
     peer = connect_peer()
