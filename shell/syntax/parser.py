@@ -178,7 +178,7 @@ class Parser:
             self._set_value(entry, word)
         elif entry.key in self.scope.values:
             raise UsageError(self._in_scope(f"{entry.name} is given twice: give it once"))
-        elif entry.name not in self.scope.choices():
+        elif self.scope.is_single and self.scope.values:
             raise self._unknown_word(word)
         elif (model := entry.model) is not None:
             self._enter(entry, model)

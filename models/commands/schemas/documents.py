@@ -110,7 +110,7 @@ def holds_secret(variants: Sequence[Variant]) -> bool:
 
 def plain_line(value: object, limit: int) -> str:
     """Return a foreign text on one line, without what terminals interpret or people don't see, cut to `limit`."""
-    words = " ".join(str("" if value is None else value)[:_READ_CHARACTERS].split())
+    words = " ".join(str("" if value is None else value)[: 4 * limit].split())
     text = "".join(character for character in strip_invisible(words) if character.isprintable())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

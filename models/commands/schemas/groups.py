@@ -21,7 +21,7 @@ class TaskSource(Protocol):
     def services(self) -> Mapping[str, str]:
         """Return the services, and for each a line about it."""
 
-    def task_entries(self, service: str) -> Mapping[str, Entry]:
+    def task_entries(self, service: str) -> dict[str, Entry]:
         """Return what can be typed below a service, by the names of its tasks."""
 
 
@@ -30,15 +30,20 @@ class RunCommands(OnDemandGroup, prompt="nf[run]#"):
 
     SOURCE: ClassVar[TaskSource | None] = None
     MODELS: ClassVar[dict[str, type[BaseModel]]] = {}
+    ENTRIES: ClassVar[dict[tuple[str, str], Entry]] = {}
 
     @classmethod
     def load_entries(cls) -> dict[str, Entry]:
         """Return the services."""
         services = {} if cls.SOURCE is None else cls.SOURCE.services()
-        return {
-            name: Entry(name, name, FieldInfo(description=text), partial(cls._service_model, name))
-            for name, text in services.items()
-        }
+        return {name: cls._service_entry(name, text) for name, text in services.items()}
+
+    @classmethod
+    def _service_entry(cls, name: str, text: str) -> Entry:
+        if (name, text) not in cls.ENTRIES:
+            field = FieldInfo(default=None, description=text)
+            cls.ENTRIES[name, text] = Entry(name, name, field, partial(cls._service_model, name))
+        return cls.ENTRIES[name, text]
 
     @classmethod
     def _service_model(cls, service: str) -> type[BaseModel]:
@@ -63,7 +68,7 @@ class ServiceGroup(OnDemandGroup, prompt=""):
     @classmethod
     def load_entries(cls) -> dict[str, Entry]:
         """Return the tasks."""
-        return {} if cls.SOURCE is None else dict(cls.SOURCE.task_entries(cls.SERVICE))
+        return {} if cls.SOURCE is None else cls.SOURCE.task_entries(cls.SERVICE)
 
 
 def with_tasks(root: type[CommandGroup], source: TaskSource) -> type[CommandGroup]:
@@ -72,7 +77,7 @@ def with_tasks(root: type[CommandGroup], source: TaskSource) -> type[CommandGrou
     fields: dict[str, Any] = {}
     for key, field in root.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, RunCommands):
-            group = _subclass(field.annotation, {"SOURCE": source, "MODELS": models})
+            group = _subclass(field.annotation, {"SOURCE": source, "MODELS": models, "ENTRIES": {}})
             fields[key] = (group, branch(field.description or "", alias=field.alias))
     prompt = root.PicleConfig.prompt  # type: ignore[attr-defined]
     return create_model(root.__name__, __base__=root, __cls_kwargs__={"prompt": prompt}, **fields)
@@ -81,7 +86,9 @@ def with_tasks(root: type[CommandGroup], source: TaskSource) -> type[CommandGrou
 def task_entries(tasks: Mapping[str, TaskDefinition]) -> dict[str, Entry]:
     """Return what can be typed below a service; a task's model is made when it is first asked for."""
     return {
-        name: Entry(name, name, FieldInfo(description=task.description), cache(partial(make_command, task)))
+        name: Entry(
+            name, name, FieldInfo(default=None, description=task.description), cache(partial(make_command, task))
+        )
         for name, task in tasks.items()
     }
 

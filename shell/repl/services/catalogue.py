@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class CatalogueClient(Protocol):
 class _Known:
     """The tasks of a service, when its workers had started then, and when to ask again where one hasn't answered."""
 
-    entries: Mapping[str, Entry]
+    entries: dict[str, Entry]
     starts: Mapping[str, float]
     ask_after: float
 
@@ -62,6 +63,7 @@ class TaskCatalogue:
         self._clock = clock
         self._background = Background(clock=clock)
         self._rows: list[dict[str, str]] = []
+        self._services: dict[str, str] = {}
         self._rows_after = float("-inf")
         self._known: dict[str, _Known] = {}
         self._asks = True
@@ -81,14 +83,10 @@ class TaskCatalogue:
         Raises:
             NfcliError: the broker can't be reached.
         """
-        counts: dict[str, int] = {}
-        for row in self._fresh_rows():
-            service = row.get("service", "")
-            if is_usable_name(service) and service != ALL_WORKERS:
-                counts[service] = counts.get(service, 0) + 1
-        return {name: f"{counts[name]} worker{'s' if counts[name] > 1 else ''}" for name in sorted(counts)}
+        self._fresh_rows()
+        return self._services
 
-    def task_entries(self, service: str) -> Mapping[str, Entry]:
+    def task_entries(self, service: str) -> dict[str, Entry]:
         """Return what can be typed below a service, by the names of its tasks.
 
         Raises:
@@ -116,6 +114,7 @@ class TaskCatalogue:
 
     def _load_rows(self) -> None:
         self._rows = self._client.show_workers()
+        self._services = _services(self._rows)
         self._rows_after = self._clock() + FRESH_SECONDS
 
     def _is_current(self, service: str, known: _Known) -> bool:
@@ -151,6 +150,13 @@ class TaskCatalogue:
         ask_after = self._clock() + RETRY_SECONDS if problems else float("inf")
         self._known[service] = _Known(task_entries(tasks), starts, ask_after)
         return self._known[service]
+
+
+def _services(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the services whose names can be typed, and for each how many workers it has."""
+    counts = Counter(row.get("service", "") for row in rows)
+    names = sorted(name for name in counts if is_usable_name(name) and name != ALL_WORKERS)
+    return {name: f"{counts[name]} worker{'s' if counts[name] > 1 else ''}" for name in names}
 
 
 def _answers(results: Results) -> tuple[dict[str, object], dict[str, str]]:

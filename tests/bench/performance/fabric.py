@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from load.posts import Connection
+from performance import task_commands
 from performance.figures import Figure, percentile
 from subjects.processes import BenchError, child, resident_megabytes
 from subjects.sites import HERE, Reference, Sites
@@ -174,6 +175,7 @@ def _many_services(sites: Sites, fabric: Fabric) -> Iterator[Figure]:
             "s",
             details={"found by itself s": by_itself, "memory MB": resident_megabytes(pid) - before},
         )
+        yield from task_commands.measure(client, SERVICES, seconds)
         yield from _listings(url)
 
 
