@@ -20,7 +20,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from performance import fabric, flood, growth, http_rates, listings, machine, round_trips, shell_times, verification
+from performance import flood, growth, http_rates, listings, machine, round_trips, shell_times, verification
+from performance.fabrics import fabric
 from performance.figures import Figure, Growth, tables
 from subjects.processes import BenchError
 from subjects.sites import Sites

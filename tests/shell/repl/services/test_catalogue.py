@@ -136,7 +136,7 @@ def test_a_service_without_an_answer_is_an_error(catalogue: TaskCatalogue, worke
 
 
 def test_services_are_listed_with_their_workers(catalogue: TaskCatalogue, workers: Workers) -> None:
-    """Those with names that can be typed; `all` is none."""
+    """Those with names that can be typed; `all` stands for every one."""
     workers.rows |= {
         f"x{number}": {"service": service, "status": "dead", "alive (s)": ""}
         for number, service in enumerate(("all", "", "a\x1b[2Jb", "other"))

@@ -271,7 +271,7 @@ def test_words_of_other_services_are_not_shown_to_the_workers_with_tokens(bench:
 
 
 def test_a_script_cannot_type_a_text(bench: ShellBench) -> None:
-    """It is told to name a file."""
+    """The error says to name a file."""
     status, _, err = bench.run("run fastmcp greet_all text load-terminal")
     assert (status, err) == (2, "text: load-terminal works at the prompt only: name a file with @FILE\n")
     assert UsageError.exit_status == 2

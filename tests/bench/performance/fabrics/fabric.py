@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from load.posts import Connection
-from performance import task_commands
+from performance.fabrics import task_commands
 from performance.figures import Figure, percentile
 from subjects.processes import BenchError, child, resident_megabytes
 from subjects.sites import HERE, Reference, Sites
