@@ -1,0 +1,70 @@
+"""The page `norfab-commands`: each command of NorFab's shell, and what does the same here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel
+
+from nfcli.models.commands.base import entries
+from nfcli.models.commands.root import Root
+
+SAME = "same"
+INSTEAD = {
+    "norfab workers ping": "run SERVICE echo",
+    "show norfab broker inventory": "no, because it may hold the broker's secrets",
+    "show norfab broker": "show norfab broker",
+    "show norfab broker workers": "show norfab workers",
+    "show norfab workers version": "run SERVICE get_version",
+    "show norfab workers jobs summary": "run SERVICE job_list",
+    "show norfab workers jobs details": "run SERVICE job_details",
+    "show norfab client": "show norfab client",
+    "show norfab client version": "nfcli --version",
+    "show norfab client jobs": "no, because the shell waits for each job",
+    "show norfab logging": "run SERVICE get_logs",
+    "show nornir hosts": "run nornir get_nornir_hosts",
+    "filesharing copy": "no, because files are copied by NorFab's shell",
+    "nornir netconf": "run nornir netconf_CALL",
+    "norfab configure": "no, because inventories are files: nfcli --check checks one",
+    "client-agent": "no, because it needs a language model",
+}
+"""By the first words of the command; the longest that fit count, after a command of the same name."""
+_ANY_SERVICE = "all"
+
+Row = Mapping[str, str | None]
+
+
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of the table, aligned: a command, and what it is here.
+
+    Raises:
+        LookupError: nothing is known for a command.
+    """
+    pairs = [("NorFab", "nfcli"), *((str(row["command"]), _ours(row)) for row in rows)]
+    width = max(len(command) for command, _ in pairs)
+    return [f"{command.ljust(width)}  {ours}" for command, ours in pairs]
+
+
+def is_command(words: str) -> bool:
+    """Whether the words lead to a command or group of ours."""
+    model: type[BaseModel] | None = Root
+    for word in words.split():
+        entry = entries(model).get(word) if model is not None else None
+        if entry is None or entry.model is None:
+            return False
+        model = entry.model
+    return True
+
+
+def _ours(row: Row) -> str:
+    command = str(row["command"])
+    if is_command(command):
+        return SAME
+    words = command.split()
+    for count in range(len(words), 0, -1):
+        if (text := INSTEAD.get(" ".join(words[:count]))) is not None and not (row["service"] and row["task"]):
+            return text
+    if row["service"] is None or row["task"] is None:
+        raise LookupError(f"no row of INSTEAD for {command}")
+    service = "SERVICE" if row["service"] == _ANY_SERVICE else row["service"]
+    return f"run {service} {row['task']}"
