@@ -1,6 +1,5 @@
 """Print the commands of NorFab's shell as JSON, each with service and task where its code names them.
 
-
 Runs in the reference's Python. A command is a model with a function `run`, or a field that names a function.
 """
 
