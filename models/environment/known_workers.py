@@ -32,10 +32,14 @@ _Signature = tuple[int, int, int, int]
 
 
 class KnownWorkers:
-    """The workers that were seen, by name, and when each was last; used by one thread at a time."""
+    """The workers that were seen, by name, and when each was last; used by one thread at a time.
 
-    def __init__(self, environment: Environment) -> None:
+    `lock_seconds` is how long a change waits for those of other processes.
+    """
+
+    def __init__(self, environment: Environment, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self._file = environment.known_workers_file
+        self._lock_seconds = lock_seconds
         self._signature: _Signature | None = None
         self._workers: dict[str, datetime] = {}
 
@@ -61,7 +65,7 @@ class KnownWorkers:
             The names that are not stored because there are `MAX_WORKERS` already, or that no command could name.
 
         Raises:
-            EnvironmentFolderError: as `read`; or the file can't be written, or is locked for `LOCK_SECONDS`.
+            EnvironmentFolderError: as `read`; or the file can't be written, or is locked for `lock_seconds`.
         """
         stored = self.read()
         refused = [name for name in names if name not in stored and not _is_storable(name)]
@@ -103,11 +107,11 @@ class KnownWorkers:
         """Provide the workers for a change of them, which is written at the end of the block."""
         try:
             with FileLock(self._file.with_suffix(".lock")) as lock:
-                deadline = time.monotonic() + LOCK_SECONDS
+                deadline = time.monotonic() + self._lock_seconds
                 while not lock.try_acquire():
                     if time.monotonic() >= deadline:
                         raise EnvironmentFolderError(
-                            f"{self._file} has been locked by another process for {LOCK_SECONDS:g} s: try again"
+                            f"{self._file} has been locked by another process for {self._lock_seconds:g} s: try again"
                         )
                     time.sleep(_POLL_SECONDS)
                 workers = dict(self.read())

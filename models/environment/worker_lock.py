@@ -52,14 +52,16 @@ class WorkerLock:
         }
 
     @classmethod
-    def acquire(cls, path: Path) -> WorkerLock:
+    def acquire(cls, path: Path, *, retry_seconds: float = ACQUIRE_RETRY_SECONDS) -> WorkerLock:
         """Take the lock and publish this process as its owner, in place of what a dead owner left behind.
+
+        `retry_seconds` is how long probes by other processes may keep it from being taken.
 
         Raises:
             WorkerStartError: another process holds it (the message names its pid), or the file can't be written.
             EnvironmentFolderError: the lock file is a link, another user's, or open to other users.
         """
-        deadline = time.monotonic() + ACQUIRE_RETRY_SECONDS
+        deadline = time.monotonic() + retry_seconds
         try:
             while (held := _try_lock(path)) is None:
                 if time.monotonic() >= deadline:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.models.environment import known_workers
 from nfcli.models.environment.file_lock import FileLock
 from nfcli.models.environment.known_workers import MAX_NAME_CHARACTERS, MAX_WORKERS, RENEW_AFTER, KnownWorkers
 from nfcli.models.environment.paths import Environment
@@ -83,7 +82,7 @@ def test_the_file_is_written_for_news_only(environment: Environment) -> None:
 
 def test_concurrent_shells_lose_nothing(environment: Environment) -> None:
     """Each has read the file before the others change it."""
-    shells = [KnownWorkers(environment) for _ in range(8)]
+    shells = [KnownWorkers(environment, lock_seconds=60) for _ in range(8)]
     for shell in shells:
         shell.read()
     with ThreadPoolExecutor(len(shells)) as pool:
@@ -149,10 +148,9 @@ def test_a_file_that_others_can_read_is_refused(environment: Environment) -> Non
         KnownWorkers(environment).read()
 
 
-def test_a_lock_that_is_not_released_is_reported(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_not_released_is_reported(environment: Environment) -> None:
     """A process that was stopped holds it; what is known can be read."""
-    monkeypatch.setattr(known_workers, "LOCK_SECONDS", 0.05)
-    workers = KnownWorkers(environment)
+    workers = KnownWorkers(environment, lock_seconds=0.05)
     workers.add(["w1"], NOW)
     with FileLock(environment.known_workers_file.with_suffix(".lock")) as held:
         held.acquire()

@@ -139,7 +139,7 @@ def test_lock_can_be_acquired_while_others_keep_asking(path: Path) -> None:
         askers = [pool.submit(ask) for _ in range(3)]
         try:
             for _ in range(20):
-                WorkerLock.acquire(path).release()
+                WorkerLock.acquire(path, retry_seconds=60).release()
         finally:
             done.set()
         answers = set().union(*(asker.result() for asker in askers))
