@@ -71,6 +71,7 @@ workers:
 topology:
   broker: true
   workers_start_interval: 0.1
+  workers_init_timeout: 300
   workers:
     - filesharing-worker-1
     - nornir-worker-1:
@@ -201,6 +202,13 @@ def test_norfab_inventory_loads_unchanged(tmp_path: Path, inventory: Load) -> No
 
 
 W12 = "  w1: [{service: fastmcp}]\n  w*: [{port: 0}]\n  w2: [{service: fastmcp}]\n"
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_workers_of_the_topology_may_have_options(kind: type[list[Any]]) -> None:
+    """As NorFab writes them; a name counts once."""
+    entries = kind(["w1", {"w2": {"depends_on": ["w1"]}}, {"w3": None}, "w1"])
+    assert Topology.model_validate({"workers": entries}).workers == ("w1", "w2", "w3")
 
 
 @pytest.mark.parametrize(
