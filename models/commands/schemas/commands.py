@@ -91,7 +91,8 @@ class TaskCommand(JobArguments):
         """Return the question of a task that may destroy something, empty where yes was typed."""
         if not self.CONSENT or getattr(self, self.CONSENT):
             return ""
-        workers = ", ".join(names) if isinstance(names := self.targets()["workers"], list) else f"{names} workers"
+        names = self.targets()["workers"]
+        workers = f"{names} workers" if isinstance(names, str) else plain_line(", ".join(names), MAX_CELL_CHARACTERS)
         return f"{self.TASK} may destroy something: run it on {workers} of {self.SERVICE}?"
 
 

@@ -42,14 +42,14 @@ class TaskDefinition:
     def description(self) -> str:
         """Return the first paragraph of its text, and its workers where others lack it."""
         text = first_paragraph(self.entry.get("description"), MAX_LINE_CHARACTERS)
-        where = "" if self.is_everywhere else f"(on {', '.join(self.workers)})"
+        where = "" if self.is_everywhere else f"(on {plain_line(', '.join(self.workers), MAX_LINE_CHARACTERS)})"
         return " ".join(filter(None, (text, where)))
 
     @property
     def is_destructive(self) -> bool:
-        """Whether its author says that it may destroy something."""
+        """Whether its author says that it may destroy something; of one that only reads, MCP has the hint ignored."""
         annotations = _mapping(_mapping(self.entry.get("mcp")).get("annotations"))
-        return annotations.get("destructiveHint") is True
+        return annotations.get("destructiveHint") is True and annotations.get("readOnlyHint") is not True
 
     @property
     def takes_others(self) -> bool:

@@ -39,6 +39,7 @@ _LIMITS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
     "exclusiveMaximum": (lambda value, limit: value < limit, "less than {limit}"),
 }
 _WORDS = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "JSON"}
+_BLANK = re.compile(r"\s")
 _NO_VALUE = object()
 
 
@@ -129,7 +130,10 @@ class TypedValue(ValueType):
         as_list = _parse_json(text, list)
         if as_list is not _NO_VALUE or self._has_nested_items() or self._item is None or text.startswith("["):
             return as_list
-        items = [self._item._find(part.strip()) for part in text.split(",")]  # noqa: SLF001  the class's own
+        if "string" in self.types and _BLANK.search(text):
+            return _NO_VALUE  # `vlan 1,2` and the lines of a configuration are one text
+        parts = text.splitlines() if "\n" in text else [part.strip() for part in text.split(",")]
+        items = [self._item._find(part) for part in parts]  # noqa: SLF001  the class's own
         return _NO_VALUE if _NO_VALUE in items else items
 
     def _choose(self, text: str) -> Any:

@@ -155,12 +155,13 @@ def test_secrets_are_secret() -> None:
 
 def test_a_task_that_may_destroy_something_asks() -> None:
     """Unless yes was typed; the word gives way to an argument of that name."""
-    hints = {"mcp": {"annotations": {"destructiveHint": True}}}
-    model = command([task({"yes": TEXT}, **hints)])
+    declared = {"mcp": {"annotations": {"destructiveHint": True}}}
+    model = command([task({"yes": TEXT}, **declared)])
     assert model.parse({}).question() == "say may destroy something: run it on all workers of demo?"
     assert model.parse({entries(model)["task-yes"].key: "true"}).question() == ""
     assert sent(model, **{"yes": "x", "task-yes": "true"}) == {"yes": "x"}
-    assert command([task(mcp={"annotations": {"destructiveHint": "true"}})]).parse({}).question() == ""
+    for hints in ({"destructiveHint": "true"}, {"destructiveHint": True, "readOnlyHint": True}):
+        assert command([task(mcp={"annotations": hints})]).parse({}).question() == ""
 
 
 def test_flat_records_are_a_table() -> None:
