@@ -56,7 +56,19 @@ def test_other_notations_of_an_allowed_host_are_allowed(value: str) -> None:
     "value",
     [
         *("localhost..", ".localhost", ".", "", ":", ":8001", "localhost.:x", "localhost:8001.", "localhost:8001:"),
-        *("[::1].", "[::1]x", "[::2]", "::1", "[localhost]", "[::1", "[::1%25lo]", "localhost.evil", "localhost @x"),
+        *(
+            "[:::1]",
+            "[1:2]",
+            "[::1].",
+            "[::1]x",
+            "[::2]",
+            "::1",
+            "[localhost]",
+            "[::1",
+            "[::1%25lo]",
+            "localhost.evil",
+            "localhost @x",
+        ),
     ],
 )
 def test_other_hosts_stay_forbidden(value: str) -> None:

@@ -284,7 +284,9 @@ def test_a_plugin_that_others_can_change_is_refused_without_running_it(lab: Lab)
     file.chmod(0o666)
     with pytest.raises(WorkerStartError) as caught:
         find_origin("lab_fifteen")
-    assert str(caught.value).startswith(f"plugin lab_fifteen is not loaded: {file} has mode 0666")
+    reason = f"plugin lab_fifteen is not loaded: {file} has mode 0666"
+    assert str(caught.value).startswith(reason)
+    assert lab.refusal("lab_fifteen").startswith(reason)
 
 
 def test_a_plugin_is_found_without_running_it(lab: Lab) -> None:
