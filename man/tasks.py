@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..models.commands.schemas.definitions import TaskDefinition
 from ..models.errors import UsageError
 from .suggestions import unknown_name
 
@@ -20,25 +21,36 @@ _MAX_NESTING = 6
 _INDENT = "    "
 
 
-def render_tasks(entries: Iterable[TaskEntry], name: str | None = None) -> str:
+def render_tasks(tasks: Iterable[TaskDefinition], name: str | None = None) -> str:
     """Describe the task `name`, or without a name list all tasks with the first line of their descriptions.
+
+    Where not all workers have a task, or not with the same arguments, the text says so.
 
     Returns lines joined by newlines, the last without one; lines are never cut or wrapped.
 
     Raises:
         UsageError: no task has that name; lists the names.
     """
-    by_name = {str(entry.get("name", "")): entry for entry in entries}
+    by_name = {task.name: task for task in tasks}
     if name is None:
-        overview = [(_plain(task), _description(by_name[task])[:1]) for task in sorted(by_name)]
-        return "\n".join(aligned([(task, "".join(first)) for task, first in overview]))
+        return "\n".join(aligned([(_plain(task), _summary(by_name[task])) for task in sorted(by_name)]))
     if name not in by_name:
         raise UsageError(unknown_name("task", name, sorted(by_name)))
     return "\n".join(_task_lines(name, by_name[name]))
 
 
-def _task_lines(name: str, entry: TaskEntry) -> list[str]:
+def _summary(task: TaskDefinition) -> str:
+    where = "" if task.is_everywhere else f"(on {_names(task.workers)})"
+    return " ".join(filter(None, [*_description(task.entry)[:1], where]))
+
+
+def _task_lines(name: str, task: TaskDefinition) -> list[str]:
+    entry = task.entry
     lines = [_plain(name), *_indented(_description(entry))]
+    if not task.is_everywhere:
+        lines += ["", "workers", *_indented([f"{_names(task.workers)}; the others don't have it"])]
+    if len(task.versions) > 1:
+        lines += ["", "versions", *_indented([f"its arguments differ; these are of {_names(task.workers[:1])}"])]
     arguments = _arguments(_mapping(entry.get("inputSchema")))
     lines += ["", "arguments (* required)" if arguments else "arguments", *_indented(aligned(arguments) or ["none"])]
     lines += ["", "result", *_indented(aligned([_result(_mapping(entry.get("outputSchema")))]))]
@@ -95,6 +107,10 @@ def _plain_type(schema: Schema, definitions: Schema, depth: int) -> str:
     limits = " to ".join(str(schema[key]) for key in ("minimum", "maximum") if key in schema)
     both = "minimum" in schema and "maximum" in schema
     return _plain(f"{kind or 'any'} {limits}" if both else str(kind or "any"))
+
+
+def _names(workers: Sequence[str]) -> str:
+    return ", ".join(map(_plain, workers))
 
 
 def _description(entry: TaskEntry) -> list[str]:

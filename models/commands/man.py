@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from ..inventory.schema import SERVICE
 from .base import CommandGroup, ShellCommand, branch, positional
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
@@ -31,11 +32,20 @@ class ManTree(ShellCommand):
 
 
 class ManTasks(ShellCommand):
-    """Describe the tasks of the workers."""
+    """Describe the tasks of a service, as its workers list them."""
 
     HANDLER: ClassVar[str] = "man_tasks"
 
-    name: _Name | None = positional("Name of a task")
+    task: _Name | None = positional("Name of a task")
+    service: Annotated[_Name, Field(description="Service whose workers are asked")] = SERVICE
+    name: Annotated[_Name | None, Field(description="Name of a task, as the only word behind tasks")] = None
+    brief: Annotated[bool, Field(description="List names only")] = False
+
+    @model_validator(mode="after")
+    def _names_one_task(self) -> Self:
+        if self.task is not None and self.name is not None:
+            raise PydanticCustomError("manual_task", "name the task once, with or without the word name before it")
+        return self
 
 
 class ManJsonSchema(ShellCommand):
@@ -66,7 +76,7 @@ class ManCommands(CommandGroup, prompt="nf[man]#"):
     """The manual."""
 
     tree: ManTree = branch("Draw the command tree or a branch of it")
-    tasks: ManTasks = branch("Describe the tasks of the workers")
+    tasks: ManTasks = branch("Describe the tasks of a service")
     json_schema: ManJsonSchema = branch("Print the JSON Schema of a command", alias="json-schema")
     page: ManPage = branch("Print a page of the manual, or list them")
     example: ManExample = branch("Print an example file, or list them")

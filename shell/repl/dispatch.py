@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from ...man.pages import list_examples, list_pages, read_example, read_page
 from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
-from ...models.commands.base import ANY_WORKER, CommandGroup, JobArguments, ShellCommand
+from ...models.commands.base import ALL_WORKERS, CommandGroup, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.man import ManExample, ManPage, ManTasks
 from ...models.commands.root import Root
+from ...models.commands.schemas.definitions import merge_tasks
 from ...models.commands.show import ShowWorkers
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
 from ...models.errors import NfcliError
@@ -20,6 +21,7 @@ from ...models.protocol.jobs import Results, failure_reason, is_unanswered
 from ..job_client import JobClient
 from ..job_pages import run_in_pages
 from ..output.console import Console
+from .services.catalogue import split_answers
 
 _ALIVE = "alive"
 
@@ -151,9 +153,17 @@ def _advice(consequence: str, *, can_sync: bool) -> str:
 
 
 def _man_tasks(command: ManTasks, dispatcher: Dispatcher) -> str | None:
-    results = dispatcher.client.run_job(SERVICE, "list_tasks", workers=ANY_WORKER)
-    values = dispatcher.report(results)
-    return next((render_tasks(entries, command.name) for entries in values.values()), None)
+    results = dispatcher.client.run_job(command.service, "list_tasks", workers=ALL_WORKERS)
+    answers, problems = split_answers(results)
+    if not answers:
+        dispatcher.report(results)
+        return None
+    for problem in problems.values():
+        dispatcher.note(problem)
+    tasks = merge_tasks(command.service, answers, sorted(answers))
+    if command.brief:
+        return "\n".join(tasks)
+    return render_tasks(tasks.values(), command.task or command.name)
 
 
 def _man_page(command: ManPage, _: Dispatcher) -> str:

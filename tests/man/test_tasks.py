@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from nfcli.man.tasks import render_tasks
+from nfcli.models.commands.schemas.definitions import TaskDefinition, merge_tasks
 from nfcli.models.errors import UsageError
 from nfcli.models.fields import Seconds
 from nfcli.models.tasks.base import TaskInput
@@ -50,16 +51,21 @@ def delete_all(worker: object, arguments: object) -> dict[str, int]:  # noqa: D1
     raise NotImplementedError
 
 
+def listed(*entries: dict[str, Any]) -> list[TaskDefinition]:
+    """Return the tasks that a service's only worker lists."""
+    return [*merge_tasks("fastmcp", {"w1": list(entries)}, ["w1"]).values()]
+
+
 @pytest.fixture(scope="module")
-def entries() -> list[dict[str, Any]]:
-    """Return the entries of three tasks, as a worker of ours makes them."""
+def tasks() -> list[TaskDefinition]:
+    """Return three tasks, as a worker of ours lists them."""
     module = SimpleNamespace(one=bearer_token_store, two=bearer_token_list, three=delete_all)
-    return [spec.entry() for spec in TaskRegistry(module)]  # type: ignore[arg-type]
+    return listed(*(spec.entry() for spec in TaskRegistry(module)))  # type: ignore[arg-type]
 
 
-def test_without_a_name_all_tasks_are_listed_in_two_columns(entries: list[dict[str, Any]]) -> None:
+def test_without_a_name_all_tasks_are_listed_in_two_columns(tasks: list[TaskDefinition]) -> None:
     """A task without a description is listed all the same."""
-    assert render_tasks(entries).splitlines() == [
+    assert render_tasks(tasks).splitlines() == [
         "bearer_token_list   List the stored tokens.",
         "bearer_token_store  Store a token for a user.",
         "delete_all",
@@ -71,9 +77,9 @@ def test_no_tasks_give_no_lines() -> None:
     assert render_tasks([]) == ""
 
 
-def test_a_task_is_described_with_arguments_and_result(entries: list[dict[str, Any]]) -> None:
+def test_a_task_is_described_with_arguments_and_result(tasks: list[TaskDefinition]) -> None:
     """Required arguments are marked, types are words, lines are never cut."""
-    assert render_tasks(entries, "bearer_token_store").splitlines() == [
+    assert render_tasks(tasks, "bearer_token_store").splitlines() == [
         "bearer_token_store",
         "    Store a token for a user.",
         "",
@@ -99,23 +105,37 @@ def test_a_task_is_described_with_arguments_and_result(entries: list[dict[str, A
         ("delete_all", "object of integer or null"),
     ],
 )
-def test_results_show_what_lists_and_objects_hold(entries: list[dict[str, Any]], name: str, result: str) -> None:
+def test_results_show_what_lists_and_objects_hold(tasks: list[TaskDefinition], name: str, result: str) -> None:
     """References into the schema's definitions are followed."""
-    lines = render_tasks(entries, name).splitlines()
+    lines = render_tasks(tasks, name).splitlines()
     assert lines[lines.index("result") + 1] == f"    {result}  Value the task returned, null when it failed"
 
 
-def test_a_task_that_is_an_mcp_tool_says_so(entries: list[dict[str, Any]]) -> None:
+def test_a_task_that_is_an_mcp_tool_says_so(tasks: list[TaskDefinition]) -> None:
     """Hints, even empty ones, make a tool; only false doesn't."""
-    assert render_tasks(entries, "delete_all").endswith("\nMCP tool\n    yes")
-    assert render_tasks(entries, "bearer_token_list").endswith("\nMCP tool\n    no")
-    assert render_tasks([{"name": "foreign", "mcp": {}}], "foreign").endswith("\nMCP tool\n    yes")
+    assert render_tasks(tasks, "delete_all").endswith("\nMCP tool\n    yes")
+    assert render_tasks(tasks, "bearer_token_list").endswith("\nMCP tool\n    no")
+    assert render_tasks(listed({"name": "foreign", "mcp": {}}), "foreign").endswith("\nMCP tool\n    yes")
 
 
-def test_an_unknown_task_is_refused_with_the_names_there_are(entries: list[dict[str, Any]]) -> None:
+def test_differences_between_workers_are_named() -> None:
+    """Which workers have a task that others lack, and whose arguments are shown where they differ."""
+    old, new = ({"name": "say", "inputSchema": {"properties": {name: {}}}} for name in ("text", "words"))
+    answers = {"w2": [new, {"name": "greet", "description": "Greet."}], "w1": [old], "w3": [old]}
+    tasks = [*merge_tasks("demo", answers, ["w1", "w2", "w3"]).values()]
+    assert render_tasks(tasks).splitlines() == ["greet  Greet. (on w2)", "say"]
+    assert render_tasks(tasks, "greet").splitlines()[:5] == [
+        *("greet", "    Greet.", "", "workers", "    w2; the others don't have it")
+    ]
+    assert render_tasks(tasks, "say").splitlines()[:6] == [
+        *("say", "", "versions", "    its arguments differ; these are of w1", "", "arguments (* required)")
+    ]
+
+
+def test_an_unknown_task_is_refused_with_the_names_there_are(tasks: list[TaskDefinition]) -> None:
     """Those that resemble the wrong name come first."""
     with pytest.raises(UsageError) as caught:
-        render_tasks(entries, "bearer_token_stor")
+        render_tasks(tasks, "bearer_token_stor")
     assert str(caught.value) == (
         "unknown task 'bearer_token_stor': expected bearer_token_store, bearer_token_list, delete_all"
     )
@@ -144,7 +164,7 @@ def test_argument_types_are_put_into_words(schema: dict[str, Any], line: str) ->
     """Foreign workers' schemas, however odd or hostile, give one printable line an argument."""
     definitions = {"endless": {"type": "array", "items": {"$ref": "#/$defs/endless"}}}
     entry = {"name": "foreign", "inputSchema": {"properties": {"x": schema}, "$defs": definitions}}
-    assert render_tasks([entry], "foreign").splitlines()[3] == f"    {line}"
+    assert render_tasks(listed(entry), "foreign").splitlines()[3] == f"    {line}"
 
 
 def test_a_schema_with_keys_of_the_wrong_shape_is_described() -> None:
@@ -154,12 +174,12 @@ def test_a_schema_with_keys_of_the_wrong_shape_is_described() -> None:
         "inputSchema": {"properties": {"x": 1}, "required": 1},
         "outputSchema": {"properties": []},
     }
-    assert render_tasks([entry], "foreign").splitlines()[3] == "    x  any"
+    assert render_tasks(listed(entry), "foreign").splitlines()[3] == "    x  any"
 
 
 def test_an_entry_that_holds_only_a_name_is_described() -> None:
     """Every other key may be missing."""
-    assert render_tasks([{"name": "bare"}], "bare").splitlines() == [
+    assert render_tasks(listed({"name": "bare"}), "bare").splitlines() == [
         *("bare", "", "arguments", "    none", "", "result", "    any", "", "MCP tool", "    no")
     ]
 
@@ -181,5 +201,5 @@ _json = st.recursive(
 def test_no_entry_breaks_the_rendering_or_reaches_the_terminal(given_in: Any, given_out: Any, text: Any) -> None:
     """Whatever a worker answers, lines of printable text come out."""
     entry = {"name": "odd", "inputSchema": given_in, "outputSchema": given_out, "description": text}
-    for line in (*render_tasks([entry]).splitlines(), *render_tasks([entry], "odd").splitlines()):
+    for line in (*render_tasks(listed(entry)).splitlines(), *render_tasks(listed(entry), "odd").splitlines()):
         assert line.isprintable()

@@ -137,7 +137,7 @@ class TaskCatalogue:
 
     def _load(self, service: str, note: Callable[[str], None] = lambda _: None) -> _Known:
         results = self._client.run_job(service, "list_tasks", workers=ALL_WORKERS, timeout=LIST_TASKS_SECONDS)
-        answers, problems = _answers(results)
+        answers, problems = split_answers(results)
         if not answers:
             reasons = "; ".join(problems.values()) or "there are none"
             raise TaskError(f"no worker of {escape_line(service)} has listed its tasks: {reasons}")
@@ -159,8 +159,8 @@ def _services(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: f"{counts[name]} worker{'s' if counts[name] > 1 else ''}" for name in names}
 
 
-def _answers(results: Results) -> tuple[dict[str, object], dict[str, str]]:
-    """Return what each worker has answered, and why others have not."""
+def split_answers(results: Results) -> tuple[dict[str, object], dict[str, str]]:
+    """Return what each worker has answered to `list_tasks`, and a line about each of the others."""
     answers: dict[str, object] = {}
     problems = {}
     for worker, result in sorted(results.items()):

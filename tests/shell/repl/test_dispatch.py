@@ -102,12 +102,16 @@ def test_local_commands_need_no_worker(run: Run, client: FakeClient) -> None:
     assert client.calls == []
 
 
-def test_tasks_are_described_by_a_worker(run: Run, client: FakeClient) -> None:
-    """`man tasks` asks any worker for `list_tasks`; one that fails is named."""
+def test_tasks_are_described_as_all_workers_list_them(run: Run, client: FakeClient) -> None:
+    """One that doesn't answer is named, and an error only where none does."""
     client.answers["list_tasks"] = [{"name": "echo", "description": "Give it back"}]
     assert run("man tasks") == (0, "echo  Give it back\n", "")
-    assert client.calls == [{"service": "fastmcp", "task": "list_tasks", "workers": "any"}]
-    assert run("man tasks nothing")[0] == 2
+    assert client.calls == [{"service": "fastmcp", "task": "list_tasks", "workers": "all"}]
+    assert run("man tasks brief") == (0, "echo\n", "")
+    assert run("man tasks name echo") == run("man tasks echo")
+    assert run("man tasks echo name echo")[0] == run("man tasks nothing")[0] == 2
+    assert run("man tasks service demo") == (0, "echo  Give it back\n", "")
+    assert client.calls[-1]["service"] == "demo"
     client.failing["fastmcp-worker-1"] = "busy"
     assert run("man tasks") == (1, "", "fastmcp-worker-1: busy\n")
 
