@@ -156,7 +156,8 @@ def _check_request(message: dict[str, Any]) -> StaticResponse | None:
 
 def _unsupported_version(version: str, request_id: int | str | None) -> StaticResponse:
     shown = clean_line(version, _VERSION_CHARACTERS)
-    reason = f"MCP-Protocol-Version {shown} is not supported; supported: {', '.join(VERSIONS)}"
+    fault = f"MCP-Protocol-Version {shown} is not supported" if shown else "MCP-Protocol-Version is empty"
+    reason = f"{fault}; supported: {', '.join(VERSIONS)}"
     return error_response(
         400,
         reason,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import ssl
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
+from contextlib import closing
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
+from support.mcp.certificates import make_certificates, trusting
 from support.programs import Program, ProgramStarter, TerminalStarter, Watch
 from support.workers import EnvironmentFactory
 
@@ -38,7 +43,7 @@ def write(environment: Environment) -> Write:
 
     def change(*names: str, **keys: Any) -> None:
         settings = before["workers"][DEFAULT_WORKER][0]
-        workers = {DEFAULT_WORKER: [settings | keys], **{name: [settings] for name in names}}
+        workers = {DEFAULT_WORKER: [settings | keys], **{name: [settings | keys] for name in names}}
         file.write_text(json.dumps(before | {"workers": workers, "topology": {"workers": [*workers]}}))
 
     return change
@@ -65,6 +70,18 @@ def status(url: str, host: str) -> int:
         connection.close()
 
 
+def connects(url: str, folder: Path) -> bool:
+    """Whether a client that trusts the CA of `folder` connects."""
+    parts = urlsplit(url)
+    connection = HTTPSConnection(str(parts.hostname), parts.port, timeout=20, context=trusting(folder))
+    with closing(connection):
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except ssl.SSLCertVerificationError:
+            return False
+
+
 def test_hosts_change_and_a_mistake_changes_nothing(
     foreground: tuple[Program, str], environment: Environment, write: Write
 ) -> None:
@@ -84,6 +101,38 @@ def test_hosts_change_and_a_mistake_changes_nothing(
     program.process.send_signal(signal.SIGHUP)
     assert program.wait_for(DONE)[1].startswith("in force now: allowed_hosts")
     assert status(url, "mcp.example.com") == 421
+
+
+def test_named_certificates_change(environment: Environment, write: Write, start_program: ProgramStarter) -> None:
+    """Other paths are in force at once; a mistake in one of them changes nothing."""
+    made = {name: make_certificates(environment.folder / name) for name in ("old", "new")}
+    write(tls=made["old"])
+    program = start_program("-w", environment=environment)
+    url = program.wait_for(READY.replace("http:", "https:"))[3]
+    assert [connects(url, environment.folder / name) for name in ("old", "new")] == [True, False]
+    for named, said in (
+        (made["new"], "has read its inventory again: in force now: tls"),
+        (made["new"] | {"keyfile": made["old"]["keyfile"]}, "changed nothing: tls.keyfile: "),
+    ):
+        write(tls=named)
+        program.process.send_signal(signal.SIGHUP)
+        program.wait_for(re.escape(f"nfcli: worker {DEFAULT_WORKER} {said}"))
+        assert [connects(url, environment.folder / name) for name in ("old", "new")] == [False, True]
+    program.process.terminate()
+    assert program.end() == 0
+
+
+def test_a_worker_that_was_starting_reads_the_inventory_again(foreground: tuple[Program, str], write: Write) -> None:
+    """It may have read it before the change."""
+    program, _ = foreground
+    write("w2")
+    program.process.send_signal(signal.SIGHUP)
+    program.wait_for(DONE)
+    write("w2", allowed_hosts=["mcp.example.com"])
+    program.process.send_signal(signal.SIGHUP)
+    url = program.wait_for(r"nfcli: worker w2 is ready \(pid \d+\): MCP at (http://\S+/mcp)\n")[1]
+    program.wait_for(r"nfcli: worker w2 has read its inventory again: [^\n]*\n")
+    assert status(url, "mcp.example.com") == 401
 
 
 def test_logs_are_reopened(foreground: tuple[Program, str], environment: Environment) -> None:

@@ -186,6 +186,15 @@ def test_unknown_protocol_version_is_answered_with_the_known_ones(worker: Served
     assert (status, body) == (400, {"jsonrpc": "2.0", "id": "a", "error": error})
 
 
+@in_both_eras
+@pytest.mark.parametrize("version", ["", " ", "\t"])
+def test_empty_protocol_version_is_called_empty(worker: ServedWorker, version: str, era: str) -> None:
+    """There is no value to repeat."""
+    status, _, body = worker.post("tools/list", era=era, headers=(("mcp-protocol-version", version),))
+    message = f"MCP-Protocol-Version is empty; supported: {', '.join(VERSIONS)}"
+    assert (status, body["error"]["message"], body["error"]["data"]["requested"]) == (400, message, "")
+
+
 def test_initialize_negotiates_whatever_the_header_says(worker: ServedWorker) -> None:
     """The version is in its parameters."""
     params = {

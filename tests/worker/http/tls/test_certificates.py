@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import ssl
@@ -33,6 +34,11 @@ def load(folder: Path, **files: str) -> ServerCertificate:
     """Load the certificate of `folder/tls` as an inventory in `folder` names it."""
     named = {"certfile": "tls/server.crt", "keyfile": "tls/server.key", **files}
     return ServerCertificate(TlsInventory.model_validate(named), folder.parent)
+
+
+def inventory_of(folder: Path, **files: str) -> TlsInventory:
+    """Return the section of an inventory whose files are in `folder`."""
+    return TlsInventory.model_validate({key: str(folder / name) for key, name in files.items()})
 
 
 def served_certificate(worker: ServedWorker) -> bytes:
@@ -122,6 +128,48 @@ def test_replaced_certificate_serves_new_connections_and_open_ones_go_on(tls_wor
         assert read_response(connection, "GET")[0] == 200
     assert served_certificate(worker) == renewed.der != before
     assert worker.certificate.summary == renewed
+
+
+def test_files_that_a_changed_inventory_names_are_in_force_when_they_are_applied(
+    tls_worker: Serve, folder: Path, tmp_path: Path
+) -> None:
+    """Not before, and not if one of them can't be used; what changes later is looked for in the new places."""
+    worker = tls_worker(tls={"certfile": str(folder / "server.crt"), "keyfile": str(folder / "server.key")})
+    certificate, first = worker.certificate, served_certificate(worker)
+    assert certificate is not None
+    create_authority(tmp_path / "other", NAMES)
+    elsewhere = {"certfile": "other/server.crt", "keyfile": "other/server.key"}
+    other = load(folder, **elsewhere).summary
+    apply = certificate.prepare(inventory_of(tmp_path, **elsewhere))
+    assert served_certificate(worker) == first != other.der
+    apply()
+    assert worker.certificate is certificate
+    assert certificate.summary == other
+    for wrong in ({"certfile": "none.crt"}, {"keyfile": "tls/server.key"}, {"client_ca": "tls/server.crt"}):
+        with pytest.raises(CertificateError):
+            certificate.prepare(inventory_of(tmp_path, **(elsewhere | wrong)))
+    with pytest.raises(CertificateError, match=r"^tls: it can't be turned off while the worker runs: restart"):
+        certificate.prepare(None)
+    assert certificate.summary == other
+    renewed = renew_certificate(tmp_path / "other")
+    certificate.reload_if_changed()
+    assert certificate.summary == renewed
+
+
+@pytest.mark.parametrize("key", ["certfile", "keyfile", "client_ca"])
+def test_pipe_in_place_of_a_file_is_refused_at_once(folder: Path, key: str) -> None:
+    """Reading it would wait for somebody who writes; a certificate that is in use stays so."""
+    loaded = load(folder, client_ca="tls/ca.crt")
+    before, names = loaded.summary, {"certfile": "server.crt", "keyfile": "server.key", "client_ca": "ca.crt"}
+    pipe = folder / names[key]
+    pipe.unlink()
+    os.mkfifo(pipe, 0o600)
+    message = rf"^tls\.{key}: {pipe} must be a regular file: move away what is there$"
+    with pytest.raises(CertificateError, match=message):
+        load(folder, client_ca="tls/ca.crt")
+    for _ in range(2):
+        loaded.reload_if_changed()
+    assert loaded.summary == before
 
 
 def test_client_ca_is_replaced_as_a_whole(tls_worker: Serve, folder: Path, tmp_path: Path) -> None:
