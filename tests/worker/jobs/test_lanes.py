@@ -9,7 +9,6 @@ from nfcli.models.errors import TaskError
 from nfcli.worker.jobs.executor import THREADS, JobLimits
 from nfcli.worker.jobs.lane_threads import LaneLimits
 from nfcli.worker.jobs.task import Lane
-from nfcli.worker.jobs.tracked_job import JobState
 from support.job_bench import WAIT_SECONDS, JobBench
 
 
@@ -35,8 +34,8 @@ def test_client_has_these_threads_of_each_lane(bench: JobBench, task: str, threa
     for _ in range(threads):
         bench.entered.get(timeout=WAIT_SECONDS)
     assert [bench.executor.find("greedy", f"h{n}") for n in range(threads + 1)] == [
-        *[(JobState.STARTED, None)] * threads,
-        (JobState.PENDING, None),
+        *[("STARTED", None)] * threads,
+        ("PENDING", None),
     ]
     bench.gate.set()
     assert [answers.get(timeout=WAIT_SECONDS)["result"] for answers in held] == ["let go"] * (threads + 1)
