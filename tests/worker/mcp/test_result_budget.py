@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +66,14 @@ def ping(size: int) -> dict[str, Any]:
     return {"name": PING, "arguments": {"target": str(size)}}
 
 
+@contextmanager
+def connect_lazily(site: Any) -> Iterator[socket.socket]:
+    """Connect with a receive buffer that the system doesn't enlarge: it might take a result that nobody reads."""
+    with site.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        yield connection
+
+
 def wait_for_response(connection: socket.socket) -> None:
     """Wait until a response has begun, without reading any of it."""
     assert connection.recv(1, socket.MSG_PEEK) == b"H"
@@ -83,7 +92,7 @@ def test_unread_results_of_one_token_are_bounded_together(
     site: Any, budget: ResultBudget, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What a client hasn't read stays counted; other tokens have their own share; a line and a counter tell it."""
-    with site.connect() as lazy, caplog.at_level(logging.WARNING):
+    with connect_lazily(site) as lazy, caplog.at_level(logging.WARNING):
         lazy.sendall(site.request("tools/call", ping(8 * MIB)))
         wait_for_response(lazy)
         assert 8 * MIB < budget.counters()["result_bytes"] < 9 * MIB
@@ -104,7 +113,7 @@ def test_unread_results_of_one_token_are_bounded_together(
 
 def test_result_of_a_client_that_has_gone_is_not_counted(site: Any, budget: ResultBudget) -> None:
     """Whether it has read some of it or nothing."""
-    with site.connect() as lazy:
+    with connect_lazily(site) as lazy:
         lazy.sendall(site.request("tools/call", ping(8 * MIB)))
         wait_for_response(lazy)
         assert budget.counters()["result_bytes"] > 0
@@ -113,7 +122,7 @@ def test_result_of_a_client_that_has_gone_is_not_counted(site: Any, budget: Resu
 
 def test_unread_result_does_not_outlive_its_token(site: Any, budget: ResultBudget) -> None:
     """A deletion doesn't wait for the client either."""
-    with site.connect() as lazy:
+    with connect_lazily(site) as lazy:
         lazy.sendall(site.request("tools/call", ping(8 * MIB), token="t"))
         wait_for_response(lazy)
         assert delete_tokens(site.store, username="other") == 1
@@ -122,7 +131,7 @@ def test_unread_result_does_not_outlive_its_token(site: Any, budget: ResultBudge
 
 def test_results_of_own_tools_count_as_well(site: Any, budget: ResultBudget) -> None:
     """A result that is dropped takes nothing."""
-    with site.connect() as lazy:
+    with connect_lazily(site) as lazy:
         lazy.sendall(site.request("tools/call", {"name": OWN, "arguments": {"count": 8 * MIB}}))
         wait_for_response(lazy)
         assert outcome(site, {"name": OWN, "arguments": {"count": 3 * MIB}}) == DROPPED
