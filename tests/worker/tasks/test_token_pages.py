@@ -55,7 +55,7 @@ def listing(worker: TaskContext) -> Listing:
 def pages(listing: Listing, limit: int, **kwargs: Any) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each page."""
     cursor = None
-    while True:
+    for _ in range(len(STORED) + 1):
         found = listing(Page(limit=limit, after=cursor), **kwargs)
         yield found["rows"]
         cursor = found["next"]
