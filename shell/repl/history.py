@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from pathlib import Path
 
 from ...models.commands.base import JobArguments
@@ -70,9 +70,10 @@ class HistoryFile:
 def mask_line(line: str, location: Sequence[Scope], tokens: Container[str] = ()) -> str:
     """Return a line with its secrets masked; empty for a comment, which isn't kept.
 
-    In a valid line, the values of secret fields are masked, and in a command for workers what is among the stored
-    `tokens` or looks like one, wherever it stands. In any other a secret may be anywhere after the first wrong
-    word, so from there on only words of the shell and the command tree stay. `location` is the open group.
+    In a valid line, the values of secret fields are masked, and what is among the stored `tokens` or looks like one: in
+    a command for workers wherever it stands, in others where a filter searches for it. In any other line a secret may
+    be anywhere after the first wrong word, so from there on only words of the shell and the command tree stay.
+    `location` is the open group.
     """
     if is_comment(line):
         return ""
@@ -90,11 +91,14 @@ def mask_line(line: str, location: Sequence[Scope], tokens: Container[str] = ())
     else:
         suspects = {len(words) - 1} if tail.open_quote else set()
     secrets = {first + number for number in parser.secrets if words[first + number].text != ASK}
-    masked = secrets | suspects | _filtered_tokens(words)
+    filtered = _filtered(words)
+    masked = secrets | suspects | {position for position in filtered if _LIKE_A_TOKEN.fullmatch(words[position].text)}
     if parser.command is not None and issubclass(parser.command.model, JobArguments):
         # Only workers of this service have tokens, and only they are to see what was typed for it.
         stored = tokens if parser.command.model.SERVICE == SERVICE else ()
-        masked |= _misplaced_tokens(parser, words, masked, stored) | _json_secrets(words)
+        masked |= _tokens_among(range(len(words)), words, parser, masked, stored) | _json_secrets(words)
+    elif parser.command is not None:
+        masked |= _tokens_among(filtered, words, parser, masked, tokens)
     return _with_masks(line, words, masked)
 
 
@@ -107,21 +111,17 @@ def _json_secrets(words: Sequence[Word]) -> set[int]:
     }
 
 
-def _filtered_tokens(words: Sequence[Word]) -> set[int]:
-    """Return the positions of words that a filter searches for and that look like a token: `| include 888945f9…`."""
-    return {
-        position
-        for position in range(1, len(words))
-        if words[position - 1].text in _FILTERS and _LIKE_A_TOKEN.fullmatch(words[position].text)
-    }
+def _filtered(words: Sequence[Word]) -> set[int]:
+    """Return the positions of words that a filter searches for: `| include 888945f9…`."""
+    return {position for position in range(1, len(words)) if words[position - 1].text in _FILTERS}
 
 
-def _misplaced_tokens(
-    parser: Parser, words: Sequence[Word], masked: Collection[int], tokens: Container[str]
+def _tokens_among(
+    positions: Iterable[int], words: Sequence[Word], parser: Parser, masked: Collection[int], tokens: Container[str]
 ) -> set[int]:
-    """Return the positions of words outside of secret fields that are tokens, or look like one."""
+    """Return those of the positions whose words are tokens or look like one, and aren't masked yet."""
     known = vocabulary(parser.groups[0].model) | SHELL_WORDS.keys()
-    texts = {position: word.text for position, word in enumerate(words) if position not in masked}
+    texts = {position: words[position].text for position in positions if position not in masked}
     return {
         position
         for position, text in texts.items()

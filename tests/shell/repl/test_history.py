@@ -83,6 +83,8 @@ def test_a_wrong_line_keeps_only_words_that_can_be_no_secret(line: str, text: st
     [
         ("fastmcp auth list-tokens | include abc1", "fastmcp auth list-tokens | include ***"),
         ("fastmcp auth list-tokens | json | exclude abc1", "fastmcp auth list-tokens | json | exclude ***"),
+        ("show norfab workers | include abc1", "show norfab workers | include ***"),
+        ("man page abc1 | include ann", "man page abc1 | include ann"),
         ("fastmcp auth create-token username abc1", "fastmcp auth create-token username ***"),
         ("fastmcp auth delete-token username 'abc1'", "fastmcp auth delete-token username ***"),
         ("fastmcp auth list-tokens workers abc1", "fastmcp auth list-tokens workers ***"),
@@ -92,7 +94,7 @@ def test_a_wrong_line_keeps_only_words_that_can_be_no_secret(line: str, text: st
     ],
 )
 def test_word_that_is_stored_as_a_token_is_masked_wherever_it_stands(line: str, text: str) -> None:
-    """However short; commands that need no worker ask none."""
+    """However short; of commands that need no worker, what a filter searches for."""
     assert kept(line, tokens={"abc1", "auth", "60x"}) == text
 
 
