@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -172,7 +173,8 @@ def _run_setup(arguments: argparse.Namespace) -> int:
         environment = create_fleet_environment(
             arguments.create_env, arguments.fleet_key, arguments.state, tls_names=names
         )
-        _notice(f"environment written to {environment.folder}: start it with nfcli -i {environment.inventory_file}")
+        file = shlex.quote(str(environment.inventory_file))
+        _notice(f"environment written to {environment.folder}: start it with nfcli -i {file}")
         if arguments.tls:
             _notice(f"clients have to trust the CA in {environment.folder / 'tls' / 'ca.crt'}: man page mcp-clients")
     return EXIT_OK

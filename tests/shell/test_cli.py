@@ -70,6 +70,15 @@ def test_options_of_norfab_say_what_to_use(
     assert [*folder.iterdir()] == []
 
 
+def test_the_command_for_a_new_environment_can_be_pasted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its path is quoted where a shell would divide it."""
+    assert main(["--create-env", "my env"]) == 0
+    environment = folder / "my env"
+    assert capsys.readouterr().err == (
+        f"nfcli: environment written to {environment}: start it with nfcli -i '{environment}/inventory.yaml'\n"
+    )
+
+
 @pytest.mark.parametrize("option", ["--user", "--dry-run"])
 def test_options_of_a_service_need_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They would mean nothing."""
