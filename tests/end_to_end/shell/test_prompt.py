@@ -103,7 +103,7 @@ def test_help_comes_without_enter_and_keeps_the_line(terminal: Terminal) -> None
 
 def test_tab_completes_commands_fields_workers_and_users(terminal: Terminal) -> None:
     """Words are finished by what the tree, the inventory and the worker's database hold."""
-    typed = f"fas{TAB}au{TAB}cr{TAB}user{TAB}'Zoë Beau' tok{TAB}t-zoe wor{TAB}fastmcp-w{TAB}"
+    typed = f"fastm{TAB}au{TAB}cr{TAB}user{TAB}'Zoë Beau' tok{TAB}t-zoe wor{TAB}fastmcp-w{TAB}"
     assert terminal.run(typed) == TRUE
     (row,) = json.loads(terminal.run(f"fastmcp auth list-tokens username Zo{TAB}| json"))
     assert (row["username"], row["token"]) == ("Zoë Beau", "t-zoe")

@@ -126,7 +126,7 @@ def test_a_question_mark_in_quotes_is_a_character(start: Start) -> None:
 def test_tab_completes_commands_fields_workers_and_users(start: Start) -> None:
     """Each word can be finished with a key press, names with blanks in quotes."""
     child = start()
-    child.send(f"fas{TAB}au{TAB}cr{TAB}user{TAB}'two words' to{TAB}t1 wo{TAB}w2\r")
+    child.send(f"fastm{TAB}au{TAB}cr{TAB}user{TAB}'two words' to{TAB}t1 wo{TAB}w2\r")
     child.expect(r'\{\r\n    "w2": true\r\n\}')
     child.send(f"fastmcp auth list-tokens username t{TAB}wor{TAB}al{TAB}\r")
     child.expect(r"w2 +two words +t1")
@@ -293,7 +293,7 @@ def test_nothing_is_read_to_drop_a_secret_at_a_prompt() -> None:
 @pytest.mark.parametrize(
     ("line", "out"),
     [
-        ("fast?", " fastmcp    FastMCP service\n"),
+        ("fastm?", " fastmcp    FastMCP service\n"),
         ("fastmcp ?", FASTMCP_HELP),
         ("exit ?", " exit    Leave this subshell, or at the top the shell\n"),
     ],
