@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -113,21 +112,17 @@ def test_references_are_resolved_and_loops_end() -> None:
         }
     }
     assert value({"$ref": "#/$defs/Mode"}, root).choices == ("a", "b")
-    start = time.monotonic()
     for name in ("Loop", "Many", "Nothing"):
         assert value({"$ref": f"#/$defs/{name}"}, root).convert("x") == "x"
     assert value({"$ref": "#/$defs/Tree"}, root).convert("[[], [[]]]") == [[], [[]]]
     assert value({"$ref": "http://example.com/schema"}, root).convert("x") == "x"
-    assert time.monotonic() - start < 5
 
 
 def test_a_pattern_that_never_ends_is_left_to_the_worker() -> None:
     """So is one that can't be compiled: the prompt goes on in a moment."""
-    start = time.monotonic()
     text = "a" * 5_000 + "!"
     assert value({"type": "string", "pattern": "^(a|aa)+$"}).convert(text) == text
     assert value({"type": "string", "pattern": "(["}).convert("x") == "x"
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

