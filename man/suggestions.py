@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _QUOTED_CHARACTERS = 64
 _LISTED_NAMES = 100
@@ -18,7 +18,12 @@ def unknown_name(kind: str, word: str, names: Iterable[str], *, where: str = "")
     known = list(names)
     close = difflib.get_close_matches(word, known, n=3)
     ordered = [*close, *(name for name in known if name not in close)]
-    more = len(ordered) - _LISTED_NAMES
-    listed = ", ".join(ordered[:_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
     place = f" {where}" if where else ""
-    return f"unknown {kind} {word[:_QUOTED_CHARACTERS]!r}{place}: expected {listed or 'nothing'}"
+    listed = list_names(ordered, _LISTED_NAMES) or "nothing"
+    return f"unknown {kind} {word[:_QUOTED_CHARACTERS]!r}{place}: expected {listed}"
+
+
+def list_names(names: Sequence[str], limit: int) -> str:
+    """Return names for a message, separated by commas: the first `limit`, and how many others there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -118,12 +118,12 @@ class Client:
             timeout: seconds for the whole job, connecting included.
             page: request a part of a list, where nfcli's workers have pages: `{"rows": […], "next": CURSOR}`.
 
-        One that failed, disconnected or didn't answer in time has `failed` true, a line in `errors`, and a status.
+        A worker that failed, disconnected or didn't answer in time has `failed` true and one line in `errors`.
 
         Raises:
             NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
             AccessDeniedError: every worker that could be reached refused this client's key.
-            UsageError: an argument is not valid, or the client is closed or another process's (before a fork).
+            UsageError: an argument is not valid, or the client is closed or belongs to the process before a fork.
         """
         encode = partial(self._encode, task, kwargs or {}, args=args or (), timeout=timeout, result_format=_form(page))
         data, deadline = encode(), time.monotonic() + timeout

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from ...models.commands.base import ALL_WORKERS, ANY_WORKER, Entry, folds_dashes
 from ...models.errors import NfcliError
 from ..syntax.lexer import FILE_MARK, PIPE, Word, quote, split_typed
@@ -41,8 +39,7 @@ def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) ->
     except NfcliError:
         return nothing
     entry = parser.expected_value or parser.scope.positional()
-    model = None if parser.command is None else parser.command.model
-    values = _values(suggester, entry, typed, model) if entry is not None else []
+    values = _values(suggester, entry, typed, service_of(parser.command)) if entry is not None else []
     if parser.expected_value is not None or typed.is_quoted:
         return Completions(typed.start, values)
     names = [quote(name) for name in names_below]
@@ -53,7 +50,7 @@ def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) ->
     return Completions(typed.start, [*sorted(found), *values])
 
 
-def _values(suggester: ValueSuggester, entry: Entry, word: Word, command: type[BaseModel] | None) -> list[str]:
+def _values(suggester: ValueSuggester, entry: Entry, word: Word, service: str) -> list[str]:
     typed = word.text
     if entry.reads_files and not word.is_quoted and typed.startswith(FILE_MARK):
         names = local_files(typed.removeprefix(FILE_MARK))
@@ -61,7 +58,7 @@ def _values(suggester: ValueSuggester, entry: Entry, word: Word, command: type[B
     is_list = entry.key == "workers" or (entry.value_type is not None and entry.value_type.is_list)
     head, comma, last = typed.rpartition(",") if is_list else ("", "", typed)
     taken = {ALL_WORKERS, ANY_WORKER, *(name.strip() for name in head.split(","))} if comma else set()
-    suggested = suggester.suggest(entry, typed, service_of(command))
+    suggested = suggester.suggest(entry, typed, service)
     values = [value for value in suggested if value.startswith(last) and value not in taken]
     # A folder is no finished word: what is in it may follow.
     return [quote(head + comma + value) + ("" if value.endswith("/") else " ") for value in values]

@@ -15,12 +15,13 @@ from ...models.commands.base import ALL_WORKERS, ANY_WORKER, CommandGroup, Entry
 from ...models.commands.root import Root
 from ...models.errors import NfcliError, NoWorkersError
 from ...models.inventory.schema import SERVICE
+from ..syntax.parser import Scope
 from .dispatch import ShellClient
+from .services.background import RETRY_SECONDS
 from .services.shared_files import SharedFiles
 
 USERS_TIMEOUT_SECONDS = 1.0
 USERS_FRESH_SECONDS = 10.0
-RETRY_SECONDS = 30.0
 
 
 class ValueSuggester:
@@ -47,7 +48,10 @@ class ValueSuggester:
         self._names_after = float("-inf")
 
     def suggest(self, entry: Entry, typed: str = "", service: str = SERVICE) -> list[str]:
-        """Return values for a field, among them all that begin with `typed`; workers are those of `service`."""
+        """Return values for a field, among them all that begin with `typed`; workers and users are those of `service`.
+
+        Only workers of `fastmcp` list their users.
+        """
         if entry.is_secret:
             return []
         if entry.value_type is not None:
@@ -59,7 +63,7 @@ class ValueSuggester:
             "source": lambda: self._worker_names(service),
             "targets": lambda: self._worker_names(service),
             "worker": lambda: list(self._client.missing_workers()),
-            "username": self._usernames,
+            "username": lambda: self._usernames() if service == SERVICE else [],
             "topic": lambda: [topic for topic, _ in list_pages()],
             "file": list_examples,
             "path": lambda: _paths(self._root, typed),
@@ -109,9 +113,10 @@ class ValueSuggester:
         return sorted({str(name) for names in lists for name in names if name and str(name).isprintable()})
 
 
-def service_of(command: type[BaseModel] | None) -> str:
+def service_of(command: Scope | None) -> str:
     """Return the service to whose workers a command's job goes."""
-    return command.SERVICE if command is not None and issubclass(command, JobArguments) else SERVICE
+    model = None if command is None else command.model
+    return model.SERVICE if model is not None and issubclass(model, JobArguments) else SERVICE
 
 
 def _choices(annotation: Any) -> list[str]:

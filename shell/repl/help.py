@@ -31,8 +31,7 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
     parser = Parser(location, SHELL_WORDS)
     parser.feed_all(request.words)
     if parser.expected_value is not None:
-        model = None if parser.command is None else parser.command.model
-        values = suggester.suggest(parser.expected_value, "", service_of(model))
+        values = suggester.suggest(parser.expected_value, "", service_of(parser.command))
         return _to_text(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
     found = []
     for name, entry in parser.scope.choices().items():

@@ -9,9 +9,9 @@ from ...models.commands.base import ALL_WORKERS
 from ...models.errors import NfcliError
 from ...models.inventory.schema import SERVICE
 from .dispatch import ShellClient
+from .services.background import RETRY_SECONDS
 
 CHECK_TIMEOUT_SECONDS = 1.0
-RETRY_SECONDS = 30.0
 
 
 class StoredTokens:

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from pydantic import BaseModel
 
+from ...man.suggestions import list_names
 from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries, find_entry
 from ...models.errors import UsageError
 from ...models.inventory.masking import MASK
@@ -272,8 +273,7 @@ def secret_words(model: type[BaseModel]) -> frozenset[str]:
 
 def listed(names: Sequence[str]) -> str:
     """Return words for a message, the first ones where there are many."""
-    more = len(names) - LISTED_WORDS
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:LISTED_WORDS])} and {more} more"
+    return list_names(names, LISTED_WORDS)
 
 
 def _load_pipes(command: type[BaseModel]) -> type[BaseModel]:

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from ....models.commands.base import ANY_WORKER
 from ....models.protocol.jobs import Results
 from .background import Background
-from .catalogue import FRESH_SECONDS, KEY_PRESS_SECONDS
+from .catalogue import KEY_PRESS_SECONDS
 
 SCHEME = "nf://"
 SERVICE = "filesharing"
 LIST_SECONDS = 1.0
-KEPT_SECONDS = 10 * FRESH_SECONDS
+KEPT_SECONDS = 10.0
 MAX_FILES = 1_000
 
 
