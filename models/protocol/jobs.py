@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_json
 
 from ..errors import ProtocolError, UsageError, validation_messages
 from .frames import decode_object, encode_data
@@ -244,7 +244,10 @@ def _event_time() -> str:
 
 
 class JobEvent(BaseModel):
-    """The data of an EVENT: progress of a running job. `timestamp` is local time, `22-Nov-2026 04:04:00.480`."""
+    """The data of an EVENT of a running job. `timestamp` is local time, `22-Nov-2026 04:04:00.480`.
+
+    `extras` and `timeout`, in seconds, belong to questions; they are left out where they are None.
+    """
 
     worker: str
     service: str
@@ -256,6 +259,12 @@ class JobEvent(BaseModel):
     resource: str | list[str] = Field(default_factory=list)
     severity: str = "INFO"
     timestamp: str = Field(default_factory=_event_time)
+    extras: dict[str, Any] | None = None
+    timeout: int | None = None
+
+    def encode(self) -> bytes:
+        """Return the JSON of the event."""
+        return to_json(self, exclude_none=True)
 
 
 def normalize_result(answer: Any) -> dict[str, Any]:

@@ -358,7 +358,7 @@ class JobExecutor:
             task=job.request.task[:64],
             status="running",
         )
-        notify(to_json(event))
+        notify(event.encode())
 
     def _failure(self, job: TrackedJob, reason: str) -> Result:
         return Result(
