@@ -132,6 +132,26 @@ class WorkerInventory(InventorySection):
         )
 
     @property
+    def forward_auth_problem(self) -> str | None:
+        """The reason why what the inventory says about forward authentication has no effect, or None."""
+        if not self.auth_bearer.forward_auth or self.authentication_enabled:
+            return None
+        return (
+            "auth_bearer.forward_auth is true and authentication is off, so that there are no tokens to verify: set "
+            "authentication_enabled: true in the worker's inventory, or remove auth_bearer.forward_auth"
+        )
+
+    @property
+    def forward_auth_warning(self) -> str | None:
+        """What forward authentication lacks, or None."""
+        if not self.auth_bearer.forward_auth or self.trusted_proxies:
+            return None
+        return (
+            "auth_bearer.forward_auth is true and trusted_proxies is empty: the clients of all proxies count as one "
+            "address for wrong tokens: list the proxies' addresses in trusted_proxies"
+        )
+
+    @property
     def plain_http_problem(self) -> str | None:
         """The reason why tokens could be read on the network (RFC 6750 section 5.3), or None."""
         if self.tls is not None or self.is_loopback or self.trusted_proxies:
@@ -148,11 +168,14 @@ class WorkerInventory(InventorySection):
         """The reason why this must not be served, or None."""
         if self.require_tls and self.plain_http_problem is not None:
             return f"require_tls is true and {self.plain_http_problem}"
-        return self.exposure_problem
+        return self.exposure_problem or self.forward_auth_problem
 
     def warnings(self) -> list[str]:
         """Return what is permitted and most probably not meant, a line each."""
-        return [*filter(None, [self.plain_http_problem]), *reserved_key_warnings(self.uvicorn)]
+        return [
+            *filter(None, [self.plain_http_problem, self.forward_auth_warning]),
+            *reserved_key_warnings(self.uvicorn),
+        ]
 
     def base_url(self, port: int | None = None) -> str:
         """Return the MCP server's URL without a path; `port` is the bound one where the inventory says 0."""

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
-import socket
-import ssl
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,13 +17,11 @@ from nfcli.worker.jobs.task import task
 from nfcli.worker.mcp.reply_streams import Pace
 from support import examples
 from support.fabric.worker import eventually
-from support.mcp.certificates import make_certificates, trusting
-from support.mcp.served_worker import TOKEN, WAIT_SECONDS, McpAddress, ServedWorker, read_response
+from support.mcp.proxies import NAME, PROGRAMS, Proxied, run_proxy
+from support.mcp.served_worker import TOKEN, WAIT_SECONDS, ServedWorker, read_response
 
 pytestmark = pytest.mark.slow
 
-NAME = "mcp.example.com"
-ATTEMPTS = 3
 FILES = {block.file: block.text for block in examples.blocks("man/pages/proxies.md")}
 HOLD = {"name": "service_fastmcp__task_hold", "arguments": {}}
 FORGED = (
@@ -41,77 +30,6 @@ FORGED = (
     ("x-forwarded-host", "evil.example.com"),
     ("forwarded", "for=9.9.9.9;host=evil.example.com"),
 )
-
-
-class Proxied(McpAddress):
-    """A worker behind a proxy on this machine, that clients reach as `https://mcp.example.com`."""
-
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        self.url = f"https://{NAME}/mcp"
-        self._port = port
-        self._context = context
-
-    def status(self, source: str | None = None, **options: Any) -> int:
-        """Post a request; return the status of the response, which may be the proxy's own or a stream."""
-        return self.send(self.request(**options), source)[0]
-
-    def connect(self, source: str | None = None) -> socket.socket:
-        """Open a connection with TLS."""
-        address = ("127.0.0.1", self._port)
-        plain = socket.create_connection(address, WAIT_SECONDS, source_address=(source, 0) if source else None)
-        return self._context.wrap_socket(plain, server_hostname=NAME)
-
-
-@dataclass(frozen=True)
-class Program:
-    """A proxy: its program, the file on the page, and how that is adapted; `run` returns the command."""
-
-    name: str
-    file: str
-    changes: Callable[[Path, int], dict[str, str]]
-    around: Callable[[Path, str], str]
-    run: Callable[[Path], list[str]]
-
-
-def nginx_file(folder: Path, text: str) -> str:
-    """Return a whole configuration with `text` as the part that the page has."""
-    user = "user root;" if os.geteuid() == 0 else ""
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    return f"{user}\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{paths}{text}\n}}\n"
-
-
-PROGRAMS = [
-    Program(
-        "nginx",
-        "nginx.conf",
-        lambda folder, port: {
-            "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
-            "/etc/ssl/mcp.example.com.crt": f"{folder}/server.crt",
-            "/etc/ssl/mcp.example.com.key": f"{folder}/server.key",
-        },
-        nginx_file,
-        lambda file: ["nginx", "-e", "stderr", "-c", str(file), "-p", str(file.parent), "-g", "daemon off;"],
-    ),
-    Program(
-        "caddy",
-        "Caddyfile",
-        lambda folder, port: {
-            f"{NAME} {{": f"https://{NAME}:{port} {{\n\tbind 127.0.0.1\n\ttls {folder}/server.crt {folder}/server.key"
-        },
-        lambda _folder, text: f"{{\n\tadmin off\n\tauto_https disable_redirects\n}}\n{text}",
-        lambda file: ["caddy", "run", "--config", str(file), "--adapter", "caddyfile"],
-    ),
-    Program(
-        "haproxy",
-        "haproxy.cfg",
-        lambda folder, port: {
-            "bind :443 ssl crt /etc/ssl/mcp.example.com.pem": f"bind 127.0.0.1:{port} ssl crt {folder}/both.pem"
-        },
-        lambda _folder, text: text,
-        lambda file: ["haproxy", "-db", "-f", str(file)],
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -144,49 +62,10 @@ def proxied(
 ) -> Iterator[Proxied]:
     """Run each proxy in front of the worker."""
     program = request.param
-    if shutil.which(program.name) is None:
-        pytest.skip(f"{program.name} is not installed")
     folder = tmp_path_factory.mktemp(program.name)
-    make_certificates(folder, NAME)
-    (folder / "both.pem").write_bytes((folder / "server.crt").read_bytes() + (folder / "server.key").read_bytes())
-    with running(program, folder, urlsplit(worker.url).netloc) as port:
-        yield Proxied(port, trusting(folder))
-
-
-@contextmanager
-def running(program: Program, folder: Path, worker: str) -> Iterator[int]:
-    """Run a proxy in front of the worker at an address; yield its port."""
-    for _ in range(ATTEMPTS):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        text = FILES[program.file]
-        for old, new in {**program.changes(folder, port), "127.0.0.1:8001": worker}.items():
-            assert text.count(old) == 1
-            text = text.replace(old, new)
-        file = folder / program.file
-        file.write_text(program.around(folder, text))
-        home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                program.run(file), cwd=folder, stdout=log, stderr=log, env={**os.environ, **home}
-            )
-        try:
-            if eventually(lambda: process.poll() is not None or listens(port)) and process.poll() is None:  # noqa: B023
-                yield port
-                return
-        finally:
-            process.terminate()
-            process.wait(WAIT_SECONDS)
-    pytest.fail((folder / "log").read_text())
-
-
-def listens(port: int) -> bool:
-    """Whether a connection to a port succeeds."""
-    try:
-        socket.create_connection(("127.0.0.1", port), WAIT_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    addresses = {"127.0.0.1:8001": urlsplit(worker.url).netloc}
+    with run_proxy(program, folder, {program.file: FILES[program.file]}, addresses) as proxied:
+        yield proxied
 
 
 def test_requests_reach_the_worker_and_its_metadata_names_the_proxy(proxied: Proxied) -> None:

@@ -66,7 +66,7 @@ class DiskcacheBearerTokenVerifier:
         if access is None:
             return None
         entries = {"user": AuthenticatedUser(access), "auth": AuthCredentials(access.scopes)}
-        return Caller(token, frozenset(access.scopes), entries)
+        return Caller(token, frozenset(access.scopes), entries, access.client_id, access.expires_at)
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return the access token that a valid token stands for; None otherwise, also where the store fails."""

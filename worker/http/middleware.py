@@ -27,7 +27,7 @@ from .allowed_hosts import host_patterns, origin_patterns, sharing_patterns
 from .authentication import authenticate, delay_response, recheck_token
 from .connections.protocol import mark_known
 from .forwarding.elements import ForwardingError
-from .forwarding.origin import RequestOrigin, remember, request_origin
+from .forwarding.origin import RequestOrigin, names_host, remember, request_origin
 from .policy import HEALTH_PATH, READY_PATH, AccessPolicy, AuthScheme, Caller
 from .public.cross_origin import (
     REQUESTED_HEADERS,
@@ -41,6 +41,7 @@ from .public.cross_origin import (
 from .public.oauth import oauth_error
 from .request_cycle import RequestCycle
 from .responses import CLOSE, TOO_MANY_REQUESTS, StaticResponse, error_response
+from .verification.forward_auth import VERIFY_PATH, as_forward_auth, verified
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,9 @@ class RequestMiddleware:
             await checked.send(send)
             return
         mark_known(scope)
-        stream_app = self._policy.stream_app
-        app = self._app if scope["method"] == "POST" or stream_app is None else stream_app
-        cycle = RequestCycle(app, scope, receive, send)
+        cycle = RequestCycle(
+            self._app_for(scope, checked), scope, receive, send, reads_body=not self._is_forward_auth(scope)
+        )
         try:
             if checked is None:
                 await cycle.run(headers.get(b"content-length"))
@@ -154,6 +155,16 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             # The server's grace period is over; nothing awaits this task, so it may end here.
             await cycle.respond(_STOPPING)
+
+    def _app_for(self, scope: Scope, checked: tuple[AuthScheme, Caller] | None) -> ASGIApp:
+        if checked is not None and self._is_forward_auth(scope):
+            return verified(checked[1])
+        stream_app = self._policy.stream_app
+        return self._app if scope["method"] == "POST" or stream_app is None else stream_app
+
+    def _is_forward_auth(self, scope: Scope) -> bool:
+        """Whether a proxy asks about a request to another server."""
+        return bool(scope["path"] == VERIFY_PATH) and self._policy.forward_auth is not None
 
     async def _answer_probe(self, scope: Scope, send: Send) -> None:
         response = _HEALTHY
@@ -171,6 +182,9 @@ class RequestMiddleware:
         """Return the response to a request that the application does not get, or its caller; None without schemes."""
         if not self._is_open:
             return _STOPPING
+        if self._is_forward_auth(scope):
+            checked = self._check_forward_auth(scope, headers, duplicate)
+            return as_forward_auth(checked) if isinstance(checked, StaticResponse) else checked
         response = self._reject_early(scope, headers, duplicate)
         if response is not None:
             return response
@@ -181,6 +195,17 @@ class RequestMiddleware:
         if self._policy.stream_app is None:
             return _POST_ONLY
         return authenticated if scope["method"] == "GET" else _GET_OR_POST_ONLY
+
+    def _check_forward_auth(
+        self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None
+    ) -> StaticResponse | tuple[AuthScheme, Caller]:
+        """Check a request to another server by the rules for those to this one, whatever its method."""
+        response = self._check_headers(scope, headers, duplicate)
+        if response is not None:
+            return response
+        # Where the proxy doesn't name the other server's host, its metadata is unknown, and none is named.
+        policy = self._policy.for_origin(request_origin(scope)) if names_host(scope) else self._policy
+        return authenticate(policy.forward_auth or policy, scope, headers)
 
     async def _serve_caller(
         self, scheme: AuthScheme, caller: Caller, cycle: RequestCycle, content_length: bytes | None

@@ -23,12 +23,15 @@ READY_PATH = "/ready"
 class Caller:
     """The authenticated sender of a request.
 
-    The request ends when `token` does. `scope_entries` are added to the ASGI scope that the application gets.
+    The request ends when `token` does; it expires at `expires_at` (whole epoch seconds), None: never. `scope_entries`
+    are added to the ASGI scope that the application gets.
     """
 
     token: str
     scopes: frozenset[str]
     scope_entries: Mapping[str, Any]
+    username: str = ""
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class AccessPolicy:
     nor raise. `shared_with` are the origins whose pages may read responses. `documents` are public responses to GET and
     HEAD by path, `readiness` makes those to the ready probe, `stream_app` serves GET of the MCP paths. `proxies` are
     those whose headers about their clients count; `at_url` returns the policy for requests through them by the URL that
-    the client used, None where it is the same.
+    the client used, None where it is the same. `forward_auth` is the policy for requests to another server, whose proxy
+    asks about them, None where none may ask.
     """
 
     worker_name: str
@@ -76,6 +80,7 @@ class AccessPolicy:
     stream_app: ASGIApp | None = None
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
     at_url: Callable[[str], AccessPolicy] | None = None
+    forward_auth: AccessPolicy | None = None
 
     def for_origin(self, origin: RequestOrigin) -> AccessPolicy:
         """Return the policy for a request from `origin`."""

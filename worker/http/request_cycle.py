@@ -24,10 +24,10 @@ class RequestCycle:
 
     `recheck` is called before the application's response begins, and before each part of a streamed one. When it
     returns a response, that becomes `rejection`, and what the application sends is dropped; `cancel` is called if the
-    application's response has begun.
+    application's response has begun. Without `reads_body` the application gets no body, and none is waited for.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, reads_body: bool = True) -> None:
         self.scope = scope
         self.recheck: Callable[[], StaticResponse | None] = lambda: None
         self.cancel: Callable[[], None] = lambda: None
@@ -35,13 +35,13 @@ class RequestCycle:
         self._app = app
         self._receive = receive
         self._send = send
-        self._body: bytes | None = None
+        self._body: bytes | None = None if reads_body else b""
         self._has_started = False
         self._is_streaming = False
 
     async def run(self, content_length: bytes | None) -> None:
         """Read the body and call the application."""
-        rejection = await self._read_body(content_length)
+        rejection = await self._read_body(content_length) if self._body is None else None
         if rejection is not None:
             await self.respond(rejection)
         elif self._body is not None:

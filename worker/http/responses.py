@@ -58,6 +58,10 @@ class StaticResponse:
         await send(start)
         await send(body)
 
+    def with_status(self, status: int) -> StaticResponse:
+        """Return the same response, sent for the same reason, with another status."""
+        return replace(self, status=status, refusal=self.refusal or _REFUSALS.get(self.status, ""))
+
     def encode(self) -> bytes:
         """Return the response as HTTP/1.1 sends it."""
         headers = b"".join(b"%s: %s\r\n" % header for header in self._messages[0]["headers"])

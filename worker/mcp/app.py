@@ -156,15 +156,29 @@ def _with_bearer_tokens(
 
     @lru_cache(_REMEMBERED_URLS)
     def at_url(base_url: str) -> AccessPolicy:
-        return _with_metadata(policy, base_url, bearer, store)
+        issuer, resource = bearer.metadata_urls(base_url)
+        own = _with_metadata(policy, bearer, (issuer, resource), store)
+        if not bearer.forward_auth:
+            return own
+        # A proxy's URL that isn't the worker's is that of the other server.
+        protected = _with_metadata(policy, bearer, (issuer, base_url if resource is not None else None), store)
+        is_own = f"{url}/".startswith(f"{base_url}/") or f"{resource}/".startswith(f"{base_url}/")
+        first, second = (protected, own) if is_own else (own, protected)
+        return replace(own, documents={**first.documents, **second.documents}, forward_auth=protected)
 
-    return replace(at_url(url), at_url=at_url)
+    direct = at_url(url)
+    if direct.forward_auth is not None:
+        # Which server a request is for that came through no proxy is not known.
+        direct = replace(direct, forward_auth=_with_metadata(policy, bearer, (None, None), store))
+    return replace(direct, at_url=at_url)
 
 
-def _with_metadata(policy: AccessPolicy, url: str, bearer: AuthBearer, store: TokenLookup) -> AccessPolicy:
-    """Return a policy whose scheme and metadata document name the worker by the host of `url`."""
+def _with_metadata(
+    policy: AccessPolicy, bearer: AuthBearer, urls: tuple[str | None, str | None], store: TokenLookup
+) -> AccessPolicy:
+    """Return a policy whose scheme and metadata document name an issuer and a resource by their URLs, unless None."""
     documents, metadata_url = dict(policy.documents), None
-    issuer, resource = bearer.metadata_urls(url)
+    issuer, resource = urls
     if issuer is not None and resource is not None:
         scopes = list(bearer.required_scopes) or None
         metadata = ProtectedResourceMetadata.model_validate(  # RFC 9728

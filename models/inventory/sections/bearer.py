@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from ...fields import Duration
-from ..types import HttpUrl, Kind, Scopes, WrongTokenLimit
+from ..types import Flag, HttpUrl, Kind, Scopes, WrongTokenLimit
 from .base import InventorySection
 
 
@@ -38,6 +38,11 @@ class AuthBearer(InventorySection):
         description="Wrong tokens that an address may send within a minute; after more, its requests with a token get "
         "429. 0 or null sets no limit. Behind a reverse proxy all clients share one address, unless trusted_proxies "
         "names the proxy",
+    )
+    forward_auth: Annotated[Flag, Kind("true or false")] = Field(
+        default=False,
+        description="Whether reverse proxies in front of other servers may ask at /verify who sent a request: see man "
+        "page proxies",
     )
 
     def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:

@@ -31,6 +31,7 @@ KEYS = [
     "workers.NAME.auth_bearer.required_scopes",
     "workers.NAME.auth_bearer.token_scopes",
     "workers.NAME.auth_bearer.max_wrong_tokens_per_minute",
+    "workers.NAME.auth_bearer.forward_auth",
     "workers.NAME.allowed_hosts",
     "workers.NAME.allowed_origins",
     "workers.NAME.trusted_proxies",
@@ -105,6 +106,8 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
                     "required_scopes": [],
                     "token_scopes": [],
                     "max_wrong_tokens_per_minute": 10,
+        "forward_auth": False,
+                    "forward_auth": False,
                 },
                 "allowed_hosts": [],
                 "allowed_origins": [],
@@ -160,4 +163,5 @@ def test_urls_that_are_not_set_are_not_displayed() -> None:
         "required_scopes": [],
         "token_scopes": [],
         "max_wrong_tokens_per_minute": 10,
+        "forward_auth": False,
     }

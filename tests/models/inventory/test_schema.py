@@ -118,6 +118,7 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
             "required_scopes": (),
             "token_scopes": (),
             "max_wrong_tokens_per_minute": 10,
+            "forward_auth": False,
         },
         "allowed_hosts": (),
         "allowed_origins": (),

@@ -275,6 +275,7 @@ def _body(era: str, method: str, params: dict[str, Any] | None, request_id: int 
             "io.modelcontextprotocol/protocolVersion": era,
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {},
+            **message["params"].get("_meta", {}),
         }
     return json.dumps(message).encode()
 

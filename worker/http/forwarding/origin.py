@@ -146,6 +146,12 @@ def request_origin(scope: Scope) -> RequestOrigin:
     return origin
 
 
+def names_host(scope: Scope) -> bool:
+    """Whether a proxy's headers name the host of the URL that the client used."""
+    headers = _lists(scope)
+    return _HOST in headers or any("host" in element for element in parse_forwarded(headers.get(_FORWARDED, "")))
+
+
 def _first_host(scope: Scope) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
 
