@@ -20,11 +20,12 @@ _ROOT = "root"
 _TEE, _CORNER, _BAR, _BLANK = "├── ", "└── ", "│   ", "    "
 
 
-def tree_lines(root: type[BaseModel], path: str | None = None) -> list[str]:
+def tree_lines(root: type[BaseModel], path: str | None = None, *, has_options: bool = False) -> list[str]:
     """Draw the tree below `root`, or only its branch at `path` (words joined by dots, `show.fastmcp`).
 
     A line is `word:    description`; `*` before the word marks a required field, `, default '…'` ends the line of a
-    field that has a default other than null. Lines are never cut or wrapped.
+    field that has a default other than null. Lines are never cut or wrapped. The options that every job command has are
+    drawn where `has_options`, or where the path ends at one.
 
     Raises:
         UsageError: no such path; names the first unknown word and lists the words that are valid there.
@@ -36,7 +37,7 @@ def tree_lines(root: type[BaseModel], path: str | None = None) -> list[str]:
         if (below := entry.model) is None:
             return lines
         model = below
-    return lines + list(_draw(model, indent))
+    return lines + list(_draw(model, indent, has_options=has_options))
 
 
 def json_schema(root: type[BaseModel], path: str | None = None) -> dict[str, Any]:
@@ -75,14 +76,14 @@ def _walk(root: type[BaseModel], path: str | None) -> list[Entry]:
     return steps
 
 
-def _draw(model: type[BaseModel], indent: str) -> Iterator[str]:
-    choices = list(entries(model).values())
+def _draw(model: type[BaseModel], indent: str, *, has_options: bool) -> Iterator[str]:
+    choices = [entry for entry in entries(model).values() if has_options or not entry.is_option]
     for entry in choices:
         is_last = entry is choices[-1]
         yield f"{indent}{_CORNER if is_last else _TEE}{_label(entry)}"
         # Drawn from above, a group whose commands are known only by asking workers stays closed.
         if (below := entry.fixed_model) is not None:
-            yield from _draw(below, indent + (_BLANK if is_last else _BAR))
+            yield from _draw(below, indent + (_BLANK if is_last else _BAR), has_options=has_options)
 
 
 def _label(entry: Entry) -> str:

@@ -307,7 +307,7 @@ def _make_client(norfab: NorFab, arguments: argparse.Namespace, console: Console
     return norfab.make_client(
         start_workers=not arguments.client,
         notice=lambda text: console.note(f"nfcli: {text}"),
-        on_progress=console.progress,
+        on_event=console.event,
     )
 
 

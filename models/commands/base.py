@@ -24,6 +24,8 @@ ALL_WORKERS = "all"
 ANY_WORKER = "any"
 TARGETS_MIXED = "all and any cannot be combined with names"
 _SEVERAL = (ALL_WORKERS, ANY_WORKER)
+OPTION = "option"
+"""Key in a field's JSON Schema: every job command has it; the tree and plain help leave it out."""
 
 
 class Summary(str):
@@ -71,6 +73,10 @@ class ShellCommand(TaskInput):
         """Return the columns of the result's table; empty where the result is no table."""
         return self.COLUMNS
 
+    def result_columns(self, data: Any = None) -> tuple[str, ...]:
+        """Return the columns of what is printed; empty where that is no table."""
+        return self.columns(data)
+
 
 def _check_workers(value: str) -> str:
     names = split_names(value)
@@ -114,16 +120,36 @@ class TargetArguments(ShellCommand):
         }
 
 
+def job_option(description: str, *, alias: str | None = None) -> Any:
+    """Return the field of an option that every job command has, not set where it isn't typed."""
+    return Field(default=False, description=description, alias=alias, json_schema_extra={OPTION: True})
+
+
 class JobArguments(TargetArguments):
     """A command that runs `TASK` of `SERVICE`; the value of the field `GENERATED` is generated where none is typed.
 
     `HAS_PAGES`: the task lists rows in pages to clients that request them (`models/protocol/jobs.py`).
     """
 
+    verbose_result: bool = job_option(
+        "Print whole results: status, times, messages and errors too", alias="verbose-result"
+    )
+    progress: bool = job_option("Print all events of the job at once, also those of its start and end")
+    quiet: bool = job_option("Print no events of the job")
+
     SERVICE: ClassVar[str] = OWN_SERVICE
     TASK: ClassVar[str]
     GENERATED: ClassVar[str] = ""
     HAS_PAGES: ClassVar[bool] = False
+
+    @property
+    def is_paged(self) -> bool:
+        """Whether its rows are requested in pages: not where whole results are to be printed."""
+        return self.HAS_PAGES and not self.verbose_result
+
+    def result_columns(self, data: Any = None) -> tuple[str, ...]:
+        """Return the columns of the result's table as it was asked for; empty where the result is no table."""
+        return () if self.verbose_result else self.columns(data)
 
     def job(self) -> dict[str, Any]:
         """Return the arguments of the client's `run_job`."""
@@ -229,7 +255,7 @@ class Entry(NamedTuple):
     `name` is the word to type, `key` the field's name in Python; `load_model` returns what a branch leads to, None for
     a value; `is_positional`: the value is typed without the name; `is_switch`: the name alone sets it; `is_secret`: the
     value is never shown; `value_type`: what a worker has said about the value; `reads_files`: `@FILE` may be
-    typed for it.
+    typed for it; `is_option`: every job command has it.
     """
 
     name: str
@@ -241,6 +267,7 @@ class Entry(NamedTuple):
     is_secret: bool = False
     value_type: ValueType | None = None
     reads_files: bool = False
+    is_option: bool = False
 
     @property
     def is_branch(self) -> bool:
@@ -305,8 +332,9 @@ def _declared_entries(model: type[BaseModel]) -> dict[str, Entry]:
         found[name] = Entry(
             *(name, key, field, load_model, "positional" in extra, is_switch, not field.repr, value),
             reads_files=reads_files and value is not None,
+            is_option=OPTION in extra,
         )
-    return found
+    return dict(sorted(found.items(), key=lambda item: item[1].is_option))
 
 
 def _itself(model: type[BaseModel]) -> type[BaseModel]:

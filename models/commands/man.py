@@ -29,6 +29,7 @@ class ManTree(ShellCommand):
     HANDLER: ClassVar[str] = "man_tree"
 
     path: _Name | None = positional("Words of a command joined by dots, e.g. fastmcp.auth")
+    has_options: Annotated[bool, Field(alias="all", description="Draw the options of every job command too")] = False
 
 
 class ManTasks(ShellCommand):

@@ -158,7 +158,8 @@ class BrokerJob:
                 self._handle_dispatch(workers, asked, now)
             case Finished(results):
                 self._store(results, size)
-            case WorkerReply(worker, state, text) if worker in self.job.missing or not self._has_workers:
+            case WorkerReply(worker, state, text) as reply if worker in self.job.missing or not self._has_workers:
+                self.job.report_event(worker, reply.event)
                 self._handle_state(worker, state, text)
             case None if message.command == Command.RESPONSE and message.status == Status.DONE:
                 self._fail_only_worker(None)
@@ -236,11 +237,9 @@ class BrokerJob:
         if state is JobState.READY:
             if len(self._ready) < self._max_workers:
                 self._ready.setdefault(name, True)
-        elif state is JobState.PROGRESS:
-            self.job.report_progress(name, text)
         elif state is JobState.FAILED and self._has_workers:
             self.job.fail(name, text)
-        elif self._has_workers:
+        elif self._has_workers and state is not JobState.PROGRESS:
             self._handle_acknowledgement(name, state)
 
     def _handle_acknowledgement(self, name: str, state: JobState) -> None:

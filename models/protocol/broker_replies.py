@@ -6,7 +6,7 @@ the data. All of it comes from other programs: a message of another shape is Non
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
@@ -37,6 +37,7 @@ class JobState(Enum):
     ACCEPTED = auto()
     RUNNING = auto()
     PROGRESS = auto()
+    """It has sent an event that is none of the others."""
     READY = auto()
     """The result can be fetched with a GET."""
     UNKNOWN = auto()
@@ -45,16 +46,17 @@ class JobState(Enum):
     """The worker has answered with another error status instead of a result."""
 
 
-_EVENTS = {"result_ready": JobState.READY, "progress": JobState.PROGRESS}
+_READY_EVENT = "result_ready"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """A worker's report; `text` is the message of an event, or the reason of an error."""
+    """A worker's report; `text` is the message of an event, or the reason of an error, `event` the data of an event."""
 
     worker: str
     state: JobState
     text: str = ""
+    event: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,9 @@ def parse_reply(message: BrokerMessage) -> BrokerReply | None:
     if not isinstance(data, dict):
         return None
     if message.command == Command.EVENT:
-        worker, state = _string(data, "worker"), _EVENTS.get(_string(data, "event_type"))
-        return WorkerReply(worker, state, _string(data, "message")) if worker and state is not None else None
+        worker, kind = _string(data, "worker"), _string(data, "event_type")
+        state = JobState.READY if kind == _READY_EVENT else JobState.PROGRESS
+        return WorkerReply(worker, state, _string(data, "message"), data) if worker and kind else None
     return _response(message.status, data) if message.command == Command.RESPONSE else None
 
 

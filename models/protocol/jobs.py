@@ -27,6 +27,13 @@ Results = dict[str, dict[str, Any]]
 OUTCOME_UNKNOWN = "so the outcome is unknown"
 """Follows the reason why no result has come of a job that was sent."""
 
+Event = dict[str, Any]
+"""The data of an EVENT as `read_event` returns it, with the keys of a `JobEvent`."""
+
+_EVENT_TEXTS = ("worker", "service", "uuid", "event_type", "message", "task", "status", "severity", "timestamp")
+_MAX_EVENT_CHARACTERS, _MAX_RESOURCES = 4_000, 1_000
+_AUTOMATIC_MESSAGES = frozenset({"", "starting", "completed"})
+
 _REPEATED_ERROR = "Worker experienced error: "
 _TRACEBACK = "Traceback (most recent call last)"
 _WRONG_ARGUMENTS = re.compile(r"[0-9] validation errors? for ")
@@ -244,9 +251,10 @@ def _event_time() -> str:
 
 
 class JobEvent(BaseModel):
-    """The data of an EVENT of a running job. `timestamp` is local time, `22-Nov-2026 04:04:00.480`.
+    """The data of an EVENT: what a worker reports of a running job.
 
-    `extras` and `timeout`, in seconds, belong to questions; they are left out where they are None.
+    `timestamp` is the worker's local time, `22-Nov-2026 04:04:00.480`; `resource` what the event is about; `extras` and
+    `timeout`, in seconds, belong to questions, and are left out where they are None.
     """
 
     worker: str
@@ -265,6 +273,32 @@ class JobEvent(BaseModel):
     def encode(self) -> bytes:
         """Return the JSON of the event."""
         return to_json(self, exclude_none=True)
+
+
+def read_event(data: Mapping[str, Any]) -> Event:
+    """Return the data of an EVENT with all keys of a `JobEvent`; values of another type become empty ones.
+
+    `resource` is a list; texts have a bounded length, since they come from other programs.
+    """
+    texts = {key: _text(data.get(key)) for key in _EVENT_TEXTS}
+    resource, extras, timeout = data.get("resource"), data.get("extras"), data.get("timeout")
+    names = resource if isinstance(resource, list) else [resource]
+    event: Event = {**texts, "resource": [text for name in names[:_MAX_RESOURCES] if (text := _text(name))]}
+    event["severity"] = event["severity"] or "INFO"
+    if isinstance(extras, dict) and extras:
+        event["extras"] = extras
+    if isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout > 0:
+        event["timeout"] = timeout
+    return event
+
+
+def is_automatic(event: Event) -> bool:
+    """Whether an event is one of those that workers send for every job, at its start and its end."""
+    return event["event_type"] == "result_ready" or event["message"] in _AUTOMATIC_MESSAGES
+
+
+def _text(value: Any) -> str:
+    return value[:_MAX_EVENT_CHARACTERS] if isinstance(value, str) else ""
 
 
 def normalize_result(answer: Any) -> dict[str, Any]:

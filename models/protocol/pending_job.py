@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 from ..errors import NfcliError
 from ..inventory.schema import SERVICE
 from ..tasks.effects import READING_TASKS, TOKEN_CHANGING_TASKS
-from .jobs import CHECK_BEFORE_RETRY, OUTCOME_UNKNOWN, Results, ResultStatus, failed_result, normalize_result
+from .jobs import (
+    CHECK_BEFORE_RETRY,
+    OUTCOME_UNKNOWN,
+    Event,
+    Results,
+    ResultStatus,
+    failed_result,
+    normalize_result,
+    read_event,
+)
 
-OnProgress = Callable[[str, str], None]
-"""Called with a worker's name and the message of its progress event."""
-
-_AUTOMATIC_MESSAGES = frozenset({"", "starting", "completed"})
-"""Progress messages that workers send for every job."""
+OnEvent = Callable[[Event], None]
+"""Called with each event of a worker."""
 
 _AUDIT_TELLS = "once the worker answers again, show fastmcp audit says what it has changed"
 
@@ -44,7 +51,7 @@ class PendingJob:
     _: KW_ONLY
     timeout: float
     deadline: float
-    on_progress: OnProgress | None = None
+    on_event: OnEvent | None = None
     may_be_repeated: bool = False
     late: Results = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -111,7 +118,7 @@ class PendingJob:
         have, remedy = "has" if len(self.missing) == 1 else "have", self._remedy()
         return f"{OUTCOME_UNKNOWN.removeprefix('so ')} on {names}, which {have} not answered{remedy}"
 
-    def report_progress(self, name: str, message: str) -> None:
-        """Pass on a progress message of a worker that is still missing."""
-        if self.on_progress is not None and name in self.missing and message not in _AUTOMATIC_MESSAGES:
-            self.on_progress(name, message)
+    def report_event(self, name: str, data: Mapping[str, Any] | None) -> None:
+        """Pass on an event of a worker that is still missing, under the name that it is reached by."""
+        if self.on_event is not None and data is not None and name in self.missing:
+            self.on_event(read_event({**data, "worker": name}))

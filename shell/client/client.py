@@ -18,7 +18,7 @@ from ...models.errors import JobInterruptedError, NfcliError, NoWorkersError, Us
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Page, ResultFormat, Results, encode_request
-from ...models.protocol.pending_job import OnProgress, PendingJob
+from ...models.protocol.pending_job import OnEvent, PendingJob
 from ...models.protocol.signatures import JobSigner
 from ...models.signing_keys import SigningKey
 from ..transport.base import MISSING, Transport
@@ -49,7 +49,7 @@ class Client:
         before_first_job: called once, before the first job, which raises what it raises.
         restart: called with each target of a later job that isn't running; returns whether it started that worker. An
             `NfcliError` that it raises becomes the reason why the worker isn't reached.
-        on_progress: called with a worker's name and each progress message of its job, in the thread that waits for it.
+        on_event: called with each event of a job, in the thread that waits for it.
         fleet: the workers that are expected, by default those of the inventory and every one seen before.
     """
 
@@ -62,7 +62,7 @@ class Client:
         *,
         before_first_job: Callable[[], None] | None = None,
         restart: Callable[[str], bool] | None = None,
-        on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
         fleet: Fleet | None = None,
     ) -> None:
         self.environment = environment
@@ -73,7 +73,7 @@ class Client:
         self._transport = transport
         self._before_first_job = before_first_job
         self._restart = restart
-        self._on_progress = on_progress
+        self._on_event = on_event
         self._lock = threading.Lock()
         self._is_closed = False
         self._origin = local_user()
@@ -139,7 +139,7 @@ class Client:
                 *(service, task, uuid or uuids.uuid4().hex, data),
                 timeout=timeout,
                 deadline=deadline,
-                on_progress=self._on_progress,
+                on_event=self._on_event,
                 may_be_repeated=uuid is not None,
                 not_started=not_started,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -12,7 +13,8 @@ from ...models.environment.paths import Environment
 from ...models.inventory.loader import load_inventory
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
-from ...models.protocol.pending_job import OnProgress
+from ...models.protocol.jobs import Event, is_automatic
+from ...models.protocol.pending_job import OnEvent
 from ..processes.launcher import Launcher
 from ..processes.worker_process import Notice, foreign_worker_message
 from ..transport.base import Transport
@@ -20,6 +22,9 @@ from ..transport.broker import FabricTransport
 from ..transport.direct import DirectTransport
 from .client import Client
 from .fleet import Fleet
+
+OnProgress = Callable[[str, str], None]
+"""Called with a worker's name and the message of an event that reports progress."""
 
 
 def broker_address(environment: Environment, inventory: Inventory) -> BrokerAddress | None:
@@ -114,6 +119,7 @@ class NorFab:
         start_workers: bool = False,
         notice: Notice | None = None,
         on_progress: OnProgress | None = None,
+        on_event: OnEvent | None = None,
     ) -> Client:
         """Return a client; `destroy` closes it. It connects when it is first used.
 
@@ -122,8 +128,9 @@ class NorFab:
                 started here that have ended before a later job that targets them.
             notice: called with a line for each worker that was restarted, when a broker goes away or comes back while a
                 job runs, and if the workers that were seen can't be remembered.
-            on_progress: called with a worker's name and each progress message of its job, in the thread that waits for
-                it.
+            on_event: called with each event of a job: a dictionary with the keys worker, time stamp, severity, status,
+                resource, message and so on of `man page python`, in the thread that waits for the job.
+            on_progress: called with the worker's name and the message of those events that report progress.
 
         Raises:
             KeyFileError: the client's key pair can't be read or created.
@@ -140,7 +147,7 @@ class NorFab:
             transport,
             before_first_job=partial(self._start_missing, notify) if start_workers else None,
             restart=partial(self._restart, notify) if start_workers else None,
-            on_progress=on_progress,
+            on_event=on_event if on_progress is None else partial(_report, on_progress, on_event),
             fleet=Fleet(self.environment, self.inventory, notice=notice),
         )
         self._clients.append(client)
@@ -175,6 +182,13 @@ class NorFab:
 
     def __exit__(self, *_: object) -> None:
         self.destroy()
+
+
+def _report(on_progress: OnProgress, on_event: OnEvent | None, event: Event) -> None:
+    if on_event is not None:
+        on_event(event)
+    if event["event_type"] == "progress" and not is_automatic(event):
+        on_progress(event["worker"], event["message"])
 
 
 def _restarted_message(name: str) -> str:

@@ -6,20 +6,36 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import TextIO
 
 from ...models.errors import NfcliError
+from ...models.protocol.jobs import Event, is_automatic
 from ..text import cell_width, escape_line
 
 CLEAR_LINE = "\r\x1b[K"
 DEFAULT_COLUMNS = 80
 """Width of a terminal that reports none, as some on serial lines and in containers do."""
 DELAY_SECONDS = 0.5
+HELD_LINES = 1_000
+_TIME_OF_DAY = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,3})?")
 _FRAMES = "|/-\\"
 _FRAME_SECONDS = 0.1
+
+
+class ShownEvents(Enum):
+    """Which events of a command's job are shown."""
+
+    NONE = auto()
+    REPORTED = auto()
+    """Those that the task reports; at a terminal only if the command takes `DELAY_SECONDS` or longer."""
+    ALL = auto()
+    """Those that workers send for every job as well, at once."""
 
 
 class Console:
@@ -27,7 +43,7 @@ class Console:
 
     `error_prefix` is written before errors, for instance a script's `line 3: `. `can_draw`: stderr is a terminal on
     which a line can be drawn and erased. Characters that a stream's encoding lacks are escaped. Notes, errors and drawn
-    lines may come from any thread. `delay_seconds` pass before a command's progress is drawn.
+    lines may come from any thread. `delay_seconds` pass before a command's progress is drawn, and its events are shown.
     """
 
     def __init__(self, out: TextIO, err: TextIO, *, delay_seconds: float = DELAY_SECONDS) -> None:
@@ -37,9 +53,12 @@ class Console:
         self.can_draw = err.isatty() and os.environ.get("TERM") != "dumb"
         self._delay_seconds = delay_seconds
         self._is_running = False
-        self._latest = ""
+        self._shown_events = ShownEvents.REPORTED
+        self._is_due = False
+        self._held: deque[str] = deque(maxlen=HELD_LINES)
         self._drawn = False
         self._lock = threading.Lock()
+        self._held_lock = threading.Lock()
         for stream in (out, err):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -88,9 +107,12 @@ class Console:
             self.err.flush()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Draw the elapsed seconds and a worker's latest message while a command runs. Not reentrant."""
-        self._latest, self._is_running = "", True
+    def running(self, shown_events: ShownEvents = ShownEvents.REPORTED) -> Iterator[None]:
+        """Draw the elapsed seconds and show the events of its job while a command runs. Not reentrant."""
+        self._held.clear()
+        self._shown_events = shown_events
+        self._is_due = shown_events is ShownEvents.ALL or not self.can_draw
+        self._is_running = True
         done = threading.Event()
         thread = threading.Thread(target=self._animate, args=(done,), name="progress", daemon=True)
         try:
@@ -103,15 +125,26 @@ class Console:
             if thread.ident is not None:
                 thread.join()
 
-    def progress(self, worker: str, message: str) -> None:
-        """Show a worker's message: in the drawn line, or as a note where none can be drawn.
+    def event(self, event: Event) -> None:
+        """Show an event of a command's job as a line of its own; at a terminal once the command has taken some time.
 
         Between commands it is dropped: completion runs jobs too.
         """
-        if self._is_running and self.can_draw:
-            self._latest = f"  {worker}: {message}"
-        elif self._is_running:
-            self.note(f"{worker}: {message}")
+        shown = self._shown_events
+        if not self._is_running or shown is ShownEvents.NONE or (shown is ShownEvents.REPORTED and is_automatic(event)):
+            return
+        with self._held_lock:
+            if not self._is_due:
+                self._held.append(event_line(event))
+                return
+        self.note(event_line(event))
+
+    def _show_held(self) -> None:
+        with self._held_lock:
+            lines, self._is_due = list(self._held), True
+            self._held.clear()
+            for line in lines:
+                self.note(line)
 
     def _animate(self, done: threading.Event) -> None:
         started = time.monotonic()
@@ -119,7 +152,8 @@ class Console:
         frames = itertools.cycle(_FRAMES)
         try:
             while not done.wait(pause):
-                self.draw(f"{next(frames)} {int(time.monotonic() - started)} s{self._latest}")
+                self._show_held()
+                self.draw(f"{next(frames)} {int(time.monotonic() - started)} s")
                 pause = _FRAME_SECONDS
         finally:
             self.draw("")
@@ -129,6 +163,15 @@ class Console:
             self.err.write(f"{CLEAR_LINE if self._drawn else ''}{line}\n")
             self._drawn = False
             self.err.flush()
+
+
+def event_line(event: Event) -> str:
+    """Return an event as a line: time, severity, worker, status, what it is about, and the message."""
+    time_of_day = _TIME_OF_DAY.search(event["timestamp"])
+    begins = time_of_day.group() if time_of_day else time.strftime("%H:%M:%S")
+    about = ", ".join(event["resource"])
+    parts = [f"{event['severity']:<8}", event["worker"], event["status"], about]
+    return f"{begins} {' '.join(part for part in parts if part)}: {event['message']}"
 
 
 def _cut(text: str, width: int) -> str:

@@ -10,7 +10,7 @@ from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ALL_WORKERS, CommandGroup, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
-from ...models.commands.man import ManExample, ManPage, ManTasks
+from ...models.commands.man import ManExample, ManPage, ManTasks, ManTree
 from ...models.commands.root import Root
 from ...models.commands.schemas.definitions import merge_tasks
 from ...models.commands.show import ShowWorkers
@@ -70,7 +70,7 @@ class Dispatcher:
         """
         self.has_failed = False
         if isinstance(command, JobArguments):
-            return self._list_whole(command) if command.HAS_PAGES else self._run_job(command)
+            return self._list_whole(command) if command.is_paged else self._run_job(command)
         return _HANDLERS[command.HANDLER](command, self)
 
     def pages(self, command: JobArguments) -> Iterator[list[dict[str, Any]]]:
@@ -102,11 +102,13 @@ class Dispatcher:
         pages = list(self.pages(command))
         return [row for rows in pages for row in rows] if pages else None
 
-    def report(self, results: Results, consequence: str = "", *, can_sync: bool = False) -> dict[str, Any]:
+    def report(
+        self, results: Results, consequence: str = "", *, can_sync: bool = False, has_notes: bool = True
+    ) -> dict[str, Any]:
         """Print why workers failed, and the messages of the others; return the others' values, sorted by worker.
 
         `consequence` is what it means for a worker that no result has come from it; `can_sync`: it is one whose tokens
-        `fastmcp tokens sync` brings together with those of the others.
+        `fastmcp tokens sync` brings together with those of the others; `has_notes` false: no messages.
         """
         values = {}
         has_value = not all(result.get("failed") for result in results.values())
@@ -117,7 +119,7 @@ class Dispatcher:
                 self._console.error(f"{worker}: {failure_reason(result)}{advice}")
                 continue
             values[worker] = result.get("result")
-            for message in result.get("messages") or ():
+            for message in (result.get("messages") or ()) if has_notes else ():
                 self._console.note(f"{worker}: {message}")
         return values
 
@@ -138,10 +140,14 @@ class Dispatcher:
             if error.has_reached_none:
                 error.args = (f"{error}{_advice(consequence, can_sync=False)}",)
             raise
-        results = {worker: command.check_result(result) for worker, result in results.items()}
-        values = self.report(results, consequence, can_sync=command.SERVICE == SERVICE)
+        can_sync, is_verbose = command.SERVICE == SERVICE, command.verbose_result
+        if not is_verbose:
+            results = {worker: command.check_result(result) for worker, result in results.items()}
+        values = self.report(results, consequence, can_sync=can_sync, has_notes=not is_verbose)
         for note in command.notes(results):
             self._console.note(note)
+        if is_verbose:
+            return dict(sorted(results.items()))
         return command.merge(values) if values else None
 
 
@@ -150,6 +156,10 @@ def _advice(consequence: str, *, can_sync: bool) -> str:
     if not consequence:
         return ""
     return f"; {consequence}: repeat this{', or run fastmcp tokens sync' if can_sync else ''}"
+
+
+def _man_tree(command: ManTree, dispatcher: Dispatcher) -> str:
+    return "\n".join(tree_lines(dispatcher.root, command.path, has_options=command.has_options))
 
 
 def _man_tasks(command: ManTasks, dispatcher: Dispatcher) -> str | None:
@@ -204,7 +214,7 @@ def _tokens_sync(command: TokensSync, dispatcher: Dispatcher) -> Any:
 
 
 _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
-    "man_tree": lambda command, dispatcher: "\n".join(tree_lines(dispatcher.root, command.path)),
+    "man_tree": _man_tree,
     "man_tasks": _man_tasks,
     "man_json_schema": lambda command, dispatcher: json_schema(dispatcher.root, command.path),
     "man_page": _man_page,

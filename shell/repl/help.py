@@ -35,6 +35,8 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
         return _to_text(_value_rows(parser, parser.expected_value, values, is_verbose=request.is_verbose))
     found = []
     for name, entry in parser.scope.choices().items():
+        if entry.is_option and not (request.is_verbose or request.prefix):
+            continue
         if name.startswith(request.prefix):
             mark = "*" if entry.field.is_required() else ""
             found.append((f"{mark}{name}", _describe(parser, entry, is_verbose=request.is_verbose)))
@@ -91,7 +93,7 @@ def _ending_rows(parser: Parser) -> Rows:
 
 def _describe(parser: Parser, entry: Entry, *, is_verbose: bool) -> str:
     text = entry.field.description or ""
-    if not is_verbose or entry.is_branch:
+    if not is_verbose or entry.is_branch or entry.is_option:
         return text
     facts = [_describe_type(parser, entry), "required" if entry.field.is_required() else "", _describe_default(entry)]
     return f"{text} ({', '.join(filter(None, facts))})"

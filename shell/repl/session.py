@@ -15,7 +15,7 @@ from ...models.commands.base import Entry, JobArguments, ShellCommand
 from ...models.commands.root import Root
 from ...models.commands.schemas.groups import with_tasks
 from ...models.errors import EXIT_FAILED, EXIT_OK, NfcliError, UsageError
-from ..output.console import Console
+from ..output.console import Console, ShownEvents
 from ..output.fault_report import report_fault
 from ..output.render import to_text
 from ..output.streams import RowStream, TableStream
@@ -171,12 +171,13 @@ class Session:
         try:
             command = parsed.model.parse(parsed.values)  # type: ignore[attr-defined]
             self._confirm(command)
-            stream = open_stream(command.columns()) if isinstance(command, JobArguments) and command.HAS_PAGES else None
-            if stream is not None:
-                return self._print_pages(command, stream)
-            with self.console.running():
+            if isinstance(command, JobArguments) and command.is_paged:
+                stream = open_stream(command.columns())
+                if stream is not None:
+                    return self._print_pages(command, stream)
+            with self.console.running(_shown_events(command)):
                 data = self._dispatcher.run(command)
-                text = "" if data is None else render(data, command.columns(data))
+                text = "" if data is None else render(data, command.result_columns(data))
         except UsageError as error:
             raise UsageError(f"{parsed.name}: {error}") from None
         if text:
@@ -186,7 +187,7 @@ class Session:
     def _print_pages(self, command: JobArguments, stream: RowStream) -> int:
         """Print the rows of each page before the next one is requested."""
         pages = self._dispatcher.pages(command)
-        with self.console.running():
+        with self.console.running(_shown_events(command)):
             rows = next(pages, None)
         if rows is not None:
             self._print_lines(stream.lines(rows))
@@ -198,3 +199,9 @@ class Session:
     def _print_lines(self, lines: Sequence[str]) -> None:
         if lines:
             self.console.result("\n".join(lines))
+
+
+def _shown_events(command: ShellCommand) -> ShownEvents:
+    if not isinstance(command, JobArguments) or not (command.quiet or command.progress):
+        return ShownEvents.REPORTED
+    return ShownEvents.NONE if command.quiet else ShownEvents.ALL

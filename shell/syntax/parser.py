@@ -218,7 +218,9 @@ class Parser:
             return UsageError(self._in_scope(f"incomplete command {quoted}, possible completions: {words}"))
         names = [*choices, *([PIPE] if self.can_pipe() else [])]
         close = difflib.get_close_matches(word.text[:_COMPARED_CHARACTERS], names, n=1)
-        expected = f"expected {listed(names)}" if names else "expected nothing more"
+        options = {name for name, entry in self.scope.choices().items() if entry.is_option}
+        shown = [name for name in names if name not in options]
+        expected = f"expected {listed(shown)}" if shown else "expected nothing more"
         hint = f" (did you mean {close[0]}?)" if close else ""
         if not hint and self.command is None and self._depth > 1 and word.text in entries(self.groups[0].model):
             hint = " (enter top first to leave this subshell)"

@@ -18,14 +18,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import has_owner, read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
-from ...models.protocol.broker_replies import (
-    JobState,
-    ManagementReply,
-    WorkerReply,
-    error_reason,
-    parse_reply,
-    worker_rows,
-)
+from ...models.protocol.broker_replies import ManagementReply, WorkerReply, error_reason, parse_reply, worker_rows
 from ...models.protocol.connection import Connection, ConnectionOptions
 from ...models.protocol.frames import (
     BROKER_SERVICE,
@@ -331,8 +324,8 @@ class _WorkerConnection(Connection):
 def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:
     if message.command != Command.RESPONSE:
         reply = parse_reply(message)
-        if isinstance(reply, WorkerReply) and reply.state is JobState.PROGRESS:
-            job.report_progress(name, reply.text)
+        if isinstance(reply, WorkerReply):
+            job.report_event(name, reply.event)
     elif message.status == Status.DONE:
         job.finish(name, _object(message).get(name))
     elif message.status == Status.FORBIDDEN:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from nfcli.man.tree import json_schema, tree_lines
+from nfcli.models.commands.auth import CheckToken
+from nfcli.models.commands.base import entries
 from nfcli.models.commands.root import Root
 
 EXPECTED = Path(__file__).with_name("expected") / "man_tree_fastmcp_auth.txt"
@@ -46,3 +48,15 @@ def test_every_path_has_a_branch_and_a_schema(path: str) -> None:
     schema = json_schema(Root, path)
     assert schema == json_schema(Root, path.replace("-", "_"))
     assert json.loads(json.dumps(schema)) == schema
+
+
+def test_options_of_every_job_are_drawn_on_request_only() -> None:
+    """`man tree PATH all` draws what `man tree PATH` leaves out, behind a command's own fields."""
+    options = [name for name, entry in entries(CheckToken).items() if entry.is_option]
+    assert {"verbose-result", "progress", "quiet"} <= {*options}
+    path = "fastmcp.auth.check-token"
+    plain, whole = tree_lines(Root, path), tree_lines(Root, path, has_options=True)
+    assert not [line for line in plain if any(f" {name}:" in line for name in options)]
+    assert [line.partition(":")[0].split()[-1] for line in whole[-len(options) :]] == options
+    assert len(whole) == len(plain) + len(options)
+    assert tree_lines(Root, f"{path}.quiet")[-1].endswith("quiet:    Print no events of the job, default 'false'")

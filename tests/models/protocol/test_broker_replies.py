@@ -109,13 +109,16 @@ def test_the_meaning_of_a_response(status: str, data: Any, expected: BrokerReply
             WorkerReply("w1", JobState.PROGRESS, "3 of 10"),
         ),
         ({"worker": "w1", "event_type": "progress", "message": 3}, WorkerReply("w1", JobState.PROGRESS, "")),
-        ({"worker": "w1", "event_type": "input_request"}, None),
+        ({"worker": "w1", "event_type": "input_request"}, WorkerReply("w1", JobState.PROGRESS, "")),
+        ({"worker": "w1", "event_type": ["progress"]}, None),
         ({"event_type": "result_ready"}, None),
     ],
 )
 def test_the_meaning_of_an_event(data: Any, expected: BrokerReply | None) -> None:
-    """Only these two kinds have one."""
-    assert parse("200", data, Command.EVENT) == expected
+    """Only one kind says that the result can be fetched; the data are kept as they are."""
+    reply = parse("200", data, Command.EVENT)
+    assert reply == expected
+    assert not isinstance(reply, WorkerReply) or reply.event == data
 
 
 @given(COMMANDS, STATUSES, VALUES | st.binary(max_size=8))

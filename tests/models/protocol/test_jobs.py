@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from nfcli.models.errors import validation_messages
-from nfcli.models.protocol.jobs import JobRequest, failure_reason, strip_tracebacks
+from nfcli.models.protocol.jobs import JobEvent, JobRequest, failure_reason, is_automatic, read_event, strip_tracebacks
 
 
 def test_a_task_name_that_is_not_unicode_is_refused() -> None:
@@ -70,3 +70,57 @@ def test_tracebacks_are_replaced_by_their_reason() -> None:
     trace = "Traceback (most recent call last):\n  File x, line 1\nRuntimeError: no\n"
     assert strip_tracebacks({"errors": [trace, "b", 5], "x": 1}) == {"errors": ["RuntimeError: no", "b", 5], "x": 1}
     assert strip_tracebacks({"errors": trace, "failed": True}) == {"errors": trace, "failed": True}
+
+
+def test_an_event_that_is_sent_is_read_with_all_that_it_says() -> None:
+    """What is empty is left out on the way, as NorFab's workers do."""
+    event = JobEvent(
+        worker="w1",
+        service="s",
+        uuid="u1",
+        event_type="progress",
+        message="half way",
+        task="t",
+        status="running",
+        resource=["sw1"],
+        severity="WARNING",
+    )
+    sent = json.loads(event.encode())
+    assert {"extras", "timeout"}.isdisjoint(sent)
+    assert read_event(sent) == sent
+    question = event.model_copy(update={"extras": {"input_request": {"id": "q1"}}, "timeout": 5})
+    assert read_event(json.loads(question.encode())) == sent | {"extras": question.extras, "timeout": 5}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {},
+        {"message": 5, "severity": None, "resource": {"a": 1}, "extras": [], "timeout": "5"},
+        {"resource": "", "timeout": -1},
+    ],
+)
+def test_an_event_of_another_shape_has_all_texts(foreign: dict[str, object]) -> None:
+    """Events come from other programs, whose values may be of any type."""
+    texts = dict.fromkeys(["worker", "service", "uuid", "event_type", "message", "task", "status", "timestamp"], "")
+    assert read_event(foreign) == texts | {"severity": "INFO", "resource": []}
+
+
+def test_texts_of_an_event_are_bounded() -> None:
+    """A worker can't fill the screen or the memory with one event."""
+    event = read_event({"message": "x" * 10_000, "resource": ["y" * 10_000, 7, *map(str, range(5_000))]})
+    assert (len(event["message"]), len(event["resource"][0]), len(event["resource"])) == (4_000, 4_000, 999)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        ("progress", "starting", True),
+        ("progress", "half way", False),
+        ("result_ready", "done", True),
+        ("progress", "", True),
+    ],
+)
+def test_events_that_every_job_has_are_recognized(kind: str, message: str, expected: bool) -> None:
+    """Workers send one at the start of a job and one at its end."""
+    assert is_automatic(read_event({"event_type": kind, "message": message})) is expected

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from nfcli.shell.output.console import CLEAR_LINE, Console
+from nfcli.models.protocol.jobs import Event, read_event
+from nfcli.shell.output.console import CLEAR_LINE, Console, ShownEvents, event_line
 
 WAIT_SECONDS = 10.0
+
+
+def event(message: str, **changed: Any) -> Event:
+    """Return an event of a worker `w1`."""
+    time_stamp = "22-Nov-2026 04:04:00.480"
+    data = {"worker": "w1", "event_type": "progress", "message": message, "status": "running", "timestamp": time_stamp}
+    return read_event(data | changed)
 
 
 class Screen:
@@ -68,10 +78,30 @@ def test_without_a_terminal_each_message_is_a_line() -> None:
     err = io.StringIO()
     console = Console(io.StringIO(), err)
     with console.running():
-        console.progress("w1", "half\nway\x1b[2J")
-        console.progress("w\x07", "done")
-    console.progress("w1", "not now")
-    assert err.getvalue() == "w1: half\\nway\\x1b[2J\nw\\x07: done\n"
+        console.event(event("half\nway\x1b[2J"))
+        console.event(event("done", worker="w\x07", severity="WARNING", status="", resource=["sw1", "sw2"]))
+        console.event(event("completed"))
+    console.event(event("not now"))
+    assert err.getvalue() == (
+        "04:04:00.480 INFO     w1 running: half\\nway\\x1b[2J\n04:04:00.480 WARNING  w\\x07 sw1, sw2: done\n"
+    )
+
+
+def test_an_event_without_a_time_gets_that_of_its_arrival() -> None:
+    """Other programs may send none, or one in a form of their own."""
+    early, late = (event_line(event("half way", timestamp=text)) for text in ("22-Nov-2026 04:04:00", "yesterday"))
+    assert early == "04:04:00 INFO     w1 running: half way"
+    assert re.fullmatch(r"[0-9]{2}:[0-9]{2}:[0-9]{2} INFO     w1 running: half way", late)
+
+
+def test_all_events_are_shown_on_request_and_none_when_quiet(make_screen: Callable[..., Screen]) -> None:
+    """All of them at once, also at a terminal and for a quick command."""
+    screen = make_screen(delay_seconds=60.0)
+    for shown in (ShownEvents.NONE, ShownEvents.ALL):
+        with screen.console.running(shown):
+            screen.console.event(event("starting"))
+            screen.console.event(event("half way"))
+    assert screen.left() == "04:04:00.480 INFO     w1 running: starting\n04:04:00.480 INFO     w1 running: half way\n"
 
 
 @pytest.mark.parametrize("term", ["dumb", "xterm"])
@@ -83,25 +113,35 @@ def test_a_terminal_without_escape_codes_gets_plain_lines(
     assert make_screen().console.can_draw == (term == "xterm")
 
 
-def test_the_line_shows_seconds_and_the_latest_message_and_is_erased(screen: Screen) -> None:
-    """It is animated while the job runs."""
+def test_the_line_shows_seconds_and_is_erased_and_events_stay(screen: Screen) -> None:
+    """It is animated while the job runs, below the events."""
     with screen.console.running():
         screen.wait_for("| 0 s")
         screen.wait_for("/ 0 s")
-        screen.console.progress("w1", "half\x1b[2J")
-        screen.wait_for(" 0 s  w1: half\\x1b[2J")
-    assert screen.left() == ""
-    with screen.console.running():
-        screen.wait_for(f"{CLEAR_LINE}{CLEAR_LINE}| 0 s")
-    assert (screen.left(), "\x1b[2J" in screen.text) == ("", False)
+        screen.console.event(event("half\x1b[2J"))
+        screen.wait_for(": half\\x1b[2J\r\n")
+    line = "04:04:00.480 INFO     w1 running: half\\x1b[2J\n"
+    assert (screen.left(), "\x1b[2J" in screen.text) == (line, False)
 
 
 def test_a_quick_command_draws_nothing(make_screen: Callable[..., Screen]) -> None:
     """The line waits for its delay."""
     screen = make_screen(delay_seconds=60.0)
     with screen.console.running():
-        screen.console.progress("w1", "half way")
+        screen.console.event(event("half way"))
     assert screen.read() == ""
+
+
+def test_events_of_the_first_moments_are_shown_once_the_command_takes_longer(
+    make_screen: Callable[..., Screen],
+) -> None:
+    """In order, before the line is drawn."""
+    screen = make_screen(delay_seconds=0.05)
+    with screen.console.running():
+        screen.console.event(event("first"))
+        screen.console.event(event("second"))
+        screen.wait_for("| 0 s")
+    assert [line.rpartition(": ")[2] for line in screen.left().splitlines()] == ["first", "second"]
 
 
 def test_notes_and_errors_are_on_lines_of_their_own(screen: Screen) -> None:
@@ -148,12 +188,11 @@ def test_a_line_longer_than_the_terminal_is_cut(screen: Screen, monkeypatch: pyt
     assert ("界" * 10 in screen.text, "x" * 20 in screen.text) == (False, False)
 
 
-def test_a_message_of_one_command_is_not_shown_at_the_next(screen: Screen) -> None:
-    """Each command begins without one."""
+def test_an_event_of_one_command_is_not_shown_at_the_next(make_screen: Callable[..., Screen]) -> None:
+    """What a quick command held back is dropped with its end."""
+    screen = make_screen(delay_seconds=0.05)
     with screen.console.running():
-        screen.console.progress("w1", "first")
-        screen.wait_for("first")
-    screen.text = ""
+        screen.console.event(event("first"))
     with screen.console.running():
         screen.wait_for("| 0 s")
     assert "first" not in screen.read()

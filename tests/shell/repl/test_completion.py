@@ -42,8 +42,9 @@ def completed(bench: ShellBench, line: str) -> list[str]:
         ("fastmcp auth c", ["fastmcp auth check-token ", "fastmcp auth create-token "]),
         ("fastmcp auth list-tokens u", ["fastmcp auth list-tokens username "]),
         ("fastmcp auth list-tokens username x w", ["fastmcp auth list-tokens username x workers "]),
-        ("fastmcp auth list-tokens workers w1 timeout 5 username x ", [
-            "fastmcp auth list-tokens workers w1 timeout 5 username x | "]),
+        ("fastmcp auth list-tokens workers w1 timeout 5 username x progress quiet ", [
+            "fastmcp auth list-tokens workers w1 timeout 5 username x progress quiet verbose-result ",
+            "fastmcp auth list-tokens workers w1 timeout 5 username x progress quiet | "]),
         ("fastmcp auth list-tokens | ya", ["fastmcp auth list-tokens | yaml "]),
         ("fastmcp auth list-tokens|js", ["fastmcp auth list-tokens|json "]),
         ("fastmcp auth list-tokens | json so", ["fastmcp auth list-tokens | json sort-keys "]),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from nfcli.models.commands.auth import ListTokens
+from nfcli.models.protocol.jobs import Result, read_event
 from support.shell.bench import Printed, ShellBench
 from support.shell.fake_client import FakeClient
 from support.tokens.token_tables import EMPTY_TABLE, table_rows
@@ -122,3 +123,41 @@ def test_a_forgotten_worker_is_named_with_what_that_means(run: Run, client: Fake
     status, out, err = run("fastmcp workers forget w2")
     assert (status, json.loads(out), err.startswith("w2 keeps the tokens")) == (0, {"w2": True}, True)
     assert run("fastmcp workers forget w2") == (1, "", "no worker 'w2' was seen before\n")
+
+
+def test_verbose_results_are_whole_also_of_workers_that_failed(make_bench: MakeBench) -> None:
+    """As NorFab's shell prints them: no table, and messages stand in the result alone; a failure is an error still."""
+    bench = make_bench("w1", "w2")
+    bench.client.failing = {"w2": "no"}
+    bench.client.messages["w1"] = ["a note"]
+    status, out, err = bench.run("fastmcp auth list-tokens verbose-result")
+    printed = json.loads(out)
+    assert (status, err, bench.client.calls[0].get("page")) == (1, "w2: no\n", None)
+    assert {name: sorted(result) for name, result in printed.items()} == dict.fromkeys(
+        ["w1", "w2"], sorted(Result.model_fields)
+    )
+    assert (printed["w1"]["result"], printed["w1"]["messages"]) == ([], ["a note"])
+    assert (printed["w2"]["failed"], printed["w2"]["errors"]) == (True, ["no"])
+
+
+def test_a_verbose_result_goes_through_pipes(run: Run) -> None:
+    """All of them take JSON."""
+    assert run("fastmcp auth list-tokens verbose-result | json | include dry_run")[1].strip() == '"dry_run": false'
+
+
+@pytest.mark.parametrize(
+    ("option", "printed"),
+    [
+        ("", "04:04:00.480 INFO     w1 running: half way\n"),
+        ("quiet", ""),
+        ("progress", "04:04:00.480 INFO     w1 running: starting\n04:04:00.480 INFO     w1 running: half way\n"),
+    ],
+)
+def test_events_are_printed_as_the_options_say(make_bench: MakeBench, option: str, printed: str) -> None:
+    """On stderr, beside the result."""
+    bench = make_bench("w1")
+    stamp = {"worker": "w1", "event_type": "progress", "status": "running", "timestamp": "22-Nov-2026 04:04:00.480"}
+    bench.client.events = [read_event({**stamp, "message": text}) for text in ("starting", "half way")]
+    bench.client.on_event = bench.session.console.event
+    for command in ("fastmcp auth check-token token x", "fastmcp auth list-tokens"):
+        assert bench.run(f"{command} {option}")[2] == printed

@@ -41,12 +41,21 @@ def test_the_option_of_other_programs_is_a_request_for_help(run: Run, line: str)
 def test_more_help_has_types_and_defaults(run: Run) -> None:
     """`??` adds the type and the default of a value."""
     assert run("fastmcp auth delete-token username x ??")[1] == (
-        " timeout    Job timeout (whole number 1 to 86400)\n"
-        " workers    Filter worker to target (text, default 'all')\n"
-        " token      Bearer token string to delete (text)\n"
-        " |          Send the result through a pipe function\n"
-        " <ENTER>    Run the command\n"
+        " timeout           Job timeout (whole number 1 to 86400)\n"
+        " workers           Filter worker to target (text, default 'all')\n"
+        " token             Bearer token string to delete (text)\n"
+        " verbose-result    Print whole results: status, times, messages and errors too\n"
+        " progress          Print all events of the job at once, also those of its start and end\n"
+        " quiet             Print no events of the job\n"
+        " |                 Send the result through a pipe function\n"
+        " <ENTER>           Run the command\n"
     )
+
+
+def test_options_of_every_job_are_explained_where_they_are_asked_for(run: Run) -> None:
+    """`?` alone lists the command's own fields; `??`, or the first letters of an option, list the options too."""
+    assert "quiet" not in run("fastmcp auth delete-token ?")[1]
+    assert run("fastmcp auth delete-token qu?")[1] == " quiet    Print no events of the job\n"
 
 
 def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
@@ -73,7 +82,7 @@ def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
             "fastmcp auth list-tokens workers ?",
             " <workers>    Filter worker to target\n              all, any, fastmcp-w",
         ),
-        ("man tree ?", " <path>     Words of a command joined by dots"),
+        ("man tree ?", " all        Draw the options of every job command too\n <path>     Words of a command joined"),
         ("fastmcp auth list-tokens | json ??", " indent          Indentation level for JSON output (whole number, def"),
     ],
 )

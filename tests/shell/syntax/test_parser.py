@@ -139,7 +139,7 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
         ("''", "'' is not valid here: expected fastmcp, fastapi, show, man"),
         ("| json", "expected a command before the |: fastmcp, fastapi, show, man"),
         ("fastmcp | json", "fastmcp: expected a command before the |: auth"),
-        ("man tree a b", "tree: 'b' is not valid here: expected |"),
+        ("man tree a b", "tree: 'b' is not valid here: expected all, |"),
         ("fastmcp auth list-tokens |", "expected a pipe function after the |: "),
         ("fastmcp auth list-tokens | | json", "expected a pipe function after the |: "),
         ("fastmcp auth list-tokens | jso", "|: incomplete command 'jso', possible completions: json"),

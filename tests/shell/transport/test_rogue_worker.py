@@ -94,8 +94,8 @@ def test_noise_before_the_answer_is_skipped(rogue: Any, client: Client, noise: F
     assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
 
 
-def test_progress_is_reported(rogue: Any) -> None:
-    """Under the name of the worker that the connection leads to, without the automatic messages."""
+def test_events_are_reported(rogue: Any) -> None:
+    """Under the name of the worker that the connection leads to; a message that is no text is empty."""
     reported: list[tuple[str, str]] = []
     texts = [("progress", "starting"), ("progress", "half way"), ("result_ready", "completed"), ("progress", 5)]
     events = [{"worker": "other", "event_type": kind, "message": text} for kind, text in texts]
@@ -104,9 +104,9 @@ def test_progress_is_reported(rogue: Any) -> None:
         answer("another job", "200", events[1], command=b"0x08"),
         answer(uuid, "200", result("good")),
     ]
-    with rogue.client(on_progress=lambda worker, text: reported.append((worker, text))) as client:
+    with rogue.client(on_event=lambda event: reported.append((event["worker"], event["message"]))) as client:
         assert client.run_job("fastmcp", "x", timeout=WAIT_SECONDS)[DEFAULT_WORKER]["result"] == "good"
-    assert reported == [(DEFAULT_WORKER, "half way")]
+    assert reported == [(DEFAULT_WORKER, text) for text in ("starting", "half way", "completed", "")]
 
 
 def test_a_result_without_some_fields_gets_them(rogue: Any, client: Client) -> None:

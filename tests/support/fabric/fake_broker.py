@@ -17,6 +17,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.protocol.broker_connection import BrokerAddress, BrokerConnection
 from nfcli.models.protocol.broker_presence import Timeouts
+from nfcli.models.protocol.jobs import Event, is_automatic
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.broker import TIMEOUTS, FabricTransport
 
@@ -249,8 +250,11 @@ class Site:
         transport = FabricTransport(
             self.environment, inventory, keys, address, notice=self.notify, timeouts=timeouts, connect=connect
         )
-        record = lambda worker, text: self.progress.append((worker, text))  # noqa: E731  a callback of one line
-        return Client(self.environment, inventory, keys, transport, on_progress=record, **options)
+        return Client(self.environment, inventory, keys, transport, on_event=self._record, **options)
+
+    def _record(self, event: Event) -> None:
+        if not is_automatic(event):
+            self.progress.append((event["worker"], event["message"]))
 
 
 def outcome(results: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nfcli.models.environment.curve_keys import ensure_client_key, ensure_key_pa
 from nfcli.models.environment.paths import DEFAULT_WORKER, Environment
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.inventory.loader import load_inventory
-from nfcli.models.protocol.pending_job import OnProgress
+from nfcli.models.protocol.pending_job import OnEvent
 from nfcli.shell.client.client import Client
 from nfcli.shell.transport.direct import DirectTransport
 
@@ -72,10 +72,10 @@ class Rogue:
         keys = ensure_client_key(self.environment)
         return DirectTransport(self.environment, load_inventory(self.environment), keys, **options)
 
-    def client(self, on_progress: OnProgress | None = None, **options: Any) -> Client:
+    def client(self, on_event: OnEvent | None = None, **options: Any) -> Client:
         """Return a client of the worker; the other options are those of its transport."""
         inventory, keys = load_inventory(self.environment), ensure_client_key(self.environment)
-        return Client(self.environment, inventory, keys, self.transport(**options), on_progress=on_progress)
+        return Client(self.environment, inventory, keys, self.transport(**options), on_event=on_event)
 
     def stop(self) -> None:
         """Close everything."""

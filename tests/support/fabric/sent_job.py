@@ -11,7 +11,7 @@ from nfcli.models.errors import NoWorkersError
 from nfcli.models.protocol.broker_job import BrokerJob
 from nfcli.models.protocol.broker_presence import BrokerPresence, Timeouts
 from nfcli.models.protocol.frames import BrokerMessage, ClientMessage, Command
-from nfcli.models.protocol.jobs import Result
+from nfcli.models.protocol.jobs import Event, Result, is_automatic
 from nfcli.models.protocol.pending_job import PendingJob
 
 TIMEOUTS = Timeouts(poll=2.5, answer=2.5, comeback=20.0, silence=2.0)
@@ -38,7 +38,7 @@ class Sent:
             *("s", "t", "u1", POST_DATA),
             timeout=timeout,
             deadline=timeout,
-            on_progress=lambda name, message: self.progress.append((name, message)),
+            on_event=self._record,
         )
         self.pending.missing = set(workers)
         self.job = BrokerJob(
@@ -55,6 +55,10 @@ class Sent:
         self.broker.record_sent(0.0)
         if dispatched:
             self.receive("202", {"workers": list(dispatched), "target": "all"})
+
+    def _record(self, event: Event) -> None:
+        if not is_automatic(event):
+            self.progress.append((event["worker"], event["message"]))
 
     def receive(self, status: str, data: Any, *, command: bytes = Command.RESPONSE, now: float = 0.0) -> None:
         """Pass a message to the job; bytes as they are."""

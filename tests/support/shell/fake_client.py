@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from nfcli.models.errors import NfcliError, validation_messages
 from nfcli.models.inventory.schema import Inventory
-from nfcli.models.protocol.jobs import Page, Result, failed_result
+from nfcli.models.protocol.jobs import Event, Page, Result, failed_result
 from nfcli.models.tasks.auth import (
     BearerTokenCheckInput,
     BearerTokenDeleteInput,
@@ -31,6 +31,7 @@ class FakeClient:
 
     `calls` holds the keyword arguments of every job. `failing` maps workers to what goes wrong there, `silent` to why
     no result comes from them; `raising` is raised instead of running a job. `has_pages`: lists are returned in pages.
+    `events` are passed to `on_event` during each job.
     """
 
     def __init__(self, *workers: str) -> None:
@@ -44,6 +45,8 @@ class FakeClient:
         self.raising: BaseException | None = None
         self.missing: dict[str, str] = {}
         self.has_pages = False
+        self.events: list[Event] = []
+        self.on_event: Callable[[Event], None] = lambda _: None
         self.calls: list[dict[str, Any]] = []
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
@@ -51,6 +54,8 @@ class FakeClient:
         self.calls.append({"service": service, "task": task, **options})
         if self.raising is not None:
             raise self.raising
+        for event in self.events:
+            self.on_event(event)
         targets = options.get("workers", "all")
         names = self.workers[:1] if targets == "any" else self.workers if targets == "all" else targets
         results = {name: self._result(name, task, options.get("kwargs") or {}) for name in names}
