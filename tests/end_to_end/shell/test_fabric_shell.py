@@ -115,7 +115,7 @@ def test_ctrl_c_during_a_job_leaves_the_terminal_clean(open_terminal: TerminalSt
     terminal = open_terminal(environment=site.environment)
     terminal.wait_for_prompt()
     terminal.child.sendline(" ".join(CHECK))
-    terminal.child.expect_exact(" s  w1: half")
+    terminal.child.expect_exact("INFO     w1: half")
     terminal.child.sendintr()
     terminal.child.expect_exact("\r\x1b[Kcancelled\r\n")
     terminal.wait_for_prompt()

@@ -142,7 +142,7 @@ def test_verbose_results_are_whole_also_of_workers_that_failed(make_bench: MakeB
 
 def test_a_verbose_result_goes_through_pipes(run: Run) -> None:
     """All of them take JSON."""
-    assert run("fastmcp auth list-tokens verbose-result | json | include dry_run")[1].strip() == '"dry_run": false'
+    assert run("fastmcp auth list-tokens verbose-result | json | include dry_run")[1].strip() == '"dry_run": false,'
 
 
 @pytest.mark.parametrize(
