@@ -178,16 +178,6 @@ def serve_everybody(site: Environment) -> Faults:
     return {f"{NAME} exposure": [said]}
 
 
-def verify_without_authentication(site: Environment) -> Faults:
-    """Let proxies ask about tokens that there are none of."""
-    set_keys(site, authentication_enabled=False, auth_bearer={"forward_auth": True}, trusted_proxies=["127.0.0.1"])
-    said = (
-        "auth_bearer.forward_auth is true and authentication is off, so that there are no tokens to verify: set "
-        "authentication_enabled: true in the worker's inventory, or remove auth_bearer.forward_auth"
-    )
-    return {f"{NAME} exposure": [said]}
-
-
 def damage_the_database(site: Environment) -> Faults:
     """Overwrite a part of the database."""
     file = site.tokens_folder(NAME) / "cache.db"

@@ -106,7 +106,6 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
                     "required_scopes": [],
                     "token_scopes": [],
                     "max_wrong_tokens_per_minute": 10,
-        "forward_auth": False,
                     "forward_auth": False,
                 },
                 "allowed_hosts": [],
