@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-w", "--workers", action="store_true", help="run the workers in the foreground, without a shell")
     add("-l", "--log-level", type=str.upper, choices=LOG_LEVELS, default="INFO", help="level of the workers' logs")
     add("--stop-on-error", action="store_true", help="stop a script at the first command that fails")
+    add("--strict", action="store_true", help="accept no abbreviated names of commands and fields")
     add("--create-env", type=Path, metavar="DIR", help="write a new environment to DIR and exit")
     _add_tls_options(parser)
     add("--authorize", type=Path, metavar="KEYFILE", help="authorize the client with this public key file and exit")
@@ -242,7 +243,7 @@ def _run_commands(arguments: argparse.Namespace) -> int:
             return client
 
         client_source = _LazyClient(open_norfab, open_client)
-        session = Session(cast("ShellClient", client_source), console=console)
+        session = Session(cast("ShellClient", client_source), console=console, is_strict=arguments.strict)
         if arguments.words:
             return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
@@ -281,7 +282,15 @@ def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
     from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 
     history_file, log_file = norfab.environment.history_file, _log_file(norfab)
-    App(client, console=console, history_file=history_file, log_file=log_file, notices=_first_steps(norfab)).start()
+    app = App(
+        client,
+        console=console,
+        history_file=history_file,
+        log_file=log_file,
+        notices=_first_steps(norfab),
+        is_strict=arguments.strict,
+    )
+    app.start()
     return EXIT_OK
 
 

@@ -11,7 +11,7 @@ from ...models.errors import UsageError
 from ..syntax.lexer import PIPE, TERMINAL, Word
 from ..syntax.parser import HelpRequest, Parser, Scope, find_help_request
 from .completion_values import ValueSuggester, service_of
-from .shell_words import SHELL_WORDS, is_shell_word, shell_word_help
+from .shell_words import SHELL_WORDS, find_shell_word, shell_word_help
 
 _GAP = "    "
 _LISTED_VALUES = 20
@@ -26,8 +26,9 @@ def help_text(location: Sequence[Scope], request: HelpRequest, suggester: ValueS
     Raises:
         UsageError: one of the words before the place is not valid.
     """
-    if request.words and is_shell_word(request.words[0]):
-        return shell_word_help(request.words[0].text)
+    shell_word = find_shell_word(request.words[0], location) if request.words else None
+    if shell_word is not None:
+        return shell_word_help(shell_word)
     parser = Parser(location, SHELL_WORDS)
     parser.feed_all(request.words)
     if parser.expected_value is not None:

@@ -112,8 +112,12 @@ def _json_secrets(words: Sequence[Word]) -> set[int]:
 
 
 def _filtered(words: Sequence[Word]) -> set[int]:
-    """Return the positions of words that a filter searches for: `| include 888945f9…`."""
-    return {position for position in range(1, len(words)) if words[position - 1].text in _FILTERS}
+    """Return the positions of words that a filter, abbreviated or not, searches for: `| include 888945f9…`."""
+    return {position for position in range(1, len(words)) if _abbreviates(words[position - 1].text, _FILTERS)}
+
+
+def _abbreviates(text: str, names: Collection[str]) -> bool:
+    return bool(text) and any(name.startswith(text) for name in names)
 
 
 def _tokens_among(
@@ -148,7 +152,7 @@ def _suspects(parser: Parser, words: Sequence[Word], wrong: int) -> set[int]:
 
 def _is_typo(text: str, names: Collection[str]) -> bool:
     """Whether a word is most likely a name with a letter missing, wrong or too many, and so no secret."""
-    if any(name.startswith(text) for name in names):
+    if _abbreviates(text, names):
         return True
     return any(abs(len(name) - len(text)) <= 1 for name in difflib.get_close_matches(text, names, n=1))
 

@@ -41,10 +41,16 @@ class App(PicleApp):
         log_file: Path | None = None,
         intro: str = INTRO,
         notices: Sequence[str] = (),
+        is_strict: bool = False,
     ) -> None:
         history = HistoryFile(history_file)
         self.session = Session(
-            client, console=console, secrets=HiddenPrompt(), history=lambda: history.lines, log_file=log_file
+            client,
+            console=console,
+            secrets=HiddenPrompt(),
+            history=lambda: history.lines,
+            log_file=log_file,
+            is_strict=is_strict,
         )
         self._notices = [intro, *notices, history.problem]
         super().__init__(Root)

@@ -89,5 +89,6 @@ def discard_secret(line: str, source: SecretSource) -> None:
     """Drop the secret that a wrong line asks for: a script would run it as its next command and print it."""
     rough_words = line.replace(PIPE, f" {PIPE} ").split()
     secret = secret_words(Root)
-    if any(value == ASK and (name in secret or is_secret_name(name)) for name, value in pairwise(rough_words)):
+    asking = [name for name, value in pairwise(rough_words) if value == ASK]
+    if any(is_secret_name(name) or any(word.startswith(name) for word in secret) for name in asking):
         source.discard()

@@ -28,14 +28,14 @@ from .secret_input import SecretSource, StandardInput, discard_secret
 from .services.catalogue import TaskCatalogue
 from .services.shared_files import SharedFiles
 from .services.texts import read_text_file
-from .shell_words import HELP_WORD, SHELL_WORDS, Navigator, is_shell_word
+from .shell_words import HELP_WORD, SHELL_WORDS, Navigator, find_shell_word
 
 
 class Session:
     """Runs commands for one user. Not thread-safe.
 
     `secrets` is where `token -` reads from, stdin by default; `history` returns the lines for the word of that name;
-    `log_file` is where the stacks of internal errors are saved.
+    `log_file` is where the stacks of internal errors are saved; `is_strict`: no name may be abbreviated.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class Session:
         secrets: SecretSource | None = None,
         history: Callable[[], Sequence[str]] = tuple,
         log_file: Path | None = None,
+        is_strict: bool = False,
     ) -> None:
+        self._is_strict = is_strict
         self.console = console or Console(sys.stdout, sys.stderr)
         self.secrets: SecretSource = secrets or StandardInput()
         self.catalogue = TaskCatalogue(client, note=self.console.note)
@@ -115,13 +117,13 @@ class Session:
 
     def _run_shell_word(self, words: list[Word]) -> bool:
         """Run a word of the shell or print the help asked for; return whether the words are one of the two."""
-        first = words[0]
-        if is_shell_word(first):
-            if first.text == HELP_WORD:
+        shell_word = find_shell_word(words[0], self.navigator.location, is_strict=self._is_strict)
+        if shell_word is not None:
+            if shell_word == HELP_WORD:
                 self.suggester.invalidate()
                 self.console.result(help_word_text(self.navigator.location, words[1:], self.suggester))
             else:
-                self.navigator.run(first.text, words[1:])
+                self.navigator.run(shell_word, words[1:])
             return True
         request = find_help_request(self.navigator.location, words)
         if request is not None:
@@ -130,7 +132,7 @@ class Session:
         return request is not None
 
     def _parse(self, words: list[Word], line: str) -> Parser:
-        parser = Parser(self.navigator.location, SHELL_WORDS)
+        parser = Parser(self.navigator.location, SHELL_WORDS, is_strict=self._is_strict)
         try:
             parser.feed_all(words)
             parser.finish()

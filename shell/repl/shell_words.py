@@ -25,9 +25,16 @@ SHELL_WORDS = {
 }
 
 
-def is_shell_word(word: Word) -> bool:
-    """Whether the first word of a line is one of the shell's own."""
-    return word.text in SHELL_WORDS and not word.is_quoted
+def find_shell_word(word: Word, location: Sequence[Scope], *, is_strict: bool = False) -> str | None:
+    """Return which of the shell's own words the first word of a line is or, unless `is_strict`, abbreviates.
+
+    None if it is neither, or may as well be a name in the open group. `location` is that group, as in `Parser`.
+    """
+    if word.is_quoted or word.text in SHELL_WORDS:
+        return None if word.is_quoted else word.text
+    found = [name for name in SHELL_WORDS if name.startswith(word.text)] if word.text and not is_strict else []
+    is_ambiguous = len(found) == 1 and any(name.startswith(word.text) for name in location[-1].choices())
+    return found[0] if len(found) == 1 and not is_ambiguous else None
 
 
 def shell_word_help(name: str) -> str:

@@ -1,7 +1,7 @@
 """Parse words: the group or command they lead to, the field that each value belongs to, and the pipes that follow.
 
 One parser serves execution, help, completion and history, so that they agree. After a field that takes a value the next
-word is the value, whatever it looks like.
+word is the value, whatever it looks like. Names may be abbreviated to what only one of them begins with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module
 from pydantic import BaseModel
 
 from ...man.suggestions import list_names
-from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries, find_entry
+from ...models.commands.base import CommandGroup, Entry, ShellCommand, entries, find_entry, folds_dashes
 from ...models.errors import UsageError
 from ...models.inventory.masking import MASK
 from ..text import quote_for_message
@@ -80,11 +80,12 @@ class Parser:
     the field whose value must come next; `secrets` are the positions of words that are values of secret fields, `asked`
     those fields for which a `-` stands in; `files` are the fields whose values are the texts of files, with the files'
     names, empty for a text that is to be typed at the terminal. `first_words`, which the caller handles, are valid as
-    the first word of a line: errors list them.
+    the first word of a line: errors list them. `is_strict`: names may not be abbreviated.
     """
 
-    def __init__(self, groups: Sequence[Scope], first_words: Iterable[str] = ()) -> None:
+    def __init__(self, groups: Sequence[Scope], first_words: Iterable[str] = (), *, is_strict: bool = False) -> None:
         self._first_words = tuple(first_words)
+        self._is_strict = is_strict
         self.groups = [Scope(group.name, group.model) for group in groups]
         self._depth = len(self.groups)
         self.command: Scope | None = None
@@ -171,11 +172,8 @@ class Parser:
 
     def _feed_name(self, word: Word) -> None:
         is_function = self.scope.is_single
-        entry = find_entry(self.scope.model, word.text)
-        if entry is None or entry.is_positional:
-            entry = self.scope.positional()
-            if entry is None or word.is_operator:
-                raise self._unknown_word(word)
+        entry = self._find(word)
+        if entry.is_positional:
             self._set_value(entry, word)
         elif entry.key in self.scope.values:
             raise UsageError(self._in_scope(f"{entry.name} is given twice: give it once"))
@@ -190,6 +188,31 @@ class Parser:
             self.expected_value = entry
         if is_function:
             self.stages.append(Stage(entry.name, entry.key, entry.model, self.scope.values))
+
+    def _find(self, word: Word) -> Entry:
+        """Return what a word names, or the positional field that it is the value of; UsageError if neither."""
+        entry = find_entry(self.scope.model, word.text)
+        if entry is not None and not entry.is_positional:
+            return entry
+        positional = self.scope.positional()
+        if positional is not None and not word.is_operator:
+            return positional
+        names = [] if positional or word.is_quoted or self._is_strict else self._completions(word.text)
+        entry = entries(self.scope.model).get(names[0]) if len(names) == 1 else None
+        if entry is None:
+            raise self._unknown_word(word)
+        return entry
+
+    def _completions(self, text: str) -> list[str]:
+        """Return the names that begin with a text, those of fields that have a value too; none for an empty text."""
+        if not text:
+            return []
+        starts = (text, text.replace("-", "_")) if folds_dashes(self.scope.model) else text
+        names = [name for name, entry in entries(self.scope.model).items() if not entry.is_positional]
+        return [name for name in (*names, *self._first_names()) if name.startswith(starts)]
+
+    def _first_names(self) -> Sequence[str]:
+        return () if self._count else self._first_words
 
     def _enter(self, entry: Entry, model: type[BaseModel]) -> None:
         below = Scope(entry.name, model)
@@ -210,12 +233,13 @@ class Parser:
         return f"expected a pipe function after the |: {listed([*self.scope.choices()])}"
 
     def _unknown_word(self, word: Word) -> UsageError:
-        choices = [*self.scope.choices(), *(() if self._count else self._first_words)]
+        choices = [*self.scope.choices(), *self._first_names()]
         quoted = quote_for_message(word.text)
-        completions = [name for name in choices if name.startswith(word.text)]
-        if completions and word.text:
+        completions = [name for name in self._completions(word.text) if name in choices]
+        if completions:
+            problem = "ambiguous" if len(completions) > 1 else "incomplete"
             words = listed(completions)
-            return UsageError(self._in_scope(f"incomplete command {quoted}, possible completions: {words}"))
+            return UsageError(self._in_scope(f"{problem} command {quoted}, possible completions: {words}"))
         names = [*choices, *([PIPE] if self.can_pipe() else [])]
         close = difflib.get_close_matches(word.text[:_COMPARED_CHARACTERS], names, n=1)
         options = {name for name, entry in self.scope.choices().items() if entry.is_option}

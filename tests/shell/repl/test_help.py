@@ -68,7 +68,7 @@ def test_help_of_the_shell_names_its_own_words_too(run: Run) -> None:
     ("line", "text"),
     [
         ("fast?", " fastmcp    FastMCP service\n"),
-        ("help sho", " show    Show workers, client and inventory\n"),
+        ("help fas", " fastmcp    FastMCP service\n fastapi    FastAPI service of NorFab\n"),
         ("fastmcp ?", FASTMCP_HELP),
         ("fastmcp x?", " no word that begins with x is valid here\n"),
         ("man tree | save ?", " <file>    Print, and write to a file that only you can read\n"),

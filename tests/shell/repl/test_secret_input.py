@@ -43,7 +43,7 @@ def test_secrets_are_asked_for(make_bench: MakeBench) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "fastmcp auth create-token usernam a token -",
+        "fastmcp auth create-token usernme a tok -",
         "fastmcp auth create-token token - username",
         'fastmcp auth create-token username "a token -',
         "fastmcp auth create-token token -| nonsense",

@@ -120,7 +120,7 @@ def test_a_generated_token_that_a_worker_lacks_stays_hidden(make_bench: MakeBenc
         ("fastmcp auth list-tokens workers 'w1,,w2'", "list-tokens: workers: "),
         ("fastmcp auth list-tokens workers all,w1", "list-tokens: workers: "),
         ("show nothing", "show: 'nothing' "),
-        ("hel", "incomplete command 'hel', possible completions: help\n"),
+        ("h", "ambiguous command 'h', possible completions: help, history\n"),
         ("show fastmcp audit last x", "audit: last: must be a whole number, 1 to 1000, got x\n"),
         ("fastmcp auth check-token token 'x", "unclosed quote ' in column 32"),
     ],
@@ -217,3 +217,15 @@ def test_prompts_and_rules_are_tables_too(run: Run, client: FakeClient) -> None:
         {"brief": False, "service": "all", "name": "*"},
         {"brief": True, "service": "all", "name": "*"},
     ]
+
+
+@pytest.mark.parametrize(("line", "same"), [("pw", "pwd"), ("he fastm au", "help fastmcp auth"), ("to", "top")])
+def test_words_of_the_shell_may_be_abbreviated(run: Run, line: str, same: str) -> None:
+    """As names of commands may."""
+    assert run(line) == run(same)
+
+
+def test_abbreviation_of_two_words_of_the_shell_is_neither(run: Run) -> None:
+    """It says what it could be, and leaves nothing."""
+    assert run("ex") == (0, "", "")
+    assert run("e") == (2, "", "ambiguous command 'e', possible completions: exit, end\n")

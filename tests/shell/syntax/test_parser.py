@@ -129,12 +129,17 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
             "fastmcp auth create-token username | json",
             "create-token: username: value missing before |: ",
         ),
-        ("fastmcp auth create-token user x", "create-token: incomplete command 'user', possible completions: username"),
+        ("fastmcp auth create-token t x", "create-token: ambiguous command 't', possible completions: timeout, token"),
+        ("fastmcp auth create-token username a user b", "create-token: username is given twice"),
+        (
+            "fastmcp auth create-token 'user' x",
+            "create-token: incomplete command 'user', possible",
+        ),
         (
             "fastmcp auth create-tokn",
             "auth: 'create-tokn' is not valid here: expected create-token, list-tokens, delete-token, check-token (did",
         ),
-        ("fast", "incomplete command 'fast', possible completions: fastmcp"),
+        ("fas", "ambiguous command 'fas', possible completions: fastmcp, fastapi"),
         ("nonsense", "'nonsense' is not valid here: expected fastmcp, fastapi, show, man"),
         ("''", "'' is not valid here: expected fastmcp, fastapi, show, man"),
         ("| json", "expected a command before the |: fastmcp, fastapi, show, man"),
@@ -142,7 +147,7 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
         ("man tree a b", "tree: 'b' is not valid here: expected all, |"),
         ("fastmcp auth list-tokens |", "expected a pipe function after the |: "),
         ("fastmcp auth list-tokens | | json", "expected a pipe function after the |: "),
-        ("fastmcp auth list-tokens | jso", "|: incomplete command 'jso', possible completions: json"),
+        ("fastmcp auth list-tokens | j i", "json: indent: value missing"),
         ("fastmcp auth list-tokens | include a json", "|: 'json' is not valid here: expected |"),
         ("fastmcp auth list-tokens | include", "|: include: value missing"),
         ("fastmcp auth list-tokens | json indent 1 indent 2", "json: indent is given twice"),
@@ -155,6 +160,35 @@ def test_a_wrong_word_is_named_with_what_is_valid_there(line: str, message: str)
         read(line)
     assert str(caught.value).startswith(message)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("fastm au list u bob w any", "fastmcp auth list-tokens username bob workers any"),
+        ("fastm au create user u tok t", "fastmcp auth create-token username u token t"),
+        ("sh nor wor | in ann", "show norfab workers | include ann"),
+        ("sh fastm aud la 3 | js ind 2", "show fastmcp audit last 3 | json indent 2"),
+        ("man tr t", "man tree t"),
+        ("fastapi a check token c", "fastapi auth check-token token c"),
+    ],
+)
+def test_a_name_may_be_abbreviated_to_what_it_alone_begins_with(line: str, same: str) -> None:
+    """Names of groups, commands, fields and pipe functions; values stay what they are, and secrets are known."""
+    found, whole = read(line), read(same)
+    assert found.command is not None
+    assert whole.command is not None
+    assert (found.command.model, found.command.values) == (whole.command.model, whole.command.values)
+    assert found.stages == whole.stages
+    assert found.secrets == whole.secrets
+
+
+@pytest.mark.parametrize("line", ["fastm", "fastmcp auth list", "show norfab workers | in x"])
+def test_a_strict_parser_takes_whole_names_only(line: str) -> None:
+    """What an abbreviation could mean is said."""
+    parser = Parser(ROOT, is_strict=True)
+    with pytest.raises(UsageError, match=r"incomplete command '\w+', possible completions: "):
+        parser.feed_all(split(line))
 
 
 def test_a_word_of_the_top_typed_in_a_subshell_says_how_to_get_there() -> None:

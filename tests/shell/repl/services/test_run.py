@@ -247,7 +247,7 @@ def test_token_tasks_are_the_commands(bench: ShellBench) -> None:
         ("run fastmcp greet_all text '{\"password\": \"hunter2\"}'", "run fastmcp greet_all text ***"),
         ("run fastmcp bearer_token_store username bob token hunter2",
          "run fastmcp bearer_token_store username bob token ***"),
-        ("run fastmcp greet_al text a api_key hunter2", "run fastmcp greet_al *** *** *** ***"),
+        ("run fastmcp gret_all text a api_key hunter2", "run fastmcp gret_all *** *** *** ***"),
     ],
 )  # fmt: skip
 def test_the_history_has_no_secrets(bench: ShellBench, line: str, kept: str) -> None:
