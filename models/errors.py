@@ -80,6 +80,14 @@ class NorfabDatabaseError(NfcliError):
     """A NorFab worker's token database can't be found or read; nothing was imported."""
 
 
+class SharedFileError(NfcliError):
+    """A file that a fabric shares can't be fetched; nothing of it is kept."""
+
+
+class SharedFileMissingError(SharedFileError):
+    """No worker of the file service shares a file of this name."""
+
+
 class ProtocolError(NfcliError):
     """Frames of a peer that aren't NFP; the message never holds their content."""
 

@@ -151,6 +151,11 @@ class Environment:
         """The workers that clients have seen (`models/environment/known_workers.py`)."""
         return self.state_folder / "workers.json"
 
+    @property
+    def downloads_folder(self) -> Path:
+        """The files that clients have fetched from a fabric to no other place; created when it is first used."""
+        return self.state_folder / "downloads"
+
     def tokens_folder(self, name: str) -> Path:
         """Return the folder of a worker's token database."""
         return self.state_folder / "tokens" / _validated_name(name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,7 @@ class BrokerJob:
     """One job and what to send for it.
 
     The owner of the connection sends `post` once, sets `is_posted`, then passes each message of this job to `receive`,
-    calls `advance` when time has passed, and sends what `request` returns, until `is_done`.
+    calls `advance` when time has passed, and sends what `request` returns and `puts` holds, until `is_done`.
 
     Args:
         job: gets the results. Its `missing` workers are the recipients, unless `target` is given.
@@ -77,6 +77,8 @@ class BrokerJob:
         self.is_posted = False
         self.error: NfcliError | None = None
         """Why the whole job failed."""
+        self.puts: deque[list[bytes]] = deque()
+        """Frames of the PUTs to send, in order."""
         self._broker = broker
         self._at = f"the broker at {endpoint}"
         self._get_data = job.data if get_data is None else get_data
@@ -134,6 +136,10 @@ class BrokerJob:
         for requests in self._requests.values():
             requests.answered = requests.sent
 
+    def put(self, names: Sequence[str], data: bytes) -> None:
+        """Have data sent to workers that run the job."""
+        self.puts.append(self._frames(Command.PUT, sorted(names), data))
+
     def _next_poll(self) -> float:
         due, retry_at = self._polled_at + self._broker.timeouts.poll, self._broker.retry_at
         return min(due, retry_at) if self._polled_at < retry_at else due
@@ -145,6 +151,10 @@ class BrokerJob:
 
     def receive(self, message: BrokerMessage, now: float) -> None:
         """Handle a message of this job."""
+        if message.command == Command.STREAM:
+            for data in self.job.receive_stream(message.data):
+                self.put(list(self.job.missing), data)
+            return
         size = len(message.data)
         if size > self._max_result_bytes:
             self._store({_first_key(message.data): self._too_large()}, 0)

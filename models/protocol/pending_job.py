@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -23,6 +23,12 @@ from .jobs import (
 OnEvent = Callable[[Event], None]
 """Called with each event of a worker."""
 
+OnStream = Callable[[bytes], Sequence[bytes]]
+"""Called with each part of a file that a worker streams; returns the data of the PUTs to send, which request others.
+
+An `NfcliError` that it raises fails the job.
+"""
+
 _AUDIT_TELLS = "once the worker answers again, show fastmcp audit says what it has changed"
 
 
@@ -38,6 +44,7 @@ class PendingJob:
         results: the results that have, by worker.
         asked_again: workers that were asked for their result after the job was sent.
         unreached: workers that never got the job, and why.
+        on_stream: takes what the worker streams; None: nothing is expected.
         may_be_repeated: the caller chose the uuid: that a worker has not begun the job in time may be said of an
             earlier sending, so it is the result only if no other one comes.
         late: these results, by worker.
@@ -52,6 +59,7 @@ class PendingJob:
     timeout: float
     deadline: float
     on_event: OnEvent | None = None
+    on_stream: OnStream | None = None
     may_be_repeated: bool = False
     late: Results = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -122,3 +130,14 @@ class PendingJob:
         """Pass on an event of a worker that is still missing, under the name that it is reached by."""
         if self.on_event is not None and data is not None and name in self.missing:
             self.on_event(read_event({**data, "worker": name}))
+
+    def receive_stream(self, data: bytes) -> Sequence[bytes]:
+        """Pass on a part of a file; return the data of the PUTs to send. A part that is refused fails the job."""
+        if self.on_stream is None or not self.missing:
+            return ()
+        try:
+            return self.on_stream(data)
+        except NfcliError as error:
+            for name in sorted(self.missing):
+                self.fail(name, str(error))
+            return ()

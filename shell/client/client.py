@@ -18,10 +18,11 @@ from ...models.errors import JobInterruptedError, NfcliError, NoWorkersError, Us
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.frames import ALL, ANY
 from ...models.protocol.jobs import DEFAULT_TIMEOUT_SECONDS, Page, ResultFormat, Results, encode_request
-from ...models.protocol.pending_job import OnEvent, PendingJob
+from ...models.protocol.pending_job import OnEvent, OnStream, PendingJob
 from ...models.protocol.signatures import JobSigner
 from ...models.signing_keys import SigningKey
 from ..transport.base import MISSING, Transport
+from .files import FileSharing
 from .fleet import Fleet, MissingWorker
 from .identity import local_user
 
@@ -32,7 +33,7 @@ ANY_SECONDS = 1.0
 """How long each worker may take to answer before another one is chosen for a job that any of them may do."""
 
 
-class Client:
+class Client(FileSharing):
     """Runs jobs on workers; created by `NorFab.make_client`.
 
     Times in results of nfcli's workers are ISO 8601 with an offset, and null for never; those of NorFab's are as they
@@ -105,6 +106,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         *,
         page: Page | None = None,
+        on_stream: OnStream | None = None,
     ) -> Results:
         """Run a task and return `{worker: Result as a dict}`, one entry for each targeted worker.
 
@@ -117,6 +119,7 @@ class Client:
             workers: `all` (also of `missing_workers`), `any` (a random one that can be reached), a name, or several.
             timeout: seconds for the whole job, connecting included.
             page: request a part of a list, where nfcli's workers have pages: `{"rows": […], "next": CURSOR}`.
+            on_stream: called with each part of a file that the worker streams, in this thread.
 
         A worker that failed, disconnected or didn't answer in time has `failed` true and one line in `errors`.
 
@@ -129,17 +132,13 @@ class Client:
         data, deadline = encode(), time.monotonic() + timeout
         _check_names(workers)
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
-            names, absent = self._targets(service, workers)
-            not_started, seconds = self._ensure_workers(names)
-            if seconds:
-                names, absent = self._targets(service, workers)
-                deadline += seconds
-                data = encode(seconds_left=deadline - time.monotonic())
+            names, absent, not_started, seconds = self._running_targets(service, workers)
+            data = encode(seconds_left=deadline + seconds - time.monotonic()) if seconds else data
             job = PendingJob(
                 *(service, task, uuid or uuids.uuid4().hex, data),
                 timeout=timeout,
-                deadline=deadline,
-                on_event=self._on_event,
+                deadline=deadline + seconds,
+                **{"on_event": self._on_event, "on_stream": on_stream},
                 may_be_repeated=uuid is not None,
                 not_started=not_started,
             )
@@ -245,6 +244,16 @@ class Client:
                 raise UsageError("this client is closed: create another one with make_client")
             self._transport.refresh(seconds)
             yield
+
+    def _running_targets(
+        self, service: str, workers: str | Sequence[str]
+    ) -> tuple[list[str], dict[str, NfcliError], dict[str, NfcliError], float]:
+        """Return what `_targets` does once the workers of a job run, and what `_ensure_workers` does."""
+        names, absent = self._targets(service, workers)
+        not_started, seconds = self._ensure_workers(names)
+        if seconds:
+            names, absent = self._targets(service, workers)
+        return names, absent, not_started, seconds
 
     def _ensure_workers(self, names: list[str]) -> tuple[dict[str, NfcliError], float]:
         """Start the workers of a job that aren't running.

@@ -35,7 +35,8 @@ class Delivery:
                 self._job.fail_gone(name, error)
         while not self._machine.is_done:
             wake_at = self._machine.next_time()
-            self._connection.wait(wake_at if self._is_away else min(wake_at, self._broker.away_at))
+            wake_at = wake_at if self._is_away else min(wake_at, self._broker.away_at)
+            self._connection.wait(wake_at, until_writable=bool(self._machine.puts) and self._connection.is_up)
             self._receive()
             now = time.monotonic()
             self._check_broker(now)
@@ -43,6 +44,12 @@ class Delivery:
             frames = self._machine.request(now)
             if frames is not None and self._connection.send(frames):
                 self._broker.record_sent(now)
+            self._send_puts()
+
+    def _send_puts(self) -> None:
+        puts = self._machine.puts
+        while puts and self._connection.send(puts[0]):
+            puts.popleft()
 
     def _post(self) -> bool:
         """Send the POST; return whether that was possible."""

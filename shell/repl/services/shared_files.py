@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from ....models.commands.base import ANY_WORKER
 from ....models.protocol.jobs import Results
+from ....models.shared_files.address import SCHEME, SERVICE
 from .background import Background
 from .catalogue import KEY_PRESS_SECONDS
 
-SCHEME = "nf://"
-SERVICE = "filesharing"
 LIST_SECONDS = 1.0
 KEPT_SECONDS = 10.0
 MAX_FILES = 1_000
