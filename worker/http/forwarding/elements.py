@@ -16,6 +16,7 @@ _PAIR = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:([!#$%&'*+.^_`|~0-9A-Za-z-
 _ESCAPE = re.compile(r"\\(.)")
 _BLANKS = " \t"
 _REMEMBERED_NODES = 4096
+_MAX_NODE_CHARACTERS = 128
 _PORT = re.compile(r":[0-9]{1,5}")
 
 
@@ -58,12 +59,16 @@ def parse_forwarded(value: str) -> list[Mapping[str, str]]:
     return [element for element in elements if element]
 
 
-@lru_cache(_REMEMBERED_NODES)
 def parse_node(node: str) -> Address | None:
     """Return the address of a proxy's client: an IP address, with or without a port; None of any other text.
 
     Other texts are `unknown`, names that hide an address (`_hidden`), and host names.
     """
+    return _parse_node(node) if len(node) <= _MAX_NODE_CHARACTERS else None
+
+
+@lru_cache(_REMEMBERED_NODES)
+def _parse_node(node: str) -> Address | None:
     host, bracket, rest = node.removeprefix("[").partition("]") if node.startswith("[") else (node, "", "")
     if bracket and rest and not _PORT.fullmatch(rest):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -166,3 +167,16 @@ def test_networks_can_be_replaced() -> None:
     assert "10.0.0.1" in proxies
     proxies.replace(["192.0.2.1"])
     assert ("10.0.0.1" in proxies, "192.0.2.1" in proxies, None in proxies) == (False, True, False)
+
+
+def test_long_texts_of_clients_are_not_remembered() -> None:
+    """A proxy that sets one kind of headers passes the other on, with 30 kB of a client's in each request."""
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            for header in (("forwarded", f'for="_{number}{"x" * 30_000}"'), (FOR, f"{number}{'x' * 30_000}")):
+                assert address(header) == PROXY
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
