@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +22,9 @@ from .alerts import ServerContext
 log = logging.getLogger(__name__)
 
 _MAX_BYTES = 1024 * 1024
-_ENCRYPTED = b"ENCRYPTED"
-_PRIVATE_KEY = b"PRIVATE KEY-----"
+_PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----(.*?)(-----END \1PRIVATE KEY-----|\Z)", re.DOTALL)
+_BEGIN_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_CERTIFICATE = re.compile(_BEGIN_CERTIFICATE + rb"[^-]*-----END CERTIFICATE-----")
 
 # What identifies a file's content: the device, the inode, the size and the time of the last change.
 _Identity = tuple[int, int, int, int] | None
@@ -40,13 +42,13 @@ class ServerCertificate:
     def __init__(self, tls: TlsInventory, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._refused: tuple[_Identity, ...] | None = None
         self._use(_Loaded.load(tls.files(folder)))
 
     def _use(self, loaded: _Loaded) -> None:
         self._files, self._identities = loaded.files, loaded.identities
         self.context, self.summary = loaded.context, loaded.summary
-        self._refused = None
+        self._refused: tuple[_Identity, ...] | None = None
+        self._reported = ""
 
     @classmethod
     def of(cls, inventory: WorkerInventory, folder: Path) -> Self | None:
@@ -78,7 +80,8 @@ class ServerCertificate:
         """Load the files again if one of them was replaced; log what can't be used, and keep what was loaded before.
 
         A program that renews certificates replaces certificate and key one after the other: files that can't be used
-        are reported when they are found unchanged by the next call.
+        are reported when they are found unchanged by the next call. They are tried again by each call, since what is
+        wrong need not be in the files: a mode, or a folder above them.
         """
         with self._lock:
             identities = _identify(self._files)
@@ -87,9 +90,9 @@ class ServerCertificate:
             try:
                 self._use(_Loaded.load(self._files))
             except CertificateError as error:
-                if self._refused == identities:
+                if self._refused == identities and str(error) != self._reported:
                     log.warning("TLS: %s; the certificate loaded before stays in use", error)
-                    self._identities = identities  # reported once
+                    self._reported = str(error)
                 self._refused = identities
             else:
                 log.info("TLS: loaded the %s", self.summary.describe())
@@ -177,10 +180,13 @@ def _read(path: Path) -> bytes:
 
 
 def _verify_key(data: bytes) -> None:
-    if _PRIVATE_KEY not in data:
+    found = _PRIVATE_KEY.search(data)
+    if found is None:
         raise CertificateError("has no private key in PEM format (-----BEGIN PRIVATE KEY-----)")
-    if _ENCRYPTED in data:
+    if b"ENCRYPTED" in found[1] + found[2]:  # PKCS #8 has it in the first line, older formats below it
         raise CertificateError("has an encrypted key: decrypt it, for instance with openssl pkey -in FILE -out FILE2")
+    if not found[3]:
+        raise CertificateError("has a private key without its last line: write the whole file")
 
 
 def _no_password() -> str:
@@ -189,8 +195,11 @@ def _no_password() -> str:
 
 
 def _require_client_certificates(context: ssl.SSLContext, data: bytes) -> None:
+    certificates = _CERTIFICATE.findall(data)  # without the comments, which may be in any encoding
     try:
-        context.load_verify_locations(cadata=data.decode("ascii"))
+        if len(certificates) != data.count(_BEGIN_CERTIFICATE):
+            raise CertificateError("has a certificate without its last line: write the whole file")
+        context.load_verify_locations(cadata=b"\n".join(certificates).decode("ascii"))
     except (ssl.SSLError, ValueError):
         raise CertificateError("has no CA certificates in PEM format (-----BEGIN CERTIFICATE-----)") from None
     if not context.get_ca_certs():

@@ -76,6 +76,9 @@ def test_files_are_found_beside_the_inventory(folder: Path) -> None:
         ({"client_ca": "tls/ca.key"}, r"tls\.client_ca: .*/ca\.key has no CA certificates in PEM format .*"),
         ({"client_ca": "tls/server.crt"}, r"tls\.client_ca: .*/server\.crt has no CA certificate: .*"),
         ({"keyfile": "tls/locked.key"}, r"tls\.keyfile: .*/locked\.key has an encrypted key: decrypt it, .*"),
+        ({"keyfile": "tls/old.key"}, r"tls\.keyfile: .*/old\.key has an encrypted key: decrypt it, .*"),
+        ({"keyfile": "tls/half.key"}, r"tls\.keyfile: .*/half\.key has a private key without its last line: .*"),
+        ({"client_ca": "tls/half.crt"}, r"tls\.client_ca: .*/half\.crt has a certificate without its last line: .*"),
         ({"certfile": "tls/broken.crt"}, r"tls\.certfile: .*/broken\.crt has a certificate that can't be read"),
         ({"keyfile": "tls/broken.key"}, r"tls: .*/server\.crt and .*/broken\.key can't be used: .*"),
         ({"certfile": "tls/large.crt"}, r"tls\.certfile: .*/large\.crt has more than 1048576 bytes: .*"),
@@ -84,12 +87,25 @@ def test_files_are_found_beside_the_inventory(folder: Path) -> None:
 def test_file_that_cannot_be_used_is_named_with_its_key(folder: Path, files: dict[str, str], message: str) -> None:
     """And what is wrong with it, on one line; OpenSSL itself says `[SSL] PEM lib`."""
     (folder / "locked.key").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    (folder / "old.key").write_text(
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n-----END EC PRIVATE KEY-----"
+    )
+    (folder / "half.key").write_bytes((folder / "server.key").read_bytes()[:-20])
+    (folder / "half.crt").write_bytes((folder / "ca.crt").read_bytes() + (folder / "ca.crt").read_bytes()[:100])
     (folder / "broken.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     (folder / "broken.key").write_text("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n")
     (folder / "large.crt").write_text("x" * 1_048_577)
     with pytest.raises(CertificateError) as caught:
         load(folder, **files)
     assert re.fullmatch(message, str(caught.value))
+
+
+@pytest.mark.parametrize("comment", ["# Société, ENCRYPTED\n".encode(), b"\xef\xbb\xbf", b"# \xe9\r\n"])
+def test_comments_around_certificates_and_keys_are_ignored(folder: Path, comment: bytes) -> None:
+    """As OpenSSL does: tools write names in them, in any encoding."""
+    for name in ("server.crt", "server.key", "ca.crt"):
+        (folder / name).write_bytes(comment + (folder / name).read_bytes() + comment)
+    assert load(folder, client_ca="tls/ca.crt").summary.names == NAMES
 
 
 def test_key_that_others_could_replace_is_refused(folder: Path) -> None:
@@ -214,3 +230,23 @@ def test_unusable_new_files_change_nothing_and_are_reported_once(
     (folder / "server.key").write_bytes(new_key)
     worker.certificate.reload_if_changed()
     assert served_certificate(worker) == renewed.der
+
+
+@pytest.mark.parametrize("place", ["server.key", "."])
+def test_new_files_are_used_once_their_modes_are_corrected(
+    folder: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """Nothing else about them changes then; what the line in the log says to run has to be enough."""
+    loaded = load(folder)
+    changed = folder / place
+    mode = changed.stat().st_mode & 0o777
+    renewed = renew_certificate(folder)
+    changed.chmod(mode | 0o002)
+    for _ in range(3):
+        loaded.reload_if_changed()
+    (line,) = [message for message in caplog.messages if message.startswith("TLS")]
+    assert f"run chmod o-w {changed}" in line
+    assert loaded.summary != renewed
+    changed.chmod(mode)
+    loaded.reload_if_changed()
+    assert loaded.summary == renewed
