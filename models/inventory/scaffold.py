@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..environment.paths import DEFAULT_WORKER, INVENTORY_NAME, Environment
@@ -52,6 +54,7 @@ auth_bearer:
 # allowed_origins: ["https://app.example.com"]
 """
 
+_NO_HOSTS = "# allowed_hosts: [mcp.example.com]"
 
 STARTER_TLS = """
 # HTTPS with a certificate of a private CA: clients have to trust tls/ca.crt (man page mcp-clients). When the files
@@ -65,7 +68,8 @@ tls:
 def create_environment(folder: Path, tls_names: Sequence[str] | None = None) -> Environment:
     """Write a commented inventory with one worker, authentication on, into `folder`, creating that if missing.
 
-    Unless `tls_names` is None the worker serves HTTPS, by a certificate of a new CA for this machine's names and these.
+    Unless `tls_names` is None the worker serves HTTPS, by a certificate of a new CA for this machine's names and these,
+    which clients may use in URLs.
 
     Raises:
         EnvironmentFolderError: one of the files exists already, other users could replace the folder (nothing is
@@ -94,6 +98,8 @@ def create_environment(folder: Path, tls_names: Sequence[str] | None = None) -> 
     worker = STARTER_WORKER
     if tls_names is not None:
         worker = worker.replace("http://127.0.0.1", "https://localhost") + STARTER_TLS
+        if tls_names:
+            worker = worker.replace(_NO_HOSTS, f"allowed_hosts: {json.dumps([*_as_hosts(tls_names)])}")
         try:
             authority.create_authority(tls_folder, [*authority.local_names(), *tls_names])
         except OSError as error:
@@ -107,3 +113,12 @@ def create_environment(folder: Path, tls_names: Sequence[str] | None = None) -> 
         except OSError as error:
             raise EnvironmentFolderError(f"{file} can't be written: {error.strerror}") from error
     return Environment(folder=folder, inventory_file=inventory_file)
+
+
+def _as_hosts(names: Iterable[str]) -> Iterator[str]:
+    """Yield names of a certificate as they are in URLs: addresses of IPv6 in brackets."""
+    for name in dict.fromkeys(names):
+        try:
+            yield f"[{name}]" if ipaddress.ip_address(name).version == 6 else name  # noqa: PLR2004
+        except ValueError:
+            yield name

@@ -13,6 +13,7 @@ from nfcli.models.inventory.loader import load_inventory
 from nfcli.models.inventory.scaffold import create_environment
 from nfcli.models.inventory.schema import Inventory, Topology, WorkerInventory
 from nfcli.models.inventory.sections.bearer import AuthBearer
+from nfcli.worker.http.allowed_hosts import host_patterns
 
 Modes = Callable[[Path], dict[str, str]]
 
@@ -36,6 +37,18 @@ def test_created_environment_loads_with_authentication_on(tmp_path: Path, modes:
         },
         topology=Topology(workers=("fastmcp-worker-1",)),
     )
+
+
+def test_names_of_the_certificate_are_allowed_in_urls(tmp_path: Path) -> None:
+    """A client that uses one of them would get a certificate that fits, and 421."""
+    names = ["mcp.example.com", "*.Example.org", "my_host", "192.0.2.7", "2001:db8::7", "mcp.example.com"]
+    workers = load_inventory(create_environment(tmp_path / "named", names)).workers
+    patterns = host_patterns(workers["fastmcp-worker-1"], "https://127.0.0.1:8001/mcp")
+    hosts = ["mcp.example.com", "a.example.org", "my_host", "192.0.2.7", "[2001:db8::7]"]
+    assert [host for host in hosts if not (patterns.allows(host) and patterns.allows(f"{host}:8001"))] == []
+    assert not patterns.allows("b.example.com")
+    unnamed = load_inventory(create_environment(tmp_path / "unnamed", [])).workers
+    assert unnamed["fastmcp-worker-1"].allowed_hosts == ()
 
 
 @pytest.mark.parametrize("existing", ["inventory.yaml", "fastmcp/fastmcp-worker-1.yaml"])
