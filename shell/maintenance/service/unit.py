@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ _START_SECONDS, _STOP_SECONDS = 300, 30
 _HOMES = tuple(Path(name) for name in ("/home", "/root", "/run/user"))
 _TEMPORARY = tuple(Path(name) for name in ("/tmp", "/var/tmp"))  # noqa: S108  compared, not used
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_PROGRAMS = re.compile(r"[\"'\\]")
 
 # What a user's manager can enforce: it has no right to make the namespaces that the rest needs.
 _FOR_ALL = """\
@@ -80,7 +82,7 @@ def unit_text(service: Service) -> str:
     if not is_user_unit:
         lines += ["Wants=network-online.target", "After=network-online.target"]
     lines += ["StartLimitIntervalSec=300", "StartLimitBurst=10", "", "[Service]"]
-    lines += ["Type=notify", "NotifyAccess=main", f"ExecStart={quoted(service.command, is_command=True)}"]
+    lines += ["Type=notify", "NotifyAccess=main", f"ExecStart={_command(service.command)}"]
     lines += ["ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed", "Restart=on-failure", "RestartSec=5"]
     lines += [f"WatchdogSec={WATCHDOG_SECONDS}", f"TimeoutStartSec={_START_SECONDS}", f"TimeoutStopSec={_STOP_SECONDS}"]
     if is_user_unit:
@@ -96,14 +98,28 @@ def quoted(words: Iterable[str], *, is_command: bool = False) -> str:
     """Return words as units have them: `%` and in commands `$` are doubled, blanks and quotes are in double quotes.
 
     Raises:
-        ServiceError: a word has a control character.
+        ServiceError: a word has a control character, or is not UTF-8.
     """
     return " ".join(_quoted(word, is_command=is_command) for word in words)
+
+
+def _command(words: Sequence[str]) -> str:
+    """Return a command; in the name of the program systemd expands no variables, and accepts no quotes.
+
+    Raises:
+        ServiceError: see above.
+    """
+    program, *arguments = words
+    if _NOT_IN_PROGRAMS.search(program):
+        raise ServiceError(f"{program} has a quote or a backslash, which systemd accepts in no program: rename it")
+    return " ".join((quoted([program]), quoted(arguments, is_command=True)))
 
 
 def _quoted(word: str, *, is_command: bool) -> str:
     if _CONTROL.search(word):
         raise ServiceError(f"{word!r} has a control character, which a systemd unit can't have: rename it")
+    if not word.isascii() and any(0xD800 <= ord(character) <= 0xDFFF for character in word):  # noqa: PLR2004
+        raise ServiceError(f"{os.fsencode(word)!r} is not UTF-8, as systemd units have to be: rename it")
     text = word.replace("%", "%%")
     if is_command:
         text = text.replace("$", "$$")

@@ -57,6 +57,34 @@ def test_systemd_accepts_every_line(tmp_path: Path, account: str) -> None:
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize("name", ["$HOME", "a $b ${c}", "100% %n", "é ; {x}", "*?[x] # ~"])
+def test_systemd_finds_the_program_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    """In the name of the program it replaces no variables, so that a doubled $ would be two of them."""
+    program = tmp_path / name / "nfcli"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    found = analyze(unit_text(replace(SERVICE, account="daemon", command=[str(program), "-w"])), tmp_path, "verify")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("character", ["'", '"', "\\"])
+def test_a_program_that_systemd_cannot_run_is_refused(character: str) -> None:
+    """Systemd calls the unit invalid, quoted or not; arguments may have these characters."""
+    with pytest.raises(ServiceError, match="has a quote or a backslash, which systemd accepts in no program: rename"):
+        unit_text(replace(SERVICE, command=[f"/srv/o{character}hara/nfcli", "-w"]))
+
+
+def test_a_path_that_is_not_utf_8_is_refused() -> None:
+    """As it is on disk, so that it can be found."""
+    for changed in (replace(SERVICE, state=Path("/srv/\udce9")), replace(SERVICE, command=["/srv/\udce9/nfcli"])):
+        with pytest.raises(
+            ServiceError, match=r"^b'/srv/\\xe9.*' is not UTF-8, as systemd units have to be: rename it$"
+        ):
+            unit_text(changed)
+
+
 def test_the_unit_names_what_it_runs_and_where_it_writes() -> None:
     """It reports its start and pings the watchdog; a reload is a SIGHUP."""
     lines = unit_text(SERVICE).splitlines()
