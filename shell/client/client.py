@@ -110,6 +110,8 @@ class Client(FileSharing):
     ) -> Results:
         """Run a task and return `{worker: Result as a dict}`, one entry for each targeted worker.
 
+        A worker that failed, disconnected or didn't answer in time has `failed` true and one line in `errors`.
+
         Args:
             service: service of the targeted workers, `fastmcp`; `all` for every service.
             task: name of the task.
@@ -121,27 +123,24 @@ class Client(FileSharing):
             page: request a part of a list, where nfcli's workers have pages: `{"rows": […], "next": CURSOR}`.
             on_stream: called with each part of a file that the worker streams, in this thread.
 
-        A worker that failed, disconnected or didn't answer in time has `failed` true and one line in `errors`.
-
         Raises:
             NoWorkersError: unknown service or worker name, or neither a targeted worker nor the broker is reachable.
             AccessDeniedError: every worker that could be reached refused this client's key.
             UsageError: an argument is not valid, or the client is closed or belongs to the process before a fork.
         """
         encode = partial(self._encode, task, kwargs or {}, args=args or (), timeout=timeout, result_format=_form(page))
-        data, deadline = encode(), time.monotonic() + timeout
+        job = PendingJob(
+            *(service, task, uuid or uuids.uuid4().hex, encode()),
+            timeout=timeout,
+            deadline=time.monotonic() + timeout,
+        )
+        job.may_be_repeated, job.on_event, job.on_stream = uuid is not None, self._on_event, on_stream
         _check_names(workers)
         with self._refreshed(min(REFRESH_SECONDS, timeout)):
-            names, absent, not_started, seconds = self._running_targets(service, workers)
-            data = encode(seconds_left=deadline + seconds - time.monotonic()) if seconds else data
-            job = PendingJob(
-                *(service, task, uuid or uuids.uuid4().hex, data),
-                timeout=timeout,
-                deadline=deadline + seconds,
-                **{"on_event": self._on_event, "on_stream": on_stream},
-                may_be_repeated=uuid is not None,
-                not_started=not_started,
-            )
+            names, absent, job.not_started, seconds = self._running_targets(service, workers)
+            if seconds:
+                job.deadline += seconds
+                job.data = encode(seconds_left=job.deadline - time.monotonic())
             return self._run_on_any(job, names) if workers == ANY else self._run(job, names, absent)
 
     def check_workers(self, names: Sequence[str], service: str = SERVICE) -> None:
