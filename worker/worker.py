@@ -44,7 +44,8 @@ from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
 from .mcp.result_budget import ResultBudget
-from .tasks import audit, auth, backup, health, introspection, token_import, token_sync, tools
+from .tasks import audit, auth, backup, health, introspection, jobs, operations, token_import, token_sync, tools
+from .tasks.process_stats import resident_mbyte
 from .tokens.fallback.disk_space import Reserve
 from .tokens.store import TokenStore
 from .tokens.transfers import Transfers
@@ -55,13 +56,14 @@ from .transport.broker import BrokerTransport
 from .transport.broker_jobs import fabric_client_name
 from .transport.curve_auth import AuthorizedKeys
 from .transport.direct import DirectServer
+from .watchdog import MemoryWatchdog
 
 if TYPE_CHECKING:
     from .metrics.server import MetricsServer
 
 log = logging.getLogger(__name__)
 
-TASK_MODULES = (audit, auth, backup, health, introspection, token_import, token_sync, tools)
+TASK_MODULES = (audit, auth, backup, health, introspection, jobs, operations, token_import, token_sync, tools)
 STOP_DEADLINE_SECONDS = 4.5
 SWEEP_SECONDS = 1.0
 SWEEP_RETRY_SECONDS = 10.0
@@ -149,6 +151,7 @@ class Worker:
             broker=self.broker,
             discovery=discovery,
             url=listener.url,
+            watchdog=MemoryWatchdog(inventory, resident_mbyte),
         )
         self.reloader = Reloader(environment, name, inventory)
         self._open_http(listener, fabric)
@@ -272,6 +275,7 @@ class Worker:
             self.transport = joined = BrokerTransport(context, self.executor, address=self.broker, keys=keys)
             self._opened.callback(joined.stop)
             context.endpoint = joined.connect()
+        context.jobs = self.executor.history
         context.counters.update(jobs=self.executor.counters, messaging=self.transport.counters, http=self.http.counters)
 
     def _certificate_summary(self) -> CertificateSummary | None:
@@ -348,6 +352,8 @@ class Worker:
             seconds = self._sweep_seconds
             if published is None and (published := self.environment.publication_problem()):
                 log.critical("%s", published)  # NorFab was started here after this worker
+            if self.context.watchdog is not None and self.context.watchdog.check():
+                self._stop_after("memory watchdog")
             self.context.transfers.expire()
             self.executor.forget_tokens(time.monotonic())
             store = self.context.store

@@ -157,12 +157,16 @@ class JobArguments(TargetArguments):
         return {"service": self.SERVICE, "task": self.TASK, "kwargs": kwargs, **self.targets()}
 
     def check_result(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return one worker's result, failed where a table needs a list of records and it holds something else.
+        """Return one worker's result, failed where a table needs a list of records and it holds something else."""
+        return self.check_rows(result) if self.columns() else result
 
-        NorFab's workers send some lists as a mapping from name to record; these become lists.
+    def check_rows(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return one worker's result with a list of records, failed where it holds something else.
+
+        A mapping from name to record, which some tasks return, becomes a list.
         """
         rows = result.get("result")
-        if result.get("failed") or not self.columns():
+        if result.get("failed"):
             return result
         if isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values()):
             return {**result, "result": [{"name": name, **row} for name, row in rows.items()]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from ..protocol.jobs import Results
 from ..tasks.audit import GetAuditInput
 from ..tasks.token_sync import compare_digests
-from ..tasks.tools import GetGuardrailsInput, GetPromptsInput, GetToolsInput
+from ..tasks.tools import GetPromptsInput, GetToolsInput
 from .base import CommandGroup, JobArguments, ShellCommand, Summary, branch
 from .tokens import ShowTokensCommands
 
@@ -63,11 +64,35 @@ class ShowPrompts(GetPromptsInput, _ShowPublished):
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "name", Summary("description"))
 
 
-class ShowGuardrails(GetGuardrailsInput, _ShowPublished):
+class ShowGuardrails(GetToolsInput, _ShowPublished):
     """Show the rules for arguments and results of tools; `| json` shows each rule in full."""
 
-    TASK: ClassVar[str] = "get_guardrails"
+    TASK: ClassVar[str] = "get_tools"
     COLUMNS: ClassVar[tuple[str, ...]] = ("worker", "tool", "kind", "field", "type", "match", "message")
+    KINDS: ClassVar[tuple[str, ...]] = ("guardrail", "result_guardrail")
+
+    brief: Annotated[bool, Field(description="List the names of tools only")] = False
+
+    def job(self) -> dict[str, Any]:
+        """Return the arguments of the client's `run_job`."""
+        job = super().job()
+        return job | {"kwargs": job["kwargs"] | {"brief": False}}
+
+    def check_result(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return one worker's result with a row for each guardrail, failed where it has no tools to read them from."""
+        checked = self.check_rows(result)
+        if checked.get("failed"):
+            return checked
+        rows = [row for tool in checked["result"] for row in self._rules(tool)]
+        names = list(dict.fromkeys(row["tool"] for row in rows))
+        return {**checked, "result": names if self.brief else rows}
+
+    def _rules(self, tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for kind in self.KINDS:
+            rules = tool.get(f"{kind}s")
+            for rule in rules if isinstance(rules, list) else ():
+                if isinstance(rule, dict):
+                    yield {**rule, "tool": tool.get("name"), "kind": kind}
 
 
 class ShowAudit(GetAuditInput, JobArguments):

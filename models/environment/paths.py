@@ -160,6 +160,10 @@ class Environment:
         """Return the folder of a worker's token database."""
         return self.state_folder / "tokens" / _validated_name(name)
 
+    def fetched_folder(self, name: str) -> Path:
+        """Return the folder of the files that a worker has fetched from other services."""
+        return self.state_folder / "fetched" / _validated_name(name)
+
     def lock_file(self, name: str) -> Path:
         """Return the lock file of the worker's name (`models/environment/worker_lock.py`)."""
         return self.run_folder / f"{_validated_name(name)}.lock"

@@ -20,9 +20,6 @@ _NORFAB_WORKER_KEYS = frozenset(
         "broker_endpoint",
         "jobs_compress",
         "max_concurrent_jobs",
-        "memory_threshold_action",
-        "memory_threshold_mbyte",
-        "watchdog_interval",
     }
 )
 _NORFAB_TOPOLOGY_KEYS = frozenset({"workers_init_timeout", "workers_start_interval"})

@@ -23,6 +23,7 @@ from .types import (
     BindEndpoint,
     BindHost,
     ConnectEndpoint,
+    Count,
     CurveKey,
     Flag,
     FleetNames,
@@ -92,13 +93,15 @@ class WorkerInventory(InventorySection):
     )
     signed_jobs: Annotated[Literal["optional", "required"], Kind("optional or required")] = Field(
         default="optional",
-        description="required: jobs that manage tokens, backups, imports and the audit trail must be signed by a "
-        "client whose key is in .nfcli/clients/, in a fabric too; nfcli's clients sign all jobs, NorFab's none",
+        description="required: jobs that manage tokens, backups, imports and the audit trail or show jobs and logs "
+        "must be signed by a client whose key is in .nfcli/clients/, in a fabric too; nfcli's clients sign all jobs, "
+        "NorFab's none",
     )
     allowed_relays: Annotated[Texts, Kind("list of names of workers")] = Field(
         default=(),
-        description="Workers of the fabric whose own jobs may manage tokens, backups, imports and the audit trail, for "
-        "whoever they run them; others' are refused. Has no effect where signed_jobs is required",
+        description="Workers of the fabric whose own jobs may manage tokens, backups, imports and the audit trail or "
+        "show jobs and logs, for whoever they run them; others' are refused. Has no effect where signed_jobs is "
+        "required",
     )
     metrics: Metrics | None = Field(
         default=None,
@@ -111,6 +114,17 @@ class WorkerInventory(InventorySection):
         "inventory's folder. Their code may do whatever the worker may",
     )
     tools: ToolsInventory = Field(default=ToolsInventory(), description="MCP tools: see man page tools")
+    watchdog_interval: Annotated[Count, Kind("whole number")] = Field(
+        default=30, description="Seconds between two looks at the memory that the worker uses"
+    )
+    memory_threshold_mbyte: Annotated[Count, Kind("whole number")] = Field(
+        default=1000, description="Memory in MiB that is too much"
+    )
+    memory_threshold_action: Annotated[Literal["log", "shutdown"], Kind("log or shutdown")] = Field(
+        default="log",
+        description="What happens when the worker uses more: log writes a line to its log, shutdown ends it with "
+        "status 1, after which whoever started it starts it again",
+    )
     fastmcp: _Reserved = Field(default={})
     uvicorn: _Reserved = Field(default={})
     logging: _Reserved = Field(default={})

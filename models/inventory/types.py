@@ -22,6 +22,7 @@ from ..environment.known_workers import MAX_NAME_CHARACTERS, MAX_WORKERS
 from ..environment.paths import MAX_SOCKET_PATH_BYTES
 from ..fields import Z85_KEY
 
+MAX_COUNT = 1_000_000
 MAX_PORT = 65_535
 MAX_WRONG_TOKENS = 1_000
 
@@ -110,6 +111,10 @@ def _parse_port(value: Any) -> int:
 def _parse_wrong_token_limit(value: Any) -> int:
     expected = f"must be a whole number, 0 (no limit) to {MAX_WRONG_TOKENS}"
     return 0 if value is None else parse_whole_number(value, 0, MAX_WRONG_TOKENS, expected)
+
+
+def _parse_count(value: Any) -> int:
+    return parse_whole_number(value, 1, MAX_COUNT, f"must be a whole number, 1 to {MAX_COUNT}")
 
 
 def _is_host(text: str) -> bool:
@@ -247,6 +252,7 @@ def _parse_section(value: Any) -> Any:
 Flag = Annotated[bool, BeforeValidator(_parse_flag)]
 YamlFlag = Annotated[bool, BeforeValidator(_parse_yaml_flag)]
 Port = Annotated[int, BeforeValidator(_parse_port)]
+Count = Annotated[int, BeforeValidator(_parse_count)]
 WrongTokenLimit = Annotated[int, BeforeValidator(_parse_wrong_token_limit)]
 BindHost = Annotated[str, BeforeValidator(_parse_bind_host)]
 BindEndpoint = Annotated[str, BeforeValidator(partial(_parse_endpoint, wildcards=True))]

@@ -37,10 +37,10 @@ class EchoInput(TaskInput):
 
 
 class EchoReport(Report):
-    """Arguments that `echo` received. The fields about the job are NorFab's and always null here."""
+    """Arguments that `echo` received, and the job that they came with."""
 
     juuid: str | None = Field(default=None, description="UUID of the job")
-    client_address: str | None = Field(default=None, description="Address of the client that sent the job")
+    client_address: str | None = Field(default=None, description="Name of the client that sent the job")
     timeout: float | None = Field(default=None, description="Time limit of the job in seconds")
     task: str = Field(description="Name of the task")
     args: list[Any] = Field(default_factory=list, description="Positional arguments")
@@ -196,7 +196,7 @@ class StatsReport(Report):
     running_jobs: int = Field(default=0, description="Jobs running or waiting")
     jobs: JobsStats = Field(description="Jobs since the start")
     max_concurrent_jobs: int = Field(description="Maximum number of concurrent jobs")
-    watchdog_runs: int = Field(default=0, description="Runs of NorFab's watchdog")
+    watchdog_runs: int = Field(default=0, description="How often the memory was compared with its threshold")
     keepalives_sent: int = Field(default=0, description="Keepalives sent to a broker")
     keepalives_received: int = Field(default=0, description="Keepalives received from a broker")
     limits: LimitsStats = Field(default_factory=LimitsStats, description="Limits on clients and how often they applied")

@@ -1,10 +1,10 @@
-"""Inputs and results of the tasks that list tools, prompts and guardrails, and of `discover`."""
+"""Inputs and results of the tasks that list tools and prompts, and of `discover`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .base import Report, TaskInput
 
@@ -32,14 +32,6 @@ class GetPromptsInput(TaskInput):
     name: Annotated[str, Field(max_length=MAX_GLOB_CHARACTERS, description="Glob pattern for names of prompts")] = "*"
 
 
-class GetGuardrailsInput(TaskInput):
-    """Arguments of `get_guardrails`."""
-
-    brief: Annotated[bool, Field(description="List the names of tools only")] = False
-    service: Annotated[str, Field(description="Service whose tools' guardrails to list, or all")] = "all"
-    name: Annotated[str, Field(max_length=MAX_GLOB_CHARACTERS, description="Glob pattern for names of tools")] = "*"
-
-
 class DiscoverInput(TaskInput):
     """Arguments of `discover`."""
 
@@ -47,13 +39,16 @@ class DiscoverInput(TaskInput):
 
 
 class ToolEntry(Report):
-    """Tool in the format of MCP's tools/list."""
+    """Tool in the format of MCP's tools/list, and its guardrails, each left out where there are none."""
 
     name: str = Field(description="Name of the tool")
+    title: str | None = Field(description="Name of the tool for people, null without one")
     description: str = Field(description="What the tool does")
     inputSchema: dict[str, Any] = Field(description="JSON Schema of its arguments")  # noqa: N815  MCP's name
     outputSchema: dict[str, Any] = Field(description="JSON Schema of its structured content")  # noqa: N815
     annotations: dict[str, Any] = Field(description="MCP tool annotations, such as readOnlyHint")
+    guardrails: list[dict[str, Any]] = Field(default=[], description="Rules for its arguments")
+    result_guardrails: list[dict[str, Any]] = Field(default=[], description="Rules for its results")
 
 
 class PromptArgumentEntry(Report):
@@ -64,18 +59,25 @@ class PromptArgumentEntry(Report):
     required: bool = Field(description="Whether it must be given")
 
 
+class PromptContent(Report):
+    """Template of a message."""
+
+    type: str = Field(description="text")
+    text: str = Field(description="Jinja template of the message")
+
+
+class PromptMessage(Report):
+    """Message of a prompt."""
+
+    role: str = Field(description="user or assistant")
+    content: PromptContent = Field(description="What it says")
+
+
 class PromptEntry(Report):
-    """Prompt in the format of MCP's prompts/list."""
+    """Prompt in the format of MCP's prompts/list, with the templates of its messages."""
 
     name: str = Field(description="Name of the prompt")
+    title: str | None = Field(description="Name of the prompt for people, null without one")
     description: str = Field(description="What the prompt is for")
     arguments: list[PromptArgumentEntry] = Field(description="Arguments to render it with")
-
-
-class GuardrailEntry(Report):
-    """Guardrail of a tool; its other keys are those of the rule, such as field, type, match and message."""
-
-    model_config = ConfigDict(extra="allow")
-
-    tool: str = Field(description="Name of the tool")
-    kind: str = Field(description="guardrail for arguments, result_guardrail for results")
+    messages: list[PromptMessage] = Field(description="Templates of its messages")

@@ -19,16 +19,15 @@ from nfcli.worker.audit.actor import Actor
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.executor import JobExecutor
 from nfcli.worker.jobs.task import TaskRegistry
-from nfcli.worker.tasks import audit, auth, backup, health, introspection, token_import, tools
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.broker_jobs import fabric_client_name
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
+from nfcli.worker.worker import TASK_MODULES
 from support.task_context import task_context
 
 WAIT_SECONDS = 10
 START = 1_780_000_000.0
 FABRIC_CLIENT = "client-nfcli-0123456789abcdef"
-TASKS = (audit, auth, backup, health, introspection, token_import, tools)
 
 
 class AdmissionBench:
@@ -40,7 +39,7 @@ class AdmissionBench:
         self.now = self.client_now = START
         self.pair = ensure_client_key(environment)
         self.clients = AuthorizedKeys(environment.clients_folder)
-        self.context = task_context(environment, TaskRegistry(*TASKS), store, trail)
+        self.context = task_context(environment, TaskRegistry(*TASK_MODULES), store, trail)
         self.trail = trail
         self.replays = self.open_replays()
         self.now = self.client_now = START + 1

@@ -1,4 +1,6 @@
-"""Whether a client may run a restricted task: one that manages tokens, backups, imports or the audit trail.
+"""Whether a client may run a restricted task.
+
+Such a task manages tokens, backups, imports or the audit trail, or shows jobs or the log.
 
 Signatures are verified in the thread that runs the job, and right before it runs.
 """

@@ -21,6 +21,7 @@ from ...models.tasks.audit import Operation
 from ..admission.admission import Admission, AdmissionError
 from .encoding import encode_result
 from .finished_jobs import FinishedJobs
+from .history import JobHistory, encode_record
 from .lane_threads import LaneLimits, LaneThreads
 from .progress import JobProgress
 from .task import Lane, TaskSpec
@@ -91,6 +92,7 @@ class JobExecutor:
         self._lock = threading.Lock()
         self._jobs: dict[JobKey, TrackedJob] = {}
         self._finished = FinishedJobs(limits.kept_jobs, limits.kept_result_bytes)
+        self.history = JobHistory(self._lock, self._jobs, self._finished, identify)
         self._total = self._late = 0
         self._lanes = {lane: LaneThreads(lane, limits.of_lane(lane), self._execute_safely) for lane in Lane}
 
@@ -210,8 +212,11 @@ class JobExecutor:
         """Run one job and deliver its result."""
         try:
             payload = self._run(job)
+            if job.request.deadline is None:  # one of NorFab's clients, which show it as the last event
+                self._notify(job, "completed", "result_ready", "completed")
+            record = encode_record(job)
             with self._lock:
-                waiting = self._complete(job, payload)
+                waiting = self._complete(job, payload, record)
             if job.progress is not None:
                 self._end_progress(job, job.progress)
             for deliver in waiting:
@@ -230,7 +235,9 @@ class JobExecutor:
         worker = replace(
             self._worker,
             client=client,
+            client_key=job.client,
             uuid=job.uuid,
+            timeout=job.request.timeout,
             issued=job.request.issued,
             is_relayed=self._admission is not None and self._admission.is_relay(job.client),
             result_format=job.request.result_format,
@@ -277,10 +284,11 @@ class JobExecutor:
         elif (refusal := self._refusal(job, worker)) is not None:
             result, audit, outcome = self._failure(job, refusal), None, "refused"
         else:
-            job.state, job.was_run = JobState.STARTED, True
+            job.state, job.was_run, job.started = JobState.STARTED, True, time.time()
             self._notify(job, "starting")
             iso_times = request.result_format.has_iso_times
             result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid, iso_times=iso_times)
+        job.has_failed = result.failed
         if audit is not None and (result.failed or result.result is False):
             result = self._record_unchanged(job, worker, audit, result)
         if self._on_job is not None:
@@ -345,20 +353,21 @@ class JobExecutor:
             return result if result.failed else self._failure(job, reason)
         return result
 
-    def _notify(self, job: TrackedJob, message: str) -> None:
-        notify = job.notify  # a thread of the task may outlive the job, whose end sets this to None
-        if notify is None:
+    def _notify(self, job: TrackedJob, message: str, event_type: str = "progress", status: str = "running") -> None:
+        if job.completed is not None:  # a thread of the task may outlive the job
             return
         event = JobEvent(
             worker=self._worker.name,
             service=self._worker.service,
             uuid=job.uuid,
-            event_type="progress",
+            event_type=event_type,
             message=message,
             task=job.request.task[:64],
-            status="running",
+            status=status,
         )
-        notify(event.encode())
+        job.events.append(event)
+        if (notify := job.notify) is not None:
+            notify(event.encode())
 
     def _failure(self, job: TrackedJob, reason: str) -> Result:
         return Result(
@@ -374,10 +383,11 @@ class JobExecutor:
         reason = "the job was run, but its result is no longer kept: check what it has changed"
         return to_json({self._worker.name: self._failure(job, reason)})
 
-    def _complete(self, job: TrackedJob, payload: bytes) -> list[Deliver]:
+    def _complete(self, job: TrackedJob, payload: bytes, record: bytes) -> list[Deliver]:
         """Keep the result for later requests, within the limits; return the callbacks that wait for it."""
-        job.state, job.payload = JobState.COMPLETED, payload
-        # Neither the arguments, which may hold secrets, nor the callbacks are kept.
+        job.state, job.payload, job.record, job.completed = JobState.COMPLETED, payload, record, time.time()
+        job.events.clear()
+        # Neither the arguments as they came, which may hold secrets, nor the callbacks are kept.
         job.request, job.notify = JobRequest(task=job.request.task), None
         waiting, job.waiting = job.waiting, []
         if self._jobs.get(job.key) is job:

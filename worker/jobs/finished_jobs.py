@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 from .tracked_job import JobKey, TrackedJob
 
@@ -11,7 +11,8 @@ from .tracked_job import JobKey, TrackedJob
 class FinishedJobs:
     """Completed jobs, the newest of them: `max_jobs`, and results of `max_result_bytes` together. Not thread-safe.
 
-    A job whose result is no longer kept has the payload None.
+    A job whose result is no longer kept has neither payload nor record; both count as its result. `history` has the
+    newest jobs in the order in which they ended, forgotten ones included.
     """
 
     def __init__(self, max_jobs: int, max_result_bytes: int) -> None:
@@ -21,6 +22,7 @@ class FinishedJobs:
         self._with_payload: OrderedDict[JobKey, TrackedJob] = OrderedDict()
         self._with_tokens: OrderedDict[JobKey, float] = OrderedDict()
         self._bytes = 0
+        self.history: deque[TrackedJob] = deque(maxlen=max_jobs)
 
     def find(self, key: JobKey) -> TrackedJob | None:
         """Return a job, None if it isn't known."""
@@ -31,7 +33,8 @@ class FinishedJobs:
         self._jobs[job.key] = self._with_payload[job.key] = job
         if job.spec is not None and job.spec.shows_tokens:
             self._with_tokens[job.key] = time.monotonic()
-        self._bytes += len(job.payload or b"")
+        self.history.append(job)
+        self._bytes += _size(job)
         while self._bytes > self._max_result_bytes and len(self._with_payload) > 1:
             self._discard_payload(next(iter(self._with_payload)))
         while len(self._jobs) > self._max_jobs:
@@ -51,5 +54,9 @@ class FinishedJobs:
 
     def _discard_payload(self, key: JobKey) -> None:
         job = self._with_payload.pop(key)
-        self._bytes -= len(job.payload or b"")
-        job.payload = None
+        self._bytes -= _size(job)
+        job.payload = job.record = None
+
+
+def _size(job: TrackedJob) -> int:
+    return len(job.payload or b"") + len(job.record or b"")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..tokens.transfers import Transfers
     from ..tools.catalogue import ToolCatalogue
     from ..tools.discovery import Discovery
+    from ..watchdog import MemoryWatchdog
+    from .history import JobHistory
     from .task import TaskRegistry
 
 
@@ -30,12 +32,14 @@ class TaskContext(WorkerContext):
     """One worker's parts; `worker.py` makes it, and each job of a task that isn't run inline gets a copy.
 
     `clock` and `started` are seconds since the epoch. `broker` and `discovery` are None in direct mode. `client` is the
-    client that sent the job, in audited tasks; `issued` is when it made the job, by its clock, None where it doesn't
-    say; `result_format` is what it requests of the result, which tasks that list times or pages consider. `is_relayed`:
-    an MCP client runs the task, or another worker, which may run it for one. `url` is the MCP endpoint, `endpoint` that
-    of ZeroMQ, set once it is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has
-    functions that return the counts of `jobs`, `messaging`, `http` and `mcp`. `certificate` returns what is known of
-    the MCP server's certificate, None without TLS.
+    client that sent the job, in audited tasks, and `client_key` what `jobs`, the worker's history, tells it apart by;
+    `timeout` are the seconds that the job may take, None where its client doesn't say; `issued` is when it made the
+    job, by its clock, None where it doesn't say; `result_format` is what it requests of the result, which tasks that
+    list times or pages consider. `is_relayed`: an MCP client runs the task, or another worker, which may run it for
+    one. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set once it is bound or connected, `metrics_url` that of
+    the metrics, None without them. `counters` has functions that return the counts of `jobs`, `messaging`, `http` and
+    `mcp`. `certificate` returns what is known of the MCP server's certificate, None without TLS. `watchdog` checks the
+    memory of the process.
     """
 
     environment: Environment
@@ -50,6 +54,9 @@ class TaskContext(WorkerContext):
     broker: BrokerAddress | None = None
     discovery: Discovery | None = None
     client: Actor | str = ""
+    client_key: str = ""
+    timeout: float | None = None
+    jobs: JobHistory | None = None
     issued: float | None = None
     is_relayed: bool = False
     result_format: ResultFormat = field(default_factory=ResultFormat)
@@ -58,6 +65,7 @@ class TaskContext(WorkerContext):
     metrics_url: str | None = None
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
     certificate: Callable[[], CertificateSummary | None] = lambda: None
+    watchdog: MemoryWatchdog | None = None
 
     def run_tool(self, task: str, arguments: dict[str, Any], cancelled: threading.Event) -> Result:
         """Run a task for an MCP client as `TaskRegistry.run` does."""

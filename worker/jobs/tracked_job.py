@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ...models.protocol.jobs import JobRequest
+from ...models.protocol.jobs import JobEvent, JobRequest
 from .progress import JobProgress
 from .task import TaskSpec
+
+MAX_KEPT_EVENTS = 100
 
 Deliver = Callable[[bytes], None]
 JobKey = tuple[str, str]
@@ -63,7 +66,8 @@ class TrackedJob:
 
     `spec` is its task, None for an unknown one; `size` the bytes of its request, `peer` where it came from; `payload`
     the result's JSON, None before it is completed and when it is no longer kept. `waiting` get the result, `notify`
-    gets events. `progress` is made for the first progress line of a task.
+    gets events. `progress` is made for the first progress line of a task. Times are seconds since the epoch; `events`
+    are the newest, and `record` has at the end the JSON of arguments and events, while it is kept.
     """
 
     client: str
@@ -80,6 +84,12 @@ class TrackedJob:
     waiting: list[Deliver] = field(default_factory=list)
     notify: Deliver | None = None
     progress: JobProgress | None = None
+    received: float = field(default_factory=time.time)
+    started: float | None = None
+    completed: float | None = None
+    has_failed: bool = False
+    events: deque[JobEvent] = field(default_factory=lambda: deque(maxlen=MAX_KEPT_EVENTS))
+    record: bytes | None = None
 
     @property
     def key(self) -> JobKey:

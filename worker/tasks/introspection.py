@@ -98,7 +98,13 @@ def echo(worker: TaskContext, arguments: EchoInput) -> dict[str, Any]:
     if arguments.raise_error:
         is_text = isinstance(arguments.raise_error, str)
         raise TaskError(arguments.raise_error if is_text else f"echo was asked to fail: {arguments.raise_error}")
-    return EchoReport(task="echo", kwargs=arguments.model_extra or {}).model_dump()
+    return EchoReport(
+        juuid=worker.uuid or None,
+        client_address=None if worker.jobs is None else worker.jobs.client_name(worker.client_key),
+        timeout=worker.timeout,
+        task="echo",
+        kwargs=arguments.model_extra or {},
+    ).model_dump()
 
 
 @task(result=WorkerStatusReport, mcp=False, is_read=True)
@@ -148,6 +154,7 @@ def get_stats(worker: TaskContext, _arguments: TaskInput) -> dict[str, Any]:
         running_jobs=running,
         jobs=JobsStats(total_jobs=total, jobs_by_status={"PENDING": running, "COMPLETED": total - running}),
         max_concurrent_jobs=THREADS,
+        watchdog_runs=0 if worker.watchdog is None else worker.watchdog.runs,
         limits=_limits(worker),
     ).model_dump()
 

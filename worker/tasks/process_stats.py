@@ -21,12 +21,18 @@ def process_stats(uptime_seconds: float, *, proc: Path = Path("/proc/self")) -> 
     descriptors = _descriptors(proc)
     return ProcessStats(
         cpu_percent=round(100 * (used.ru_utime + used.ru_stime) / max(uptime_seconds, 0.001), 2),
-        memory_rss_mbyte=round((_resident_bytes(proc) or used.ru_maxrss * _MAXRSS_UNIT_BYTES) / _MIB, 3),
+        memory_rss_mbyte=resident_mbyte(proc=proc),
         uptime_seconds=round(uptime_seconds, 3),
         open_file_descriptors=None if descriptors is None else len(descriptors),
         tcp_sockets=_tcp_sockets(proc, descriptors or []),
         threads=_threads(proc) or threading.active_count(),
     )
+
+
+def resident_mbyte(*, proc: Path = Path("/proc/self")) -> float:
+    """Return the memory of the process in MiB, its peak where only that is known."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT_BYTES
+    return round((_resident_bytes(proc) or peak) / _MIB, 3)
 
 
 def _resident_bytes(proc: Path) -> int | None:

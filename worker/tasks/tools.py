@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import translate
 from typing import Any, TypeVar
 
@@ -11,44 +11,43 @@ from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import Result
 from ...models.tasks.tools import (
     DiscoverInput,
-    GetGuardrailsInput,
     GetPromptsInput,
     GetToolsInput,
-    GuardrailEntry,
     PromptArgumentEntry,
     PromptEntry,
+    PromptMessage,
     ToolEntry,
 )
 from ..jobs.task import read_only_hints, task
 from ..jobs.task_context import TaskContext
 from ..tools.definitions import PublishedPrompt, PublishedTool
 
-_Choice = GetToolsInput | GetPromptsInput | GetGuardrailsInput
+_Choice = GetToolsInput | GetPromptsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
 
 
-@task(arguments=GetToolsInput, result=list[ToolEntry] | list[str], mcp=read_only_hints("Get MCP Tools"), is_read=True)
-def get_tools(worker: TaskContext, arguments: GetToolsInput) -> list[dict[str, Any]] | list[str]:
-    """List the tools that MCP clients can call at this worker, with descriptions and JSON Schemas, or names only."""
+@task(
+    arguments=GetToolsInput,
+    result=dict[str, ToolEntry] | list[str],
+    mcp=read_only_hints("Get MCP Tools"),
+    is_read=True,
+)
+def get_tools(worker: TaskContext, arguments: GetToolsInput) -> dict[str, dict[str, Any]] | list[str]:
+    """Return the tools that MCP clients can call at this worker by name, with descriptions and JSON Schemas, or names.
+
+    Each has its guardrails, except for MCP clients and other workers, who could learn what to evade.
+    """
     chosen = _filter(worker.catalogue.tools.values(), arguments)
-    return [each.name for each in chosen] if arguments.brief else [_tool_entry(each) for each in chosen]
+    if arguments.brief:
+        return [each.name for each in chosen]
+    return {each.name: _tool_entry(each, shows_guardrails=not worker.is_relayed) for each in chosen}
 
 
-@task(arguments=GetPromptsInput, result=list[PromptEntry] | list[str], mcp=False, is_read=True)
-def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> list[dict[str, Any]] | list[str]:
-    """List the prompts that MCP clients can get from this worker, with descriptions and arguments, or names only."""
+@task(arguments=GetPromptsInput, result=dict[str, PromptEntry] | list[str], mcp=False, is_read=True)
+def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> dict[str, dict[str, Any]] | list[str]:
+    """Return the prompts that MCP clients can get from this worker by name, with their templates, or names only."""
     chosen = _filter(worker.catalogue.prompts.values(), arguments)
-    return [each.name for each in chosen] if arguments.brief else [_prompt_entry(each) for each in chosen]
-
-
-@task(arguments=GetGuardrailsInput, result=list[GuardrailEntry] | list[str], mcp=False, is_read=True)
-def get_guardrails(worker: TaskContext, arguments: GetGuardrailsInput) -> list[dict[str, Any]] | list[str]:
-    """List the guardrails on arguments and results of tools, or only the names of the tools that have any."""
-    if worker.is_relayed:
-        raise TaskError("guardrails are not shown to other workers, whose clients could learn what to evade")
-    chosen = _filter(worker.catalogue.tools.values(), arguments)
-    rows = [row for each in chosen for row in _guardrail_entries(each)]
-    return list(dict.fromkeys(row["tool"] for row in rows)) if arguments.brief else rows
+    return [each.name for each in chosen] if arguments.brief else {each.name: _prompt_entry(each) for each in chosen}
 
 
 def _filter(published: Iterable[_Published], choice: _Choice) -> list[_Published]:
@@ -57,33 +56,32 @@ def _filter(published: Iterable[_Published], choice: _Choice) -> list[_Published
     return [each for each in published if choice.service in {"all", each.service} and pattern.match(each.name)]
 
 
-def _tool_entry(published: PublishedTool) -> dict[str, Any]:
+def _tool_entry(published: PublishedTool, *, shows_guardrails: bool) -> dict[str, Any]:
     tool = published.tool
-    return ToolEntry(
+    entry = ToolEntry(
         name=tool.name,
+        title=tool.title,
         description=tool.description or "",
         inputSchema=tool.input_schema,
         outputSchema=tool.output_schema or {},
         annotations=tool.annotations.model_dump(by_alias=True, exclude_none=True) if tool.annotations else {},
-    ).model_dump()
+    ).model_dump(exclude={"guardrails", "result_guardrails"})
+    rules = published.guardrails.entries() if shows_guardrails else {}
+    return {**entry, **{kind: listed for kind, listed in rules.items() if listed}}
 
 
 def _prompt_entry(published: PublishedPrompt) -> dict[str, Any]:
     template = published.template
     return PromptEntry(
         name=published.name,
+        title=template.title or None,
         description=template.description,
         arguments=[
             PromptArgumentEntry(name=each.name, description=each.description, required=each.required)
             for each in template.arguments
         ],
+        messages=[PromptMessage.model_validate(message) for message in template.declared_messages],
     ).model_dump()
-
-
-def _guardrail_entries(published: PublishedTool) -> Iterator[dict[str, Any]]:
-    for key, rules in published.guardrails.entries().items():
-        for rule in rules:
-            yield {**rule, "tool": published.name, "kind": key.removesuffix("s")}
 
 
 @task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)

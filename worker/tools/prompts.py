@@ -85,6 +85,7 @@ class PromptTemplate:
         self.name = prompt.name
         self.title = clean_line(prompt.title)
         self.description = clean_text(prompt.description)
+        self.declared_messages = [message.model_dump() for message in prompt.messages]
         self.arguments: tuple[PromptArgument, ...] = tuple(
             argument.model_copy(update={"description": clean_text(argument.description)})
             for argument in prompt.arguments

@@ -39,8 +39,13 @@ MISTAKES = [
         (
             "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
             "allow_unauthenticated, tls, require_tls, auth_bearer, allowed_hosts, allowed_origins, trusted_proxies, "
-            "signed_jobs, allowed_relays, metrics, plugins, tools, fastmcp, uvicorn, logging"
+            "signed_jobs, allowed_relays, metrics, plugins, tools, watchdog_interval, "
+            "memory_threshold_mbyte, memory_threshold_action, fastmcp, uvicorn, logging"
         ),
+    ),
+    (
+        {"w1": "service: fastmcp\nmemory_threshold_mbyte: much"},
+        "w1.yaml: memory_threshold_mbyte: must be a whole number, 1 to 1000000, got 'much'",
     ),
     ({"w1": "service: fastmcp\nplugins: lab"}, "w1.yaml: plugins: …, got 'lab'"),
     (

@@ -203,19 +203,20 @@ def test_prompts_and_rules_are_tables_too(run: Run, client: FakeClient) -> None:
     """Cells without a value are empty; `brief` gives names."""
     client.answers["get_prompts"] = [{"name": "a", "description": "b", "arguments": []}]
     assert run("show fastmcp prompts service net name x* workers any") == (0, TOOLS, "")
-    client.answers["get_guardrails"] = [{"tool": "a", "kind": "guardrail", "field": "f", "limit": 5}]
+    rules = {"guardrails": [{"field": "f", "limit": 5}], "result_guardrails": [{"type": "limit"}]}
+    client.answers["get_tools"] = {"b": {"name": "b"}, "a": {"name": "a", **rules}}
     shown = run("show fastmcp guardrails workers any")
     assert shown[0] == 0
     assert [line.split() for line in shown[1].splitlines()] == [
         ["worker", "tool", "kind", "field", "type", "match", "message"],
         ["fastmcp-worker-1", "a", "guardrail", "f"],
+        ["fastmcp-worker-1", "a", "result_guardrail", "limit"],
     ]
-    client.answers["get_guardrails"] = ["a"]
     assert run("show fastmcp guardrails brief workers any") == (0, BRIEF_TOOLS, "")
     assert [call["kwargs"] for call in client.calls] == [
         {"brief": False, "service": "net", "name": "x*"},
         {"brief": False, "service": "all", "name": "*"},
-        {"brief": True, "service": "all", "name": "*"},
+        {"brief": False, "service": "all", "name": "*"},
     ]
 
 

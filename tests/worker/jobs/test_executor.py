@@ -99,10 +99,11 @@ class Listener:
         self._bench = bench
         self.received: SimpleQueue[str] = SimpleQueue()
         self.events: list[dict[str, Any]] = []
+        self.deadline: float | None = time.time() + 3_600
 
     def run(self, name: str, uuid: str, **kwargs: Any) -> list[str]:
         """Run a job; return its messages, the result included."""
-        request = JobRequest(task=name, kwargs=kwargs)
+        request = JobRequest(task=name, kwargs=kwargs, deadline=self.deadline)
         deliver = lambda payload: self.received.put(f"answer {json.loads(payload)['w1']['result']}")  # noqa: E731
         self._bench.executor.submit("c", uuid, request, deliver, notify=self._note)
         messages = [self.received.get(timeout=WAIT_SECONDS)]
@@ -123,6 +124,16 @@ def test_progress_is_sent_as_events(bench: JobBench) -> None:
     about = {"worker": "w1", "service": "demo", "uuid": "u1", "event_type": "progress", "status": "running"}
     about |= {"task": "report", "resource": [], "severity": "INFO"}  # type: ignore[dict-item]
     assert listener.events[2] == {**about, "message": "step 1"}
+
+
+def test_norfabs_clients_get_an_event_for_the_end_of_a_job(bench: JobBench) -> None:
+    """They show it as the job's last event, also of one that failed; nfcli's, which send a deadline, need none."""
+    listener = Listener(bench)
+    listener.deadline = None
+    assert listener.run("report", "u1") == ["starting", "step 0", "completed", "answer u1"]
+    last = {key: listener.events[-1][key] for key in ("event_type", "status", "message", "task")}
+    assert last == {"event_type": "result_ready", "status": "completed", "message": "completed", "task": "report"}
+    assert listener.run("report", "u2", amount="x") == ["starting", "completed", "answer None"]
 
 
 def test_progress_after_the_end_of_the_job_is_not_sent(bench: JobBench) -> None:

@@ -5,8 +5,16 @@ from nfcli.models.tasks.effects import READING_TASKS, TOKEN_CHANGING_TASKS
 from nfcli.worker.jobs.task import TaskRegistry
 from nfcli.worker.worker import TASK_MODULES
 
-NEITHER = {"backup_begin", "backup_read", "backup_end", "restore_begin", "restore_write", "discover"}
-"""Steps of a transfer, and what changes the list of tools."""
+NEITHER = {
+    "backup_begin",
+    "backup_read",
+    "backup_end",
+    "restore_begin",
+    "restore_write",
+    "discover",
+    "delete_fetched_files",
+}
+"""Steps of a transfer, what changes the list of tools, and what deletes copies of files."""
 
 
 def test_every_task_is_in_the_list_that_its_declaration_calls_for() -> None:

@@ -1,4 +1,4 @@
-"""The tasks that list tools of all services, prompts and guardrails."""
+"""The tasks that list tools of all services with their guardrails, and prompts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.inventory.tool_policy import ToolsInventory
 from nfcli.worker.audit.trail import AuditTrail
 from nfcli.worker.jobs.task import TaskRegistry
+from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
 from nfcli.worker.tasks import introspection as service_tasks
 from nfcli.worker.tasks import tools as tool_tasks
@@ -38,16 +39,21 @@ POLICY = ToolPolicy(
 
 
 @pytest.fixture
-def run(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> Run:
-    """Run a task of a worker that knows two other services; return its result."""
+def worker(open_store: Callable[[], TokenStore], trail: AuditTrail, tmp_path: Path) -> TaskContext:
+    """Return a worker that knows two other services."""
     registry = TaskRegistry(auth_tasks, service_tasks, tool_tasks)
     catalogue = ToolCatalogue("w1", "fastmcp", [spec.entry() for spec in registry], POLICY)
     catalogue.replace("net", [entry(mcp={"prompts": [PROMPT]}), entry("bearer_token_list")])
     catalogue.replace("lab", [entry()])
-    worker = task_context(Environment(tmp_path, None), registry, open_store(), trail, catalogue=catalogue)
+    return task_context(Environment(tmp_path, None), registry, open_store(), trail, catalogue=catalogue)
+
+
+@pytest.fixture
+def run(worker: TaskContext) -> Run:
+    """Run a task of the worker; return its result."""
 
     def run_task(name: str, /, **kwargs: object) -> Any:
-        result = registry.run(worker, name, kwargs)
+        result = worker.registry.run(worker, name, kwargs)
         assert (result.failed, result.errors) == (False, [])
         return result.result
 
@@ -61,29 +67,34 @@ def test_tools_of_all_services_are_listed(run: Run) -> None:
     assert not [name for name in own if "bearer_token" in name]
     assert run("get_tools", brief=True, service="net") == [NET]
     assert run("get_tools", brief=True, name="*ping") == [LAB, NET]
-    (tool,) = run("get_tools", service="lab")
-    assert tool.keys() == {"name", "description", "inputSchema", "outputSchema", "annotations"}
-    assert (tool["name"], tool["annotations"]) == (LAB, {"title": "Ping", "readOnlyHint": True})
-    assert run("get_tools", service="net")[0]["annotations"] == {}
+    found = run("get_tools", service="lab")
+    assert list(found) == [LAB]
+    assert list(found[LAB]) == ["name", "title", "description", "inputSchema", "outputSchema", "annotations"]
+    assert (found[LAB]["name"], found[LAB]["annotations"]) == (LAB, {"title": "Ping", "readOnlyHint": True})
+    assert run("get_tools", service="net")[NET]["annotations"] == {}
 
 
-def test_prompts_are_listed_with_their_arguments(run: Run) -> None:
+def test_prompts_are_listed_with_arguments_and_templates(run: Run) -> None:
     """They are filtered like tools."""
     name = f"{NET}__prompt_look"
     arguments = [{"name": "device", "description": "Which", "required": True}]
-    assert run("get_prompts") == [{"name": name, "description": "Look at it", "arguments": arguments}]
+    about = {"name": name, "title": "Look", "description": "Look at it", "arguments": arguments}
+    assert run("get_prompts") == {name: {**about, "messages": PROMPT["messages"]}}
     assert run("get_prompts", brief=True, service="net", name="*look") == [name]
-    assert run("get_prompts", service="lab") == run("get_prompts", name="look") == []
+    assert run("get_prompts", service="lab") == run("get_prompts", name="look") == {}
 
 
-def test_guardrails_are_listed_by_tool(run: Run) -> None:
-    """Each is one row with the rule's own keys."""
-    assert run("get_guardrails") == [
-        {"tool": NET, "kind": "guardrail", "service": "net", "task": "ping", **RULES["guardrails"][0]},
-        {"tool": NET, "kind": "result_guardrail", "service": "net", "task": "ping", **RULES["result_guardrails"][0]},
-    ]
-    assert run("get_guardrails", brief=True) == [NET]
-    assert run("get_guardrails", service="lab") == run("get_guardrails", brief=True, name="x") == []
+def test_tools_have_their_guardrails(run: Run) -> None:
+    """Each with the rule's own keys; a tool without any has no such key."""
+    tool, about = run("get_tools")[NET], {"service": "net", "task": "ping"}
+    assert tool["guardrails"] == [{**about, **RULES["guardrails"][0]}]
+    assert tool["result_guardrails"] == [{**about, **RULES["result_guardrails"][0]}]
+
+
+def test_guardrails_are_not_shown_where_others_could_learn_what_to_evade(run: Run, worker: TaskContext) -> None:
+    """To MCP clients, and to other workers, which run tasks for clients of their own."""
+    worker.is_relayed = True
+    assert list(run("get_tools")[NET]) == list(run("get_tools")[LAB])
 
 
 def test_status_counts_published_tools_and_prompts(run: Run) -> None:

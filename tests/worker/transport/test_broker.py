@@ -145,7 +145,7 @@ def test_a_stop_sends_the_replies_and_signs_off(joined: Any, broker: Any, connec
     joined.gate.set()
     joined.executor.stop()
     joined.server.stop()
-    assert peer.statuses(1) == ["200"]
+    assert peer.statuses(2) == ["event", "200"]
     broker.wait_for(lambda: b"w1" not in broker.entries)
     assert broker.seen[-1] == (b"w1", Command.DISCONNECT)
 

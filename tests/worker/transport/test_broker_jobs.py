@@ -34,7 +34,7 @@ def test_a_worker_is_registered_when_its_start_returns(joined: Any, broker: Any,
 
 
 def test_a_post_is_accepted_started_and_answered(joined: Any, connect_client: Connect) -> None:
-    """201 and the event are for NorFab's clients; the result needs no GET."""
+    """201 and the events are for NorFab's clients; the result needs no GET."""
     peer = connect_client()
     peer.post("u1", {"task": "add"})
     assert peer.read()[1] == "202"
@@ -42,6 +42,11 @@ def test_a_post_is_accepted_started_and_answered(joined: Any, connect_client: Co
     assert peer.read() == (Command.RESPONSE, "201", about)
     command, status, event = peer.read()
     assert (command, status, event["message"], event["worker"]) == (Command.EVENT, "200", "starting", "w1")
+    command, status, event = peer.read()
+    assert (command, status, event["message"], event["event_type"]) == (
+        *(Command.EVENT, "200", "completed"),
+        "result_ready",
+    )
     command, status, data = peer.read()
     assert (command, status, data["w1"]["result"], data["w1"]["juuid"]) == (Command.RESPONSE, "200", 1, "u1")
     assert joined.runs == 1
@@ -52,7 +57,7 @@ def test_a_task_that_runs_inline_sends_no_201(joined: Any, connect_client: Conne
     assert joined.runs == 0
     peer = connect_client()
     peer.post("u1", {"task": "quick"})
-    assert peer.statuses(3) == ["202", "event", "200"]
+    assert peer.statuses(4) == ["202", "event", "event", "200"]
 
 
 def test_get_returns_the_result_or_the_state(joined: Any, connect_client: Connect) -> None:
@@ -68,6 +73,7 @@ def test_get_returns_the_result_or_the_state(joined: Any, connect_client: Connec
         {"worker": "w1", "uuid": "u1", "status": "STARTED", "service": "fastmcp"},
     )
     joined.gate.set()
+    assert peer.read()[2]["message"] == "completed"
     pushed = peer.read()
     peer.post("u1", {}, command=Command.GET)
     assert [peer.read()[1], peer.read()] == ["202", pushed]
@@ -77,7 +83,7 @@ def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect_client: 
     """A 404 would end the client's job at all workers; jobs of other clients are unknown too."""
     other = connect_client(b"other")
     other.post("u1", {"task": "add"})
-    assert other.statuses(4) == ["202", "201", "event", "200"]
+    assert other.statuses(5) == ["202", "201", "event", "event", "200"]
     peer = connect_client()
     peer.post("u1", {}, command=Command.GET)
     assert peer.read()[1] == "202"
@@ -92,7 +98,7 @@ def test_get_for_an_unknown_job_is_a_failed_result(joined: Any, connect_client: 
 def test_a_uuid_sent_twice_runs_once_and_is_answered_twice(joined: Any, connect_client: Connect) -> None:
     """NorFab's clients repeat their jobs after a restart."""
     peer = connect_client()
-    for expected in (["202", "201", "event", "200"], ["202", "201", "200"]):
+    for expected in (["202", "201", "event", "event", "200"], ["202", "201", "200"]):
         peer.post("u1", {"task": "add"})
         assert peer.statuses(len(expected)) == expected
     assert joined.runs == 1
@@ -226,7 +232,7 @@ def test_results_are_json(joined: Any, connect_client: Connect) -> None:
     assert joined.runs == 0
     peer = connect_client()
     peer.post("u1", {"task": "nothing-like-it"})
-    assert peer.statuses(3) == ["202", "201", "event"]
+    assert peer.statuses(4) == ["202", "201", "event", "event"]
     _, status, data = peer.read()
     assert (status, json.loads(json.dumps(data))) == ("200", data)
     assert failed_with(data).startswith("unknown task 'nothing-like-it'")

@@ -23,7 +23,7 @@ Connect = Callable[..., Any]
 
 
 def test_a_post_is_dispatched_started_and_answered(connect_peer: Connect) -> None:
-    """202 names the worker, an event reports the task's start, 200 has its result."""
+    """202 names the worker, events report the task's start and end, 200 has its result."""
     peer = connect_peer()
     peer.send(Command.POST, "u1", {"task": "add"})
     assert peer.read() == (
@@ -32,7 +32,8 @@ def test_a_post_is_dispatched_started_and_answered(connect_peer: Connect) -> Non
     )
     status, data = peer.read()
     assert (status, data["w1"]["result"], data["w1"]["juuid"]) == ("200", 1, "u1")
-    (event,) = peer.events
+    event, last = peer.events
+    assert (last["event_type"], last["message"], last["status"]) == ("result_ready", "completed", "completed")
     assert re.fullmatch(r"\d\d-[A-Z][a-z][a-z]-\d{4} \d\d:\d\d:\d\d\.\d{3}", event.pop("timestamp"))
     assert event == {
         "worker": "w1",
@@ -60,7 +61,7 @@ def test_progress_is_sent_while_the_task_runs(
     assert [peer.read_event() for _ in range(3)] == ["starting", "one", "two"]
     assert not server.gate.is_set()
     server.gate.set()
-    assert (peer.read()[0], peer.events) == ("200", [])
+    assert (peer.read()[0], [event["message"] for event in peer.events]) == ("200", ["completed"])
 
 
 @pytest.mark.parametrize(
