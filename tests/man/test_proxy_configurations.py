@@ -45,7 +45,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory, gate: threading.Event) -> I
     """Serve a worker as the page configures it."""
 
     def hold(_worker: WorkerContext, _arguments: TaskInput) -> bool:
-        return gate.wait(WAIT_SECONDS)
+        return gate.wait(4 * WAIT_SECONDS)  # longer than a test waits for its end
 
     tasks = ModuleType("tasks")
     vars(tasks)["hold"] = task(result=bool)(hold)
@@ -114,6 +114,19 @@ def test_client_that_disconnects_cancels_its_call(
         response.begin()
         assert response.readline() == b": still running\n"
     response.close()
+    assert eventually(lambda: not worker.http.requests)
+    gate.set()
+
+
+def test_client_that_disconnects_before_its_response_cancels_its_call(
+    proxied: Proxied, worker: ServedWorker, gate: threading.Event
+) -> None:
+    """One that accepts JSON alone: nothing is sent to it until the end, so that the proxy has to notice by itself."""
+    assert eventually(lambda: proxied.status() == 200)
+    gate.clear()
+    with proxied.connect() as connection:
+        connection.sendall(proxied.request("tools/call", HOLD, headers=(("accept", "application/json"),)))
+        assert eventually(lambda: bool(worker.http.requests))
     assert eventually(lambda: not worker.http.requests)
     gate.set()
 
