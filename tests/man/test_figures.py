@@ -21,7 +21,9 @@ from nfcli.worker.fabric import job as fabric_job
 from nfcli.worker.http import authentication, middleware, rate_limit, request_cycle, server
 from nfcli.worker.http.connections import protocol as http_connection
 from nfcli.worker.http.connections import table as http_table
-from nfcli.worker.jobs import executor, progress
+from nfcli.worker.jobs import executor, lane_threads
+from nfcli.worker.jobs.channels import base as channel
+from nfcli.worker.jobs.channels import question
 from nfcli.worker.mcp import handlers, notifications, reply_streams, result_budget
 from nfcli.worker.tokens import transfers
 from nfcli.worker.tokens.replication import tombstones
@@ -87,7 +89,7 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
         ("{} MiB a frame", direct.MAX_MESSAGE_BYTES / MIB),
         ("keep-alives are sent after {} s of silence", direct.KEEPALIVE_SECONDS),
         ("a handshake may take {} s", direct.HANDSHAKE_SECONDS),
-        ("one line of at most {} characters", progress.MAX_LINE_CHARACTERS),
+        ("one line of at most {} characters", channel.MAX_LINE_CHARACTERS),
         ("After {} s the worker sends DISCONNECT", broker_replies.HOLD_SECONDS),
     ],
     "tokens": [
@@ -107,7 +109,9 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
     ],
     "python": [
         ("Running tasks have {} s from then on", executor.STOP_GRACE_SECONDS),
-        ("A worker runs {words} jobs at a time", executor.THREADS),
+        ("A worker runs {words} jobs at a time", lane_threads.THREADS),
+        ("{words} of one client may have asked", lane_threads.MAX_WITHOUT_PLACE_PER_CLIENT),
+        ("1 to {}", question.MAX_TIMEOUT_SECONDS),
     ],
     "service": [
         ("asked every {} s whether it is alive", supervisor.QUESTION_SECONDS),

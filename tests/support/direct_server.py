@@ -27,8 +27,13 @@ WAIT_MILLISECONDS = 10_000
 ANY_PORT = "tcp://127.0.0.1:*"
 
 
+def ask(worker: WorkerContext, _arguments: TaskInput) -> object:
+    """Ask the client whether to commit."""
+    return worker.request_input("Commit?", timeout=WAIT_MILLISECONDS // 1_000, metadata={"preview": "+vlan 5"})
+
+
 class Server:
-    """A ROUTER with tasks: `add` counts its runs, `hold` waits for the gate, `report` sends progress first."""
+    """A ROUTER with tasks: `add` counts its runs, `hold` waits for the gate, `report` sends progress first; `ask`."""
 
     def __init__(self, environment: Environment, store: TokenStore) -> None:
         self.environment = environment
@@ -48,6 +53,7 @@ class Server:
 
         tasks = ModuleType("tasks")
         vars(tasks).update(add=task(result=int)(add), hold=task(result=bool)(hold), report=task(result=bool)(report))
+        vars(tasks)["ask"] = task(result=bool)(ask)
         self.worker = task_context(
             environment=environment,
             registry=TaskRegistry(tasks),

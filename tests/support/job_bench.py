@@ -14,7 +14,8 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.protocol.jobs import JobRequest
 from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.audit.trail import AuditTrail
-from nfcli.worker.jobs.executor import JobExecutor, JobLimits
+from nfcli.worker.jobs.executor import JobExecutor
+from nfcli.worker.jobs.lane_threads import JobLimits
 from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.jobs.task_context import TaskContext
 from nfcli.worker.tasks import auth as auth_tasks
@@ -31,8 +32,17 @@ class Count(TaskInput):
     amount: int = 1
 
 
+class Ask(TaskInput):
+    """Arguments of `ask`."""
+
+    question: str = "Commit?"
+    default: Any = False
+    timeout: Any = 60
+    metadata: dict[str, Any] | None = None
+
+
 class JobBench:
-    """An executor with the auth and introspection tasks, and eight more; the gate holds three of them."""
+    """An executor with the auth and introspection tasks, and nine more; the gate holds three of them."""
 
     def __init__(self, store: TokenStore, trail: AuditTrail, folder: Path) -> None:
         self.counted = 0
@@ -54,7 +64,12 @@ class JobBench:
             self.contexts.put(worker)
             return worker.uuid
 
-        tasks.report = task(arguments=Count)(report)  # type: ignore[attr-defined]
+        def ask(worker: TaskContext, arguments: Ask) -> object:
+            answer = worker.request_input(arguments.question, arguments.default, arguments.timeout, arguments.metadata)
+            self.contexts.put(worker)
+            return answer
+
+        vars(tasks).update(report=task(arguments=Count)(report), ask=task(arguments=Ask)(ask))
         registry = TaskRegistry(tasks, auth_tasks, introspection)
         self.worker = task_context(Environment(folder, None), registry, store, trail, service="demo")
         self.restart()

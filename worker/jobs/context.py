@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...models.inventory.schema import WorkerInventory
-
-
-def discard_progress(_line: str) -> None:
-    """Discard a line of progress: no client is waiting for it."""
+from .channels.base import NO_CHANNEL, Channel, EventStatus, Severity, TaskEvent
+from .channels.question import make_request
 
 
 @dataclass(kw_only=True)
@@ -27,12 +26,10 @@ class WorkerContext:
         stopping: set when the worker begins to stop. A task that waits should wait for it too, and return; after 3 s
             the process ends regardless of running tasks.
         uuid: the job's name; empty when an MCP client calls the task as a tool.
-        cancelled: set when the result is not wanted any more: the MCP client that called the task has cancelled the
-            call or disconnected, or its token was deleted. A task that waits should wait for it too, and return. It is
-            never set for a job.
-        progress: sends the client one line of at most 1,000 characters about how far the job is. It may be called from
-            any thread, as often as needed: it neither blocks nor raises. Lines beyond the first 20 are limited to 10 a
-            second, others are dropped. It does nothing after the job's end, or when an MCP client calls the task.
+        cancelled: set when the result is not wanted any more: the client has cancelled the job, or the MCP client that
+            called the task has cancelled the call or disconnected, or its token was deleted. A task that waits should
+            wait for it too, and return.
+        channel: the way to the client, for `event`, `progress` and `request_input`.
     """
 
     name: str
@@ -41,4 +38,44 @@ class WorkerContext:
     stopping: threading.Event
     uuid: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    progress: Callable[[str], None] = discard_progress
+    channel: Channel = field(default=NO_CHANNEL, repr=False)
+
+    def event(
+        self,
+        message: str,
+        *,
+        severity: Severity = "INFO",
+        status: EventStatus = "running",
+        resource: str | list[str] = "",
+    ) -> None:
+        """Tell the client something about the job: one line of at most 1,000 characters.
+
+        `resource` names what the line is about, such as a device. It may be called from any thread, as often as needed:
+        it doesn't block. Events beyond the first 20 are limited to 10 a second, others are dropped. Nothing is sent
+        after the job's end.
+
+        Raises:
+            TaskError: severity or status is none of NorFab's.
+        """
+        self.channel.send(TaskEvent(message, severity, status, resource))
+
+    def progress(self, line: str) -> None:
+        """Tell the client how far the job is; the same as `event` with the line alone."""
+        self.event(line)
+
+    def request_input(
+        self, question: str, default: Any = False, timeout: float = 120, metadata: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Ask the client, wait for the answer and return it. Only the client that sent the job can answer.
+
+        The type of `default` says what is asked for: yes or no (a bool), an integer, a number, or text (a string or
+        None). Without an answer within `timeout` seconds, 1 to 3,600, or if the client declines, the result is False
+        for yes or no, whatever the default, and else the default. The question ends with the client's own timeout too.
+        `metadata` has JSON values for the client; shells show `metadata["preview"]` above the question.
+
+        Other jobs don't wait meanwhile. A client may have 5 jobs that have asked, and a job one open question.
+
+        Raises:
+            TaskError: the client can't be asked, the job was cancelled, or the worker is stopping.
+        """
+        return self.channel.ask(make_request(question, default, timeout, metadata))

@@ -9,21 +9,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from ...models.errors import NfcliError, TaskError
-from ...models.protocol.jobs import JobEvent, JobRequest, Result, ResultStatus
+from ...models.protocol.jobs import JobRequest, Result, ResultStatus
+from ...models.protocol.questions import InputAnswer
 from ...models.tasks.audit import Operation
 from ..admission.admission import Admission, AdmissionError
+from .channels.job_channel import CANCELLED, STOPPING, JobChannel
 from .encoding import encode_result
 from .finished_jobs import FinishedJobs
 from .history import JobHistory, encode_record
-from .lane_threads import LaneLimits, LaneThreads
-from .progress import JobProgress
+from .lane_threads import JobLimits, LaneThreads
 from .task import Lane, TaskSpec
 from .task_context import TaskContext
 from .tracked_job import Deliver, JobKey, JobState, StartDeadline, TrackedJob
@@ -35,36 +36,11 @@ log = logging.getLogger(__name__)
 
 OnJob = Callable[[str, str, float], None]
 
-THREADS = 5
-"""Threads for tasks that don't change tokens, plugins' among them."""
-THREADS_PER_CLIENT = 3
 SHOWN_SECONDS = 30.0
 STOP_GRACE_SECONDS = 3.0
 
+_UNSIGNED_ANSWERS = "answers to questions aren't signed, and the task takes signed jobs only: it can't ask"
 _LATE = "nothing was done: send it again; if it was not delayed, the clocks of client and worker differ"
-# Changes that wait for a locked database wait together, so those of one client need not wait for each other.
-_CHANGE_THREADS, _CHANGE_THREADS_PER_CLIENT = 6, 5
-_READ_THREADS, _READ_THREADS_PER_CLIENT = 3, 2
-
-
-@dataclass(frozen=True)
-class JobLimits:
-    """The limits of an executor; those on jobs in flight are each lane's own."""
-
-    jobs_in_flight: int = 1_000  # queued or running
-    bytes_in_flight: int = 8 * 1024 * 1024  # of their requests, which take some twenty times as many in memory
-    callbacks: int = 100  # that wait for the same job
-    kept_jobs: int = 10_000  # whose uuid is known, so that they aren't run again
-    kept_result_bytes: int = 8 * 1024 * 1024
-
-    def of_lane(self, lane: Lane) -> LaneLimits:
-        """Return the limits of one lane."""
-        threads = {
-            Lane.GENERAL: (THREADS, THREADS_PER_CLIENT),
-            Lane.CHANGES: (_CHANGE_THREADS, _CHANGE_THREADS_PER_CLIENT),
-            Lane.READS: (_READ_THREADS, _READ_THREADS_PER_CLIENT),
-        }
-        return LaneLimits(*threads[lane], self.jobs_in_flight, self.bytes_in_flight)
 
 
 class JobExecutor:
@@ -120,8 +96,8 @@ class JobExecutor:
 
         `client` distinguishes clients: jobs of different ones never meet, whatever their uuid. `deliver` gets the JSON
         object `{worker: Result}`; before it, `notify` gets the JSON of a `JobEvent` when the task starts and for each
-        line of its progress. Neither may block or raise. `size` is the number of bytes of the request, `waited_seconds`
-        for how long it may have been here unread, `peer` where it came from, as libzmq reports it.
+        of its events and questions. Neither may block or raise. `size` is the number of bytes of the request,
+        `waited_seconds` for how long it may have been here unread, `peer` where it came from, as libzmq reports it.
 
         Raises:
             TaskError: the limits on jobs in flight are reached, or the worker is stopping; the job wasn't run and may
@@ -151,15 +127,41 @@ class JobExecutor:
             lane.put(job)
 
     def find(self, client: str, uuid: str) -> tuple[JobState, bytes | None] | None:
-        """Return a job's state and, once it is completed, its result's JSON; None for a uuid that is not known."""
+        """Return a job's state; None for a uuid that is not known.
+
+        With it, once the job is completed, its result's JSON, and while it waits for an answer, the question's.
+        """
         with self._lock:
             job = self._jobs.get((client, uuid)) or self._finished.find((client, uuid))
             if job is None:
                 return None
-            state, payload = job.state, job.payload
+            state, payload, channel = job.state, job.payload, job.channel
+        if state is JobState.STARTED and channel is not None and (question := channel.open_request) is not None:
+            return JobState.WAITING, to_json(question)
         if state is JobState.COMPLETED and payload is None:
             payload = self._discarded_result(job)
         return state, payload
+
+    def answer(self, client: str, uuid: str, answer: InputAnswer) -> None:
+        """Answer the open question of a client's running job, or cancel the job, running or queued.
+
+        Raises:
+            TaskError: there is no such job or question, or the question takes another kind of answer; the question
+                stays open then.
+        """
+        is_cancellation = answer.cancel and not answer.input_id
+        with self._lock:
+            job = self._jobs.get((client, uuid))
+            channel = None if job is None else job.channel
+            if job is not None and is_cancellation:
+                job.is_cancelled = True
+        if channel is None:
+            if job is None or not is_cancellation:
+                raise TaskError("it is for no running job of this client")
+        elif is_cancellation:
+            channel.cancel()
+        else:
+            channel.answer(answer)
 
     def forget_tokens(self, now: float) -> None:
         """Forget results that show tokens, a while after they were sent; `now` is monotonic. A listing can be repeated.
@@ -183,6 +185,10 @@ class JobExecutor:
     def stop(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
         """Refuse new jobs, fail queued ones, and wait for running ones, at most `grace_seconds`."""
         self._worker.stopping.set()
+        with self._lock:
+            channels = [job.channel for job in self._jobs.values() if job.channel is not None]
+        for channel in channels:
+            channel.end(STOPPING)
         deadline = time.monotonic() + grace_seconds
         for lane in self._lanes.values():
             lane.stop(max(0.0, deadline - time.monotonic()))
@@ -213,12 +219,12 @@ class JobExecutor:
         try:
             payload = self._run(job)
             if job.request.deadline is None:  # one of NorFab's clients, which show it as the last event
-                self._notify(job, "completed", "result_ready", "completed")
+                job.tell(job.event(self._worker, "completed", "result_ready", "completed"))
             record = encode_record(job)
             with self._lock:
                 waiting = self._complete(job, payload, record)
-            if job.progress is not None:
-                self._end_progress(job, job.progress)
+            if job.channel is not None and (dropped := job.channel.close()):
+                log.info("task %s: progress lines dropped: %d", job.request.task[:64], dropped)
             for deliver in waiting:
                 deliver(payload)
         finally:
@@ -232,6 +238,7 @@ class JobExecutor:
             return self._run_in(job, self._worker)
         audit = None if spec is None else spec.audit
         client = "" if audit is None else self._actor(job)
+        channel = self._open_channel(job)
         worker = replace(
             self._worker,
             client=client,
@@ -241,9 +248,29 @@ class JobExecutor:
             issued=job.request.issued,
             is_relayed=self._admission is not None and self._admission.is_relay(job.client),
             result_format=job.request.result_format,
-            progress=partial(self._send_progress, job),
+            channel=channel,
+            cancelled=channel.cancelled,
         )
         return self._run_in(job, worker, audit)
+
+    def _open_channel(self, job: TrackedJob) -> JobChannel:
+        lane, clock = self._lane_of(job), self._worker.clock
+        channel = JobChannel(
+            partial(job.event, self._worker),
+            job.tell,
+            begin_wait=partial(lane.give_place, job),
+            seconds_left=lambda: -job.deadline.seconds_late(clock()),
+        )
+        if job.spec is not None and self._needs_signature(job.spec) and not self._knows_clients:
+            channel.end(_UNSIGNED_ANSWERS)
+        with self._lock:
+            job.channel = channel
+        return channel
+
+    @property
+    def _knows_clients(self) -> bool:
+        """Whether the transport authenticates clients, and so their answers."""
+        return self._admission is not None and self._admission.is_direct
 
     def _actor(self, job: TrackedJob) -> Actor:
         worker = self._worker
@@ -255,23 +282,6 @@ class JobExecutor:
             is_token=worker.store.lookup,
         )
 
-    def _send_progress(self, job: TrackedJob, message: str) -> None:
-        """Send a progress line of a running task; few tasks have any, so the first one makes what limits them."""
-        progress = job.progress
-        if progress is None:
-            with self._lock:
-                if job.state is JobState.COMPLETED:
-                    return
-                progress = job.progress = job.progress or JobProgress(partial(self._notify, job))
-        progress.send(message)
-
-    def _end_progress(self, job: TrackedJob, progress: JobProgress) -> None:
-        """Send no more progress lines of a completed job; none is being sent when this returns."""
-        progress.close()
-        job.progress = None
-        if progress.dropped:
-            log.info("task %s: progress lines dropped: %d", job.request.task[:64], progress.dropped)
-
     def _run_in(self, job: TrackedJob, worker: TaskContext, audit: Operation | None = None) -> bytes:
         request, started, outcome = job.request, time.monotonic(), ""
         if self._worker.stopping.is_set():
@@ -279,13 +289,15 @@ class JobExecutor:
         elif (late := self._check_deadline(job)) >= 0:
             result = self._failure(job, f"the job could begin {late:.1f} s after its deadline only, {_LATE}")
             result.status, outcome = ResultStatus.TIMEOUT, "late"
+        elif job.is_cancelled:
+            result, outcome = self._failure(job, f"{CANCELLED}, nothing was done"), "cancelled"
         elif request.args:
             result = self._failure(job, "positional arguments are not supported: name each one in kwargs")
         elif (refusal := self._refusal(job, worker)) is not None:
             result, audit, outcome = self._failure(job, refusal), None, "refused"
         else:
             job.state, job.was_run, job.started = JobState.STARTED, True, time.time()
-            self._notify(job, "starting")
+            job.tell(job.event(self._worker, "starting"))
             iso_times = request.result_format.has_iso_times
             result = worker.registry.run(worker, request.task, request.kwargs, uuid=job.uuid, iso_times=iso_times)
         job.has_failed = result.failed
@@ -352,22 +364,6 @@ class JobExecutor:
             log.error("audit line of task %s, which changed nothing, not written: %s", request.task, reason)
             return result if result.failed else self._failure(job, reason)
         return result
-
-    def _notify(self, job: TrackedJob, message: str, event_type: str = "progress", status: str = "running") -> None:
-        if job.completed is not None:  # a thread of the task may outlive the job
-            return
-        event = JobEvent(
-            worker=self._worker.name,
-            service=self._worker.service,
-            uuid=job.uuid,
-            event_type=event_type,
-            message=message,
-            task=job.request.task[:64],
-            status=status,
-        )
-        job.events.append(event)
-        if (notify := job.notify) is not None:
-            notify(event.encode())
 
     def _failure(self, job: TrackedJob, reason: str) -> Result:
         return Result(

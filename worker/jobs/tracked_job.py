@@ -8,10 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from ...models.protocol.jobs import JobEvent, JobRequest
-from .progress import JobProgress
 from .task import TaskSpec
+
+if TYPE_CHECKING:
+    from .channels.job_channel import JobChannel
+    from .context import WorkerContext
 
 MAX_KEPT_EVENTS = 100
 
@@ -25,6 +29,7 @@ class JobState(StrEnum):
 
     PENDING = "PENDING"
     STARTED = "STARTED"
+    WAITING = "WAITING_CLIENT_INPUT"
     COMPLETED = "COMPLETED"
 
 
@@ -66,8 +71,9 @@ class TrackedJob:
 
     `spec` is its task, None for an unknown one; `size` the bytes of its request, `peer` where it came from; `payload`
     the result's JSON, None before it is completed and when it is no longer kept. `waiting` get the result, `notify`
-    gets events. `progress` is made for the first progress line of a task. Times are seconds since the epoch; `events`
-    are the newest, and `record` has at the end the JSON of arguments and events, while it is kept.
+    gets events. `channel` is made when the job begins, and not for tasks that are run inline. `is_cancelled`: by its
+    client; `has_place`: in its lane, which it gives to others before it waits for an answer. Times are seconds since
+    the epoch; `events` are the newest, and `record` has at the end the JSON of arguments and events, while it is kept.
     """
 
     client: str
@@ -83,7 +89,9 @@ class TrackedJob:
     is_late: bool = False
     waiting: list[Deliver] = field(default_factory=list)
     notify: Deliver | None = None
-    progress: JobProgress | None = None
+    channel: JobChannel | None = None
+    is_cancelled: bool = False
+    has_place: bool = True
     received: float = field(default_factory=time.time)
     started: float | None = None
     completed: float | None = None
@@ -95,3 +103,25 @@ class TrackedJob:
     def key(self) -> JobKey:
         """The key that the job is found by."""
         return self.client, self.uuid
+
+    def event(
+        self, worker: WorkerContext, message: str, event_type: str = "progress", status: str = "running"
+    ) -> JobEvent:
+        """Return an event of this job, which a worker runs."""
+        return JobEvent(
+            worker=worker.name,
+            service=worker.service,
+            uuid=self.uuid,
+            event_type=event_type,
+            message=message,
+            task=self.request.task[:64],
+            status=status,
+        )
+
+    def tell(self, event: JobEvent) -> None:
+        """Send an event to the client and keep it without what may be long, unless the job has ended."""
+        if self.completed is not None:  # a thread of the task may outlive the job
+            return
+        self.events.append(event.model_copy(update={"extras": None}))
+        if (notify := self.notify) is not None:
+            notify(event.encode())

@@ -25,7 +25,7 @@ from ...models.tasks.introspection import (
     WorkerSecurity,
     WorkerStatusReport,
 )
-from ..jobs.executor import THREADS
+from ..jobs.lane_threads import THREADS
 from ..jobs.task import read_only_hints, task
 from ..jobs.task_context import TaskContext
 from .process_stats import process_stats

@@ -43,7 +43,8 @@ class IncomingJobs:
         """Answer a request that may have been here unread for `waited_seconds`.
 
         Raises:
-            ProtocolError: it can't be parsed; the client has been sent the reason if its job has a uuid.
+            ProtocolError: it can't be parsed, or is an answer to no question; the client has been sent the reason if it
+                is a job with a uuid.
         """
         if not job.uuid:
             raise ProtocolError("the uuid is empty: replies could not be matched to requests")
@@ -54,11 +55,11 @@ class IncomingJobs:
         elif job.command == Command.GET:
             self._requests.get(client, job.uuid, reply)
         else:
-            log.debug("message dropped: workers have no use for PUT")
+            self._requests.put(client, job.uuid, _bounded(job.data))
 
     def _post(self, client: str, job: WorkerJob, reply: SendReply, waited_seconds: float) -> None:
         try:
-            request = _parse(job.data)
+            request = JobRequest.parse(_bounded(job.data))
         except ProtocolError as error:
             reply(Command.RESPONSE, *self._bodies.failure(job.uuid, str(error)))
             raise
@@ -79,7 +80,7 @@ class IncomingJobs:
         return reply
 
 
-def _parse(data: bytes) -> JobRequest:
+def _bounded(data: bytes) -> bytes:
     if len(data) > MAX_JOB_BYTES:
         raise ProtocolError(f"the job has {len(data)} bytes, more than {MAX_JOB_BYTES}, and was not run: split it")
-    return JobRequest.parse(data)
+    return data

@@ -204,8 +204,18 @@ class DirectServer:
         elif message.command in {Command.POST, Command.GET}:
             if self._is_target(identity, message):
                 self._dispatch(identity, client, message, peer)
+        elif message.command == Command.PUT:
+            self._put(client, message)
         else:
-            log.debug("message dropped: workers have no use for PUT and DELETE")
+            log.debug("message dropped: workers have no use for DELETE")
+
+    def _put(self, client: str, message: ClientMessage) -> None:
+        """Pass an answer on; one that counts for nothing draws no reply, which would end the client's job."""
+        try:
+            self._requests.put(client, message.uuid, message.data)
+        except ProtocolError as error:
+            self._counts["invalid"] += 1
+            log.debug("message dropped: %s", error)
 
     def _is_target(self, identity: bytes, message: ClientMessage) -> bool:
         """Whether a request is for this worker; the client is sent the reason if not."""

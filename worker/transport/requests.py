@@ -1,4 +1,4 @@
-"""Turn clients' POST and GET requests into calls of the executor, and send the results as replies.
+"""Turn clients' POST, GET and PUT requests into calls of the executor, and send the results as replies.
 
 Direct mode and a broker connection frame the same replies differently, and differ in the JSON of replies that no
 task makes: direct mode serves nfcli's clients, and a broker relays to NorFab's own clients as well.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ...models.errors import TaskError
-from ...models.protocol.frames import Command, Status, encode_data
+from ...models.errors import ProtocolError, TaskError
+from ...models.protocol.frames import Command, Status, decode_data, encode_data
 from ...models.protocol.jobs import JobRequest, failed_result
+from ...models.protocol.questions import InputAnswer
 from ..jobs.executor import JobExecutor
 from ..jobs.tracked_job import JobState
 
@@ -29,6 +30,11 @@ class DirectBodies:
     def state(self, uuid: str, state: str) -> bytes:
         """Return the JSON of a job-state reply."""
         return encode_data({"worker": self._worker, "uuid": uuid, "service": self._service, "status": state})
+
+    def waiting(self, uuid: str, question: bytes) -> bytes:
+        """Return the JSON of the reply to a GET for a job that waits for an answer; `question` is a request's JSON."""
+        body = {"worker": self._worker, "uuid": uuid, "service": self._service, "status": JobState.WAITING.value}
+        return encode_data({**body, "input_request": decode_data(question)})
 
     def unknown_job(self, uuid: str) -> tuple[Status, bytes]:
         """Return the reply to a GET for an unknown job."""
@@ -76,7 +82,7 @@ class BrokerBodies(DirectBodies):
 
 
 class RequestDispatcher:
-    """Answers POST and GET; used by the thread that receives requests."""
+    """Answers POST, GET and PUT; used by the thread that receives requests."""
 
     def __init__(self, executor: JobExecutor, bodies: DirectBodies) -> None:
         self._executor = executor
@@ -110,11 +116,26 @@ class RequestDispatcher:
         except TaskError as error:
             reply(Command.RESPONSE, *self._bodies.failure(uuid, str(error), request.task))
 
+    def put(self, client: str, uuid: str, data: bytes) -> None:
+        """Answer a question of a client's job, or cancel the job.
+
+        There is no reply: a refusal of an answer that came late would end the job at NorFab's clients.
+
+        Raises:
+            ProtocolError: the data is no answer, or the answer counts for nothing.
+        """
+        try:
+            self._executor.answer(client, uuid, InputAnswer.parse(data))
+        except TaskError as error:
+            raise ProtocolError(f"answer refused: {error}") from None
+
     def get(self, client: str, uuid: str, reply: SendReply) -> None:
         """Reply with a job's result, or with its state while it is queued or running."""
         found = self._executor.find(client, uuid)
         if found is None:
             status, body = self._bodies.unknown_job(uuid)
+        elif found[0] is JobState.WAITING and found[1] is not None:
+            status, body = Status.WAITING_CLIENT_INPUT, self._bodies.waiting(uuid, found[1])
         elif found[0] is not JobState.COMPLETED:
             status, body = Status.PENDING, self._bodies.state(uuid, found[0].value)
         else:

@@ -10,7 +10,7 @@ from performance import machine
 from performance.figures import columns, percentile
 from subjects.processes import Vitals
 
-from nfcli.worker.jobs.executor import JobLimits
+from nfcli.worker.jobs.lane_threads import JobLimits
 
 STAGES, WARM_UP_STAGES = 10, 2
 MEMORY_FACTOR = 1.05

@@ -207,8 +207,9 @@ class FabricBroker:
             "uuid": message.uuid,
             "service": message.service,
         }
-        reply = BrokerMessage(Command.RESPONSE, message.service, message.uuid, "202", encode_data(told))
-        self._send([sender, *reply.frames()])
+        if message.command != Command.PUT:
+            reply = BrokerMessage(Command.RESPONSE, message.service, message.uuid, "202", encode_data(told))
+            self._send([sender, *reply.frames()])
         for name in names:
             self._send([name, b"", b"NFPB01", message.command, sender, b"", message.uuid.encode(), message.data])
 

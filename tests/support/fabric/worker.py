@@ -18,6 +18,7 @@ from nfcli.worker.jobs.task import TaskRegistry, task
 from nfcli.worker.tokens.store import TokenStore
 from nfcli.worker.transport.broker import BrokerTransport
 from nfcli.worker.transport.broker_jobs import fabric_client_name
+from support.direct_server import ask
 from support.fabric.broker import WAIT_SECONDS
 from support.task_context import task_context
 
@@ -25,7 +26,7 @@ KEEPALIVE_SECONDS, HOLD_SECONDS = 0.1, 0.6
 
 
 class Joined:
-    """A worker with three tasks: `add` counts its runs, `quick` is run at once, `hold` waits for the gate."""
+    """A worker with tasks: `add` counts its runs, `quick` is run at once, `hold` waits for the gate; `ask`."""
 
     def __init__(self, environment: Environment, store: TokenStore, broker: Any) -> None:
         self.runs, self.gate = 0, threading.Event()
@@ -44,6 +45,7 @@ class Joined:
         vars(tasks).update(
             add=task(result=int)(add), hold=task(result=bool)(hold), quick=task(result=int, run_inline=True)(quick)
         )
+        vars(tasks)["ask"] = task(result=bool)(ask)
         self.worker = task_context(
             environment=environment,
             registry=TaskRegistry(tasks),

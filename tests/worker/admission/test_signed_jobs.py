@@ -9,12 +9,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from types import ModuleType
 
 import pytest
 
 from nfcli.models.environment.curve_keys import ensure_key_pair
 from nfcli.models.protocol.jobs import JobRequest
+from nfcli.models.tasks.base import TaskInput
 from nfcli.worker.admission import replay_memory
+from nfcli.worker.jobs.context import WorkerContext
+from nfcli.worker.jobs.task import specs_of, task
 from nfcli.worker.transport.curve_auth import AuthorizedKeys
 from support.admission_bench import FABRIC_CLIENT, AdmissionBench
 
@@ -229,8 +233,8 @@ def test_only_deletions_run_where_signed_jobs_cannot_be_recorded(
     monkeypatch.setattr(Path, "unlink", refuse)
     bench.replays = bench.open_replays()
     bench.restart()
-    for number, task in enumerate(("bearer_token_store", "bearer_token_list", "bearer_token_check")):
-        data = bench.sign(bench.request(task, username="bob", token="another-token"), f"r{number}")
+    for number, name in enumerate(("bearer_token_store", "bearer_token_list", "bearer_token_check")):
+        data = bench.sign(bench.request(name, username="bob", token="another-token"), f"r{number}")
         assert bench.refusal(data, f"r{number}").startswith("this worker can't record it (")
     assert bench.run(bench.sign(bench.request("bearer_token_delete", username="ann"), "d1"), "d1")["result"] is True
     assert bench.tokens == []
@@ -371,3 +375,20 @@ def test_signature_is_not_verified_by_the_thread_that_receives_jobs(bench: Admis
 def test_unsigned_requests_cost_no_proof() -> None:
     """Most workers' jobs have none."""
     assert JobRequest.parse(b'{"task":"echo","signed":{}}').proof is None
+
+
+@pytest.mark.parametrize("is_direct", [False, True])
+def test_a_task_that_takes_signed_jobs_asks_only_clients_that_are_known(bench: AdmissionBench, is_direct: bool) -> None:
+    """At a broker whoever takes over the client's name could answer in its place."""
+
+    def change(worker: WorkerContext, _arguments: TaskInput) -> object:
+        return worker.request_input("Change it?", timeout=1)
+
+    tasks = ModuleType("tasks")
+    vars(tasks)["change"] = task(restricted=True)(change)
+    bench.context.registry.add(specs_of(tasks)[0])
+    bench.restart(direct=is_direct)
+    client = bench.pair.public.decode() if is_direct else FABRIC_CLIENT
+    result = bench.run(bench.sign(bench.request("change"), "u1"), "u1", client)
+    unsigned = "answers to questions aren't signed, and the task takes signed jobs only: it can't ask"
+    assert (result["result"], result["errors"]) == ((False, []) if is_direct else (None, [unsigned]))

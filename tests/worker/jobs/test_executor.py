@@ -13,8 +13,9 @@ import pytest
 
 from nfcli.models.errors import TaskError
 from nfcli.models.protocol.jobs import JobRequest
-from nfcli.worker.jobs.executor import SHOWN_SECONDS, THREADS
-from nfcli.worker.jobs.progress import LINES_AT_ONCE
+from nfcli.worker.jobs.channels.progress import LINES_AT_ONCE
+from nfcli.worker.jobs.executor import SHOWN_SECONDS
+from nfcli.worker.jobs.lane_threads import THREADS
 from nfcli.worker.jobs.tracked_job import JobState
 from support.job_bench import WAIT_SECONDS, JobBench
 

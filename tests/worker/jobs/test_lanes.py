@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.errors import TaskError
-from nfcli.worker.jobs.executor import THREADS, JobLimits
-from nfcli.worker.jobs.lane_threads import LaneLimits
+from nfcli.worker.jobs.lane_threads import THREADS, JobLimits, LaneLimits
 from nfcli.worker.jobs.task import Lane
 from support.job_bench import WAIT_SECONDS, JobBench
 

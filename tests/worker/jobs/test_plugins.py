@@ -263,8 +263,11 @@ def test_an_error_in_a_plugin_is_logged_with_its_location_and_without_values(
 
 def test_a_plugin_gets_the_documented_context_and_nothing_else(lab: Lab) -> None:
     """`man page python` has the same list."""
-    lab.add(lab_context=f"{HEAD}@task(mcp=False)\ndef see(worker, arguments): return sorted(vars(worker))\n")
-    assert lab.run("see").result == ["cancelled", "inventory", "name", "progress", "service", "stopping", "uuid"]
+    see = "def see(worker, arguments): return [*vars(worker), *vars(type(worker))]"
+    lab.add(lab_context=f"{HEAD}@task(mcp=False)\n{see}\n")
+    seen = {name for name in lab.run("see").result if not name.startswith("_")}
+    documented = {"cancelled", "inventory", "name", "service", "stopping", "uuid"}
+    assert seen == {*documented, "event", "progress", "request_input", "channel"}
 
 
 def test_a_plugin_is_neither_run_inline_nor_audited(lab: Lab) -> None:

@@ -138,14 +138,6 @@ def test_a_job_that_is_refused_is_a_failed_result(joined: Any, connect_client: C
     )
 
 
-def test_put_is_ignored(joined: Any, connect_client: Connect, broker: Any) -> None:
-    """No task requests data from its client."""
-    assert joined.server.counters()["invalid"] == 0
-    broker.send(b"w1", b"", b"NFPB01", Command.PUT, b"client", b"", b"u1", b"{}")
-    assert runs_a_job(connect_client)
-    assert joined.server.counters()["invalid"] == 0
-
-
 HOSTILE = [
     (b"",),
     (b"", b"NFPB01"),

@@ -96,6 +96,10 @@ class Driver:
         """Wait for the next event of a job that was submitted."""
         return next(self._submitted[uuid][1])
 
+    def answer(self, uuid: str, input_id: str, value: Any, *, cancel: bool = False) -> None:
+        """Answer the question of a job that was submitted."""
+        self._submitted[uuid][0].send_response(input_id, value, cancel=cancel)
+
     def end_job(self, uuid: str) -> dict[str, Any]:
         """Wait for the end of a job that was submitted; return result, state and the events that weren't taken."""
         return self._end_of(self._submitted.pop(uuid)[0])

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from nfcli.worker.jobs.progress import LINES_AT_ONCE, SECONDS_PER_LINE, JobProgress
+from nfcli.worker.jobs.channels.base import TaskEvent
+from nfcli.worker.jobs.channels.progress import LINES_AT_ONCE, SECONDS_PER_LINE, JobProgress
 
 
 class Sent:
@@ -15,13 +16,13 @@ class Sent:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.now = 100.0
-        self.progress = JobProgress(self.lines.append, lambda: self.now)
+        self.progress = JobProgress(lambda event: self.lines.append(event.message), lambda: self.now)
 
     def send(self, count: int) -> int:
         """Send many lines; return how many of them were sent."""
         before = len(self.lines)
         for number in range(count):
-            self.progress.send(f"line {number}")
+            self.progress.send(TaskEvent(f"line {number}"))
         return len(self.lines) - before
 
 
@@ -39,7 +40,7 @@ class Sent:
 def test_a_message_is_sent_as_one_line(message: str, line: str) -> None:
     """Of printable characters, at most a thousand of them."""
     sent = Sent()
-    sent.progress.send(message)
+    sent.progress.send(TaskEvent(message))
     assert sent.lines == [line]
 
 
@@ -48,7 +49,7 @@ def test_a_message_of_nothing_is_not_sent(message: str) -> None:
     """It doesn't count towards the limit either."""
     sent = Sent()
     for _ in range(100):
-        sent.progress.send(message)
+        sent.progress.send(TaskEvent(message))
     assert (sent.lines, sent.progress.dropped) == ([], 0)
     assert sent.send(100) == LINES_AT_ONCE
 
@@ -76,7 +77,7 @@ def test_close_waits_for_a_line_that_is_being_sent() -> None:
     """The result, which is sent after it, must be the last message of a job."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def emit(_line: str) -> None:
+    def emit(_event: TaskEvent) -> None:
         begun.set()
         assert go_on.wait(10)
 
@@ -85,7 +86,7 @@ def test_close_waits_for_a_line_that_is_being_sent() -> None:
         ended.set()
 
     progress = JobProgress(emit)
-    sending, closing = threading.Thread(target=progress.send, args=("x",)), threading.Thread(target=end)
+    sending, closing = threading.Thread(target=progress.send, args=(TaskEvent("x"),)), threading.Thread(target=end)
     sending.start()
     assert begun.wait(10)
     closing.start()
