@@ -101,6 +101,13 @@ def split_names(value: str) -> list[str]:
     return [name.strip() for name in value.split(",")]
 
 
+def check_printable(value: str) -> str:
+    """Check a text that is shown on one line."""
+    if not value.isprintable():
+        raise PydanticCustomError("control", "must not contain control characters")
+    return value
+
+
 Workers = Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")]
 """Workers as they are typed: all, any, or names separated by commas."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
-from pydantic_core import PydanticCustomError
 
 from ..environment.known_workers import MAX_NAME_CHARACTERS
 from ..tasks.tools import DiscoverInput
 from .auth import AuthCommands
-from .base import CommandGroup, JobArguments, ShellCommand, branch
+from .base import CommandGroup, JobArguments, ShellCommand, branch, check_printable
 from .tokens import TokensCommands
 
 
@@ -18,12 +17,6 @@ class Discover(DiscoverInput, JobArguments):
     """Make the workers rediscover the tasks of other services, which they publish to MCP clients as tools."""
 
     TASK: ClassVar[str] = "discover"
-
-
-def _check_printable(value: str) -> str:
-    if not value.isprintable():
-        raise PydanticCustomError("worker_control", "must not contain control characters")
-    return value
 
 
 class ForgetWorker(ShellCommand):
@@ -34,7 +27,7 @@ class ForgetWorker(ShellCommand):
     worker: Annotated[
         str,
         StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS),
-        AfterValidator(_check_printable),
+        AfterValidator(check_printable),
         Field(description="Name of the worker", json_schema_extra={"positional": True}),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import CommandGroup, branch
 from .fastapi import FastapiCommands, ShowFastapiCommands
 from .fastmcp import FastmcpCommands
+from .filesharing import FilesharingCommands, ShowFilesharingCommands
 from .man import ManCommands
 from .schemas.groups import RunCommands, ServiceCommands
 from .show import ShowFastmcpCommands, ShowNorfabCommands
@@ -15,6 +16,7 @@ class ShowCommands(CommandGroup, prompt="nf[show]#"):
 
     fastmcp: ShowFastmcpCommands = branch("Show state of FastMCP workers")
     fastapi: ShowFastapiCommands = branch("Show state of FastAPI workers")
+    filesharing: ShowFilesharingCommands = branch("Show files that a fabric shares")
     norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")
 
 
@@ -23,6 +25,7 @@ class Root(CommandGroup, prompt="nf#"):
 
     fastmcp: FastmcpCommands = branch("FastMCP service")
     fastapi: FastapiCommands = branch("FastAPI service of NorFab")
+    filesharing: FilesharingCommands = branch("File service of NorFab")
     show: ShowCommands = branch("Show workers, client and inventory")
     man: ManCommands = branch("Manual pages and documentation")
     run: RunCommands = branch("Run a task of any service")

@@ -78,13 +78,9 @@ def fetch(
     path_parts(url)
     deadline = time.monotonic() + timeout
     holders = find_holders(client, url, min(timeout, DETAILS_SECONDS))
-    if destination.is_dir():
-        raise EnvironmentFolderError(f"{destination} is a folder: name a file in it")
     for number, (worker, details) in enumerate(holders.items(), 1):
-        if _has_content(destination, details):
+        if _is_there(destination, details, overwrite=overwrite):
             return
-        if destination.exists() and not overwrite:
-            raise _already_there(destination)
         try:
             with _new_file(destination, overwrite=overwrite) as stream:
                 download = Download(stream, details, chunk_bytes=chunk_bytes, requested_ahead=requested_ahead)
@@ -124,6 +120,17 @@ def _receive(client: FileClient, url: str, worker: str, download: Download, *, s
         if result["failed"]:
             raise SharedFileError(failure_reason(result))
     download.verify()
+
+
+def _is_there(path: Path, details: FileDetails, *, overwrite: bool) -> bool:
+    """Whether the file is at its place; EnvironmentFolderError if something else is that isn't to be replaced."""
+    if path.is_dir():
+        raise EnvironmentFolderError(f"{path} is a folder: name a file in it")
+    if _has_content(path, details):
+        return True
+    if os.path.lexists(path) and not overwrite:
+        raise _already_there(path)
+    return False
 
 
 def _has_content(path: Path, details: FileDetails) -> bool:

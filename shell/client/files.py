@@ -72,17 +72,9 @@ class FileSharing(FileClient, Protocol):
         check_timeout(timeout)
         _check_count("chunk_size", chunk_size, MAX_PART_BYTES)
         _check_count("pipeline", pipeline, MAX_REQUESTED_AHEAD)
-        fetched = _fetch_files(
-            self,
-            self.environment,
-            [url] if isinstance(url, str) else url,
-            None if destination is None else Path(destination),
-            read=read,
-            overwrite=overwrite,
-            timeout=timeout,
-            chunk_bytes=chunk_size,
-            requested_ahead=pipeline,
-        )
+        urls, place = [url] if isinstance(url, str) else url, None if destination is None else Path(destination)
+        options = {"timeout": timeout, "chunk_bytes": chunk_size, "requested_ahead": pipeline}
+        fetched = _fetch_files(self, self.environment, urls, place, read=read, overwrite=overwrite, **options)
         return fetched[0] if isinstance(url, str) else fetched
 
 

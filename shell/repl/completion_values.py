@@ -66,6 +66,7 @@ class ValueSuggester:
             "username": lambda: self._usernames() if service == SERVICE else [],
             "topic": lambda: [topic for topic, _ in list_pages()],
             "file": list_examples,
+            "url": lambda: self._shared_files(typed),
             "path": lambda: _paths(self._root, typed),
         }
         try:

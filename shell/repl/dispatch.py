@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from ...man.pages import list_examples, list_pages, read_example, read_page
@@ -10,12 +12,13 @@ from ...man.tasks import aligned, render_tasks
 from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ALL_WORKERS, CommandGroup, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
+from ...models.commands.filesharing import COPY_SECONDS, CopyFile
 from ...models.commands.man import ManExample, ManPage, ManTasks, ManTree
 from ...models.commands.root import Root
 from ...models.commands.schemas.definitions import merge_tasks
 from ...models.commands.show import ShowWorkers
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
-from ...models.errors import NfcliError
+from ...models.errors import NfcliError, SharedFileError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason, is_unanswered
 from ..job_client import JobClient
@@ -45,6 +48,11 @@ class ShellClient(JobClient, Protocol):
 
     def show_broker(self) -> dict[str, Any]:
         """Return state and versions of the broker."""
+
+    def fetch_file(
+        self, url: str, *, timeout: float = ..., read: bool = ..., destination: str | Path | None = ..., **options: Any
+    ) -> dict[str, Any]:
+        """Fetch a file that a fabric shares; return its path or text as `content`, or an `error`."""
 
     def describe(self) -> dict[str, Any]:
         """Return environment, public key and connection mode of this client."""
@@ -194,6 +202,20 @@ def _forget_worker(command: ForgetWorker, dispatcher: Dispatcher) -> dict[str, b
     return {command.worker: True}
 
 
+def _copy_file(command: CopyFile, dispatcher: Dispatcher) -> str:
+    destination = None if command.destination is None else Path(os.path.expanduser(command.destination))  # noqa: PTH111
+    fetched = dispatcher.client.fetch_file(
+        command.url,
+        timeout=command.timeout or COPY_SECONDS,
+        read=command.read,
+        destination=destination,
+        overwrite=command.overwrite,
+    )
+    if fetched["error"] is not None:
+        raise SharedFileError(fetched["error"])
+    return str(fetched["content"]).removesuffix("\n")  # the console ends the last line
+
+
 def _show_workers(_: ShowWorkers, dispatcher: Dispatcher) -> list[dict[str, str]]:
     rows = dispatcher.client.show_workers()
     if rows and not any(row["status"] == _ALIVE for row in rows):
@@ -220,6 +242,7 @@ _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "man_page": _man_page,
     "man_example": _man_example,
     "forget_worker": _forget_worker,
+    "copy_file": _copy_file,
     "tokens_diff": _tokens_diff,
     "tokens_sync": _tokens_sync,
     "show_workers": _show_workers,

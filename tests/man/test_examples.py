@@ -24,7 +24,7 @@ NOT_RUN = {
     "man/pages/backup.md": ["needs age"],
     "man/pages/containers.md": [*["needs a container engine"] * 2, "needs a cluster"],
     "man/pages/contributing.md": ["runs the tests themselves"],
-    "man/pages/fabric.md": [*["needs a NorFab broker"] * 2, "needs a NorFab worker's database"],
+    "man/pages/fabric.md": [*["needs a NorFab broker"] * 3, "needs a NorFab worker's database"],
     "man/pages/mcp-clients.md": [
         "needs Codex",
         "another form than that of the other clients",

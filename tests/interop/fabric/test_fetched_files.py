@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from nfcli import Client, NorFab
+from nfcli.models.environment.paths import Environment
 from nfcli.models.errors import EnvironmentFolderError
 from support.norfab.sites import EnvironmentJoiner, FabricMaker
+from support.workers import NfcliRunner
 
 PART = 1_000
 SIZES = {"empty": 0, "small": 10, "part": PART, "two": 2 * PART, "many": 50 * PART + 7}
@@ -29,14 +32,20 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(new_fabric: FabricMaker, joined_environment: EnvironmentJoiner, shared: Path) -> Iterator[Client]:
-    """Connect a client to a fabric with two workers of the file service."""
+def environment(new_fabric: FabricMaker, joined_environment: EnvironmentJoiner, shared: Path) -> Iterator[Environment]:
+    """Join a fabric with two workers of the file service."""
     settings = {"service": "filesharing", "base_dir": str(shared)}
     with new_fabric({"files-1": settings, "files-2": settings}) as fabric:
         fabric.start("files-1", "files-2")
-        norfab = NorFab(inventory=joined_environment(fabric).inventory_file)
-        yield norfab.make_client()
-        norfab.destroy()
+        yield joined_environment(fabric)
+
+
+@pytest.fixture(scope="module")
+def client(environment: Environment) -> Iterator[Client]:
+    """Connect a client to that fabric."""
+    norfab = NorFab(inventory=environment.inventory_file)
+    yield norfab.make_client()
+    norfab.destroy()
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -103,3 +112,34 @@ def test_another_file_is_replaced_when_that_is_said(client: Client, tmp_path: Pa
     assert client.fetch_file("nf://text.txt", destination=path, overwrite=True)["status"] == "200"
     assert client.fetch_file("nf://text.txt", destination=path)["status"] == "200"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_the_commands_list_and_copy(environment: Environment, nfcli: NfcliRunner, shared: Path, tmp_path: Path) -> None:
+    """The files in a folder, what one is, and the file itself, as path or text."""
+
+    def run(*words: str, status: int = 0) -> str:
+        done = nfcli("-c", *words, environment=environment)
+        assert (done.returncode, done.stderr if status == 0 else "") == (status, "")
+        return done.stdout if status == 0 else done.stderr
+
+    rows = json.loads(run("show", "filesharing", "files", "url", "nf://sub", "|", "json"))
+    assert rows == [{"name": name, "workers": "files-1, files-2"} for name in sorted(SIZES)]
+    details = json.loads(run("show", "filesharing", "details", "url", "nf://sub/small", "|", "json"))
+    digest = hashlib.md5((shared / "sub" / "small").read_bytes(), usedforsecurity=False).hexdigest()
+    assert [(row["worker"], row["size_bytes"], row["md5hash"]) for row in details] == [
+        ("files-1", 10, digest),
+        ("files-2", 10, digest),
+    ]
+    assert run("show", "filesharing", "remotes").split() == [
+        *("worker", "name", "mount", "type", "branch", "auto_sync", "sync_interval", "status"),
+    ]
+    assert run("filesharing", "copy", "url", "nf://text.txt", "read") == "première ligne\n"
+    path = tmp_path / "copy"
+    assert run("filesharing", "copy", "url", "nf://sub/two", "destination", str(path)) == f"{path}\n"
+    assert path.read_bytes() == (shared / "sub" / "two").read_bytes()
+    path.write_bytes(b"mine")
+    words = ("filesharing", "copy", "url", "nf://sub/two", "destination", str(path))
+    assert "exists with another content" in run(*words, status=1)
+    assert path.read_bytes() == b"mine"
+    assert run(*words, "overwrite") == f"{path}\n"
+    assert run("filesharing", "copy", "url", "nf://nowhere", status=1) == "'nf://nowhere' file not found\n"

@@ -16,7 +16,7 @@ from nfcli.models.errors import UsageError
 
 FREE_TEXT = {
     (f"show fastmcp {what}", field) for what in ("tools", "prompts", "guardrails") for field in ("service", "name")
-} | {(f"{service} discover", "service") for service in ("fastmcp", "fastapi")}
+} | {*((f"{service} discover", "service") for service in ("fastmcp", "fastapi")), ("show filesharing remotes", "name")}
 UNPRINTABLE = ["", " ", "a\x1b", "\u202ex"]
 GARBAGE = {
     "brief": ["", "maybe", "2"],
@@ -85,6 +85,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastapi auth delete-token",
         "fastapi auth check-token",
         "fastapi discover",
+        "filesharing copy",
         "show fastmcp inventory",
         "show fastmcp version",
         "show fastmcp status",
@@ -96,6 +97,9 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastapi inventory",
         "show fastapi version",
         "show fastapi openapi-schema",
+        "show filesharing files",
+        "show filesharing details",
+        "show filesharing remotes",
         "show norfab workers",
         "show norfab broker",
         "show norfab client",

@@ -23,12 +23,15 @@ INSTEAD = {
     "show norfab client jobs": "no, because the shell waits for each job",
     "show norfab logging": "run SERVICE get_logs",
     "show nornir hosts": "run nornir get_nornir_hosts",
-    "filesharing copy": "no, because files are copied by NorFab's shell",
+    "show filesharing files details": "show filesharing details",
     "nornir netconf": "run nornir netconf_CALL",
     "norfab configure": "no, because inventories are files: nfcli --check checks one",
     "client-agent": "no, because it needs a language model",
 }
-"""By the first words of the command; the longest that fit count, after a command of the same name."""
+"""By the first words of the command; the longest that fit count, after a command of the same name.
+
+For a command that runs a task only one of all its words counts.
+"""
 _ANY_SERVICE = "all"
 
 Row = Mapping[str, str | None]
@@ -61,6 +64,8 @@ def _ours(row: Row) -> str:
     if is_command(command):
         return SAME
     words = command.split()
+    if command in INSTEAD:
+        return INSTEAD[command]
     for count in range(len(words), 0, -1):
         if (text := INSTEAD.get(" ".join(words[:count]))) is not None and not (row["service"] and row["task"]):
             return text

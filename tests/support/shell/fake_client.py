@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from nfcli.models.errors import NfcliError, validation_messages
+from nfcli.models.errors import NfcliError, NoWorkersError, validation_messages
 from nfcli.models.inventory.schema import Inventory
 from nfcli.models.protocol.jobs import Event, Page, Result, failed_result
 from nfcli.models.tasks.auth import (
@@ -123,6 +123,10 @@ class FakeClient:
         return sorted(
             (row for row in rows if arguments.username in {None, row["username"]}), key=lambda row: row["username"]
         )
+
+    def fetch_file(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Have no file service, as without a broker."""
+        raise NoWorkersError("no worker serves 'filesharing': the inventory has fastmcp")
 
     def token_users(self, worker: str, _: None) -> list[str]:
         """Return the names of users."""
