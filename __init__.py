@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     )
     from .models.protocol.jobs import Result
     from .models.tasks.base import TaskInput
+    from .shell.client.asynchronous import AsyncClient, AsyncJob
     from .shell.client.client import Client
+    from .shell.client.jobs.job import Job
+    from .shell.client.jobs.questions import Question
     from .shell.client.norfab import NorFab
     from .worker.jobs.context import WorkerContext
     from .worker.jobs.task import ToolHints, task
@@ -39,13 +42,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "AsyncClient",
+    "AsyncJob",
     "Client",
     "EnvironmentFolderError",
     "InventoryError",
+    "Job",
     "KeyFileError",
     "NfcliError",
     "NoWorkersError",
     "NorFab",
+    "Question",
     "Result",
     "TaskError",
     "TaskInput",
@@ -58,6 +65,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": ".shell.client.asynchronous",
+    "AsyncJob": ".shell.client.asynchronous",
+    "Job": ".shell.client.jobs.job",
+    "Question": ".shell.client.jobs.questions",
     "Client": ".shell.client.client",
     "NorFab": ".shell.client.norfab",
     "Result": ".models.protocol.jobs",

@@ -147,6 +147,11 @@ class Environment:
         return self.state_folder / "history"
 
     @property
+    def jobs_file(self) -> Path:
+        """The jobs that nobody waits for (`shell/client/jobs/records.py`)."""
+        return self.state_folder / "jobs.json"
+
+    @property
     def known_workers_file(self) -> Path:
         """The workers that clients have seen (`models/environment/known_workers.py`)."""
         return self.state_folder / "workers.json"
@@ -268,6 +273,7 @@ class Environment:
             return [self.state_folder]
         known = self.known_workers_file
         files = [self.history_file, known, known.with_suffix(".lock"), self.state_folder / ".gitignore"]
+        files += [self.jobs_file, self.jobs_file.with_suffix(".lock")]
         return [path for path in (*self.private_folders[1:], *files) if os.path.lexists(path)]
 
 

@@ -95,7 +95,7 @@ class BrokerJob:
         self._early: dict[str, Any] = {}
         self._bytes = 0
         try:
-            self.post = self._frames(Command.POST, sorted(job.missing) if target is None else target, job.data)
+            self.post = self._frames(job.command, sorted(job.missing) if target is None else target, job.data)
         except ValueError:
             raise UsageError(f"service and workers of {job.task} must be valid Unicode") from None
 
@@ -249,8 +249,16 @@ class BrokerJob:
                 self._ready.setdefault(name, True)
         elif state is JobState.FAILED and self._has_workers:
             self.job.fail(name, text)
+        elif self.job.is_query:
+            self._handle_state_of_query(name, state, text)
         elif self._has_workers and state is not JobState.PROGRESS:
             self._handle_acknowledgement(name, state)
+
+    def _handle_state_of_query(self, name: str, state: JobState, text: str) -> None:
+        if state is JobState.UNKNOWN:
+            self.job.fail_unknown(name)
+        elif state is JobState.RUNNING:
+            self.job.note_state(name, text)
 
     def _handle_acknowledgement(self, name: str, state: JobState) -> None:
         """Handle a worker's acknowledgement of the job, or that it doesn't know it (404).
@@ -263,6 +271,7 @@ class BrokerJob:
         is_answer = state is not JobState.ACCEPTED and requests.answered < requests.sent
         requests.answered += is_answer
         if state is not JobState.UNKNOWN:
+            self.job.accept(name)
             uninformed = requests.answered if is_answer else requests.sent
             requests.first_informed = min(requests.first_informed, uninformed + 1)
         elif not is_answer:

@@ -51,7 +51,7 @@ _READY_EVENT = "result_ready"
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """A worker's report; `text` is the message of an event, or the reason of an error, `event` the data of an event."""
+    """A worker's report; `text` is an event's message, an error's reason, or a state; `event` an event's data."""
 
     worker: str
     state: JobState
@@ -138,7 +138,9 @@ def _response(status: str, data: dict[str, Any]) -> BrokerReply | None:
     if is_error:
         state = JobState.UNKNOWN if status == Status.NOT_FOUND else JobState.FAILED
         return WorkerReply(worker, state, error_reason(status, data))
-    return WorkerReply(worker, JobState.ACCEPTED if status == Status.ACCEPTED else JobState.RUNNING)
+    return WorkerReply(
+        worker, JobState.ACCEPTED if status == Status.ACCEPTED else JobState.RUNNING, _string(data, "status")
+    )
 
 
 def _asked(data: dict[str, Any]) -> tuple[str, ...] | None:

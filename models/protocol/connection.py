@@ -13,6 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from ..environment.curve_keys import KeyPair
 from ..errors import ProtocolError
+from ..mailbox import Mailbox
 from .frames import BrokerMessage
 
 log = logging.getLogger(__name__)
@@ -132,15 +133,19 @@ class Connection:
             else:
                 self.failed_handshakes += 1
 
-    def wait(self, deadline: float, *, until_writable: bool = False) -> None:
+    def wait(self, deadline: float, *, until_writable: bool = False, waker: Mailbox[None] | None = None) -> None:
         """Wait for a message or an event of the monitor, until `deadline` (monotonic seconds) at the latest.
 
-        With `until_writable` also return when a message can be sent.
+        With `until_writable` also return when a message can be sent, and with a `waker` when it wakes this thread.
         """
         poller = zmq.Poller()
         poller.register(self.dealer, zmq.POLLIN | (zmq.POLLOUT if until_writable else 0))
         poller.register(self.monitor, zmq.POLLIN)
+        if waker is not None:
+            poller.register(waker.reader, zmq.POLLIN)
         poller.poll(int(max(0.0, deadline - time.monotonic()) * 1_000) + 1)
+        if waker is not None:
+            waker.clear()
         self.read_monitor()
 
     def send(self, frames: Sequence[bytes]) -> bool:

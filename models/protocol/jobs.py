@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
-from ..errors import ProtocolError, UsageError, validation_messages
+from ..errors import ProtocolError, TaskError, UsageError, validation_messages
 from .frames import decode_object, encode_data
 from .signatures import Proof
 
@@ -78,6 +78,16 @@ class Result(BaseModel):
     service: str | None = Field(default=None, description="Service of the worker")
     diff: dict[str, Any] | str | None = Field(default=None, description="Difference the task made")
     dry_run: bool = Field(default=False, description="True when nothing was changed on purpose")
+
+    def raise_for_status(self, message: str = "") -> None:
+        """Raise an error if the task failed, with `message` before the reason; in a task, it is what the user gets.
+
+        Raises:
+            TaskError: the task failed.
+        """
+        if self.failed:
+            place = message or (self.task or "").replace(":", ": ", 1)
+            raise TaskError(f"{place}: {failure_reason(dict(self))}" if place else failure_reason(dict(self)))
 
 
 def failure_reason(result: Mapping[str, Any]) -> str:

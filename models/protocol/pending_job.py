@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from ..errors import NfcliError
 from ..inventory.schema import SERVICE
+from ..mailbox import Mailbox
 from ..tasks.effects import READING_TASKS, TOKEN_CHANGING_TASKS
+from .frames import Command
 from .jobs import (
     CHECK_BEFORE_RETRY,
     OUTCOME_UNKNOWN,
@@ -28,6 +31,9 @@ OnStream = Callable[[bytes], Sequence[bytes]]
 
 An `NfcliError` that it raises fails the job.
 """
+
+_CANCEL = b'{"input_id":"","cancel":true}'
+"""An `InputAnswer` that cancels the job."""
 
 _AUDIT_TELLS = "once the worker answers again, show fastmcp audit says what it has changed"
 
@@ -49,6 +55,12 @@ class PendingJob:
             earlier sending, so it is the result only if no other one comes.
         late: these results, by worker.
         not_started: reasons for that which are known beforehand and explain more than what the transport finds.
+        on_event: called with each event of a worker that is still missing, in the thread that waits.
+        is_detached: nobody waits for results: a worker is missing until it has `accepted` the job.
+        is_query: only the results that there are by now are requested, of a job that was sent before; `states` has
+            those of workers that have none yet.
+        waker: wakes the thread that waits; None: no other thread has anything to say to it.
+        is_abandoned: nobody waits any more, and the workers are to be notified of that.
     """
 
     service: str
@@ -60,6 +72,10 @@ class PendingJob:
     deadline: float
     on_event: OnEvent | None = None
     on_stream: OnStream | None = None
+    is_detached: bool = False
+    is_query: bool = False
+    waker: Mailbox[None] | None = None
+    is_abandoned: bool = False
     may_be_repeated: bool = False
     late: Results = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -67,6 +83,48 @@ class PendingJob:
     asked_again: set[str] = field(default_factory=set)
     unreached: dict[str, NfcliError] = field(default_factory=dict)
     not_started: dict[str, NfcliError] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+    states: dict[str, str] = field(default_factory=dict)
+    _outgoing: deque[tuple[str, bytes]] = field(default_factory=deque)
+
+    @property
+    def command(self) -> bytes:
+        """The command that the job is sent with."""
+        return Command.GET if self.is_query else Command.POST
+
+    def accept(self, name: str) -> None:
+        """Note that a worker has the job; where nobody waits for results, that was all that was to come from it."""
+        if self.is_detached and name in self.missing:
+            self.accepted.add(name)
+            self.missing.discard(name)
+
+    def note_state(self, name: str, state: str) -> None:
+        """Note that a worker has no result yet; a query waits for nothing else."""
+        if self.is_query and name in self.missing:
+            self.states[name] = state
+            self.missing.discard(name)
+
+    def send_data(self, name: str, data: bytes) -> None:
+        """Have the data of a PUT sent to a worker; from any thread."""
+        self._outgoing.append((name, data))
+        self._wake()
+
+    def abandon(self) -> None:
+        """End the wait, and tell the workers that nobody wants the results any more; from any thread."""
+        self.is_abandoned = True
+        self._wake()
+
+    def take_outgoing(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the data of the PUTs to send, with their workers' names; last those that cancel an abandoned job."""
+        while self._outgoing:
+            yield self._outgoing.popleft()
+        if self.is_abandoned:
+            for name in sorted(self.missing):
+                yield name, _CANCEL
+
+    def _wake(self) -> None:
+        if self.waker is not None:
+            self.waker.wake()
 
     def finish(self, name: str, value: object) -> None:
         """Store a worker's result; a value of another shape becomes a failed result."""
@@ -75,6 +133,7 @@ class PendingJob:
             self.late[name] = result
         else:
             self.results[name] = result
+            self.accepted.add(name)
             self.missing.discard(name)
 
     def fail(self, name: str, reason: str, status: ResultStatus = ResultStatus.ERROR) -> None:
@@ -89,6 +148,10 @@ class PendingJob:
         else:
             self.unreached[name] = self.not_started.get(name, error)
             self.fail(name, str(self.unreached[name]))
+
+    def fail_unknown(self, name: str) -> None:
+        """Store a failed result for a worker that doesn't know the job whose result was requested."""
+        self.fail(name, f"worker {name} doesn't know the job: it was restarted, or keeps the result no longer")
 
     def fail_restarted(self, name: str) -> None:
         """Store a failed result for a worker that had the job and no longer knows it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ...models.environment.curve_keys import KeyPair, ensure_client_key
 from ...models.environment.locations import find_environment
@@ -22,6 +22,10 @@ from ..transport.broker import FabricTransport
 from ..transport.direct import DirectTransport
 from .client import Client
 from .fleet import Fleet
+from .jobs.questions import OnInput
+
+if TYPE_CHECKING:
+    from .asynchronous import AsyncClient
 
 OnProgress = Callable[[str, str], None]
 """Called with a worker's name and the message of an event that reports progress."""
@@ -36,17 +40,21 @@ def broker_address(environment: Environment, inventory: Inventory) -> BrokerAddr
     return None if inventory.broker is None else BrokerAddress.find(environment, inventory.broker)
 
 
-def make_transport(
+def make_transport(  # noqa: PLR0917  parts of an environment, in the order in which they are made
     environment: Environment,
     inventory: Inventory,
     keys: KeyPair,
     address: BrokerAddress | None,
     notice: Notice | None = None,
+    identity: str = "",
 ) -> Transport:
-    """Return the transport to the workers: through the broker at `address`, or directly if that is None."""
+    """Return the transport to the workers: through the broker at `address`, or directly if that is None.
+
+    `identity` is that of an earlier one through a broker, empty for a new one.
+    """
     if address is None:
         return DirectTransport(environment, inventory, keys)
-    return FabricTransport(environment, inventory, keys, address, notice=notice)
+    return FabricTransport(environment, inventory, keys, address, notice=notice, identity=identity)
 
 
 class NorFab:
@@ -120,6 +128,7 @@ class NorFab:
         notice: Notice | None = None,
         on_progress: OnProgress | None = None,
         on_event: OnEvent | None = None,
+        on_input: OnInput | None = None,
     ) -> Client:
         """Return a client; `destroy` closes it. It connects when it is first used.
 
@@ -130,6 +139,7 @@ class NorFab:
                 job runs, and if the workers that were seen can't be remembered.
             on_event: called with each event of a job: a dictionary with the keys worker, time stamp, severity, status,
                 resource, message and so on of `man page python`, in the thread that waits for the job.
+            on_input: called with a `Question` of a task, in the same thread; returns the answer.
             on_progress: called with the worker's name and the message of those events that report progress.
 
         Raises:
@@ -138,21 +148,32 @@ class NorFab:
         """
         self.environment.prepare()
         keys = ensure_client_key(self.environment)
-        transport = make_transport(self.environment, self.inventory, keys, self._broker, notice)
+        transport = self._open_transport(keys, notice)
         notify = notice or (lambda _: None)
         client = Client(
             self.environment,
             self.inventory,
             keys,
             transport,
+            open_transport=partial(self._open_transport, keys, notice),
             before_first_job=partial(self._start_missing, notify) if start_workers else None,
             restart=partial(self._restart, notify) if start_workers else None,
             on_event=on_event if on_progress is None else partial(_report, on_progress, on_event),
+            on_input=on_input,
             fleet=Fleet(self.environment, self.inventory, notice=notice),
         )
         self._clients.append(client)
         self.client = self.client or client
         return client
+
+    def make_async_client(self, **options: Any) -> AsyncClient:
+        """Return a client for a program that uses asyncio; the options are those of `make_client`."""
+        from .asynchronous import AsyncClient  # noqa: PLC0415  the shell has no event loop
+
+        return AsyncClient(self.make_client(**options))
+
+    def _open_transport(self, keys: KeyPair, notice: Notice | None, identity: str = "") -> Transport:
+        return make_transport(self.environment, self.inventory, keys, self._broker, notice, identity)
 
     def _start_missing(self, notify: Notice) -> None:
         before = set(self.launcher.started_here)

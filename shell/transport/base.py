@@ -22,6 +22,10 @@ class Transport(Protocol):
     SOURCE: ClassVar[str]
     COLUMNS: ClassVar[tuple[str, ...]]
 
+    @property
+    def identity(self) -> str:
+        """What a broker's workers know this client by; empty where that is its key."""
+
     def refresh(self, seconds: float) -> None:
         """Refresh the list of workers; raises NoWorkersError if that fails or takes longer than `seconds`."""
 

@@ -36,6 +36,7 @@ class FabricTransport:
 
     Workers of the inventory's topology are expected to be registered. `keys` None: a new pair, since the broker accepts
     any. `notice` is called when the broker goes away during a job, and when it returns. `connect` makes connections.
+    `identity` is that of an earlier transport, whose jobs are to be found again; by default it is a new one.
     """
 
     SOURCE: ClassVar[str] = "the broker"
@@ -51,6 +52,7 @@ class FabricTransport:
         notice: Callable[[str], None] | None = None,
         timeouts: Timeouts = TIMEOUTS,
         connect: Callable[..., BrokerConnection] = BrokerConnection,
+        identity: str = "",
     ) -> None:
         self._environment = environment
         self._inventory = inventory
@@ -60,7 +62,7 @@ class FabricTransport:
         self._timeouts = timeouts
         self._connect = connect
         # Kept for all connections: workers identify a repeated job by its uuid and this id.
-        self._name = random_routing_id("client")
+        self._name = identity.encode() or random_routing_id("client")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._connection: BrokerConnection | None = None
         self._rows: dict[str, dict[str, str]] = {}
@@ -94,6 +96,11 @@ class FabricTransport:
                 self._context, self._address, name=self._name, keys=self._keys, connect_seconds=self._timeouts.answer
             )
         return self._connection
+
+    @property
+    def identity(self) -> str:
+        """What the broker and the workers know this client by."""
+        return self._name.decode()
 
     def wait_registered(self) -> None:
         """Wait until this environment's ready workers have registered, for `REGISTER_SECONDS` at most."""

@@ -36,7 +36,8 @@ class Delivery:
         while not self._machine.is_done:
             wake_at = self._machine.next_time()
             wake_at = wake_at if self._is_away else min(wake_at, self._broker.away_at)
-            self._connection.wait(wake_at, until_writable=bool(self._machine.puts) and self._connection.is_up)
+            is_writing = bool(self._machine.puts) and self._connection.is_up
+            self._connection.wait(wake_at, until_writable=is_writing, waker=self._job.waker)
             self._receive()
             now = time.monotonic()
             self._check_broker(now)
@@ -44,7 +45,11 @@ class Delivery:
             frames = self._machine.request(now)
             if frames is not None and self._connection.send(frames):
                 self._broker.record_sent(now)
+            for name, data in self._job.take_outgoing():
+                self._machine.put([name], data)
             self._send_puts()
+            if self._job.is_abandoned:
+                return
 
     def _send_puts(self) -> None:
         puts = self._machine.puts

@@ -18,6 +18,7 @@ from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import has_owner, read_owner
 from ...models.errors import AccessDeniedError, KeyFileError, NfcliError, NoWorkersError, ProtocolError
 from ...models.inventory.schema import Inventory
+from ...models.mailbox import Mailbox
 from ...models.protocol.broker_replies import ManagementReply, WorkerReply, error_reason, parse_reply, worker_rows
 from ...models.protocol.connection import Connection, ConnectionOptions
 from ...models.protocol.frames import (
@@ -71,6 +72,11 @@ class DirectTransport:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._connections: dict[str, _WorkerConnection] = {}
+
+    @property
+    def identity(self) -> str:
+        """Empty: workers know this client by its key."""
+        return ""
 
     def refresh(self, seconds: float) -> None:
         """Do nothing: the inventory was read once."""
@@ -128,19 +134,28 @@ class DirectTransport:
     def send(self, job: PendingJob) -> None:
         """Send a job to each of its missing workers and wait for results until none is missing or it expires."""
         for name in sorted(job.missing):
-            self._post(job, name, Command.POST)
+            self._post(job, name, job.command)
         while job.missing and time.monotonic() < job.deadline:
-            for name, event in self.receive(sorted(job.missing), job.deadline):
+            for name, event in self.receive(sorted(job.missing), job.deadline, job.waker):
                 if isinstance(event, WorkerLost):
                     self._handle_loss(job, name, event)
                 elif event.uuid == job.uuid and name in job.missing:
                     _handle_answer(job, name, event)
+            for name, data in job.take_outgoing():
+                self._put(job, name, data)
+            if job.is_abandoned:
+                return
 
     def _post(self, job: PendingJob, name: str, command: bytes) -> None:
         try:
             self.send_message(name, ClientMessage(command, job.service, name.encode(), job.uuid, job.data))
         except NoWorkersError as error:
             job.fail_gone(name, error)
+
+    def _put(self, job: PendingJob, name: str, data: bytes) -> None:
+        """Send data to a worker that runs the job; that it is gone is seen where its result is awaited."""
+        with contextlib.suppress(NoWorkersError):
+            self.send_message(name, ClientMessage(Command.PUT, job.service, name.encode(), job.uuid, data))
 
     def _handle_loss(self, job: PendingJob, name: str, loss: WorkerLost) -> None:
         """Request the result again, once, from a worker that disconnected: only the connection may have broken."""
@@ -202,10 +217,13 @@ class DirectTransport:
         if not connection.send(message.frames()):
             raise NoWorkersError(f"worker {name} takes no more messages: check its log, or restart it")
 
-    def receive(self, names: Sequence[str], deadline: float) -> Iterator[tuple[str, BrokerMessage | WorkerLost]]:
+    def receive(
+        self, names: Sequence[str], deadline: float, waker: Mailbox[None] | None = None
+    ) -> Iterator[tuple[str, BrokerMessage | WorkerLost]]:
         """Wait for messages of these workers, until `deadline` (monotonic seconds); yield each with its worker's name.
 
-        The connection to a worker that is reported as `WorkerLost` is closed.
+        With a `waker` it returns also when that wakes this thread. The connection to a worker that is reported as
+        `WorkerLost` is closed.
         """
         connections = [self._connections[name] for name in names if name in self._connections]
         poller = zmq.Poller()
@@ -214,7 +232,11 @@ class DirectTransport:
             poller.register(connection.monitor, zmq.POLLIN)
         wakes = [deadline, *(connection.connect_deadline for connection in connections if not connection.handshakes)]
         milliseconds = max(0.0, min(wakes) - time.monotonic()) * 1_000
+        if waker is not None:
+            poller.register(waker.reader, zmq.POLLIN)
         ready = dict(poller.poll(int(milliseconds) + 1))
+        if waker is not None:
+            waker.clear()
         for connection in connections:
             if connection.monitor in ready:
                 connection.read_monitor()
@@ -328,9 +350,15 @@ def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:
             job.report_event(name, reply.event)
     elif message.status == Status.DONE:
         job.finish(name, _object(message).get(name))
+    elif message.status == Status.DISPATCHED:
+        job.accept(name)
+    elif message.status in {Status.PENDING, Status.WAITING_CLIENT_INPUT}:
+        job.note_state(name, str(_object(message).get("status", "")))
     elif message.status == Status.FORBIDDEN:
         remedy = "put its .key file back into the worker's .nfcli/clients/ with nfcli --authorize"
         job.fail(name, f"{_reason(message)}: {remedy}")
+    elif message.status == Status.NOT_FOUND and job.is_query:
+        job.fail_unknown(name)
     elif message.status == Status.NOT_FOUND and name in job.asked_again:
         job.fail_restarted(name)
     elif Status.is_error(message.status):

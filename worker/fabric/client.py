@@ -24,12 +24,12 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import NfcliError, NoWorkersError
+from ...models.mailbox import Mailbox
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_presence import BrokerPresence, Timeouts
 from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
 from ...models.protocol.frames import ALL, BrokerMessage
 from ...models.protocol.jobs import Results
-from ..mailbox import Mailbox
 from .job import MAX_RESULT_BYTES, OutgoingJob
 
 log = logging.getLogger(__name__)

@@ -16,13 +16,13 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import NoWorkersError, ProtocolError, WorkerStartError
+from ...models.mailbox import Mailbox
 from ...models.protocol.broker_connection import BrokerAddress, BrokerConnection, random_routing_id
 from ...models.protocol.broker_replies import HOLD_SECONDS, KEEPALIVE_SECONDS
 from ...models.protocol.connection import CONNECT_SECONDS
 from ...models.protocol.frames import BROKER_HEADER, WORKER_HEADER, Command, Signal, WorkerJob, WorkerMessage
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
-from ..mailbox import Mailbox
 from .broker_jobs import IncomingJobs
 from .name_probe import NameOwner, NameProbe
 from .registration import Registration

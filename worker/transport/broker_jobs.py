@@ -6,11 +6,11 @@ import logging
 import threading
 
 from ...models.errors import ProtocolError
+from ...models.mailbox import Mailbox
 from ...models.protocol.frames import Command, Status, WorkerJob, WorkerMessage
 from ...models.protocol.jobs import JobRequest
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
-from ..mailbox import Mailbox
 from .requests import BrokerBodies, RequestDispatcher, SendReply
 
 log = logging.getLogger(__name__)

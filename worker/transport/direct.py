@@ -16,6 +16,7 @@ import zmq
 
 from ...models.environment.curve_keys import KeyPair
 from ...models.errors import ProtocolError
+from ...models.mailbox import Mailbox
 from ...models.protocol.frames import (
     ALL,
     ANY,
@@ -33,7 +34,6 @@ from ...models.protocol.jobs import JobRequest
 from ..audit.actor import Actor, peer_address
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
-from ..mailbox import Mailbox
 from .connections.guard import ConnectionGuard
 from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
 from .endpoint import bind, socket_file

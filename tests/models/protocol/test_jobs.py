@@ -6,8 +6,16 @@ import traceback
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from nfcli.models.errors import validation_messages
-from nfcli.models.protocol.jobs import JobEvent, JobRequest, failure_reason, is_automatic, read_event, strip_tracebacks
+from nfcli.models.errors import TaskError, validation_messages
+from nfcli.models.protocol.jobs import (
+    JobEvent,
+    JobRequest,
+    Result,
+    failure_reason,
+    is_automatic,
+    read_event,
+    strip_tracebacks,
+)
 
 
 def test_a_task_name_that_is_not_unicode_is_refused() -> None:
@@ -124,3 +132,14 @@ def test_texts_of_an_event_are_bounded() -> None:
 def test_events_that_every_job_has_are_recognized(kind: str, message: str, expected: bool) -> None:
     """Workers send one at the start of a job and one at its end."""
     assert is_automatic(read_event({"event_type": kind, "message": message})) is expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"), [("", "w1: t: no such host"), ("the check before", "the check before: no such host")]
+)
+def test_a_failed_result_is_raised_on_request(message: str, expected: str) -> None:
+    """With its reason alone, of a traceback the last line; one that succeeded isn't."""
+    failed = Result(failed=True, errors=["Traceback (most recent call last):\n  File x\nno such host\n"], task="w1:t")
+    with pytest.raises(TaskError, match=f"^{expected}$"):
+        failed.raise_for_status(message)
+    Result(result=False).raise_for_status(message)

@@ -30,7 +30,10 @@ WAIT_SECONDS = 10.0
 
 
 class Server:
-    """A worker without an MCP server: task `who` returns its name or fails if `fails`, `hold` waits for `gate`."""
+    """A worker without an MCP server.
+
+    Task `who` returns its name or fails if `fails`, `hold` waits for `gate`, `report` first reports two steps.
+    """
 
     def __init__(self, environment: Environment, name: str) -> None:
         self.name, self.runs, self.gate, self.fails = name, 0, threading.Event(), False
@@ -67,8 +70,13 @@ class Server:
             self.entered.set()
             return self.gate.wait(WAIT_SECONDS)
 
+        def report(worker: WorkerContext, arguments: TaskInput) -> bool:
+            worker.progress("one")
+            worker.progress("two")
+            return hold(worker, arguments)
+
         tasks = ModuleType("tasks")
-        vars(tasks).update(who=task(result=str)(who), hold=task(result=bool)(hold))
+        vars(tasks).update(who=task(result=str)(who), hold=task(result=bool)(hold), report=task(result=bool)(report))
         return tasks
 
     def stop(self) -> None:
@@ -97,5 +105,9 @@ class Fabric:
         """Return a client."""
         keys = ensure_client_key(self.environment)
         inventory = load_inventory(self.environment)
-        transport = DirectTransport(self.environment, inventory, keys)
-        return Client(self.environment, inventory, keys, transport, **options)
+
+        def open_transport(_identity: str) -> DirectTransport:
+            return DirectTransport(self.environment, inventory, keys)
+
+        transport = open_transport("")
+        return Client(self.environment, inventory, keys, transport, open_transport=open_transport, **options)

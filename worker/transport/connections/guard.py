@@ -16,9 +16,9 @@ from contextlib import suppress
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from ....models.mailbox import Mailbox
 from ...client_network import client_network
 from ...limit_counter import LimitCounter
-from ...mailbox import Mailbox
 from . import sockets, table
 from .table import Peer, PeerTable
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nfcli.worker.mailbox import STALL_SECONDS, Mailbox
+from nfcli.models.mailbox import STALL_SECONDS, Mailbox
 
 
 def test_a_reader_that_stopped_reading_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

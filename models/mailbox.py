@@ -46,12 +46,16 @@ class Mailbox(Generic[ItemT]):
     def drain(self) -> Iterator[ItemT]:
         """Yield the items until there are none; from the reader's thread."""
         self._read_at = time.monotonic()
-        with contextlib.suppress(BlockingIOError):
-            while self.reader.recv(4096):
-                pass
+        self.clear()
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._queue.get_nowait()
+
+    def clear(self) -> None:
+        """Let the reader wait again, from the reader's thread; the items stay."""
+        with contextlib.suppress(BlockingIOError):
+            while self.reader.recv(4096):
+                pass
 
     def close(self) -> None:
         """Close the sockets. Call after the reader thread has ended."""
