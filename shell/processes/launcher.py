@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ...models.environment.file_lock import FileLock
@@ -62,14 +62,16 @@ class Launcher:
         owners = {name: read_owner(self._environment.lock_file(name)) for name in self.names}
         return {name: owner.url for name, owner in owners.items() if owner is not None and owner.ready and owner.url}
 
-    def start(self) -> list[str]:
+    def start(self, failures: dict[str, WorkerStartError] | None = None) -> list[str]:
         """Start the workers that aren't running and wait until all are ready; return the names of those started.
+
+        With `failures` those that can't start are added to it, by their names, and the others go on.
 
         Raises:
             WorkerStartError: one of them couldn't start; the others that this call started are stopped again, unless it
                 was not ready in time (`NotReadyError`).
         """
-        return self._start(self.names)
+        return self._start(self.names, failures)
 
     def restart(self, name: str) -> bool:
         """Start a worker again that was started here and isn't running; return whether it was started.
@@ -81,14 +83,14 @@ class Launcher:
         """
         return name in self.started_here and bool(self._start([name]))
 
-    def _start(self, names: Sequence[str]) -> list[str]:
+    def _start(self, names: Sequence[str], failures: dict[str, WorkerStartError] | None = None) -> list[str]:
         started: list[str] = []
         leases = self._acquire_leases(time.monotonic() + READY_SECONDS)
         try:
             missing = [name for name in names if not self._is_running(name)]
             if len(missing) > 1:
                 self._open_forks()
-            self._start_in_turn(missing, started)
+            self._start_in_turn(missing, started, failures)
             for name in [name for name in names if name in self.names]:
                 self._wait_until_ready_elsewhere(name, time.monotonic() + READY_SECONDS)
             self.started_here.update(started)
@@ -105,7 +107,9 @@ class Launcher:
             raise
         return started
 
-    def _start_in_turn(self, names: Sequence[str], started: list[str]) -> None:
+    def _start_in_turn(
+        self, names: Sequence[str], started: list[str], failures: dict[str, WorkerStartError] | None
+    ) -> None:
         """Start workers, a few at a time; add the names of those that this process started to `started`."""
         waiting, starting = deque(names), deque[str]()
         try:
@@ -113,10 +117,15 @@ class Launcher:
                 while waiting and len(starting) < STARTS_PER_CORE * (os.cpu_count() or 1):
                     name = waiting.popleft()
                     self.discard(name)
-                    self.handles[name] = self.spawn(name)
-                    starting.append(name)
-                name = starting[0]
-                if self._wait_ready(self.handles[name], self.handles[name].started + READY_SECONDS):
+                    with _collecting(failures, name):
+                        self.handles[name] = self.spawn(name)
+                        starting.append(name)
+                if not starting:
+                    continue
+                name, is_started = starting[0], False
+                with _collecting(failures, name):
+                    is_started = self._wait_ready(self.handles[name], self.handles[name].started + READY_SECONDS)
+                if is_started:
                     started.append(name)
                 else:
                     self.discard(name)
@@ -217,3 +226,14 @@ class Launcher:
             lease.close()
         self._close_forks()
         return [name for name in handles if name in unused]
+
+
+@contextlib.contextmanager
+def _collecting(failures: dict[str, WorkerStartError] | None, name: str) -> Iterator[None]:
+    """Add the error of a worker that can't start to `failures`; raise it without them."""
+    try:
+        yield
+    except WorkerStartError as error:
+        if failures is None:
+            raise
+        failures[name] = error

@@ -81,14 +81,13 @@ class Supervisor:
         """Run until SIGTERM or SIGINT, or SIGHUP because its terminal was closed; return the exit status.
 
         Raises:
-            WorkerStartError: another process runs one of the workers, or one can't start the first time.
+            WorkerStartError: another process runs one of the workers, or none can start the first time.
         """
         before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGTERM, signal.SIGINT)}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._wake)
         self._selector.register(self._wakeups[0], selectors.EVENT_READ, None)
         try:
-            self._start_all()
-            self._manager.report_ready(f"workers are ready: {', '.join(self._launcher.names)}")
+            self._manager.report_ready(f"workers are ready: {', '.join(self._start_all())}")
             self._watch()
         except _Stopped:
             pass
@@ -110,14 +109,21 @@ class Supervisor:
         self._report_line(text)
         self._manager.report_status(text)
 
-    def _start_all(self) -> None:
+    def _start_all(self) -> list[str]:
+        """Start the workers; return the names of those that are ready. Starts that fail are repeated later."""
         self._assert_not_run_elsewhere(self._launcher.missing())
-        started = self._launcher.start()
-        self._assert_not_run_elsewhere(started)  # another process may have been faster
+        failures: dict[str, WorkerStartError] = {}
+        started = self._launcher.start(failures)
+        self._assert_not_run_elsewhere([*started, *failures])  # another process may have been faster
+        if failures and not started:
+            raise next(iter(failures.values()))
         for name in started:
             handle = self._launcher.handles[name]
             self._selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
             self._report_ready(handle)
+        for name, error in failures.items():
+            self._schedule(name, f"could not be started ({error})")
+        return started
 
     def _assert_not_run_elsewhere(self, names: Collection[str]) -> None:
         """Raise if another process runs a worker: one that isn't among `names`."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nfcli import NorFab
+from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.worker_lock import read_owner
 from support.programs import ProgramStarter, Watch
 from support.workers import EnvironmentFactory
@@ -38,6 +42,15 @@ def megabytes(pid: int) -> float:
 def parent(pid: int) -> int:
     """Return the parent of a process."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def change(environment: Environment, **settings: dict[str, Any]) -> None:
+    """Add settings to workers of the inventory, by their names."""
+    file = environment.folder / "inventory.yaml"
+    inventory = json.loads(file.read_text())
+    for name, added in settings.items():
+        inventory["workers"][name].append(added)
+    file.write_text(json.dumps(inventory))
 
 
 def test_further_workers_cost_little_and_work_alone(norfab: NorFab) -> None:
@@ -89,3 +102,35 @@ def test_the_foreground_restarts_a_forked_worker(
     supervisor.process.terminate()
     supervisor.wait_for("stopped\n")
     assert (supervisor.end(), other.is_gone_within(0), Path(f"/proc/{forks}").exists()) == (0, True, False)
+
+
+def test_workers_that_cannot_start_stop_no_others(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter, watch: Watch
+) -> None:
+    """Not in the foreground, which a service manager may start with the machine: they are tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = environment_factory("w1", "w2", "w3", "w4")
+        change(environment, w2={"port": port}, w3={"plugins": ["ends"]})
+        (environment.folder / "ends.py").write_text("import os\nos._exit(3)\n")
+        supervisor = start_program("-w", environment=environment)
+        for name in ("w1", "w4"):
+            supervisor.wait_for(rf"nfcli: worker {name} is ready [^\n]*\n")
+        for name, reason in (("w2", f"port {port} on 127.0.0.1 is already in use"), ("w3", "it ended with status 3")):
+            supervisor.wait_for(rf"worker {name} could not be started \([^\n]*{reason}[^\n]*\): restart in 1 s\n")
+    supervisor.wait_for(r"nfcli: worker w2 is ready [^\n]*\n")
+    assert not watch(environment, "w1").is_gone_within(0)
+    supervisor.process.terminate()
+    supervisor.wait_for("stopped\n")
+    assert supervisor.end() == 0
+
+
+def test_where_no_worker_can_start_the_foreground_ends(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter
+) -> None:
+    """With the reason of the first one, so that a mistake that all have is seen at once."""
+    environment = environment_factory("w1", "w2")
+    change(environment, w1={"plugins": ["none1"]}, w2={"plugins": ["none2"]})
+    supervisor = start_program("-w", environment=environment)
+    supervisor.wait_for(r"worker w1 can't start: [^\n]*none1[^\n]*\n")
+    assert supervisor.end() == 1
