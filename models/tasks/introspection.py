@@ -132,7 +132,7 @@ class ProcessStats(Report):
 
     cpu_percent: float = Field(description="Average CPU usage since the start in percent")
     memory_rss_mbyte: float = Field(description="Resident memory in MiB, or its peak if only that is known")
-    uptime_seconds: float = Field(description="Seconds since the worker started")
+    uptime_seconds: int = Field(description="Seconds since the worker started")
     open_file_descriptors: int | None = Field(description="Number of open file descriptors")
     tcp_sockets: int | None = Field(description="Number of the process's TCP sockets")
     threads: int = Field(description="Number of threads")

@@ -22,7 +22,7 @@ def process_stats(uptime_seconds: float, *, proc: Path = Path("/proc/self")) -> 
     return ProcessStats(
         cpu_percent=round(100 * (used.ru_utime + used.ru_stime) / max(uptime_seconds, 0.001), 2),
         memory_rss_mbyte=resident_mbyte(proc=proc),
-        uptime_seconds=round(uptime_seconds, 3),
+        uptime_seconds=int(uptime_seconds),
         open_file_descriptors=None if descriptors is None else len(descriptors),
         tcp_sockets=_tcp_sockets(proc, descriptors or []),
         threads=_threads(proc) or threading.active_count(),

@@ -20,7 +20,6 @@ from ...models.mailbox import Mailbox
 from ...models.protocol.frames import (
     ALL,
     ANY,
-    BROKER_SERVICE,
     CLIENT_HEADER,
     BrokerMessage,
     ClientMessage,
@@ -37,6 +36,7 @@ from ..jobs.task_context import TaskContext
 from .connections.guard import ConnectionGuard
 from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
 from .endpoint import bind, socket_file
+from .management import BrokerRequests
 from .requests import DirectBodies, RequestDispatcher, SendReply
 from .stall_watch import StallWatch
 
@@ -68,6 +68,7 @@ class DirectServer:
         self._worker = worker
         self._bodies = DirectBodies(worker.name, worker.service)
         self._requests = RequestDispatcher(executor, self._bodies)
+        self._management = BrokerRequests(worker, executor)
         self._clients = clients
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.zap = ZapAuthenticator(self._context, clients, worker.audit.refused)
@@ -200,7 +201,7 @@ class DirectServer:
             return
         message = ClientMessage.parse(frames)
         if message.command == Command.MMI:
-            self._manage(identity, message)
+            self._manage(identity, client, message)
         elif message.command in {Command.POST, Command.GET}:
             if self._is_target(identity, message):
                 self._dispatch(identity, client, message, peer)
@@ -262,17 +263,16 @@ class DirectServer:
 
         return reply
 
-    def _manage(self, identity: bytes, message: ClientMessage) -> None:
-        task = decode_object(message.data).get("task")
-        quoted = task[:64] if isinstance(task, str) else type(task).__name__
-        answer: Any = f"Unsupported task {quoted!r}"
-        if message.service == BROKER_SERVICE and task == "show_workers":
-            uptime = str(int(self._worker.clock() - self._worker.started))
-            row = {"name": self._worker.name, "service": self._worker.service, "status": "alive"}
-            answer = [{**row, "holdtime": "", "keepalives tx/rx": "", "alive (s)": uptime}]
-        self._send(
-            identity, BrokerMessage(Command.MMI, message.service, message.uuid, Status.DONE, encode_data(answer))
-        )
+    def _manage(self, identity: bytes, client: str, message: ClientMessage) -> None:
+        mailbox, service, uuid, owner = self._mailbox, message.service, message.uuid, self._thread
+
+        def answer(value: Any) -> None:
+            wake = threading.current_thread() is not owner
+            mailbox.put(
+                (identity, BrokerMessage(Command.MMI, service, uuid, Status.DONE, encode_data(value))), wake=wake
+            )
+
+        self._management.handle(service, client, uuid, decode_object(message.data), answer)
 
     def _refuse(self, frames: list[bytes], status: Status, reason: str) -> None:
         """Send the reason to the client if its message has the form of a request, and so names its job."""

@@ -253,7 +253,7 @@ def test_a_message_over_the_limit_ends_its_connection_only(connect_peer: Connect
 
 
 def test_a_reply_to_a_client_that_has_gone_is_dropped_and_counted(server: Any, connect_peer: Connect) -> None:
-    """The worker neither waits nor fails."""
+    """The worker neither waits nor fails; it had an event and the result to send at the end."""
     gone = connect_peer()
     gone.send(Command.POST, "u1", {"task": "hold"})
     assert gone.read()[0] == "202"
@@ -262,7 +262,8 @@ def test_a_reply_to_a_client_that_has_gone_is_dropped_and_counted(server: Any, c
     peer.send(Command.POST, "u2", {"task": "add"})
     assert [peer.read()[0], peer.read()[0]] == ["202", "200"]
     server.gate.set()
-    assert eventually(lambda: server.direct.counters()["dropped"] == 1)
+    # The event of the start may have been read before.
+    assert eventually(lambda: server.direct.counters()["dropped"] >= 2)
 
 
 def test_an_endpoint_in_use_is_an_error_with_its_name(server: Any) -> None:
