@@ -146,13 +146,15 @@ class WorkerInventory(InventorySection):
         )
 
     @property
-    def forward_auth_problem(self) -> str | None:
-        """The reason why what the inventory says about forward authentication has no effect, or None."""
-        if not self.auth_bearer.forward_auth or self.authentication_enabled:
+    def verification_problem(self) -> str | None:
+        """The reason why what the inventory says about other servers' questions has no effect, or None."""
+        asked = {"forward_auth": self.auth_bearer.forward_auth, "introspection": bool(self.auth_bearer.introspection)}
+        keys = [f"auth_bearer.{key}" for key, is_set in asked.items() if is_set]
+        if not keys or self.authentication_enabled:
             return None
         return (
-            "auth_bearer.forward_auth is true and authentication is off, so that there are no tokens to verify: set "
-            "authentication_enabled: true in the worker's inventory, or remove auth_bearer.forward_auth"
+            f"{keys[0]} is set and authentication is off, so that there are no tokens to verify: set "
+            f"authentication_enabled: true in the worker's inventory, or remove {' and '.join(keys)}"
         )
 
     @property
@@ -182,7 +184,7 @@ class WorkerInventory(InventorySection):
         """The reason why this must not be served, or None."""
         if self.require_tls and self.plain_http_problem is not None:
             return f"require_tls is true and {self.plain_http_problem}"
-        return self.exposure_problem or self.forward_auth_problem
+        return self.exposure_problem or self.verification_problem
 
     def warnings(self) -> list[str]:
         """Return what is permitted and most probably not meant, a line each."""
@@ -205,6 +207,7 @@ class WorkerInventory(InventorySection):
         unset = {"issuer_url", "resource_server_url"} - self.auth_bearer.model_fields_set
         shown = self.model_dump(mode="json", exclude={**dict.fromkeys(_FREE_FORM, True), "auth_bearer": unset})
         if for_tools:
+            shown["auth_bearer"].pop("introspection")  # whose tokens reveal others
             return {key: shown[key] for key in _FOR_TOOLS}
         return shown | {key: mask_section(getattr(self, key)) for key in _FREE_FORM}
 

@@ -158,7 +158,7 @@ class WorkerChecks:
         worker = self.inventory.workers.get(name) if self.inventory is not None else None
         if worker is None:
             return []
-        faults = [*filter(None, [worker.exposure_problem, worker.forward_auth_problem]), *worker.warnings()]
+        faults = [*filter(None, [worker.exposure_problem, worker.verification_problem]), *worker.warnings()]
         if faults:
             return [CheckResult(subject="exposure", error=fault) for fault in faults]
         clients = "this machine" if worker.is_loopback else "other machines"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -203,6 +203,7 @@ def _parsed(lines: list[str]) -> dict[str, object]:
     return tree
 
 
+@settings(deadline=None)
 @given(_trees.filter(lambda tree: tree is not None))
 def test_any_tree_can_be_read_back_from_its_drawing(tree: dict[str, object]) -> None:
     """Words, nesting and order survive the drawing."""

@@ -45,7 +45,7 @@ def authenticate(
     peer = scope.get("client")
     address = peer[0] if peer else ""
     network = client_network(address)
-    lockout = _check_lockout(policy, network)
+    lockout = check_lockout(policy, network)
     if lockout is not None:
         policy.on_rejected(address, "too many wrong tokens", credentials)
         return lockout
@@ -54,9 +54,9 @@ def authenticate(
     except Exception as error:  # noqa: BLE001  not a rejection: the client must not discard its token
         return _store_failed(error)
     if caller is None:
-        _record_failure(policy, network, credentials)
+        record_failure(policy, network, credentials)
         policy.on_rejected(address, "wrong token", credentials)
-        return _check_lockout(policy, network) or scheme.invalid
+        return check_lockout(policy, network) or scheme.invalid
     if not caller.scopes.issuperset(policy.required_scopes):
         policy.on_rejected(address, "insufficient scope", credentials)
         return scheme.insufficient_scope
@@ -88,13 +88,14 @@ def _store_failed(error: Exception) -> StaticResponse:
     return _STORE_FAILED
 
 
-def _check_lockout(policy: AccessPolicy, network: str) -> StaticResponse | None:
-    """Return the response to a network that is locked out, else None."""
+def check_lockout(policy: AccessPolicy, network: str) -> StaticResponse | None:
+    """Return the response to a network that is locked out for its wrong tokens, else None."""
     seconds = policy.limiter.retry_after(network) if policy.limiter is not None else 0
     return _LOCKED_OUT[seconds] if seconds else None
 
 
-def _record_failure(policy: AccessPolicy, network: str, credentials: str) -> None:
+def record_failure(policy: AccessPolicy, network: str, credentials: str) -> None:
+    """Count a wrong token; log the lock-out that may begin with it."""
     if policy.limiter is not None and policy.limiter.record_failure(network, credentials):
         log.warning(
             "too many wrong tokens from %s: its requests with a token are rejected for up to a minute; if many clients "

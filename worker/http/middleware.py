@@ -42,6 +42,7 @@ from .public.oauth import oauth_error
 from .request_cycle import RequestCycle
 from .responses import CLOSE, TOO_MANY_REQUESTS, StaticResponse, error_response
 from .verification.forward_auth import VERIFY_PATH, as_forward_auth, verified
+from .verification.introspection import INTROSPECT_PATH, Introspection
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class RequestMiddleware:
 
     `requests` gets the authenticated ones while they are served. `lifespan` makes the context that is entered between
     the lifespan's startup and shutdown; before and after, every request gets 503. `close_streams` ends streamed
-    responses, which would not end by themselves; the server calls it as it stops.
+    responses, which would not end by themselves; the server calls it as it stops. `introspection` returns what answers
+    resource servers, by where their request came from; None: they may not ask.
     """
 
     def __init__(
@@ -83,11 +85,14 @@ class RequestMiddleware:
         policy: AccessPolicy,
         requests: ActiveRequests,
         lifespan: Callable[[], AbstractAsyncContextManager[object]],
-        close_streams: Callable[[], None] = lambda: None,
+        close_streams: Callable[[], None] | None = None,
+        *,
+        introspection: Callable[[RequestOrigin], Introspection] | None = None,
     ) -> None:
-        self.close_streams = close_streams
+        self.close_streams = close_streams or (lambda: None)
         self._app = app
         self._policy = policy
+        self._introspection = introspection
         self._requests = requests
         self._lifespan = lifespan
         self._is_open = False
@@ -143,12 +148,13 @@ class RequestMiddleware:
                 await delay_response()
             await checked.send(send)
             return
-        mark_known(scope)
+        if not isinstance(checked, Introspection):
+            mark_known(scope)
         cycle = RequestCycle(
             self._app_for(scope, checked), scope, receive, send, reads_body=not self._is_forward_auth(scope)
         )
         try:
-            if checked is None:
+            if checked is None or isinstance(checked, Introspection):
                 await cycle.run(headers.get(b"content-length"))
             else:
                 await self._serve_caller(*checked, cycle, headers.get(b"content-length"))
@@ -156,7 +162,9 @@ class RequestMiddleware:
             # The server's grace period is over; nothing awaits this task, so it may end here.
             await cycle.respond(_STOPPING)
 
-    def _app_for(self, scope: Scope, checked: tuple[AuthScheme, Caller] | None) -> ASGIApp:
+    def _app_for(self, scope: Scope, checked: tuple[AuthScheme, Caller] | Introspection | None) -> ASGIApp:
+        if isinstance(checked, Introspection):
+            return checked.serve
         if checked is not None and self._is_forward_auth(scope):
             return verified(checked[1])
         stream_app = self._policy.stream_app
@@ -178,13 +186,15 @@ class RequestMiddleware:
 
     def _check(
         self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None
-    ) -> StaticResponse | tuple[AuthScheme, Caller] | None:
-        """Return the response to a request that the application does not get, or its caller; None without schemes."""
+    ) -> StaticResponse | tuple[AuthScheme, Caller] | Introspection | None:
+        """Return the response to a request that the application does not get, or its caller; None without schemes.
+
+        Of one that asks about a token, what answers it: whom it is from may be in its body.
+        """
         if not self._is_open:
             return _STOPPING
-        if self._is_forward_auth(scope):
-            checked = self._check_forward_auth(scope, headers, duplicate)
-            return as_forward_auth(checked) if isinstance(checked, StaticResponse) else checked
+        if self._is_forward_auth(scope) or (scope["path"] == INTROSPECT_PATH and self._introspection is not None):
+            return self._check_question(scope, headers, duplicate)
         response = self._reject_early(scope, headers, duplicate)
         if response is not None:
             return response
@@ -196,16 +206,19 @@ class RequestMiddleware:
             return _POST_ONLY
         return authenticated if scope["method"] == "GET" else _GET_OR_POST_ONLY
 
-    def _check_forward_auth(
+    def _check_question(
         self, scope: Scope, headers: Mapping[bytes, bytes], duplicate: str | None
-    ) -> StaticResponse | tuple[AuthScheme, Caller]:
-        """Check a request to another server by the rules for those to this one, whatever its method."""
+    ) -> StaticResponse | tuple[AuthScheme, Caller] | Introspection:
+        """Check a request of another server, or of a proxy in front of one, that asks about a token."""
         response = self._check_headers(scope, headers, duplicate)
+        if self._introspection is not None and scope["path"] == INTROSPECT_PATH:
+            return response or self._introspection(request_origin(scope)).check(scope, headers)
         if response is not None:
-            return response
+            return as_forward_auth(response)
         # Where the proxy doesn't name the other server's host, its metadata is unknown, and none is named.
         policy = self._policy.for_origin(request_origin(scope)) if names_host(scope) else self._policy
-        return authenticate(policy.forward_auth or policy, scope, headers)
+        checked = authenticate(policy.forward_auth or policy, scope, headers)
+        return as_forward_auth(checked) if isinstance(checked, StaticResponse) else checked
 
     async def _serve_caller(
         self, scheme: AuthScheme, caller: Caller, cycle: RequestCycle, content_length: bytes | None

@@ -8,10 +8,10 @@ them with their token, so that nothing outlives it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
@@ -35,6 +35,7 @@ from ..http.public.readiness import Readiness
 from ..http.rate_limit import FailedAuthLimiter
 from ..http.request_cycle import MAX_BODY_BYTES
 from ..http.responses import JSON, StaticResponse
+from ..http.verification.introspection import introspection_at
 from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .messages import MessageApp
@@ -66,10 +67,10 @@ def build_app(
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
-    `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of
-    another service; it is None without a broker, where the tools never change. `on_rejected` is called with the
-    client's address, reason and token of each request that authentication rejects, `on_call` after each tool call.
-    `readiness` answers the ready probe; `proxies`, `pace` (of streamed replies) and `results` replace the usual ones.
+    `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of other
+    services; it is None without a broker, where the tools never change. `on_rejected` is called with client's address,
+    reason and token of each request that authentication rejects, `on_call` after each tool call. `readiness` answers
+    the ready probe; `proxies`, `pace` (of streamed replies), `results` replace the usual ones.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     calls = ToolCalls(
@@ -82,21 +83,28 @@ def build_app(
         on_call=on_call,
     )
     policy = replace(_access_policy(name, url, inventory, proxies, notifier), readiness=readiness)
-    if inventory.authentication_enabled:
-        policy = _with_bearer_tokens(policy, url, inventory.auth_bearer, store, on_rejected)
+    policy = _with_bearer_tokens(policy, url, inventory, store, on_rejected)
     manager = _session_manager(make_server(name, catalogue, calls, notifier))
     requests = ActiveRequests()
-
-    @asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
-        changes = nullcontext() if notifier is None else notifier.watch(catalogue)
-        async with manager.run():
-            with requests.watch(store.on_revoked, policy.is_live), changes:
-                yield
-
+    watches = [partial(requests.watch, store.on_revoked, policy.is_live)]
+    watches += [] if notifier is None else [partial(notifier.watch, catalogue)]
     served = ReplyStreams(MessageApp(CancellationApp(StreamableHTTPASGIApp(manager), calls.running)), pace)
     app = _require_authentication(ResultBudgetApp(served, results or ResultBudget()), inventory)
-    return RequestMiddleware(app, policy, requests, lifespan, lambda: None if notifier is None else notifier.close())
+    introspection = introspection_at(url, inventory, store.lookup, policy)
+    close = None if notifier is None else notifier.close
+    lifespan = partial(_lifespan, manager, watches)
+    return RequestMiddleware(app, policy, requests, lifespan, close, introspection=introspection)
+
+
+@asynccontextmanager
+async def _lifespan(
+    manager: StreamableHTTPSessionManager, watches: Iterable[Callable[[], AbstractContextManager[None]]]
+) -> AsyncIterator[None]:
+    async with manager.run():
+        with ExitStack() as entered:
+            for watch in watches:
+                entered.enter_context(watch())
+            yield
 
 
 def _access_policy(
@@ -140,11 +148,17 @@ def _require_authentication(app: ASGIApp, inventory: WorkerInventory) -> ASGIApp
 def _with_bearer_tokens(
     policy: AccessPolicy,
     url: str,
-    bearer: AuthBearer,
+    inventory: WorkerInventory,
     store: TokenLookup,
     on_rejected: Callable[[str, str, str], object],
 ) -> AccessPolicy:
-    """Return a policy that requires the tokens of a store; through a proxy, its metadata names the URL used there."""
+    """Return a policy that requires the tokens of a store, unless the inventory wants none.
+
+    Through a proxy, its metadata names the URL used there.
+    """
+    if not inventory.authentication_enabled:
+        return policy
+    bearer = inventory.auth_bearer
     limit = bearer.max_wrong_tokens_per_minute
     policy = replace(
         policy,

@@ -14,6 +14,7 @@ _NULL_IS_UNSET = frozenset(
         "allowed_relays",
         "auth_bearer",
         "fastmcp",
+        "introspection",
         "logging",
         "plugins",
         "required_scopes",

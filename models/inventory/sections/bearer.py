@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ...fields import Duration
-from ..types import Flag, HttpUrl, Kind, Scopes, WrongTokenLimit
+from ..types import Flag, HttpUrl, Kind, Scopes, WrongTokenLimit, parse_list
 from .base import InventorySection
+from .introspection import ResourceServer
 
 
 class AuthBearer(InventorySection):
@@ -42,7 +43,14 @@ class AuthBearer(InventorySection):
     forward_auth: Annotated[Flag, Kind("true or false")] = Field(
         default=False,
         description="Whether reverse proxies in front of other servers may ask at /verify who sent a request: see man "
-        "page proxies",
+        "page other-servers",
+    )
+    introspection: Annotated[
+        tuple[ResourceServer, ...], BeforeValidator(parse_list), Kind("list of mappings", "none")
+    ] = Field(
+        default=(),
+        description="Resource servers that may ask about tokens at /introspect; the first entry that has a user "
+        "counts: see man page other-servers",
     )
 
     def metadata_urls(self, worker_url: str) -> tuple[str | None, str | None]:

@@ -32,6 +32,9 @@ KEYS = [
     "workers.NAME.auth_bearer.token_scopes",
     "workers.NAME.auth_bearer.max_wrong_tokens_per_minute",
     "workers.NAME.auth_bearer.forward_auth",
+    "workers.NAME.auth_bearer.introspection",
+    "workers.NAME.auth_bearer.introspection[N].users",
+    "workers.NAME.auth_bearer.introspection[N].resources",
     "workers.NAME.allowed_hosts",
     "workers.NAME.allowed_origins",
     "workers.NAME.trusted_proxies",
@@ -110,6 +113,7 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
                     "token_scopes": [],
                     "max_wrong_tokens_per_minute": 10,
                     "forward_auth": False,
+                    "introspection": [],
                 },
                 "allowed_hosts": [],
                 "allowed_origins": [],
@@ -139,6 +143,10 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
         "foreign_workers": {"n1": "nornir"},
         "remote_workers": [],
     }
+
+
+def test_displayed_default_has_no_broker() -> None:
+    """There is nothing to mask then."""
     assert Inventory.default().redacted()["broker"] is None
 
 
@@ -169,4 +177,5 @@ def test_urls_that_are_not_set_are_not_displayed() -> None:
         "token_scopes": [],
         "max_wrong_tokens_per_minute": 10,
         "forward_auth": False,
+        "introspection": [],
     }

@@ -31,7 +31,7 @@ MISTAKES = [
         (
             "w1.yaml: auth_bearer.tools: no such key, expected one of "
             "token_ttl, issuer_url, resource_server_url, required_scopes, token_scopes, "
-            "max_wrong_tokens_per_minute, forward_auth"
+            "max_wrong_tokens_per_minute, forward_auth, introspection"
         ),
     ),
     (

@@ -119,6 +119,7 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
             "token_scopes": (),
             "max_wrong_tokens_per_minute": 10,
             "forward_auth": False,
+            "introspection": (),
         },
         "allowed_hosts": (),
         "allowed_origins": (),
