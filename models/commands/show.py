@@ -12,6 +12,7 @@ from ..protocol.jobs import Results
 from ..tasks.audit import GetAuditInput
 from ..tasks.token_sync import compare_digests
 from ..tasks.tools import GetPromptsInput, GetToolsInput
+from .access import ShowAccess
 from .base import CommandGroup, JobArguments, ShellCommand, Summary, branch
 from .tokens import ShowTokensCommands
 
@@ -138,6 +139,7 @@ class ShowFastmcpCommands(CommandGroup, prompt="nf[show-fastmcp]#"):
     tools: ShowTools = branch("Show tools that the workers publish to MCP clients")
     prompts: ShowPrompts = branch("Show prompts that the workers publish to MCP clients")
     guardrails: ShowGuardrails = branch("Show rules for arguments and results of the tools")
+    access: ShowAccess = branch("Show which tools and prompts a user may use")
     tokens: ShowTokensCommands = branch("Show in which tokens workers differ")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
 

@@ -7,6 +7,7 @@ NorFab loads; its parts for other services are ignored.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self, TypeGuard
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -190,8 +191,19 @@ class WorkerInventory(InventorySection):
         """Return what is permitted and most probably not meant, a line each."""
         return [
             *filter(None, [self.plain_http_problem, self.forward_auth_warning]),
+            *self._rules_for_nobody(),
             *reserved_key_warnings(self.uvicorn),
         ]
+
+    def _rules_for_nobody(self) -> Iterator[str]:
+        """Yield which rules for some users apply to nobody's calls."""
+        for number, rule in enumerate(self.tools.policy):
+            place = f"tools.policy[{number}]"
+            if not self.authentication_enabled and not (rule.users is None and rule.scopes is None):
+                yield f"{place} applies to nobody: without authentication_enabled: true there are no users"
+            elif rule.scopes is not None and not set(rule.scopes) & set(self.auth_bearer.token_scopes):
+                scopes = ", ".join(rule.scopes)
+                yield f"{place} applies to nobody: no token has the scope {scopes}: add it to auth_bearer.token_scopes"
 
     def base_url(self, port: int | None = None) -> str:
         """Return the MCP server's URL without a path; `port` is the bound one where the inventory says 0."""

@@ -54,6 +54,13 @@ def _names(value: Any) -> Any:
     return value
 
 
+def _users_or_scopes(value: Any) -> Any:
+    names = _names(value)  # a key without a value too: the rule would apply to everybody
+    if not names:
+        raise refusal("must name at least one: leave the key out in a rule for everybody")
+    return names
+
+
 def _action(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
@@ -88,6 +95,7 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
 Name = Annotated[Text, AfterValidator(_name)]
 Prose = Annotated[Text, AfterValidator(_prose)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_names)]
+UsersOrScopes = Annotated[tuple[Name, ...] | None, BeforeValidator(_users_or_scopes)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 Limit = Annotated[int, BeforeValidator(_limit)]
 
@@ -102,11 +110,17 @@ class _ForTasks(_Rule):
 
 
 class PolicyRule(_Rule):
-    """Rule about which tasks become tools. Globs as in a shell: `*`, `?`, `[…]`; case-sensitive."""
+    """Rule about which tasks become tools, and whose. Globs as in a shell: `*`, `?`, `[…]`; case-sensitive."""
 
     service: Annotated[Name, Kind("name or glob")] = Field(default="*", description="Services the rule applies to")
     tasks: Annotated[Names, Kind("list of names or globs")] = Field(
         default=("*",), description="Tasks the rule applies to"
+    )
+    users: Annotated[UsersOrScopes, Kind("list of names or globs", "everybody")] = Field(
+        default=None, description="Users whose calls the rule applies to"
+    )
+    scopes: Annotated[UsersOrScopes, Kind("list of scopes", "everybody")] = Field(
+        default=None, description="Scopes: the rule applies to calls with a token that has one of them"
     )
     action: Annotated[Literal["allow", "reject"], BeforeValidator(_action), Kind("allow or reject")] = Field(
         default="allow", description="Whether the tasks become tools"

@@ -16,6 +16,7 @@ TOKEN_CHANGING_TASKS = frozenset(
 
 READING_TASKS = frozenset(
     {
+        "bearer_token_access",
         "bearer_token_check",
         "bearer_token_compare",
         "bearer_token_list",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from ..fields import StoredUsername, Token
 from .base import Report, TaskInput
 
 MAX_GLOB_CHARACTERS = 256
@@ -81,3 +83,24 @@ class PromptEntry(Report):
     description: str = Field(description="What the prompt is for")
     arguments: list[PromptArgumentEntry] = Field(description="Arguments to render it with")
     messages: list[PromptMessage] = Field(description="Templates of its messages")
+
+
+class BearerTokenAccessInput(TaskInput):
+    """Arguments of `bearer_token_access`: one of the two."""
+
+    username: Annotated[StoredUsername | None, Field(description="User whose access to show")] = None
+    token: Annotated[Token | None, Field(description="Token whose user's access to show", repr=False)] = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.username is None) == (self.token is None):
+            raise PydanticCustomError("access_of_one", "give either username or token")
+        return self
+
+
+class AccessEntry(Report):
+    """Tool or prompt that a user may use."""
+
+    kind: str = Field(description="tool or prompt")
+    name: str = Field(description="Name in MCP's lists")
+    service: str = Field(description="Service of its task")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..tokens.transfers import Transfers
     from ..tools.catalogue import ToolCatalogue
     from ..tools.discovery import Discovery
+    from ..tools.policy import ToolAccess, ToolUser
     from ..watchdog import MemoryWatchdog
     from .history import JobHistory
     from .task import TaskRegistry
@@ -36,10 +37,10 @@ class TaskContext(WorkerContext):
     `timeout` are the seconds that the job may take, None where its client doesn't say; `issued` is when it made the
     job, by its clock, None where it doesn't say; `result_format` is what it requests of the result, which tasks that
     list times or pages consider. `is_relayed`: an MCP client runs the task, or another worker, which may run it for
-    one. `url` is the MCP endpoint, `endpoint` that of ZeroMQ, set once it is bound or connected, `metrics_url` that of
-    the metrics, None without them. `counters` has functions that return the counts of `jobs`, `messaging`, `http` and
-    `mcp`. `certificate` returns what is known of the MCP server's certificate, None without TLS. `watchdog` checks the
-    memory of the process.
+    one; `may_use`: whether the user of that client may use a tool. `url` is the MCP endpoint, `endpoint` that of
+    ZeroMQ, set once it is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has
+    functions that return the counts of `jobs`, `messaging`, `http` and `mcp`. `certificate` returns what is known of
+    the MCP server's certificate, None without TLS. `watchdog` checks the memory of the process.
     """
 
     environment: Environment
@@ -59,6 +60,7 @@ class TaskContext(WorkerContext):
     jobs: JobHistory | None = None
     issued: float | None = None
     is_relayed: bool = False
+    may_use: Callable[[ToolAccess], bool] = lambda _access: True
     result_format: ResultFormat = field(default_factory=ResultFormat)
     url: str = ""
     endpoint: str = ""
@@ -67,9 +69,16 @@ class TaskContext(WorkerContext):
     certificate: Callable[[], CertificateSummary | None] = lambda: None
     watchdog: MemoryWatchdog | None = None
 
-    def run_tool(self, task: str, arguments: dict[str, Any], cancelled: threading.Event) -> Result:
-        """Run a task for an MCP client as `TaskRegistry.run` does."""
-        return self.registry.run(replace(self, is_relayed=True, cancelled=cancelled), task, arguments)
+    def run_tool(
+        self, task: str, arguments: dict[str, Any], user: ToolUser | None, cancelled: threading.Event
+    ) -> Result:
+        """Run a task for an MCP client as `TaskRegistry.run` does; `user` is None without authentication."""
+
+        def may_use(access: ToolAccess) -> bool:
+            return access.allows(user)
+
+        context = replace(self, is_relayed=True, may_use=may_use, cancelled=cancelled)
+        return self.registry.run(context, task, arguments)
 
     def for_plugin(self) -> WorkerContext:
         """Return the part of this context that plugins are promised."""

@@ -34,7 +34,7 @@ from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedPrompt, PublishedTool
 from ..tools.texts import clean_line
 from .notifications import ListChangeNotifier
-from .running_calls import caller_token, mcp_client_name
+from .running_calls import caller_token, current_user, mcp_client_name
 from .tool_calls import ToolCalls
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class _Handlers:
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
         tool = self._catalogue.tools.get(name)
-        return None if tool is None else tool.tool.input_schema
+        return tool.tool.input_schema if tool is not None and tool.access.allows(current_user()) else None
 
     async def list_tools(self, _context: _Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         page, cursor = _page(self._catalogue.tools, params)
@@ -102,7 +102,7 @@ class _Handlers:
 
     async def get_prompt(self, _context: _Context, params: GetPromptRequestParams) -> GetPromptResult:
         found = self._catalogue.prompts.get(params.name)
-        if found is None:
+        if found is None or not found.access.allows(current_user()):
             raise MCPError(
                 INVALID_PARAMS, f"unknown prompt {params.name[:64]!r}; call prompts/list for the available names"
             )
@@ -121,14 +121,15 @@ class _Handlers:
 
 
 def _page(items: Mapping[str, _Item], params: PaginatedRequestParams | None) -> tuple[list[_Item], str | None]:
-    """Return one page of items in the order of their names, and the cursor of the next page.
+    """Return one page of the items that the caller may use, by name, and the cursor of the next page.
 
     A cursor is the last name of the previous page: items that were added or removed since shift nothing.
 
     Raises:
         MCPError: the cursor is invalid.
     """
-    listed = list(items.values())
+    user = current_user()
+    listed = [each for each in items.values() if each.access.allows(user)]
     after = None if params is None or params.cursor is None else _decode_cursor(params.cursor)
     start = 0 if after is None else bisect_right(listed, after, key=attrgetter("name"))
     lengths = accumulate(each.listed_bytes for each in islice(listed, start, None))

@@ -14,6 +14,8 @@ from mcp.shared.exceptions import MCPError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..tools.policy import ToolUser
+
 _METHOD = "notifications/cancelled"
 _ValueT = TypeVar("_ValueT")
 
@@ -99,6 +101,12 @@ def caller_token() -> str:
     """Return the token of the request that is being served, empty without authentication."""
     access = get_access_token()
     return "" if access is None else access.token
+
+
+def current_user() -> ToolUser | None:
+    """Return the user of the request that is being served, None without authentication."""
+    access = get_access_token()
+    return None if access is None else ToolUser(access.client_id, frozenset(access.scopes))
 
 
 def mcp_client_name() -> str:

@@ -21,6 +21,7 @@ from ...models.invisible import has_invisible
 from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
+from ..tools.policy import ToolUser
 from ..tools.texts import clean_line, clean_strings
 from .call_places import (
     CHECK_PLACES,
@@ -32,7 +33,7 @@ from .call_places import (
     TaskThreads,
 )
 from .result_budget import current_reservation
-from .running_calls import RunningCalls, call_key, mcp_client_name
+from .running_calls import RunningCalls, call_key, current_user, mcp_client_name
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
 _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text that looks like one
 
-RunTask = Callable[[str, dict[str, Any], threading.Event], Result]
+RunTask = Callable[[str, dict[str, Any], ToolUser | None, threading.Event], Result]
 ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 
@@ -61,7 +62,7 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    `run_task` runs a task of the worker itself, which an event notifies when its result is not wanted any more, and
+    `run_task` runs a task of the worker itself for a user, and an event tells when its result is not wanted any more;
     `read_arguments` returns the arguments that it would get, by all of their names; both are called from other threads.
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
     after `timeout` seconds at the latest; it is None without a broker. `on_call` is called with the name of the tool,
@@ -100,11 +101,13 @@ class ToolCalls:
         its result discarded; the job of another service is no longer awaited.
 
         Raises:
-            MCPError: there is no such tool, or the call was cancelled.
+            MCPError: there is no such tool, or none that the caller may use; or the call was cancelled.
         """
-        tool = self._catalogue.tools.get(params.name)
-        if tool is None:
-            self._observe("", "unknown", time.monotonic())
+        tool, user = self._catalogue.tools.get(params.name), current_user()
+        if tool is None or not tool.access.allows(user):
+            if tool is not None:
+                log.warning("MCP client %r may not call %s: tools.policy", mcp_client_name(), tool.name)
+            self._observe("" if tool is None else tool.name, "unknown" if tool is None else "denied", time.monotonic())
             raise MCPError(
                 INVALID_PARAMS, f"unknown tool {params.name[:64]!r}; call tools/list for the available names"
             )
@@ -188,7 +191,7 @@ class ToolCalls:
             NfcliError: no worker returned a result.
         """
         if tool.is_own:
-            result = await self._threads.run(token, partial(self._run_task, tool.task, arguments))
+            result = await self._threads.run(token, partial(self._run_task, tool.task, arguments, current_user()))
             return {self._worker_name: result.model_dump(mode="json")}
         if self._run_job is None:
             raise ToolCallError(f"cannot call service {tool.service}: this worker has no broker")

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from ...models.errors import NfcliError, TaskError
 from ...models.protocol.jobs import Result
 from ...models.tasks.tools import (
+    AccessEntry,
+    BearerTokenAccessInput,
     DiscoverInput,
     GetPromptsInput,
     GetToolsInput,
@@ -21,6 +23,7 @@ from ...models.tasks.tools import (
 from ..jobs.task import read_only_hints, task
 from ..jobs.task_context import TaskContext
 from ..tools.definitions import PublishedPrompt, PublishedTool
+from ..tools.policy import ToolUser
 
 _Choice = GetToolsInput | GetPromptsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
@@ -37,7 +40,7 @@ def get_tools(worker: TaskContext, arguments: GetToolsInput) -> dict[str, dict[s
 
     Each has its guardrails, except for MCP clients and other workers, who could learn what to evade.
     """
-    chosen = _filter(worker.catalogue.tools.values(), arguments)
+    chosen = _filter(worker, worker.catalogue.tools.values(), arguments)
     if arguments.brief:
         return [each.name for each in chosen]
     return {each.name: _tool_entry(each, shows_guardrails=not worker.is_relayed) for each in chosen}
@@ -46,14 +49,15 @@ def get_tools(worker: TaskContext, arguments: GetToolsInput) -> dict[str, dict[s
 @task(arguments=GetPromptsInput, result=dict[str, PromptEntry] | list[str], mcp=False, is_read=True)
 def get_prompts(worker: TaskContext, arguments: GetPromptsInput) -> dict[str, dict[str, Any]] | list[str]:
     """Return the prompts that MCP clients can get from this worker by name, with their templates, or names only."""
-    chosen = _filter(worker.catalogue.prompts.values(), arguments)
+    chosen = _filter(worker, worker.catalogue.prompts.values(), arguments)
     return [each.name for each in chosen] if arguments.brief else {each.name: _prompt_entry(each) for each in chosen}
 
 
-def _filter(published: Iterable[_Published], choice: _Choice) -> list[_Published]:
+def _filter(worker: TaskContext, published: Iterable[_Published], choice: _Choice) -> list[_Published]:
     # fnmatchcase would cache the last 32,768 patterns that clients sent.
     pattern = re.compile(translate(choice.name))
-    return [each for each in published if choice.service in {"all", each.service} and pattern.match(each.name)]
+    chosen = [each for each in published if choice.service in {"all", each.service} and pattern.match(each.name)]
+    return [each for each in chosen if worker.may_use(each.access)]
 
 
 def _tool_entry(published: PublishedTool, *, shows_guardrails: bool) -> dict[str, Any]:
@@ -82,6 +86,35 @@ def _prompt_entry(published: PublishedPrompt) -> dict[str, Any]:
         ],
         messages=[PromptMessage.model_validate(message) for message in template.declared_messages],
     ).model_dump()
+
+
+@task(arguments=BearerTokenAccessInput, result=list[AccessEntry], mcp=False, is_read=True)
+def bearer_token_access(worker: TaskContext, arguments: BearerTokenAccessInput) -> Result:
+    """List the tools and prompts that a user, or the user of a token, may use by the rules in `tools.policy`."""
+    user: ToolUser | None = None
+    message = "authentication is off: everybody may use these"
+    if worker.inventory.authentication_enabled:
+        user, message = _user(worker, arguments)
+    entries = [
+        AccessEntry(kind=kind, name=each.name, service=each.service).model_dump()
+        for kind, published in (("tool", worker.catalogue.tools), ("prompt", worker.catalogue.prompts))
+        for each in published.values()
+        if each.access.allows(user)
+    ]
+    return Result(result=entries, messages=[message] if message else [])
+
+
+def _user(worker: TaskContext, arguments: BearerTokenAccessInput) -> tuple[ToolUser, str]:
+    """Return the user that is asked about, and what is to be said of it; TaskError for a token that isn't valid."""
+    scopes = frozenset(worker.inventory.auth_bearer.token_scopes)
+    if arguments.token is not None:
+        record = worker.store.lookup(arguments.token)
+        if record is None:
+            raise TaskError("the token is unknown, expired or deleted: nothing may be used with it")
+        return ToolUser(record.username, scopes), ""
+    username = arguments.username or ""
+    has_token = bool(worker.store.records(username, limit=1))
+    return ToolUser(username, scopes), "" if has_token else "this user has no live token"
 
 
 @task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)

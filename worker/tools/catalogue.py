@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from ...models.errors import EntryError
@@ -27,6 +28,8 @@ MAX_PROMPTS_OF_A_SERVICE = 200
 MAX_TOOLS = 5_000
 MAX_PROMPTS = 1_000
 MAX_WARNINGS = 1_000
+# What clients see: a list changes where these do.
+_TOOL, _PROMPT = attrgetter("tool", "access"), attrgetter("prompt", "access")
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class ToolCatalogue:
     def _publish(self) -> None:
         tools, prompts = self._merged()
         change = ListChange(
-            tools=[each.tool for each in tools.values()] != [each.tool for each in self.tools.values()],
-            prompts=[each.prompt for each in prompts.values()] != [each.prompt for each in self.prompts.values()],
+            tools=[*map(_TOOL, tools.values())] != [*map(_TOOL, self.tools.values())],
+            prompts=[*map(_PROMPT, prompts.values())] != [*map(_PROMPT, self.prompts.values())],
         )
         self.tools, self.prompts = tools, prompts
         if change.tools or change.prompts:

@@ -17,11 +17,10 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
 from ...models.errors import EntryError, NfcliError, PromptError
-from ...models.tasks.auth import is_token_task
 from ...models.tasks.tools import tool_name
 from .arguments import ArgumentSchema
 from .guardrails import ToolGuardrails
-from .policy import ToolPolicy
+from .policy import ToolAccess, ToolPolicy
 from .prompts import PromptTemplate
 from .relays import PUBLISH_HINT, is_relay
 from .schemas import input_schema, output_schema, plain_json
@@ -37,11 +36,12 @@ Warn = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class PublishedPrompt:
-    """A prompt as MCP clients see it, and its template."""
+    """A prompt as MCP clients see it, its template, and who may use it."""
 
     name: str
     service: str
     prompt: Prompt
+    access: ToolAccess
     template: PromptTemplate
 
     @cached_property
@@ -52,7 +52,7 @@ class PublishedPrompt:
 
 @dataclass(frozen=True)
 class PublishedTool:
-    """A tool as MCP clients see it, its task and its guardrails.
+    """A tool as MCP clients see it, its task, its guardrails, and who may use it.
 
     `is_own`: the task is this worker's; `is_relay`: it runs jobs of other services for its caller. `arguments` checks
     calls before a job is sent, so the worker's own tasks, which check theirs, need none.
@@ -62,6 +62,7 @@ class PublishedTool:
     service: str
     task: str
     tool: Tool
+    access: ToolAccess
     guardrails: ToolGuardrails
     arguments: ArgumentSchema
     prompts: tuple[PublishedPrompt, ...]
@@ -108,7 +109,7 @@ def build_tool(
         raise EntryError("the task's name is not 1 to 64 letters, digits, dots, dashes and underscores")
     if not isinstance(mcp, Mapping):
         raise EntryError("mcp is neither an object nor false")
-    if is_token_task(task) or not policy.is_allowed(service, task):
+    if (access := policy.access(service, task)).is_for_nobody:
         return None
     try:
         guardrails = policy.guardrails(service, task, mcp)
@@ -117,16 +118,17 @@ def build_tool(
     name = tool_name(service, task)
     tool = _tool(name, entry, mcp, guardrails, worker)
     relays = worker is None and is_relay(service, task, tool.input_schema)
-    if relays and not policy.is_named(service, task):
+    if relays and (access := policy.access(service, task, is_only_by_name=True)).is_for_nobody:
         raise EntryError(PUBLISH_HINT)
     return PublishedTool(
         name=name,
         service=service,
         task=task,
         tool=tool,
+        access=access,
         guardrails=guardrails,
         arguments=ArgumentSchema(tool.input_schema),
-        prompts=_prompts(name, service, mcp.get("prompts") if include_prompts else None, warn),
+        prompts=_prompts(name, service, access, mcp.get("prompts") if include_prompts else None, warn),
         is_own=worker is not None,
         is_relay=relays,
     )
@@ -167,7 +169,7 @@ def _annotations(given: object) -> ToolAnnotations | None:
     return annotations.model_copy(update={"title": clean_line(annotations.title) or None})
 
 
-def _prompts(tool: str, service: str, declared: object, warn: Warn) -> tuple[PublishedPrompt, ...]:
+def _prompts(tool: str, service: str, access: ToolAccess, declared: object, warn: Warn) -> tuple[PublishedPrompt, ...]:
     if declared is None:
         return ()
     if not isinstance(declared, list | tuple) or len(declared) > MAX_PROMPTS_OF_A_TASK:
@@ -184,7 +186,7 @@ def _prompts(tool: str, service: str, declared: object, warn: Warn) -> tuple[Pub
         if name in found:
             warn(tool, "two prompts have the same name: only the first is published")
             continue
-        found[name] = PublishedPrompt(name, service, _prompt(name, template), template)
+        found[name] = PublishedPrompt(name, service, _prompt(name, template), access, template)
     return tuple(found.values())
 
 

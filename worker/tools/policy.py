@@ -1,10 +1,11 @@
-"""Policy of MCP tools: which tasks become tools, and with which guardrails. Thread-safe."""
+"""Policy of MCP tools: which tasks become tools, for whom, and with which guardrails. Thread-safe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...models.errors import InventoryError, ToolRuleError
 from ...models.inventory.merging import Source
@@ -19,36 +20,82 @@ _NAME_CHARACTERS = 200
 _LINE_CHARACTERS = 1_000
 
 
+class ToolUser(NamedTuple):
+    """The authenticated user of an MCP request, and the scopes of the token."""
+
+    name: str
+    scopes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _UserRule:
+    """A rule for some users only: those that match one of the globs `users`, and have one of `scopes`."""
+
+    users: tuple[str, ...] | None
+    scopes: tuple[str, ...] | None
+    allows: bool
+
+    def applies_to(self, user: ToolUser) -> bool:
+        is_named = self.users is None or any(_is_match(glob, user.name) for glob in self.users)
+        return is_named and (self.scopes is None or not user.scopes.isdisjoint(self.scopes))
+
+
+@dataclass(frozen=True)
+class ToolAccess:
+    """Who may use a tool: the first of `rules` that applies to a user decides, without one `default` does."""
+
+    rules: tuple[_UserRule, ...] = ()
+    default: bool = True
+
+    def allows(self, user: ToolUser | None) -> bool:
+        """Return whether a user may; None is everybody where there is no authentication."""
+        if user is None:
+            return self.default
+        return next((rule.allows for rule in self.rules if rule.applies_to(user)), self.default)
+
+    @property
+    def is_for_nobody(self) -> bool:
+        """Whether no rule allows it to anybody."""
+        return not self.default and not any(rule.allows for rule in self.rules)
+
+
+_NOBODY = ToolAccess(default=False)
+
+
 class ToolPolicy:
     """The policy of an inventory, by default that every task becomes a tool; names are case-sensitive."""
 
     def __init__(self, tools: ToolsInventory | None = None) -> None:
         self._tools = tools or ToolsInventory()
 
-    def is_allowed(self, service: str, task: str) -> bool:
-        """Return whether a task may be a tool: the first rule that matches decides, without one it may.
+    def access(self, service: str, task: str, *, is_only_by_name: bool = False) -> ToolAccess:
+        """Return who may use a task as a tool: the first rule that matches decides, without one everybody may.
 
-        Tasks that manage tokens never may, whatever the spelling of their names. A task that runs shell commands may
-        only by a rule that names it and its service.
+        Nobody may use tasks that manage tokens, whatever the spelling of their names. One that runs shell commands, and
+        each one where `is_only_by_name`, may be used by a rule alone that names it and its service.
         """
         if is_token_task(task):
-            return False
-        if fold_name(task) == _ONLY_BY_NAME:
-            return self.is_named(service, task)
-        return self._rule(service, task).action == "allow"
+            return _NOBODY
+        is_only_by_name = is_only_by_name or fold_name(task) == _ONLY_BY_NAME
+        rules: list[_UserRule] = []
+        default = not is_only_by_name
+        for rule in self._rules(service, task):
+            allows = rule.action == "allow" and (not is_only_by_name or _names(rule, service, task))
+            if rule.users is None and rule.scopes is None:
+                default = allows
+                break
+            rules.append(_UserRule(rule.users, rule.scopes, allows))
+        is_same_for_all = all(rule.allows == default for rule in rules)
+        return ToolAccess(() if is_same_for_all else tuple(rules), default)
 
     def is_named(self, service: str, task: str) -> bool:
-        """Return whether the first rule that matches allows a task by its name and its service's, not by a glob."""
-        rule = self._rule(service, task)
-        is_exact = rule.service == service and not set("*?[") & set(service) and task in rule.tasks
-        return is_exact and rule.action == "allow"
+        """Return whether a rule that decides allows a task by its name and its service's, not by a glob."""
+        return not self.access(service, task, is_only_by_name=True).is_for_nobody
 
-    def _rule(self, service: str, task: str) -> PolicyRule:
-        rules = self._tools.policy
-        return next(
-            (rule for rule in rules if any(_matches(rule.service, name, service, task) for name in rule.tasks)),
-            PolicyRule(),
-        )
+    def _rules(self, service: str, task: str) -> Iterator[PolicyRule]:
+        for rule in self._tools.policy:
+            if any(_matches(rule.service, name, service, task) for name in rule.tasks):
+                yield rule
 
     def guardrails(self, service: str, task: str, mcp: Mapping[str, Any]) -> ToolGuardrails:
         """Return the guardrails of a task's tool: those that its untrusted `mcp` declares, then the inventory's.
@@ -67,11 +114,18 @@ class ToolPolicy:
         )
 
 
+def _names(rule: PolicyRule, service: str, task: str) -> bool:
+    """Return whether a rule names a service and a task literally."""
+    return rule.service == service and not set("*?[") & set(service) and task in rule.tasks
+
+
 def _matches(service_glob: str, task_glob: str, service: str, task: str) -> bool:
-    """Return whether both globs match; a glob also matches itself literally, for names that contain its characters."""
-    return (service == service_glob or fnmatchcase(service, service_glob)) and (
-        task == task_glob or fnmatchcase(task, task_glob)
-    )
+    return _is_match(service_glob, service) and _is_match(task_glob, task)
+
+
+def _is_match(glob: str, name: str) -> bool:
+    """Return whether a glob matches; it also matches itself literally, for names that contain its characters."""
+    return name == glob or fnmatchcase(name, glob)
 
 
 def _declared(service: str, task: str, mcp: Mapping[str, Any]) -> DeclaredGuardrails:

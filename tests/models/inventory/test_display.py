@@ -46,6 +46,8 @@ KEYS = [
     "workers.NAME.tools.policy",
     "workers.NAME.tools.policy[N].service",
     "workers.NAME.tools.policy[N].tasks",
+    "workers.NAME.tools.policy[N].users",
+    "workers.NAME.tools.policy[N].scopes",
     "workers.NAME.tools.policy[N].action",
     "workers.NAME.tools.guardrails",
     "workers.NAME.tools.guardrails[N].service",

@@ -60,11 +60,11 @@ class Fabric:
         return self.answer
 
 
-def with_client(worker: Any, use: Callable[[Client], Any], mode: str) -> Any:
-    """Call `use` with a client of the SDK; return what it returns."""
+def with_client(worker: Any, use: Callable[[Client], Any], mode: str, *, token: str = TOKEN) -> Any:
+    """Call `use` with a client of the SDK that has a token; return what it returns."""
 
     async def run() -> Any:
-        headers = {"authorization": f"Bearer {TOKEN}"}
+        headers = {"authorization": f"Bearer {token}"}
         async with (
             httpx2.AsyncClient(headers=headers, trust_env=False) as http,
             Client(streamable_http_client(worker.url, http_client=http), mode=mode) as client,

@@ -36,7 +36,15 @@ from support.task_context import task_context
 from support.tokens.token_store import store_token
 
 TASKS = [
-    *("bearer_token_check", "bearer_token_delete", "bearer_token_list", "bearer_token_store", "discover", "echo"),
+    *(
+        "bearer_token_access",
+        "bearer_token_check",
+        "bearer_token_delete",
+        "bearer_token_list",
+        "bearer_token_store",
+        "discover",
+        "echo",
+    ),
     *("get_inventory", "get_prompts"),
     *("get_stats", "get_status", "get_tools", "get_version", "get_worker_status", "list_tasks"),
     "token_users",
