@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import EnvironmentFolderError
-from .trusted_files import STATE_GROUP_VARIABLE, is_open_to_group, ownership_remedy, state_group, user_name
+from .trusted_files import is_open_to_group, kubernetes_remedy, ownership_remedy, state_group, user_name
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 _OTHERS = 0o077
-_EVERYBODY = 0o007
 _LOST_AND_FOUND = "lost+found"
 
 
@@ -166,12 +165,7 @@ def _mode_problem(path: Path, status: os.stat_result) -> str | None:
     wanted = {stat.S_IFDIR: _FOLDER_MODE, stat.S_IFREG: _FILE_MODE}.get(stat.S_IFMT(status.st_mode))
     if wanted is None or not mode & _OTHERS or is_open_to_group(path, status, state_group()):
         return None
-    remedy = f"run chmod {wanted:o} {shlex.quote(str(path))}"
-    if not mode & _EVERYBODY and (mode & stat.S_ISGID or "KUBERNETES_SERVICE_HOST" in os.environ):
-        remedy += (
-            "; if Kubernetes has widened it (fsGroup), set fsGroupChangePolicy: OnRootMismatch, "
-            f"or {STATE_GROUP_VARIABLE}={status.st_gid}"
-        )
+    remedy = f"run chmod {wanted:o} {shlex.quote(str(path))}{kubernetes_remedy(status)}"
     return f"{path} has mode {mode:04o} and is open to other users: {remedy}"
 
 

@@ -162,6 +162,7 @@ def _verify(place: Path, descriptor: int) -> None:
         remedy += " as root"
         if stat.S_ISDIR(status.st_mode):
             remedy += f", or set {TRUSTED_FOLDERS_VARIABLE} to it in a container that nobody else uses"
+    remedy += kubernetes_remedy(status)
     raise EnvironmentFolderError(
         f"{place} has mode {mode:04o} and can be changed by other users, who would control nfcli: {remedy}"
     )
@@ -216,6 +217,18 @@ def state_group() -> int | None:
         raise EnvironmentFolderError(
             f"{STATE_GROUP_VARIABLE} is {value!r}: must be the name or the number of a group"
         ) from error
+
+
+def kubernetes_remedy(status: os.stat_result) -> str:
+    """Return what else to do, behind another remedy, about a mode of the state that kubelet may have widened."""
+    mode = status.st_mode
+    is_widened = (stat.S_ISDIR(mode) and mode & stat.S_ISGID) or "KUBERNETES_SERVICE_HOST" in os.environ
+    if mode & stat.S_IRWXO or not is_widened:
+        return ""
+    return (
+        "; if Kubernetes has widened it (fsGroup), set fsGroupChangePolicy: OnRootMismatch, "
+        f"or {STATE_GROUP_VARIABLE}={status.st_gid} if it is the state"
+    )
 
 
 def is_open_to_group(place: Path, status: os.stat_result, group: int | None) -> bool:

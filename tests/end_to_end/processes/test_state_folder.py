@@ -123,13 +123,12 @@ def test_modes_that_a_kubelet_widens_are_allowed_by_a_setting_alone(tmp_path: Pa
     for path in (volume, *volume.rglob("*")):
         os.chown(path, -1, GROUP)
         path.chmod(0o2770 if path.is_dir() else 0o660)
-    refused = run(*words, *CHECK, folder=tmp_path)
-    assert refused.returncode == 1
-    assert_one_line(refused.stderr, "mode 2770")
-    volume.chmod(0o755)
-    refused = run(*words, *CHECK, folder=tmp_path)
-    assert refused.returncode == 1
-    assert_one_line(refused.stderr, "mode 2770", "fsGroupChangePolicy: OnRootMismatch", f"NFCLI_STATE_GROUP={GROUP}")
+    for mode, named in ((0o2770, volume), (0o755, volume / "keys")):
+        volume.chmod(mode)
+        refused = run(*words, *CHECK, folder=tmp_path)
+        assert refused.returncode == 1
+        remedies = ("fsGroupChangePolicy: OnRootMismatch", f"NFCLI_STATE_GROUP={GROUP}")
+        assert_one_line(refused.stderr, f"{named} has mode 2770", *remedies)
     volume.chmod(0o2770)
     done = run(*words, *CHECK, folder=tmp_path, NFCLI_STATE_GROUP=str(GROUP))
     assert (done.returncode, done.stderr) == (0, "")
