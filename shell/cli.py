@@ -21,6 +21,7 @@ from .output.console import Console
 from .processes.service_manager import ServiceManager
 from .processes.supervisor import Supervisor
 from .repl.dispatch import ShellClient
+from .repl.jobs.questions import QuestionDesk
 from .repl.script import EXIT_INTERRUPTED, abandon_stdout, run_script, run_words
 from .repl.session import Session
 from .text import interrupt_line
@@ -227,6 +228,7 @@ def _run_transfer(norfab: NorFab, arguments: argparse.Namespace) -> int:
 def _run_commands(arguments: argparse.Namespace) -> int:
     """Run one command or a script. Only a command that needs the environment opens it, the manual and help don't."""
     console = Console(sys.stdout, sys.stderr)
+    questions = QuestionDesk(console)
     with ExitStack() as stack:
 
         def open_norfab() -> NorFab:
@@ -238,12 +240,14 @@ def _run_commands(arguments: argparse.Namespace) -> int:
         def open_client() -> Client:
             norfab = client_source.norfab
             with _named(console):
-                client = _make_client(norfab, arguments, console)
+                client = _make_client(norfab, arguments, console, questions)
             session.log_file = _log_file(norfab)
             return client
 
         client_source = _LazyClient(open_norfab, open_client)
-        session = Session(cast("ShellClient", client_source), console=console, is_strict=arguments.strict)
+        session = Session(
+            cast("ShellClient", client_source), console=console, questions=questions, is_strict=arguments.strict
+        )
         if arguments.words:
             return run_words(session, arguments.words)
         return run_script(session, sys.stdin.buffer, stop_on_error=arguments.stop_on_error)
@@ -273,7 +277,8 @@ def _destroy(norfab: NorFab) -> None:
 def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
     """Run the interactive shell, after the workers that aren't running have been started."""
     console = Console(sys.stdout, sys.stderr)
-    client = _make_client(norfab, arguments, console)
+    questions = QuestionDesk(console)
+    client = _make_client(norfab, arguments, console, questions)
     if not arguments.client and norfab.launcher.missing():
         from rich.console import Console as Terminal  # noqa: PLC0415  saves 0.1 s where no worker has to start
 
@@ -285,6 +290,7 @@ def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
     app = App(
         client,
         console=console,
+        questions=questions,
         history_file=history_file,
         log_file=log_file,
         notices=_first_steps(norfab),
@@ -312,11 +318,12 @@ def _open_environment(arguments: argparse.Namespace) -> NorFab:
     return NorFab(arguments.inventory, state=arguments.state, log_level=arguments.log_level, notice=_notice)
 
 
-def _make_client(norfab: NorFab, arguments: argparse.Namespace, console: Console) -> Client:
+def _make_client(norfab: NorFab, arguments: argparse.Namespace, console: Console, questions: QuestionDesk) -> Client:
     return norfab.make_client(
         start_workers=not arguments.client,
         notice=lambda text: console.note(f"nfcli: {text}"),
         on_event=console.event,
+        on_input=questions,
     )
 
 

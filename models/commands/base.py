@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -138,6 +138,11 @@ class JobArguments(TargetArguments):
     `HAS_PAGES`: the task lists rows in pages to clients that request them (`models/protocol/jobs.py`).
     """
 
+    nowait: bool = job_option("Print the job's uuid instead of waiting for the results: show jobs has them later")
+    answer: Annotated[
+        Literal["yes", "no"] | None,
+        Field(description="Answer to the questions of the task: yes or no", json_schema_extra={OPTION: True}),
+    ] = None
     verbose_result: bool = job_option(
         "Print whole results: status, times, messages and errors too", alias="verbose-result"
     )
@@ -151,12 +156,12 @@ class JobArguments(TargetArguments):
 
     @property
     def is_paged(self) -> bool:
-        """Whether its rows are requested in pages: not where whole results are to be printed."""
-        return self.HAS_PAGES and not self.verbose_result
+        """Whether its rows are requested in pages: not where whole results are to be printed, or none."""
+        return self.HAS_PAGES and not self.verbose_result and not self.nowait
 
     def result_columns(self, data: Any = None) -> tuple[str, ...]:
         """Return the columns of the result's table as it was asked for; empty where the result is no table."""
-        return () if self.verbose_result else self.columns(data)
+        return () if self.verbose_result or self.nowait else self.columns(data)
 
     def job(self) -> dict[str, Any]:
         """Return the arguments of the client's `run_job`."""

@@ -6,6 +6,7 @@ from .base import CommandGroup, branch
 from .fastapi import FastapiCommands, ShowFastapiCommands
 from .fastmcp import FastmcpCommands
 from .filesharing import FilesharingCommands, ShowFilesharingCommands
+from .jobs import ShowJobs
 from .man import ManCommands
 from .schemas.groups import RunCommands, ServiceCommands
 from .show import ShowFastmcpCommands, ShowNorfabCommands
@@ -18,6 +19,7 @@ class ShowCommands(CommandGroup, prompt="nf[show]#"):
     fastapi: ShowFastapiCommands = branch("Show state of FastAPI workers")
     filesharing: ShowFilesharingCommands = branch("Show files that a fabric shares")
     norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")
+    jobs: ShowJobs = branch("Show jobs sent with nowait, their results and events")
 
 
 class Root(CommandGroup, prompt="nf#"):

@@ -52,15 +52,16 @@ def _since(value: Any) -> str:
         ) from None
 
 
+LastLines = Annotated[
+    int, BeforeValidator(_last), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LAST_LINES})
+]
+"""How many of the newest lines to show, also as it was typed."""
+
+
 class GetAuditInput(TaskInput):
     """Arguments of `get_audit`."""
 
-    last: Annotated[
-        int,
-        BeforeValidator(_last),
-        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_LAST_LINES}),
-        Field(description="Number of lines, counted from the newest"),
-    ] = LAST_LINES_DEFAULT
+    last: Annotated[LastLines, Field(description="Number of lines, counted from the newest")] = LAST_LINES_DEFAULT
     username: Annotated[StoredUsername | None, Field(description="User name to show lines for")] = None
     token: Annotated[Token | None, Field(description="Token to show lines for", repr=False)] = None
     operation: Annotated[Operation | None, Field(description="Operation to show lines for")] = None

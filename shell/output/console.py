@@ -55,6 +55,7 @@ class Console:
         self._is_running = False
         self._shown_events = ShownEvents.REPORTED
         self._is_due = False
+        self._is_paused = False
         self._held: deque[str] = deque(maxlen=HELD_LINES)
         self._drawn = False
         self._lock = threading.Lock()
@@ -125,6 +126,18 @@ class Console:
             if thread.ident is not None:
                 thread.join()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Draw nothing for the length of a `with` block, in which the user is asked something."""
+        with self._held_lock:
+            self._is_paused = True
+        self._show_held()
+        self.draw("")
+        try:
+            yield
+        finally:
+            self._is_paused = False
+
     def event(self, event: Event) -> None:
         """Show an event of a command's job as a line of its own; at a terminal once the command has taken some time.
 
@@ -153,7 +166,8 @@ class Console:
         try:
             while not done.wait(pause):
                 self._show_held()
-                self.draw(f"{next(frames)} {int(time.monotonic() - started)} s")
+                if not self._is_paused:
+                    self.draw(f"{next(frames)} {int(time.monotonic() - started)} s")
                 pause = _FRAME_SECONDS
         finally:
             self.draw("")

@@ -64,6 +64,7 @@ class ValueSuggester:
             "targets": lambda: self._worker_names(service),
             "worker": lambda: list(self._client.missing_workers()),
             "username": lambda: self._usernames() if service == SERVICE else [],
+            "uuid": lambda: [row["uuid"] for row in reversed(self._client.list_jobs())],
             "topic": lambda: [topic for topic, _ in list_pages()],
             "file": list_examples,
             "url": lambda: self._shared_files(typed),

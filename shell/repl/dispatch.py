@@ -13,6 +13,7 @@ from ...man.tree import json_schema, tree_lines
 from ...models.commands.base import ALL_WORKERS, CommandGroup, JobArguments, ShellCommand
 from ...models.commands.fastmcp import ForgetWorker
 from ...models.commands.filesharing import COPY_SECONDS, CopyFile
+from ...models.commands.jobs import ShowJobs
 from ...models.commands.man import ManExample, ManPage, ManTasks, ManTree
 from ...models.commands.root import Root
 from ...models.commands.schemas.definitions import merge_tasks
@@ -24,12 +25,13 @@ from ...models.protocol.jobs import Results, failure_reason, is_unanswered
 from ..job_client import JobClient
 from ..job_pages import run_in_pages
 from ..output.console import Console
+from .jobs.submitted import JobsClient
 from .services.catalogue import split_answers
 
 _ALIVE = "alive"
 
 
-class ShellClient(JobClient, Protocol):
+class ShellClient(JobClient, JobsClient, Protocol):
     """The client, as far as the shell uses it; `shell/client/client.py` implements it and documents the errors."""
 
     inventory: Inventory
@@ -78,6 +80,10 @@ class Dispatcher:
         """
         self.has_failed = False
         if isinstance(command, JobArguments):
+            if command.nowait:
+                from .jobs.submitted import start_job  # noqa: PLC0415  few runs need it
+
+                return start_job(command, self.client, self.fail)
             return self._list_whole(command) if command.is_paged else self._run_job(command)
         return _HANDLERS[command.HANDLER](command, self)
 
@@ -223,6 +229,12 @@ def _show_workers(_: ShowWorkers, dispatcher: Dispatcher) -> list[dict[str, str]
     return rows
 
 
+def _show_jobs(command: ShowJobs, dispatcher: Dispatcher) -> Any:
+    from .jobs.submitted import show_jobs  # noqa: PLC0415  few runs need it
+
+    return show_jobs(command, dispatcher.client, report=dispatcher.report, fail=dispatcher.fail)
+
+
 def _tokens_diff(command: ShowTokensDiff, dispatcher: Dispatcher) -> Any:
     from ..replication.commands import show_differences  # noqa: PLC0415  few runs need it
 
@@ -246,6 +258,7 @@ _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "tokens_diff": _tokens_diff,
     "tokens_sync": _tokens_sync,
     "show_workers": _show_workers,
+    "show_jobs": _show_jobs,
     "show_broker": lambda _, dispatcher: dispatcher.client.show_broker(),
     "show_client": lambda _, dispatcher: dispatcher.client.describe(),
     "show_inventory": lambda _, dispatcher: dispatcher.client.inventory.redacted(),

@@ -17,6 +17,7 @@ from ..output.console import Console
 from ..text import interrupt_line
 from .dispatch import ShellClient
 from .history import HistoryFile
+from .jobs.questions import QuestionDesk
 from .prompt import HiddenPrompt, Prompt
 from .session import Session
 from .stored_tokens import StoredTokens
@@ -37,6 +38,7 @@ class App(PicleApp):
         client: ShellClient,
         *,
         console: Console | None = None,
+        questions: QuestionDesk | None = None,
         history_file: Path | None = None,
         log_file: Path | None = None,
         intro: str = INTRO,
@@ -47,6 +49,7 @@ class App(PicleApp):
         self.session = Session(
             client,
             console=console,
+            questions=questions,
             secrets=HiddenPrompt(),
             history=lambda: history.lines,
             log_file=log_file,

@@ -12,8 +12,6 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import Output, create_output
-from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from ...models.errors import NfcliError, UsageError
@@ -21,6 +19,7 @@ from ..syntax.lexer import HELP, VERBOSE_HELP, is_comment, split_typed
 from ..syntax.parser import HelpRequest, Parser, Scope
 from .completion import complete
 from .history import HistoryFile, mask_line
+from .jobs.countdown import terminal_output
 from .secret_input import YES_OR_NO, is_yes
 from .services.texts import MAX_TEXT_BYTES
 from .session import Session
@@ -53,7 +52,7 @@ class Prompt:
                 complete_while_typing=False,
                 complete_style=CompleteStyle.READLINE_LIKE,
                 key_bindings=self._key_bindings(),
-                output=_terminal(),
+                output=terminal_output(),
             )
         self._latest_help = None
         self.save_history()
@@ -109,21 +108,12 @@ class Prompt:
         run_in_terminal(partial(self.print_help, document.text_before_cursor + mark), render_cli_done=True)
 
 
-def _terminal() -> Output:
-    """Return where prompts are drawn: stdout or stderr, whichever is a terminal, because results may be redirected."""
-    output = create_output(always_prefer_tty=True)
-    if isinstance(output, Vt100_Output):
-        # Terminals that don't report their cursor position would get a warning and a second's delay at each prompt.
-        output.enable_cpr = False
-    return output
-
-
 class HiddenPrompt:
     """Asks for secrets without showing them or keeping them in a history."""
 
     def read(self, name: str) -> str:
         """Return what was typed; UsageError if the user pressed Ctrl-D instead."""
-        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
+        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=terminal_output())
         try:
             return editor.prompt(f"{name}: ", is_password=True)
         except EOFError:
@@ -134,7 +124,7 @@ class HiddenPrompt:
 
     def read_text(self, name: str) -> str:
         """Return the lines typed until Ctrl-D; UsageError if there are none."""
-        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
+        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=terminal_output())
         lines: list[str] = []
         with contextlib.suppress(EOFError):
             while sum(len(line) for line in lines) <= MAX_TEXT_BYTES:
@@ -145,7 +135,7 @@ class HiddenPrompt:
 
     def confirm(self, question: str) -> bool | None:
         """Ask; return whether the answer is yes, which it isn't after Ctrl-D."""
-        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=_terminal())
+        editor: PromptSession[str] = PromptSession(history=InMemoryHistory(), output=terminal_output())
         try:
             return is_yes(editor.prompt(f"{question} {YES_OR_NO}"))
         except EOFError:

@@ -7,7 +7,8 @@ The prompt, scripts and one-shot commands all drive this class. A line goes one 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..syntax.parser import HelpRequest, Parser, Scope, Stage, find_help_request
 from .completion_values import ValueSuggester
 from .dispatch import Dispatcher, ShellClient
 from .help import help_text, help_word_text
+from .jobs.questions import QuestionDesk
 from .secret_input import SecretSource, StandardInput, discard_secret
 from .services.catalogue import TaskCatalogue
 from .services.shared_files import SharedFiles
@@ -43,6 +45,7 @@ class Session:
         client: ShellClient,
         *,
         console: Console | None = None,
+        questions: QuestionDesk | None = None,
         secrets: SecretSource | None = None,
         history: Callable[[], Sequence[str]] = tuple,
         log_file: Path | None = None,
@@ -56,6 +59,7 @@ class Session:
         self.suggester = ValueSuggester(client, root, SharedFiles(client, self.catalogue.services))
         self.navigator = Navigator(self.console, history, root)
         self._dispatcher = Dispatcher(client, self.console, root)
+        self.questions = questions or QuestionDesk(self.console)
         self.log_file = log_file
 
     def run_line(self, line: str) -> int:
@@ -177,7 +181,7 @@ class Session:
                 stream = open_stream(command.columns())
                 if stream is not None:
                     return self._print_pages(command, stream)
-            with self.console.running(_shown_events(command)):
+            with self._running(command):
                 data = self._dispatcher.run(command)
                 text = "" if data is None else render(data, command.result_columns(data))
         except UsageError as error:
@@ -186,10 +190,19 @@ class Session:
             self.console.result(text)
         return EXIT_FAILED if self._dispatcher.has_failed else EXIT_OK
 
+    @contextmanager
+    def _running(self, command: ShellCommand) -> Iterator[None]:
+        """Show the events of a command's job, and have its questions answered."""
+        answer = command.answer if isinstance(command, JobArguments) else None
+        with self.console.running(_shown_events(command)), self.questions.running(answer):
+            yield
+        if self.questions.has_refused:
+            self._dispatcher.has_failed = True
+
     def _print_pages(self, command: JobArguments, stream: RowStream) -> int:
         """Print the rows of each page before the next one is requested."""
         pages = self._dispatcher.pages(command)
-        with self.console.running(_shown_events(command)):
+        with self._running(command):
             rows = next(pages, None)
         if rows is not None:
             self._print_lines(stream.lines(rows))

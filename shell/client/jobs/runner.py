@@ -198,7 +198,7 @@ class JobRunner:
         """Request the results of a job that was sent before; its `states` are those of workers that have none yet."""
         known = set(self.transport.candidates(ALL))
         for name in sorted(set(names) - known):
-            job.fail(name, f"worker {name} is not in {self.transport.SOURCE} any more")
+            job.fail(name, f"worker {name} is not known to {self.transport.SOURCE} any more")
         job.missing = set(names) & known
         if job.missing:
             self.transport.send(job)

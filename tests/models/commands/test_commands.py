@@ -104,6 +104,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show norfab broker",
         "show norfab client",
         "show norfab inventory",
+        "show jobs",
         "man tree",
         "man tasks",
         "man json-schema",

@@ -42,9 +42,12 @@ def completed(bench: ShellBench, line: str) -> list[str]:
         ("fastmcp auth c", ["fastmcp auth check-token ", "fastmcp auth create-token "]),
         ("fastmcp auth list-tokens u", ["fastmcp auth list-tokens username "]),
         ("fastmcp auth list-tokens username x w", ["fastmcp auth list-tokens username x workers "]),
-        ("fastmcp auth list-tokens workers w1 timeout 5 username x progress quiet ", [
-            "fastmcp auth list-tokens workers w1 timeout 5 username x progress quiet verbose-result ",
-            "fastmcp auth list-tokens workers w1 timeout 5 username x progress quiet | "]),
+        ("fastmcp auth list-tokens workers w1 timeout 5 username x nowait quiet progress ", [
+            "fastmcp auth list-tokens workers w1 timeout 5 username x nowait quiet progress answer ",
+            "fastmcp auth list-tokens workers w1 timeout 5 username x nowait quiet progress verbose-result ",
+            "fastmcp auth list-tokens workers w1 timeout 5 username x nowait quiet progress | "]),
+        ("fastmcp auth list-tokens answer ", [
+            "fastmcp auth list-tokens answer yes ", "fastmcp auth list-tokens answer no "]),
         ("fastmcp auth list-tokens | ya", ["fastmcp auth list-tokens | yaml "]),
         ("fastmcp auth list-tokens|js", ["fastmcp auth list-tokens|json "]),
         ("fastmcp auth list-tokens | json so", ["fastmcp auth list-tokens | json sort-keys "]),

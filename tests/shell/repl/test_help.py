@@ -44,6 +44,8 @@ def test_more_help_has_types_and_defaults(run: Run) -> None:
         " timeout           Job timeout (whole number 1 to 86400)\n"
         " workers           Filter worker to target (text, default 'all')\n"
         " token             Bearer token string to delete (text)\n"
+        " nowait            Print the job's uuid instead of waiting for the results: show jobs has them later\n"
+        " answer            Answer to the questions of the task: yes or no\n"
         " verbose-result    Print whole results: status, times, messages and errors too\n"
         " progress          Print all events of the job at once, also those of its start and end\n"
         " quiet             Print no events of the job\n"

@@ -6,6 +6,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,8 +63,8 @@ class FakeBroker:
 
     `workers` maps names to services; each answers a job with its own name, as soon as it is asked for it where
     `is_pushing` is false. `on_ask` may return all that is to be sent in answer to a POST or GET instead, None leaves it
-    to the broker. `is_silent`: everything that comes is taken and not answered. `asked` are the POSTs and GETs, `heard`
-    gets each of them as it comes.
+    to the broker. `is_silent`: everything that comes is taken and not answered. `asked` are the POSTs, GETs and PUTs,
+    `identities` their senders, `heard` gets each of them as it comes.
     """
 
     def __init__(self, workers: dict[str, str] | None = None, *, uses_curve: bool = True) -> None:
@@ -77,6 +78,7 @@ class FakeBroker:
         self.uses_curve = uses_curve
         self.port: int | None = None
         self.asked: list[Ask] = []
+        self.identities: list[bytes] = []
         self.questions: list[str] = []
         self.heard: queue.SimpleQueue[Ask] = queue.SimpleQueue()
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -120,6 +122,8 @@ class FakeBroker:
             if router.poll(10):
                 identity, _, _, command, service, target, uuid, data = router.recv_multipart()
                 ask = Ask(command, service.decode(), target.decode(), uuid.decode(), json.loads(data))
+                if command != MMI:
+                    self.identities.append(identity)
                 for reply in self._replies(ask):
                     router.send_multipart([identity, *reply])
 
@@ -247,10 +251,19 @@ class Site:
         inventory, keys = load_inventory(self.environment), ensure_client_key(self.environment)
         assert inventory.broker is not None
         address = BrokerAddress.find(self.environment, inventory.broker)
-        transport = FabricTransport(
-            self.environment, inventory, keys, address, notice=self.notify, timeouts=timeouts, connect=connect
+        open_transport = partial(
+            FabricTransport,
+            *(self.environment, inventory, keys, address),
+            notice=self.notify,
+            timeouts=timeouts,
+            connect=connect,
         )
-        return Client(self.environment, inventory, keys, transport, on_event=self._record, **options)
+        return Client(
+            *(self.environment, inventory, keys, open_transport()),
+            open_transport=lambda identity: open_transport(identity=identity),
+            on_event=self._record,
+            **options,
+        )
 
     def _record(self, event: Event) -> None:
         if not is_automatic(event):

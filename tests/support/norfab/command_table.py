@@ -20,7 +20,7 @@ INSTEAD = {
     "show norfab workers jobs details": "run SERVICE job_details",
     "show norfab client": "show norfab client",
     "show norfab client version": "nfcli --version",
-    "show norfab client jobs": "no, because the shell waits for each job",
+    "show norfab client jobs": "show jobs",
     "show norfab logging": "run SERVICE get_logs",
     "show nornir hosts": "run nornir get_nornir_hosts",
     "show filesharing files details": "show filesharing details",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,6 +26,26 @@ INPUTS: dict[str, type[BaseModel]] = {
 CREATION = "2026-05-31T12:08:51.914919+02:00"
 
 
+class FakeStart(NamedTuple):
+    """A job that was sent."""
+
+    uuid: str
+    failed: dict[str, dict[str, Any]]
+
+
+class FakeFetch(NamedTuple):
+    """What the workers of a job have to say."""
+
+    uuid: str
+    results: dict[str, dict[str, Any]]
+    states: dict[str, str]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the states of all workers."""
+        ended = {name: "failed" if result["failed"] else "completed" for name, result in self.results.items()}
+        return {"uuid": self.uuid, "workers": {**self.states, **ended}}
+
+
 class FakeClient:
     """The client as the shell sees it, with token stores in memory.
 
@@ -46,6 +66,8 @@ class FakeClient:
         self.missing: dict[str, str] = {}
         self.has_pages = False
         self.events: list[Event] = []
+        self.started: dict[str, dict[str, Any]] = {}
+        self.running: list[str] = []
         self.on_event: Callable[[Event], None] = lambda _: None
         self.calls: list[dict[str, Any]] = []
 
@@ -63,6 +85,38 @@ class FakeClient:
         if page is not None and self.has_pages:
             results = {name: _page_of(result, page) for name, result in results.items()}
         return results
+
+    def start_job(self, service: str, task: str, **options: Any) -> FakeStart:
+        """Run a task; the results of workers that didn't fail can be fetched later."""
+        uuid = f"uuid-{len(self.started) + 1}"
+        results = self.run_job(service, task, **options)
+        self.started[uuid] = {"service": service, "task": task, "results": results}
+        return FakeStart(uuid, {name: result for name, result in results.items() if result["failed"]})
+
+    def list_jobs(self) -> list[dict[str, Any]]:
+        """Return a row for each job."""
+        times = {"submitted": CREATION, "workers": list(self.workers)}
+        return [
+            {"uuid": uuid, **times, "service": job["service"], "task": job["task"]}
+            for uuid, job in self.started.items()
+        ]
+
+    def fetch_results(self, uuid: str) -> FakeFetch:
+        """Return the results of a job, but of `running` workers."""
+        if uuid not in self.started:
+            raise NfcliError(f"no job {uuid!r}")
+        results = self.started[uuid]["results"]
+        ended = {name: result for name, result in results.items() if name not in self.running}
+        return FakeFetch(uuid, ended, dict.fromkeys(self.running, "STARTED"))
+
+    def fetch_events(self, uuid: str) -> dict[str, dict[str, Any]]:
+        """Return what `job_details` has of a job."""
+        assert uuid in self.started
+        return {name: self._result(name, "job_details", {}) for name in self.workers}
+
+    def job_details(self, _worker: str, _arguments: None) -> dict[str, Any]:
+        """Return events."""
+        return {"job_events": self.events}
 
     def check_workers(self, names: Sequence[str]) -> None:
         """Check that there are such workers."""
