@@ -150,6 +150,7 @@ class Worker:
             started=time.time(),
             broker=self.broker,
             discovery=discovery,
+            fabric=fabric,
             url=listener.url,
             watchdog=MemoryWatchdog(inventory, resident_mbyte),
         )

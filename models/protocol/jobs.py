@@ -172,8 +172,9 @@ class JobRequest(BaseModel):
     """The data of a POST: which task, with what.
 
     `timeout` is in seconds and absent in a GET. `deadline` is when the client stops waiting, in seconds since the epoch
-    (UTC): the job isn't begun after it. `origin` is `user@host` of the process that sends it, as it says itself. These
-    two and `result_format` are nfcli's own keys: NorFab's clients send none, and its workers ignore them.
+    (UTC): the job isn't begun after it. `origin` is `user@host` of the process that sends it, as it says itself;
+    `depth` how many jobs led to it, one sending the other. These three and `result_format` are nfcli's own keys:
+    NorFab's clients send none, and its workers ignore them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -184,6 +185,7 @@ class JobRequest(BaseModel):
     timeout: float | None = None
     deadline: Annotated[float, Field(allow_inf_nan=False)] | None = None
     origin: str = ""
+    depth: Annotated[int, Field(ge=0)] = 0
     result_format: ResultFormat = ResultFormat()
     _proof: Proof | None = PrivateAttr(default=None)
 
@@ -234,6 +236,7 @@ def encode_request(
     timeout: float,
     args: Sequence[Any] = (),
     origin: str = "",
+    depth: int = 0,
     seconds_left: float | None = None,
     result_format: ResultFormat | None = None,
 ) -> bytes:
@@ -247,6 +250,8 @@ def encode_request(
     request = {"task": task, "kwargs": kwargs, "args": list(args), "timeout": timeout, "deadline": deadline}
     if origin:
         request["origin"] = origin
+    if depth:
+        request["depth"] = depth
     if result_format is not None:
         request["result_format"] = result_format.model_dump(exclude_defaults=True)
     try:

@@ -7,11 +7,11 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from ..environment.private_files import open_private, sync_folder
+from ..environment.private_files import make_private_folder, open_private, sync_folder
 from ..errors import EnvironmentFolderError, NoWorkersError, SharedFileError, SharedFileMissingError
 from ..protocol.jobs import Results, failure_reason
 from ..protocol.pending_job import OnStream
@@ -91,6 +91,18 @@ def fetch(
                 raise type(error)(f"{url} from {worker}: {error}") from None
         else:
             return
+
+
+def make_place(folder: Path, parts: Sequence[str]) -> Path:
+    """Return where a file is kept whose address has these parts; its folder, private in `folder`, is made.
+
+    Raises:
+        EnvironmentFolderError: it can't be made.
+    """
+    for name in ("", *parts[:-1]):
+        folder /= name
+        make_private_folder(folder, parents=True)
+    return folder / parts[-1]
 
 
 def find_holders(client: FileClient, url: str, timeout: float = DETAILS_SECONDS) -> dict[str, FileDetails]:

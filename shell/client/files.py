@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol, overload
 
 from ...models.environment.paths import Environment
-from ...models.environment.private_files import make_private_folder
 from ...models.errors import EnvironmentFolderError, SharedFileError, SharedFileMissingError, UsageError
 from ...models.protocol.jobs import check_timeout
 from ...models.shared_files.address import path_parts
 from ...models.shared_files.download import CHUNK_BYTES, REQUESTED_AHEAD
-from ...models.shared_files.fetching import FileClient, fetch
+from ...models.shared_files.fetching import FileClient, fetch, make_place
 
 FETCHED, FAILED, MISSING, INVALID = "200", "400", "404", "500"
 MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
@@ -102,7 +101,11 @@ def _fetch_files(
     for url in urls:
         try:
             parts = path_parts(url)
-            path = _cache_path(environment, parts) if destination is None else _path_at(destination, parts[-1])
+            path = (
+                make_place(environment.downloads_folder, parts)
+                if destination is None
+                else _path_at(destination, parts[-1])
+            )
             fetch(client, url, path, overwrite=overwrite or destination is None, **options)
             result = _result(FETCHED, _text(url, path) if read else str(path))
         except UsageError as error:
@@ -117,15 +120,6 @@ def _fetch_files(
 
 def _result(status: str, content: str | None = None, *, error: Exception | None = None) -> dict[str, Any]:
     return {"status": status, "content": content, "error": None if error is None else str(error)}
-
-
-def _cache_path(environment: Environment, parts: Sequence[str]) -> Path:
-    """Return where a file is kept that was fetched to no other place; its folder is made."""
-    folder = environment.downloads_folder
-    for name in ("", *parts[:-1]):
-        folder /= name
-        make_private_folder(folder)
-    return folder / parts[-1]
 
 
 def _path_at(destination: Path, name: str) -> Path:

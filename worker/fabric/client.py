@@ -164,11 +164,12 @@ class FabricClient:
         *,
         timeout: float,
         target: str | Sequence[str] = ALL,
-        reserve: Callable[[int], str | None] = lambda _size: None,
+        **options: Any,
     ) -> Future[Results]:
         """Send a job and return the future of its results, or of what `run_job` raises; it may be cancelled.
 
-        `target` is `all`, `any`, a worker's name, or a list of names.
+        `target` is `all`, `any`, a worker's name, or a list of names; `options` are those of `OutgoingJob`: `reserve`,
+        `on_stream` and `depth`.
 
         Raises:
             UsageError, NfcliError: as `run_job`, if nothing was sent.
@@ -180,7 +181,7 @@ class FabricClient:
             endpoint=self._endpoint,
             timeout=timeout,
             now=now,
-            reserve=reserve,
+            **options,
         )
         with self._while_running():
             if self._running_jobs >= self._max_jobs:
@@ -272,7 +273,7 @@ class FabricClient:
 
     def _wait(self) -> None:
         """Wait for a message, for room to send what is waiting for it, or for the next timeout."""
-        has_unsent = any(not job.is_posted for job in self._jobs.values()) or any(
+        has_unsent = any(not job.is_posted or job.puts for job in self._jobs.values()) or any(
             not request.is_sent for request in self._requests.values()
         )
         self._poller.modify(self._connection.dealer, zmq.POLLIN | (zmq.POLLOUT if has_unsent else 0))
@@ -326,6 +327,8 @@ class FabricClient:
                 job.is_posted = self._send(job.post, now)
             elif (frames := job.request(now)) is not None:
                 self._send(frames, now)
+            while job.puts and self._send(job.puts[0], now):
+                job.puts.popleft()
 
     def _send(self, frames: list[bytes], now: float) -> bool:
         if not self._connection.send(frames):

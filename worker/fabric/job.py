@@ -14,7 +14,7 @@ from ...models.protocol.broker_job import BrokerJob
 from ...models.protocol.broker_presence import BrokerPresence
 from ...models.protocol.frames import encode_data
 from ...models.protocol.jobs import Results, check_timeout, encode_request
-from ...models.protocol.pending_job import PendingJob
+from ...models.protocol.pending_job import OnStream, PendingJob
 
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 MAX_WORKERS = 1_000
@@ -23,7 +23,8 @@ MAX_WORKERS = 1_000
 class OutgoingJob(BrokerJob):
     """A job for the workers of a service, its size bounded; call `complete_if_done` after each other call.
 
-    `timeout` is in seconds, for the whole job; the other arguments are those of `BrokerJob`.
+    `timeout` is in seconds, for the whole job; `depth` says how many jobs led to it; `on_stream` is called in the
+    connection's thread; the other arguments are those of `BrokerJob`.
 
     Raises:
         UsageError: arguments that are not JSON, a timeout that is not a positive number.
@@ -42,9 +43,14 @@ class OutgoingJob(BrokerJob):
         now: float,
         max_result_bytes: int = MAX_RESULT_BYTES,
         reserve: Callable[[int], str | None] = lambda _size: None,
+        on_stream: OnStream | None = None,
+        depth: int = 0,
     ) -> None:
-        data = encode_request(task, kwargs, timeout=math.ceil(check_timeout(timeout)), seconds_left=timeout)
-        job = PendingJob(service, task, uuids.uuid4().hex, data, timeout=timeout, deadline=now + timeout)
+        whole = math.ceil(check_timeout(timeout))
+        data = encode_request(task, kwargs, timeout=whole, seconds_left=timeout, depth=depth)
+        job = PendingJob(
+            *(service, task, uuids.uuid4().hex, data), timeout=timeout, deadline=now + timeout, on_stream=on_stream
+        )
         super().__init__(
             job,
             broker,

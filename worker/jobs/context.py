@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ...models.errors import TaskError
 from ...models.inventory.schema import WorkerInventory
 from .channels.base import NO_CHANNEL, Channel, EventStatus, Severity, TaskEvent
 from .channels.question import make_request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...models.protocol.jobs import Results
+
+
+class Reach(Protocol):
+    """What runs jobs and fetches files for a task."""
+
+    def run_job(
+        self, service: str, task: str, kwargs: Mapping[str, Any] | None, workers: str | Sequence[str], timeout: float
+    ) -> Results:
+        """Run a task on workers."""
+
+    def fetch_file(self, url: str, timeout: float) -> Path:
+        """Fetch a shared file."""
 
 
 @dataclass(kw_only=True)
@@ -30,6 +48,7 @@ class WorkerContext:
             called the task has cancelled the call or disconnected, or its token was deleted. A task that waits should
             wait for it too, and return.
         channel: the way to the client, for `event`, `progress` and `request_input`.
+        reach: what `run_job` and `fetch_file` use.
     """
 
     name: str
@@ -39,6 +58,7 @@ class WorkerContext:
     uuid: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
     channel: Channel = field(default=NO_CHANNEL, repr=False)
+    reach: Reach | None = field(default=None, repr=False)
 
     def event(
         self,
@@ -79,3 +99,41 @@ class WorkerContext:
             TaskError: the client can't be asked, the job was cancelled, or the worker is stopping.
         """
         return self.channel.ask(make_request(question, default, timeout, metadata))
+
+    def run_job(
+        self,
+        service: str,
+        task: str,
+        kwargs: Mapping[str, Any] | None = None,
+        workers: str | Sequence[str] = "all",
+        timeout: float = 60,
+    ) -> Results:
+        """Run a task and return `{worker: Result as a dict}`, as a client's `run_job` does.
+
+        In a fabric tasks of every service are reached, in direct mode those of this worker. `timeout` is in seconds,
+        for the answers of other workers, and ends with the client's own; this worker's task is run in this thread.
+        Restricted tasks, such as those that manage tokens, aren't reached. Where an MCP client or another worker has
+        called the task, it reaches the tools that this worker publishes, and their guardrails apply.
+
+        Raises:
+            TaskError: the task isn't reached, no worker has it, jobs are nested more than 5 deep, or the result of the
+                calling task is not wanted any more. That a worker failed is said by its result instead.
+        """
+        return self._reach().run_job(service, task, kwargs, workers, timeout)
+
+    def fetch_file(self, url: str, timeout: float = 60) -> Path:
+        """Fetch a file that the fabric shares, `nf://…`, and return where it is: in a private folder of this worker.
+
+        It comes whole, its size and checksum compared, within `timeout` seconds, and isn't fetched again while it is
+        the same. Don't change it. Where an MCP client or another worker has called the task, this worker must publish
+        the tool `service_filesharing__task_fetch_file`.
+
+        Raises:
+            TaskError: it can't be fetched, or may not be.
+        """
+        return self._reach().fetch_file(url, timeout)
+
+    def _reach(self) -> Reach:
+        if self.reach is None:
+            raise TaskError("this context runs no jobs: it belongs to no call of a task")
+        return self.reach

@@ -246,6 +246,8 @@ class JobExecutor:
             uuid=job.uuid,
             timeout=job.request.timeout,
             issued=job.request.issued,
+            depth=job.request.depth,
+            seconds_left=lambda: -job.deadline.seconds_late(self._worker.clock()),
             is_relayed=self._admission is not None and self._admission.is_relay(job.client),
             result_format=job.request.result_format,
             channel=channel,

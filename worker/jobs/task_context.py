@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ...models.protocol.jobs import Result, ResultFormat
 from .context import WorkerContext
+from .reach import TaskReach
 
 if TYPE_CHECKING:
     import threading
@@ -18,14 +20,21 @@ if TYPE_CHECKING:
     from ...models.protocol.broker_connection import BrokerAddress
     from ..audit.actor import Actor
     from ..audit.trail import AuditTrail
+    from ..fabric.client import FabricClient
     from ..tokens.store import TokenStore
     from ..tokens.transfers import Transfers
     from ..tools.catalogue import ToolCatalogue
+    from ..tools.definitions import PublishedTool
     from ..tools.discovery import Discovery
     from ..tools.policy import ToolAccess, ToolUser
     from ..watchdog import MemoryWatchdog
     from .history import JobHistory
     from .task import TaskRegistry
+
+
+def _no_user(_access: ToolAccess) -> bool:
+    """Stand for `may_use` where no user of an MCP client is known."""
+    return True
 
 
 @dataclass(kw_only=True)
@@ -40,7 +49,9 @@ class TaskContext(WorkerContext):
     one; `may_use`: whether the user of that client may use a tool. `url` is the MCP endpoint, `endpoint` that of
     ZeroMQ, set once it is bound or connected, `metrics_url` that of the metrics, None without them. `counters` has
     functions that return the counts of `jobs`, `messaging`, `http` and `mcp`. `certificate` returns what is known of
-    the MCP server's certificate, None without TLS. `watchdog` checks the memory of the process.
+    the MCP server's certificate, None without TLS. `watchdog` checks the memory of the process. `fabric` sends jobs to
+    other services, None in direct mode; `depth` is how many jobs led to this one, and `seconds_left` returns for how
+    long its client still waits.
     """
 
     environment: Environment
@@ -60,7 +71,7 @@ class TaskContext(WorkerContext):
     jobs: JobHistory | None = None
     issued: float | None = None
     is_relayed: bool = False
-    may_use: Callable[[ToolAccess], bool] = lambda _access: True
+    may_use: Callable[[ToolAccess], bool] = _no_user
     result_format: ResultFormat = field(default_factory=ResultFormat)
     url: str = ""
     endpoint: str = ""
@@ -68,6 +79,9 @@ class TaskContext(WorkerContext):
     counters: dict[str, Callable[[], dict[str, int]]] = field(default_factory=dict)
     certificate: Callable[[], CertificateSummary | None] = lambda: None
     watchdog: MemoryWatchdog | None = None
+    fabric: FabricClient | None = None
+    depth: int = 0
+    seconds_left: Callable[[], float] = lambda: math.inf
 
     def run_tool(
         self, task: str, arguments: dict[str, Any], user: ToolUser | None, cancelled: threading.Event
@@ -82,4 +96,22 @@ class TaskContext(WorkerContext):
 
     def for_plugin(self) -> WorkerContext:
         """Return the part of this context that plugins are promised."""
-        return WorkerContext(**{each.name: getattr(self, each.name) for each in fields(WorkerContext)})
+        promised = {each.name: getattr(self, each.name) for each in fields(WorkerContext)}
+        return WorkerContext(**{**promised, "reach": TaskReach(self)})
+
+    def deeper(self) -> TaskContext:
+        """Return the context of a task that this one runs."""
+        return replace(self, depth=self.depth + 1)
+
+    def find_tool(self, name: str) -> PublishedTool | None:
+        """Return the tool of this name that the MCP client could call for which the task is run, None without one.
+
+        Where another worker has sent the job, the user isn't known: then it must be a tool that everybody may use.
+        """
+        tool = self.catalogue.tools.get(name)
+        if tool is None:
+            return None
+        access = tool.access
+        is_for_all = access.default and not access.rules
+        may_use = is_for_all if self.may_use is _no_user else self.may_use(access)
+        return tool if may_use else None
