@@ -32,7 +32,6 @@ NOT_RUN = {
         "needs mcp-remote, and serves until stdin ends",
     ],
     "man/pages/performance.md": ["measures for minutes"],
-    "man/pages/python.md": ["the task belongs to another service"],
     "man/pages/security.md": ["needs a second machine"] * 2,
     "man/pages/service.md": ["changes the machine", "needs the service", "changes the machine"],
     "man/pages/tokens.md": ["needs several workers", "needs a token"],

@@ -267,7 +267,7 @@ def test_a_plugin_gets_the_documented_context_and_nothing_else(lab: Lab) -> None
     lab.add(lab_context=f"{HEAD}@task(mcp=False)\n{see}\n")
     seen = {name for name in lab.run("see").result if not name.startswith("_")}
     documented = {"cancelled", "inventory", "name", "service", "stopping", "uuid"}
-    assert seen == {*documented, "event", "progress", "request_input", "channel"}
+    assert seen == {*documented, "event", "progress", "request_input", "channel", "run_job", "fetch_file", "reach"}
 
 
 def test_a_plugin_is_neither_run_inline_nor_audited(lab: Lab) -> None:
