@@ -156,10 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.collect()
         gc.freeze()
     except NfcliError as error:
-        return _start_failed(stdout, arguments.name, str(error), error.exit_status)
+        return _start_failed(stdout, arguments, str(error), error.exit_status)
     except Exception as error:
         log.exception("start failed")
-        return _start_failed(stdout, arguments.name, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
+        return _start_failed(stdout, arguments, f"internal error at start: {type(error).__name__}", EXIT_FAILED)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(_serve(worker, stdout, arguments))
@@ -189,8 +189,9 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _start_failed(stdout: IO[str], name: str, reason: str, status: int) -> int:
+def _start_failed(stdout: IO[str], arguments: argparse.Namespace, reason: str, status: int) -> int:
     log.critical("start failed: %s", reason)
-    _write_event(stdout, event="failed", name=name, error=reason, exit_status=status)
-    sys.stderr.write(f"{name}: {reason}\n")
+    _write_event(stdout, event="failed", name=arguments.name, error=reason, exit_status=status)
+    if not (arguments.until_stdin_ends or arguments.while_needed):  # else an nfcli reports it
+        sys.stderr.write(f"{arguments.name}: {reason}\n")
     return status

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SOON = timedelta(days=14)
 """How long before its end a certificate is reported: automatic renewals come 30 days before it."""
 
-_MAX_NAMES_SHOWN = 4
+_MAX_NAMES_SHOWN = 20
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 

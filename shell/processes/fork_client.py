@@ -83,11 +83,13 @@ class ForkedProcess:
 class ForkClient:
     """A process that forks workers; it ends with `close`, or with this process, and its workers go on.
 
+    With `has_stderr` they have this process's stderr, else none.
+
     Raises:
         OSError: the system starts no further process now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_stderr: bool = False) -> None:
         self._requests, other = socket.socketpair()
         with other:
             try:
@@ -96,7 +98,7 @@ class ForkClient:
                     pass_fds=[other.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
+                    stderr=None if has_stderr else subprocess.DEVNULL,
                     start_new_session=True,
                 )
             except BaseException:

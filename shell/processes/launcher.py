@@ -15,6 +15,7 @@ from ...models.environment.worker_lease import acquire_lease
 from ...models.environment.worker_lock import read_owner
 from ...models.errors import WorkerStartError
 from .fork_client import ForkClient
+from .supervision import is_supervised
 from .worker_process import READY_SECONDS, Notice, NotReadyError, WorkerHandle, foreign_worker_message
 
 _POLL_SECONDS = 0.05
@@ -24,7 +25,8 @@ STARTS_PER_CORE = 2
 class Launcher:
     """Starts the workers of an environment that aren't running, and stops those that it started.
 
-    With `is_shared`, workers that other shells have a lease of are left running (`models/environment/worker_lease.py`).
+    With `is_shared`, workers that other shells have a lease of are left running (`models/environment/worker_lease.py`),
+    and where `nfcli -w` runs the workers, starting them is left to it.
     `started_here` has the names of workers started here, whether or not they still run. `notice` is called with
     a line for each worker that has another service by the broker's inventory; `names` then lacks it; and for each
     warning of a worker about its configuration.
@@ -88,6 +90,8 @@ class Launcher:
         leases = self._acquire_leases(time.monotonic() + READY_SECONDS)
         try:
             missing = [name for name in names if not self._is_running(name)]
+            if missing and self._is_shared and is_supervised(self._environment, time.monotonic() + READY_SECONDS):
+                missing = []
             if len(missing) > 1:
                 self._open_forks()
             self._start_in_turn(missing, started, failures)
@@ -139,7 +143,7 @@ class Launcher:
         """Have further workers forked from a process that loads their modules once."""
         if self._forks is None:
             with contextlib.suppress(OSError):  # each one is started by itself then
-                self._forks = ForkClient()
+                self._forks = ForkClient(has_stderr=not self._is_shared)
 
     def spawn(self, name: str) -> WorkerHandle:
         """Start a worker's process, without waiting for it."""

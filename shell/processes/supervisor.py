@@ -16,6 +16,7 @@ from ...models.errors import EXIT_OK, NfcliError, WorkerStartError
 from ...models.inventory.loader import load_inventory
 from .launcher import Launcher
 from .service_manager import ServiceManager
+from .supervision import Supervision
 from .worker_process import READY_SECONDS, Notice, WorkerHandle
 
 FIRST_BACKOFF_SECONDS = 1.0
@@ -67,6 +68,7 @@ class Supervisor:
         self._hang_seconds = hang_seconds
         self._selector = selectors.DefaultSelector()  # one for all: a new one would need a descriptor at a bad time
         self._launcher = Launcher(environment, names, log_level=log_level, is_shared=False, notice=self._notice)
+        self._supervision = Supervision(environment)
         self._wakeups = os.pipe()
         os.set_blocking(self._wakeups[1], False)
         self._terminal = next((number for number in range(3) if os.isatty(number)), None)
@@ -87,7 +89,10 @@ class Supervisor:
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._wake)
         self._selector.register(self._wakeups[0], selectors.EVENT_READ, None)
         try:
-            self._manager.report_ready(f"workers are ready: {', '.join(self._start_all())}")
+            self._supervision.begin()
+            started = self._start_all()
+            self._supervision.end_start()
+            self._manager.report_ready(f"workers are ready: {', '.join(started)}")
             self._watch()
         except _Stopped:
             pass
@@ -96,6 +101,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_IGN)
             self._manager.report_stopping()
             self._launcher.stop()
+            self._supervision.end()
             for number, handler in before.items():
                 signal.signal(number, handler)
         self._notice("stopped")

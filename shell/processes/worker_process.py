@@ -35,7 +35,8 @@ class NotReadyError(WorkerStartError):
 class WorkerHandle:
     """A worker process that this process started; it ends when its stdin is closed, so it doesn't outlive its parent.
 
-    With `is_shared` it outlives its parent while other shells have a lease of it. `foreign_service` is the worker's
+    With `is_shared` it outlives its parent while other shells have a lease of it, and what plugins print is lost, as it
+    would disturb a prompt; else it goes to this process's stderr. `foreign_service` is the worker's
     service by the broker's inventory, if that isn't nfcli's; the process has then ended. `url` is where a worker that
     is ready serves MCP, `warnings` are what it reports about its configuration.
 
@@ -65,7 +66,7 @@ class WorkerHandle:
                 [sys.executable, "-P", "-m", "nfcli.worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if is_shared else None,
                 # Ctrl-C at the prompt signals the shell's process group, which the worker must not be in.
                 start_new_session=True,
             )

@@ -23,7 +23,6 @@ from ...models.tasks.tools import (
 from ..jobs.task import read_only_hints, task
 from ..jobs.task_context import TaskContext
 from ..tools.definitions import PublishedPrompt, PublishedTool
-from ..tools.policy import ToolUser
 
 _Choice = GetToolsInput | GetPromptsInput
 _Published = TypeVar("_Published", PublishedTool, PublishedPrompt)
@@ -91,30 +90,30 @@ def _prompt_entry(published: PublishedPrompt) -> dict[str, Any]:
 @task(arguments=BearerTokenAccessInput, result=list[AccessEntry], mcp=False, is_read=True)
 def bearer_token_access(worker: TaskContext, arguments: BearerTokenAccessInput) -> Result:
     """List the tools and prompts that a user, or the user of a token, may use by the rules in `tools.policy`."""
-    user: ToolUser | None = None
+    username: str | None = None
     message = "authentication is off: everybody may use these"
     if worker.inventory.authentication_enabled:
-        user, message = _user(worker, arguments)
+        username, message = _user(worker, arguments)
+    found = worker.catalogue.published_for(username, worker.inventory.auth_bearer.token_scopes)
     entries = [
-        AccessEntry(kind=kind, name=each.name, service=each.service).model_dump()
-        for kind, published in (("tool", worker.catalogue.tools), ("prompt", worker.catalogue.prompts))
-        for each in published.values()
-        if each.access.allows(user)
+        AccessEntry(
+            kind="tool" if isinstance(each, PublishedTool) else "prompt", name=each.name, service=each.service
+        ).model_dump()
+        for each in found
     ]
     return Result(result=entries, messages=[message] if message else [])
 
 
-def _user(worker: TaskContext, arguments: BearerTokenAccessInput) -> tuple[ToolUser, str]:
+def _user(worker: TaskContext, arguments: BearerTokenAccessInput) -> tuple[str, str]:
     """Return the user that is asked about, and what is to be said of it; TaskError for a token that isn't valid."""
-    scopes = frozenset(worker.inventory.auth_bearer.token_scopes)
     if arguments.token is not None:
         record = worker.store.lookup(arguments.token)
         if record is None:
             raise TaskError("the token is unknown, expired or deleted: nothing may be used with it")
-        return ToolUser(record.username, scopes), ""
+        return record.username, ""
     username = arguments.username or ""
     has_token = bool(worker.store.records(username, limit=1))
-    return ToolUser(username, scopes), "" if has_token else "this user has no live token"
+    return username, "" if has_token else "this user has no live token"
 
 
 @task(arguments=DiscoverInput, result=dict[str, list[str]], mcp=False)

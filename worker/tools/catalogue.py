@@ -17,7 +17,7 @@ from ...models.errors import EntryError
 from ...models.tasks.auth import is_token_task
 from ...models.tasks.base import fold_name
 from .definitions import JOB_DETAILS_TASK, NAME, PublishedPrompt, PublishedTool, build_tool, count_prompts
-from .policy import ToolPolicy
+from .policy import ToolPolicy, ToolUser
 from .relays import RELAY_NOTICE, is_known_relay
 from .texts import clean_line
 
@@ -97,6 +97,17 @@ class ToolCatalogue:
                 worker = self._worker if service == self._service else None
                 self._by_service[service] = tuple(self._build(service, entries, worker))
             self._publish()
+
+    def published_for(
+        self, username: str | None, scopes: Collection[str]
+    ) -> list[PublishedTool | PublishedPrompt]:
+        """Return the tools, and then the prompts, that a user may use with a token that has `scopes`.
+
+        None is everybody where there is no authentication.
+        """
+        user = None if username is None else ToolUser(username, frozenset(scopes))
+        published = chain(self.tools.values(), self.prompts.values())
+        return [each for each in published if each.access.allows(user)]
 
     def _publish(self) -> None:
         tools, prompts = self._merged()

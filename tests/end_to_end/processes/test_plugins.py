@@ -105,6 +105,20 @@ def test_what_a_plugin_prints_goes_nowhere_near_the_protocol(client: Client) -> 
     assert [run(client, "chat") for _ in range(3)] == [None] * 3
 
 
+def test_what_plugins_print_goes_to_the_foreground_s_stderr(
+    environment_factory: EnvironmentFactory, start_program: ProgramStarter
+) -> None:
+    """Of one worker and of several, which are forks of one process."""
+    for names in ((), ("one", "two")):
+        environment = environment_factory(*names, plugins=["lab_tasks"])
+        (environment.folder / "lab_tasks.py").write_text(PLUGIN, encoding="utf-8")
+        foreground = start_program("-w", environment=environment)
+        foreground.wait_for(r"loaded\n(?s:.)* is ready ")
+        foreground.process.terminate()
+        assert foreground.end() == 0
+        assert foreground.out == ""
+
+
 @pytest.mark.usefixtures("worker")
 def test_the_manual_has_a_plugins_task(environment: Environment, nfcli: NfcliRunner) -> None:
     """As it has every other."""
@@ -164,7 +178,8 @@ def test_a_plugin_that_fails_stops_the_start_with_its_name_and_reason(
     words = ["-w"] if program == "nfcli -w" else ["show", "fastmcp", "status"]
     started = start_program(*words, environment=environment)
     assert started.end() == 1
-    assert_one_line(started.err, f"worker {DEFAULT_WORKER}", f"plugin {plugin}", reason.replace("FILE", str(file)))
+    said = started.err.removeprefix("hello\n")  # what a plugin prints itself
+    assert_one_line(said, f"worker {DEFAULT_WORKER}", f"plugin {plugin}", reason.replace("FILE", str(file)))
     assert list(environment.state_folder.glob("run/*.json")) == []
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nfcli.models.environment.paths import Environment
 from nfcli.models.environment.worker_lock import WorkerLock
 from nfcli.models.errors import EXIT_OK, WorkerStartError
 from nfcli.shell.processes.launcher import Launcher
+from nfcli.shell.processes.supervision import Supervision
 from nfcli.shell.processes.supervisor import Supervisor
 
 READY = '{"event": "ready", "url": "http://127.0.0.1:1/mcp"}'
@@ -127,3 +129,35 @@ def test_a_supervisor_refuses_a_worker_that_another_process_runs(environment: En
             supervisor.run()
     finally:
         lock.release()
+
+
+def test_shell_leaves_workers_to_the_foreground_and_waits_for_its_start(environment: Environment) -> None:
+    """It starts none itself, and goes on once the foreground has tried each; without one it starts them."""
+    supervision = Supervision(environment)
+    supervision.begin()
+    launcher, started = Launcher(environment, ["r1"], notice=lambda _: None), list[str]()
+    shell = threading.Thread(target=lambda: started.extend(launcher.start()))
+    shell.start()
+    shell.join(0.2)
+    assert shell.is_alive()
+    supervision.end_start()
+    shell.join()
+    assert (started, launcher.names, (environment.folder / "starts").exists()) == ([], ["r1"], False)
+    supervision.end()
+    launcher.start()
+    assert starts(environment) == 1
+    launcher.stop()
+
+
+def test_second_foreground_has_no_locks(environment: Environment) -> None:
+    """Those of the first one stay until it ends."""
+    first, second = Supervision(environment), Supervision(environment)
+    first.begin()
+    second.begin()
+    second.end()
+    launcher = Launcher(environment, ["r1"])
+    first.end_start()
+    assert launcher.start() == []
+    assert not (environment.folder / "starts").exists()
+    first.end()
+    launcher.stop()
