@@ -98,15 +98,13 @@ class ToolCatalogue:
                 self._by_service[service] = tuple(self._build(service, entries, worker))
             self._publish()
 
-    def published_for(
-        self, username: str | None, scopes: Collection[str]
-    ) -> list[PublishedTool | PublishedPrompt]:
+    def published_for(self, username: str | None, scopes: Collection[str]) -> list[PublishedTool | PublishedPrompt]:
         """Return the tools, and then the prompts, that a user may use with a token that has `scopes`.
 
         None is everybody where there is no authentication.
         """
         user = None if username is None else ToolUser(username, frozenset(scopes))
-        published = chain(self.tools.values(), self.prompts.values())
+        published: Iterator[PublishedTool | PublishedPrompt] = chain(self.tools.values(), self.prompts.values())
         return [each for each in published if each.access.allows(user)]
 
     def _publish(self) -> None:

@@ -92,6 +92,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show fastmcp tools",
         "show fastmcp prompts",
         "show fastmcp guardrails",
+        "show fastmcp access",
         "show fastmcp tokens diff",
         "show fastmcp audit",
         "show fastapi inventory",
@@ -180,6 +181,7 @@ def test_only_token_fields_are_secret() -> None:
     """And they are so in every command that has one."""
     secret = {(path, name) for path, model in walk() for name, entry in entries(model).items() if entry.is_secret}
     assert secret == {
+        (("show", "fastmcp", "access"), "token"),
         (("show", "fastmcp", "audit"), "token"),
         *(
             ((service, "auth", command), "token")
