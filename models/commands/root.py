@@ -8,8 +8,10 @@ from .fastmcp import FastmcpCommands
 from .filesharing import FilesharingCommands, ShowFilesharingCommands
 from .jobs import ShowJobs
 from .man import ManCommands
+from .norfab.show import ShowNorfabCommands
+from .norfab.workers import NorfabCommands
 from .schemas.groups import RunCommands, ServiceCommands
-from .show import ShowFastmcpCommands, ShowNorfabCommands
+from .show import ShowFastmcpCommands
 
 
 class ShowCommands(CommandGroup, prompt="nf[show]#"):
@@ -18,7 +20,7 @@ class ShowCommands(CommandGroup, prompt="nf[show]#"):
     fastmcp: ShowFastmcpCommands = branch("Show state of FastMCP workers")
     fastapi: ShowFastapiCommands = branch("Show state of FastAPI workers")
     filesharing: ShowFilesharingCommands = branch("Show files that a fabric shares")
-    norfab: ShowNorfabCommands = branch("Show workers, broker, client and inventory")
+    norfab: ShowNorfabCommands = branch("Show workers, their jobs and logs, broker and client")
     jobs: ShowJobs = branch("Show jobs sent with nowait, their results and events")
 
 
@@ -28,6 +30,7 @@ class Root(CommandGroup, prompt="nf#"):
     fastmcp: FastmcpCommands = branch("FastMCP service")
     fastapi: FastapiCommands = branch("FastAPI service of NorFab")
     filesharing: FilesharingCommands = branch("File service of NorFab")
+    norfab: NorfabCommands = branch("Workers of all services")
     show: ShowCommands = branch("Show workers, client and inventory")
     man: ManCommands = branch("Manual pages and documentation")
     run: RunCommands = branch("Run a task of any service")

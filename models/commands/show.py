@@ -1,4 +1,4 @@
-"""`show fastmcp …` runs read-only tasks on workers; `show norfab …` reports on environment, client and broker."""
+"""`show fastmcp …` runs read-only tasks on workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..tasks.audit import GetAuditInput
 from ..tasks.token_sync import compare_digests
 from ..tasks.tools import GetPromptsInput, GetToolsInput
 from .access import ShowAccess
-from .base import CommandGroup, JobArguments, ShellCommand, Summary, branch
+from .base import CommandGroup, JobArguments, Summary, branch
 from .tokens import ShowTokensCommands
 
 
@@ -142,42 +142,3 @@ class ShowFastmcpCommands(CommandGroup, prompt="nf[show-fastmcp]#"):
     access: ShowAccess = branch("Show which tools and prompts a user may use")
     tokens: ShowTokensCommands = branch("Show in which tokens workers differ")
     audit: ShowAudit = branch("Show who changed tokens, or verify the audit trails")
-
-
-class ShowWorkers(ShellCommand):
-    """Show the known workers and whether they run."""
-
-    HANDLER: ClassVar[str] = "show_workers"
-    COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "endpoint", "alive (s)", "note")
-    FABRIC_COLUMNS: ClassVar[tuple[str, ...]] = ("name", "service", "status", "holdtime", "alive (s)", "note")
-
-    def columns(self, data: Any = None) -> tuple[str, ...]:
-        """Return the table's columns: with a broker a worker has a hold time, without one an endpoint."""
-        return self.FABRIC_COLUMNS if any("holdtime" in row for row in data) else self.COLUMNS
-
-
-class ShowBroker(ShellCommand):
-    """Show state, versions and number of workers of this environment's NorFab broker."""
-
-    HANDLER: ClassVar[str] = "show_broker"
-
-
-class ShowClient(ShellCommand):
-    """Show this client's environment, public key, and connection mode."""
-
-    HANDLER: ClassVar[str] = "show_client"
-
-
-class ShowLocalInventory(ShellCommand):
-    """Show the inventory as this client loaded it, secrets masked."""
-
-    HANDLER: ClassVar[str] = "show_inventory"
-
-
-class ShowNorfabCommands(CommandGroup, prompt="nf[show-norfab]#"):
-    """Commands that show environment, client and broker without running a task."""
-
-    workers: ShowWorkers = branch("Show known workers and whether they run")
-    broker: ShowBroker = branch("Show state, versions and size of the NorFab broker")
-    client: ShowClient = branch("Show environment and public key of this client")
-    inventory: ShowLocalInventory = branch("Show the loaded inventory, secrets masked")

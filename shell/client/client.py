@@ -33,6 +33,7 @@ from .jobs.runner import (
     WorkerStarter,
     check_names,
 )
+from .observing import Observing
 
 if TYPE_CHECKING:
     from .jobs.detached import DetachedJobs, FetchedResults, StartedJob
@@ -43,7 +44,7 @@ FETCH_SECONDS = 10.0
 """How long workers may take to return the results of a job that was sent before."""
 
 
-class Client(FileSharing):
+class Client(FileSharing, Observing):
     """Runs jobs on workers; created by `NorFab.make_client`.
 
     Times in results of nfcli's workers are ISO 8601 with an offset, and null for never; those of NorFab's are as they

@@ -17,21 +17,21 @@ from ...models.commands.jobs import ShowJobs
 from ...models.commands.man import ManExample, ManPage, ManTasks, ManTree
 from ...models.commands.root import Root
 from ...models.commands.schemas.definitions import merge_tasks
-from ...models.commands.show import ShowWorkers
 from ...models.commands.tokens import ShowTokensDiff, TokensSync
 from ...models.errors import NfcliError, SharedFileError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.jobs import Results, failure_reason, is_unanswered
-from ..job_client import JobClient
 from ..job_pages import run_in_pages
+from ..monitoring.jobs import show_worker_jobs
+from ..monitoring.logs import show_logs
+from ..monitoring.observer import FabricObserver
+from ..monitoring.workers import show_workers
 from ..output.console import Console
 from .jobs.submitted import JobsClient
 from .services.catalogue import split_answers
 
-_ALIVE = "alive"
 
-
-class ShellClient(JobClient, JobsClient, Protocol):
+class ShellClient(FabricObserver, JobsClient, Protocol):
     """The client, as far as the shell uses it; `shell/client/client.py` implements it and documents the errors."""
 
     inventory: Inventory
@@ -39,25 +39,16 @@ class ShellClient(JobClient, JobsClient, Protocol):
     def worker_names(self, service: str = ...) -> list[str]:
         """Return the names of a service's workers."""
 
-    def show_workers(self) -> list[dict[str, str]]:
-        """Return a row for each worker."""
-
     def missing_workers(self) -> dict[str, str]:
         """Return the expected workers that can't be reached, and why."""
 
     def forget_worker(self, name: str) -> None:
         """Expect a worker no longer that was seen before."""
 
-    def show_broker(self) -> dict[str, Any]:
-        """Return state and versions of the broker."""
-
     def fetch_file(
         self, url: str, *, timeout: float = ..., read: bool = ..., destination: str | Path | None = ..., **options: Any
     ) -> dict[str, Any]:
         """Fetch a file that a fabric shares; return its path or text as `content`, or an `error`."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return environment, public key and connection mode of this client."""
 
 
 class Dispatcher:
@@ -222,13 +213,6 @@ def _copy_file(command: CopyFile, dispatcher: Dispatcher) -> str:
     return str(fetched["content"]).removesuffix("\n")  # the console ends the last line
 
 
-def _show_workers(_: ShowWorkers, dispatcher: Dispatcher) -> list[dict[str, str]]:
-    rows = dispatcher.client.show_workers()
-    if rows and not any(row["status"] == _ALIVE for row in rows):
-        dispatcher.fail("no worker is alive: start them with nfcli -w, or run a command for them, which starts them")
-    return rows
-
-
 def _show_jobs(command: ShowJobs, dispatcher: Dispatcher) -> Any:
     from .jobs.submitted import show_jobs  # noqa: PLC0415  few runs need it
 
@@ -257,7 +241,9 @@ _HANDLERS: Mapping[str, Callable[[Any, Dispatcher], Any]] = {
     "copy_file": _copy_file,
     "tokens_diff": _tokens_diff,
     "tokens_sync": _tokens_sync,
-    "show_workers": _show_workers,
+    "show_workers": lambda command, dispatcher: show_workers(command, dispatcher.client, fail=dispatcher.fail),
+    "show_norfab_jobs": lambda command, dispatcher: show_worker_jobs(command, dispatcher.client, fail=dispatcher.fail),
+    "show_logging": lambda command, dispatcher: show_logs(command, dispatcher.client, fail=dispatcher.fail),
     "show_jobs": _show_jobs,
     "show_broker": lambda _, dispatcher: dispatcher.client.show_broker(),
     "show_client": lambda _, dispatcher: dispatcher.client.describe(),

@@ -56,6 +56,9 @@ class Transport(Protocol):
     def show_broker(self) -> dict[str, Any]:
         """Return the broker's state; raises NfcliError if there is no broker."""
 
+    def ask_broker(self, task: str, **kwargs: Any) -> Any:
+        """Return the broker's answer to a request, not validated; raises NfcliError if there is no broker."""
+
     def describe(self) -> dict[str, Any]:
         """Return how workers are reached, without sending a message."""
 

@@ -210,6 +210,10 @@ class FabricTransport:
         services = {row["service"] for row in self._rows.values()}
         return {**status, "versions": versions, "workers": len(self._rows), "services": len(services)}
 
+    def ask_broker(self, task: str, **kwargs: Any) -> Any:
+        """Return the broker's answer to a request; NoWorkersError if it can't be reached, or doesn't answer."""
+        return self._usable_connection().request(task, **kwargs)
+
     def describe(self) -> dict[str, Any]:
         """Return the broker's endpoint, where its key was found, and the workers of this machine."""
         key = self._address.key

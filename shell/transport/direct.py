@@ -198,6 +198,10 @@ class DirectTransport:
         """Raise NfcliError: there is no broker in direct mode."""
         raise NfcliError("this environment has no broker: its workers are reached directly, see show norfab workers")
 
+    def ask_broker(self, task: str, **_: Any) -> Any:  # noqa: ARG002  as in Transport
+        """Raise NfcliError, as `show_broker`."""
+        return self.show_broker()
+
     def describe(self) -> dict[str, Any]:
         """Return the mode and the workers' names."""
         return {"mode": "direct", "workers": self.candidates("all")}

@@ -194,6 +194,10 @@ class JobRunner:
             return job, self._run_on_any(job, names)
         return job, self._run(job, names, absent)
 
+    def without_starting(self) -> JobRunner:
+        """Return a runner over the same transport that starts no worker."""
+        return JobRunner(self.transport, self._signer, WorkerStarter(), self._expected)
+
     def query(self, job: PendingJob, names: Sequence[str]) -> Results:
         """Request the results of a job that was sent before; its `states` are those of workers that have none yet."""
         known = set(self.transport.candidates(ALL))

@@ -86,6 +86,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastapi auth check-token",
         "fastapi discover",
         "filesharing copy",
+        "norfab workers ping",
         "show fastmcp inventory",
         "show fastmcp version",
         "show fastmcp status",
@@ -103,6 +104,10 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "show filesharing remotes",
         "show norfab workers",
         "show norfab broker",
+        "show norfab statistics",
+        "show norfab version",
+        "show norfab jobs",
+        "show norfab logging",
         "show norfab client",
         "show norfab inventory",
         "show jobs",
@@ -311,8 +316,9 @@ def test_a_list_that_comes_as_a_mapping_by_name_is_a_table_too() -> None:
     assert command.check_result({"result": tools, "failed": False})["result"] == list(tools.values())
 
 
-def test_a_broker_s_workers_have_a_hold_time_in_place_of_an_endpoint() -> None:
-    """The columns depend on the keys of the rows."""
+def test_a_broker_s_workers_have_a_hold_time_and_notes_are_shown_where_there_are_any() -> None:
+    """The columns depend on the rows."""
     command = COMMANDS["show norfab workers"].parse({})
     assert "holdtime" in command.columns([{"name": "w", "holdtime": "1"}])
-    assert "endpoint" in command.columns([{"name": "w", "endpoint": "ipc://x"}])
+    assert {"holdtime", "note"}.isdisjoint(command.columns([{"name": "w", "endpoint": "ipc://x", "note": ""}]))
+    assert command.columns([{"name": "w", "note": "away"}, {"name": "v"}])[-1] == "note"

@@ -70,6 +70,7 @@ class FakeClient:
         self.running: list[str] = []
         self.on_event: Callable[[Event], None] = lambda _: None
         self.calls: list[dict[str, Any]] = []
+        self.broker: Any = None
 
     def run_job(self, service: str, task: str, **options: Any) -> dict[str, dict[str, Any]]:
         """Run a task on the workers that `workers` names."""
@@ -146,6 +147,17 @@ class FakeClient:
     def show_broker(self) -> dict[str, Any]:
         """Return nothing: there is no broker."""
         return {}
+
+    def observe(self, task: str, workers: Sequence[str], timeout: float = 0) -> dict[str, dict[str, Any]]:
+        """Run a task on these workers, as `run_job` does."""
+        return self.run_job("all", task, workers=workers, timeout=timeout)
+
+    def ask_broker(self, task: str, **kwargs: Any) -> Any:
+        """Return what `broker` says, which records the request."""
+        self.calls.append({"broker": task, "kwargs": kwargs})
+        if isinstance(self.broker, Exception):
+            raise self.broker
+        return self.broker
 
     def describe(self) -> dict[str, Any]:
         """Return the environment and the workers."""

@@ -1,0 +1,1 @@
+"""Commands for workers of all services: `show norfab …`, `norfab …`."""

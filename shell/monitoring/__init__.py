@@ -1,0 +1,1 @@
+"""What `show norfab …` prints of workers, their jobs and logs, and of the broker."""
