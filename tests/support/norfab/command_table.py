@@ -11,17 +11,18 @@ from nfcli.models.commands.root import Root
 
 SAME = "same"
 INSTEAD = {
-    "norfab workers ping": "run SERVICE echo",
     "show norfab broker inventory": "no, because it may hold the broker's secrets",
-    "show norfab broker": "show norfab broker",
+    "show norfab broker statistics": "show norfab broker",
+    "show norfab broker status": "show norfab broker",
+    "show norfab broker version": "show norfab broker",
     "show norfab broker workers": "show norfab workers",
-    "show norfab workers version": "run SERVICE get_version",
-    "show norfab workers jobs summary": "run SERVICE job_list",
-    "show norfab workers jobs details": "run SERVICE job_details",
+    "show norfab workers statistics": "show norfab statistics",
+    "show norfab workers version": "show norfab version",
+    "show norfab workers jobs summary": "show norfab jobs",
+    "show norfab workers jobs details": "show norfab jobs uuid U",
     "show norfab client": "show norfab client",
     "show norfab client version": "nfcli --version",
     "show norfab client jobs": "show jobs",
-    "show norfab logging": "run SERVICE get_logs",
     "show nornir hosts": "run nornir get_nornir_hosts",
     "show filesharing files details": "show filesharing details",
     "nornir netconf": "run nornir netconf_CALL",
@@ -67,7 +68,9 @@ def _ours(row: Row) -> str:
     if command in INSTEAD:
         return INSTEAD[command]
     for count in range(len(words), 0, -1):
-        if (text := INSTEAD.get(" ".join(words[:count]))) is not None and not (row["service"] and row["task"]):
+        if (text := INSTEAD.get(" ".join(words[:count]))) is not None and not (
+            row["service"] and row["task"] and count < len(words)
+        ):
             return text
     if row["service"] is None or row["task"] is None:
         raise LookupError(f"no row of INSTEAD for {command}")
