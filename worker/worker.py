@@ -43,6 +43,7 @@ from .jobs.plugins import add_plugins
 from .jobs.task import TaskRegistry
 from .jobs.task_context import TaskContext
 from .mcp.app import build_app
+from .mcp.questions.sessions import SESSION_PURPOSE
 from .mcp.result_budget import ResultBudget
 from .tasks import audit, auth, backup, health, introspection, jobs, operations, token_import, token_sync, tools
 from .tasks.process_stats import resident_mbyte
@@ -221,6 +222,7 @@ class Worker:
             on_call=None if self.metrics is None else self.metrics.meters.tool_call,
             proxies=proxies,
             results=results,
+            session_key=context.fleet_key.derive(SESSION_PURPOSE),
         )
         self._add_reloads(app, proxies)
         served = app if self.metrics is None else self.metrics.counting(app)

@@ -110,7 +110,7 @@ FIGURES: dict[str, list[tuple[str, float]]] = {
     "python": [
         ("Running tasks have {} s from then on", executor.STOP_GRACE_SECONDS),
         ("A worker runs {words} jobs at a time", lane_threads.THREADS),
-        ("{words} of one client may have asked", lane_threads.MAX_WITHOUT_PLACE_PER_CLIENT),
+        ("{words} jobs of one client may have asked", lane_threads.MAX_WITHOUT_PLACE_PER_CLIENT),
         ("1 to {}", question.MAX_TIMEOUT_SECONDS),
     ],
     "service": [

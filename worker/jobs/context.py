@@ -86,12 +86,13 @@ class WorkerContext:
     def request_input(
         self, question: str, default: Any = False, timeout: float = 120, metadata: Mapping[str, Any] | None = None
     ) -> Any:
-        """Ask the client, wait for the answer and return it. Only the client that sent the job can answer.
+        """Ask the client, which sent the job or called the tool; wait for its answer and return it.
 
         The type of `default` says what is asked for: yes or no (a bool), an integer, a number, or text (a string or
         None). Without an answer within `timeout` seconds, 1 to 3,600, or if the client declines, the result is False
-        for yes or no, whatever the default, and else the default. The question ends with the client's own timeout too.
-        `metadata` has JSON values for the client; shells show `metadata["preview"]` above the question.
+        for yes or no, whatever the default, and else the default. The question ends with the client's own timeout too,
+        and at an MCP client after 10 minutes. `metadata` has JSON values for the client; clients show
+        `metadata["preview"]` above the question.
 
         Other jobs don't wait meanwhile. A client may have 5 jobs that have asked, and a job one open question.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ...models.protocol.jobs import Result, ResultFormat
+from .channels.base import NO_CHANNEL, Channel
 from .context import WorkerContext
 from .reach import TaskReach
 
@@ -84,14 +85,19 @@ class TaskContext(WorkerContext):
     seconds_left: Callable[[], float] = lambda: math.inf
 
     def run_tool(
-        self, task: str, arguments: dict[str, Any], user: ToolUser | None, cancelled: threading.Event
+        self,
+        task: str,
+        arguments: dict[str, Any],
+        user: ToolUser | None,
+        cancelled: threading.Event,
+        channel: Channel = NO_CHANNEL,
     ) -> Result:
         """Run a task for an MCP client as `TaskRegistry.run` does; `user` is None without authentication."""
 
         def may_use(access: ToolAccess) -> bool:
             return access.allows(user)
 
-        context = replace(self, is_relayed=True, may_use=may_use, cancelled=cancelled)
+        context = replace(self, is_relayed=True, may_use=may_use, cancelled=cancelled, channel=channel)
         return self.registry.run(context, task, arguments)
 
     def for_plugin(self) -> WorkerContext:

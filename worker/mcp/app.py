@@ -1,15 +1,16 @@
 """The MCP application: a worker's tools and prompts over stateless streamable HTTP, behind the request middleware.
 
 The SDK serves both protocol eras: 2025-11-25 and older, which begin with `initialize`, and 2026-07-28, where each POST
-is self-contained. There are no sessions. Where the tools can change there are notification streams; the middleware ends
-them with their token, so that nothing outlives it.
+is self-contained. Only clients of the first that can be asked get session ids, and nothing is kept for them. Where the
+tools can change there are notification streams; the middleware ends them with their token, so that nothing outlives it.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -40,10 +41,12 @@ from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .messages import MessageApp
 from .notifications import ListChangeNotifier
+from .questions.own_calls import OwnCalls, RunTask
+from .questions.sessions import ClientSessions, OpenQuestions, QuestionApp
 from .reply_streams import Pace, ReplyStreams
 from .result_budget import ResultBudget, ResultBudgetApp
 from .running_calls import CancellationApp
-from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
+from .tool_calls import OnCall, ReadArguments, RunJob, ToolCalls
 
 _REMEMBERED_URLS = 64
 
@@ -64,19 +67,23 @@ def build_app(
     proxies: TrustedProxies | None = None,
     pace: Pace | None = None,
     results: ResultBudget | None = None,
+    session_key: bytes | None = None,
 ) -> RequestMiddleware:
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of other
     services; it is None without a broker, where the tools never change. `on_rejected` is called with client's address,
     reason and token of each request that authentication rejects, `on_call` after each tool call. `readiness` answers
-    the ready probe; `proxies`, `pace` (of streamed replies), `results` replace the usual ones.
+    the ready probe; `proxies`, `pace` (of streamed replies), `results` replace the usual ones. Session ids are valid on
+    all workers with the same `session_key`; None: on this one alone.
     """
     notifier = None if run_job is None else ListChangeNotifier()
+    requests, questions = ActiveRequests(), OpenQuestions()
+    own_calls = OwnCalls(run_task, requests.track, questions)
     calls = ToolCalls(
         name,
         catalogue,
-        run_task=run_task,
+        own_calls=own_calls,
         read_arguments=read_arguments,
         run_job=run_job,
         timeout=inventory.tools.timeout,
@@ -85,26 +92,34 @@ def build_app(
     policy = replace(_access_policy(name, url, inventory, proxies, notifier), readiness=readiness)
     policy = _with_bearer_tokens(policy, url, inventory, store, on_rejected)
     manager = _session_manager(make_server(name, catalogue, calls, notifier))
-    requests = ActiveRequests()
     watches = [partial(requests.watch, store.on_revoked, policy.is_live)]
     watches += [] if notifier is None else [partial(notifier.watch, catalogue)]
-    served = ReplyStreams(MessageApp(CancellationApp(StreamableHTTPASGIApp(manager), calls.running)), pace)
+    sessions = ClientSessions(secrets.token_bytes(32) if session_key is None else session_key)
+    asking = QuestionApp(CancellationApp(StreamableHTTPASGIApp(manager), calls.running), sessions, questions)
+    served = ReplyStreams(MessageApp(asking), pace)
     app = _require_authentication(ResultBudgetApp(served, results or ResultBudget()), inventory)
     introspection = introspection_at(url, inventory, store.lookup, policy)
-    close = None if notifier is None else notifier.close
-    lifespan = partial(_lifespan, manager, watches)
+    lifespan, close = partial(_lifespan, manager, watches, own_calls), partial(_close_streams, own_calls, notifier)
     return RequestMiddleware(app, policy, requests, lifespan, close, introspection=introspection)
 
 
 @asynccontextmanager
 async def _lifespan(
-    manager: StreamableHTTPSessionManager, watches: Iterable[Callable[[], AbstractContextManager[None]]]
+    manager: StreamableHTTPSessionManager,
+    watches: Iterable[Callable[[], AbstractContextManager[None]]],
+    own_calls: OwnCalls,
 ) -> AsyncIterator[None]:
-    async with manager.run():
-        with ExitStack() as entered:
-            for watch in watches:
-                entered.enter_context(watch())
-            yield
+    async with manager.run(), AsyncExitStack() as entered:
+        for watch in watches:
+            entered.enter_context(watch())
+        entered.push_async_callback(own_calls.close)
+        yield
+
+
+def _close_streams(own_calls: OwnCalls, notifier: ListChangeNotifier | None) -> None:
+    own_calls.end_questions()
+    if notifier is not None:
+        notifier.close()
 
 
 def _access_policy(

@@ -8,12 +8,13 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 
-from ...models.errors import ToolCallError
+from ...models.errors import TaskError, ToolCallError
 from ..fair_queue import FairQueue
 
 TASK_PLACES = 40
@@ -22,6 +23,9 @@ TASK_PLACES_PER_TOKEN = 10
 JOB_PLACES = 150
 """Calls of other services' tasks at a time."""
 JOB_PLACES_PER_TOKEN = 25
+MAX_ASKING = 100
+"""Calls that have asked their client, whose tasks run on without a place."""
+MAX_ASKING_PER_TOKEN = 5
 CHECK_PLACES = 3
 """Checks of arguments and results at a time, which take only processor time, up to a second each."""
 CHECK_PLACES_PER_TOKEN = 1
@@ -64,11 +68,17 @@ class CallPlaces:
             turn.set_result(None)
 
 
-class _Run:
-    """One function in a thread, which is begun once and not after it has been cancelled."""
+class TaskRun:
+    """One function in a thread, which is begun once and not after it has been cancelled.
 
-    def __init__(self, token: str) -> None:
+    `give_place` is called in its thread before it waits for its client, and gives its place to others; it raises a
+    TaskError where too many do so.
+    """
+
+    def __init__(self, token: str, give_place: Callable[[TaskRun], None]) -> None:
         self.token = token
+        self.give_place = partial(give_place, self)
+        self.has_asked = False
         self.cancelled = threading.Event()
         self.has_place = True
         self._lock = threading.Lock()
@@ -103,22 +113,25 @@ class TaskThreads:
         self._places = CallPlaces(places, places_per_token, waiting_per_token)
         self._max_abandoned, self._max_abandoned_per_token = places, places_per_token
         self._abandoned: Counter[str] = Counter()
+        self._asking: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self._limiter = anyio.CapacityLimiter(math.inf)
 
-    async def run(self, token: str, function: Callable[[threading.Event], _ValueT]) -> _ValueT:
-        """Return what a function returns that is called in a thread, with an event that is set when it is cancelled.
+    async def run(self, token: str, function: Callable[[TaskRun], _ValueT]) -> _ValueT:
+        """Return what a function returns that is called in a thread; its run has an event for when it is cancelled.
 
         Raises:
             ToolCallError: as `CallPlaces.acquire`; and what the function raises.
         """
         await self._places.acquire(token)
-        run, loop = _Run(token), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        run = TaskRun(token, partial(self._give_place, loop))
 
         def work() -> _ValueT:
             if not run.begin():
                 raise RuntimeError("cancelled before it began")  # nobody awaits it
             try:
-                return function(run.cancelled)
+                return function(run)
             finally:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._end, run)
@@ -129,9 +142,32 @@ class TaskThreads:
             self._abandon(run)
             raise
 
-    def _abandon(self, run: _Run) -> None:
-        if not run.cancel():
+    def _give_place(self, loop: asyncio.AbstractEventLoop, run: TaskRun) -> None:
+        """Free the place of a run, from its thread."""
+        with self._lock:
+            if run.has_asked or run.cancelled.is_set():
+                return
+            if self._asking[run.token] >= MAX_ASKING_PER_TOKEN:
+                raise TaskError(f"{MAX_ASKING_PER_TOKEN} calls of this token have asked questions: answer them")
+            if self._asking.total() >= MAX_ASKING:
+                raise TaskError(f"{MAX_ASKING} calls have asked questions: call again later")
+            self._asking[run.token] += 1
+            run.has_asked = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._free_place, run)
+
+    def _free_place(self, run: TaskRun) -> None:
+        if run.has_place:
+            run.has_place = False
             self._places.release(run.token)
+
+    def _abandon(self, run: TaskRun) -> None:
+        with self._lock:
+            has_begun, has_asked = run.cancel(), run.has_asked
+        if not has_begun:
+            self._places.release(run.token)
+        elif has_asked:
+            self._free_place(run)
         elif (
             self._abandoned.total() < self._max_abandoned
             and self._abandoned[run.token] < self._max_abandoned_per_token
@@ -141,10 +177,13 @@ class TaskThreads:
             self._abandoned[run.token] += 1
             self._places.release(run.token)
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: TaskRun) -> None:
+        if run.has_asked:
+            with self._lock:
+                self._asking[run.token] -= 1
+                self._asking += Counter()  # drops zero counts
         if run.has_place:
-            run.has_place = False
-            self._places.release(run.token)
-            return
-        self._abandoned[run.token] -= 1
-        self._abandoned += Counter()  # drops zero counts
+            self._free_place(run)
+        elif not run.has_asked:
+            self._abandoned[run.token] -= 1
+            self._abandoned += Counter()

@@ -2,13 +2,15 @@
 
 A reply begins as JSON if it is ready soon. Otherwise an event stream begins, for clients that accept one: it carries
 progress notifications if the request has a `progressToken`, else comments, and in the end the same reply as an event.
+A task that reports its progress, or asks, makes a stream begin at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import anyio
@@ -34,6 +36,14 @@ class Pace(NamedTuple):
     comment: float = COMMENT_SECONDS
 
 
+_current: ContextVar[ReplyStream | None] = ContextVar("reply", default=None)
+
+
+def current_reply() -> ReplyStream | None:
+    """Return the reply of the request that is being served, None for one whose client accepts no stream."""
+    return _current.get()
+
+
 class ReplyStreams:
     """An ASGI application that makes an event stream of another one's JSON reply once a request takes long.
 
@@ -47,9 +57,11 @@ class ReplyStreams:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         if not _accepts_stream(scope):
+            _current.set(None)
             await self._app(scope, receive, send)
             return
-        reply = _Reply(receive, send, self._pace)
+        reply = ReplyStream(receive, send, self._pace)
+        _current.set(reply)
         try:
             await self._app(scope, reply.receive, reply.send)
         except asyncio.CancelledError:
@@ -59,8 +71,11 @@ class ReplyStreams:
             reply.close()
 
 
-class _Reply:
-    """One reply: JSON, or an event stream that begins after a while."""
+class ReplyStream:
+    """One reply: JSON, or an event stream that begins after a while, or with a message that is sent before the reply.
+
+    Belongs to the loop that serves the request.
+    """
 
     def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
         self._receive = receive
@@ -73,10 +88,12 @@ class _Reply:
         self._request_id: int | str | None = None
         self._inner: list[bytes] = []
         self._is_streaming = self._is_relayed = self._has_ended = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._progress = 0.0
         self._timer = self._loop.call_later(pace.begin, self._begin)
 
     async def receive(self) -> Message:
+        """Receive a message of the request, and keep its body."""
         message = await self._receive()
         if message["type"] == "http.request":
             self._body += message.get("body", b"")
@@ -113,8 +130,44 @@ class _Reply:
         """Send nothing more."""
         self._has_ended = True
         self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    def push(self, message: Mapping[str, Any]) -> None:
+        """Send a JSON-RPC message before the reply, after those that were pushed before it; from the loop."""
+        body = _event(json.dumps({"jsonrpc": "2.0", **message}, ensure_ascii=False).encode())
+        self._start(self._send_part(lambda: body))
+
+    def push_progress(self, text: str) -> None:
+        """Send a progress notification with a text, if the request has a token for them."""
+        request = _request(self._body)
+        token = None if request is None else _progress_token(request)
+        if token is not None:
+            self._start(self._send_part(lambda: self._notification(token, text)))
+
+    def _start(self, sending: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(sending)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_part(self, body: Callable[[], bytes]) -> None:
+        """Send a part of the stream, which begins with it if it hasn't yet; nothing if the reply has ended."""
+        async with self._lock:
+            if self._has_ended:
+                return
+            if not self._is_streaming:
+                self._is_streaming = True
+                await self._send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
+            await self._send({"type": "http.response.body", "body": body(), "more_body": True})
+
+    def _notification(self, token: int | str, text: str | None = None) -> bytes:
+        """Return a notification; the progress is the time so far, since it has to increase with each of them."""
+        seconds = self._loop.time() - self._started
+        self._progress = max(round(seconds, 3), round(self._progress + 0.001, 3))
+        text = f"running for {seconds:.0f} s" if text is None else text
+        parameters = {"progressToken": token, "progress": self._progress, "message": text}
+        message = {"jsonrpc": "2.0", "method": "notifications/progress", "params": parameters}
+        return _event(json.dumps(message, ensure_ascii=False).encode())
 
     async def _finish(self, body: bytes) -> None:
         self._has_ended = True
@@ -128,19 +181,12 @@ class _Reply:
         request = _request(self._body)
         if request is not None:
             self._request_id = request["id"]
-            self._task = self._loop.create_task(self._keep_alive(_progress_token(request)))
+            self._start(self._keep_alive(_progress_token(request)))
 
     async def _keep_alive(self, token: int | str | None) -> None:
         """Send the head of a stream, and then notifications or comments until the reply ends."""
-        while True:
-            async with self._lock:
-                if self._has_ended:
-                    return
-                if not self._is_streaming:
-                    self._is_streaming = True
-                    await self._send({"type": "http.response.start", "status": 200, "headers": list(EVENT_STREAM)})
-                body = _COMMENT if token is None else _progress(token, self._loop.time() - self._started)
-                await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        while not self._has_ended:
+            await self._send_part(lambda: _COMMENT if token is None else self._notification(token))
             await asyncio.sleep(self._pace.comment if token is None else self._pace.progress)
 
 
@@ -170,12 +216,6 @@ def _progress_token(request: Mapping[str, Any]) -> int | str | None:
     except (KeyError, TypeError):
         return None
     return token if type(token) in {int, str} else None
-
-
-def _progress(token: int | str, seconds: float) -> bytes:
-    """Return a notification; the progress is the time so far, since it has to increase with each of them."""
-    parameters = {"progressToken": token, "progress": round(seconds, 3), "message": f"running for {seconds:.0f} s"}
-    return _event(json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": parameters}).encode())
 
 
 def _event(message: bytes) -> bytes:

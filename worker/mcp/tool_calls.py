@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -14,14 +13,13 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, TextContent
+from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, InputRequiredResult, TextContent
 
 from ...models.errors import NfcliError, ToolCallError
 from ...models.invisible import has_invisible
-from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
+from ...models.protocol.jobs import failure_reason, strip_tracebacks
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
-from ..tools.policy import ToolUser
 from ..tools.texts import clean_line, clean_strings
 from .call_places import (
     CHECK_PLACES,
@@ -32,6 +30,7 @@ from .call_places import (
     CallPlaces,
     TaskThreads,
 )
+from .questions.own_calls import OwnCalls
 from .result_budget import current_reservation
 from .running_calls import RunningCalls, call_key, current_user, mcp_client_name
 
@@ -39,9 +38,9 @@ log = logging.getLogger(__name__)
 
 SLACK_SECONDS = 5.0  # on top of the timeout that the fabric itself observes
 MAX_REASON_CHARACTERS = 1_000
+_ASKED = "asked"
 _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text that looks like one
 
-RunTask = Callable[[str, dict[str, Any], ToolUser | None, threading.Event], Result]
 ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 
@@ -62,8 +61,8 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    `run_task` runs a task of the worker itself for a user, and an event tells when its result is not wanted any more;
-    `read_arguments` returns the arguments that it would get, by all of their names; both are called from other threads.
+    `own_calls` runs a task of the worker itself, and `read_arguments` returns the arguments that it would get, by all
+    of their names; it is called from other threads.
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
     after `timeout` seconds at the latest; it is None without a broker. `on_call` is called with the name of the tool,
     empty for an unknown one, the outcome, and the seconds that the call took. `running` are the calls that are being
@@ -75,7 +74,7 @@ class ToolCalls:
         worker_name: str,
         catalogue: ToolCatalogue,
         *,
-        run_task: RunTask,
+        own_calls: OwnCalls,
         read_arguments: ReadArguments,
         run_job: RunJob | None,
         timeout: float,
@@ -83,18 +82,19 @@ class ToolCalls:
     ) -> None:
         self._worker_name = worker_name
         self._catalogue = catalogue
-        self._run_task = run_task
+        self._own_calls = own_calls
         self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
         self._on_call = on_call
         self.running = RunningCalls()
-        self._threads = TaskThreads()
         # Apart: a task that waits for something must not delay them, and they take turns for the processor.
         self._checks = TaskThreads(CHECK_PLACES, CHECK_PLACES_PER_TOKEN, CHECKS_WAITING_PER_TOKEN)
         self._job_places = CallPlaces(JOB_PLACES, JOB_PLACES_PER_TOKEN)
 
-    async def call(self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
+    async def call(
+        self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams
+    ) -> CallToolResult | InputRequiredResult:
         """Run the task of a tool; errors other than an unknown tool are returned as results.
 
         A call ends when its client cancels it, or disconnects. A task of this worker that has begun is notified, and
@@ -111,7 +111,6 @@ class ToolCalls:
             raise MCPError(
                 INVALID_PARAMS, f"unknown tool {params.name[:64]!r}; call tools/list for the available names"
             )
-        arguments = params.arguments or {}
         log.info(
             "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
@@ -119,10 +118,11 @@ class ToolCalls:
         started, outcome = time.monotonic(), "cancelled"
         try:
             outcome, result = await self.running.run(
-                key, context.request, partial(self._call, tool, arguments, key.token)
+                key, context.request, partial(self._call, tool, context, params, key.token)
             )
         finally:
-            self._observe(tool.name, outcome, started)
+            if outcome != _ASKED:  # the next request goes on with the call
+                self._observe(tool.name, outcome, started)
         return result
 
     def _observe(self, tool: str, outcome: str, started: float) -> None:
@@ -137,17 +137,28 @@ class ToolCalls:
         """
         return await self._checks.run(token, lambda _cancelled: function())
 
-    async def _call(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> tuple[str, CallToolResult]:
+    async def _call(
+        self,
+        tool: PublishedTool,
+        context: ServerRequestContext[Any, Any],
+        params: CallToolRequestParams,
+        token: str,
+    ) -> tuple[str, CallToolResult | InputRequiredResult]:
         """Return the outcome of a call, and what its client gets."""
+        arguments = params.arguments or {}
         try:
             if not tool.is_own or tool.guardrails.has_argument_rules:
                 refusal = await self.check(token, partial(self._refusal, tool, arguments))
                 if refusal is not None:
                     return "refused", _failure(refusal)
-            results = await self._run(tool, arguments, token)
+            results = await self._run(tool, context, params, token)
+            if isinstance(results, InputRequiredResult):
+                return _ASKED, results
             result = await self._call_result(tool, results, token)
         except NfcliError as error:
             return "failed", await self._failed_call(tool, error, token)
+        except MCPError:
+            raise
         except Exception as error:  # noqa: BLE001  the SDK would send its text to the client
             log.error("call of %s failed: %s", tool.name, type(error).__name__)
             return "failed", _failure(f"internal error in the call of {tool.name}: {type(error).__name__}")
@@ -184,20 +195,28 @@ class ToolCalls:
             is_error=any(isinstance(result, Mapping) and bool(result.get("failed")) for result in results.values()),
         )
 
-    async def _run(self, tool: PublishedTool, arguments: dict[str, Any], token: str) -> _Results:
-        """Return `{worker: Result}`.
+    async def _run(
+        self,
+        tool: PublishedTool,
+        context: ServerRequestContext[Any, Any],
+        params: CallToolRequestParams,
+        token: str,
+    ) -> _Results | InputRequiredResult:
+        """Return `{worker: Result}`, or the question that the task asks.
 
         Raises:
             NfcliError: no worker returned a result.
         """
         if tool.is_own:
-            result = await self._threads.run(token, partial(self._run_task, tool.task, arguments, current_user()))
+            result = await self._own_calls.run(context, params, tool.task, token)
+            if isinstance(result, InputRequiredResult):
+                return result
             return {self._worker_name: result.model_dump(mode="json")}
         if self._run_job is None:
             raise ToolCallError(f"cannot call service {tool.service}: this worker has no broker")
         await self._job_places.acquire(token)
         try:
-            results = await self._await_job(self._run_job, tool, arguments)
+            results = await self._await_job(self._run_job, tool, params.arguments or {})
         finally:
             self._job_places.release(token)
         if not results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from mcp import Client, MCPError
 from nfcli.models.protocol.jobs import Result
 from nfcli.worker.mcp import handlers
 from nfcli.worker.mcp.handlers import make_server
+from nfcli.worker.mcp.questions.own_calls import OwnCalls
+from nfcli.worker.mcp.questions.sessions import OpenQuestions
 from nfcli.worker.mcp.tool_calls import ToolCalls
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolPolicy
@@ -62,7 +65,7 @@ def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
     calls = ToolCalls(
         "w1",
         own,
-        run_task=lambda _task, _arguments, _cancelled: Result(),
+        own_calls=OwnCalls(lambda *_: Result(), lambda _token: nullcontext(), OpenQuestions()),
         read_arguments=lambda _task, arguments: arguments,
         run_job=None,
         timeout=600,

@@ -40,6 +40,11 @@ class Question:
         self._value: Any = None
         self._reason: str | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the question takes no answer any more."""
+        return self._ended.is_set()
+
     def answer(self, value: Any) -> None:
         """Answer the question with a value as `InputRequest.read` returns it; TaskError if it has ended."""
         self._end(Outcome.RECEIVED, value)
@@ -65,6 +70,7 @@ class Question:
         with self._lock:
             if self._outcome is None:
                 self._outcome, self._value = Outcome.TIMEOUT, self.request.without_answer
+                self._ended.set()
             if self._reason is not None:
                 raise TaskError(self._reason)
             return self._outcome, self._value

@@ -1,0 +1,1 @@
+"""Questions of a tool's task to the client that calls it."""
