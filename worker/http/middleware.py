@@ -27,7 +27,7 @@ from .allowed_hosts import host_patterns, origin_patterns, sharing_patterns
 from .authentication import authenticate, delay_response, recheck_token
 from .connections.protocol import mark_known
 from .forwarding.elements import ForwardingError
-from .forwarding.origin import RequestOrigin, names_host, remember, request_origin
+from .forwarding.origin import RequestOrigin, names_host, names_sender, remember, request_origin
 from .policy import HEALTH_PATH, READY_PATH, AccessPolicy, AuthScheme, Caller
 from .public.cross_origin import (
     REQUESTED_HEADERS,
@@ -280,7 +280,7 @@ class RequestMiddleware:
             return _AUTHORIZATION_TOO_LONG
         if duplicate is not None:
             return error_response(400, f"more than one {duplicate} header")
-        self._warn_about_silence(origin)
+        self._warn_about_silence(scope, origin)
         remember(scope, origin)
         return None
 
@@ -290,8 +290,9 @@ class RequestMiddleware:
             log.warning("rejected a request that came through the proxy %s: %s", proxy, reason)
         return error_response(400, reason)
 
-    def _warn_about_silence(self, origin: RequestOrigin) -> None:
-        if origin.proxy and origin.address == origin.proxy and self._is_first("proxy", origin.proxy):
+    def _warn_about_silence(self, scope: Scope, origin: RequestOrigin) -> None:
+        is_silent = origin.proxy and origin.address == origin.proxy and not names_sender(scope)
+        if is_silent and self._is_first("proxy", origin.proxy):
             log.warning(
                 "the trusted proxy %s does not name its clients: they count as one address; "
                 "let it set X-Forwarded-For (man page proxies)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -150,6 +151,15 @@ def names_host(scope: Scope) -> bool:
     """Whether a proxy's headers name the host of the URL that the client used."""
     headers = _lists(scope)
     return _HOST in headers or any("host" in element for element in parse_forwarded(headers.get(_FORWARDED, "")))
+
+
+def names_sender(scope: Scope) -> bool:
+    """Whether the headers of a proxy name the address that it got a request from, which may be its own machine's."""
+    headers = _lists(scope)
+    senders = split_list(headers.get(_FOR, ""))[-1:]
+    with suppress(ForwardingError):
+        senders += [element.get("for", "") for element in parse_forwarded(headers.get(_FORWARDED, ""))[-1:]]
+    return any(parse_node(sender) is not None for sender in senders)
 
 
 def _first_host(scope: Scope) -> str:

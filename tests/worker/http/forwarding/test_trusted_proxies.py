@@ -116,3 +116,23 @@ def test_proxy_that_names_nobody_is_logged_once(served_worker: Serve, caplog: py
     assert second.startswith(
         "rejected a request that came through the proxy 127.0.0.1: the scheme that the proxy names"
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "is_named"),
+    [
+        (("x-forwarded-for", "127.0.0.1"), True),
+        (("forwarded", 'for="127.0.0.1:80";proto=http'), True),
+        (("x-forwarded-for", "127.0.0.1, unknown"), False),
+        (("forwarded", "for=127.0.0.1, for=_hidden"), False),
+        ((PROTO, "http"), False),
+    ],
+)
+def test_client_on_the_machine_of_the_proxy_is_named(
+    served_worker: Serve, caplog: pytest.LogCaptureFixture, header: tuple[str, str], is_named: bool
+) -> None:
+    """It has the proxy's address, as whoever tries the proxy with curl first of all."""
+    worker = served_worker(trusted_proxies=["127.0.0.0/8"])
+    with caplog.at_level(logging.WARNING, logger="nfcli.worker.http"):
+        assert worker.post(headers=(header,))[0] == 200
+    assert ("does not name its clients" in caplog.text) is not is_named
