@@ -1,4 +1,4 @@
-"""Plugins: the user's modules, whose `@task` functions become tasks of the worker.
+"""Plugins: the user's modules, whose `@task` functions and `commands` become tasks of the worker.
 
 Their code runs in the worker's process with all its rights. A plugin that can't be loaded stops the start, with one
 line that names it and the remedy.
@@ -26,6 +26,7 @@ from pydantic_core import from_json, to_json
 from ...models.errors import TaskError, WorkerStartError
 from ...models.protocol.jobs import Result
 from ...models.tasks.auth import RESERVED_PREFIX, is_token_task
+from ...models.tasks.base import TaskInput
 from .task import TaskFunction, TaskRegistry, TaskSpec, specs_of
 from .task_context import TaskContext
 from .trusted_imports import UntrustedModuleError, guard_imports, verify_spec
@@ -33,6 +34,7 @@ from .trusted_imports import UntrustedModuleError, guard_imports, verify_spec
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MAX_REASON_CHARACTERS = 300
 _OWN_FILES = (__file__, importlib.__file__)
 
@@ -56,7 +58,9 @@ def add_plugins(registry: TaskRegistry, names: Sequence[str], folder: Path) -> N
     for plugin in names:
         log.info("loading plugin %s", plugin)
         # A plugin may import the worker's own tasks to call them.
-        specs = [spec for spec in specs_of(_import(plugin)) if not any(spec is each for each in ours)]
+        module = _import(plugin)
+        specs = [spec for spec in specs_of(module) if not any(spec is each for each in ours)]
+        specs += _commands_of(plugin, module)
         if not specs:
             raise WorkerStartError(
                 f"plugin {plugin} has no tasks: mark a function with @task, "
@@ -124,6 +128,35 @@ def _import(plugin: str) -> ModuleType:
             f"plugin {plugin} can't be loaded: {_reason(error)}{_location(error.__traceback__)}: "
             "fix it, or remove it from `plugins` in the worker's inventory"
         ) from None
+
+
+def _commands_of(plugin: str, module: ModuleType) -> list[TaskSpec]:
+    """Return the tasks of the commands that a plugin brings: models with a method `run(worker)`, in its `commands`.
+
+    The shell gets their schemas alone, and never imports the plugin.
+    """
+    models = getattr(module, "commands", ())
+    if not isinstance(models, list | tuple) or not all(map(_is_command, models)):
+        raise WorkerStartError(
+            f"plugin {plugin}: commands must be a list of subclasses of TaskInput, each with a method run(self, worker)"
+        )
+    return [_command_spec(plugin.replace(".", "_"), model) for model in models]
+
+
+def _is_command(model: object) -> bool:
+    is_model = isinstance(model, type) and issubclass(model, TaskInput)
+    return is_model and inspect.isfunction(getattr(model, "run", None))
+
+
+def _command_spec(group: str, model: type[Any]) -> TaskSpec:
+    """Return the task of a command; the keys `group` and `name` of its entry say where the shell has it."""
+    word = _WORD_BOUNDARY.sub("_", model.__name__).lower()
+
+    def run(worker: Any, arguments: Any) -> Any:
+        return arguments.run(worker)
+
+    run.__name__, run.__doc__ = f"{group}__{word}", model.__doc__
+    return TaskSpec(run.__name__, run, model, Any, None, more={"command": {"group": group, "name": word}})
 
 
 def _validate(plugin: str, spec: TaskSpec) -> None:

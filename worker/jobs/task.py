@@ -127,7 +127,7 @@ class TaskSpec:
     audited. `run_inline`: it only reads memory, so the thread that receives the job runs it. `is_read`: it waits for
     nothing but this worker's own memory and disk, so its jobs don't queue behind tasks that do. `restricted`: it shows
     or changes what clients must be authorized for, so its jobs have to be signed where the inventory says so, and other
-    workers' are refused. `shows_tokens`: its results have tokens in them.
+    workers' are refused. `shows_tokens`: its results have tokens in them. `more`: further keys of the entry.
     """
 
     name: str
@@ -140,6 +140,7 @@ class TaskSpec:
     is_read: bool = False
     restricted: bool = False
     shows_tokens: bool = False
+    more: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if is_token_task(self.name):
@@ -207,6 +208,7 @@ class TaskSpec:
             "fastapi": False,
             "mcp": self.mcp.entry() if self.mcp else False,
             "agent": {},
+            **(self.more or {}),
         }
 
     @cached_property

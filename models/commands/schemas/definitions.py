@@ -52,6 +52,14 @@ class TaskDefinition:
         return annotations.get("destructiveHint") is True and annotations.get("readOnlyHint") is not True
 
     @property
+    def place(self) -> tuple[str, str] | None:
+        """The group and the word of a command of a plugin; None for any other task."""
+        command = _mapping(self.entry.get("command"))
+        group, word = command.get("group"), command.get("name")
+        is_usable = is_usable_name(group) and is_usable_name(word)
+        return (str(group), str(word)) if is_usable else None
+
+    @property
     def takes_others(self) -> bool:
         """Whether it takes arguments that its schema doesn't name."""
         return not self.versions or any(version.get("additionalProperties", False) for version in self.versions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache, partial
 from types import new_class
@@ -71,6 +72,18 @@ class ServiceGroup(OnDemandGroup, prompt=""):
         return {} if cls.SOURCE is None else cls.SOURCE.task_entries(cls.SERVICE)
 
 
+class PluginGroup(OnDemandGroup, prompt=""):
+    """The commands of one plugin."""
+
+    FOLDS_DASHES: ClassVar[bool] = True
+    COMMANDS: ClassVar[Mapping[str, Entry]] = {}
+
+    @classmethod
+    def load_entries(cls) -> dict[str, Entry]:
+        """Return the commands."""
+        return dict(cls.COMMANDS)
+
+
 def with_tasks(root: type[CommandGroup], source: TaskSource) -> type[CommandGroup]:
     """Return a root of the command tree whose groups `run` and `service` have the tasks that `source` knows."""
     models: dict[str, type[BaseModel]] = {}
@@ -84,17 +97,30 @@ def with_tasks(root: type[CommandGroup], source: TaskSource) -> type[CommandGrou
 
 
 def task_entries(tasks: Mapping[str, TaskDefinition]) -> dict[str, Entry]:
-    """Return what can be typed below a service; a task's model is made when it is first asked for."""
-    return {
-        name: Entry(
-            name, name, FieldInfo(default=None, description=task.description), cache(partial(make_command, task))
-        )
-        for name, task in tasks.items()
-    }
+    """Return what can be typed below a service; a task's model is made when it is first asked for.
+
+    Commands of plugins are in a group with the plugin's name, unless a task has it.
+    """
+    found: dict[str, Entry] = {}
+    groups: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+    for name, task in tasks.items():
+        group, word = task.place or ("", name)
+        is_grouped = bool(group) and group not in tasks
+        place, word = (groups[group], word) if is_grouped else (found, name)
+        description = FieldInfo(default=None, description=task.description)
+        place[word] = Entry(word, word, description, cache(partial(make_command, task)))
+        if is_grouped and group not in found:
+            text = FieldInfo(default=None, description=f"Commands of the plugin {group}")
+            found[group] = Entry(group, group, text, cache(partial(_make_plugin_group, task.service, group, place)))
+    return dict(sorted(found.items()))
 
 
 def _make_service_group(service: str, source: TaskSource | None) -> type[BaseModel]:
     return _subclass(ServiceGroup, {"SOURCE": source, "SERVICE": service}, f"nf[{service}]#")
+
+
+def _make_plugin_group(service: str, group: str, commands: Mapping[str, Entry]) -> type[BaseModel]:
+    return _subclass(PluginGroup, {"COMMANDS": commands}, f"nf[{service}-{group}]#")
 
 
 def _subclass(base: type[CommandGroup], attributes: dict[str, Any], prompt: str = "") -> type[CommandGroup]:

@@ -36,6 +36,18 @@ def greet(worker: WorkerContext, arguments: Greeting) -> dict:
 def wipe(worker: WorkerContext, arguments: TaskInput) -> bool:
     """Destroy something."""
     return True
+
+
+class CountDown(TaskInput):
+    """Count down to zero."""
+
+    start: Annotated[int, Field(description="Where to begin", ge=0)] = 3
+
+    def run(self, worker: WorkerContext) -> dict:
+        return {"count": [*range(self.start, -1, -1)], "uuid": bool(worker.uuid)}
+
+
+commands = [CountDown]
 '''
 
 
@@ -74,6 +86,27 @@ def test_one_command_line(environment: Environment, nfcli: NfcliRunner, tmp_path
         "            ├── mood:    Mood, default 'glad'",
         "            └── password:    Password",
     ]
+
+
+def test_commands_that_a_plugin_brings(environment: Environment, nfcli: NfcliRunner) -> None:
+    """Below the plugin's name, checked as all others; the worker knows the defaults."""
+    run = ("run", "fastmcp", "lab_tasks", "count-down")
+    done = nfcli(*run, environment=environment)
+    assert (done.returncode, done.stdout) == (0, shown({"count": [3, 2, 1, 0], "uuid": True}))
+    done = nfcli(*run, "start", "-1", environment=environment)
+    assert (done.returncode, done.stderr) == (2, "count_down: start: must be 0 or more, got '-1'\n")
+    done = nfcli("man", "tree", "run.fastmcp.lab-tasks", environment=environment)
+    assert done.stdout.splitlines()[2:] == [
+        "    └── fastmcp:    1 worker",
+        "        └── lab_tasks:    Commands of the plugin lab_tasks",
+        "            └── count_down:    Count down to zero.",
+        "                ├── timeout:    Job timeout",
+        "                ├── workers:    Filter worker to target, default 'all'",
+        "                └── start:    Where to begin, default '3'",
+    ]
+    script = "service fastmcp\nlab-tasks\ncount_down start 0\n"
+    done = nfcli(environment=environment, stdin=script)
+    assert (done.stdout, done.returncode) == (shown({"count": [0], "uuid": True}), 0)
 
 
 def test_a_script(environment: Environment, nfcli: NfcliRunner) -> None:

@@ -10,6 +10,7 @@ from nfcli.models.commands.auth import CreateToken, DeleteToken
 from nfcli.models.commands.base import JobArguments, entries, find_entry
 from nfcli.models.commands.schemas.commands import TaskCommand, make_command
 from nfcli.models.commands.schemas.definitions import TaskDefinition, merge_tasks
+from nfcli.models.commands.schemas.groups import task_entries
 from nfcli.models.errors import NoWorkersError, TaskError, UsageError
 
 TEXT = {"type": "string"}
@@ -200,3 +201,34 @@ def test_odd_entries_are_left_out() -> None:
     for answer in ({}, None, "text", [{}] * 10_001):
         with pytest.raises(TaskError, match="w1: the answer to list_tasks is not a list of at most 10000 tasks"):
             merged(answer)
+
+
+def placed(group: object, word: object, **entry: Any) -> dict[str, Any]:
+    """Return the entry of a plugin's command."""
+    return task(name=f"{group}__{word}", command={"group": group, "name": word}, **entry)
+
+
+def test_commands_of_plugins_are_below_the_plugins_name() -> None:
+    """They run the task whose entry says so, and nothing else."""
+    found = task_entries(merged([task(), placed("lab", "count"), placed("lab", "add"), placed("other", "add")]))
+    assert [*found] == ["lab", "other", "say"]
+    group = found["lab"].model
+    assert group is not None
+    assert [*entries(group)] == ["add", "count"]
+    model = entries(group)["add"].model
+    assert model is not None
+    assert issubclass(model, JobArguments)
+    assert (model.SERVICE, model.TASK) == ("demo", "lab__add")
+
+
+@pytest.mark.parametrize(
+    "place", [None, "lab", {}, {"group": "lab"}, {"group": "", "name": "x"}, {"group": 1, "name": "x"}]
+)
+def test_a_place_of_another_shape_is_none(place: object) -> None:
+    """The task is then where all are."""
+    assert [*task_entries(merged([task(command=place)]))] == ["say"]
+
+
+def test_a_group_never_hides_a_task() -> None:
+    """Of the same name: the command is then beside it."""
+    assert [*task_entries(merged([task(name="lab"), placed("lab", "count")]))] == ["lab", "lab__count"]

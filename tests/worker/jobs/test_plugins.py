@@ -301,3 +301,40 @@ def test_a_plugin_is_found_without_running_it(lab: Lab) -> None:
     assert (find_origin("lab_nowhere"), find_origin("lab_space.x")) == (None, "a folder")
     sys.modules["lab_placeless"] = ModuleType("lab_placeless")
     assert find_origin("lab_placeless") is None
+
+
+COMMANDS = """
+class CountDown(TaskInput):
+    'Count down to zero.'
+
+    start: int = 2
+
+    def run(self, worker: WorkerContext) -> list:
+        return [worker.name, *range(self.start, -1, -1)]
+"""
+
+
+def test_commands_of_a_plugin_are_tasks_that_say_where_they_are(lab: Lab) -> None:
+    """Named after the plugin and the model, checked by the model, and no tools."""
+    lab.add(lab_seventeen=f"{HEAD}{COMMANDS}\ncommands = [CountDown]\n")
+    assert lab.run("lab_seventeen__count_down", start=1).result == ["w1", 1, 0]
+    assert lab.run("lab_seventeen__count_down").result == ["w1", 2, 1, 0]
+    assert lab.run("lab_seventeen__count_down", start="x").errors[0].startswith("start: ")
+    entry = lab.registry.get("lab_seventeen__count_down").entry()
+    assert (entry["description"], entry["mcp"]) == ("Count down to zero.", False)
+    assert entry["command"] == {"group": "lab_seventeen", "name": "count_down"}
+    assert "command" not in lab.registry.get("get_status").entry()
+
+
+@pytest.mark.parametrize("commands", ["1", "[1]", "[TaskInput]", "CountDown", "[print]", "[CountDown(start=1)]"])
+def test_other_commands_stop_the_start(lab: Lab, commands: str) -> None:
+    """In one line."""
+    assert lab.refusal(lab_eighteen=f"{HEAD}{COMMANDS}\ncommands = {commands}\n") == (
+        "plugin lab_eighteen: commands must be a list of subclasses of TaskInput, each with a method run(self, worker)"
+    )
+
+
+def test_two_commands_of_one_name_stop_the_start(lab: Lab) -> None:
+    """As two tasks would."""
+    text = lab.refusal(lab_nineteen=f"{HEAD}{COMMANDS}\ncommands = [CountDown, CountDown]\n")
+    assert text.startswith("plugin lab_nineteen: task lab_nineteen__count_down is already defined by plugin")
