@@ -19,7 +19,7 @@ INSTEAD = {
     "show norfab workers statistics": "show norfab statistics",
     "show norfab workers version": "show norfab version",
     "show norfab workers jobs summary": "show norfab jobs",
-    "show norfab workers jobs details": "show norfab jobs uuid U",
+    "show norfab workers jobs details": "show norfab jobs",
     "show norfab client": "show norfab client",
     "show norfab client version": "nfcli --version",
     "show norfab client jobs": "show jobs",
