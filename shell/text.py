@@ -12,6 +12,9 @@ _MAX_LATIN_1 = 0xFF
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
 _IN_LINE = re.compile(f"[\t\n{_UNSAFE}]")
+# The word before a description, and the gap of two blanks or more behind it.
+_LEAD = re.compile(r" *(?:\S+(?: \S+)*)? {2,}")
+_NARROW_INDENT = 4
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -45,6 +48,28 @@ def cell_width(text: str) -> int:
 
     width: int = wcswidth(text)
     return width if width >= 0 else len(text)
+
+
+def wrap_rows(text: str, columns: int) -> str:
+    """Return lines `word    description` with those that are wider than `columns` cells continued below.
+
+    They are divided at blanks, and continued where the description begins, or at four cells where that is far right.
+    """
+    return "\n".join(line if cell_width(line) <= columns else _wrapped(line, columns) for line in text.split("\n"))
+
+
+def _wrapped(line: str, columns: int) -> str:
+    lead = _LEAD.match(line)
+    start = lead.group() if lead is not None else ""
+    indent = cell_width(start) if cell_width(start) <= columns // 2 else _NARROW_INDENT
+    lines, current = [], start
+    for word in line[len(start) :].split(" "):
+        extended = current + word if current == start or not current.strip() else f"{current} {word}"
+        if cell_width(extended) > columns and current.strip():
+            lines.append(current.rstrip())
+            extended = " " * indent + word
+        current = extended
+    return "\n".join([*lines, current])
 
 
 def _escape(match: re.Match[str]) -> str:

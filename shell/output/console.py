@@ -16,7 +16,7 @@ from typing import TextIO
 
 from ...models.errors import NfcliError
 from ...models.protocol.jobs import Event, is_automatic
-from ..text import cell_width, escape_line
+from ..text import cell_width, escape_line, wrap_rows
 
 CLEAR_LINE = "\r\x1b[K"
 DEFAULT_COLUMNS = 80
@@ -79,6 +79,14 @@ class Console:
         except OSError as error:
             raise NfcliError(f"cannot write the result: {error.strerror}") from error
 
+    def help(self, text: str) -> None:
+        """Write lines `word    description` as a result; at a terminal, wide ones are continued below.
+
+        Raises:
+            BrokenPipeError, NfcliError: as `result`.
+        """
+        self.result(wrap_rows(text, _columns(self.out)) if self.out.isatty() else text)
+
     def write_codes(self, text: str) -> None:
         """Write escape codes if stdout is a terminal."""
         if self.out.isatty():
@@ -100,22 +108,21 @@ class Console:
         """
         with self._lock, contextlib.suppress(OSError):
             if text:
-                columns = os.get_terminal_size(self.err.fileno()).columns or DEFAULT_COLUMNS
-                self.err.write(CLEAR_LINE + _cut(escape_line(text), columns - 1))
+                self.err.write(CLEAR_LINE + _cut(escape_line(text), _columns(self.err) - 1))
             elif self._drawn:
                 self.err.write(CLEAR_LINE)
             self._drawn = bool(text)
             self.err.flush()
 
     @contextlib.contextmanager
-    def running(self, shown_events: ShownEvents = ShownEvents.REPORTED) -> Iterator[None]:
-        """Draw the elapsed seconds and show the events of its job while a command runs. Not reentrant."""
+    def running(self, shown_events: ShownEvents = ShownEvents.REPORTED, *, label: str = "") -> Iterator[None]:
+        """Draw the elapsed seconds, and `label`, and show the events of its job while a command runs. Not reentrant."""
         self._held.clear()
         self._shown_events = shown_events
         self._is_due = shown_events is ShownEvents.ALL or not self.can_draw
         self._is_running = True
         done = threading.Event()
-        thread = threading.Thread(target=self._animate, args=(done,), name="progress", daemon=True)
+        thread = threading.Thread(target=self._animate, args=(done, label), name="progress", daemon=True)
         try:
             if self.can_draw:
                 thread.start()
@@ -159,7 +166,7 @@ class Console:
             for line in lines:
                 self.note(line)
 
-    def _animate(self, done: threading.Event) -> None:
+    def _animate(self, done: threading.Event, label: str) -> None:
         started = time.monotonic()
         pause = self._delay_seconds
         frames = itertools.cycle(_FRAMES)
@@ -167,7 +174,7 @@ class Console:
             while not done.wait(pause):
                 self._show_held()
                 if not self._is_paused:
-                    self.draw(f"{next(frames)} {int(time.monotonic() - started)} s")
+                    self.draw(f"{next(frames)} {int(time.monotonic() - started)} s  {label}".rstrip())
                 pause = _FRAME_SECONDS
         finally:
             self.draw("")
@@ -177,6 +184,13 @@ class Console:
             self.err.write(f"{CLEAR_LINE if self._drawn else ''}{line}\n")
             self._drawn = False
             self.err.flush()
+
+
+def _columns(terminal: TextIO) -> int:
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or DEFAULT_COLUMNS
+    except OSError:  # it has gone
+        return DEFAULT_COLUMNS
 
 
 def event_line(event: Event) -> str:

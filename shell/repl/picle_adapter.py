@@ -22,7 +22,7 @@ from .prompt import HiddenPrompt, Prompt
 from .session import Session
 from .stored_tokens import StoredTokens
 
-INTRO = "nfcli: press ? for help and Tab to complete a word, read the manual with man page, leave with Ctrl-D"
+INTRO = "nfcli: ? for help, Tab to complete, man page for the manual, Ctrl-D to leave"
 
 
 class App(PicleApp):

@@ -72,7 +72,7 @@ class Prompt:
         except NfcliError as error:
             self._session.console.error(str(error))
         else:
-            self._session.console.result(answer)
+            self._session.console.help(answer)
 
     def is_in_value(self, text: str) -> bool:
         """Whether what is typed next belongs to a value that has begun."""

@@ -125,14 +125,14 @@ class Session:
         if shell_word is not None:
             if shell_word == HELP_WORD:
                 self.suggester.invalidate()
-                self.console.result(help_word_text(self.navigator.location, words[1:], self.suggester))
+                self.console.help(help_word_text(self.navigator.location, words[1:], self.suggester))
             else:
                 self.navigator.run(shell_word, words[1:])
             return True
         request = find_help_request(self.navigator.location, words)
         if request is not None:
             self.suggester.invalidate()
-            self.console.result(self.help(request))
+            self.console.help(self.help(request))
         return request is not None
 
     def _parse(self, words: list[Word], line: str) -> Parser:
