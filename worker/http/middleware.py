@@ -58,8 +58,8 @@ _SINGLE_HEADERS = frozenset(
 )
 
 _HEALTHY = StaticResponse(200)
-_NOT_FOUND = StaticResponse(404)
-_READ_ONLY = StaticResponse(405, headers=((b"allow", b"GET, HEAD"),))
+_NOT_FOUND = error_response(404, "nothing is served at this path; MCP is at /mcp")
+_READ_ONLY = error_response(405, "this path is for GET and HEAD only", (b"allow", b"GET, HEAD"))
 _POST_ONLY = error_response(405, "this MCP server has no streams; send a POST", (b"allow", b"POST"))
 _GET_OR_POST_ONLY = error_response(
     405, "this MCP server has no sessions; send a POST or a GET", (b"allow", b"GET, POST")

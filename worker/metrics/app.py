@@ -14,9 +14,12 @@ from ..http.allowed_hosts import HostPatterns
 from ..http.responses import REFUSAL, StaticResponse
 
 METRICS_PATH = "/metrics"
-_NOT_FOUND = StaticResponse(404)
-_READ_ONLY = StaticResponse(405, headers=((b"allow", b"GET, HEAD"),))
-_HOST_NOT_ALLOWED = StaticResponse(421, b"Host not allowed: use an IP address, or add the name to allowed_hosts\n")
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+_NOT_FOUND = StaticResponse(404, b"only /metrics is served at this address\n", (_TEXT,))
+_READ_ONLY = StaticResponse(405, b"send a GET\n", (_TEXT, (b"allow", b"GET, HEAD")))
+_HOST_NOT_ALLOWED = StaticResponse(
+    421, b"Host not allowed: use an IP address, or add the name to allowed_hosts\n", (_TEXT,)
+)
 
 
 class MetricsApp:

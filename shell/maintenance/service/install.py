@@ -106,7 +106,7 @@ def make_unit(
         has_private_sockets=_socket_bytes(place.state) <= MAX_SOCKET_PATH_BYTES,
     )
     shell = shlex.join([str(program), "-c", *place.arguments])
-    return Unit(file, unit_text(service), _commands(file.stem, shell, account))
+    return Unit(file, unit_text(service, file.stem), _commands(file.stem, shell, account))
 
 
 def unit_file(name: str, folder: Path = SYSTEM_UNITS) -> Path:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ....models.errors import ServiceError
 
-MARK = "# Written by nfcli --install-service, which replaces it; put changes into a drop-in: systemctl edit"
+MARK = "# Written by nfcli --install-service, which replaces it; put changes into a drop-in: "
+"""Begins the units that `--install-service` replaces; the command that makes a drop-in follows."""
 WATCHDOG_SECONDS = 60
 _START_SECONDS, _STOP_SECONDS = 300, 30
 _HOMES = tuple(Path(name) for name in ("/home", "/root", "/run/user"))
@@ -71,14 +72,15 @@ class Service:
     has_private_sockets: bool = True
 
 
-def unit_text(service: Service) -> str:
-    """Return the text of the unit.
+def unit_text(service: Service, name: str) -> str:
+    """Return the text of the unit `name`.
 
     Raises:
         ServiceError: a path has characters that units can't have.
     """
     is_user_unit = not service.account
-    lines = [MARK, "[Unit]", "Description=nfcli workers"]
+    control = "systemctl --user" if is_user_unit else "systemctl"
+    lines = [f"{MARK}{control} edit {name}", "[Unit]", "Description=nfcli workers"]
     if not is_user_unit:
         lines += ["Wants=network-online.target", "After=network-online.target"]
     lines += ["StartLimitIntervalSec=300", "StartLimitBurst=10", "", "[Service]"]

@@ -21,6 +21,11 @@ from support.mcp.served_worker import HANDSHAKE_ERA, SINGLE_POST_ERA, TOKEN, Ser
 ERAS = [HANDSHAKE_ERA, SINGLE_POST_ERA]
 HOST_NOT_ALLOWED = "Host not allowed; the worker's log names the setting to change"
 ORIGIN_NOT_ALLOWED = "Origin not allowed; the worker's log names the setting to change"
+NOT_FOUND = {
+    "jsonrpc": "2.0",
+    "id": None,
+    "error": {"code": -32600, "message": "nothing is served at this path; MCP is at /mcp"},
+}
 PUBLIC = {"host": "0.0.0.0"}  # noqa: S104  what is tested
 
 Serve = Callable[..., Any]
@@ -64,15 +69,25 @@ def test_both_spellings_of_the_path_are_served_without_a_redirect(plain_worker: 
 def test_unknown_path_is_a_plain_404(plain_worker: Any, path: str, method: str) -> None:
     """Any other response makes some clients start OAuth; the token is not looked up."""
     answer = plain_worker.get(path, f"authorization: Bearer {TOKEN}", "content-length: 0", method=method)
-    assert answer == (404, {"content-length": "0"}, b"")
+    assert (answer[0], json.loads(answer[2])) == (404, NOT_FOUND)
+    assert set(answer[1]) == {"content-type", "content-length"}
     assert plain_worker.looked_up == []
+
+
+def test_unknown_path_has_no_body_for_head(plain_worker: Any) -> None:
+    """Its headers are those of a GET."""
+    head, get = (plain_worker.get("/", method=method) for method in ("HEAD", "GET"))
+    assert (head[0], head[2]) == (404, b"")
+    assert head[1] == get[1] == {"content-type": "application/json", "content-length": str(len(get[2]))}
 
 
 def test_health_check_reveals_nothing(plain_worker: Any) -> None:
     """It needs no token, and looks up none."""
     assert plain_worker.get("/health") == (200, {"content-length": "0"}, b"")
     assert plain_worker.get("/health", "authorization: Bearer x") == (200, {"content-length": "0"}, b"")
-    assert plain_worker.get("/health", method="DELETE") == (405, {"allow": "GET, HEAD", "content-length": "0"}, b"")
+    status, headers, body = plain_worker.get("/health", method="DELETE")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert json.loads(body)["error"]["message"] == "this path is for GET and HEAD only"
     assert plain_worker.looked_up == []
 
 

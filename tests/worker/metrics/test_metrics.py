@@ -142,8 +142,11 @@ def test_metrics_have_no_names_of_users_no_tokens_and_no_addresses(measured: Mea
 
 def test_only_metrics_are_served_at_their_address(measured: MeasuredWorker) -> None:
     """MCP isn't, and they are not served at the address of MCP."""
-    assert measured.metrics.get("/mcp")[0] == 404
-    assert measured.metrics.get("/metrics", method="POST")[0] == 405
+    status, headers, body = measured.metrics.get("/mcp")
+    assert (status, headers["content-type"]) == (404, "text/plain; charset=utf-8")
+    assert body == b"only /metrics is served at this address\n"
+    status, headers, body = measured.metrics.get("/metrics", method="POST")
+    assert (status, headers["allow"], body) == (405, "GET, HEAD", b"send a GET\n")
     assert measured.get("/metrics")[0] == 404
     status, headers, body = measured.metrics.get("/metrics", method="HEAD")
     assert (status, body) == (200, b"")

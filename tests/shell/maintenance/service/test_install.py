@@ -120,7 +120,7 @@ def test_a_unit_that_something_else_wrote_stays(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="was not written by nfcli"):
         unit.write()
     assert file.read_text() == "[Unit]\n"
-    file.write_text(f"{MARK}\nold\n")
+    file.write_text(f"{MARK}systemctl edit\nold\n")
     unit.write()
     assert file.read_text() == unit.text
 

@@ -40,7 +40,7 @@ def rate(unit: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @NEEDS_SYSTEMD
 def test_the_unit_is_hardened(tmp_path: Path) -> None:
     """The same without what restricts it isn't."""
-    unit = unit_text(SERVICE)
+    unit = unit_text(SERVICE, "nfcli")
     rated = rate(unit, tmp_path)
     assert rated.returncode == 0, rated.stdout + rated.stderr
     bare = "".join(line for line in unit.splitlines(keepends=True) if re.match(r"\[|ExecStart=|User=", line))
@@ -53,7 +53,7 @@ def test_systemd_accepts_every_line(tmp_path: Path, account: str) -> None:
     """Of the system's unit and of a user's, with paths that have to be quoted."""
     strange = Path('/srv/a b "c" 100% $HOME \\ ; é')
     service = replace(SERVICE, account=account, state=strange, command=["/usr/bin/true", str(strange), "-w"])
-    found = analyze(unit_text(service), tmp_path, "verify")
+    found = analyze(unit_text(service, "nfcli"), tmp_path, "verify")
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
@@ -65,7 +65,8 @@ def test_systemd_finds_the_program_in_a_folder_of_any_name(tmp_path: Path, name:
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    found = analyze(unit_text(replace(SERVICE, account="daemon", command=[str(program), "-w"])), tmp_path, "verify")
+    service = replace(SERVICE, account="daemon", command=[str(program), "-w"])
+    found = analyze(unit_text(service, "nfcli"), tmp_path, "verify")
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
@@ -73,7 +74,7 @@ def test_systemd_finds_the_program_in_a_folder_of_any_name(tmp_path: Path, name:
 def test_a_program_that_systemd_cannot_run_is_refused(character: str) -> None:
     """Systemd calls the unit invalid, quoted or not; arguments may have these characters."""
     with pytest.raises(ServiceError, match="has a quote or a backslash, which systemd accepts in no program: rename"):
-        unit_text(replace(SERVICE, command=[f"/srv/o{character}hara/nfcli", "-w"]))
+        unit_text(replace(SERVICE, command=[f"/srv/o{character}hara/nfcli", "-w"]), "nfcli")
 
 
 def test_a_path_that_is_not_utf_8_is_refused() -> None:
@@ -82,13 +83,13 @@ def test_a_path_that_is_not_utf_8_is_refused() -> None:
         with pytest.raises(
             ServiceError, match=r"^b'/srv/\\xe9.*' is not UTF-8, as systemd units have to be: rename it$"
         ):
-            unit_text(changed)
+            unit_text(changed, "nfcli")
 
 
 def test_the_unit_names_what_it_runs_and_where_it_writes() -> None:
     """It reports its start and pings the watchdog; a reload is a SIGHUP."""
-    lines = unit_text(SERVICE).splitlines()
-    assert lines[0] == MARK
+    lines = unit_text(SERVICE, "nfcli").splitlines()
+    assert lines[0] == f"{MARK}systemctl edit nfcli"
     assert {
         "Type=notify",
         "WatchdogSec=60",
@@ -105,7 +106,8 @@ def test_the_unit_names_what_it_runs_and_where_it_writes() -> None:
 
 def test_the_unit_of_a_user_has_only_what_a_user_may_ask_for() -> None:
     """Namespaces need rights that a user's manager doesn't have."""
-    lines = unit_text(replace(SERVICE, account="")).splitlines()
+    lines = unit_text(replace(SERVICE, account=""), "mine").splitlines()
+    assert lines[0] == f"{MARK}systemctl --user edit mine"
     assert "WantedBy=default.target" in lines
     assert "NoNewPrivileges=yes" in lines
     assert [line for line in lines if re.match(r"User=|Private|Protect|ReadWrite|Capability", line)] == []
@@ -123,7 +125,7 @@ def test_the_unit_of_a_user_has_only_what_a_user_may_ask_for() -> None:
 )
 def test_folders_that_the_service_needs_are_not_hidden(changed: Service, line: str) -> None:
     """Otherwise the program, or the sockets that shells connect to, would not be found."""
-    assert line in unit_text(changed).splitlines()
+    assert line in unit_text(changed, "nfcli").splitlines()
 
 
 @pytest.mark.parametrize(
@@ -146,4 +148,4 @@ def test_words_are_quoted_as_systemd_reads_them(word: str, in_command: str, else
 def test_a_path_cannot_add_lines_to_the_unit() -> None:
     """A folder may have any name."""
     with pytest.raises(ServiceError, match="has a control character"):
-        unit_text(replace(SERVICE, state=Path("/srv/x\nExecStartPre=/bin/evil")))
+        unit_text(replace(SERVICE, state=Path("/srv/x\nExecStartPre=/bin/evil")), "nfcli")

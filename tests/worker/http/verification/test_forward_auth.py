@@ -223,7 +223,8 @@ def test_refusals_are_audited_with_the_client_s_address(tmp_path: Path) -> None:
 def test_path_does_not_exist_unless_the_inventory_says_so(served_worker: Serve) -> None:
     """Whoever asks, with whatever token."""
     worker = served_worker()
-    assert worker.get("/verify", f"authorization: Bearer {TOKEN}") == (404, {"content-length": "0"}, b"")
+    status, _, body = worker.get("/verify", f"authorization: Bearer {TOKEN}")
+    assert (status, json.loads(body)["error"]["message"]) == (404, "nothing is served at this path; MCP is at /mcp")
 
 
 def test_kept_connection_keeps_no_approval(served_worker: Serve) -> None:
