@@ -7,12 +7,13 @@ All other commands name a handler of the shell: models import neither the shell 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, from_json
 
 from ..errors import UsageError, validation_messages
 from ..fields import TimeoutSeconds
@@ -38,6 +39,10 @@ class LocalTime(str):
     """A table column of times: `YYYY-MM-DD HH:MM:SS.ffffff` without their offset, and `None` where there is none."""
 
     __slots__ = ()
+
+
+class TakesSeveral:
+    """Marks a field that takes several values, separated by blanks or commas."""
 
 
 class ShellCommand(TaskInput):
@@ -78,6 +83,18 @@ class ShellCommand(TaskInput):
         return self.columns(data)
 
 
+def _join_names(value: Any) -> Any:
+    """Return names that come as a JSON list, or as a list, separated by commas; a prompt has taken the quotes away."""
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        with suppress(ValueError):
+            value = from_json(value)
+        if isinstance(value, str):
+            value = value[1:-1].split(",")
+    if isinstance(value, list) and all(isinstance(name, str) and "," not in name for name in value):
+        return ",".join(map(str.strip, value))
+    return value
+
+
 def _check_workers(value: str) -> str:
     names = split_names(value)
     if not all(names):
@@ -108,8 +125,14 @@ def check_printable(value: str) -> str:
     return value
 
 
-Workers = Annotated[str, AfterValidator(_check_workers), Field(description="Filter worker to target")]
-"""Workers as they are typed: all, any, or names separated by commas."""
+Workers = Annotated[
+    str,
+    BeforeValidator(_join_names),
+    AfterValidator(_check_workers),
+    Field(description="Filter worker to target"),
+    TakesSeveral(),
+]
+"""Workers as they are typed: all, any, or names separated by commas; also a JSON list of names."""
 
 
 class TargetArguments(ShellCommand):
@@ -271,7 +294,7 @@ class Entry(NamedTuple):
     `name` is the word to type, `key` the field's name in Python; `load_model` returns what a branch leads to, None for
     a value; `is_positional`: the value is typed without the name; `is_switch`: the name alone sets it; `is_secret`: the
     value is never shown; `value_type`: what a worker has said about the value; `reads_files`: `@FILE` may be
-    typed for it; `is_option`: every job command has it.
+    typed for it; `is_option`: every job command has it; `takes_several`: more values may follow, separated by blanks.
     """
 
     name: str
@@ -284,6 +307,7 @@ class Entry(NamedTuple):
     value_type: ValueType | None = None
     reads_files: bool = False
     is_option: bool = False
+    takes_several: bool = False
 
     @property
     def is_branch(self) -> bool:
@@ -349,6 +373,7 @@ def _declared_entries(model: type[BaseModel]) -> dict[str, Entry]:
             *(name, key, field, load_model, "positional" in extra, is_switch, not field.repr, value),
             reads_files=reads_files and value is not None,
             is_option=OPTION in extra,
+            takes_several=any(isinstance(each, TakesSeveral) for each in field.metadata),
         )
     return dict(sorted(found.items(), key=lambda item: item[1].is_option))
 

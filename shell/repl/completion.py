@@ -43,11 +43,23 @@ def complete(line: str, location: Sequence[Scope], suggester: ValueSuggester) ->
     if parser.expected_value is not None or typed.is_quoted:
         return Completions(typed.start, values)
     names = [quote(name) for name in names_below]
+    if (several := parser.open_list) is not None:
+        taken = parser.scope.values[several.key].strip("[]").split(",")
+        values += _more_values(suggester, several, typed, service_of(parser.command), taken)
     names += [] if words else [*SHELL_WORDS]
     names += [PIPE] if parser.can_pipe() else []
     starts = {typed.text, typed.text.replace("-", "_")} if folds_dashes(parser.scope.model) else {typed.text}
     found = [f"{name} " for name in names if name.startswith(tuple(starts))]
     return Completions(typed.start, [*sorted(found), *values])
+
+
+def _more_values(suggester: ValueSuggester, entry: Entry, word: Word, service: str, taken: list[str]) -> list[str]:
+    """Return what may follow the values that a field has already; nothing behind `all` and `any`."""
+    several = {ALL_WORKERS, ANY_WORKER}
+    if several & set(taken):
+        return []
+    left = [name for name in suggester.suggest(entry, word.text, service) if name not in {*several, *taken}]
+    return [f"{quote(name)} " for name in left if name.startswith(word.text)]
 
 
 def _values(suggester: ValueSuggester, entry: Entry, word: Word, service: str) -> list[str]:

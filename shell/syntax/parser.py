@@ -23,6 +23,9 @@ from .lexer import FILE_MARK, HELP, HELP_OPTION, OPTION_MARK, PIPE, TERMINAL, VE
 
 LISTED_WORDS = 60
 _COMPARED_CHARACTERS = 200
+_MISTYPED = 0.75
+"""How alike a word and a name are, from 0 to 1, if one is taken for the other with a typing error."""
+
 _SWITCH_VALUES = {"true", "false"}
 
 
@@ -96,6 +99,7 @@ class Parser:
         self.files: list[tuple[Entry, str]] = []
         self.stages: list[Stage] = []
         self._switch: Entry | None = None
+        self._list: Entry | None = None
         self._count = 0
 
     def feed_all(self, words: Iterable[Word]) -> None:
@@ -110,8 +114,11 @@ class Parser:
     def feed(self, word: Word) -> None:
         """Parse one word; raises as `feed_all` does, and is then unchanged."""
         switch, self._switch = self._switch, None
+        several, self._list = self._list, None
         if self.expected_value is not None:
             self._feed_value(self.expected_value, word)
+        elif several is not None and self._continues(several, word):
+            self._add_value(several, word)
         elif switch is not None and word.text in _SWITCH_VALUES:
             self.scope.values[switch.key] = word.text
         elif word.is_pipe:
@@ -140,6 +147,11 @@ class Parser:
         """Whether a pipe function must come next."""
         return self.scope.is_single and not self.scope.values
 
+    @property
+    def open_list(self) -> Entry | None:
+        """The field whose value has just been typed, if it takes several: another one may follow."""
+        return self._list
+
     def can_pipe(self) -> bool:
         """Whether a `|` may come next."""
         return self.command is not None and self.expected_value is None and not self.lacks_function
@@ -150,10 +162,31 @@ class Parser:
             raise UsageError(self._in_scope(f"{entry.name}: value missing before {word.text}: {remedy}"))
         self._set_value(entry, word)
         self.expected_value = None
+        self._list = entry if entry.takes_several else None
         if entry.is_secret:
             self.secrets.add(self._count)
             if word.asks_for_value:
                 self.asked.append(entry)
+
+    def _continues(self, entry: Entry, word: Word) -> bool:
+        """Whether a word is a further value of a field that takes several: not one that names something, or nearly."""
+        value, text = self.scope.values[entry.key], word.text
+        if value.endswith(",") or text.startswith(",") or (value.startswith("[") and not value.endswith("]")):
+            return not word.is_operator
+        if word.is_operator or word.text == MASK or find_entry(self.scope.model, text) is not None:
+            return False
+        if self.scope.positional() is not None or (text.startswith(OPTION_MARK) and not word.is_quoted):
+            return False
+        names = self.scope.choices()
+        if not self._is_strict and len(self._completions(text)) > 0:
+            return False
+        return not difflib.get_close_matches(text[:_COMPARED_CHARACTERS], names, n=1, cutoff=_MISTYPED)
+
+    def _add_value(self, entry: Entry, word: Word) -> None:
+        value, text = self.scope.values[entry.key], word.text
+        comma = "" if value.endswith(",") or text.startswith(",") else ","
+        self.scope.values[entry.key] = f"{value}{comma}{text}"
+        self._list = entry
 
     def _set_value(self, entry: Entry, word: Word) -> None:
         if word.text == MASK:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -322,3 +323,17 @@ def test_a_broker_s_workers_have_a_hold_time_and_notes_are_shown_where_there_are
     assert "holdtime" in command.columns([{"name": "w", "holdtime": "1"}])
     assert {"holdtime", "note"}.isdisjoint(command.columns([{"name": "w", "endpoint": "ipc://x", "note": ""}]))
     assert command.columns([{"name": "w", "note": "away"}, {"name": "v"}])[-1] == "note"
+
+
+@pytest.mark.parametrize("typed", ["a,b", " a , b", '["a", "b"]', "[a,b]", "['a']", ["a", "b"]])
+def test_several_workers_may_be_a_json_list(typed: Any) -> None:
+    """As NorFab's shell takes them; a prompt takes the quotes away."""
+    named = ListTokens.model_validate({"workers": typed}).targets()["workers"]
+    assert named == (["'a'"] if typed == "['a']" else ["a", "b"])
+
+
+@pytest.mark.parametrize("typed", ["[]", '["a", "all"]', "[1, 2]", '[["a"]]', '["a,b", ""]', [1]])
+def test_other_lists_are_no_workers(typed: Any) -> None:
+    """Names are texts, and at least one."""
+    with pytest.raises(ValidationError):
+        ListTokens.model_validate({"workers": typed}).targets()

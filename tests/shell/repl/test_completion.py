@@ -58,6 +58,8 @@ def completed(bench: ShellBench, line: str) -> list[str]:
                                                 "fastmcp auth list-tokens workers any "]),
         ("fastmcp auth list-tokens workers w1,", ["fastmcp auth list-tokens workers w1,w2 "]),
         ("fastmcp auth list-tokens workers w1,w2,", []),
+        ("fastmcp auth list-tokens workers w1 w", ["fastmcp auth list-tokens workers w1 w2 "]),
+        ("fastmcp auth list-tokens workers all w", []),
         ("fastmcp auth list-tokens username au", ["fastmcp auth list-tokens username automation "]),
         ("fastapi auth list-tokens username au", []),
         ("fastmcp auth list-tokens username i", ['fastmcp auth list-tokens username "it\'s me" ']),

@@ -140,9 +140,9 @@ def test_the_word_after_a_field_is_its_value(value: str) -> None:
             "auth: 'create-tokn' is not valid here: expected create-token, list-tokens, delete-token, check-token (did",
         ),
         ("fas", "ambiguous command 'fas', possible completions: fastmcp, fastapi"),
-        ("nonsense", "'nonsense' is not valid here: expected fastmcp, fastapi, filesharing, show, man"),
-        ("''", "'' is not valid here: expected fastmcp, fastapi, filesharing, show, man"),
-        ("| json", "expected a command before the |: fastmcp, fastapi, filesharing, show, man"),
+        ("nonsense", "'nonsense' is not valid here: expected fastmcp, fastapi, filesharing, norfab, show, man"),
+        ("''", "'' is not valid here: expected fastmcp, fastapi, filesharing, norfab, show, man"),
+        ("| json", "expected a command before the |: fastmcp, fastapi, filesharing, norfab, show, man"),
         ("fastmcp | json", "fastmcp: expected a command before the |: auth"),
         ("man tree a b", "tree: 'b' is not valid here: expected all, |"),
         ("fastmcp auth list-tokens |", "expected a pipe function after the |: "),
@@ -230,3 +230,46 @@ def test_words_of_a_command_line_are_values_as_they_are(value: str) -> None:
     assert parser.command is not None
     assert parser.command.values == {"username": value}
     assert [stage.name for stage in parser.stages] == ["json"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "workers"),
+    [
+        ("a b", "a,b"),
+        ("a,b c", "a,b,c"),
+        ("a, b , c", "a,b,c"),
+        ("a 'b'", "a,b"),
+        ('["a", "b"]', "[a,b]"),
+        ('\'["a", "b"]\'', '["a", "b"]'),
+    ],
+)
+def test_several_workers_may_be_typed_with_blanks(typed: str, workers: str) -> None:
+    """Until a word names a field, or something else that may follow."""
+    parser = Parser([Scope("", Root)])
+    parser.feed_all(split(f"fastmcp auth list-tokens workers {typed} username ann | json"))
+    assert parser.command is not None
+    assert parser.command.values == {"workers": workers, "username": "ann"}
+    assert [stage.name for stage in parser.stages] == ["json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("workers a user ann", {"workers": "a", "username": "ann"}),
+        ("username ann workers a time 5", {"workers": "a", "username": "ann", "timeout": "5"}),
+    ],
+)
+def test_an_abbreviated_field_ends_a_list_of_workers(words: str, values: dict[str, str]) -> None:
+    """A worker of such a name is named behind a comma."""
+    parser = Parser([Scope("", Root)])
+    parser.feed_all(split(f"fastmcp auth list-tokens {words}"))
+    assert parser.command is not None
+    assert parser.command.values == values
+
+
+@pytest.mark.parametrize("word", ["usernme", "--username", "***"])
+def test_a_mistyped_field_is_not_taken_for_a_worker(word: str) -> None:
+    """The message says what was probably meant."""
+    parser = Parser([Scope("", Root)])
+    with pytest.raises(UsageError, match=r"is not valid here: expected timeout, username"):
+        parser.feed_all(split(f"fastmcp auth list-tokens workers w1 {word} bob"))
