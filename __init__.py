@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .shell.client.jobs.job import Job
     from .shell.client.jobs.questions import Question
     from .shell.client.norfab import NorFab
+    from .shell.client.token_verifier import BearerTokenVerifier
     from .worker.jobs.context import WorkerContext
     from .worker.jobs.task import ToolHints, task
 
@@ -44,6 +45,7 @@ __all__ = [
     "AccessDeniedError",
     "AsyncClient",
     "AsyncJob",
+    "BearerTokenVerifier",
     "Client",
     "EnvironmentFolderError",
     "InventoryError",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BearerTokenVerifier": ".shell.client.token_verifier",
     "AsyncClient": ".shell.client.asynchronous",
     "AsyncJob": ".shell.client.asynchronous",
     "Job": ".shell.client.jobs.job",

@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--create-env", type=Path, metavar="DIR", help="write a new environment to DIR and exit")
     _add_tls_options(parser)
     add("--authorize", type=Path, metavar="KEYFILE", help="authorize the client with this public key file and exit")
+    add("--verify-only", action="store_true", help="let the client of --authorize ask about tokens and nothing else")
     add("--fleet-key", type=Path, metavar="FILE", help="fleet key of --create-env and --authorize (- is stdin)")
     add("--backup", type=Path, metavar="FILE", help="back up a worker's tokens to the new file FILE (- is stdout)")
     add("--restore", type=Path, metavar="FILE", help="replace all tokens of a worker with a backup's (- is stdin)")
@@ -169,7 +170,8 @@ def _run_setup(arguments: argparse.Namespace) -> int:
 
         _notice(renew(arguments.inventory, arguments.tls_name))
     elif arguments.authorize is not None:
-        _notice(authorize(arguments.inventory, arguments.authorize, arguments.fleet_key, arguments.state))
+        place = (arguments.inventory, arguments.authorize, arguments.fleet_key, arguments.state)
+        _notice(authorize(*place, verify_only=arguments.verify_only))
     else:
         names = arguments.tls_name if arguments.tls else None
         environment = create_fleet_environment(
@@ -203,6 +205,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise UsageError("--tls-name needs --create-env DIR --tls or --renew-tls")
     if arguments.unverified and not arguments.restore:
         raise UsageError("--unverified needs --restore: name the backup that is to be accepted without a valid seal")
+    if arguments.verify_only and not arguments.authorize:
+        raise UsageError("--verify-only needs --authorize: name the public key file of the client")
     if arguments.fleet_key is not None and not (arguments.create_env or arguments.authorize):
         raise UsageError("--fleet-key needs --create-env or --authorize: name the mode that is to use the key")
     if arguments.worker is not None and not (arguments.backup or arguments.restore or arguments.import_norfab):

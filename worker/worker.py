@@ -257,7 +257,7 @@ class Worker:
     def _open_transport(self) -> None:
         context, environment = self.context, self.environment
         keys = ensure_key_pair(environment.keys_folder, self.name)
-        clients = AuthorizedKeys(environment.clients_folder)
+        clients = AuthorizedKeys(environment.clients_folder, environment.verifiers_folder)
         admission = self._open_admission(clients)
         on_job = None if self.metrics is None else self.metrics.meters.job
         self.transport: DirectServer | BrokerTransport

@@ -19,10 +19,11 @@ from ..signing_keys import SigningKey
 from .file_lock import lock_folder
 from .fleet_key import parse_symmetric_key, read_key_file
 from .paths import Environment
-from .private_files import write_private
+from .private_files import make_private_folder, write_private
 from .trusted_files import open_trusted
 
 CLIENT_NAME = "client"
+VERIFIER_NAME = "verifier"
 MAX_KEY_FILE_BYTES = 4096
 
 _SIGNING_KEY = re.compile(r"[0-9a-f]{64}")
@@ -92,6 +93,15 @@ def ensure_client_key(environment: Environment) -> KeyPair:
         except OSError as error:
             raise KeyFileError(f"{error.filename or own} can't be read or written: {error.strerror}") from error
     return pair
+
+
+def ensure_verifier_key(environment: Environment) -> KeyPair:
+    """Return the pair, as `ensure_key_pair` does, of programs that ask this environment's workers about tokens.
+
+    Its folder is the one of the keys that may do that and nothing else.
+    """
+    make_private_folder(environment.verifiers_folder)
+    return ensure_key_pair(environment.verifiers_folder, VERIFIER_NAME)
 
 
 def _is_old_copy(path: Path, public: bytes) -> bool:

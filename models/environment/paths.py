@@ -132,6 +132,11 @@ class Environment:
         return self.state_folder / "clients"
 
     @property
+    def verifiers_folder(self) -> Path:
+        """Public keys of the clients that may ask about tokens and nothing else; created when it is first used."""
+        return self.state_folder / "verifiers"
+
+    @property
     def run_folder(self) -> Path:
         """Sockets and lock files."""
         return self.state_folder / "run"
@@ -273,7 +278,7 @@ class Environment:
             return [self.state_folder]
         known = self.known_workers_file
         files = [self.history_file, known, known.with_suffix(".lock"), self.state_folder / ".gitignore"]
-        files += [self.jobs_file, self.jobs_file.with_suffix(".lock")]
+        files += [self.verifiers_folder, self.jobs_file, self.jobs_file.with_suffix(".lock")]
         return [path for path in (*self.private_folders[1:], *files) if os.path.lexists(path)]
 
 

@@ -10,6 +10,8 @@ from ..fields import NEVER, Lifetime, StoredUsername, Token, Username
 from .base import TaskInput, fold_name
 
 RESERVED_PREFIX = "bearer_token_"
+INTROSPECT_TASK = "bearer_token_introspect"
+"""The only task that a client may run whose key may only ask about tokens."""
 
 
 def is_token_task(name: str) -> bool:
@@ -51,6 +53,21 @@ class BearerTokenCheckInput(TaskInput):
     """Arguments of `bearer_token_check`."""
 
     token: Annotated[Token, Field(description="Bearer token string to check", repr=False)]
+
+
+class BearerTokenState(BaseModel):
+    """Result of `bearer_token_introspect`; of a token that isn't active nothing else is said.
+
+    `created` and `expires` are seconds since the epoch (UTC), `expires` None for a token that never expires.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    active: bool
+    username: str | None = None
+    scopes: list[str] = []
+    created: float | None = None
+    expires: float | None = None
 
 
 class BearerTokenEntry(BaseModel):

@@ -18,6 +18,7 @@ READING_TASKS = frozenset(
     {
         "bearer_token_access",
         "bearer_token_check",
+        "bearer_token_introspect",
         "bearer_token_compare",
         "bearer_token_list",
         "bearer_token_read",

@@ -31,7 +31,7 @@ from ...models.environment.fleet_key import (
 )
 from ...models.environment.locations import find_environment
 from ...models.environment.paths import Environment, named_state
-from ...models.environment.private_files import write_private
+from ...models.environment.private_files import make_private_folder, write_private
 from ...models.errors import KeyFileError
 from ...models.inventory.loader import locate_state
 from ...models.inventory.scaffold import create_environment
@@ -67,11 +67,17 @@ def create_fleet_environment(
 
 
 def authorize(
-    inventory: str | Path | None, key_file: Path, fleet_key_file: Path | None, state: Path | None = None
+    inventory: str | Path | None,
+    key_file: Path,
+    fleet_key_file: Path | None,
+    state: Path | None = None,
+    *,
+    verify_only: bool = False,
 ) -> str:
     """Authorize the client with this public key, adopt the fleet key if a file is named; return what was done.
 
     The name of the file without `.key` is the client's name in the audit trail. Repeating it changes nothing.
+    `verify_only`: the client may ask about tokens, and do nothing else.
 
     Raises:
         NfcliError: a file isn't a valid key, or the name or the environment is in use with another key; nothing is
@@ -84,20 +90,25 @@ def authorize(
     fleet_key = None if fleet_key_file is None else _read_fleet_key(fleet_key_file)
     if fleet_key is not None:
         check_fleet_key(environment, fleet_key)
-    target = environment.clients_folder / f"{name}.key"
+    if verify_only:
+        _check_unauthorized(environment, key)
+        make_private_folder(environment.verifiers_folder)
+    folder = environment.verifiers_folder if verify_only else environment.clients_folder
+    target = folder / f"{name}.key"
     try:
-        with lock_folder(environment.clients_folder):
-            known_as, needs_signing_key = _authorized_name(environment, key)
+        with lock_folder(folder):
+            known_as, needs_signing_key = _authorized_name(folder, key)
             if known_as is None:
                 _check_name(environment, target, key.public)
             if fleet_key is not None:
                 adopt_fleet_key(environment, fleet_key)
             if known_as is None or needs_signing_key:
-                target = environment.clients_folder / f"{known_as or name}.key"
+                target = folder / f"{known_as or name}.key"
                 write_private(target, format_certificate(key.public, signing=key.signing))
     except OSError as error:
         raise KeyFileError(f"{error.filename or target} can't be read or written: {error.strerror}") from error
     done = f"client {name} is authorized" if known_as is None else f"this key was authorized before, as {known_as}"
+    done += " to ask about tokens" if verify_only and known_as is None else ""
     if needs_signing_key:
         done += ", and its signing key is known now"
     return done if fleet_key is None else f"{done}; the fleet key is {fleet_key.id}"
@@ -118,9 +129,19 @@ def _client_name(file: Path) -> str:
     return file.stem
 
 
-def _authorized_name(environment: Environment, key: ClientKey) -> tuple[str | None, bool]:
+def _check_unauthorized(environment: Environment, key: ClientKey) -> None:
+    """Check that the key doesn't have every right already: it would keep them."""
+    name, _ = _authorized_name(environment.clients_folder, key)
+    if name is not None:
+        raise KeyFileError(
+            f"{environment.clients_folder / f'{name}.key'} lets this client do everything, nothing changed: "
+            "remove that file first"
+        )
+
+
+def _authorized_name(folder: Path, key: ClientKey) -> tuple[str | None, bool]:
     """Return the name that a key is authorized by, and whether its file lacks the signing key that is given now."""
-    for path in sorted(environment.clients_folder.glob("*.key")):
+    for path in sorted(folder.glob("*.key")):
         known = read_client_key(path)
         if known.public != key.public:
             continue

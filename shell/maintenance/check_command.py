@@ -209,10 +209,12 @@ def _check_other_keys(environment: Environment, inventory: Inventory | None) -> 
         yield _check_worker_key(folder, name, is_remote=name in remote).for_worker(name)
     for path in sorted(environment.clients_folder.glob("*.key")):
         yield _check_authorized_key(path, needs_signing_key=_requires_signatures(inventory))
+    for path in sorted(environment.verifiers_folder.glob("*.key")):
+        yield _check_authorized_key(path, needs_signing_key=False)
 
 
 def _check_authorized_key(path: Path, *, needs_signing_key: bool) -> CheckResult:
-    subject = f"clients/{path.name}"
+    subject = f"{path.parent.name}/{path.name}"
     try:
         key = read_client_key(path)
     except KeyFileError as error:

@@ -31,6 +31,7 @@ NOT_RUN = {
         "needs Gemini CLI",
         "needs mcp-remote, and serves until stdin ends",
     ],
+    "man/pages/other-servers.md": ["needs a second machine"],
     "man/pages/performance.md": ["measures for minutes"],
     "man/pages/security.md": ["needs a second machine"] * 2,
     "man/pages/service.md": ["changes the machine", "needs the service", "changes the machine"],

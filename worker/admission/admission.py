@@ -20,6 +20,7 @@ from ...models.errors import TaskError
 from ...models.protocol.frames import ALL
 from ...models.protocol.jobs import JobRequest
 from ...models.protocol.signatures import Proof, Statement
+from ...models.tasks.auth import INTROSPECT_TASK
 from .replay_memory import ReplayMemory
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ class ClientKeys(Protocol):
 
     def name(self, key: str) -> str:
         """Return the name of a client."""
+
+    def is_verifier(self, key: str) -> bool:
+        """Whether the client with this key may ask about tokens, and do nothing else."""
 
     def signing_key(self, key: str) -> str | None:
         """Return the public signing key of an authorized client, None if its file has none."""
@@ -75,6 +79,9 @@ class Admission:
             AdmissionError: the job must not be run, with the reason and the remedy.
         """
         task = request.task[:64]
+        # Its connection proves the key, and nothing changes: such keys have no signing key.
+        if self.is_direct and request.task == INTROSPECT_TASK and self.clients.is_verifier(client):
+            return None
         if self.requires_signatures:
             try:
                 return self._signer(client, uuid, request.proof, revokes=revokes)

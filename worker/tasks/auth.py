@@ -1,4 +1,4 @@
-"""The four tasks that manage bearer tokens.
+"""The tasks that manage bearer tokens.
 
 None of them is ever an MCP tool: credentials can't be managed through the endpoint that they protect.
 """
@@ -17,6 +17,7 @@ from ...models.tasks.auth import (
     BearerTokenDeleteInput,
     BearerTokenEntry,
     BearerTokenListInput,
+    BearerTokenState,
     BearerTokenStoreInput,
 )
 from ...models.tokens import BearerTokenRecord
@@ -98,3 +99,21 @@ def bearer_token_delete(worker: TaskContext, arguments: BearerTokenDeleteInput) 
 def bearer_token_check(worker: TaskContext, arguments: BearerTokenCheckInput) -> bool:
     """Return whether a bearer token is stored and has not expired."""
     return worker.store.lookup(arguments.token) is not None
+
+
+@task(arguments=BearerTokenCheckInput, result=BearerTokenState, mcp=False, run_inline=True)
+def bearer_token_introspect(worker: TaskContext, arguments: BearerTokenCheckInput) -> BearerTokenState:
+    """Return whether a bearer token is active, and whose it is.
+
+    Clients whose key is in `.nfcli/verifiers/` may run this task and no other.
+    """
+    record = worker.store.lookup(arguments.token)
+    if record is None:
+        return BearerTokenState(active=False)
+    return BearerTokenState(
+        active=True,
+        username=record.username,
+        scopes=list(worker.inventory.auth_bearer.token_scopes),
+        created=record.created,
+        expires=record.expires,
+    )

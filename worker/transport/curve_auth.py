@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,31 +28,59 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # fixed by ZeroMQ RFC 27
 _State = tuple[int, int, int]
 
 
+class Access(Enum):
+    """What a client may do: everything, or ask about tokens."""
+
+    FULL = "full"
+    VERIFY = "verify"
+
+
 class _KeyFile(NamedTuple):
-    """A key file: what `stat` says of it while it is unchanged, and the signing key in it."""
+    """A key file: what `stat` says of it while it is unchanged, the signing key in it, and what the key may do."""
 
     state: _State
     signing: str | None
+    access: Access
 
 
 class AuthorizedKeys:
     """The public keys in a folder of `*.key` files, as they are on disk at the time of the call.
 
-    Any thread may call any method. A known key takes one `stat`, an unknown one a scan of the folder.
+    Those in the folder `verifiers` may ask about tokens and nothing else, unless they are in `folder` too. Any thread
+    may call any method. A known key takes one `stat`, an unknown one a scan of the folders.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verifiers: Path | None = None) -> None:
         self.folder = folder
+        self._verifiers = verifiers
         self._lock = threading.Lock()
         self._files: dict[str, dict[Path, _KeyFile]] = {}
         self._ignored: set[tuple[Path, _State | None]] = set()
 
     def is_authorized(self, key: str) -> bool:
-        """Whether a file in the folder has this public key (40 characters of Z85)."""
+        """Whether a file in the folder has this public key (40 characters of Z85), which may do everything."""
+        return self.access(key) is Access.FULL
+
+    def is_verifier(self, key: str) -> bool:
+        """Whether the client with this public key may ask about tokens, and do nothing else."""
+        return self.access(key) is Access.VERIFY
+
+    def access(self, key: str) -> Access | None:
+        """Return what the client with this public key may do, None if no file has it."""
         with self._lock:
-            if not self._is_unchanged(key):
+            found, is_current = self._known_access(key)
+            if not is_current:
                 self._scan()
-            return key in self._files
+                found, _ = self._known_access(key)
+            return found
+
+    def _known_access(self, key: str) -> tuple[Access | None, bool]:
+        """Return what a key may do by the files that were read and are unchanged, and whether those say all."""
+        files = self._files.get(key, {}).items()
+        unchanged = {known.access for path, known in files if _state(path) == known.state}
+        if Access.FULL in unchanged:
+            return Access.FULL, True
+        return (Access.VERIFY if unchanged else None), unchanged == {known.access for _, known in files} != set()
 
     def name(self, key: str) -> str:
         """Return the name of a client: that of its first file without `.key`, or `key_prefix` if it has none."""
@@ -75,7 +104,9 @@ class AuthorizedKeys:
     def _scan(self) -> None:
         files: dict[str, dict[Path, _KeyFile]] = {}
         ignored = set()
-        for path in sorted(self.folder.glob("*.key")):
+        folders = [(self.folder, Access.FULL)]
+        folders += [] if self._verifiers is None else [(self._verifiers, Access.VERIFY)]
+        for path, access in ((path, access) for folder, access in folders for path in sorted(folder.glob("*.key"))):
             state = _state(path)
             try:
                 found = read_client_key(path)
@@ -85,7 +116,7 @@ class AuthorizedKeys:
                     log.warning("client key ignored: %s", error)
                 continue
             if state is not None:
-                files.setdefault(found.public.decode(), {})[path] = _KeyFile(state, found.signing)
+                files.setdefault(found.public.decode(), {})[path] = _KeyFile(state, found.signing, access)
         self._files, self._ignored = files, ignored
 
 
@@ -128,7 +159,7 @@ class ZapAuthenticator:
     def callback(self, _domain: str, key: bytes) -> bool:
         """Return whether a key is authorized, to pyzmq's authenticator; never raises, which would end its thread."""
         try:
-            is_authorized = self._clients.is_authorized(key.decode())
+            is_authorized = self._clients.access(key.decode()) is not None
         except Exception as error:  # noqa: BLE001  fail closed
             log.error("client key refused: %s", type(error).__name__)
             return False

@@ -34,9 +34,10 @@ from ..audit.actor import Actor, peer_address
 from ..jobs.executor import JobExecutor
 from ..jobs.task_context import TaskContext
 from .connections.guard import ConnectionGuard
-from .curve_auth import ZAP_DOMAIN, AuthorizedKeys, ZapAuthenticator, key_prefix
+from .curve_auth import ZAP_DOMAIN, Access, AuthorizedKeys, ZapAuthenticator, key_prefix
 from .endpoint import bind, socket_file
 from .management import BrokerRequests
+from .questions import is_question
 from .requests import DirectBodies, RequestDispatcher, SendReply
 from .stall_watch import StallWatch
 
@@ -192,14 +193,17 @@ class DirectServer:
             log.error("message dropped: %s", type(error).__name__)
 
     def _handle(self, identity: bytes, frames: list[bytes], client: str, peer: str) -> None:
-        if not self._clients.is_authorized(client):
-            self._counts["denied"] += 1
-            reason = "this client's key is not allowed"
-            if self._worker.audit.refused(Actor(key_prefix(client), address=peer_address(peer)), reason):
-                log.warning("message refused: the key of a connected client is no longer authorized")
-            self._refuse([identity, *frames], Status.FORBIDDEN, reason)
+        access = self._clients.access(client)
+        if access is None:
+            reason, logged = "this client's key is not allowed", "the key of a connected client is no longer authorized"
+            self._deny([identity, *frames], Actor(key_prefix(client), address=peer_address(peer)), reason, logged)
             return
         message = ClientMessage.parse(frames)
+        if access is Access.VERIFY and not is_question(message):
+            reason, name = "this client's key may only ask about tokens", self._clients.name(client)
+            actor = Actor(name, authenticated="curve", address=peer_address(peer))
+            self._deny([identity, *frames], actor, reason, f"{reason}: it is {name}.key in verifiers/")
+            return
         if message.command == Command.MMI:
             self._manage(identity, client, message)
         elif message.command in {Command.POST, Command.GET}:
@@ -209,6 +213,13 @@ class DirectServer:
             self._put(client, message)
         else:
             log.debug("message dropped: workers have no use for DELETE")
+
+    def _deny(self, frames: list[bytes], actor: Actor, reason: str, logged: str) -> None:
+        """Refuse a message, and record it."""
+        self._counts["denied"] += 1
+        if self._worker.audit.refused(actor, reason):
+            log.warning("message refused: %s", logged)
+        self._refuse(frames, Status.FORBIDDEN, reason)
 
     def _put(self, client: str, message: ClientMessage) -> None:
         """Pass an answer on; one that counts for nothing draws no reply, which would end the client's job."""

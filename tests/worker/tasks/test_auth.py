@@ -63,16 +63,17 @@ def failed(*errors: str) -> dict[str, Any]:
     return {"result": None, "failed": True, "errors": list(errors), "status": "error"}
 
 
-def test_the_four_tasks_exist_and_none_is_a_tool() -> None:
+def test_the_tasks_exist_and_none_is_a_tool() -> None:
     """Credentials can't be managed through the endpoint that they protect, whatever the configuration."""
     specs = list(TaskRegistry(auth_tasks))
     assert [spec.name for spec in specs] == [
         "bearer_token_check",
         "bearer_token_delete",
+        "bearer_token_introspect",
         "bearer_token_list",
         "bearer_token_store",
     ]
-    assert [spec.mcp for spec in specs] == [None] * 4
+    assert [spec.mcp for spec in specs] == [None] * 5
     assert all(spec.entry()["mcp"] is False for spec in specs)
 
 
@@ -223,3 +224,18 @@ def test_a_listed_token_is_what_the_entry_model_describes(run: Run, worker: Task
     [entry] = run("bearer_token_list")["result"]
     assert BearerTokenEntry.model_validate(entry, strict=True).model_dump() == entry
     assert worker.registry.get("bearer_token_list").result_type == list[BearerTokenEntry]
+
+
+def test_introspection_says_whose_a_token_is_while_it_is_active(
+    worker: TaskContext, run: Run, clock: SimpleNamespace
+) -> None:
+    """With its times and scopes; nothing of one that isn't, to the moment of its expiry."""
+    worker.inventory = WorkerInventory(service="fastmcp", auth_bearer=AuthBearer(token_scopes=("mcp",)))
+    begin = clock.now
+    run("bearer_token_store", username="ann", token="t1", expire=60)
+    active = {"active": True, "username": "ann", "scopes": ["mcp"], "created": begin, "expires": begin + 60}
+    assert run("bearer_token_introspect", token="t1")["result"] == active
+    inactive = {"active": False}
+    assert run("bearer_token_introspect", token="t2")["result"] == inactive
+    clock.now += 60
+    assert run("bearer_token_introspect", token="t1")["result"] == inactive

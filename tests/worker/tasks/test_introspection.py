@@ -40,6 +40,7 @@ TASKS = [
         "bearer_token_access",
         "bearer_token_check",
         "bearer_token_delete",
+        "bearer_token_introspect",
         "bearer_token_list",
         "bearer_token_store",
         "discover",

@@ -15,7 +15,7 @@ import zmq
 from nfcli.models.environment.curve_keys import ensure_key_pair, format_certificate
 from nfcli.models.environment.private_files import write_private
 from nfcli.models.protocol.frames import Command
-from nfcli.worker.transport.curve_auth import AuthorizedKeys, ZapAuthenticator
+from nfcli.worker.transport.curve_auth import Access, AuthorizedKeys, ZapAuthenticator
 from support.direct_server import unlisted_keys
 
 REFUSALS = {
@@ -53,7 +53,7 @@ def test_an_error_while_a_key_is_checked_refuses_the_client_and_ends_no_handler(
         raise OSError(f"a disk that fails while {key} is sought")
 
     with monkeypatch.context() as patch:
-        patch.setattr(AuthorizedKeys, "is_authorized", fail)
+        patch.setattr(AuthorizedKeys, "access", fail)
         assert not is_accepted(connect_peer())
     assert [message for message in caplog.messages if "client key" in message] == ["client key refused: OSError"]
     peer = connect_peer()
@@ -156,3 +156,27 @@ def test_signing_key_is_that_of_the_file_as_it_is_now(tmp_path: Path) -> None:
     file.unlink()
     assert clients.signing_key(key) is None
     assert clients.is_authorized(key)
+
+
+def test_keys_of_verifiers_have_less_access(tmp_path: Path) -> None:
+    """As the files are at the time: a file among the clients' gives a key every right, also one that comes later."""
+    folder, verifiers = tmp_path / "clients", tmp_path / "verifiers"
+    folder.mkdir()
+    keys = AuthorizedKeys(folder, verifiers)
+    pair = ensure_key_pair(tmp_path, "server")
+    key, content = pair.public.decode(), format_certificate(pair.public)
+    assert keys.access(key) is None
+    verifiers.mkdir()
+    write_private(verifiers / "server.key", content)
+    assert (keys.access(key), keys.is_verifier(key), keys.is_authorized(key)) == (Access.VERIFY, True, False)
+    assert (keys.name(key), keys.signing_key(key)) == ("server", None)
+    write_private(folder / "all.key", content)
+    ensure_key_pair(folder, "other")
+    assert keys.access(ensure_key_pair(folder, "other").public.decode()) is Access.FULL  # reads both folders
+    assert (keys.access(key), keys.is_verifier(key), keys.name(key)) == (Access.FULL, False, "all")
+    os.utime(folder / "all.key", (1, 1))
+    assert keys.access(key) is Access.FULL
+    (folder / "all.key").unlink()
+    assert keys.access(key) is Access.VERIFY
+    (verifiers / "server.key").unlink()
+    assert keys.access(key) is None

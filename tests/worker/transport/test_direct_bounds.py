@@ -73,7 +73,7 @@ def test_error_while_a_message_is_handled_costs_that_message_alone(
         raise OSError(f"a disk that fails while {key} is sought")
 
     with monkeypatch.context() as patch:
-        patch.setattr(AuthorizedKeys, "is_authorized", fail)
+        patch.setattr(AuthorizedKeys, "access", fail)
         peer.send(Command.POST, "u2", {"task": "add"})
         assert eventually(lambda: server.direct.counters()["invalid"] == 1)
     assert caplog.messages == ["message dropped: OSError"]
