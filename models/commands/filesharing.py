@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from ..fields import TimeoutSeconds
 from ..shared_files.address import MAX_CHARACTERS, SCHEME, SERVICE
-from .base import CommandGroup, JobArguments, ShellCommand, branch, check_printable
+from ..tasks.operations import DeleteFetchedFilesInput, FilePattern
+from .base import ALL_WORKERS, CommandGroup, JobArguments, ShellCommand, branch, check_printable
 
 COPY_SECONDS = 600
 
@@ -44,11 +45,26 @@ class CopyFile(ShellCommand):
     timeout: Annotated[TimeoutSeconds | None, Field(description="Seconds until it must have arrived")] = None
 
 
+class DeleteFetchedFiles(DeleteFetchedFilesInput, JobArguments):
+    """Delete the copies of shared files that workers of all services have fetched."""
+
+    SERVICE: ClassVar[str] = ALL_WORKERS
+    TASK: ClassVar[str] = "delete_fetched_files"
+
+    filepath: Annotated[
+        FilePattern,
+        StringConstraints(pattern=r"\S"),
+        AfterValidator(check_printable),
+        Field(description="Glob for paths below the folder of fetched files"),
+    ] = "*"
+
+
 class FilesharingCommands(CommandGroup, prompt="nf[filesharing]#"):
     """Commands of NorFab's file service."""
 
     # `copy` is the name of a method that all models have.
     copy_: CopyFile = branch("Copy a shared file to this machine", alias="copy")
+    delete_fetched_files: DeleteFetchedFiles = branch("Delete copies that workers keep", alias="delete-fetched-files")
 
 
 class _FileJob(JobArguments):

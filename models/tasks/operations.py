@@ -75,12 +75,13 @@ class LogRecord(Report):
     exception: str | None = Field(default=None, description="Exceptions, each with the places that it came from")
 
 
+FilePattern = Annotated[str, AfterValidator(_check_pattern)]
+
+
 class DeleteFetchedFilesInput(TaskInput):
     """Arguments of `delete_fetched_files`."""
 
-    filepath: Annotated[
-        str, AfterValidator(_check_pattern), Field(description="Glob for paths below the folder of fetched files")
-    ]
+    filepath: Annotated[FilePattern, Field(description="Glob for paths below the folder of fetched files")]
 
 
 class DeletedFiles(Report):

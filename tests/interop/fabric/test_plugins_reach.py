@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nfcli import Client, NorFab
+from nfcli.models.commands.filesharing import DeleteFetchedFiles
 from nfcli.models.environment.paths import Environment
 from support.mcp.served_worker import TOKEN
 from support.norfab.mcp_site import McpWorker
@@ -150,6 +151,16 @@ def test_a_circle_of_workers_comes_to_an_end(client: Client) -> None:
     """Each is another worker to the next, which reaches tools alone; the depth goes on with the job."""
     result = run(client, "around", others=[OURS[1], OURS[0]])
     assert result["result"] == "jobs of tasks are nested more than 5 deep: around probably leads to itself"
+
+
+def test_a_command_deletes_what_workers_have_fetched(client: Client, site: Site) -> None:
+    """Workers of both makes."""
+    run(client, "length", url="nf://large")
+    folder = site.environments[OURS[0]].fetched_folder(OURS[0])
+    assert [path.name for path in folder.iterdir()] == ["large"]
+    results = client.run_job(**DeleteFetchedFiles.parse({}).job())
+    assert {name: result["errors"] for name, result in results.items()} == {name: [] for name in (*OURS, DEMO, FILES)}
+    assert [*folder.iterdir()] == []
 
 
 def test_mcp_clients_reach_the_tools_of_their_worker(client: Client, site: Site) -> None:

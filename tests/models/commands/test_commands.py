@@ -87,6 +87,7 @@ def test_the_tree_has_the_commands_it_promises() -> None:
         "fastapi auth check-token",
         "fastapi discover",
         "filesharing copy",
+        "filesharing delete-fetched-files",
         "norfab workers ping",
         "show fastmcp inventory",
         "show fastmcp version",

@@ -224,7 +224,7 @@ def test_commands_of_plugins_are_below_the_plugins_name() -> None:
 @pytest.mark.parametrize(
     "place", [None, "lab", {}, {"group": "lab"}, {"group": "", "name": "x"}, {"group": 1, "name": "x"}]
 )
-def test_a_place_of_another_shape_is_none(place: object) -> None:
+def test_a_place_of_another_shape_is_ignored(place: object) -> None:
     """The task is then where all are."""
     assert [*task_entries(merged([task(command=place)]))] == ["say"]
 
