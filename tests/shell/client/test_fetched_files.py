@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nfcli.models.errors import EnvironmentFolderError, JobInterruptedError, NoWorkersError, UsageError
+from nfcli.models.protocol.broker_presence import Timeouts
 from nfcli.models.shared_files import fetching
 from nfcli.shell.client.client import Client
 from support.fabric.fake_broker import FakeBroker, Site
@@ -108,6 +109,18 @@ def test_the_next_worker_is_tried(client: Client, workers: FileWorkers, folder: 
     assert client.fetch_file(URL, PART, destination=folder)["status"] == "200"
     assert workers.fetched_from == ["f1", "f2"]
     assert (folder / "file").read_bytes() == CONTENT
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, broker: FakeBroker, workers: FileWorkers, folder: Path) -> None:
+    """The broker no longer knows the first one; without another one that is the reason."""
+    with Site(tmp_path, broker).client(timeouts=Timeouts(poll=0.05, silence=0.1)) as client:
+        workers.dead = {"f1"}
+        assert client.fetch_file(URL, PART, destination=folder)["status"] == "200"
+        assert workers.fetched_from == ["f1", "f2"]
+        assert (folder / "file").read_bytes() == CONTENT
+        (folder / "file").unlink()
+        workers.dead = {"f1", "f2"}
+        assert "f2 has gone away while the job ran" in failure(client, folder)
 
 
 def test_a_worker_that_fails_says_why(client: Client, workers: FileWorkers, folder: Path) -> None:

@@ -17,8 +17,9 @@ FILES = "filesharing"
 class FileWorkers:
     """Answers for workers of the service: `content` is what each streams, `details` what it says of it.
 
-    `stalls_at`: the offset from which on nothing is sent. `failed`: workers that fail after their first part. `alter`
-    changes a part before it is sent. `requested` are the offsets of all PUTs.
+    `stalls_at`: the offset from which on nothing is sent. `dead`: workers that send nothing after their first part, and
+    are unknown to the broker then. `failed`: workers that fail after their first part. `alter` changes a part before it
+    is sent. `requested` are the offsets of all PUTs.
     """
 
     def __init__(self, broker: FakeBroker, content: bytes) -> None:
@@ -30,6 +31,7 @@ class FileWorkers:
         }
         self.stalls_at: float = math.inf
         self.failed: set[str] = set()
+        self.dead: set[str] = set()
         self.alter: Callable[[bytes], bytes] = lambda part: part
         self.requested: list[int] = []
         self.fetched_from: list[str] = []
@@ -43,7 +45,7 @@ class FileWorkers:
             self.requested.append(ask.data["offset"])
             return self._part(ask.data["offset"])
         if ask.command != POST:
-            return []
+            return [self._broker.refused(ask)] if self.dead.intersection(ask.names) else []
         dispatched = self._broker.dispatched(ask, ask.names)
         if ask.data["task"] == "file_details":
             return [dispatched, done(ask, {name: result(self.details) for name in ask.names})]
@@ -55,7 +57,7 @@ class FileWorkers:
     def _part(self, offset: int) -> list[Frames]:
         assert self._post is not None
         (name,) = self._post.names
-        if offset >= self.stalls_at:
+        if offset >= self.stalls_at or (offset and name in self.dead):
             return []
         part = self.alter(self.content[offset : offset + self._chunk_bytes])
         replies = [frames(STREAM, self._post.uuid, "200", part, FILES)] if part else []
