@@ -17,6 +17,7 @@ from .masking import MASK, mask_section
 from .networks import HostPatternTexts, ProxyNetworks
 from .sections.base import InventorySection
 from .sections.bearer import AuthBearer
+from .sections.limits import UserLimit
 from .sections.metrics import Metrics
 from .sections.tls import TlsInventory, reserved_key_warnings
 from .tool_policy import ToolsInventory
@@ -37,6 +38,7 @@ from .types import (
     Texts,
     YamlFlag,
     is_loopback_host,
+    parse_list,
     url_host,
 )
 
@@ -125,6 +127,9 @@ class WorkerInventory(InventorySection):
         default="log",
         description="What happens when the worker uses more: log writes a line to its log, shutdown ends it with "
         "status 1, after which whoever started it starts it again",
+    )
+    limits: Annotated[tuple[UserLimit, ...], BeforeValidator(parse_list), Kind("list of mappings", "none")] = Field(
+        default=(), description="Limits on the tool calls of each user: see man page tools"
     )
     fastmcp: _Reserved = Field(default={})
     uvicorn: _Reserved = Field(default={})

@@ -47,6 +47,7 @@ from .reply_streams import Pace, ReplyStreams
 from .result_budget import ResultBudget, ResultBudgetApp
 from .running_calls import CancellationApp
 from .tool_calls import OnCall, ReadArguments, RunJob, ToolCalls
+from .user_limits import UserLimits
 
 _REMEMBERED_URLS = 64
 
@@ -72,10 +73,9 @@ def build_app(
     """Return the complete ASGI application of the worker `name`, whose MCP endpoint has the URL `url`.
 
     `run_task` runs a task of the worker itself, `read_arguments` returns what it would get, `run_job` runs one of other
-    services; it is None without a broker, where the tools never change. `on_rejected` is called with client's address,
-    reason and token of each request that authentication rejects, `on_call` after each tool call. `readiness` answers
-    the ready probe; `proxies`, `pace` (of streamed replies), `results` replace the usual ones. Session ids are valid on
-    all workers with the same `session_key`; None: on this one alone.
+    services; it is None without a broker, where the tools never change. `on_rejected` is called with address, reason
+    and token of requests that authentication rejects, `on_call` after each tool call; `readiness` answers probes;
+    `proxies`, `pace` and `results` replace the usual ones. Session ids are valid at all workers with one `session_key`.
     """
     notifier = None if run_job is None else ListChangeNotifier()
     requests, questions = ActiveRequests(), OpenQuestions()
@@ -87,6 +87,7 @@ def build_app(
         read_arguments=read_arguments,
         run_job=run_job,
         timeout=inventory.tools.timeout,
+        limits=UserLimits(inventory.limits),
         on_call=on_call,
     )
     policy = replace(_access_policy(name, url, inventory, proxies, notifier), readiness=readiness)

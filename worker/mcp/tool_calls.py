@@ -33,6 +33,7 @@ from .call_places import (
 from .questions.own_calls import OwnCalls
 from .result_budget import current_reservation
 from .running_calls import RunningCalls, call_key, current_user, mcp_client_name
+from .user_limits import UserLimits
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class ToolCalls:
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
     after `timeout` seconds at the latest; it is None without a broker. `on_call` is called with the name of the tool,
     empty for an unknown one, the outcome, and the seconds that the call took. `running` are the calls that are being
-    served.
+    served; `limits` those of each user.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class ToolCalls:
         read_arguments: ReadArguments,
         run_job: RunJob | None,
         timeout: float,
+        limits: UserLimits | None = None,
         on_call: OnCall | None = None,
     ) -> None:
         self._worker_name = worker_name
@@ -86,6 +88,7 @@ class ToolCalls:
         self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
+        self._limits = limits or UserLimits(())
         self._on_call = on_call
         self.running = RunningCalls()
         # Apart: a task that waits for something must not delay them, and they take turns for the processor.
@@ -115,11 +118,15 @@ class ToolCalls:
             "MCP client %r calls %s", mcp_client_name(), tool.task if tool.is_own else f"{tool.task} of {tool.service}"
         )
         key = call_key(context.request, context.request_id)
-        started, outcome = time.monotonic(), "cancelled"
+        started, outcome = time.monotonic(), "limited"
         try:
-            outcome, result = await self.running.run(
-                key, context.request, partial(self._call, tool, context, params, key.token)
-            )
+            with self._limits.call("" if user is None else user.name):
+                outcome = "cancelled"
+                outcome, result = await self.running.run(
+                    key, context.request, partial(self._call, tool, context, params, key.token)
+                )
+        except ToolCallError as refusal:
+            return _failure(str(refusal))
         finally:
             if outcome != _ASKED:  # the next request goes on with the call
                 self._observe(tool.name, outcome, started)
@@ -186,6 +193,8 @@ class ToolCalls:
         # Those of other services were counted when they came.
         if tool.is_own and (refusal := current_reservation().take(len(text))) is not None:
             raise ToolCallError(refusal)
+        user = current_user()
+        self._limits.count_result("" if user is None else user.name, len(text))
         reasons = _reasons(results)
         if reasons and tool.guardrails.has_result_rules:
             reasons = await self.check(token, partial(tool.guardrails.filter_text, tool.name, reasons))

@@ -40,7 +40,7 @@ MISTAKES = [
             "w1.yaml: xyz: no such key, expected one of service, host, port, endpoint, authentication_enabled, "
             "allow_unauthenticated, tls, require_tls, auth_bearer, allowed_hosts, allowed_origins, trusted_proxies, "
             "signed_jobs, allowed_relays, metrics, plugins, tools, watchdog_interval, "
-            "memory_threshold_mbyte, memory_threshold_action, fastmcp, uvicorn, logging"
+            "memory_threshold_mbyte, memory_threshold_action, limits, fastmcp, uvicorn, logging"
         ),
     ),
     (

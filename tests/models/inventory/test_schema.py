@@ -138,6 +138,7 @@ def test_worker_without_keys_has_the_documented_defaults(inventory: Load) -> Non
         "watchdog_interval": 30,
         "memory_threshold_mbyte": 1000,
         "memory_threshold_action": "log",
+        "limits": (),
         "fastmcp": {},
         "uvicorn": {},
         "logging": {},
