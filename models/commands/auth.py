@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from ..fields import Lifetime, Token, quote_value, seconds_of
+from ..fields import NEVER, Lifetime, Token, quote_value, seconds_of
 from ..protocol.jobs import Results
 from ..tasks.auth import (
     BearerTokenCheckInput,
@@ -24,17 +24,23 @@ from .base import CommandGroup, JobArguments, LocalTime, branch
 
 GENERATED_TOKEN_BYTES = 16
 _TIME = re.compile(r"[0-9]{4}-")
+_NUMBER = re.compile(r"[+-]?[0-9.]+")
 
 
 def _typed_lifetime(value: object) -> object:
     """Return a lifetime as it is typed in seconds: with a unit, or as the date or time of its end, in local time."""
     seconds = seconds_of(value)
-    if not isinstance(seconds, str) or not _TIME.match(seconds):
+    if not isinstance(seconds, str) or seconds == NEVER or _NUMBER.fullmatch(seconds):
         return seconds
     try:
-        end = datetime.fromisoformat(seconds).astimezone(UTC)
+        end = datetime.fromisoformat(seconds if _TIME.match(seconds) else "").astimezone(UTC)
     except (ValueError, OverflowError):
-        return seconds
+        raise PydanticCustomError(
+            "expire_text",
+            "must be whole seconds, a number with a unit (90s, 30m, 12h, 30d, 1w), a date or time such as 2027-01-31 "
+            "or 2027-01-31T18:00, or never, got {value}",
+            {"value": quote_value(value)},
+        ) from None
     left = math.ceil((end - datetime.now(UTC)).total_seconds())
     if left < 1:
         raise PydanticCustomError("expire_past", "must be in the future, got {value}", {"value": quote_value(value)})

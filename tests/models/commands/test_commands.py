@@ -71,6 +71,19 @@ def test_lifetimes_may_end_at_a_time(typed: str) -> None:
         CreateToken.parse({"username": "ann", "expire": "2020-01-01"})
 
 
+@pytest.mark.parametrize("typed", ["1mo", "1.5h", "1D", "1 d", "1e3", "", "P1D", "soon", "2027-13-01", "2027-02-30"])
+def test_lifetimes_that_are_not_understood_are_answered_with_those_that_are(typed: str) -> None:
+    """Seconds alone are half of the rule; for a number the answer has its limits."""
+    with pytest.raises(UsageError) as caught:
+        CreateToken.parse({"username": "ann", "expire": typed})
+    assert str(caught.value) == (
+        "expire: must be whole seconds, a number with a unit (90s, 30m, 12h, 30d, 1w), a date or time such as "
+        f"2027-01-31 or 2027-01-31T18:00, or never, got {typed or repr('')}"
+    )
+    with pytest.raises(UsageError, match=r"^expire: must be 1 to 3155760000 whole seconds, got -1\.5$"):
+        CreateToken.parse({"username": "ann", "expire": "-1.5"})
+
+
 def test_the_tree_has_the_commands_it_promises() -> None:
     """All of them, and no others."""
     assert list(COMMANDS) == [
