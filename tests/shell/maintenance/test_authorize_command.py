@@ -248,3 +248,19 @@ def test_a_fleet_key_needs_a_mode_that_uses_it(carried: Path, capsys: pytest.Cap
     assert capsys.readouterr().err == (
         "nfcli: --fleet-key needs --create-env or --authorize: name the mode that is to use the key\n"
     )
+
+
+def test_verify_only_limits_the_client_that_is_authorized(
+    environment: Environment, ann: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its key is in a folder of its own; the option means nothing without a key file."""
+    assert authorize(environment, ann, "--verify-only") == 0
+    copy = environment.verifiers_folder / "ann-laptop.key"
+    assert (copy.read_bytes(), copy.stat().st_mode & 0o777) == (ann.read_bytes(), 0o600)
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+    assert list(environment.clients_folder.iterdir()) == []
+    assert main(["-i", str(environment.inventory_file), "--verify-only"]) == 2
+    assert capsys.readouterr().err == (
+        "nfcli: client ann-laptop is authorized to ask about tokens\n"
+        "nfcli: --verify-only needs --authorize: name the public key file of the client\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from nfcli.models.inventory.schema import WorkerInventory
+from nfcli.worker.http.responses import REFUSAL, error_response
+from nfcli.worker.http.verification.forward_auth import as_forward_auth
 from support.mcp.served_worker import START, TOKEN, ServedWorker, read_response
 from support.tokens.token_store import delete_tokens, store_token
 
@@ -200,6 +203,19 @@ def test_requests_that_the_worker_would_not_take_are_403(shared_worker: ServedWo
     """Proxies make 500 of a 400, 421 or 431, as if the worker were broken."""
     token = None if "authorization" in headers else TOKEN
     assert verify(shared_worker, token, **headers)[0] == 403
+
+
+def test_metrics_have_the_reason_of_a_refusal_whatever_its_status() -> None:
+    """They count what a request to the worker itself would be refused for."""
+    messages: list[Any] = []
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    for status, reason in ((421, "host"), (431, "header_size"), (401, "credentials")):
+        asyncio.run(as_forward_auth(error_response(status, "no")).send(send))
+        assert messages.pop(0)[REFUSAL] == reason
+        messages.clear()
 
 
 def test_broken_store_is_503(shared_worker: ServedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
