@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ...models.environment.curve_keys import KeyPair, ensure_client_key
 from ...models.environment.locations import find_environment
 from ...models.environment.paths import Environment
+from ...models.errors import UsageError
 from ...models.inventory.loader import load_inventory
 from ...models.inventory.schema import Inventory
 from ...models.protocol.broker_connection import BrokerAddress
@@ -22,6 +24,7 @@ from ..transport.broker import FabricTransport
 from ..transport.direct import DirectTransport
 from .client import Client
 from .fleet import Fleet
+from .inventory_data import write_inventory
 from .jobs.questions import OnInput
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[str, str], None]
 """Called with a worker's name and the message of an event that reports progress."""
+
+
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_WORKERS_CLIENT = re.compile(r"-NFPClient\Z|-nfcli-[0-9a-f]{16}\Z")
 
 
 def broker_address(environment: Environment, inventory: Inventory) -> BrokerAddress | None:
@@ -60,14 +67,18 @@ def make_transport(  # noqa: PLR0917  parts of an environment, in the order in w
 class NorFab:
     """An environment: starts its workers, creates clients, and stops the workers that it started.
 
-    Use it as a context manager, or call `start` and `destroy`. Workers that already run are left alone. If this process
-    is killed, the workers that it started end by themselves. With `broker:` in the inventory, clients and workers
-    connect to that broker, which is never started here; otherwise clients connect to the workers. `client` is the first
-    client that was made, None before that.
+    Use it as a context manager, which makes a client too, or call `start` and `destroy`. Workers that already run are
+    left alone. If this process is killed, the workers that it started end by themselves. With `broker:` in the
+    inventory, clients and workers connect to that broker, which is never started here; otherwise clients connect to the
+    workers. `client` is the first client that was made, None before that.
 
     Args:
         inventory: path of the inventory file; None uses `inventory.yaml` in the working folder or, without one, the
             user's default environment, which `default` names.
+        inventory_data: the inventory itself, in place of a file. It is kept in a private file in `base_dir` until
+            `destroy`, for the workers.
+        base_dir: folder of that inventory, by default the working folder: paths in it are relative to this one, and
+            `.nfcli/` is there. With `inventory` it is the folder of `.nfcli/` alone.
         state: folder for what nfcli writes; None uses `NFCLI_STATE` or the inventory's `state`, or else `.nfcli/`
             beside the inventory. Nothing is written before `start` or `make_client`.
         log_level: log level of the workers that are started here.
@@ -75,6 +86,7 @@ class NorFab:
             for instance.
 
     Raises:
+        UsageError: both an inventory file and data are given, or the data isn't JSON.
         InventoryError: the inventory can't be read or breaks its schema, or the broker's public key isn't known.
         EnvironmentFolderError: other users could change the environment's folder, or there is no home folder.
     """
@@ -82,10 +94,28 @@ class NorFab:
     def __init__(
         self,
         inventory: str | Path | None = None,
+        inventory_data: Mapping[str, Any] | None = None,
+        base_dir: str | Path | None = None,
         *,
         state: str | Path | None = None,
         log_level: str = "INFO",
         notice: Notice | None = None,
+    ) -> None:
+        self._written: Path | None = None
+        if inventory_data is not None:
+            if inventory is not None:
+                raise UsageError("name an inventory file or give inventory_data, not both")
+            inventory = self._written = write_inventory(inventory_data, base_dir)
+        elif base_dir is not None and state is None:
+            state = Path(base_dir) / ".nfcli"
+        try:
+            self._open(inventory, state, log_level, notice)
+        except BaseException:
+            self._forget_data()
+            raise
+
+    def _open(
+        self, inventory: str | Path | None, state: str | Path | None, log_level: str, notice: Notice | None
     ) -> None:
         found = find_environment(inventory, state)
         self.inventory = load_inventory(found)
@@ -98,6 +128,10 @@ class NorFab:
         self.client: Client | None = None
         self._clients: list[Client] = []
         self._report_surprises()
+
+    def _forget_data(self) -> None:
+        if self._written is not None:
+            self._written.unlink(missing_ok=True)
 
     def _report_surprises(self) -> None:
         for name, service in self.inventory.foreign_workers.items():
@@ -123,6 +157,7 @@ class NorFab:
 
     def make_client(
         self,
+        name: str | None = None,
         *,
         start_workers: bool = False,
         notice: Notice | None = None,
@@ -133,6 +168,9 @@ class NorFab:
         """Return a client; `destroy` closes it. It connects when it is first used.
 
         Args:
+            name: what a broker's workers know the client by, one that no other process uses at the same time: replies
+                to both would go to the one that came last. None: a new one. Without a broker that is the name of the
+                client's key file.
             start_workers: start the workers that aren't running before the client's first job, and restart those
                 started here that have ended before a later job that targets them.
             notice: called with a line for each worker that was restarted, when a broker goes away or comes back while a
@@ -143,12 +181,14 @@ class NorFab:
             on_progress: called with the worker's name and the message of those events that report progress.
 
         Raises:
+            UsageError: the name is not valid.
             KeyFileError: the client's key pair can't be read or created.
             EnvironmentFolderError: as `start`.
         """
+        _check_client_name(name)
         self.environment.prepare()
         keys = ensure_client_key(self.environment)
-        transport = self._open_transport(keys, notice)
+        transport = self._open_transport(keys, notice, name or "")
         notify = notice or (lambda _: None)
         client = Client(
             self.environment,
@@ -195,10 +235,13 @@ class NorFab:
         self.client = None
         while self._clients:
             self._clients.pop().close()
-        return self.launcher.stop()
+        stopped = self.launcher.stop()
+        self._forget_data()
+        return stopped
 
     def __enter__(self) -> Self:
         self.start()
+        self.make_client()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -210,6 +253,13 @@ def _report(on_progress: OnProgress, on_event: OnEvent | None, event: Event) -> 
         on_event(event)
     if event["event_type"] == "progress" and not is_automatic(event):
         on_progress(event["worker"], event["message"])
+
+
+def _check_client_name(name: str | None) -> None:
+    if name is not None and not _CLIENT_NAME.fullmatch(name):
+        raise UsageError("the name of a client must be 1 to 64 letters, digits, dots, dashes and underscores")
+    if name is not None and _WORKERS_CLIENT.search(name):
+        raise UsageError(f"the name of a client must not be {name}: so are clients of workers named, which are refused")
 
 
 def _restarted_message(name: str) -> str:

@@ -152,7 +152,7 @@ def test_only_a_restore_accepts_what_is_unverified(
         (["man", "page"], " inventory "),
         (["man", "tree", "fastmcp.auth"], "create-token"),
         (["man", "json-schema", "show"], '"properties"'),
-        (["help"], " fastmcp    FastMCP service\n"),
+        (["help"], " fastmcp        FastMCP service\n"),
         (["help", "fastmcp", "auth", "list-tokens", "workers"], " <workers>    Filter worker to target\n"),
     ],
 )
