@@ -130,7 +130,7 @@ def test_displayed_inventory_is_complete_except_for_secrets() -> None:
                 "metrics": None,
                 "plugins": [],
                 "tools": {
-                    **dict.fromkeys(["policy", "guardrails", "result_guardrails"], []),
+                    **{key: [] for key in ("policy", "guardrails", "result_guardrails")},
                     "disable_builtin_guardrails": False,
                     "timeout": 600,
                 },
