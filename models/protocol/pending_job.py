@@ -74,7 +74,7 @@ class PendingJob:
     on_stream: OnStream | None = None
     is_detached: bool = False
     is_query: bool = False
-    waker: Mailbox[None] | None = None
+    waker: Mailbox[Any] | None = None
     is_abandoned: bool = False
     may_be_repeated: bool = False
     late: Results = field(default_factory=dict)

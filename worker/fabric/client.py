@@ -30,6 +30,7 @@ from ...models.protocol.broker_presence import BrokerPresence, Timeouts
 from ...models.protocol.broker_replies import ManagementReply, management_request, parse_reply, worker_rows
 from ...models.protocol.frames import ALL, BrokerMessage
 from ...models.protocol.jobs import Results
+from ...models.protocol.pending_job import OnEvent, PendingJob
 from .job import MAX_RESULT_BYTES, OutgoingJob
 
 log = logging.getLogger(__name__)
@@ -142,19 +143,21 @@ class FabricClient:
         *,
         timeout: float,  # noqa: ASYNC109  it goes out with the job, and results that arrived before it are returned
         reserve: Callable[[int], str | None] = lambda _size: None,
+        listen: Callable[[PendingJob], OnEvent] | None = None,
     ) -> Results:
         """Run a task on all workers of a service and return `{worker: Result}`, one entry for each of them.
 
         A worker that failed, went away or didn't answer within `timeout` seconds has a failed result with one line.
         Cancelling ends the wait alone: the workers go on, since NFP has no message for it. `reserve` is called from the
-        thread of the connection, as by `BrokerJob`.
+        thread of the connection, as by `BrokerJob`, and so is what `listen` returns, with the job's events.
 
         Raises:
             NoWorkersError: the service has no worker, or the broker can't be reached.
             UsageError: arguments that are not JSON, a timeout that is not a positive number.
             NfcliError: too many jobs are running, or this worker is stopping.
         """
-        return await asyncio.wrap_future(self.submit(service, task, kwargs, timeout=timeout, reserve=reserve))
+        future = self.submit(service, task, kwargs, timeout=timeout, reserve=reserve, listen=listen)
+        return await asyncio.wrap_future(future)
 
     def submit(
         self,
@@ -169,7 +172,7 @@ class FabricClient:
         """Send a job and return the future of its results, or of what `run_job` raises; it may be cancelled.
 
         `target` is `all`, `any`, a worker's name, or a list of names; `options` are those of `OutgoingJob`: `reserve`,
-        `on_stream` and `depth`.
+        `on_stream`, `listen` and `depth`.
 
         Raises:
             UsageError, NfcliError: as `run_job`, if nothing was sent.
@@ -183,6 +186,7 @@ class FabricClient:
             now=now,
             **options,
         )
+        job.job.waker = self._inbox
         with self._while_running():
             if self._running_jobs >= self._max_jobs:
                 limit = f"{self._max_jobs} jobs for other services are running"
@@ -327,6 +331,8 @@ class FabricClient:
                 job.is_posted = self._send(job.post, now)
             elif (frames := job.request(now)) is not None:
                 self._send(frames, now)
+            for name, data in job.job.take_outgoing():
+                job.put([name], data)
             while job.puts and self._send(job.puts[0], now):
                 job.puts.popleft()
 

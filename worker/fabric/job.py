@@ -14,7 +14,7 @@ from ...models.protocol.broker_job import BrokerJob
 from ...models.protocol.broker_presence import BrokerPresence
 from ...models.protocol.frames import encode_data
 from ...models.protocol.jobs import Results, check_timeout, encode_request
-from ...models.protocol.pending_job import OnStream, PendingJob
+from ...models.protocol.pending_job import OnEvent, OnStream, PendingJob
 
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 MAX_WORKERS = 1_000
@@ -23,8 +23,8 @@ MAX_WORKERS = 1_000
 class OutgoingJob(BrokerJob):
     """A job for the workers of a service, its size bounded; call `complete_if_done` after each other call.
 
-    `timeout` is in seconds, for the whole job; `depth` says how many jobs led to it; `on_stream` is called in the
-    connection's thread; the other arguments are those of `BrokerJob`.
+    `timeout` is in seconds, for the whole job; `depth` says how many jobs led to it; `on_stream`, and what `listen`
+    returns for events, are called in the connection's thread; the other arguments are those of `BrokerJob`.
 
     Raises:
         UsageError: arguments that are not JSON, a timeout that is not a positive number.
@@ -44,6 +44,7 @@ class OutgoingJob(BrokerJob):
         max_result_bytes: int = MAX_RESULT_BYTES,
         reserve: Callable[[int], str | None] = lambda _size: None,
         on_stream: OnStream | None = None,
+        listen: Callable[[PendingJob], OnEvent] | None = None,
         depth: int = 0,
     ) -> None:
         whole = math.ceil(check_timeout(timeout))
@@ -51,6 +52,7 @@ class OutgoingJob(BrokerJob):
         job = PendingJob(
             *(service, task, uuids.uuid4().hex, data), timeout=timeout, deadline=now + timeout, on_stream=on_stream
         )
+        job.on_event = None if listen is None else listen(job)
         super().__init__(
             job,
             broker,

@@ -41,12 +41,12 @@ from ..tools.catalogue import ToolCatalogue
 from .handlers import make_server
 from .messages import MessageApp
 from .notifications import ListChangeNotifier
-from .questions.own_calls import OwnCalls, RunTask
-from .questions.sessions import ClientSessions, OpenQuestions, QuestionApp
+from .questions.asking_calls import AskingCalls
+from .questions.sessions import ClientSessions, QuestionApp
 from .reply_streams import Pace, ReplyStreams
 from .result_budget import ResultBudget, ResultBudgetApp
 from .running_calls import CancellationApp
-from .tool_calls import OnCall, ReadArguments, RunJob, ToolCalls
+from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
 from .user_limits import UserLimits
 
 _REMEMBERED_URLS = 64
@@ -78,12 +78,12 @@ def build_app(
     `proxies`, `pace` and `results` replace the usual ones. Session ids are valid at all workers with one `session_key`.
     """
     notifier = None if run_job is None else ListChangeNotifier()
-    requests, questions = ActiveRequests(), OpenQuestions()
-    own_calls = OwnCalls(run_task, requests.track, questions)
+    asking = AskingCalls((requests := ActiveRequests()).track)
     calls = ToolCalls(
         name,
         catalogue,
-        own_calls=own_calls,
+        run_task=run_task,
+        asking=asking,
         read_arguments=read_arguments,
         run_job=run_job,
         timeout=inventory.tools.timeout,
@@ -94,13 +94,13 @@ def build_app(
     policy = _with_bearer_tokens(policy, url, inventory, store, on_rejected)
     manager = _session_manager(make_server(name, catalogue, calls, notifier))
     watches = [partial(requests.watch, store.on_revoked, policy.is_live)]
-    watches += [] if notifier is None else [partial(notifier.watch, catalogue)]
+    watches += [partial(notifier.watch, catalogue)] if notifier is not None else []
     sessions = ClientSessions(secrets.token_bytes(32) if session_key is None else session_key)
-    asking = QuestionApp(CancellationApp(StreamableHTTPASGIApp(manager), calls.running), sessions, questions)
-    served = ReplyStreams(MessageApp(asking), pace)
+    mcp = QuestionApp(CancellationApp(StreamableHTTPASGIApp(manager), calls.running), sessions, asking.questions)
+    served = ReplyStreams(MessageApp(mcp), pace)
     app = _require_authentication(ResultBudgetApp(served, results or ResultBudget()), inventory)
     introspection = introspection_at(url, inventory, store.lookup, policy)
-    lifespan, close = partial(_lifespan, manager, watches, own_calls), partial(_close_streams, own_calls, notifier)
+    lifespan, close = partial(_lifespan, manager, watches, asking), partial(_close_streams, asking, notifier)
     return RequestMiddleware(app, policy, requests, lifespan, close, introspection=introspection)
 
 
@@ -108,17 +108,17 @@ def build_app(
 async def _lifespan(
     manager: StreamableHTTPSessionManager,
     watches: Iterable[Callable[[], AbstractContextManager[None]]],
-    own_calls: OwnCalls,
+    asking: AskingCalls,
 ) -> AsyncIterator[None]:
     async with manager.run(), AsyncExitStack() as entered:
         for watch in watches:
             entered.enter_context(watch())
-        entered.push_async_callback(own_calls.close)
+        entered.push_async_callback(asking.close)
         yield
 
 
-def _close_streams(own_calls: OwnCalls, notifier: ListChangeNotifier | None) -> None:
-    own_calls.end_questions()
+def _close_streams(asking: AskingCalls, notifier: ListChangeNotifier | None) -> None:
+    asking.end_questions()
     if notifier is not None:
         notifier.close()
 

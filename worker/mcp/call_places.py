@@ -68,6 +68,58 @@ class CallPlaces:
             turn.set_result(None)
 
 
+class AskingLimit:
+    """Bounds the calls that have asked their client: of each token's, and of all. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asking: Counter[str] = Counter()
+
+    def take(self, token: str) -> None:
+        """Count a call that asks, until `give`; TaskError if there are too many."""
+        with self._lock:
+            if self._asking[token] >= MAX_ASKING_PER_TOKEN:
+                raise TaskError(f"{MAX_ASKING_PER_TOKEN} calls of this token have asked questions: answer them")
+            if self._asking.total() >= MAX_ASKING:
+                raise TaskError(f"{MAX_ASKING} calls have asked questions: call again later")
+            self._asking[token] += 1
+
+    def once(self, token: str) -> AskingCall:
+        """Return the part of one call."""
+        return AskingCall(self, token)
+
+    def give(self, token: str) -> None:
+        """Count a call as ended that has asked."""
+        with self._lock:
+            self._asking[token] -= 1
+            self._asking += Counter()  # drops zero counts
+
+
+class AskingCall:
+    """One call's part of a limit: counted from its first question to its end. From any thread."""
+
+    def __init__(self, limit: AskingLimit, token: str) -> None:
+        self._limit = limit
+        self._token = token
+        self._lock = threading.Lock()
+        self._is_counted = self._has_ended = False
+
+    def take(self) -> None:
+        """Count the call, once; TaskError if too many are counted."""
+        with self._lock:
+            if not self._is_counted and not self._has_ended:
+                self._limit.take(self._token)
+                self._is_counted = True
+
+    def give(self) -> None:
+        """Count the call no longer."""
+        with self._lock:
+            self._has_ended = True
+            if self._is_counted:
+                self._is_counted = False
+                self._limit.give(self._token)
+
+
 class TaskRun:
     """One function in a thread, which is begun once and not after it has been cancelled.
 
@@ -109,11 +161,12 @@ class TaskThreads:
         places: int = TASK_PLACES,
         places_per_token: int = TASK_PLACES_PER_TOKEN,
         waiting_per_token: int = WAITING_PER_TOKEN,
+        asking: AskingLimit | None = None,
     ) -> None:
         self._places = CallPlaces(places, places_per_token, waiting_per_token)
         self._max_abandoned, self._max_abandoned_per_token = places, places_per_token
         self._abandoned: Counter[str] = Counter()
-        self._asking: Counter[str] = Counter()
+        self._asking = AskingLimit() if asking is None else asking
         self._lock = threading.Lock()
         self._limiter = anyio.CapacityLimiter(math.inf)
 
@@ -147,11 +200,7 @@ class TaskThreads:
         with self._lock:
             if run.has_asked or run.cancelled.is_set():
                 return
-            if self._asking[run.token] >= MAX_ASKING_PER_TOKEN:
-                raise TaskError(f"{MAX_ASKING_PER_TOKEN} calls of this token have asked questions: answer them")
-            if self._asking.total() >= MAX_ASKING:
-                raise TaskError(f"{MAX_ASKING} calls have asked questions: call again later")
-            self._asking[run.token] += 1
+            self._asking.take(run.token)
             run.has_asked = True
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._free_place, run)
@@ -179,9 +228,7 @@ class TaskThreads:
 
     def _end(self, run: TaskRun) -> None:
         if run.has_asked:
-            with self._lock:
-                self._asking[run.token] -= 1
-                self._asking += Counter()  # drops zero counts
+            self._asking.give(run.token)
         if run.has_place:
             self._free_place(run)
         elif not run.has_asked:

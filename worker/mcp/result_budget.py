@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -55,6 +55,11 @@ class ResultBudget:
                 self._bytes[token] -= reservation.size
                 self._bytes += Counter()  # drops zero counts
 
+    def move(self, source: Reservation, target: Reservation) -> None:
+        """Count the results of one reservation, which is open, as those of another one of the same token."""
+        with self._lock:
+            source.size, target.size = 0, target.size + source.size
+
     def take(self, reservation: Reservation, size: int) -> str | None:
         """Count a result of so many bytes; return why it must not be kept, None if it may be."""
         with self._lock:
@@ -88,6 +93,14 @@ class Reservation:
         """Count a result of so many bytes; return why it must not be kept, None if it may be. From any thread."""
         return self._budget.take(self, size)
 
+    def detached(self) -> AbstractContextManager[Reservation]:
+        """Provide for results of a call that goes on after this request."""
+        return self._budget.reserve(self.token, self.client)
+
+    def adopt(self, other: Reservation) -> None:
+        """Keep the results of another reservation of the same token for as long as those of this one."""
+        self._budget.move(other, self)
+
 
 _current: ContextVar[Reservation] = ContextVar("reservation")
 
@@ -95,6 +108,11 @@ _current: ContextVar[Reservation] = ContextVar("reservation")
 def current_reservation() -> Reservation:
     """Return the reservation of the request that is being served."""
     return _current.get()
+
+
+def use_reservation(reservation: Reservation) -> None:
+    """Let a reservation be the current one, in this context."""
+    _current.set(reservation)
 
 
 class ResultBudgetApp:

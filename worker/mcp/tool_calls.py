@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -17,9 +18,11 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, Inp
 
 from ...models.errors import NfcliError, ToolCallError
 from ...models.invisible import has_invisible
-from ...models.protocol.jobs import failure_reason, strip_tracebacks
+from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
+from ..jobs.channels.base import Channel
 from ..tools.catalogue import ToolCatalogue
 from ..tools.definitions import PublishedTool
+from ..tools.policy import ToolUser
 from ..tools.texts import clean_line, clean_strings
 from .call_places import (
     CHECK_PLACES,
@@ -27,10 +30,14 @@ from .call_places import (
     CHECKS_WAITING_PER_TOKEN,
     JOB_PLACES,
     JOB_PLACES_PER_TOKEN,
+    AskingLimit,
     CallPlaces,
+    TaskRun,
     TaskThreads,
 )
-from .questions.own_calls import OwnCalls
+from .questions.asking_calls import AskingCalls
+from .questions.job_questions import JobQuestions, Listen
+from .questions.tool_channel import ToolChannel
 from .result_budget import current_reservation
 from .running_calls import RunningCalls, call_key, current_user, mcp_client_name
 from .user_limits import UserLimits
@@ -42,6 +49,8 @@ MAX_REASON_CHARACTERS = 1_000
 _ASKED = "asked"
 _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text that looks like one
 
+RunTask = Callable[[str, dict[str, Any], ToolUser | None, threading.Event, Channel], Result]
+"""Runs a task of this worker for a user; its result is not wanted any more once the event is set. From any thread."""
 ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 
@@ -49,7 +58,7 @@ class RunJob(Protocol):
     """Runs a task of another service on all of its workers."""
 
     def __call__(
-        self, service: str, task: str, kwargs: dict[str, Any], *, reserve: Callable[[int], str | None]
+        self, service: str, task: str, kwargs: dict[str, Any], *, reserve: Callable[[int], str | None], listen: Listen
     ) -> Awaitable[Mapping[str, Any]]:
         """Return `{worker: Result}`; `reserve` is called as by `BrokerJob`, from any thread."""
 
@@ -62,8 +71,8 @@ _Value = TypeVar("_Value")
 class ToolCalls:
     """Calls the tools of a catalogue; belongs to the loop that serves MCP.
 
-    `own_calls` runs a task of the worker itself, and `read_arguments` returns the arguments that it would get, by all
-    of their names; it is called from other threads.
+    `run_task` runs a task of the worker itself, `read_arguments` returns the arguments that it would get, by all of
+    their names; both are called from other threads. `asking` asks clients.
     `run_job` runs a task on all workers of another service and returns `{worker: Result}`, or raises an NfcliError,
     after `timeout` seconds at the latest; it is None without a broker. `on_call` is called with the name of the tool,
     empty for an unknown one, the outcome, and the seconds that the call took. `running` are the calls that are being
@@ -75,7 +84,8 @@ class ToolCalls:
         worker_name: str,
         catalogue: ToolCatalogue,
         *,
-        own_calls: OwnCalls,
+        run_task: RunTask,
+        asking: AskingCalls,
         read_arguments: ReadArguments,
         run_job: RunJob | None,
         timeout: float,
@@ -84,13 +94,16 @@ class ToolCalls:
     ) -> None:
         self._worker_name = worker_name
         self._catalogue = catalogue
-        self._own_calls = own_calls
+        self._run_task = run_task
+        self._asking = asking
         self._read_arguments = read_arguments
         self._run_job = run_job
         self._timeout = timeout
         self._limits = limits or UserLimits(())
         self._on_call = on_call
         self.running = RunningCalls()
+        self._asking_limit = AskingLimit()
+        self._threads = TaskThreads(asking=self._asking_limit)
         # Apart: a task that waits for something must not delay them, and they take turns for the processor.
         self._checks = TaskThreads(CHECK_PLACES, CHECK_PLACES_PER_TOKEN, CHECKS_WAITING_PER_TOKEN)
         self._job_places = CallPlaces(JOB_PLACES, JOB_PLACES_PER_TOKEN)
@@ -158,7 +171,8 @@ class ToolCalls:
                 refusal = await self.check(token, partial(self._refusal, tool, arguments))
                 if refusal is not None:
                     return "refused", _failure(refusal)
-            results = await self._run(tool, context, params, token)
+            run = self._run_own if tool.is_own else self._run_elsewhere
+            results = await self._asking.run(context, params, token, partial(run, tool, arguments, token))
             if isinstance(results, InputRequiredResult):
                 return _ASKED, results
             result = await self._call_result(tool, results, token)
@@ -204,46 +218,61 @@ class ToolCalls:
             is_error=any(isinstance(result, Mapping) and bool(result.get("failed")) for result in results.values()),
         )
 
-    async def _run(
-        self,
-        tool: PublishedTool,
-        context: ServerRequestContext[Any, Any],
-        params: CallToolRequestParams,
-        token: str,
-    ) -> _Results | InputRequiredResult:
-        """Return `{worker: Result}`, or the question that the task asks.
+    async def _run_own(
+        self, tool: PublishedTool, arguments: dict[str, Any], token: str, channel: ToolChannel
+    ) -> _Results:
+        user = current_user()
+
+        def run(run: TaskRun) -> Result:
+            channel.begin_wait = run.give_place
+            return self._run_task(tool.task, arguments, user, run.cancelled, channel)
+
+        result = await self._threads.run(token, run)
+        return {self._worker_name: result.model_dump(mode="json")}
+
+    async def _run_elsewhere(
+        self, tool: PublishedTool, arguments: dict[str, Any], token: str, channel: ToolChannel
+    ) -> _Results:
+        """Return `{worker: Result}`.
 
         Raises:
             NfcliError: no worker returned a result.
         """
-        if tool.is_own:
-            result = await self._own_calls.run(context, params, tool.task, token)
-            if isinstance(result, InputRequiredResult):
-                return result
-            return {self._worker_name: result.model_dump(mode="json")}
         if self._run_job is None:
             raise ToolCallError(f"cannot call service {tool.service}: this worker has no broker")
+        questions, asked = JobQuestions(channel), self._asking_limit.once(token)
+        channel.begin_wait = asked.take
         await self._job_places.acquire(token)
         try:
-            results = await self._await_job(self._run_job, tool, params.arguments or {})
+            results = await self._await_job(self._run_job, tool, arguments, questions)
         finally:
             self._job_places.release(token)
+            questions.close()
+            asked.give()
         if not results:
             raise ToolCallError(f"no worker of service {tool.service} answered: check show norfab workers")
         return results
 
-    async def _await_job(self, run_job: RunJob, tool: PublishedTool, arguments: dict[str, Any]) -> _Results:
+    async def _await_job(
+        self, run_job: RunJob, tool: PublishedTool, arguments: dict[str, Any], questions: JobQuestions
+    ) -> _Results:
+        reserve = current_reservation().take
         try:
             with anyio.fail_after(self._timeout + SLACK_SECONDS):
-                found = await run_job(tool.service, tool.task, arguments, reserve=current_reservation().take)
+                found = await run_job(tool.service, tool.task, arguments, reserve=reserve, listen=questions.listen)
         except TimeoutError:
             raise ToolCallError(f"service {tool.service} did not answer within {self._timeout:g} s") from None
-        return {name: _checked(result) for name, result in found.items()}
+        return {name: _checked(result, questions.refusals.get(name)) for name, result in found.items()}
 
 
-def _checked(result: object) -> object:
+def _checked(result: object, refusal: str | None) -> object:
+    """Return a worker's result as it may be returned, with the reason why its question was not answered."""
     if isinstance(result, Mapping):
-        return strip_tracebacks(result)
+        checked = strip_tracebacks(result)
+        if refusal is not None:
+            errors = checked.get("errors")
+            checked["errors"] = [*(errors if isinstance(errors, list) else []), refusal]
+        return checked
     return {"result": None, "failed": True, "errors": ["the worker's answer is not a result"], "messages": []}
 
 

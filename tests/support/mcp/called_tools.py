@@ -45,6 +45,7 @@ class Fabric:
         *,
         timeout: float,  # noqa: ASYNC109
         reserve: Callable[[int], str | None],  # noqa: ARG002  results are as small as tests' are
+        listen: Any,  # noqa: ARG002  its workers say nothing
     ) -> Any:
         """Run a job."""
         self.calls.append((service, task, kwargs, timeout))

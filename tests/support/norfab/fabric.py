@@ -19,6 +19,7 @@ JOIN_SECONDS = 30.0
 PLUGINS = {
     "demo": {"worker": "demo_service:DemoWorker"},
     "mute": {"worker": "mute_service:MuteWorker"},
+    "asking": {"worker": "asking_service:AskingWorker"},
 }
 
 

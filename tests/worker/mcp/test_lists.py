@@ -13,8 +13,7 @@ from mcp import Client, MCPError
 from nfcli.models.protocol.jobs import Result
 from nfcli.worker.mcp import handlers
 from nfcli.worker.mcp.handlers import make_server
-from nfcli.worker.mcp.questions.own_calls import OwnCalls
-from nfcli.worker.mcp.questions.sessions import OpenQuestions
+from nfcli.worker.mcp.questions.asking_calls import AskingCalls
 from nfcli.worker.mcp.tool_calls import ToolCalls
 from nfcli.worker.tools.catalogue import ToolCatalogue
 from nfcli.worker.tools.policy import ToolPolicy
@@ -65,7 +64,8 @@ def test_prompts_of_own_tasks_are_offered_in_direct_mode_too() -> None:
     calls = ToolCalls(
         "w1",
         own,
-        own_calls=OwnCalls(lambda *_: Result(), lambda _token: nullcontext(), OpenQuestions()),
+        run_task=lambda *_: Result(),
+        asking=AskingCalls(lambda _token: nullcontext()),
         read_arguments=lambda _task, arguments: arguments,
         run_job=None,
         timeout=600,

@@ -66,7 +66,11 @@ class ToolChannel:
         self._progress.send(event)
 
     def ask(self, request: InputRequest) -> Any:
-        """Ask the client, wait for its answer and return it, or what counts without one.
+        """Ask the client, wait for its answer and return it, or what counts without one; TaskError as `ask_for`."""
+        return self.ask_for(request)[1]
+
+    def ask_for(self, request: InputRequest) -> tuple[Outcome, Any]:
+        """Ask the client, wait for its answer and return how the question ended, with what `ask` returns.
 
         Raises:
             TaskError: the client can't be asked, has gone, or gave an answer that isn't valid; another question of the
@@ -89,7 +93,7 @@ class ToolChannel:
             with self._lock:
                 self._question = None
             self._on_loop(self._withdraw, question, outcome)
-        return value
+        return outcome, value
 
     def end(self, reason: str) -> None:
         """End the open question, and let the task ask no other one, for this reason; nothing is sent any more."""

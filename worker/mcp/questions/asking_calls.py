@@ -1,4 +1,4 @@
-"""Calls of this worker's own tasks, which may ask the client while they run.
+"""Calls of tools whose tasks may ask the client while they run.
 
 A client of the 2026 era is asked by a result of its call: the task waits in memory, in this process, and the client
 calls once more, with the answer and the call's state.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -21,69 +19,81 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, ElicitRequest, Inpu
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from ....models.errors import TaskError, ToolCallError
-from ....models.protocol.jobs import Result
-from ...jobs.channels.base import Channel
 from ...jobs.channels.question import Question
-from ...tools.policy import ToolUser
-from ..call_places import MAX_ASKING, MAX_ASKING_PER_TOKEN, TaskRun, TaskThreads
+from ..call_places import MAX_ASKING, MAX_ASKING_PER_TOKEN
 from ..reply_streams import current_reply
-from ..running_calls import current_user
+from ..result_budget import Reservation, current_reservation, use_reservation
 from .elicitation import form, has_forms, settle
 from .sessions import OpenQuestions, caller_has_forms
 from .tool_channel import GONE, MAX_SECONDS, ToolChannel, Way
+
+_Value = TypeVar("_Value")
 
 _QUESTION = "question"
 _STOPPING = "the worker is stopping"
 _UNKNOWN_STATE = "requestState is not that of a call that waits for this answer: call the tool again"
 
 
-RunTask = Callable[[str, dict[str, Any], ToolUser | None, threading.Event, Channel], Result]
-"""Runs a task of this worker for a user; its result is not wanted any more once the event is set. From any thread."""
 Track = Callable[[str], AbstractContextManager[object]]
 """Makes a block that is cancelled when a token ends."""
 
 
 @dataclass(eq=False)
 class _WaitingCall:
-    """A call whose client is to call again; `expiry` ends it."""
+    """A call whose client may have to call again; `expiry` ends it, `results` the reservation for its results."""
 
     token: str
     name: str
     arguments: Mapping[str, Any]
-    task: asyncio.Task[Result | None]
     channel: ToolChannel
+    task: asyncio.Task[Any]
+    reservation: Reservation
+    results: ExitStack
     expiry: asyncio.TimerHandle | None = None
 
 
-class OwnCalls:
-    """Runs tasks of this worker for calls of tools; belongs to the loop that serves MCP."""
+class AskingCalls:
+    """Does the work of calls, which may ask the caller; belongs to the loop that serves MCP."""
 
-    def __init__(self, run_task: RunTask, track: Track, questions: OpenQuestions) -> None:
-        self._run_task = run_task
+    def __init__(self, track: Track) -> None:
         self._track = track
-        self._questions = questions
-        self._threads = TaskThreads()
+        self._questions = OpenQuestions()
         self._channels: set[ToolChannel] = set()
         self._waiting: dict[str, _WaitingCall] = {}
 
+    @property
+    def questions(self) -> OpenQuestions:
+        """The questions that clients answer by a response."""
+        return self._questions
+
     async def run(
-        self, context: ServerRequestContext[Any, Any], params: CallToolRequestParams, task: str, token: str
-    ) -> Result | InputRequiredResult:
-        """Run a task, or let one go on with the answer that a client sends; return its result, or its question.
+        self,
+        context: ServerRequestContext[Any, Any],
+        params: CallToolRequestParams,
+        token: str,
+        work: Callable[[ToolChannel], Coroutine[Any, Any, _Value]],
+    ) -> _Value | InputRequiredResult:
+        """Do the work of a call, or let it go on with the answer that a client sends; return its end or its question.
 
         Raises:
             MCPError: the answer is to no question of this token's, or isn't valid.
-            ToolCallError: too many calls of this token are waiting, or the token has ended.
+            ToolCallError: the token has ended; and whatever the work raises.
         """
+        end: _Value | InputRequiredResult
         if params.request_state is not None:
-            return await self._until_question(self._answered(params, token))
+            end = await self._until_question(self._answered(params, token))
+            return end
         way = _way(context)
         channel = ToolChannel(way, token, current_reply(), self._questions)
-        work = partial(self._work, task, params.arguments or {}, channel, token)
         if way is not Way.RESULT:
-            return await work()
-        running = asyncio.create_task(self._tracked(token, work))
-        return await self._until_question(_WaitingCall(token, params.name, params.arguments or {}, running, channel))
+            return await self._work(channel, work)
+        results = ExitStack()
+        reservation = results.enter_context(current_reservation().detached())
+        task = asyncio.create_task(self._detached(token, reservation, channel, work))
+        arguments = params.arguments or {}
+        call = _WaitingCall(token, params.name, arguments, channel, task, reservation, results)
+        end = await self._until_question(call)
+        return end
 
     def end_questions(self) -> None:
         """End all open questions, since the worker stops; from the loop."""
@@ -97,28 +107,28 @@ class OwnCalls:
             self._end(state, _STOPPING)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, task: str, arguments: dict[str, Any], channel: ToolChannel, token: str) -> Result:
-        user = current_user()
-
-        def run(run: TaskRun) -> Result:
-            channel.begin_wait = run.give_place
-            return self._run_task(task, arguments, user, run.cancelled, channel)
-
+    async def _work(self, channel: ToolChannel, work: Callable[[ToolChannel], Awaitable[_Value]]) -> _Value:
         self._channels.add(channel)
         try:
-            return await self._threads.run(token, run)
+            return await work(channel)
         finally:
             self._channels.discard(channel)
             channel.end(GONE)
 
-    async def _tracked(self, token: str, work: Callable[[], Any]) -> Result | None:
+    async def _detached(
+        self,
+        token: str,
+        reservation: Reservation,
+        channel: ToolChannel,
+        work: Callable[[ToolChannel], Awaitable[_Value]],
+    ) -> _Value | None:
         """Do the work of a call for as long as its token is valid; None if that has ended."""
+        use_reservation(reservation)
         with self._track(token):
-            result: Result = await work()
-            return result
+            return await self._work(channel, work)
         return None
 
-    async def _until_question(self, call: _WaitingCall) -> Result | InputRequiredResult:
+    async def _until_question(self, call: _WaitingCall) -> Any:
         """Wait for the end of a call or for its question; a request that is cancelled cancels the call."""
         question = None
         while question is None and not call.task.done():
@@ -126,7 +136,7 @@ class OwnCalls:
             try:
                 await asyncio.wait({call.task, asked}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
-                call.task.cancel()
+                self._drop(call, GONE)
                 raise
             finally:
                 asked.cancel()
@@ -134,7 +144,9 @@ class OwnCalls:
             call.channel.has_question.clear()
         if question is not None and not call.task.done():
             return self._wait_for_client(call, question)
-        result = await call.task
+        with call.results:
+            result = await call.task
+            current_reservation().adopt(call.reservation)
         if result is None:
             raise ToolCallError(GONE)
         return result
@@ -189,10 +201,15 @@ class OwnCalls:
         """End a call whose client was to call again."""
         call = self._waiting.pop(state, None)
         if call is not None:
-            if call.expiry is not None:
-                call.expiry.cancel()
-            call.channel.end(reason)
-            call.task.cancel()
+            self._drop(call, reason)
+
+    @staticmethod
+    def _drop(call: _WaitingCall, reason: str) -> None:
+        if call.expiry is not None:
+            call.expiry.cancel()
+        call.channel.end(reason)
+        call.task.cancel()
+        call.results.close()
 
 
 def _way(context: ServerRequestContext[Any, Any]) -> Way:
