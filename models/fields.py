@@ -5,6 +5,7 @@ Each rule is defined here once; its message has the rule and, unless it is a tok
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from functools import partial
@@ -113,17 +114,24 @@ def _validate_token(value: str) -> str:
     return value
 
 
-def _validate_whole_number(value: Any, limit: int) -> int:
-    """Return `value` as an int from 1 to `limit`; text must be plain digits: `1e3` and `1_0` are refused."""
+def _validate_whole_number(value: Any, limit: int, others: str = "") -> int:
+    """Return `value` as an int from 1 to `limit`; text must be plain digits: `1e3` and `1_0` are refused.
+
+    `others` is what else may be given, for the error.
+    """
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
         value = int(value)
     if type(value) is not int or not 1 <= value <= limit:
         raise PydanticCustomError(
             "whole_seconds",
-            "must be 1 to {limit} whole seconds, got {value}",
-            {"limit": limit, "value": quote_value(value)},
+            "must be 1 to {limit} whole seconds{others}, got {value}",
+            {"limit": limit, "others": "" if isinstance(value, int) else others, "value": quote_value(value)},
         )
     return value
+
+
+def _validate_lifetime(value: Any) -> Any:
+    return value if value == NEVER else _validate_whole_number(value, MAX_EXPIRE_SECONDS)
 
 
 def seconds_of(value: Any) -> Any:
@@ -132,8 +140,8 @@ def seconds_of(value: Any) -> Any:
     return value if found is None else int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
-def _validate_lifetime(value: Any) -> Any:
-    return value if value == NEVER else _validate_whole_number(value, MAX_EXPIRE_SECONDS)
+def _validate_duration(value: Any) -> int:
+    return _validate_whole_number(seconds_of(value), MAX_EXPIRE_SECONDS, ", or with a unit: 30m, 12h, 7d, 2w")
 
 
 def _validate_instant(value: Any) -> float:
@@ -147,8 +155,8 @@ def _validate_instant(value: Any) -> float:
 
 
 def quote_value(value: Any) -> str:
-    """Return a refused value for a message: short and printable."""
-    text = str(value)[:40]
+    """Return a refused value for a message: short and printable; of JSON's three words the word."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)[:40]
     return text if text.isprintable() and text else repr(text)
 
 
@@ -175,7 +183,11 @@ Lifetime = Annotated[
 ]
 """The same, or `never`; the schema is that of NorFab's workers, which take numbers only."""
 
-Duration = Annotated[Seconds, BeforeValidator(seconds_of)]
+Duration = Annotated[
+    int,
+    BeforeValidator(_validate_duration),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_EXPIRE_SECONDS}),
+]
 """A lifetime in whole seconds, or with a unit: `30m`, `12h`, `7d`, `2w`."""
 
 TimeoutSeconds = Annotated[

@@ -21,7 +21,7 @@ from dotenv.parser import parse_stream
 from ..environment.trusted_files import open_trusted
 from ..errors import EnvironmentFolderError, InventoryError
 from ..fields import Z85_KEY
-from .merging import KeyPath, Source
+from .merging import KeyPath, Source, key_label
 from .types import kind_of
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
             if (key.tag, key.value) in seen:
-                problem = f"key {key.value!r} given twice: remove one"
+                problem = f"key {repr(key.value) if key_label(key.value) == key.value else ''} given twice: remove one"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add((key.tag, key.value))
         return node

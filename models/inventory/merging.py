@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
+_PLAIN_WORD = re.compile(r"[A-Za-z][A-Za-z_.-]{0,39}[0-9]{0,3}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def _merge(target: Merged, mapping: dict[str, Any], data: Mapping[str, Any], sou
             target.sources = {known: kept for known, kept in target.sources.items() if known[: len(here)] != here}
             target.sources[here] = source
             mapping[key] = value
+
+
+def key_label(key: object) -> str:
+    """Return how a message names a key that isn't known: it may be a secret, where another program's file was named."""
+    text = str(key)
+    return text if _PLAIN_WORD.fullmatch(text) else "(a key that is no plain word)"
 
 
 def dotted(path: KeyPath) -> str:

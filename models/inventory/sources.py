@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import InventoryError
 from .documents import Document, UnreadableFileError, read_document, read_variables, resolve
-from .merging import KeyPath, Merged, Source, merge
+from .merging import KeyPath, Merged, Source, key_label, merge
 from .schema import is_other_service
 from .types import kind_of
+from .validation import unknown_key
 
 # Further keys of NorFab's inventory.yaml, which nfcli ignores.
 NORFAB_KEYS = frozenset({"logging", "client", "hooks", "plugins"})
@@ -46,7 +47,7 @@ class InventorySources:
         for key in self._document.data:
             if key not in OWN_KEYS and key not in NORFAB_KEYS and not str(key).startswith(EXTENSION_MARK):
                 whose = _other_file(_foreign_program(self._document.data))
-                raise self._error((str(key),), f"no such key, expected one of {', '.join(OWN_KEYS)}{whose}")
+                raise self._error((key_label(key),), f"{unknown_key(key, OWN_KEYS)}{whose}")
         self._patterns = dict(self._read_patterns())
 
     def section(self, key: str) -> Any:

@@ -42,10 +42,12 @@ class Kind:
 
 
 def kind_of(value: Any) -> str:
-    """Return the type of a YAML value in a user's words, without its content."""
+    """Return the type of a YAML value in a user's words, without its content; of `true` and `false` the value."""
     if value is None:
         return "nothing"
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    names = {dict: "a mapping", list: "a list", str: "text", int: "a number", float: "a number"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
@@ -53,7 +55,8 @@ def summarize(value: Any) -> str:
     """Return a refused value for an error message, short and on one line; of lists and mappings only the type."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else f"{value[:59]}…")  # noqa: PLR2004  fits a line
-    return str(value)[:60] if isinstance(value, (int, float)) else kind_of(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value)[:60] if is_number else kind_of(value)
 
 
 def refusal(text: str) -> PydanticCustomError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ..errors import InventoryError
-from .merging import KeyPath, Merged, Source
+from .merging import KeyPath, Merged, Source, key_label
 from .types import Kind, kind_of, summarize
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -33,19 +33,26 @@ def validate(model: type[ModelT], data: Any, place: Source, merged: Merged | Non
         first = min(items, key=lambda item: item["type"] != "extra_forbidden")
         found = merged.source(first["loc"]) if merged else None
         more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
-        raise InventoryError(f"{(found or place).label(first['loc'])}: {_message(first, model)}{more}") from None
+        path = first["loc"]
+        if first["type"] == "extra_forbidden":
+            path = (*path[:-1], key_label(path[-1]))
+        raise InventoryError(f"{(found or place).label(path)}: {_message(first, model)}{more}") from None
 
 
 def _message(item: ErrorDetails, model: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
-        keys = list(_model_at(model, item["loc"][:-1]).model_fields)
-        close = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
-        return f"no such key, did you mean {close[0]}?" if close else f"no such key, expected one of {', '.join(keys)}"
+        return unknown_key(item["loc"][-1], list(_model_at(model, item["loc"][:-1]).model_fields))
     if item["type"] == "literal_error":
         return f"must be {item['ctx']['expected']}, got {summarize(item['input'])}"
     if item["type"] == "model_type":
         return f"must be a mapping, got {kind_of(item['input'])}"
     return "required key is missing" if item["type"] == "missing" else item["msg"]
+
+
+def unknown_key(key: object, keys: Sequence[str]) -> str:
+    """Return the message for a key that isn't one of `keys`: which one may be meant, or all."""
+    close = difflib.get_close_matches(str(key).lower(), keys, n=1)
+    return f"no such key, did you mean {close[0]}?" if close else f"no such key, expected one of {', '.join(keys)}"
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:

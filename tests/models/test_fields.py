@@ -209,7 +209,9 @@ def test_a_duration_has_a_unit_or_is_in_seconds(text: object, seconds: int) -> N
 @pytest.mark.parametrize("value", ["0s", "5220w", "1y", "1D", "d", "-1d", "1.5h", "1 d", "12345678901s", "never", None])
 def test_other_durations_are_refused(value: object) -> None:
     """None, more than 100 years, other units, and more than one number; the message has the rule in seconds."""
-    assert refusal(TypeAdapter(Duration), value).startswith(f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds, got ")
+    units = "" if value in {"0s", "5220w"} else ", or with a unit: 30m, 12h, 7d, 2w"
+    rule = f"must be 1 to {MAX_EXPIRE_SECONDS} whole seconds{units}, got "
+    assert refusal(TypeAdapter(Duration), value).startswith(rule)
 
 
 def test_a_lifetime_may_be_never() -> None:
@@ -232,7 +234,8 @@ def test_an_instant_is_a_number_of_seconds_before_the_year_9999(value: float) ->
 def test_other_instants_are_refused(value: object) -> None:
     """Numbers in texts too: nobody types instants."""
     rule = "must be an instant in seconds since the epoch, 0 or more and below 253370764800"
-    assert refusal(TypeAdapter(Instant), value) == f"{rule}, got {value}"
+    shown = {None: "null", True: "true"}.get(value, str(value)) if value is None or value is True else value
+    assert refusal(TypeAdapter(Instant), value) == f"{rule}, got {shown}"
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ MISTAKES = [
     ),
     (
         {"w1": "service: fastmcp\nauth_bearer: {max_wrong_tokens_per_minute: true}"},
-        "w1.yaml: auth_bearer.max_wrong_tokens_per_minute: must be a whole number, 0 (no limit) to 1000, got True",
+        "w1.yaml: auth_bearer.max_wrong_tokens_per_minute: must be a whole number, 0 (no limit) to 1000, got true",
     ),
     (
         {"w1": "service: fastmcp\nauth_bearer: {required_scopes: [a, b c]}"},
@@ -105,8 +105,36 @@ MISTAKES = [
         "inventory.yaml: workers: must have at least one worker, unless there is a broker to join",
     ),
     (
-        {"inventory": "worker: {}"},
-        "inventory.yaml: worker: no such key, expected one of broker, workers, topology, fleet, state",
+        {"inventory": "things: {}"},
+        "inventory.yaml: things: no such key, expected one of broker, workers, topology, fleet, state",
+    ),
+    ({"inventory": "worker: {}"}, "inventory.yaml: worker: no such key, did you mean workers?"),
+    ({"inventory": "WORKERS: {}"}, "inventory.yaml: WORKERS: no such key, did you mean workers?"),
+    ({"inventory": f"{ONE}borker: {{}}"}, "inventory.yaml: borker: no such key, did you mean broker?"),
+    (
+        {"inventory": "root:$6$salt$hash:19700:0:99999:7:::\ndaemon:*:19700:0:99999:7:::"},
+        (
+            "inventory.yaml: (a key that is no plain word): no such key, expected one of broker, workers, topology, "
+            "fleet, state"
+        ),
+    ),
+    (
+        {"w1": "service: fastmcp\nmetrics: {'9f86d081884c7d65': 1}"},
+        "w1.yaml: metrics.(a key that is no plain word): no such key, expected one of host, port",
+    ),
+    ({"w1": "'a$b': 1\n'a$b': 2"}, "w1.yaml:2: key given twice: remove one"),
+    ({"w1": "service: fastmcp\nmetrics: true"}, "w1.yaml: metrics: must be a mapping, got true"),
+    ({"w1": "service: fastmcp\nhost: false"}, "w1.yaml: host: …, got false"),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 12x}"},
+        (
+            "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, or with a unit: 30m, 12h, 7d, 2w, "
+            "got 12x"
+        ),
+    ),
+    (
+        {"w1": "service: fastmcp\nauth_bearer: {token_ttl: 0}"},
+        "w1.yaml: auth_bearer.token_ttl: must be 1 to 3155760000 whole seconds, got 0",
     ),
     *(
         (
@@ -169,7 +197,7 @@ MISTAKES = [
         "inventory.yaml: topology.worker: no such key, did you mean workers?",
     ),
     ({"inventory": f"{ONE}broker: {{}}"}, "inventory.yaml: broker.endpoint: required key is missing"),
-    ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: …, got true or false"),
+    ({"inventory": f"{ONE}broker: yes"}, "inventory.yaml: broker: …, got true"),
     (
         {"inventory": f"{ONE}broker: {{endpoint: 'tcp://b:1', shared_key: secret}}"},
         "inventory.yaml: broker.shared_key: …",
