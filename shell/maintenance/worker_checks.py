@@ -37,6 +37,7 @@ from ...models.tasks.token_sync import DigestComparison, compare_digests
 from ..client.client import Client
 from ..client.fleet import Fleet
 from ..client.norfab import make_transport
+from ..processes.worker_process import describe_end
 from ..transport.broker import FabricTransport
 from .server_check import check_server
 from .worker_tasks import WorkerTasks
@@ -182,7 +183,7 @@ class WorkerChecks:
         except ValidationError:
             results = []
         if done.returncode != EXIT_OK or not results:
-            error = f"the preflight process ended with status {done.returncode}: please report this"
+            error = f"the preflight process {describe_end(done.returncode)}: please report this"
             return [CheckResult(subject="", error=error)]
         # Behind a broker a worker binds no endpoint.
         results = [each for each in results if self.broker is None or each.subject != "endpoint"]

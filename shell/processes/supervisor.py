@@ -17,7 +17,7 @@ from ...models.inventory.loader import load_inventory
 from .launcher import Launcher
 from .service_manager import ServiceManager
 from .supervision import Supervision
-from .worker_process import READY_SECONDS, Notice, WorkerHandle
+from .worker_process import READY_SECONDS, Notice, WorkerHandle, describe_end
 
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 60.0
@@ -83,7 +83,7 @@ class Supervisor:
         """Run until SIGTERM or SIGINT, or SIGHUP because its terminal was closed; return the exit status.
 
         Raises:
-            WorkerStartError: another process runs one of the workers, or none can start the first time.
+            WorkerStartError: another process runs one of the workers, none can start the first time, or none is to.
         """
         before = {number: signal.signal(number, _raise_stopped) for number in (signal.SIGTERM, signal.SIGINT)}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._wake)
@@ -123,6 +123,8 @@ class Supervisor:
         self._assert_not_run_elsewhere([*started, *failures])  # another process may have been faster
         if failures and not started:
             raise next(iter(failures.values()))
+        if not started:
+            raise WorkerStartError("no worker of nfcli's is to run on this machine: name one in topology.workers")
         for name in started:
             handle = self._launcher.handles[name]
             self._selector.register(handle.stdout_descriptor(), selectors.EVENT_READ, handle)
@@ -168,7 +170,7 @@ class Supervisor:
             self._handle_start(handle)
         elif (reports := handle.read_reports()) is None:
             self._forget(handle.name)
-            self._schedule_restart(handle, f"ended with status {handle.process.returncode}")
+            self._schedule_restart(handle, describe_end(handle.process.returncode))
         else:
             self._unanswered.pop(handle.name, None)
             for report in reports:

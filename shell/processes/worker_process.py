@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,16 @@ READY_SECONDS = 30.0
 STOP_SECONDS = 6.0
 
 Notice = Callable[[str], None]
+
+
+def describe_end(status: int | None) -> str:
+    """Return how a process has ended, by its exit status: negative, it is the number of the signal that killed it."""
+    if status is None or status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-status}"
 
 
 def foreign_worker_message(name: str, service: str) -> str:
@@ -110,7 +121,7 @@ class WorkerHandle:
             if event == "skipped" and status == EXIT_OK:
                 self.foreign_service = str(report.get("service"))
                 return True
-            reason = report.get("error") or f"it ended with status {status}: see its log"
+            reason = report.get("error") or f"it {describe_end(status)}: see its log"
             raise WorkerStartError(f"worker {self.name} can't start: {reason}")
         return False
 

@@ -44,7 +44,7 @@ def test_the_foreground_restarts_a_worker_that_dies(
     with contextlib.closing(norfab.make_client()) as client:
         client.run_job("fastmcp", "bearer_token_store", kwargs={"username": "a", "token": "t1"})
         watch(environment).kill()
-        supervisor.wait_for(rf"nfcli: worker {DEFAULT_WORKER} ended with status -9: restart in 1 s\n")
+        supervisor.wait_for(rf"nfcli: worker {DEFAULT_WORKER} was killed by SIGKILL: restart in 1 s\n")
         said = ready(supervisor)
         checked = client.run_job("fastmcp", "bearer_token_check", kwargs={"token": "t1"})
         assert checked[DEFAULT_WORKER]["result"] is True
@@ -99,7 +99,7 @@ def test_the_service_manager_learns_what_happens(
         worker = watch(environment)
         assert b"NOTIFY_SOCKET" not in Path(f"/proc/{worker.pid}/environ").read_bytes()
         worker.kill()
-        assert wait_for("STATUS=") == f"STATUS=worker {DEFAULT_WORKER} ended with status -9: restart in 1 s"
+        assert wait_for("STATUS=") == f"STATUS=worker {DEFAULT_WORKER} was killed by SIGKILL: restart in 1 s"
         assert wait_for("STATUS=").startswith(f"STATUS=worker {DEFAULT_WORKER} is ready")
         supervisor.process.terminate()
         wait_for("STOPPING=1")
@@ -253,7 +253,7 @@ def test_a_slow_start_delays_no_other_worker(environment_factory: EnvironmentFac
         os.mkfifo(gate)
         plugin.write_text(f"{HANGING_TASK}\nimport sys\nif 'one' in sys.argv:\n    open({str(gate)!r}).read()\n")
         os.kill(pids["one"], signal.SIGKILL)
-        supervisor.wait_for("worker one ended with status -9[^\n]*\n")
+        supervisor.wait_for("worker one was killed by SIGKILL[^\n]*\n")
         os.kill(pids["two"], signal.SIGKILL)
         pid_of(supervisor, "two")
         wait_until(lambda: has_reader(gate))

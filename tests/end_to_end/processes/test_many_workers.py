@@ -95,7 +95,7 @@ def test_the_foreground_restarts_a_forked_worker(
         supervisor.wait_for(r"nfcli: worker \S+ is ready [^\n]*\n")
     other, worker = watch(environment, "w1"), watch(environment, "w2")
     worker.kill()
-    supervisor.wait_for(r"nfcli: worker w2 ended with status -9: restart in 1 s\n")
+    supervisor.wait_for(r"nfcli: worker w2 was killed by SIGKILL: restart in 1 s\n")
     supervisor.wait_for(r"nfcli: worker w2 is ready [^\n]*\n")
     assert not other.is_gone_within(0)
     forks = parent(other.pid)

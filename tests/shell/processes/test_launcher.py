@@ -18,6 +18,7 @@ from nfcli.models.errors import EXIT_OK, WorkerStartError
 from nfcli.shell.processes.launcher import Launcher
 from nfcli.shell.processes.supervision import Supervision
 from nfcli.shell.processes.supervisor import Supervisor
+from nfcli.shell.processes.worker_process import describe_end
 
 READY = '{"event": "ready", "url": "http://127.0.0.1:1/mcp"}'
 SKIPPED = '{"event": "skipped", "name": "r1", "service": "nornir"}'
@@ -79,9 +80,29 @@ def test_a_foreign_worker_that_fails_can_not_start(environment: Environment, mon
         Launcher(environment, ["r1"]).start()
 
 
-def test_the_supervisor_goes_on_without_a_foreign_worker(environment: Environment) -> None:
-    """The worker isn't taken for one that another process runs."""
-    assert supervise(environment) == [FOREIGN, "stopped"]
+@pytest.mark.parametrize("names", [["r1"], []])
+def test_the_supervisor_ends_if_nothing_is_to_run(environment: Environment, names: list[str]) -> None:
+    """A foreign worker isn't taken for one that another process runs."""
+    notices: list[str] = []
+    supervisor = Supervisor(environment, names, log_level="INFO", notice=notices.append)
+    with pytest.raises(WorkerStartError, match=r"no worker of nfcli's is to run on this machine: name one in topology"):
+        supervisor.run()
+    assert notices == [FOREIGN] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (3, "ended with status 3"),
+        (-9, "was killed by SIGKILL"),
+        (-11, "was killed by SIGSEGV"),
+        (-40, "was killed by signal 40"),
+        (None, "ended with status None"),
+    ],
+)
+def test_a_signal_that_killed_a_process_is_named(status: int | None, words: str) -> None:
+    """Exit statuses below 0 mean nothing to users."""
+    assert describe_end(status) == words
 
 
 def test_a_worker_that_became_foreign_is_not_restarted_again(environment: Environment) -> None:
