@@ -284,7 +284,9 @@ def _run_prompt(norfab: NorFab, arguments: argparse.Namespace) -> int:
     questions = QuestionDesk(console)
     client = _make_client(norfab, arguments, console, questions)
     if not arguments.client and norfab.launcher.missing():
-        with console.running(label="starting workers"):
+        from rich.console import Console as Terminal  # noqa: PLC0415  saves 0.1 s where no worker has to start
+
+        with Terminal(stderr=True).status("starting workers", spinner="line"):
             norfab.start()
     from .repl.picle_adapter import App  # noqa: PLC0415  saves 0.2 s before the first command of a script
 

@@ -67,8 +67,7 @@ def _check(inventory_path: str | Path | None, state: Path | None, *, offline: bo
     yield from results
     keys: KeyPair | None = None
     if environment.keys_folder.is_dir():
-        is_consulted = inventory is None or inventory.broker is None or _requires_signatures(inventory)
-        keys, result = _check_client_key(environment, is_consulted=is_consulted)
+        keys, result = _check_client_key(environment, decider=_key_decider(inventory))
         yield result
         yield _check_fleet_key(environment)
         yield from _check_other_keys(environment, inventory)
@@ -79,10 +78,11 @@ def _check(inventory_path: str | Path | None, state: Path | None, *, offline: bo
         yield from checks.check_broker(address, inventory)
     elif inventory is not None and inventory.broker is None:
         yield from checks.check_fleet(inventory, inventory.workers)
-    names = _local_workers(environment, inventory)
-    with ThreadPoolExecutor(1 + WorkerChecks.CHECKS * len(names)) as pool:
+    names, remote = _local_workers(environment, inventory), _remote_workers(inventory)
+    with ThreadPoolExecutor(1 + WorkerChecks.CHECKS * len(names) + len(remote)) as pool:
         tokens = pool.submit(checks.check_tokens)
         submitted = [(name, checks.submit(pool, name)) for name in names]
+        submitted += [(name, [pool.submit(checks.check_remote, name)]) for name in remote]
         for name, futures in submitted:
             yield from (result.for_worker(name) for future in futures for result in future.result())
         yield from tokens.result()
@@ -153,13 +153,29 @@ def _local_workers(environment: Environment, inventory: Inventory | None) -> lis
     return [name for name in names if worker_name_problem(name) is None]
 
 
+def _remote_workers(inventory: Inventory | None) -> list[str]:
+    """Return the workers of other machines that are reached without a broker."""
+    if inventory is None or inventory.broker is not None:
+        return []
+    return [name for name in inventory.workers if name not in inventory.topology.workers]
+
+
 def _requires_signatures(inventory: Inventory | None) -> bool:
     workers = {} if inventory is None else inventory.workers
     return any(worker.signed_jobs == "required" for worker in workers.values())
 
 
-def _check_client_key(environment: Environment, *, is_consulted: bool) -> tuple[KeyPair | None, CheckResult]:
-    """Check the client's pair and, if workers consult `clients/`, that it is authorized there."""
+def _key_decider(inventory: Inventory | None) -> str:
+    """Return who decides about the client's key, empty where it is the workers of this machine."""
+    if inventory is None or _requires_signatures(inventory):
+        return ""
+    if inventory.broker is not None:
+        return "the broker accepts any key"
+    return "" if inventory.topology.workers else "workers of other machines decide about it"
+
+
+def _check_client_key(environment: Environment, *, decider: str) -> tuple[KeyPair | None, CheckResult]:
+    """Check the client's pair and, where workers of this machine consult `clients/`, that it is authorized there."""
     subject, clients = "client key", environment.clients_folder
     try:
         pair = find_key_pair(environment.keys_folder, CLIENT_NAME)
@@ -167,8 +183,8 @@ def _check_client_key(environment: Environment, *, is_consulted: bool) -> tuple[
         return None, CheckResult(subject=subject, error=str(error))
     if pair is None:
         return None, CheckResult(subject=subject, detail="none yet, the first command creates it")
-    if not is_consulted:
-        return pair, CheckResult(subject=subject, detail="a valid pair; the broker accepts any key")
+    if decider:
+        return pair, CheckResult(subject=subject, detail=f"a valid pair; {decider}")
     if pair.public in {key for key in map(_read_public_key, sorted(clients.glob("*.key"))) if key}:
         return pair, CheckResult(subject=subject, detail="authorized")
     remedy = f"copy {environment.keys_folder / f'{CLIENT_NAME}.key'} there"
@@ -204,7 +220,7 @@ def _check_other_keys(environment: Environment, inventory: Inventory | None) -> 
     if inventory is not None and inventory.broker is not None:
         others |= {Path(BROKER_KEY).stem} - local  # the broker has the keys of remote workers
     elif inventory is not None:
-        remote = set(inventory.workers) - local
+        remote = {*_remote_workers(inventory)}
     for name in sorted((names | local | remote) - others):
         yield _check_worker_key(folder, name, is_remote=name in remote).for_worker(name)
     for path in sorted(environment.clients_folder.glob("*.key")):

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ...models.environment.curve_keys import KeyPair
 from ...models.environment.paths import Environment
 from ...models.environment.worker_lock import LockOwner, has_owner, read_owner
-from ...models.errors import EXIT_OK, EnvironmentFolderError, NfcliError, NoWorkersError
+from ...models.errors import EXIT_OK, AccessDeniedError, EnvironmentFolderError, NfcliError, NoWorkersError
 from ...models.inventory.schema import SERVICE, Inventory
 from ...models.protocol.broker_connection import BrokerAddress
 from ...models.protocol.frames import ALL
@@ -132,6 +132,19 @@ class WorkerChecks:
         transport = make_transport(self.environment, inventory, keys, self.broker)
         fleet = Fleet(self.environment, inventory, is_recording=False)
         return Client(self.environment, inventory, keys, transport, fleet=fleet)
+
+    def check_remote(self, name: str) -> list[CheckResult]:
+        """Check that a worker of another machine answers; one that is down is no failure where `offline`."""
+        if self.keys is None or self.inventory is None:
+            return []
+        with closing(self._client(self.inventory, self.keys)) as client:
+            try:
+                status = WorkerTasks(client, name).run("get_status", ALIVE_SECONDS)
+            except NfcliError as error:
+                if self.offline and not isinstance(error, AccessDeniedError):
+                    return [CheckResult(subject="", detail=f"does not answer: {error}")]
+                return [CheckResult(subject="", error=str(error))]
+        return [CheckResult(subject="", detail=f"answers at {status['endpoint']}, on another machine")]
 
     def _check_process(self, name: str) -> list[CheckResult]:
         """Check the worker's process, token database and audit trail."""

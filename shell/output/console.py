@@ -24,7 +24,7 @@ DEFAULT_COLUMNS = 80
 DELAY_SECONDS = 0.5
 HELD_LINES = 1_000
 _TIME_OF_DAY = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,3})?")
-_FRAMES = "|/-\\"
+_FRAMES = "-\\|/"  # as rich draws its spinner "line"
 _FRAME_SECONDS = 0.1
 
 
@@ -115,14 +115,14 @@ class Console:
             self.err.flush()
 
     @contextlib.contextmanager
-    def running(self, shown_events: ShownEvents = ShownEvents.REPORTED, *, label: str = "") -> Iterator[None]:
-        """Draw the elapsed seconds, and `label`, and show the events of its job while a command runs. Not reentrant."""
+    def running(self, shown_events: ShownEvents = ShownEvents.REPORTED) -> Iterator[None]:
+        """Draw the elapsed seconds and show the events of its job while a command runs. Not reentrant."""
         self._held.clear()
         self._shown_events = shown_events
         self._is_due = shown_events is ShownEvents.ALL or not self.can_draw
         self._is_running = True
         done = threading.Event()
-        thread = threading.Thread(target=self._animate, args=(done, label), name="progress", daemon=True)
+        thread = threading.Thread(target=self._animate, args=(done,), name="progress", daemon=True)
         try:
             if self.can_draw:
                 thread.start()
@@ -166,7 +166,7 @@ class Console:
             for line in lines:
                 self.note(line)
 
-    def _animate(self, done: threading.Event, label: str) -> None:
+    def _animate(self, done: threading.Event) -> None:
         started = time.monotonic()
         pause = self._delay_seconds
         frames = itertools.cycle(_FRAMES)
@@ -174,7 +174,7 @@ class Console:
             while not done.wait(pause):
                 self._show_held()
                 if not self._is_paused:
-                    self.draw(f"{next(frames)} {int(time.monotonic() - started)} s  {label}".rstrip())
+                    self.draw(f"{next(frames)} {int(time.monotonic() - started)} s")
                 pause = _FRAME_SECONDS
         finally:
             self.draw("")

@@ -8,6 +8,8 @@ from ...models.protocol.pending_job import PendingJob
 
 START_IT = "start it (nfcli -w, or a new shell without -c)"
 """The remedy where a worker isn't running."""
+START_THERE = "start it on its machine, or correct its endpoint in the inventory"
+"""That for a worker of another machine."""
 
 MISSING = "missing"
 """Status of a worker that is expected and that the broker or the inventory doesn't list."""

@@ -30,7 +30,7 @@ from ...models.protocol.frames import (
     decode_object,
 )
 from ...models.protocol.pending_job import PendingJob
-from .base import START_IT, not_running
+from .base import START_IT, START_THERE, not_running
 
 ANSWER_SECONDS = 3.0
 LOCK_SECONDS = 0.05
@@ -296,6 +296,7 @@ class DirectTransport:
         except KeyFileError as error:
             raise NoWorkersError(f"worker {name} can't be reached without its public key: {error}") from None
         connection.is_local = read_owner(self._environment.lock_file(name)) is not None
+        connection.remedy = START_IT if name in self._inventory.topology.workers else START_THERE
         return connection
 
     def _close(self, name: str) -> None:
@@ -320,6 +321,7 @@ class _WorkerConnection(Connection):
         super().__init__(context, endpoint, routing_id=routing_id, keys=keys, server_key=server_key, **options)
         self.name = name
         self.is_local = False
+        self.remedy = START_IT
         self.lock_seen = float("-inf")
         self._key_file = key_file
 
@@ -344,7 +346,7 @@ class _WorkerConnection(Connection):
         if self.is_accepted:
             hangs = f"{worker} accepts connections but doesn't answer {within}"
             return NoWorkersError(f"{hangs}: check its log, or restart it")
-        return NoWorkersError(f"no worker answered at {self.endpoint} {within}: {START_IT}")
+        return NoWorkersError(f"no worker answered at {self.endpoint} {within}: {self.remedy}")
 
 
 def _handle_answer(job: PendingJob, name: str, message: BrokerMessage) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nfcli import AccessDeniedError, Client, NorFab, NoWorkersError
 from nfcli.models.environment.curve_keys import ensure_key_pair
@@ -108,6 +109,40 @@ def test_another_machine_is_authorized_by_its_key_file(
     shutil.copy(other.keys_folder / "client.key", environment.clients_folder / "other-machine.key")
     done = nfcli(*words, environment=other)
     assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {DEFAULT_WORKER: False}, "")
+
+
+@pytest.mark.parametrize("guarded", ["tcp"], indirect=True)
+def test_check_on_another_machine_asks_the_worker(
+    guarded: Guarded, environment_factory: EnvironmentFactory, nfcli: NfcliRunner
+) -> None:
+    """It alone decides about this machine's key, which files here say nothing about; one that is down has a remedy."""
+    environment, worker = guarded
+    other = elsewhere(environment_factory, environment, worker)
+    assert other.inventory_file is not None
+    inventory = yaml.safe_load(other.inventory_file.read_text()) | {"topology": {"workers": []}}
+    other.inventory_file.write_text(yaml.safe_dump(inventory))
+    assert nfcli("-c", "show", "norfab", "workers", environment=other).returncode == 1
+    ensure_key_pair(other.keys_folder, "client")
+
+    def check(*words: str) -> tuple[int, str]:
+        done = nfcli("--check", *words, environment=other)
+        return done.returncode, done.stdout
+
+    status, refused = check()
+    assert (status, "client key: a valid pair; workers of other machines decide about it" in refused) == (1, True)
+    assert f"FAULT {DEFAULT_WORKER}: the worker at {worker.endpoint} doesn't know this client's key" in refused
+    assert check("offline")[0] == 1
+    shutil.copy(other.keys_folder / "client.key", environment.clients_folder / "other-machine.key")
+    status, accepted = check()
+    assert (status, f"ok    {DEFAULT_WORKER}: answers at {worker.endpoint}, on another machine" in accepted) == (
+        0,
+        True,
+    )
+    worker.process.terminate()
+    worker.process.wait()
+    status, down = check()
+    assert (status, "start it on its machine, or correct its endpoint in the inventory" in down) == (1, True)
+    assert check("offline")[0] == 0
 
 
 @pytest.mark.parametrize("guarded", ["tcp"], indirect=True)
