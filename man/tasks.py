@@ -55,7 +55,15 @@ def _task_lines(name: str, task: TaskDefinition) -> list[str]:
     lines += ["", "arguments (* required)" if arguments else "arguments", *_indented(aligned(arguments) or ["none"])]
     lines += ["", "result", *_indented(aligned([_result(_mapping(entry.get("outputSchema")))]))]
     published = "yes" if entry.get("mcp", False) is not False else "no"
+    lines += [*("", "effect", *_indented([effect]))] if (effect := _effect(task)) else []
     return [*lines, "", "MCP tool", *_indented([published])]
+
+
+def _effect(task: TaskDefinition) -> str:
+    """Return what the author says that a task does to what it is run on, empty if nothing."""
+    if task.is_destructive:
+        return "may destroy something: in scripts, and where nobody can be asked, add the word yes"
+    return "only reads" if task.is_read_only else ""
 
 
 def _arguments(schema: Schema) -> list[tuple[str, ...]]:
@@ -123,8 +131,8 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 def _literal(value: Any) -> str:
-    word = json.dumps(value) if value is None or isinstance(value, bool) else f"'{value}'"
-    return _one_line(word)
+    """Return a value as JSON has it; texts are in single quotes, as the shell takes them."""
+    return _one_line(f"'{value}'" if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _one_line(value: Any) -> str:

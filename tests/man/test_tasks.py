@@ -118,6 +118,28 @@ def test_a_task_that_is_an_mcp_tool_says_so(tasks: list[TaskDefinition]) -> None
     assert render_tasks(listed({"name": "foreign", "mcp": {}}), "foreign").endswith("\nMCP tool\n    yes")
 
 
+DESTROYS = "\neffect\n    may destroy something: in scripts, and where nobody can be asked, add the word yes\n"
+READS = "\neffect\n    only reads\n"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "effect"),
+    [
+        ({"destructiveHint": True}, DESTROYS),
+        ({"destructiveHint": True, "readOnlyHint": False}, DESTROYS),
+        ({"destructiveHint": True, "readOnlyHint": True}, READS),
+        ({"readOnlyHint": True}, READS),
+        ({"destructiveHint": False}, ""),
+        ({}, ""),
+        ("odd", ""),
+    ],
+)
+def test_what_a_task_may_do_is_said_as_its_author_says_it(annotations: object, effect: str) -> None:
+    """Before the shell refuses to run it without a word."""
+    text = render_tasks(listed({"name": "wipe", "mcp": {"annotations": annotations}}), "wipe")
+    assert text.endswith(f"\n\nresult\n    any\n{effect}\nMCP tool\n    yes")
+
+
 def test_differences_between_workers_are_named() -> None:
     """Which workers have a task that others lack, and whose arguments are shown where they differ."""
     old, new = ({"name": "say", "inputSchema": {"properties": {name: {}}}} for name in ("text", "words"))
@@ -145,10 +167,13 @@ def test_an_unknown_task_is_refused_with_the_names_there_are(tasks: list[TaskDef
     ("schema", "line"),
     [
         ({}, "x  any"),
-        ({"type": "integer", "default": 0}, "x  integer  default '0'"),
+        ({"type": "integer", "default": 0}, "x  integer  default 0"),
         ({"type": "boolean", "default": False, "description": "Brief"}, "x  boolean  Brief, default false"),
-        ({"enum": ["a", None, 1]}, "x  'a' or null or '1'"),
+        ({"enum": ["a", None, 1]}, "x  'a' or null or 1"),
         ({"const": "a"}, "x  'a'"),
+        ({"enum": [100, 1.5, True]}, "x  100 or 1.5 or true"),
+        ({"type": "string", "default": "1"}, "x  string  default '1'"),
+        ({"type": "array", "default": ["é", 1, None]}, 'x  list of any  default ["é", 1, null]'),
         ({"type": ["string", "null"]}, "x  string or null"),
         ({"oneOf": [{"type": "number"}, {"type": "number"}]}, "x  number"),
         ({"type": "array"}, "x  list of any"),

@@ -48,8 +48,16 @@ class TaskDefinition:
     @property
     def is_destructive(self) -> bool:
         """Whether its author says that it may destroy something; of one that only reads, MCP has the hint ignored."""
-        annotations = _mapping(_mapping(self.entry.get("mcp")).get("annotations"))
-        return annotations.get("destructiveHint") is True and annotations.get("readOnlyHint") is not True
+        return self._annotations.get("destructiveHint") is True and not self.is_read_only
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether its author says that it changes nothing."""
+        return self._annotations.get("readOnlyHint") is True
+
+    @property
+    def _annotations(self) -> Mapping[str, Any]:
+        return _mapping(_mapping(self.entry.get("mcp")).get("annotations"))
 
     @property
     def place(self) -> tuple[str, str] | None:

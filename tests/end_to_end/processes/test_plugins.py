@@ -129,6 +129,7 @@ def test_the_manual_has_a_plugins_task(environment: Environment, nfcli: NfcliRun
             *("greet", "    Greet somebody by name.", ""),
             *("arguments (* required)", "    *name  string  Whom to greet", ""),
             *("result", "    string or null  Value the task returned, null when it failed", ""),
+            *("effect", "    only reads", ""),
             *("MCP tool", "    yes"),
         ],
     )
