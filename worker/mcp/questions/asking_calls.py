@@ -155,7 +155,7 @@ class AskingCalls:
         """Keep a call until its client calls again, and return its question."""
         self._make_room(lambda each: each.token == call.token, MAX_ASKING_PER_TOKEN)
         self._make_room(lambda _each: True, MAX_ASKING)
-        call.channel.stream = None
+        call.channel.detach()
         state = secrets.token_urlsafe(32)
         call.expiry = asyncio.get_running_loop().call_later(MAX_SECONDS, self._end, state, GONE)
         self._waiting[state] = call
@@ -187,7 +187,7 @@ class AskingCalls:
         if call.expiry is not None:
             call.expiry.cancel()
         call.channel.has_question.clear()
-        call.channel.stream = current_reply()
+        call.channel.attach(current_reply())
         return call
 
     def _make_room(self, counts: Callable[[_WaitingCall], bool], most: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ....models.errors import TaskError
 from ....models.protocol.questions import InputRequest
 from ...jobs.channels.base import TaskEvent
-from ...jobs.channels.progress import JobProgress
+from ...jobs.channels.progress import LINES_AT_ONCE, JobProgress
 from ...jobs.channels.question import Outcome, Question
 from ..reply_streams import ReplyStream
 from .elicitation import form
@@ -38,13 +39,14 @@ class Way(Enum):
 class ToolChannel:
     """The channel of one call; made on the loop that serves it, the task uses it from other threads.
 
-    `stream` is the reply of the request that is being served, None where the client takes no stream; the next request
-    of the same call replaces it. `begin_wait` is called before each question, in the task's thread.
+    `stream` is the reply of the request that is being served, None where the client takes no stream. `begin_wait` is
+    called before each question, in the task's thread.
     """
 
     def __init__(self, way: Way, token: str, stream: ReplyStream | None, questions: OpenQuestions) -> None:
         self.begin_wait: Callable[[], None] = lambda: None
-        self.stream = stream
+        self._stream = stream
+        self._unsent: deque[str] | None = None
         self.has_question = asyncio.Event()
         self._way = way
         self._token = token
@@ -60,6 +62,16 @@ class ToolChannel:
         """The question that waits for an answer."""
         with self._lock:
             return self._question
+
+    def detach(self) -> None:
+        """Keep progress until the client calls again, since the request that is being served has been answered."""
+        self._stream, self._unsent = None, deque(maxlen=LINES_AT_ONCE)
+
+    def attach(self, stream: ReplyStream | None) -> None:
+        """Go on with another request of the same call."""
+        self._stream, unsent, self._unsent = stream, self._unsent or (), None
+        for text in unsent:
+            self._push_progress(text)
 
     def send(self, event: TaskEvent) -> None:
         """Send an event as a progress notification, if the client has asked for some."""
@@ -113,22 +125,24 @@ class ToolChannel:
         self._on_loop(self._push_progress, text)
 
     def _push_progress(self, text: str) -> None:
-        if self.stream is not None:
-            self.stream.push_progress(text)
+        if self._stream is not None:
+            self._stream.push_progress(text)
+        elif self._unsent is not None:
+            self._unsent.append(text)
 
     def _show(self, question: Question) -> None:
         if self.question is not question:
             return
         if self._way is Way.RESULT:
             self.has_question.set()
-        elif self.stream is not None:
+        elif self._stream is not None:
             self._questions.add(self._token, question)
             params = form(question.request).model_dump(mode="json", by_alias=True, exclude_none=True)
-            self.stream.push({"id": question.request.id, "method": "elicitation/create", "params": params})
+            self._stream.push({"id": question.request.id, "method": "elicitation/create", "params": params})
 
     def _withdraw(self, question: Question, outcome: Outcome) -> None:
         self.has_question.clear()
         self._questions.remove(question)
-        if self._way is Way.REQUEST and outcome is Outcome.TIMEOUT and self.stream is not None:
+        if self._way is Way.REQUEST and outcome is Outcome.TIMEOUT and self._stream is not None:
             params = {"requestId": question.request.id, "reason": "no answer came in time"}
-            self.stream.push({"method": "notifications/cancelled", "params": params})
+            self._stream.push({"method": "notifications/cancelled", "params": params})
