@@ -62,7 +62,8 @@ def test_commands_run_on_the_workers_of_the_broker(nfcli: NfcliRunner, site: Any
     ran = nfcli(*CHECK, environment=site.environment)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, TRUE, "")
     ran = nfcli("show", "norfab", "workers", environment=site.environment)
-    assert ran.stdout == (" name  service  status  holdtime  alive (s)  note\n w1    fastmcp  alive   12.8      32\n")
+    row = "w1 fastmcp alive 0:00:32 12.8 its statistics can't be read"
+    assert ran.stdout.splitlines()[1].split() == row.split()
     shown_broker = json.loads(nfcli("show", "norfab", "broker", environment=site.environment).stdout)
     assert shown_broker == {"name": "NFPBroker", "versions": {"norfab": "0.25.0"}, "workers": 1, "services": 1}
 

@@ -120,7 +120,9 @@ def test_the_missing_are_shown_and_are_a_fault_until_they_are_forgotten(run: Run
     del broker.workers["w2"]
     _, out, _ = run("show", "norfab", "workers")
     header, first, second = out.splitlines()
-    assert header.split() == ["name", "service", "status", "holdtime", "alive", "(s)", "note"]
+    assert header.split() == [
+        *("name", "service", "status", "uptime", "memory", "(MB)", "cpu", "(%)", "jobs", "holdtime", "note")
+    ]
     assert (first.split()[:3], second.split()[:3]) == (["w1", "fastmcp", "alive"], ["w2", "fastmcp", "missing"])
     checked = run("--check")
     assert (checked[0], len(lines_of(checked, "fleet: worker w2, last seen "))) == (1, 1)

@@ -91,10 +91,11 @@ def test_a_worker_that_is_not_there_fails_the_job(site: Site) -> None:
     assert done == {"result": None, "state": "FAILED", "errors": [reason], "events": []}
 
 
-def test_a_job_that_starts_is_an_event(site: Site) -> None:
-    """The reference's futures yield it while the job runs."""
+def test_start_and_end_of_a_job_are_events(site: Site) -> None:
+    """The reference's futures yield them while the job runs."""
     done = site.client.call("run_job", service="fastmcp", task="bearer_token_list", uuid="e1")
-    [event] = done["events"]
+    event, last = done["events"]
+    assert (last["event_type"], last["message"], last["status"]) == ("result_ready", "completed", "completed")
     assert isinstance(event.pop("timestamp"), str)
     assert event == {
         "worker": NAME,

@@ -66,6 +66,7 @@ class Driver:
 
     def open_client(self, name: str) -> None:
         """Connect a client."""
+        self._drops_results = False
         self._client = self._norfab.make_client(name=name)
 
     def reopen_client(self, name: str) -> None:
@@ -115,11 +116,13 @@ class Driver:
         }
 
     def lose_result(self, **job: Any) -> None:
-        """Send a job and lose the worker's result, as a client that ends in the middle of it."""
+        """Send a job and lose the worker's results, as a client that ends in the middle of it, until it is reopened.
+
+        Workers may send a result by themselves and once more when they are asked for it.
+        """
         self._drops_results = True
         future = self._client.submit_job(timeout=WAIT_SECONDS, **job)
         self._await_response(future.uuid, "200")
-        self._drops_results = False
 
     def take_up_job(self, uuid: str) -> dict[str, Any]:
         """Return the end of a job that was unfinished when the client was opened."""
