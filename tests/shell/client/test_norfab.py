@@ -109,7 +109,7 @@ def test_workers_of_an_inventory_of_data_run(tmp_path: Path) -> None:
         ({"inventory_data": []}, "inventory_data must be a mapping, got list"),
         ({"inventory_data": {"workers": {1, 2}}}, "inventory_data must have values of JSON: "),
         ({"inventory_data": {}, "base_dir": "/nonexistent"}, "base_dir /nonexistent: the inventory can't be written"),
-        ({"inventory_data": {"workerz": {}}}, "workerz: no such key, expected one of broker"),
+        ({"inventory_data": {"workerz": {}}}, "workerz: no such key, did you mean workers"),
     ],
 )
 def test_wrong_data_is_refused_and_leaves_nothing(

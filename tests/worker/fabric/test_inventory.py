@@ -55,7 +55,7 @@ def test_a_worker_that_the_broker_does_not_know_is_an_error(broker: Any, value: 
     )
 
 
-@pytest.mark.parametrize(("value", "kind"), [([], "a list"), ("text", "text"), (False, "true or false")])
+@pytest.mark.parametrize(("value", "kind"), [([], "a list"), ("text", "text"), (False, "false")])
 def test_an_inventory_that_is_not_a_mapping_is_an_error(broker: Any, value: Any, kind: str) -> None:
     """Another program may answer at that endpoint."""
     broker.inventories["w1"] = value
