@@ -22,6 +22,13 @@ class Stream:
         self.texts.append(text)
 
 
+async def _turn() -> None:
+    """Let the loop run what was scheduled before."""
+    turn = asyncio.get_running_loop().create_future()
+    turn.get_loop().call_soon(turn.set_result, None)
+    await turn
+
+
 def test_progress_between_two_requests_comes_with_the_next_one() -> None:
     """The newest of it, in order; what comes after goes there at once, and nothing comes twice."""
 
@@ -30,14 +37,14 @@ def test_progress_between_two_requests_comes_with_the_next_one() -> None:
         streams: list[Any] = [first, second]
         channel = ToolChannel(Way.RESULT, "t", streams[0], OpenQuestions())
         channel.send(TaskEvent("before"))
-        await asyncio.sleep(0)
+        await _turn()
         channel.detach()
         channel.send(TaskEvent("between"))
         channel.send(TaskEvent("again", severity="ERROR"))
-        await asyncio.sleep(0)
+        await _turn()
         channel.attach(streams[1])
         channel.send(TaskEvent("after"))
-        await asyncio.sleep(0)
+        await _turn()
         channel.detach()
         channel.attach(streams[1])
         return first.texts, second.texts
