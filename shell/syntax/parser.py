@@ -171,6 +171,8 @@ class Parser:
     def _continues(self, entry: Entry, word: Word) -> bool:
         """Whether a word is a further value of a field that takes several: not one that names something, or nearly."""
         value, text = self.scope.values[entry.key], word.text
+        if word.is_pipe or (text.startswith(PIPE) and not word.is_quoted):
+            return False
         if value.endswith(",") or text.startswith(",") or (value.startswith("[") and not value.endswith("]")):
             return not word.is_operator
         if word.is_operator or word.text == MASK or find_entry(self.scope.model, text) is not None:

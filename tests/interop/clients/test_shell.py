@@ -90,7 +90,7 @@ def test_guardrails_are_shown_whoever_made_them(show: Any) -> None:
 def test_workers_broker_and_client_of_the_fabric_are_shown(show: Any, tool_site: Any) -> None:
     """What the broker reports about all workers and itself, and how this client reaches it."""
     heading, *rows = _table(show("norfab workers"))
-    assert heading == ["name", "service", "status", "holdtime", "alive (s)", "note"]
+    assert heading == ["name", "service", "status", "uptime", "memory (MB)", "cpu (%)", "jobs", "holdtime"]
     assert [row[:3] for row in rows] == [
         ["brisk-worker", "fastmcp", "alive"],
         ["demo-worker-1", "demo", "alive"],

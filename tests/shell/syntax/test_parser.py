@@ -267,6 +267,17 @@ def test_an_abbreviated_field_ends_a_list_of_workers(words: str, values: dict[st
     assert parser.command.values == values
 
 
+@pytest.mark.parametrize("words", [arguments(["|", "json"]), split("| json"), split("|json")])
+def test_a_pipe_ends_a_list_of_workers(words: list[Any]) -> None:
+    """Also as an argument of the program, where nothing distinguishes it from other words."""
+    for typed in (["w1"], ["w1", "w2"], ["w1,"]):
+        parser = Parser([Scope("", Root)])
+        parser.feed_all([*arguments(["fastmcp", "auth", "list-tokens", "workers", *typed]), *words])
+        assert parser.command is not None
+        assert parser.command.values == {"workers": ",".join(typed)}
+        assert [stage.name for stage in parser.stages] == ["json"]
+
+
 @pytest.mark.parametrize("word", ["usernme", "--username", "***"])
 def test_a_mistyped_field_is_not_taken_for_a_worker(word: str) -> None:
     """The message says what was probably meant."""
