@@ -295,11 +295,15 @@ def read_event(data: Mapping[str, Any]) -> Event:
 
     `resource` is a list; texts have a bounded length, since they come from other programs.
     """
-    texts = {key: _text(data.get(key)) for key in _EVENT_TEXTS}
-    resource, extras, timeout = data.get("resource"), data.get("extras"), data.get("timeout")
-    names = resource if isinstance(resource, list) else [resource]
-    event: Event = {**texts, "resource": [text for name in names[:_MAX_RESOURCES] if (text := _text(name))]}
+    get = data.get
+    resource, extras, timeout = get("resource"), get("extras"), get("timeout")
+    # Without a call for each text: an event comes with every job.
+    event: Event = {
+        key: value[:_MAX_EVENT_CHARACTERS] if isinstance(value := get(key), str) else "" for key in _EVENT_TEXTS
+    }
     event["severity"] = event["severity"] or "INFO"
+    names = resource if isinstance(resource, list) else [resource]
+    event["resource"] = [text for name in names[:_MAX_RESOURCES] if (text := _text(name))]
     if isinstance(extras, dict) and extras:
         event["extras"] = extras
     if isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout > 0:

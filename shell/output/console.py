@@ -24,6 +24,7 @@ DEFAULT_COLUMNS = 80
 DELAY_SECONDS = 0.5
 HELD_LINES = 1_000
 _TIME_OF_DAY = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,3})?")
+_QUESTION = "input_request"
 _FRAMES = "-\\|/"  # as rich draws its spinner "line"
 _FRAME_SECONDS = 0.1
 
@@ -148,10 +149,14 @@ class Console:
     def event(self, event: Event) -> None:
         """Show an event of a command's job as a line of its own; at a terminal once the command has taken some time.
 
+        A question isn't shown again as an event.
+
         Between commands it is dropped: completion runs jobs too.
         """
         shown = self._shown_events
-        if not self._is_running or shown is ShownEvents.NONE or (shown is ShownEvents.REPORTED and is_automatic(event)):
+        if not self._is_running or shown is ShownEvents.NONE:
+            return
+        if shown is ShownEvents.REPORTED and (is_automatic(event) or event["event_type"] == _QUESTION):
             return
         with self._held_lock:
             if not self._is_due:

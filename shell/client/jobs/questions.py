@@ -15,6 +15,9 @@ from ....models.protocol.pending_job import OnEvent, PendingJob
 if TYPE_CHECKING:
     from ....models.protocol.questions import InputRequest
 
+ANSWER_SECONDS = 1.0
+"""How long an answer may take to the worker: No is sent before its own time-out, which may fail the task."""
+
 _KIND = "input_request"
 
 
@@ -71,7 +74,8 @@ class Listener:
             self._job.send_data(event["worker"], _encode(request, self._on_input(self._question(event, request))))
 
     def _question(self, event: Event, request: InputRequest) -> Question:
-        limits = [request.timeout or event.get("timeout") or math.inf, self._job.deadline - time.monotonic()]
+        limit = request.timeout or event.get("timeout") or math.inf
+        limits = [limit - min(ANSWER_SECONDS, limit / 2), self._job.deadline - time.monotonic()]
         choices = (event.get("extras") or {}).get(_KIND, {}).get("choices")
         return Question(
             *(event["worker"], event["service"], event["task"], self._job.uuid, request.question, request.default),

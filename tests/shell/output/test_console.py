@@ -81,6 +81,7 @@ def test_without_a_terminal_each_message_is_a_line() -> None:
         console.event(event("half\nway\x1b[2J"))
         console.event(event("done", worker="w\x07", severity="WARNING", status="", resource=["sw1", "sw2"]))
         console.event(event("completed"))
+        console.event(event("Go on?", event_type="input_request"))
     console.event(event("not now"))
     assert err.getvalue() == (
         "04:04:00.480 INFO     w1 running: half\\nway\\x1b[2J\n04:04:00.480 WARNING  w\\x07 sw1, sw2: done\n"

@@ -81,6 +81,12 @@ class DemoWorker(NFPWorker):
                 passes.read(1)
         return Result(result=steps)
 
+    @Task(mcp=False, fastapi=False)
+    def approve(self, job: Job, timeout: int = 120) -> Result:
+        """Report a warning, then ask whether to go on, with a preview."""
+        job.event("two hosts differ", severity="WARNING", resource=["sw1", "sw2"])
+        return Result(result=job.request_input("Commit?", timeout=timeout, metadata={"preview": {"vlan": 10}}))
+
     @Task(mcp=False)
     def hide(self) -> Result:
         """Do what is no MCP client's business."""
