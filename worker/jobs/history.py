@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
+from ...models.commands.schemas.documents import holds_secret, properties
 from ...models.inventory.masking import MASK, mask_section
 from ...models.protocol.jobs import JobEvent, JobRequest
 from .finished_jobs import FinishedJobs
-from .task import TaskSpec
+from .task import TaskSpec, spellings_of
 from .tracked_job import JobKey, TrackedJob
 
 if TYPE_CHECKING:
@@ -40,9 +42,20 @@ def _record(job: TrackedJob, request: JobRequest) -> dict[str, Any]:
 
 def _masked(spec: TaskSpec | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments as they may be shown: a task's model may declare secrets that no name gives away."""
-    fields = {} if spec is None else spec.input_model.model_fields
-    hidden = {name for key, field in fields.items() if not field.repr for name in (key, field.alias)}
+    hidden: frozenset[str] = frozenset() if spec is None else _secret_arguments(spec.input_model)
     return {name: MASK if name in hidden else mask_section({name: value})[name] for name, value in kwargs.items()}
+
+
+@cache
+def _secret_arguments(model: type[BaseModel]) -> frozenset[str]:
+    """Return all names of the arguments that a task's model declares to be secrets: not in its `repr`, or passwords."""
+    schema, found = model.model_json_schema(), set[str]()
+    for key, field in model.model_fields.items():
+        spellings = spellings_of(key, field)
+        declared = [(properties(schema).get(name), schema) for name in spellings]
+        if not field.repr or holds_secret(declared, with_names=False):
+            found.update(spellings)
+    return frozenset(found)
 
 
 class JobRecord(BaseModel):

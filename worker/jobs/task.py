@@ -191,7 +191,7 @@ class TaskSpec:
         except Exception:  # noqa: BLE001  a plugin's validators may raise anything
             return found
         for name in model.model_fields_set:
-            spellings = _spellings(name, type(model).model_fields.get(name))
+            spellings = spellings_of(name, type(model).model_fields.get(name))
             given = [kwargs[spelling] for spelling in spellings if spelling in kwargs]
             forms = [_jsonable(getattr(model, name, None)), *given]
             found |= dict.fromkeys(spellings, forms)
@@ -221,7 +221,7 @@ def _result_schema() -> dict[str, Any]:
     return Result.model_json_schema(mode="serialization")
 
 
-def _spellings(name: str, field: FieldInfo | None) -> list[str]:
+def spellings_of(name: str, field: FieldInfo | None) -> list[str]:
     """Return all names that an argument can be given by."""
     if field is None:
         return [name]

@@ -108,6 +108,8 @@ class _Maker:
         self._task = task
         self._arguments = list(task.arguments())
         self._taken = {_fold(name) for name in _job_words()}
+        if task.is_destructive:
+            self._taken.add(_YES)  # messages tell people to add this word, whatever the task's arguments are
         self._names = {name for name, _, _ in self._arguments}
         self._key = "argument_"
         while any(name.startswith(self._key) for name in self._names):
@@ -123,6 +125,7 @@ class _Maker:
             text = "Other arguments as a JSON object" if task.versions else "Arguments as a JSON object"
             others = self._add(_OTHERS, TypedValue([(_OTHERS_SCHEMA, {})]), text, default=None)
         if task.is_destructive:
+            self._taken.discard(_YES)
             text = "Run it without a question: it may destroy something"
             consent = self._add(_YES, TypedValue([({"type": "boolean"}, {})]), text, default=False, shows_default=False)
         model: type[TaskCommand] = create_model(

@@ -90,22 +90,30 @@ def is_secret_name(name: str) -> bool:
     return not _SECRET_WORDS.isdisjoint(words) or name.lower().endswith(_SECRET_ENDS)
 
 
-def holds_secret(variants: Sequence[Variant]) -> bool:
-    """Whether values of a schema are passwords, or have a property that is a secret by its name, at any depth."""
+def holds_secret(variants: Sequence[Variant], *, with_names: bool = True) -> bool:
+    """Whether values of a schema are passwords at any depth, or `with_names` have a property with a secret's name."""
     waiting = list(variants)
     seen = 0
     while waiting and seen < MAX_SEARCHED:
         schema, root = waiting.pop()
         seen += 1
-        for part, _ in alternatives(schema, root):
+        parts = [part for part, _ in alternatives(schema, root)]
+        if any(map(_is_password, (schema, *parts))):
+            return True
+        for part in parts:
             if not isinstance(part, Mapping):
                 continue
             inner = properties(part)
-            if part.get("format") == "password" or part.get("writeOnly") is True or any(map(is_secret_name, inner)):
+            if with_names and any(map(is_secret_name, inner)):
                 return True
             nested = [*islice(inner.values(), MAX_CHOICES), part.get("items"), part.get("additionalProperties")]
             waiting += [(value, root) for value in nested if isinstance(value, Mapping)]
     return False
+
+
+def _is_password(schema: object) -> bool:
+    """Whether a schema says itself that its values are passwords, beside its alternatives or without any."""
+    return isinstance(schema, Mapping) and (schema.get("format") == "password" or schema.get("writeOnly") is True)
 
 
 def plain_line(value: object, limit: int) -> str:

@@ -141,6 +141,7 @@ def test_secrets_are_secret() -> None:
                 {
                     "password": TEXT,
                     "pin": TEXT | {"format": "password"},
+                    "code": {"anyOf": [TEXT, {"type": "null"}], "format": "password"},
                     "peer": {"type": "object", "properties": {"secret": TEXT}},
                     "max_tokens": {"type": "integer"},
                     "text": TEXT,
@@ -148,19 +149,20 @@ def test_secrets_are_secret() -> None:
             )
         ]
     )
-    assert [name for name, entry in entries(model).items() if entry.is_secret] == ["password", "pin", "peer"]
+    assert [name for name, entry in entries(model).items() if entry.is_secret] == ["password", "pin", "code", "peer"]
     with pytest.raises(UsageError) as caught:
         sent(model, peer="hunter2")
     assert str(caught.value) == "peer: must be JSON"
 
 
 def test_a_task_that_may_destroy_something_asks() -> None:
-    """Unless yes was typed; the word gives way to an argument of that name."""
+    """Unless yes was typed, which messages ask for; an argument of that name gives way, as with the options of jobs."""
     declared = {"mcp": {"annotations": {"destructiveHint": True}}}
     model = command([task({"yes": TEXT}, **declared)])
     assert model.parse({}).question() == "say may destroy something: run it on all workers of demo?"
-    assert model.parse({entries(model)["task-yes"].key: "true"}).question() == ""
-    assert sent(model, **{"yes": "x", "task-yes": "true"}) == {"yes": "x"}
+    assert model.parse({entries(model)["yes"].key: "true"}).question() == ""
+    assert sent(model, **{"task-yes": "x", "yes": "true"}) == {"yes": "x"}
+    assert model.parse({entries(model)["task-yes"].key: "true"}).question() != ""
     for hints in ({"destructiveHint": "true"}, {"destructiveHint": True, "readOnlyHint": True}):
         assert command([task(mcp={"annotations": hints})]).parse({}).question() == ""
 

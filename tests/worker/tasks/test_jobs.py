@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from nfcli.models.environment.paths import Environment
 from nfcli.models.tasks.base import TaskInput
@@ -24,11 +24,20 @@ ROW = ["uuid", "client_address", "task", "status"]
 TIMES = ["received_timestamp", "started_timestamp", "completed_timestamp"]
 
 
+class Door(TaskInput):
+    """A part of the arguments."""
+
+    code: SecretStr | None = None
+
+
 class Login(TaskInput):
     """Arguments of the test's task."""
 
     device: str
     pin: Annotated[str, Field(repr=False)] = ""
+    puk: SecretStr | None = None
+    otp: Annotated[str | None, Field(alias="oneTime", json_schema_extra={"format": "password"})] = None
+    door: Door | None = None
     options: Annotated[dict[str, Any], Field(default_factory=dict)]
 
 
@@ -113,12 +122,14 @@ def test_jobs_can_be_filtered(bench: JobBench, kwargs: dict[str, Any], uuids: li
 
 def test_a_job_is_shown_with_arguments_events_and_result(bench: JobBench) -> None:
     """Secrets are masked: by name at any depth, and what the task's model declares to be one."""
-    kwargs = {"device": "r1", "pin": "4711", "options": {"retries": 2, "password": "hunter2"}}
+    secrets = {"pin": "4711", "puk": "4712", "oneTime": "4713", "door": {"code": "4714"}}
+    kwargs = {"device": "r1", **secrets, "options": {"retries": 2, "password": "hunter2"}}
     sent = bench.run("login", "u1", client="a", kwargs=kwargs, timeout=7)
     shown = details(bench, "u1")["result"]
     assert (shown["status"], shown["client_address"], shown["task"]) == ("COMPLETED", "name of a", "login")
     assert (shown["args"], shown["timeout"]) == ([], 7)
-    assert shown["kwargs"] == {"device": "r1", "pin": "***", "options": {"retries": 2, "password": "***"}}
+    masked = dict.fromkeys(secrets, "***")
+    assert shown["kwargs"] == {"device": "r1", **masked, "options": {"retries": 2, "password": "***"}}
     assert shown["result_data"] == {
         "client_address": "name of a",
         "uuid": "u1",
