@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....models.environment.paths import Environment
-from ....models.errors import NfcliError
+from ....models.errors import EnvironmentFolderError, NfcliError
 from ....models.protocol.frames import encode_data
 from ....models.protocol.jobs import Results, failure_reason
 from ....models.protocol.pending_job import PendingJob
@@ -66,17 +66,20 @@ class DetachedJobs:
         if not workers:
             reasons = "; ".join(f"{name}: {failure_reason(result)}" for name, result in failed.items())
             raise NfcliError(f"no worker has taken the job: {reasons}")
-        self.records.add(
-            JobRecord(
-                uuid=job.uuid,
-                service=job.service,
-                task=job.task,
-                workers=workers,
-                submitted=submitted,
-                timeout=job.timeout,
-                identity=runner.transport.identity,
-            )
+        record = JobRecord(
+            uuid=job.uuid,
+            service=job.service,
+            task=job.task,
+            workers=workers,
+            submitted=submitted,
+            timeout=job.timeout,
+            identity=runner.transport.identity,
         )
+        try:
+            self.records.add(record)
+        except EnvironmentFolderError as error:
+            fault = f"job {job.uuid} was sent to {', '.join(workers)}: don't repeat it"
+            raise EnvironmentFolderError(f"{fault}, but it can't be asked for later: {error}") from None
         return StartedJob(job.uuid, workers, failed)
 
     def fetch(self, uuid: str, timeout: float) -> FetchedResults:

@@ -122,7 +122,7 @@ class JobRecords:
                 while not lock.try_acquire():
                     if time.monotonic() >= deadline:
                         raise EnvironmentFolderError(
-                            f"{self._file} has been locked by another process for {self._lock_seconds:g} s: try again"
+                            f"{self._file} has been locked by another process for {self._lock_seconds:g} s"
                         )
                     time.sleep(_POLL_SECONDS)
                 yield

@@ -116,6 +116,16 @@ def test_a_file_of_another_form_is_refused_before_anything_is_sent(
     assert fabric.servers["a"].runs == 0
 
 
+def test_a_job_that_was_sent_and_cannot_be_recorded_is_named(fabric: Fabric, client: Client) -> None:
+    """Whoever sends it again would run it twice."""
+    fabric.environment.jobs_file.with_suffix(".lock").mkdir(mode=0o700)
+    expected = r"^job [0-9a-f]{32} was sent to a: don't repeat it, but it can't be asked for later: .*jobs\.\w+ .*"
+    with pytest.raises(EnvironmentFolderError, match=expected):
+        client.start_job("fastmcp", "who", workers="a")
+    fabric.servers["a"].executor.stop()
+    assert fabric.servers["a"].runs == 1
+
+
 @pytest.fixture
 def broker() -> Iterator[FakeBroker]:
     """Run a broker with a worker."""
