@@ -1,4 +1,4 @@
-"""Error message for an unknown name: one line with the known names, those that resemble it first."""
+"""Error message for an unknown name: one line with the known names, those first that it begins or resembles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def unknown_name(kind: str, word: str, names: Iterable[str], *, where: str = "")
     where names depend on the place: `below fastmcp.auth`.
     """
     known = list(names)
-    close = difflib.get_close_matches(word, known, n=3)
+    begun = [name for name in known if word and name.startswith(word)]
+    close = [*begun, *(name for name in difflib.get_close_matches(word, known, n=3) if name not in begun)]
     ordered = [*close, *(name for name in known if name not in close)]
     place = f" {where}" if where else ""
     listed = list_names(ordered, _LISTED_NAMES) or "nothing"

@@ -83,7 +83,8 @@ def stream_warning(descriptor: int) -> str | None:
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_mode & _OTHERS:
         return (
-            f"{stream_name(descriptor)} is a file that is open to other users: run chmod 600 on it, or umask 077 first"
+            f"warning: {stream_name(descriptor)} is a file that is open to other users: run chmod 600 on it, and "
+            "umask 077 before the next backup"
         )
     return None
 

@@ -283,6 +283,8 @@ class Parser:
         hint = f" (did you mean {close[0]}?)" if close else ""
         if not hint and self.command is None and self._depth > 1 and word.text in entries(self.groups[0].model):
             hint = " (enter top first to leave this subshell)"
+        if not hint and word.is_argument and " " in word.text:
+            hint = " (each word of a command is an argument of its own: don't quote several together)"
         return UsageError(self._in_scope(f"{quoted} is not valid here: {expected}{hint}"))
 
     def _in_scope(self, message: str) -> str:

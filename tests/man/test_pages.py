@@ -89,3 +89,9 @@ def test_every_page_of_the_package_has_a_title_and_a_text() -> None:
         lines = read_page(topic).splitlines()
         assert lines[0] == f"# {title}"
         assert KEYS_MARKER not in lines
+
+
+def test_beginning_of_a_topic_lists_that_first() -> None:
+    """However little of it was typed."""
+    with pytest.raises(UsageError, match=r"^unknown page 'inv': expected inventory, "):
+        read_page("inv")

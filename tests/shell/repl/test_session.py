@@ -230,3 +230,9 @@ def test_abbreviation_of_two_words_of_the_shell_is_neither(run: Run) -> None:
     """It says what it could be, and leaves nothing."""
     assert run("ex") == (0, "", "")
     assert run("e") == (2, "", "ambiguous command 'e', possible completions: exit, end\n")
+
+
+def test_a_command_in_one_argument_is_named(bench: ShellBench) -> None:
+    """A quoted command is a single word, which is no command."""
+    status, _, err = bench.run_words("fastmcp auth list-tokens")
+    assert (status, "each word of a command is an argument of its own" in err) == (2, True)
