@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -42,7 +43,9 @@ class AsyncJob:
             CancelledError: the job was cancelled (`asyncio.CancelledError`).
             NfcliError: as `Client.run_job`.
         """
-        results: Results = await asyncio.shield(asyncio.wrap_future(self._job.future))
+        future = asyncio.wrap_future(self._job.future)
+        future.add_done_callback(_retrieve)  # asyncio logs what nobody has retrieved, and the wait may be cancelled
+        results: Results = await asyncio.shield(future)
         return results
 
     async def events(self) -> AsyncIterator[Event]:
@@ -143,5 +146,10 @@ class AsyncClient:
 
 def _set_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
     """Have a callback called in a loop, from another thread; nothing where the loop has ended."""
-    if not loop.is_closed():
+    with suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
+
+
+def _retrieve(future: asyncio.Future[Results]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from ....models.errors import TaskError
 from ...output.console import Console
 from ...output.render import to_text
 from ...text import escape_line
@@ -102,10 +104,27 @@ class QuestionDesk:
                 self._console.note("no answer: No")
             return typed is not None and is_yes(typed)
         hint = "/".join(question.choices) or ("" if question.default is None else str(question.default))
-        typed = ask(f"{escape_line(text)} [{escape_line(hint)}]" if hint else escape_line(text), question.seconds)
-        if typed is None:
-            self._console.note("no answer")
-        return question.default if typed == "" else typed
+        return self._ask_for_value(
+            question, ask, f"{escape_line(text)} [{escape_line(hint)}]" if hint else escape_line(text)
+        )
+
+    def _ask_for_value(self, question: Question, ask: Ask, text: str) -> Any:
+        """Ask until there is a valid answer: the worker ignores others, and goes on to wait for one."""
+        from ....models.protocol.questions import InputRequest  # noqa: PLC0415  few tasks ask anything
+
+        request = InputRequest(question=question.text, default=question.default)
+        deadline = time.monotonic() + question.seconds
+        while (typed := ask(text, max(0.0, deadline - time.monotonic()))) is not None:
+            if typed == "":
+                return question.default
+            try:
+                request.read(typed)
+            except TaskError as error:
+                self._console.note(str(error))
+            else:
+                return typed
+        self._console.note("no answer")
+        return None
 
 
 def _ask_at_terminal(text: str, seconds: float) -> str | None:

@@ -1,7 +1,9 @@
 """Jobs of programs that use asyncio."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,24 @@ def test_a_cancelled_wait_cancels_the_job_of_run_job_alone(fabric: Fabric) -> No
         assert other.cancelled()
 
     run(fabric, program)
+
+
+def test_nothing_is_logged_of_a_job_whose_wait_was_cancelled(fabric: Fabric) -> None:
+    """As asyncio does with errors that nobody has retrieved."""
+    logged: list[dict[str, Any]] = []
+
+    async def program(client: AsyncClient) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+        job = await client.submit_job("fastmcp", "hold", workers="a")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(job.result(), 0.01)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        gc.collect()
+
+    run(fabric, program)
+    assert logged == []
 
 
 def test_leaving_the_client_cancels_what_runs(fabric: Fabric) -> None:

@@ -20,9 +20,9 @@ def question(text: str = "Go on?", **changed: Any) -> Question:
 
 
 class Desk:
-    """A desk with a user who types `typed`; `asked` are the texts and times that it was asked with."""
+    """A desk with a user who types `typed`, of a list one at a time; `asked` are texts and times of the questions."""
 
-    def __init__(self, typed: str | None = None, *, can_ask: bool = True) -> None:
+    def __init__(self, typed: str | list[str] | None = None, *, can_ask: bool = True) -> None:
         self.asked: list[tuple[str, float]] = []
         self.err = io.StringIO()
         self._typed = typed
@@ -30,7 +30,7 @@ class Desk:
 
     def _ask(self, text: str, seconds: float) -> str | None:
         self.asked.append((text, seconds))
-        return self._typed
+        return self._typed.pop(0) if isinstance(self._typed, list) else self._typed
 
     def answer(self, asks: Question, given: str | None = None) -> Any:
         """Answer during a command."""
@@ -59,6 +59,16 @@ def test_other_answers_are_as_they_were_typed(typed: str | None, default: Any, e
     assert desk.answer(question(default=default, choices=("a", "b") if default is None else ())) == expected
     hint = "a/b" if default is None else default
     assert desk.asked == [(f"w1 asks: Go on? [{hint}]", math.inf)]
+
+
+@pytest.mark.parametrize(("default", "kind"), [(5, "an integer"), (5.5, "a number")])
+def test_an_answer_of_another_kind_is_asked_for_again(default: Any, kind: str) -> None:
+    """In the time that is left: the worker goes on waiting for a valid one."""
+    desk = Desk(["many", "1e", "7"])
+    assert desk.answer(question(default=default, seconds=60.0)) == "7"
+    assert desk.err.getvalue() == f"the answer must be {kind}\n" * 2
+    times = [seconds for _, seconds in desk.asked]
+    assert (len(times), times) == (3, sorted({*times}, reverse=True))
 
 
 def test_what_the_task_would_do_is_shown_first() -> None:
