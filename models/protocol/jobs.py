@@ -30,6 +30,8 @@ OUTCOME_UNKNOWN = "so the outcome is unknown"
 Event = dict[str, Any]
 """The data of an EVENT as `read_event` returns it, with the keys of a `JobEvent`."""
 
+EVENT_TIME = "%d-%b-%Y %H:%M:%S.%f"
+"""How NorFab writes the time of an event, in the worker's local time; read with `strptime`."""
 _EVENT_TEXTS = ("worker", "service", "uuid", "event_type", "message", "task", "status", "severity", "timestamp")
 _MAX_EVENT_CHARACTERS, _MAX_RESOURCES = 4_000, 1_000
 _AUTOMATIC_MESSAGES = frozenset({"", "starting", "completed"})

@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...models.errors import TaskError
-from ...models.protocol.jobs import JobEvent, Result
+from ...models.protocol.jobs import EVENT_TIME, JobEvent, Result
 from ...models.tasks.jobs import MAX_LISTED_JOBS, JobDetails, JobDetailsInput, JobEntry, JobListInput
 from ..jobs.history import JobHistory, JobRecord
 from ..jobs.task import task
 from ..jobs.task_context import TaskContext
 from ..jobs.tracked_job import JobState
 
-_EVENT_TIME = "%d-%b-%Y %H:%M:%S.%f"
 _PRIVATE = "arguments and results of this task are not shown: they may be tokens"
 
 
@@ -94,7 +93,7 @@ def _event(record: JobRecord, event: JobEvent) -> dict[str, Any]:
 
 def _utc_text(timestamp: str) -> str:
     try:
-        local = datetime.strptime(timestamp, _EVENT_TIME).astimezone()
+        local = datetime.strptime(timestamp, EVENT_TIME).astimezone()
     except ValueError:
         return ""
     return f"{local.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -36,7 +36,7 @@ class FetchedResults:
     def describe(self) -> dict[str, Any]:
         """Return the job with the state of each worker."""
         ended = {name: "failed" if result.get("failed") else "completed" for name, result in self.results.items()}
-        states = {name: {**self.states, **ended}.get(name, "unknown") for name in self.record.workers}
+        states = {name: {**self.states, **ended}.get(name, "unknown").lower() for name in self.record.workers}
         return {**self.record.row(), "timeout": self.record.timeout, "workers": states}
 
 

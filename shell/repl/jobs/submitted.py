@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from ....models.commands.base import JobArguments
 from ....models.commands.jobs import ShowJobs
 from ....models.errors import UsageError
-from ....models.protocol.jobs import Results, failure_reason, read_event
+from ....models.protocol.jobs import EVENT_TIME, Event, Results, failure_reason, read_event
 
 Fail = Callable[[str], None]
 
@@ -82,7 +84,7 @@ def show_jobs(command: ShowJobs, client: JobsClient, *, report: Callable[[Result
     if not command.result:
         return fetched.describe()
     for worker, state in sorted(fetched.states.items()):
-        fail(f"{worker}: the job has no result yet ({state}): repeat this later")
+        fail(f"{worker}: the job has no result yet ({state.lower()}): repeat this later")
     return report(fetched.results) or None
 
 
@@ -92,5 +94,14 @@ def _events(results: Results, report: Callable[[Results], dict[str, Any]]) -> li
     for worker, details in values.items():
         events = details.get("job_events") if isinstance(details, dict) else None
         found = [each for each in events if isinstance(each, dict)] if isinstance(events, list) else []
-        rows += [read_event({**each, "worker": worker}) for each in found]
+        rows += [_row(worker, each) for each in found]
     return rows if values else None
+
+
+def _row(worker: str, event: dict[str, Any]) -> Event:
+    """Return an event as a row, its time in the order in which times sort; it is the worker's local time."""
+    row = read_event({**event, "worker": worker})
+    with contextlib.suppress(ValueError):  # another form: shown as it is
+        time = datetime.strptime(row["timestamp"], EVENT_TIME)  # noqa: DTZ007  the worker's offset isn't known
+        row["timestamp"] = time.isoformat(" ", timespec="milliseconds")
+    return row

@@ -65,7 +65,7 @@ def test_results_and_events_are_shown_later(tool_site: Any, nfcli: NfcliRunner, 
     status, out = run("run", "demo", "walk", "steps", "1", "gate", str(gate.path), "workers", DEMO, "nowait")
     uuid = out.strip()
     assert (status, len(uuid)) == (0, 32)
-    assert json.loads(run("show", "jobs", "uuid", uuid)[1])["workers"] == {DEMO: "STARTED"}
+    assert json.loads(run("show", "jobs", "uuid", uuid)[1])["workers"] == {DEMO: "started"}
     assert run("show", "jobs", "uuid", uuid, "result") == (1, "")
     gate.release_step()
     until(lambda: run("show", "jobs", "uuid", uuid, "result") == (0, f'{{\n    "{DEMO}": 1\n}}\n'), "the result")

@@ -43,7 +43,8 @@ class FakeFetch(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """Return the states of all workers."""
         ended = {name: "failed" if result["failed"] else "completed" for name, result in self.results.items()}
-        return {"uuid": self.uuid, "workers": {**self.states, **ended}}
+        running = {name: state.lower() for name, state in self.states.items()}
+        return {"uuid": self.uuid, "workers": {**running, **ended}}
 
 
 class FakeClient:

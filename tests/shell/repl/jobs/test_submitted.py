@@ -56,11 +56,11 @@ def test_results_are_shown_once_they_are_there(make_bench: MakeBench) -> None:
     bench.run(f"{CHECK} nowait")
     bench.client.running = ["w2"]
     states = json.loads(bench.run("show jobs uuid uuid-1")[1])["workers"]
-    assert states == {"w1": "completed", "w2": "STARTED"}
+    assert states == {"w1": "completed", "w2": "started"}
     assert bench.run("show jobs uuid uuid-1 result") == (
         1,
         '{\n    "w1": false\n}\n',
-        "w2: the job has no result yet (STARTED): repeat this later\n",
+        "w2: the job has no result yet (started): repeat this later\n",
     )
     bench.client.running = ["w1", "w2"]
     assert bench.run("show jobs uuid uuid-1 result")[:2] == (1, "")
@@ -71,10 +71,16 @@ def test_events_that_workers_have_kept_are_a_table(make_bench: MakeBench) -> Non
     """Whatever else a worker says of them."""
     bench = make_bench("w1")
     bench.run(f"{CHECK} nowait")
-    bench.client.events = [read_event({"message": "half way", "severity": "WARNING", "resource": ["sw1"]}), "odd"]  # type: ignore[list-item]
+    bench.client.events = [
+        read_event(
+            {"message": "half way", "severity": "WARNING", "resource": ["sw1"], "timestamp": "01-Dec-2026 04:31:45.159"}
+        ),
+        "odd",
+    ]  # type: ignore[list-item]
     _, out, err = bench.run("show jobs uuid uuid-1 events")
     (row,) = table_rows(out)
     shown = {"worker": "w1", "severity": "WARNING", "resource": "sw1", "message": "half way"}
+    shown["timestamp"] = "2026-12-01 04:31:45.159"
     assert ({key: text for key, text in row.items() if text}, err) == (shown, "")
     bench.client.answers["job_details"] = {"job_events": "odd"}
     assert table_rows(bench.run("show jobs uuid uuid-1 events")[1]) == []
