@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from ....models.errors import NfcliError, UsageError
+from ....models.errors import UsageError
 from ....models.protocol.pending_job import OnEvent
 from .job import Job
 from .runner import REFRESH_SECONDS, JobRunner, Submission
@@ -82,7 +82,7 @@ class JobThreads:
                     runner = runner or self._make_runner()
                     runner.transport.refresh(REFRESH_SECONDS)
                     job.run(runner)
-            except NfcliError as error:
+            except Exception as error:  # noqa: BLE001  raised to whoever waits for the job, which would never end
                 job.fail(error)
             with self._lock:
                 self._unfinished.discard(job)

@@ -2,12 +2,15 @@
 
 import threading
 from concurrent.futures import CancelledError
+from contextlib import nullcontext
 
 import pytest
 
 from nfcli.models.errors import NoWorkersError, UsageError
 from nfcli.models.protocol.jobs import Event, is_automatic
 from nfcli.shell.client.client import Client
+from nfcli.shell.client.jobs.runner import JobRunner, Submission
+from nfcli.shell.client.jobs.threads import JobThreads
 from support.fabric.fake_broker import outcome
 from support.shell.direct_workers import WAIT_SECONDS, Fabric
 
@@ -74,6 +77,27 @@ def test_errors_of_the_whole_job_are_raised_by_its_result(client: Client) -> Non
     assert isinstance(job.exception(), NoWorkersError)
     partly = client.submit_job("fastmcp", "who", workers=["a", "c"]).result(WAIT_SECONDS)
     assert {name: result["failed"] for name, result in partly.items()} == {"a": False, "c": True}
+
+
+def test_an_error_that_nobody_expects_ends_the_job(client: Client) -> None:
+    """Where a thread can't connect, as where files are used up; the next job is run by the same thread."""
+    faults = iter([OSError("Too many open files")])
+
+    def make_runner() -> JobRunner:
+        for fault in faults:
+            raise fault
+        return client._runner  # noqa: SLF001  any runner
+
+    threads = JobThreads(make_runner, nullcontext, max_threads=1)  # type: ignore[arg-type]  not used without a uuid
+    failed, run = (threads.submit(Submission("fastmcp", "who", workers="a"), listen_to_none, None) for _ in range(2))
+    with pytest.raises(OSError, match="Too many open files"):
+        failed.result(WAIT_SECONDS)
+    assert outcome(run.result(WAIT_SECONDS)) == {"a": "a"}
+    threads.stop()
+
+
+def listen_to_none(*_: object, **__: object) -> None:
+    """Listen to no events."""
 
 
 def test_a_job_with_a_uuid_of_the_callers_runs_once(fabric: Fabric, client: Client) -> None:
