@@ -55,8 +55,13 @@ class DeleteFetchedFiles(DeleteFetchedFilesInput, JobArguments):
         FilePattern,
         StringConstraints(pattern=r"\S"),
         AfterValidator(check_printable),
-        Field(description="Glob for paths below the folder of fetched files"),
+        Field(description="Glob for paths below the folder of fetched files, all if not given"),
     ] = "*"
+    yes: Annotated[bool, Field(description="Delete all of them without asking", exclude=True)] = False
+
+    def question(self) -> str:
+        """Return the question of a deletion of all files, empty where some were named or yes was typed."""
+        return "" if self.yes or "filepath" in self.model_fields_set else "Delete all files that workers have fetched?"
 
 
 class FilesharingCommands(CommandGroup, prompt="nf[filesharing]#"):

@@ -58,7 +58,7 @@ class PendingJob:
         on_event: called with each event of a worker that is still missing, in the thread that waits.
         is_detached: nobody waits for results: a worker is missing until it has `accepted` the job.
         is_query: only the results that there are by now are requested, of a job that was sent before; `states` has
-            those of workers that have none yet.
+            those of workers that have none yet, and `unknown` are those that don't know the job.
         waker: wakes the thread that waits; None: no other thread has anything to say to it.
         is_abandoned: nobody waits any more, and the workers are to be notified of that.
     """
@@ -85,6 +85,7 @@ class PendingJob:
     not_started: dict[str, NfcliError] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
     states: dict[str, str] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     _outgoing: deque[tuple[str, bytes]] = field(default_factory=deque)
 
     @property
@@ -151,6 +152,7 @@ class PendingJob:
 
     def fail_unknown(self, name: str) -> None:
         """Store a failed result for a worker that doesn't know the job whose result was requested."""
+        self.unknown.add(name)
         self.fail(name, f"worker {name} doesn't know the job: it was restarted, or keeps the result no longer")
 
     def fail_restarted(self, name: str) -> None:

@@ -27,15 +27,20 @@ class StartedJob:
 
 @dataclass(frozen=True)
 class FetchedResults:
-    """What the workers of a job have to say: `results` of those that have one, the `states` of the others."""
+    """What the workers of a job have to say: `results` of those that have one, the `states` of the others.
+
+    The results of those that don't know the job, `unknown`, say that.
+    """
 
     record: JobRecord
     results: Results
     states: dict[str, str]
+    unknown: frozenset[str] = frozenset()
 
     def describe(self) -> dict[str, Any]:
         """Return the job with the state of each worker."""
-        ended = {name: "failed" if result.get("failed") else "completed" for name, result in self.results.items()}
+        known = {name: result for name, result in self.results.items() if name not in self.unknown}
+        ended = {name: "failed" if result.get("failed") else "completed" for name, result in known.items()}
         states = {name: {**self.states, **ended}.get(name, "unknown").lower() for name in self.record.workers}
         return {**self.record.row(), "timeout": self.record.timeout, "workers": states}
 
@@ -98,4 +103,4 @@ class DetachedJobs:
             results = runner.query(job, record.workers)
         finally:
             runner.transport.close()
-        return FetchedResults(record, results, job.states)
+        return FetchedResults(record, results, job.states, frozenset(job.unknown))

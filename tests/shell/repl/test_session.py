@@ -236,3 +236,13 @@ def test_a_command_in_one_argument_is_named(bench: ShellBench) -> None:
     """A quoted command is a single word, which is no command."""
     status, _, err = bench.run_words("fastmcp auth list-tokens")
     assert (status, "each word of a command is an argument of its own" in err) == (2, True)
+
+
+def test_all_fetched_files_are_deleted_with_consent_only(run: Run, client: FakeClient) -> None:
+    """A script says yes; files that were named need none."""
+    client.answers["delete_fetched_files"] = {"deleted": [], "errors": []}
+    status, _, err = run("filesharing delete-fetched-files")
+    assert (status, "add yes" in err, client.calls) == (2, True, [])
+    assert run("filesharing delete-fetched-files yes")[0] == 0
+    assert run("filesharing delete-fetched-files filepath 'a/*'")[0] == 0
+    assert [call["kwargs"] for call in client.calls] == [{"filepath": "*"}, {"filepath": "a/*"}]

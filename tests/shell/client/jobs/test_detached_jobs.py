@@ -76,8 +76,10 @@ def test_a_worker_that_was_restarted_does_not_know_the_job(fabric: Fabric, clien
     started = client.start_job("fastmcp", "who", workers="a")
     fabric.servers["a"].stop()
     fabric.run("a")
-    (failed,) = client.fetch_results(started.uuid).results.values()
+    fetched = client.fetch_results(started.uuid)
+    (failed,) = fetched.results.values()
     assert failed["errors"] == ["worker a doesn't know the job: it was restarted, or keeps the result no longer"]
+    assert fetched.describe()["workers"] == {"a": "unknown"}
 
 
 def test_a_job_that_was_not_sent_here_is_named(client: Client) -> None:
