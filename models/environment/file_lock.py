@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
 
+from ..errors import EnvironmentFolderError
 from .private_files import open_private
+
+_POLL_SECONDS = 0.005
 
 
 class FileLock:
@@ -76,3 +80,25 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_change(file: Path, seconds: float) -> Iterator[None]:
+    """Hold the lock `FILE.lock` of a file that several processes replace, for the length of a `with` block.
+
+    Raises:
+        EnvironmentFolderError: another process has held it for `seconds`, or the block raised an `OSError`: the file
+            can't be written.
+    """
+    try:
+        with FileLock(file.with_suffix(".lock")) as lock:
+            deadline = time.monotonic() + seconds
+            while not lock.try_acquire():
+                if time.monotonic() >= deadline:
+                    raise EnvironmentFolderError(
+                        f"{file} has been locked by another process for {seconds:g} s: try again"
+                    )
+                time.sleep(_POLL_SECONDS)
+            yield
+    except OSError as error:
+        raise EnvironmentFolderError(f"{file} can't be written: {error.strerror}") from error

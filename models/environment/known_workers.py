@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from ..errors import EnvironmentFolderError
-from .file_lock import FileLock
+from .file_lock import locked_change
 from .paths import Environment
 from .private_files import open_private, write_private
 
@@ -26,7 +26,6 @@ LOCK_SECONDS = 1.0
 
 _VERSION = 1
 _MAX_FILE_BYTES = 4 * 1024 * 1024
-_POLL_SECONDS = 0.005
 
 _Signature = tuple[int, int, int, int]
 
@@ -105,21 +104,11 @@ class KnownWorkers:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, datetime]]:
         """Provide the workers for a change of them, which is written at the end of the block."""
-        try:
-            with FileLock(self._file.with_suffix(".lock")) as lock:
-                deadline = time.monotonic() + self._lock_seconds
-                while not lock.try_acquire():
-                    if time.monotonic() >= deadline:
-                        raise EnvironmentFolderError(
-                            f"{self._file} has been locked by another process for {self._lock_seconds:g} s: try again"
-                        )
-                    time.sleep(_POLL_SECONDS)
-                workers = dict(self.read())
-                yield workers
-                write_private(self._file, _encode(workers))
-                self._workers, self._signature = workers, _signature(os.lstat(self._file))
-        except OSError as error:
-            raise EnvironmentFolderError(f"{self._file} can't be written: {error.strerror}") from error
+        with locked_change(self._file, self._lock_seconds):
+            workers = dict(self.read())
+            yield workers
+            write_private(self._file, _encode(workers))
+            self._workers, self._signature = workers, _signature(os.lstat(self._file))
 
 
 def utc_now() -> datetime:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from ....models.environment.file_lock import FileLock
+from ....models.environment.file_lock import locked_change
 from ....models.environment.paths import Environment
 from ....models.environment.private_files import open_private, write_private
 from ....models.errors import EnvironmentFolderError, NfcliError
@@ -23,7 +21,6 @@ from ....models.errors import EnvironmentFolderError, NfcliError
 MAX_JOBS = 1_000
 LOCK_SECONDS = 1.0
 _MAX_FILE_BYTES = 8 * 1024 * 1024
-_POLL_SECONDS = 0.005
 _SHOWN_UUIDS = 3
 
 _Text = Annotated[str, Field(max_length=1_024)]
@@ -108,26 +105,11 @@ class JobRecords:
         Raises:
             EnvironmentFolderError: as `read`; or the file can't be written, or is locked for `lock_seconds`.
         """
-        with self._locked():
+        with locked_change(self._file, self._lock_seconds):
             records = [each for each in self.read() if each.uuid != record.uuid]
             document = _Document(jobs=[*records, record][-MAX_JOBS:])
             text = json.dumps(document.model_dump(mode="json"), indent=1, ensure_ascii=False)
             write_private(self._file, text.encode() + b"\n")
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            with FileLock(self._file.with_suffix(".lock")) as lock:
-                deadline = time.monotonic() + self._lock_seconds
-                while not lock.try_acquire():
-                    if time.monotonic() >= deadline:
-                        raise EnvironmentFolderError(
-                            f"{self._file} has been locked by another process for {self._lock_seconds:g} s"
-                        )
-                    time.sleep(_POLL_SECONDS)
-                yield
-        except OSError as error:
-            raise EnvironmentFolderError(f"{self._file} can't be written: {error.strerror}") from error
 
 
 def utc_now() -> datetime:
