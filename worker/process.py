@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import io
 import json
 import logging
 import os
@@ -126,6 +127,8 @@ def _keep_stdout() -> IO[str]:
     """
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what is printed is seen at once, as on a terminal
     return own
 
 

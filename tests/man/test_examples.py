@@ -36,6 +36,7 @@ NOT_RUN = {
     "man/pages/security.md": ["needs a second machine"] * 2,
     "man/pages/service.md": ["changes the machine", "needs the service", "changes the machine"],
     "man/pages/tokens.md": ["needs several workers", "needs a token"],
+    "man/pages/tools.md": ["shows what these rules allow, beside tools of nornir"],
     "man/pages/upgrading.md": ["installs nfcli another time"] * 2,
 }
 MARKS = re.compile(r"|file: \S+|output|run-tests|not run: .+")

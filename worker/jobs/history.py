@@ -30,8 +30,15 @@ def is_private(spec: TaskSpec | None) -> bool:
 
 
 def encode_record(job: TrackedJob) -> bytes:
-    """Return the JSON of a job's arguments and events, for a job that ends; secrets among the arguments are `***`."""
-    return to_json(_record(job, job.request), fallback=str)
+    """Return the JSON of a job's arguments and events, for a job that ends; secrets among the arguments are `***`.
+
+    What JSON can't hold, such as half of a surrogate pair, is left out: a record must not keep a result back.
+    """
+    record = _record(job, job.request)
+    try:
+        return to_json(record, fallback=str)
+    except (ValueError, RecursionError):
+        return to_json({**record, "args": [], "kwargs": {}, "events": []})
 
 
 def _record(job: TrackedJob, request: JobRequest) -> dict[str, Any]:

@@ -283,7 +283,7 @@ class DirectServer:
                 (identity, BrokerMessage(Command.MMI, service, uuid, Status.DONE, encode_data(value))), wake=wake
             )
 
-        self._management.handle(service, client, uuid, decode_object(message.data), answer)
+        self._management.handle(service, client, decode_object(message.data), answer)
 
     def _refuse(self, frames: list[bytes], status: Status, reason: str) -> None:
         """Send the reason to the client if its message has the form of a request, and so names its job."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from ...models.errors import TaskError
 from ...models.protocol.frames import BROKER_SERVICE, decode_object
@@ -32,7 +33,7 @@ class BrokerRequests:
             "show_broker_version": ("get_version", lambda versions: versions),
         }
 
-    def handle(self, service: str, client: str, uuid: str, request: dict[str, Any], answer: Answer) -> None:
+    def handle(self, service: str, client: str, request: dict[str, Any], answer: Answer) -> None:
         """Answer a request now, or once the task that it takes has run.
 
         A client that may not send more jobs gets the reason as the answer.
@@ -45,17 +46,18 @@ class BrokerRequests:
         elif task == "get_logs":
             answer([])  # the worker's own come from its task of that name
         elif task in self._shapes:
-            self._run(*self._shapes[task], client, uuid, answer)
+            self._run(*self._shapes[task], client, answer)
         else:
             answer(_unsupported(task))
 
-    def _run(self, task: str, shape: Callable[[dict[str, Any]], Any], client: str, uuid: str, answer: Answer) -> None:
+    def _run(self, task: str, shape: Callable[[dict[str, Any]], Any], client: str, answer: Answer) -> None:
         def deliver(payload: bytes) -> None:
             result = decode_object(payload)[self._worker.name]
             answer("; ".join(result["errors"]) if result["failed"] else shape(result["result"]))
 
         try:
-            self._executor.submit(client, uuid, JobRequest(task=task), deliver)
+            # Not under the request's uuid, which may be that of a job.
+            self._executor.submit(client, uuid4().hex, JobRequest(task=task), deliver)
         except TaskError as error:
             answer(str(error))
 

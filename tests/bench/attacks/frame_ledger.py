@@ -45,13 +45,16 @@ class Run(NamedTuple):
 class Ledger:
     """Follows one connection after the other: what was sent, what came back, which tokens must be there now.
 
-    `wrong` says what should not have happened; `statuses` counts the answers.
+    `wrong` says what should not have happened; `statuses` counts the answers, `managed` those to requests to a broker
+    for which a task ran.
     """
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
         self.statuses: Counter[str] = Counter()
         self.may_have_run_again = 0
+        self.managed = 0
+        self._managing: set[str] = set()
         self._ran: dict[str, Run] = {}
         self._expected: dict[str, Expectation] = {}
         self._sure: set[Row] = set()
@@ -80,7 +83,7 @@ class Ledger:
         expected = self._expected.setdefault(uuid, Expectation())
         expected.answers.add((_RESPONSE, "400"))
         if command == _MMI and isinstance(data, dict):
-            expected.answers.add((_MMI, "200"))
+            self._managing.add(uuid)
         elif command == _GET and _is_for_us(frames):
             expected.answers |= {(_RESPONSE, status) for status in ("202", "200", "300", "404")}
         elif command == _POST and _is_for_us(frames) and _is_job(data):
@@ -98,6 +101,9 @@ class Ledger:
             return
         command, uuid, status = frames[2], frames[4].decode(), frames[5].decode()
         self.statuses[status if command == _RESPONSE else command.decode()] += 1
+        if command == _MMI and status == "200" and uuid in self._managing:
+            self.managed += isinstance(data, dict)
+            return
         expected = self._expected.get(uuid)
         if expected is None or (command, status) not in expected.answers:
             if uuid not in self._ran or status != "200":

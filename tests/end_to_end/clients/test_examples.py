@@ -42,6 +42,7 @@ MASKS = (
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\.\d+(\+00:00|Z)?", "TIME"),
     (r"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}", "TIME"),
     (r"\d+:\d\d:\d\d(\.\d{6})?", "AGE"),
+    (r"(AGE {2,})\d+ +\d+\.\d+ +\d+(?= |$)", r"\1MEMORY  CPU  JOBS"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
     (r"\b[0-9a-f]{32}\b", "TOKEN"),
     (r"\b[0-9a-f]{12}\b", "FINGERPRINT"),
