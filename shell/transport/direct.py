@@ -149,12 +149,12 @@ class DirectTransport:
     def _post(self, job: PendingJob, name: str, command: bytes) -> None:
         try:
             self.send_message(name, ClientMessage(command, job.service, name.encode(), job.uuid, job.data))
-        except NoWorkersError as error:
+        except NfcliError as error:
             job.fail_gone(name, error)
 
     def _put(self, job: PendingJob, name: str, data: bytes) -> None:
         """Send data to a worker that runs the job; that it is gone is seen where its result is awaited."""
-        with contextlib.suppress(NoWorkersError):
+        with contextlib.suppress(NfcliError):
             self.send_message(name, ClientMessage(Command.PUT, job.service, name.encode(), job.uuid, data))
 
     def _handle_loss(self, job: PendingJob, name: str, loss: WorkerLost) -> None:
@@ -210,7 +210,7 @@ class DirectTransport:
         """Send a message to a worker, over a new connection if there is none or the old one has broken.
 
         Raises:
-            NoWorkersError: the worker isn't running, its key is missing here, or it has not read earlier messages.
+            NfcliError: the worker isn't running, refuses this client's key, has not read messages, or its key is missing.
         """
         connection = self._usable_connection(name)
         if connection is None:
@@ -219,15 +219,16 @@ class DirectTransport:
             return
         connection.wait(time.monotonic() + FULL_SECONDS, until_writable=True)
         if not connection.send(message.frames()):
-            raise NoWorkersError(f"worker {name} takes no more messages: check its log, or restart it")
+            connection.read_monitor()
+            full = f"worker {name} takes no more messages: check its log, or restart it"
+            raise connection.failure() or NoWorkersError(full)
 
     def receive(
         self, names: Sequence[str], deadline: float, waker: Mailbox[None] | None = None
     ) -> Iterator[tuple[str, BrokerMessage | WorkerLost]]:
-        """Wait for messages of these workers, until `deadline` (monotonic seconds); yield each with its worker's name.
+        """Yield messages of these workers, each with its worker's name, until `deadline` (monotonic seconds).
 
-        With a `waker` it returns also when that wakes this thread. The connection to a worker that is reported as
-        `WorkerLost` is closed.
+        It returns when `waker` wakes this thread, too. The connection to a worker reported as `WorkerLost` is closed.
         """
         connections = [self._connections[name] for name in names if name in self._connections]
         poller = zmq.Poller()

@@ -73,13 +73,6 @@ def test_a_task_that_runs_inline_is_done_when_submit_returns(bench: JobBench) ->
     bench.gate.set()
 
 
-def test_arguments_that_no_json_can_hold_keep_no_result_back(bench: JobBench) -> None:
-    """Half of a surrogate pair, for instance: it is left out of what is kept of the job."""
-    assert bench.run("count", "u1", kwargs={"amount": "\ud800"})["failed"] is True
-    assert bench.run("count", "u2", kwargs={"\udfff": 1})["failed"] is True
-    assert bench.run("count", "u3")["result"] == 1
-
-
 def test_a_completed_job_keeps_neither_arguments_nor_callbacks(bench: JobBench) -> None:
     """Arguments may be tokens, and callbacks may refer to them."""
 
