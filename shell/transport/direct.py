@@ -210,7 +210,7 @@ class DirectTransport:
         """Send a message to a worker, over a new connection if there is none or the old one has broken.
 
         Raises:
-            NfcliError: the worker isn't running, refuses this client's key, has not read messages, or its key is missing.
+            NfcliError: the worker isn't running, refuses this client's key, reads no messages, or its key is missing.
         """
         connection = self._usable_connection(name)
         if connection is None:
