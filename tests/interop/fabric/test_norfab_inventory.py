@@ -292,7 +292,7 @@ def refused(
 
     def start(environment: Environment, name: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "nfcli.worker", "--environment", str(environment.folder), "--name", name]
-        return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=4 * WAIT_SECONDS, check=False)
 
     with ThreadPoolExecutor(2 * len(REFUSALS)) as pool:
         begun = {}
