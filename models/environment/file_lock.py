@@ -40,6 +40,14 @@ class FileLock:
         """Wait until the exclusive lock is available, and take it."""
         fcntl.flock(self.stream, fcntl.LOCK_EX)
 
+    def acquire_by(self, deadline: float, *, shared: bool = False) -> bool:
+        """Take the lock once it is available; return whether it was until `deadline`, in monotonic seconds."""
+        while not self.try_acquire(shared=shared):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def try_acquire(self, *, shared: bool = False) -> bool:
         """Take the lock if it is available, without waiting; if it isn't, one that is already held is released."""
         try:
@@ -92,13 +100,8 @@ def locked_change(file: Path, seconds: float) -> Iterator[None]:
     """
     try:
         with FileLock(file.with_suffix(".lock")) as lock:
-            deadline = time.monotonic() + seconds
-            while not lock.try_acquire():
-                if time.monotonic() >= deadline:
-                    raise EnvironmentFolderError(
-                        f"{file} has been locked by another process for {seconds:g} s: try again"
-                    )
-                time.sleep(_POLL_SECONDS)
+            if not lock.acquire_by(time.monotonic() + seconds):
+                raise EnvironmentFolderError(f"{file} has been locked by another process for {seconds:g} s: try again")
             yield
     except OSError as error:
         raise EnvironmentFolderError(f"{file} can't be written: {error.strerror}") from error

@@ -7,14 +7,12 @@ wait for its end. The kernel releases the locks of a process that ends, however 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from ..errors import WorkerStartError
 from .file_lock import FileLock
 
 _SUFFIX = ".users"
-_POLL_SECONDS = 0.02
 
 
 def acquire_lease(lock_file: Path, deadline: float) -> FileLock:
@@ -31,11 +29,9 @@ def acquire_lease(lock_file: Path, deadline: float) -> FileLock:
         EnvironmentFolderError, OSError: the file can't be opened privately.
     """
     lock = FileLock(lock_file.with_suffix(_SUFFIX))
-    while not lock.try_acquire(shared=True):
-        if time.monotonic() > deadline:
-            lock.close()
-            raise WorkerStartError(f"worker {lock_file.stem} is not shutting down: kill it")
-        time.sleep(_POLL_SECONDS)
+    if not lock.acquire_by(deadline, shared=True):
+        lock.close()
+        raise WorkerStartError(f"worker {lock_file.stem} is not shutting down: kill it")
     return lock
 
 

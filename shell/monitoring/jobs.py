@@ -10,7 +10,7 @@ from typing import Any
 from ...models.commands.norfab.show import ShowNorfabJobs
 from ...models.errors import NfcliError
 from ...models.protocol.jobs import failure_reason, is_unanswered
-from .observer import FabricObserver, Report
+from .observer import FabricObserver, Report, listed_rows
 
 _TIMES = ("received_timestamp", "started_timestamp", "completed_timestamp")
 
@@ -24,13 +24,7 @@ def show_worker_jobs(command: ShowNorfabJobs, client: FabricObserver, *, fail: R
     results = client.run_job(**command.job())
     if command.uuid is not None:
         return _details(command, results, fail)
-    rows: list[dict[str, Any]] = []
-    for worker, result in sorted(results.items()):
-        listed = result.get("result")
-        if result.get("failed") or not isinstance(listed, list):
-            fail(f"{worker}: {failure_reason(result)}")
-            continue
-        rows += [{"worker": worker, **row, "received": _shown(row)} for row in listed if isinstance(row, dict)]
+    rows = [{**row, "received": _shown(row)} for row in listed_rows(results, fail)]
     rows.sort(key=lambda row: _seconds(row.get(_TIMES[0])))
     return rows[-command.last :]
 

@@ -8,21 +8,14 @@ from typing import Any
 
 from ...models.commands.norfab.show import ShowLogging
 from ...models.errors import NfcliError
-from ...models.protocol.jobs import failure_reason
-from .observer import FabricObserver, Report
+from .observer import FabricObserver, Report, listed_rows
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 def show_logs(command: ShowLogging, client: FabricObserver, *, fail: Report) -> list[dict[str, Any]]:
     """Return the newest records of workers and broker, the oldest first; `fail` is called for each that has none."""
-    records: list[dict[str, Any]] = []
-    for worker, result in sorted(client.run_job(**command.job()).items()):
-        listed = result.get("result")
-        if result.get("failed") or not isinstance(listed, list):
-            fail(f"{worker}: {failure_reason(result)}")
-            continue
-        records += [{"worker": worker, **record} for record in listed if isinstance(record, dict)]
+    records = listed_rows(client.run_job(**command.job()), fail)
     if command.includes_broker and client.describe().get("mode") == "fabric":
         records += _of_broker(command, client, fail)
     # A worker with few records has older ones than those of the others that are shown.

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ...models.protocol.jobs import Results
+from ...models.protocol.jobs import Results, failure_reason
 from ..job_client import JobClient
 
 Report = Callable[[str], None]
+
+
+def listed_rows(results: Results, fail: Report) -> list[dict[str, Any]]:
+    """Return the rows that workers have listed, with their names; `fail` is called for each that has listed none."""
+    rows: list[dict[str, Any]] = []
+    for worker, result in sorted(results.items()):
+        listed = result.get("result")
+        if result.get("failed") or not isinstance(listed, list):
+            fail(f"{worker}: {failure_reason(result)}")
+        else:
+            rows += [{"worker": worker, **row} for row in listed if isinstance(row, dict)]
+    return rows
 
 
 class FabricObserver(JobClient, Protocol):

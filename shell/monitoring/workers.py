@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from ...models.commands.norfab.show import ShowWorkers
+from ...models.commands.norfab.show import ShowWorkers, mapping
 from ...models.errors import NfcliError
 from ...models.protocol.jobs import failure_reason
 from .observer import FabricObserver, Report
@@ -46,7 +46,7 @@ def _usage(row: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str
 
 def usage_of(stats: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a worker's statistics, which aren't validated, say for people: uptime, memory, CPU and jobs."""
-    process, jobs = (each if isinstance(each := stats.get(key), Mapping) else {} for key in ("process", "jobs"))
+    process, jobs = mapping(stats.get("process")), mapping(stats.get("jobs"))
     memory = _number(process.get("memory_rss_mbyte"))
     return {
         "uptime": uptime_text(_number(process.get("uptime_seconds"))),

@@ -29,8 +29,7 @@ class Supervision:
         self._locks = [FileLock(self._environment.run_folder / name) for name in (_RUNNING, _STARTING)]
         deadline = time.monotonic() + _RETRY_SECONDS
         for lock in self._locks:
-            while not lock.try_acquire() and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
+            lock.acquire_by(deadline)
 
     def end_start(self) -> None:
         """Release the lock that says that workers are still to be started."""

@@ -50,16 +50,11 @@ class Tool(Protocol):
         """Its name."""
 
     @property
-    def is_own(self) -> bool:
-        """Whether its task is this worker's."""
-
-    @property
     def guardrails(self) -> Any:
         """Its rules for arguments and results."""
 
-    @property
-    def arguments(self) -> Any:
-        """What checks arguments of other services' tasks."""
+    def refusal(self, given: dict[str, Any], read_arguments: Callable[..., Mapping[str, Any]]) -> str | None:
+        """Return why a call with these arguments is refused, or None."""
 
 
 class CallingTask(Protocol):
@@ -166,11 +161,7 @@ class TaskReach:
                 f"task {task} of service {service} is no tool that worker {worker.name} publishes: "
                 "for MCP clients and other workers only those can be run"
             )
-        if tool.is_own:
-            problem = tool.guardrails.check_arguments(worker.registry.read_arguments(task, kwargs))
-        else:
-            problem = tool.arguments.problem(kwargs)
-            problem = problem or tool.guardrails.check_arguments(tool.arguments.with_other_names(kwargs))
+        problem = tool.refusal(kwargs, worker.registry.read_arguments)
         if problem is not None:
             raise TaskError(problem)
         return tool

@@ -38,6 +38,7 @@ from ..http.request_cycle import MAX_BODY_BYTES
 from ..http.responses import JSON, StaticResponse
 from ..http.verification.introspection import introspection_at
 from ..tools.catalogue import ToolCatalogue
+from ..tools.definitions import ReadArguments
 from .handlers import make_server
 from .messages import MessageApp
 from .notifications import ListChangeNotifier
@@ -46,7 +47,7 @@ from .questions.sessions import ClientSessions, QuestionApp
 from .reply_streams import Pace, ReplyStreams
 from .result_budget import ResultBudget, ResultBudgetApp
 from .running_calls import CancellationApp
-from .tool_calls import OnCall, ReadArguments, RunJob, RunTask, ToolCalls
+from .tool_calls import OnCall, RunJob, RunTask, ToolCalls
 from .user_limits import UserLimits
 
 _REMEMBERED_URLS = 64

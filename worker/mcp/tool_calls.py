@@ -21,7 +21,7 @@ from ...models.invisible import has_invisible
 from ...models.protocol.jobs import Result, failure_reason, strip_tracebacks
 from ..jobs.channels.base import Channel
 from ..tools.catalogue import ToolCatalogue
-from ..tools.definitions import PublishedTool
+from ..tools.definitions import PublishedTool, ReadArguments
 from ..tools.policy import ToolUser
 from ..tools.texts import clean_line, clean_strings
 from .call_places import (
@@ -51,7 +51,6 @@ _ESCAPED = re.compile(r"\\u00|\\[bf]")  # a control character in JSON, or a text
 
 RunTask = Callable[[str, dict[str, Any], ToolUser | None, threading.Event, Channel], Result]
 """Runs a task of this worker for a user; its result is not wanted any more once the event is set. From any thread."""
-ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 
 class RunJob(Protocol):
@@ -168,7 +167,7 @@ class ToolCalls:
         arguments = params.arguments or {}
         try:
             if not tool.is_own or tool.guardrails.has_argument_rules:
-                refusal = await self.check(token, partial(self._refusal, tool, arguments))
+                refusal = await self.check(token, partial(tool.refusal, arguments, self._read_arguments))
                 if refusal is not None:
                     return "refused", _failure(refusal)
             run = self._run_own if tool.is_own else self._run_elsewhere
@@ -193,13 +192,6 @@ class ToolCalls:
             except ToolCallError as busy:
                 reason = str(busy)
         return _failure(reason)
-
-    def _refusal(self, tool: PublishedTool, arguments: dict[str, Any]) -> str | None:
-        """Return why a call with these arguments is refused, or None."""
-        if tool.is_own:
-            return tool.guardrails.check_arguments(self._read_arguments(tool.task, arguments))
-        problem = tool.arguments.problem(arguments)
-        return problem or tool.guardrails.check_arguments(tool.arguments.with_other_names(arguments))
 
     async def _call_result(self, tool: PublishedTool, results: _Results, token: str) -> CallToolResult:
         """Return the result of a call as guardrails and the rule about invisible characters leave it."""

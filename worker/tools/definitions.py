@@ -32,6 +32,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 JOB_DETAILS_TASK = "job_details"
 
 Warn = Callable[[str, str], None]
+ReadArguments = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,16 @@ class PublishedTool:
     def listed_bytes(self) -> int:
         """About how long it is in a list."""
         return len(self.tool.model_dump_json(by_alias=True, exclude_none=True))
+
+    def refusal(self, given: dict[str, Any], read_arguments: ReadArguments) -> str | None:
+        """Return why a call with these arguments is refused, or None.
+
+        `read_arguments` returns what a task of this worker would get, by all of the arguments' names.
+        """
+        if self.is_own:
+            return self.guardrails.check_arguments(read_arguments(self.task, given))
+        problem = self.arguments.problem(given)
+        return problem or self.guardrails.check_arguments(self.arguments.with_other_names(given))
 
 
 def count_prompts(entry: object) -> int:

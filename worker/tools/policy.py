@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ...models.errors import InventoryError, ToolRuleError
 from ...models.inventory.merging import Source
 from ...models.inventory.tool_policy import DeclaredGuardrails, PolicyRule, ToolsInventory
 from ...models.inventory.validation import validate
+from ...models.patterns.globs import matches_glob
 from ...models.tasks.auth import is_token_task
 from ...models.tasks.base import fold_name
 from .guardrails import ToolGuardrails
@@ -36,7 +36,7 @@ class _UserRule:
     allows: bool
 
     def applies_to(self, user: ToolUser) -> bool:
-        is_named = self.users is None or any(_is_match(glob, user.name) for glob in self.users)
+        is_named = self.users is None or any(matches_glob(glob, user.name) for glob in self.users)
         return is_named and (self.scopes is None or not user.scopes.isdisjoint(self.scopes))
 
 
@@ -120,12 +120,7 @@ def _names(rule: PolicyRule, service: str, task: str) -> bool:
 
 
 def _matches(service_glob: str, task_glob: str, service: str, task: str) -> bool:
-    return _is_match(service_glob, service) and _is_match(task_glob, task)
-
-
-def _is_match(glob: str, name: str) -> bool:
-    """Return whether a glob matches; it also matches itself literally, for names that contain its characters."""
-    return name == glob or fnmatchcase(name, glob)
+    return matches_glob(service_glob, service) and matches_glob(task_glob, task)
 
 
 def _declared(service: str, task: str, mcp: Mapping[str, Any]) -> DeclaredGuardrails:

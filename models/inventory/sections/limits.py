@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ...patterns.globs import matches_glob
 from ..types import Kind, parse_whole_number, refusal
 from .base import InventorySection
 from .introspection import UserGlobs
@@ -48,4 +48,4 @@ class UserLimit(InventorySection):
 
     def has(self, username: str) -> bool:
         """Whether these are the limits of a user."""
-        return any(username == glob or fnmatchcase(username, glob) for glob in self.users)
+        return any(matches_glob(glob, username) for glob in self.users)

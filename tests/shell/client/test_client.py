@@ -31,13 +31,6 @@ def fabric(tmp_path: Path) -> Iterator[Fabric]:
         server.stop()
 
 
-@pytest.fixture
-def client(fabric: Fabric) -> Iterator[Client]:
-    """Return a client whose key is authorized."""
-    with fabric.client() as client:
-        yield client
-
-
 @pytest.mark.parametrize(
     ("workers", "answered"), [("all", "abc"), ("b", "b"), (["c", "a"], "ac"), (["a", "a"], "a"), (("b",), "b")]
 )

@@ -12,6 +12,7 @@ from ....models.protocol.questions import InputAnswer, InputRequest
 from .base import TaskEvent
 from .progress import JobProgress
 from .question import Outcome, Question
+from .slot import QuestionSlot
 
 CANCELLED = "the job was cancelled by its client"
 STOPPING = "the worker is stopping"
@@ -40,15 +41,14 @@ class JobChannel:
         self._seconds_left = seconds_left
         self._lock = threading.Lock()
         self._progress: JobProgress | None = None
-        self._question: Question | None = None
-        self._refusal: str | None = None
+        self._slot = QuestionSlot()
         self._is_closed = False
 
     @property
     def open_request(self) -> InputRequest | None:
         """The question that waits for an answer, None without one."""
-        with self._lock:
-            return None if self._question is None else self._question.request
+        question = self._slot.question
+        return None if question is None else question.request
 
     def send(self, event: TaskEvent) -> None:
         """Send an event of the task; few tasks have any, so the first one makes what limits them."""
@@ -66,23 +66,13 @@ class JobChannel:
                 question of the job is open, or too many jobs wait for answers.
         """
         question = Question(self._within_job(request))
-        with self._lock:
-            if self._refusal is not None:
-                raise TaskError(self._refusal)
-            if self._question is not None:
-                raise TaskError("a task can ask one question at a time")
-            self._question = question
-        try:
+        with self._slot.open(question):
             self._begin_wait()
             return self._wait(question)
-        finally:
-            with self._lock:
-                self._question = None
 
     def answer(self, given: InputAnswer) -> None:
         """Answer the open question; TaskError for an answer to none, or of another kind."""
-        with self._lock:
-            question = self._question
+        question = self._slot.question
         if question is None or question.request.id != given.input_id:
             raise TaskError("it answers no open question")
         if given.cancel:
@@ -102,11 +92,7 @@ class JobChannel:
 
     def end(self, reason: str) -> None:
         """End the open question, and let the task ask no other one, for this reason."""
-        with self._lock:
-            self._refusal = self._refusal or reason
-            question = self._question
-        if question is not None:
-            question.abandon(reason)
+        self._slot.end(reason)
 
     def close(self) -> int:
         """End the channel with its job; return how many events were dropped. None is being sent when this returns."""

@@ -45,6 +45,11 @@ class Question:
         """Whether the question takes no answer any more."""
         return self._ended.is_set()
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the question ended, None while it is open."""
+        return self._outcome
+
     def answer(self, value: Any) -> None:
         """Answer the question with a value as `InputRequest.read` returns it; TaskError if it has ended."""
         self._end(Outcome.RECEIVED, value)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
-from ....models.errors import TaskError
 from ....models.protocol.questions import InputRequest
 from ...jobs.channels.base import TaskEvent
 from ...jobs.channels.progress import LINES_AT_ONCE, JobProgress
 from ...jobs.channels.question import Outcome, Question
+from ...jobs.channels.slot import QuestionSlot
 from ..reply_streams import ReplyStream
 from .elicitation import form
 from .sessions import OpenQuestions
@@ -53,15 +53,12 @@ class ToolChannel:
         self._questions = questions
         self._loop = asyncio.get_running_loop()
         self._progress = JobProgress(self._send_progress)
-        self._lock = threading.Lock()
-        self._question: Question | None = None
-        self._refusal = _CANT if way is Way.NONE else None
+        self._slot = QuestionSlot(_CANT if way is Way.NONE else None)
 
     @property
     def question(self) -> Question | None:
         """The question that waits for an answer."""
-        with self._lock:
-            return self._question
+        return self._slot.question
 
     def detach(self) -> None:
         """Keep progress until the client calls again, since the request that is being served has been answered."""
@@ -90,31 +87,15 @@ class ToolChannel:
         """
         seconds = min(request.timeout or MAX_SECONDS, MAX_SECONDS)
         question = Question(request.model_copy(update={"timeout": seconds}))
-        with self._lock:
-            if self._refusal is not None:
-                raise TaskError(self._refusal)
-            if self._question is not None:
-                raise TaskError("a task can ask one question at a time")
-            self._question = question
-        outcome = Outcome.CANCELLED
-        try:
+        with self._slot.open(question, partial(self._on_loop, self._withdraw, question)):
             self.begin_wait()
             self._on_loop(self._show, question)
-            outcome, value = question.wait(seconds)
-        finally:
-            with self._lock:
-                self._question = None
-            self._on_loop(self._withdraw, question, outcome)
-        return outcome, value
+            return question.wait(seconds)
 
     def end(self, reason: str) -> None:
         """End the open question, and let the task ask no other one, for this reason; nothing is sent any more."""
         self._progress.close()
-        with self._lock:
-            self._refusal = self._refusal or reason
-            question = self._question
-        if question is not None:
-            question.abandon(reason)
+        self._slot.end(reason)
 
     def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the call has ended
@@ -140,9 +121,9 @@ class ToolChannel:
             params = form(question.request).model_dump(mode="json", by_alias=True, exclude_none=True)
             self._stream.push({"id": question.request.id, "method": "elicitation/create", "params": params})
 
-    def _withdraw(self, question: Question, outcome: Outcome) -> None:
+    def _withdraw(self, question: Question) -> None:
         self.has_question.clear()
         self._questions.remove(question)
-        if self._way is Way.REQUEST and outcome is Outcome.TIMEOUT and self._stream is not None:
+        if self._way is Way.REQUEST and question.outcome is Outcome.TIMEOUT and self._stream is not None:
             params = {"requestId": question.request.id, "reason": "no answer came in time"}
             self._stream.push({"method": "notifications/cancelled", "params": params})

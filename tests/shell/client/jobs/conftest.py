@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from nfcli.shell.client.client import Client
 from support.shell.direct_workers import Fabric
 
 
@@ -19,10 +18,3 @@ def fabric(tmp_path: Path) -> Iterator[Fabric]:
     yield fabric
     for server in fabric.servers.values():
         server.stop()
-
-
-@pytest.fixture
-def client(fabric: Fabric) -> Iterator[Client]:
-    """Return a client whose key is authorized."""
-    with fabric.client() as client:
-        yield client
